@@ -1,0 +1,42 @@
+"""What the tests share: equation markers, agreement with a recorded residual, and drawn arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("minidit", deadline=None, max_examples=40, print_blob=True)
+settings.load_profile("minidit")
+
+RESIDUALS: dict[str, dict[str, float]] = {}  # equation -> its worst measured residual, and the bound that it was held to
+
+
+def spec(*ids):
+    """Marks the SPEC.md equations that a test proves: @spec("D.6", "D.7")."""
+    return pytest.mark.spec(*ids)
+
+
+def host(x):
+    """A NumPy array from an array of any home, or from a Tensor."""
+    x = getattr(x, "data", x) if type(x).__name__ in ("Tensor", "Parameter") else x
+    return x.get() if hasattr(x, "get") else np.asarray(x)
+
+
+def residual_of(actual, expected):
+    """max |actual - expected| / max(1, max |expected|): absolute for small values, relative for large ones."""
+    a, e = np.asarray(host(actual), np.float64), np.asarray(host(expected), np.float64)
+    assert a.shape == e.shape, f"shapes differ: {a.shape} and {e.shape}"
+    if a.size == 0:
+        return 0.0
+    return float(np.max(np.abs(a - e)) / max(1.0, float(np.max(np.abs(e)))))
+
+
+def agree(actual, expected, *, bound, of=()):
+    """Asserts that two arrays agree within the bound, and records the residual for the equations `of` ("D.7" or a tuple)."""
+    r = residual_of(actual, expected)
+    for i in (of,) if isinstance(of, str) else of:
+        entry = RESIDUALS.setdefault(i, {"residual": 0.0, "bound": 0.0})
+        if r >= entry["residual"]:
+            entry["residual"], entry["bound"] = r, bound
+    assert r <= bound, f"residual {r:.3g} above {bound:.3g}"
