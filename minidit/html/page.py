@@ -20,7 +20,8 @@ CSS = """
 *, *::before, *::after { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; scroll-padding-top: 1rem; }
 body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; overflow-wrap: break-word; }
+  font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif;
+  overflow-wrap: break-word; }
 main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: clamp(1.7rem, 1.2rem + 2vw, 2.4rem); line-height: 1.15; letter-spacing: -.02em; margin: 0 0 .5rem; }
 h2 { font-size: 1.3rem; line-height: 1.25; letter-spacing: -.01em; margin: 0 0 .6rem; }
@@ -47,7 +48,8 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line);
 @media print { section { break-inside: avoid; } }
 """
 
-POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'"
+POLICY = ("default-src 'none'; img-src data:; media-src data:; "
+          "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'")
 
 
 def escape(text: object) -> str:
@@ -64,7 +66,8 @@ def section(identifier: str, heading: str, *parts: str) -> str:
     """One titled part of a page; `heading` is text, `parts` are HTML."""
     name = escape(identifier)
     inner = "\n".join(parts)
-    return f'<section id="{name}" aria-labelledby="{name}-title">\n<h2 id="{name}-title">{escape(heading)}</h2>\n{inner}\n</section>'
+    title = f'<h2 id="{name}-title">{escape(heading)}</h2>'
+    return f'<section id="{name}" aria-labelledby="{name}-title">\n{title}\n{inner}\n</section>'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = (), label: str) -> str:
