@@ -135,8 +135,10 @@ def test_points_without_spread_are_apart_by_their_squared_distance():
     agree(metrics.frechet(a, b), 25.0, bound=1e-12, of="E.3")
 
 
-@pytest.mark.parametrize("bad, message", [(np.zeros((1, 3)), "N ≥ 2"), (np.zeros(3), "N ≥ 2"), (np.array([[1.0], [np.nan]]), "not finite"),
-                                          (np.array([[1.0], [np.inf]]), "not finite")])
+@pytest.mark.parametrize("bad, message", [
+    (np.zeros((1, 3)), "N ≥ 2"), (np.zeros(3), "N ≥ 2"),
+    (np.array([[1.0], [np.nan]]), "not finite"), (np.array([[1.0], [np.inf]]), "not finite")
+])
 def test_frechet_refuses_features_that_have_no_covariance(bad, message):
     with pytest.raises(ValueError, match=message):
         metrics.frechet(bad, np.zeros((4, 3)))
@@ -233,6 +235,12 @@ def test_a_copy_is_found_at_distance_exactly_zero_and_black_is_one_away_from_whi
     assert (distance == 0).all()
     assert index.tolist() == [7, 31]
     agree(metrics.nearest(np.ones((1, 1, 4, 4)), -np.ones((1, 1, 4, 4)))[0], [1.0], bound=1e-12, of="E.7")
+
+
+@spec("E.7")
+def test_the_first_of_equally_near_images_is_named(monkeypatch):
+    monkeypatch.setattr(metrics, "BLOCK", 1)
+    assert metrics.nearest(np.ones((1, 1, 2, 2)), np.zeros((3, 1, 2, 2)))[1].tolist() == [0]
 
 
 def test_nearest_refuses_an_empty_bank_and_images_of_another_shape():
