@@ -6,6 +6,7 @@ Everything else in the package asks the array itself: `xp = xp_of(x)`. CuPy is i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import mmap
@@ -129,7 +130,7 @@ class Arena:
         size = -(-math.prod(shape) * dtype.itemsize // 65536) * 65536
         pool = self.pools.setdefault(size, [])
         references = sys.getrefcount
-        for buffer, offset in reversed(pool):
+        for buffer, offset in reversed(pool):  # noqa: B007
             if references(buffer) == self.ALONE:
                 break
         else:  # page-aligned plus a stagger: streams at equal offsets would collide in the first cache
@@ -168,8 +169,6 @@ def flat_buffer(n: int, dtype: Any = np.float32, device: str = "cpu") -> Array:
         return module_of(device).zeros(n, dtype)
     memory = mmap.mmap(-1, max(1, n * np.dtype(dtype).itemsize))
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        with contextlib.suppress(OSError):  # a kernel without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:  # the kernel was built without huge pages
-            pass
     return np.frombuffer(memory, dtype, n)

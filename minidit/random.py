@@ -67,11 +67,15 @@ class Philox:
         out = xp.stack(philox4x32((c0, c1, c2, c3), (self.seed & LOW, self.seed >> 32)), axis=-1)
         return out.reshape(n, blocks * 4)[:, :per_sample].reshape(shape)
 
-    def uniform(self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32) -> Array:
+    def uniform(
+        self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32
+    ) -> Array:
         """Uniform on (0, 1), both ends excluded before rounding to dtype (R.2)."""
         return ((self.words(shape, samples, device) + 0.5) * 2.0**-32).astype(dtype)
 
-    def normal(self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32) -> Array:
+    def normal(
+        self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32
+    ) -> Array:
         """Standard normal; computed in float64, so that every dtype and home sees the same noise up to rounding (R.3)."""
         shape = tuple(shape)
         n, per_sample = (shape[0], math.prod(shape[1:])) if shape else (1, 1)

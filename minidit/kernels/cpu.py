@@ -1,0 +1,205 @@
+"""Twins for float32 on a CPU: the equations of ops/, in tiles that stay in the cache and memory that is used again.
+
+What makes them fast: a tile is finished while it is in the cache; outputs come from the one door; weight gradients are
+written by the matrix product straight into the flat gradient buffer; heads are strided views that BLAS takes as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from minidit.autograd import Vjp, home_of_gradient, recording
+from minidit.backend import Array, empty
+from minidit.kernels.blas import gemm
+
+TILE = 65536  # elements of an elementwise tile: a few of them fit the second-level cache
+SCORES = 262144  # attention scores of a tile: coarse, so that threads rarely meet at Python's lock
+FEW = 128  # rows below which W xᵀ beats x Wᵀ: it streams W once, in its own order
+C0, CA = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715
+
+
+@cache
+def constant(n: int, value: float = 1.0) -> Array:
+    """A read-only vector of n equal numbers; a product with it sums faster than `sum` does."""
+    v = np.full(n, value, np.float32)
+    v.flags.writeable = False
+    return v
+
+
+def rows_of(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def linear_bars(g: Array, rows: Array, shape: tuple[int, ...], weight: Array, bias: Array) -> tuple[Any, ...]:
+    """(A.12), each product written where it is wanted."""
+    x_bar = lambda: gemm(g, weight, empty(g, rows.shape)).reshape(shape)
+    weight_bar = gemm(g.T, rows, home_of_gradient(weight))
+    bias_bar = None if bias is None else np.matmul(constant(len(g)), g, out=home_of_gradient(bias))
+    return x_bar, weight_bar, bias_bar
+
+
+def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
+    rows, m = rows_of(x), len(weight)
+    if len(rows) <= FEW:
+        y = np.ascontiguousarray(gemm(weight, np.ascontiguousarray(rows.T), empty(x, (m, len(rows)))).T)
+    else:
+        y = gemm(rows, weight.T, empty(x, (len(rows), m)))
+    if bias is not None:
+        np.add(y, bias, out=y)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        return linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
+
+    return y.reshape(*x.shape[:-1], m), vjp
+
+
+def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
+    rows, m, keep = rows_of(x), len(weight), recording()
+    y = gemm(rows, weight.T, empty(x, (len(rows), m)))
+    slope = empty(y, y.shape) if keep else None
+    step = max(8, TILE // m)
+    scratch, other = empty(y, (step, m)), empty(y, (step, m)) if keep else None
+    for i in range(0, len(rows), step):
+        a = y[i : i + step]  # becomes y in place
+        phi = scratch[: len(a)]
+        np.add(a, bias, out=a)
+        square = slope[i : i + step] if slope is not None else phi
+        np.multiply(a, a, out=square)
+        np.multiply(square, CA, out=phi)
+        np.add(phi, C0, out=phi)
+        np.multiply(phi, a, out=phi)
+        np.tanh(phi, out=phi)
+        np.add(phi, 1.0, out=phi)
+        np.multiply(phi, 0.5, out=phi)  # Φ = ½ (1 + tanh u)
+        np.multiply(a, phi, out=a)  # y = a Φ
+        if slope is not None and other is not None:  # slope = Φ + y (1-Φ) (2 C0 + 6 CA a²)
+            t = other[: len(a)]
+            np.multiply(square, 6 * CA, out=square)
+            np.add(square, 2 * C0, out=square)
+            np.multiply(square, a, out=square)
+            np.multiply(square, phi, out=t)
+            np.subtract(square, t, out=square)
+            np.add(square, phi, out=square)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        assert slope is not None
+        g = np.multiply(rows_of(y_bar), slope, out=empty(y_bar, (len(rows), m)))
+        return linear_bars(g, rows, x.shape, weight, bias)
+
+    return y.reshape(*x.shape[:-1], m), vjp
+
+
+def layer_norm_modulate(x: Array, shift: Array, scale: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]:
+    B, N, D = x.shape
+    x_hat, y, r = empty(x, (B, N, D)), empty(x, (B, N, D)), np.empty((B, N), np.float32)
+    s, b = scale[:, None] + 1.0, shift[:, None]
+    mean, step = constant(D, 1 / D), max(1, SCORES // (N * D))
+    for i in range(0, B, step):
+        part = slice(i, i + step)
+        h, ri = x_hat[part], r[part]
+        np.subtract(x[part], np.matmul(x[part], mean)[..., None], out=h)
+        np.vecdot(h, h, out=ri)
+        np.multiply(ri, 1 / D, out=ri)
+        np.add(ri, eps, out=ri)
+        np.sqrt(ri, out=ri)
+        np.reciprocal(ri, out=ri)
+        np.multiply(h, ri[..., None], out=h)
+        np.multiply(h, s[part], out=y[part])
+        np.add(y[part], b[part], out=y[part])
+
+    def vjp(y_bar: Array) -> tuple[Array, ...]:
+        x_bar, scratch = empty(x_hat, (B, N, D)), empty(x_hat, (min(step, B), N, D))
+        shift_bar, scale_bar = np.empty((B, D), np.float32), np.empty((B, D), np.float32)
+        one = constant(N)[None, None]
+        for i in range(0, B, step):
+            part = slice(i, i + step)
+            g, h, o = y_bar[part], x_hat[part], x_bar[part]
+            t, column = scratch[: len(g)], s[part].swapaxes(1, 2)
+            np.matmul(one, g, out=shift_bar[part, None])
+            np.multiply(g, h, out=t)
+            np.matmul(one, t, out=scale_bar[part, None])
+            m1, m2 = np.matmul(g, column), np.matmul(t, column)  # Σ g s and Σ g s x̂: the two means of (A.14) times D
+            np.multiply(m1, 1 / D, out=m1)
+            np.multiply(m2, 1 / D, out=m2)
+            np.multiply(g, s[part], out=o)
+            np.multiply(h, m2, out=t)
+            np.subtract(o, t, out=o)
+            np.subtract(o, m1, out=o)
+            np.multiply(o, r[part][..., None], out=o)
+        return x_bar, shift_bar, scale_bar
+
+    return y, vjp
+
+
+def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
+    B, N, D = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    K, keep = D // heads, recording()
+    scale = K**-0.5
+    q, k, v = (qkv.reshape(B, N, 3, heads, K)[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
+    o = empty(qkv, (B, N, heads, K))
+    out = o.transpose(0, 2, 1, 3)
+    h_step, b_step = max(1, min(heads, SCORES // (N * N))), max(1, min(B, SCORES // (N * N * heads)))
+    tiles = [(slice(b, b + b_step), slice(h, h + h_step)) for b in range(0, B, b_step) for h in range(0, heads, h_step)]
+    e_all = empty(qkv, (B, heads, N, N)) if keep else None  # e^logits; divided by the row sums at the end
+    e_one = None if keep else empty(qkv, (b_step, h_step, N, N))
+    inverse, one = np.empty((B, heads, N, 1), np.float32), constant(N)
+    for tile in tiles:
+        qs, kt, r = q[tile] * np.float32(scale), k[tile].swapaxes(-1, -2), inverse[tile]
+        e = e_all[tile] if e_all is not None else e_one[: len(qs), : qs.shape[1]]  # type: ignore[index]
+        np.matmul(qs, kt, out=e)
+        np.exp(e, out=e)
+        np.matmul(e, one, out=r[..., 0])
+        if not (r.min() > 1e-25 and r.max() < 1e30):  # the shift of the plain text, only where a row needs it
+            np.matmul(qs, kt, out=e)
+            np.subtract(e, e.max(axis=-1, keepdims=True), out=e)
+            np.exp(e, out=e)
+            np.matmul(e, one, out=r[..., 0])
+        np.reciprocal(r, out=r)
+        np.matmul(e, v[tile], out=out[tile])
+        np.multiply(out[tile], r, out=out[tile])
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        assert e_all is not None
+        bar = empty(qkv, (B, N, 3, heads, K))
+        q_bar, k_bar, v_bar = (bar[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
+        g4 = y_bar.reshape(B, N, heads, K)
+        g, vt = g4.transpose(0, 2, 1, 3), v.swapaxes(-1, -2)
+        correction = np.vecdot(g4, o).transpose(0, 2, 1)[..., None] * inverse  # Σ (ȳ vᵀ ⊙ P) = ȳ·y, row by row
+        scratch = empty(qkv, (b_step, h_step, N, N))
+        for tile in tiles:
+            gi, e = g[tile] * inverse[tile], e_all[tile]
+            s_bar = scratch[: e.shape[0], : e.shape[1]]
+            np.matmul(gi, vt[tile], out=s_bar)
+            np.subtract(s_bar, correction[tile], out=s_bar)
+            np.multiply(s_bar, e, out=s_bar)
+            np.matmul(e.swapaxes(-1, -2), gi, out=v_bar[tile])
+            np.matmul(s_bar, k[tile], out=q_bar[tile])
+            np.matmul(s_bar.swapaxes(-1, -2), q[tile], out=k_bar[tile])
+        np.multiply(bar[:, :, :2], scale, out=bar[:, :, :2])
+        return (bar.reshape(B, N, 3 * D),)
+
+    return o.reshape(B, N, D), vjp
+
+
+def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
+    B, N, D = x.shape
+    y, g, step = empty(x, x.shape), gate[:, None], max(1, SCORES // (N * D))
+    for i in range(0, B, step):
+        part = slice(i, i + step)
+        np.multiply(h[part], g[part], out=y[part])
+        np.add(y[part], x[part], out=y[part])
+
+    def vjp(y_bar: Array) -> tuple[Array, ...]:
+        h_bar, gate_bar, one = empty(h, h.shape), np.empty((B, D), np.float32), constant(N)[None, None]
+        for i in range(0, B, step):
+            part = slice(i, i + step)
+            np.multiply(y_bar[part], h[part], out=h_bar[part])
+            np.matmul(one, h_bar[part], out=gate_bar[part, None])
+            np.multiply(y_bar[part], g[part], out=h_bar[part])
+        return y_bar, gate_bar, h_bar
+
+    return y, vjp

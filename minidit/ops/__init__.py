@@ -1,0 +1,44 @@
+"""Primitives: plain functions on arrays that return (y, vjp), lifted to Tensors. Read `normalise.softmax` first."""
+
+from minidit.ops.attention import attention, gated_residual, self_attention
+from minidit.ops.conv import conv2d
+from minidit.ops.elementwise import (
+    add,
+    clip,
+    div,
+    exp,
+    gelu,
+    gelu_erf,
+    log,
+    mul,
+    neg,
+    power,
+    sigmoid,
+    silu,
+    sqrt,
+    sub,
+    tanh,
+)
+from minidit.ops.gather import embedding
+from minidit.ops.linear import linear, linear_gelu, matmul
+from minidit.ops.loss import cross_entropy, gaussian_kl, mse
+from minidit.ops.normalise import group_norm, layer_norm, layer_norm_modulate, rms_norm, softmax, standardise
+from minidit.ops.reduce import mean, sum
+from minidit.ops.shape import (
+    broadcast_to,
+    concat,
+    getitem,
+    patchify,
+    reshape,
+    split,
+    transpose,
+    unpatchify,
+    upsample_nearest,
+)
+
+__all__ = [
+    "add", "attention", "broadcast_to", "clip", "concat", "conv2d", "cross_entropy", "div", "embedding", "exp", "gated_residual",
+    "gaussian_kl", "gelu", "gelu_erf", "getitem", "group_norm", "layer_norm", "layer_norm_modulate", "linear", "linear_gelu",
+    "log", "matmul", "mean", "mse", "mul", "neg", "patchify", "power", "reshape", "rms_norm", "self_attention", "sigmoid", "silu",
+    "softmax", "split", "sqrt", "standardise", "sub", "sum", "tanh", "transpose", "unpatchify", "upsample_nearest",
+]  # fmt: skip

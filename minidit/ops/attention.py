@@ -1,0 +1,59 @@
+"""Attention and the gated residual of a DiT block.
+
+    y = softmax(q kᵀ/√K + mask) v                                                                      (A.18)
+    v̄ = Pᵀ ȳ,   S̄ = P ⊙ (ȳ vᵀ - Σ(ȳ vᵀ ⊙ P)),   q̄ = S̄ k/√K,   k̄ = S̄ᵀ q/√K                           (A.19)
+    qkv packing: the last axis of 3D numbers is (3, heads, K): all queries, all keys, all values         (A.20)
+    y = x + gate ⊙ h                                                                                   (A.21)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidit.autograd import Vjp, primitive
+from minidit.backend import Array, xp_of
+from minidit.kernels import cpu
+from minidit.ops.elementwise import unbroadcast
+from minidit.ops.normalise import softmax
+
+
+@primitive
+def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, Vjp]:
+    """q : (..., N, K), k, v : (..., M, K), mask : additive, broadcast to (..., N, M), or None  ->  (..., N, K)."""
+    scale = q.shape[-1] ** -0.5  # by the width of a head, not of the model
+    logits = q @ k.swapaxes(-1, -2) * scale
+    p, softmax_vjp = softmax.plain(logits if mask is None else logits + mask)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        (s_bar,) = softmax_vjp(y_bar @ v.swapaxes(-1, -2))  # (A.19)
+        q_bar, k_bar = s_bar @ k * scale, s_bar.swapaxes(-1, -2) @ q * scale
+        v_bar = p.swapaxes(-1, -2) @ y_bar
+        return q_bar, k_bar, v_bar, lambda: unbroadcast(s_bar, mask)
+
+    return p @ v, vjp  # (A.18)
+
+
+@primitive(cpu=cpu.self_attention)
+def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
+    """qkv : (B, N, 3D), rows packed as (3, heads, K)  ->  (B, N, D), the heads side by side."""
+    xp = xp_of(qkv)
+    B, N, D = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = qkv.reshape(B, N, 3, heads, D // heads).transpose(2, 0, 3, 1, 4)  # (A.20)
+    y, attention_vjp = attention.plain(q, k, v)
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        bars = attention_vjp(y_bar.reshape(B, N, heads, D // heads).transpose(0, 2, 1, 3))[:3]
+        return (xp.stack(bars).transpose(1, 3, 0, 2, 4).reshape(B, N, 3 * D),)
+
+    return y.transpose(0, 2, 1, 3).reshape(B, N, D), vjp
+
+
+@primitive(cpu=cpu.gated_residual)
+def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
+    """x, h : (B, N, D), gate : (B, D)  ->  x + gate ⊙ h."""
+    g = gate[:, None]
+
+    def vjp(y_bar: Array) -> tuple[Array, ...]:
+        return y_bar, (y_bar * h).sum(axis=1), y_bar * g
+
+    return x + g * h, vjp  # (A.21)

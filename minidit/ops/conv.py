@@ -1,0 +1,53 @@
+"""Convolution as a matrix product over the windows of the image.
+
+    y[b,o,r,c] = Σ_{c',i,j} W[o,c',i,j] x[b,c', s r + i - p, s c + j - p] + bias[o]                       (A.22)
+    columns[b, (c',i,j), (r,c)] = the same x:    y = W columns,   W̄ = Σ_b ȳ columnsᵀ,   columns̄ = Wᵀ ȳ    (A.23)
+
+Cross-correlation, as every framework's "convolution". Outside the image x is zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidit.autograd import Vjp, primitive
+from minidit.backend import Array, xp_of
+from minidit.kernels import cpu_conv
+
+
+def columns_of(x: Array, kernel: tuple[int, int], stride: int, padding: int) -> Array:
+    """x : (B, C, H, W)  ->  (B, C, kh, kw, H', W'), a view: every window of the zero-padded image (A.23)."""
+    xp = xp_of(x)
+    x = xp.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    windows = xp.lib.stride_tricks.sliding_window_view(x, kernel, axis=(2, 3))[:, :, ::stride, ::stride]
+    return windows.transpose(0, 1, 4, 5, 2, 3)
+
+
+def image_of(columns: Array, shape: tuple[int, ...], stride: int, padding: int) -> Array:
+    """The adjoint of columns_of: every window entry is added back to its pixel. columns : (B, C, kh, kw, H', W')."""
+    B, C, H, W = shape
+    _, _, kh, kw, h, w = columns.shape
+    x = xp_of(columns).zeros((B, C, H + 2 * padding, W + 2 * padding), columns.dtype)
+    for i in range(kh):
+        for j in range(kw):
+            x[:, :, i : i + stride * h : stride, j : j + stride * w : stride] += columns[:, :, i, j]
+    return x[:, :, padding : padding + H, padding : padding + W]
+
+
+@primitive(cpu=cpu_conv.conv2d)
+def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: int = 0) -> tuple[Array, Vjp]:
+    """x : (B, C, H, W), weight : (O, C, kh, kw), bias : (O,) or None  ->  (B, O, (H+2p-kh)//s+1, (W+2p-kw)//s+1)."""
+    O, C, kh, kw = weight.shape
+    windows = columns_of(x, (kh, kw), stride, padding)
+    B, h, w = x.shape[0], windows.shape[4], windows.shape[5]
+    columns = windows.reshape(B, C * kh * kw, h * w)
+    y = (weight.reshape(O, -1) @ columns).reshape(B, O, h, w)  # (A.22)
+    y = y if bias is None else y + bias[:, None, None]
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        g = y_bar.reshape(B, O, h * w)
+        x_bar = lambda: image_of((weight.reshape(O, -1).T @ g).reshape(windows.shape), x.shape, stride, padding)
+        weight_bar = (g @ columns.swapaxes(-1, -2)).sum(axis=0).reshape(weight.shape)
+        return x_bar, weight_bar, y_bar.sum(axis=(0, 2, 3))
+
+    return y, vjp

@@ -1,0 +1,52 @@
+"""Matrix products.
+
+    y = a b                 ->   ā = ȳ bᵀ,   b̄ = aᵀ ȳ                                                   (A.11)
+    y = x Wᵀ + b            ->   x̄ = ȳ W,   W̄ = ȳᵀ x,   b̄ = Σ ȳ        over all leading axes           (A.12)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidit.autograd import Vjp, primitive
+from minidit.backend import Array
+from minidit.kernels import cpu
+from minidit.ops.elementwise import gelu_parts, unbroadcast
+
+
+@primitive
+def matmul(a: Array, b: Array) -> tuple[Array, Vjp]:
+    """a : (..., n, k), b : (..., k, m)  ->  (..., n, m); leading axes broadcast."""
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        a_bar = lambda: unbroadcast(y_bar @ b.swapaxes(-1, -2), a)
+        b_bar = lambda: unbroadcast(a.swapaxes(-1, -2) @ y_bar, b)
+        return a_bar, b_bar  # (A.11)
+
+    return a @ b, vjp
+
+
+@primitive(cpu=cpu.linear)
+def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
+    """x : (..., n), weight : (m, n), bias : (m,) or None  ->  (..., m)."""
+    rows = x.reshape(-1, x.shape[-1])  # two axes: the shape that every BLAS is fast at
+    y = rows @ weight.T
+    y = y if bias is None else y + bias
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        g = y_bar.reshape(-1, weight.shape[0])
+        return lambda: (g @ weight).reshape(x.shape), g.T @ rows, g.sum(axis=0)  # (A.12)
+
+    return y.reshape(*x.shape[:-1], weight.shape[0]), vjp
+
+
+@primitive(cpu=cpu.linear_gelu)
+def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
+    """gelu(x Wᵀ + b), the first half of a Transformer's feed-forward layer. Shapes as in `linear`; the tanh form of GELU."""
+    a, linear_vjp = linear.plain(x, weight, bias)
+    y, slope = gelu_parts(a)  # kept instead of a: the adjoint is then one product
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        return linear_vjp(y_bar * slope)
+
+    return y, vjp

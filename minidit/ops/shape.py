@@ -1,0 +1,140 @@
+"""Primitives that move numbers and change none: their adjoints move them back.
+
+    y = P x  with P a selection of entries   ->   x̄ = Pᵀ ȳ                                               (A.9)
+    patchify: token n = r·(W/p) + c holds the p × p patch at row r, column c, flat in the order (C, p, p)   (T.1)
+    unpatchify: a token of p·p·C numbers is flat in the order (p, p, C): not the inverse layout of T.1      (T.2)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidit.autograd import Vjp, primitive
+from minidit.backend import Array, empty, scatter_add, xp_of
+
+
+@primitive
+def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Vjp]:
+    """The same numbers in another shape; one entry may be -1."""
+    old = x.shape
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        return (y_bar.reshape(old),)
+
+    return x.reshape(shape), vjp
+
+
+@primitive
+def transpose(x: Array, *, axes: tuple[int, ...]) -> tuple[Array, Vjp]:
+    """y_{i_axes[0], i_axes[1], …} = x_{i_0, i_1, …}"""
+    back = tuple(sorted(range(len(axes)), key=lambda i: axes[i] % len(axes)))
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        return (y_bar.transpose(back),)
+
+    return x.transpose(axes), vjp
+
+
+@primitive
+def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
+    """The arrays one after the other along the axis."""
+    xp = xp_of(*xs)
+    ends: list[int] = []
+    for x in xs[:-1]:
+        ends.append((ends[-1] if ends else 0) + x.shape[axis])
+
+    def vjp(y_bar: Array) -> tuple[Array, ...]:
+        return tuple(xp.split(y_bar, ends, axis=axis))
+
+    return xp.concatenate(xs, axis=axis), vjp
+
+
+@primitive
+def split(x: Array, *, parts: int, axis: int = -1) -> tuple[tuple[Array, ...], Vjp]:
+    """`parts` equal pieces along the axis."""
+    xp = xp_of(x)
+
+    def vjp(*bars: Array) -> tuple[Array]:
+        return (xp.concatenate(bars, axis=axis),)
+
+    return tuple(xp.split(x, parts, axis=axis)), vjp
+
+
+@primitive
+def getitem(x: Array, *, index: Any) -> tuple[Array, Vjp]:
+    """x[index] for slices, ints and integer arrays; entries that are taken twice get both gradients."""
+    xp = xp_of(x)
+    entries = index if isinstance(index, tuple) else (index,)
+    simple = all(isinstance(i, (int, slice)) or i is None or i is Ellipsis for i in entries)
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        x_bar = xp.zeros(x.shape, x.dtype)
+        if simple:
+            x_bar[index] = y_bar
+        else:
+            scatter_add(x_bar, index, y_bar)
+        return (x_bar,)
+
+    return xp.asarray(x[index]), vjp
+
+
+@primitive
+def broadcast_to(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Vjp]:
+    """x stretched to the shape."""
+    old = x.shape
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        bar = y_bar.sum(axis=tuple(range(len(shape) - len(old))))
+        stretched = tuple(i for i, n in enumerate(old) if n == 1 and bar.shape[i] != 1)
+        return (bar.sum(axis=stretched, keepdims=True) if stretched else bar,)
+
+    return xp_of(x).broadcast_to(x, shape), vjp
+
+
+def moved(x: Array, grid: tuple[int, ...], axes: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """x seen as `grid`, its axes permuted, written out in one copy as `shape`."""
+    view = x.reshape(grid).transpose(axes)
+    y = empty(x, view.shape)
+    y[...] = view
+    return y.reshape(shape)
+
+
+@primitive
+def patchify(x: Array, *, patch_size: int) -> tuple[Array, Vjp]:
+    """x : (B, C, H, W)  ->  tokens : (B, (H/p)(W/p), C p p), row by row."""
+    B, C, H, W = x.shape
+    p = patch_size
+    h, w = H // p, W // p
+
+    def vjp(y_bar: Array) -> tuple[Any]:
+        return (lambda: moved(y_bar, (B, h, w, C, p, p), (0, 3, 1, 4, 2, 5), (B, C, H, W)),)
+
+    return moved(x, (B, C, h, p, w, p), (0, 2, 4, 1, 3, 5), (B, h * w, C * p * p)), vjp  # (T.1)
+
+
+@primitive
+def unpatchify(x: Array, *, patch_size: int, size: tuple[int, int]) -> tuple[Array, Vjp]:
+    """tokens : (B, (H/p)(W/p), p p C)  ->  (B, C, H, W) with size = (H, W)."""
+    B, N, P = x.shape
+    p = patch_size
+    H, W = size
+    h, w, C = H // p, W // p, P // (p * p)
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        return (moved(y_bar, (B, C, h, p, w, p), (0, 2, 4, 3, 5, 1), (B, N, P)),)
+
+    return moved(x, (B, h, w, p, p, C), (0, 5, 1, 3, 2, 4), (B, C, H, W)), vjp  # (T.2)
+
+
+@primitive
+def upsample_nearest(x: Array, *, factor: int = 2) -> tuple[Array, Vjp]:
+    """x : (B, C, H, W)  ->  (B, C, fH, fW): every pixel becomes an f × f square; the adjoint sums each square (A.10)."""
+    B, C, H, W = x.shape
+    f = factor
+    y = empty(x, (B, C, H, f, W, f))
+    y[...] = x[:, :, :, None, :, None]
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        return (y_bar.reshape(B, C, H, f, W, f).sum(axis=(3, 5)),)  # (A.10)
+
+    return y.reshape(B, C, f * H, f * W), vjp
