@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("minidit", deadline=None, max_examples=40, print_blob=True)
+settings.register_profile(  # a fixture such as xp is a constant: it may serve every example of a test
+    "minidit", deadline=None, max_examples=40, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 settings.load_profile("minidit")
 
 RESIDUALS: dict[str, dict[str, float]] = {}  # equation -> its worst measured residual, and the bound that it was held to
