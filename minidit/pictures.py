@@ -1,0 +1,333 @@
+"""Arrays become pictures: grids, strips, animations and curves.
+
+    u = round(255 (x + 1)/2),   x clipped to [-1, 1], ties to even              value -> byte   (E.8)
+
+Images are (B, C, H, W) on the host, C = 1 (grey) or 3: float in [-1, 1], or uint8, which passes as it is. The same input
+gives the same bytes of a file. Pillow is imported where it draws, so that nothing else needs it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+Array = Any
+PAPER, INK, MUTED, LINE = (255, 255, 255), (28, 28, 28), (102, 102, 102), (224, 224, 224)  # grey: text adds no colour to a file
+COLOURS = ((31, 95, 168), (194, 84, 10), (47, 125, 79), (138, 75, 175), (176, 48, 92), (107, 106, 18))
+FINE = 3  # what is drawn with lines and letters is drawn this many times larger, then reduced: smooth edges
+GREEK = str.maketrans({"α": "alpha", "β": "beta", "ε": "eps", "η": "eta", "θ": "theta", "μ": "mu", "σ": "sigma", "√": "sqrt ",
+                       "−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "→": "->", "≤": "<=", "≥": ">=",
+                       "\u0302": "hat", "\u0304": "bar"})
+
+
+def to_uint8(x: Array) -> Array:
+    """Values in [-1, 1] as bytes: round((x + 1)/2 · 255), ties to even, clipped (E.8). uint8 passes as it is.
+
+    x : float, any shape  ->  uint8, the same shape.   Raises ValueError where x is not finite.
+    """
+    x = np.asarray(x)
+    if x.dtype == np.uint8:
+        return x
+    x = x.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError(f"a picture of {np.count_nonzero(~np.isfinite(x))} values that are not finite")
+    return np.rint((np.clip(x, -1, 1) + 1) / 2 * 255).astype(np.uint8)                    # (E.8)
+
+
+# ------------------------------------------------------------------------------------------------ grids
+
+
+def grid(images: Array, columns: int, *, scale: int | None = None, gap: int = 2, row_labels: Sequence[str] | None = None,
+         column_labels: Sequence[str] | None = None, title: str | None = None) -> Picture:
+    """Images in rows of `columns`, each pixel a square of scale x scale (None: so large that a tile is easy to see).
+
+    images : (B, C, H, W), C = 1 or 3;  labels : one for each row or column.   Raises ValueError for other shapes.
+    """
+    from PIL import Image
+
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise ValueError(f"a grid needs images (B, C, H, W) with C = 1 or 3, got {images.shape}")
+    if columns < 1:
+        raise ValueError(f"a grid needs at least one column, got {columns}")
+    b, _, h, w = images.shape
+    columns, rows = min(columns, b), -(-b // columns)
+    for name, labels, n in (("row", row_labels, rows), ("column", column_labels, columns)):
+        if labels is not None and len(labels) != n:
+            raise ValueError(f"{len(labels)} {name} labels for {n} {name}s")
+    scale = scale or max(1, round(56 / max(h, w)))
+    tiles = np.broadcast_to(to_uint8(images).transpose(0, 2, 3, 1), (b, h, w, 3)).repeat(scale, 1).repeat(scale, 2)
+    th, tw = tiles.shape[1:3]
+    row_texts = [_text(r) for r in row_labels or ()]
+    column_texts = _fitting(column_labels or (), tw + gap)
+    heading = _text(title, 15) if title else None
+    left = max((m.width for m in row_texts), default=-8) + 8
+    top = max((m.height for m in column_texts), default=-2) + 2
+    above = heading.height + 6 if heading else 0
+    width = max(left + columns * (tw + gap) + gap, heading.width + 2 * gap if heading else 0)
+    sheet = Image.new("RGB", (width, above + top + rows * (th + gap) + gap), PAPER)
+    if heading:
+        sheet.paste(INK, (left + gap, 2), heading)
+    for i, mask in enumerate(row_texts):
+        sheet.paste(MUTED, (left - 6 - mask.width, above + top + gap + i * (th + gap) + (th - mask.height) // 2), mask)
+    for j, mask in enumerate(column_texts):
+        sheet.paste(MUTED, (left + gap + j * (tw + gap) + (tw - mask.width) // 2, above + top - mask.height), mask)
+    for n, tile in enumerate(tiles):
+        i, j = divmod(n, columns)
+        sheet.paste(Image.fromarray(tile), (left + gap + j * (tw + gap), above + top + gap + i * (th + gap)))
+    return sheet
+
+
+def strip(frames: Array, labels: Sequence[str] | None = None, *, scale: int | None = None, title: str | None = None) -> Picture:
+    """Frames from left to right; each column is one moment, each row one sample.
+
+    frames : (S, C, H, W) or (S, n, C, H, W);  labels : one for each of the S frames
+    """
+    frames = np.asarray(frames)
+    if frames.ndim == 4:
+        frames = frames[:, None]
+    if frames.ndim != 5:
+        raise ValueError(f"a strip needs frames (S, C, H, W) or (S, n, C, H, W), got {frames.shape}")
+    s, n = frames.shape[:2]
+    return grid(frames.swapaxes(0, 1).reshape(n * s, *frames.shape[2:]), s, scale=scale, column_labels=labels, title=title)
+
+
+def side_by_side(pictures: Sequence[Picture], captions: Sequence[str] | None = None, *, gap: int = 16) -> Picture:
+    """Pictures in a row, tops aligned, each below its caption."""
+    return _joined([_captioned(p, c) for p, c in zip(pictures, captions or [""] * len(pictures), strict=True)], gap, across=True)
+
+
+def stack(pictures: Sequence[Picture], captions: Sequence[str] | None = None, *, gap: int = 10) -> Picture:
+    """Pictures one below the other, left edges aligned, each below its caption."""
+    return _joined([_captioned(p, c) for p, c in zip(pictures, captions or [""] * len(pictures), strict=True)], gap, across=False)
+
+
+def _joined(pictures: Sequence[Picture], gap: int, *, across: bool) -> Picture:
+    from PIL import Image
+
+    if not pictures:
+        raise ValueError("no pictures to put together")
+    sizes = np.array([p.size for p in pictures])
+    along, beside = (0, 1) if across else (1, 0)
+    total = [0, 0]
+    total[along], total[beside] = int(sizes[:, along].sum()) + gap * (len(pictures) - 1), int(sizes[:, beside].max())
+    sheet, at = Image.new("RGB", (total[0], total[1]), PAPER), [0, 0]
+    for picture, size in zip(pictures, sizes, strict=True):
+        sheet.paste(picture, (at[0], at[1]))
+        at[along] += int(size[along]) + gap
+    return sheet
+
+
+def _captioned(picture: Picture, caption: str) -> Picture:
+    from PIL import Image
+
+    if not caption:
+        return picture
+    mask = _text(caption)
+    sheet = Image.new("RGB", (max(picture.width, mask.width + 4), picture.height + mask.height + 4), PAPER)
+    sheet.paste(INK, (2, 2), mask)
+    sheet.paste(picture, (0, mask.height + 4))
+    return sheet
+
+
+def _text(text: str, size: int = 13) -> Picture:
+    """A line of text as a mask. The built-in font knows ASCII only, so letters of formulas are spelled out."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    plain = unicodedata.normalize("NFKD", text).translate(GREEK).encode("ascii", "ignore").decode()
+    font = ImageFont.load_default(size * FINE)
+    mask = Image.new("L", (math.ceil(font.getlength(plain) / FINE) * FINE + FINE, math.ceil(size * 1.3) * FINE), 0)
+    ImageDraw.Draw(mask).text((0, round(size * 0.1) * FINE), plain, fill=255, font=font)
+    return mask.reduce(FINE)
+
+
+def _fitting(labels: Sequence[str], width: int) -> list[Picture]:
+    """Labels in the largest size at which each fits its column; smaller than 9 nothing can be read."""
+    for size in range(13, 9, -1):
+        masks = [_text(label, size) for label in labels]
+        if all(m.width <= width for m in masks):
+            return masks
+    return [_text(label, 9) for label in labels]
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """A file that appears complete or not at all: written under another name, then renamed. Makes its folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def save_png(path: str | Path, image: Picture) -> Path:
+    """The picture as PNG, in one channel where it holds no colour."""
+    content = BytesIO()
+    (_grey(image) or image).save(content, "PNG", compress_level=9)
+    return write_bytes(path, content.getvalue())
+
+
+def save_gif(path: str | Path, frames: Sequence[Picture], *, ms: int = 80, hold: int = 1500) -> Path:
+    """An endless animation, `ms` milliseconds a frame, the last one held; one palette for all, fitted to all frames.
+
+    Grey frames keep every level; colours are fitted to 256 without dithering, so that what rests in the film is at rest.
+    """
+    from PIL import Image
+
+    if not frames or len({f.size for f in frames}) != 1:
+        raise ValueError(f"an animation needs frames of one size, got {sorted({f.size for f in frames})}")
+    greys = [_grey(f) for f in frames]
+    if all(greys):
+        still = [g for g in greys if g is not None]
+    else:
+        sample = [f.convert("RGB") for f in frames[:: max(1, len(frames) // 24)]] + [frames[-1].convert("RGB")]
+        palette = _joined(sample, 0, across=False).quantize(256)
+        still = [f.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
+    content = BytesIO()
+    still[0].save(content, "GIF", save_all=True, append_images=still[1:], duration=[ms] * (len(still) - 1) + [hold], loop=0)
+    return write_bytes(path, content.getvalue())
+
+
+def _grey(image: Picture) -> Picture | None:
+    """The picture in one channel, or None if it has colours."""
+    if image.mode == "L":
+        return image
+    r, g, b = image.convert("RGB").split()
+    return r if r.tobytes() == g.tobytes() == b.tobytes() else None
+
+
+# ------------------------------------------------------------------------------------------------ curves
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) inside [low, high], about as many as asked."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(m for m in (1, 2, 5, 10) if rough <= m * power * 1.0001)
+    return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten inside [low, high] > 0, with their doubles and fivefolds where there would be fewer than four."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    decades = [10.0**p for p in powers if low <= 10.0**p <= high]
+    return decades if len(decades) > 3 else [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+
+
+def number(value: float) -> str:
+    """A short way to write a number at an axis: 0.25, 1500, 20k, 1.5M, 1e-05."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(size, 1e4):
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.4g}"
+
+
+def smoothed(values: Array, span: float | None = None) -> Array:
+    """A moving average under a bell of standard deviation `span` (a sixtieth of the values): centred, so it never lags."""
+    values = np.asarray(values, np.float64)
+    span = span or max(1.0, len(values) / 60)
+    reach = min(math.ceil(3 * span), len(values) - 1)
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / span) ** 2)
+    inner = slice(reach, reach + len(values))  # near the ends the bell is cut, and what is left of it weighs one
+    return np.convolve(values, bell)[inner] / np.convolve(np.ones(len(values)), bell)[inner]
+
+
+def curves(series: Mapping[str, tuple[Array, Array]], title: str, *, log: bool = False, smooth: bool = True,
+           x_label: str = "step", size: tuple[int, int] = (720, 400)) -> Picture:
+    """Lines (steps, values) by name, over common axes; `smooth` draws an average over the faint values themselves.
+
+    Values that are not finite (and with `log` not positive) are left out. Raises ValueError if no value is left.
+    """
+    from PIL import Image, ImageDraw
+
+    clean = {name: _finite(steps, values, log) for name, (steps, values) in series.items()}
+    clean = {name: xy for name, xy in clean.items() if len(xy[0])}
+    if not clean:
+        raise ValueError(f"no finite value to draw in {title!r}")
+    (x_low, x_high), (y_low, y_high) = _range([x for x, _ in clean.values()], False), _range([y for _, y in clean.values()], log)
+    box = (62, 46, size[0] - 18, size[1] - 44)  # left, top, right, bottom of the frame of the plot
+    bend = np.log10 if log else np.asarray
+
+    def at(x: Array, y: Array) -> Array:
+        u = (np.asarray(x) - x_low) / (x_high - x_low)
+        v = (bend(y) - bend(y_low)) / (bend(y_high) - bend(y_low))
+        return np.stack([box[0] + u * (box[2] - box[0]), box[3] - v * (box[3] - box[1])], -1) * FINE
+
+    sheet = Image.new("RGB", (size[0] * FINE, size[1] * FINE), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    x_ticks, y_ticks = ticks(x_low, x_high, 7), log_ticks(y_low, y_high) if log else ticks(y_low, y_high)
+    for y in y_ticks:
+        draw.line([tuple(at(x_low, y)), tuple(at(x_high, y))], fill=LINE, width=FINE)
+    draw.line([tuple(at(x_low, y_low)), tuple(at(x_high, y_low))], fill=MUTED, width=FINE)
+    for i, (x, y) in enumerate(clean.values()):
+        colour = COLOURS[i % len(COLOURS)]
+        faint = tuple(round(0.3 * c + 0.7 * p) for c, p in zip(colour, PAPER, strict=True))
+        average = smooth and len(y) >= 20
+        _polyline(draw, at(x, y), faint if average else colour, 1 if average else 2)
+        if average:
+            _polyline(draw, at(x, smoothed(y)), colour, 2)
+    picture = sheet.reduce(FINE)
+    picture.paste(INK, (14, 12), _text(title, 15))
+    for x in x_ticks:
+        _write(picture, number(x), at(x, y_low) / FINE + (0, 14), 0.5)
+    for y in y_ticks:
+        _write(picture, number(y), at(x_low, y) / FINE - (8, 0), 1.0)
+    _write(picture, x_label, np.array([box[2], size[1] - 11]), 1.0)
+    _legend(picture, list(clean), box)
+    return picture
+
+
+def _finite(steps: Array, values: Array, log: bool) -> tuple[Array, Array]:
+    x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"a curve needs as many steps as values, got {x.shape} and {y.shape}")
+    good = np.isfinite(x) & np.isfinite(y) & ((y > 0) | (not log))
+    return x[good], y[good]
+
+
+def _range(arrays: Sequence[Array], log: bool) -> tuple[float, float]:
+    low, high = float(min(a.min() for a in arrays)), float(max(a.max() for a in arrays))
+    if log:
+        return (low / 1.1, high * 1.1)
+    return (low, high) if high > low else (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
+
+
+def _polyline(draw: Any, points: Array, colour: tuple[int, ...], width: int) -> None:
+    if len(points) == 1:
+        draw.circle(tuple(points[0]), 3 * FINE, fill=colour)
+    else:
+        draw.line([tuple(p) for p in points], fill=colour, width=width * FINE, joint="curve")
+
+
+def _write(picture: Picture, text: str, at: Array, anchor: float) -> None:
+    mask = _text(text, 12)
+    picture.paste(MUTED, (round(at[0] - anchor * mask.width), round(at[1] - mask.height / 2)), mask)
+
+
+def _legend(picture: Picture, names: Sequence[str], box: tuple[int, int, int, int]) -> None:
+    from PIL import ImageDraw
+
+    masks = [_text(name) for name in names]
+    x = box[2] - sum(m.width + 34 for m in masks) + 12
+    for i, mask in enumerate(masks):
+        ImageDraw.Draw(picture).rectangle((x, 22, x + 13, 24), fill=COLOURS[i % len(COLOURS)])
+        picture.paste(INK, (x + 18, 23 - mask.height // 2), mask)
+        x += mask.width + 34
