@@ -201,6 +201,10 @@ def test_an_average_keeps_constants_and_never_lags_behind_a_slope(n, span, slope
     agree(pictures.smoothed(line, span)[inner], line[inner], bound=1e-9)
 
 
+def test_an_average_removes_what_alternates():
+    assert np.abs(pictures.smoothed([1.0, -1.0] * 50, 4)[12:-12]).max() < 1e-3
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_a_curve_runs_from_its_first_value_to_its_last(log):
     x = np.arange(0, 101, 10)
