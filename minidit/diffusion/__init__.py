@@ -1,0 +1,1 @@
+"""Laws on arrays and time. Read schedule, prediction, step, ddpm, ddim; the rest in any order."""

@@ -1,0 +1,77 @@
+"""What training minimises.
+
+    L_simple = E ‖ε - ε̂‖²/dim         t uniform in 1..T                               (D.34)
+    min-SNR-γ:  weight min(SNR, γ) on the x_0 loss, SNR = ᾱ/(1-ᾱ)                     (D.35)
+        ε: min(SNR,γ)/SNR      v: min(SNR,γ)/(SNR+1)
+    L_hybrid = L_simple + λ T L_vb     λ = 0.001, L_vb one term of the bound in bits   (D.36)
+    p_t ∝ √E[L_t²]                     importance-sampled t, weight 1/(T p_t)          (D.37)
+    weight of ‖ε - ε̂‖² in the bound: β²/(2σ² α (1-ᾱ_t))                               (D.47)
+
+The three min-SNR weights are one weight in three coordinates: |error of ε|² = SNR |error of x_0|², that of v is SNR+1
+times as large. Written with m = max(ᾱ, γ(1-ᾱ)) they stay finite at both ends of the ladder.
+"""
+
+from __future__ import annotations
+
+from minidit import ops
+from minidit.backend import Array, xp_of
+from minidit.diffusion.schedule import Schedule, at, check_shapes, enter
+
+
+def simple(out: Array, target: Array, weight: Array = None) -> Array:
+    """out, target : (B, ...), Tensors or arrays, weight : float, (B,) or None  ->  scalar: the mean over all entries."""
+    check_shapes(out=out, target=target)
+    return ops.mse(out, target, None if weight is None else enter(weight, like=target))  # (D.34)
+
+
+def per_sample(out: Array, target: Array) -> Array:
+    """out, target : (B, ...)  ->  (B,): what a history of losses keeps."""
+    check_shapes(out=out, target=target)
+    return ((out - target) ** 2).mean(axis=tuple(range(1, out.ndim)))  # (D.34)
+
+
+def min_snr_eps(a: Array, gamma: float = 5.0) -> Array:
+    """a = ᾱ : an array, any shape  ->  the weight of the ε loss (1 where SNR = 0)."""
+    rest = gamma * (1 - a)
+    return rest / xp_of(a).maximum(a, rest)  # (D.35)
+
+
+def min_snr_x_0(a: Array, gamma: float = 5.0) -> Array:
+    """The weight of the x_0 loss."""
+    return gamma * a / xp_of(a).maximum(a, gamma * (1 - a))  # (D.35)
+
+
+def min_snr_v(a: Array, gamma: float = 5.0) -> Array:
+    """The weight of the v loss."""
+    return xp_of(a).minimum(a, gamma * (1 - a))  # (D.35)
+
+
+def hybrid(simple: Array, vb: Array, T: int, lam: float = 1e-3) -> Array:
+    """L_simple and the bound's term of a uniformly drawn t (likelihood.bound_term, its mean held fixed)  ->  L_hybrid.
+
+    One term is 1/T of the bound on average, hence the T: for T = 1000 the factor is 1.
+    """
+    return simple + vb * (lam * T)  # (D.36)
+
+
+def importance(history: Array, uniform: float = 1e-3) -> Array:
+    """history : (T, K), the last K losses of each t = 1..T (NaN where there is none yet)  ->  p : (T+1,) with p_0 = 0.
+
+    Uniform until every t has K losses; afterwards mixed with a little of the uniform, so that no weight can explode.
+    """
+    xp = xp_of(history)
+    T = len(history)
+    p = xp.sqrt((history**2).mean(axis=1))  # NaN where a loss is missing
+    p = xp.where(xp.isnan(p).any(), xp.full(T, 1 / T), (1 - uniform) * p / p.sum() + uniform / T)
+    return xp.concatenate([xp.zeros(1), p])  # (D.37)
+
+
+def importance_weight(p: Array, t: Array) -> Array:
+    """p : (T+1,), t : (B,) drawn from p  ->  (B,): the weight that keeps the loss unbiased."""
+    return 1 / ((len(p) - 1) * p[t])  # (D.37)
+
+
+def bound_weight(t: Array, s: Array, sch: Schedule, variance: Array) -> Array:
+    """The factor of ‖ε - ε̂‖² in L_{t-1}, nats, summed over dimensions (DDPM eq. 12)."""
+    a_t, alpha = at(sch.alpha_bar, t), at(sch.alpha_bar, t) / at(sch.alpha_bar, s)
+    return (1 - alpha) ** 2 / (2 * variance * alpha * (1 - a_t))  # (D.47)

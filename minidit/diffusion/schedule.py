@@ -1,0 +1,154 @@
+"""The ladder of noise levels: t = 0 is clean data, t = T is noise.
+
+    ᾱ_t = (1-β_1)(1-β_2) ⋯ (1-β_t)        ᾱ_0 = 1                 the table              (D.2)
+    β_t = (1000/T) · linspace(1e-4, 0.02)                          linear                 (D.12)
+    β_t = (1000/T) · linspace(√8.5e-4, √0.012)²                    scaled linear          (D.13)
+    β_t = min(1 - f(t/T)/f((t-1)/T), 0.999)                        cosine                 (D.14)
+          f(u) = cos²(π/2 · (u+0.008)/1.008)
+    ᾱ'_i = ᾱ_{S_i}    time'_i = time_{S_i}                         respaced to rungs S    (D.15)
+
+The tables are float64 and read-only. `time[t]` is what a network is told at rung t: the original rung - 1, because
+networks of the DDPM family count from 0; respacing carries it along, so a network never sees a respaced index.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidit.backend import Array, home_of, xp_of
+
+
+def data_of(x: Array) -> Array:
+    """The raw array behind x, which may be a Tensor: the laws ask it for home, dtype and shape."""
+    return x.data if type(x).__module__.partition(".")[0] == "minidit" else x
+
+
+def enter(*coefficients: Array, like: Array) -> Any:
+    """Coefficients as they may stand beside `like`: the one door between float64 tables and pictures.
+
+    float -> the same Python float (it takes the other side's precision);  (B,) or () -> (B, 1, ..., 1) in the home and
+    dtype of `like`;  a full array keeps its shape. One coefficient comes back alone, several as a tuple.
+    """
+    x = data_of(like)
+
+    def door(c: Array) -> Any:
+        if home_of(c) == "":
+            return float(c)
+        if data_of(c) is not c or home_of(x) == "":  # a Tensor is a picture already; a scalar has no home to go to
+            return c
+        shape = c.shape if c.ndim > 1 else c.shape + (1,) * (x.ndim - c.ndim)
+        return xp_of(x).asarray(c.reshape(shape), dtype=x.dtype)
+
+    out = tuple(door(c) for c in coefficients)
+    return out[0] if len(out) == 1 else out
+
+
+def at(table: Array, t: Array, *, like: Array = None) -> Any:
+    """table[t] for an int t (a Python float) or for one rung a sample, t : (B,) int in any home.
+
+    With `like` the value is ready to stand beside that picture; without it, it is the exact float64 number, for the
+    arithmetic between coefficients that comes before (in float32, 1-ᾱ would lose four digits at small t).
+    """
+    if home_of(t) == "":
+        return float(table[t])
+    value = xp_of(t).asarray(table)[t]
+    return value if like is None else enter(value, like=like)
+
+
+def check_rungs(t: Array, s: Array, T: int, *, batch: Array = None) -> None:
+    """Raises ValueError unless 0 ≤ s < t ≤ T, and unless an array t has one rung for each sample of `batch`.
+
+    Rungs on a GPU are not looked at: that would make the host wait for it.
+    """
+    on_host = home_of(t) in ("", "numpy") and home_of(s) in ("", "numpy")
+    if on_host and not np.all((np.asarray(s) >= 0) & (np.asarray(s) < t) & (np.asarray(t) <= T)):
+        raise ValueError(f"rungs must satisfy 0 ≤ s < t ≤ T = {T}; got t = {t}, s = {s}")
+    if batch is not None and home_of(t) != "" and t.shape not in ((), data_of(batch).shape[:1]):
+        raise ValueError(f"one rung for each sample: t has shape {t.shape}, the batch {data_of(batch).shape}")
+
+
+def check_shapes(**arrays: Array) -> None:
+    """Raises ValueError unless all arrays have one shape."""
+    shapes = {name: getattr(data_of(x), "shape", ()) for name, x in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"shapes must agree: {shapes}")
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """alpha_bar : (T+1,) float64, ᾱ_0 = 1, falling;  time : (T+1,) int64, what the network is told (time[0] is never used)."""
+
+    alpha_bar: Array
+    time: Array
+
+    def __post_init__(self) -> None:
+        self.alpha_bar.setflags(write=False)
+        self.time.setflags(write=False)
+
+    at = staticmethod(at)
+
+    @property
+    def T(self) -> int:
+        """The number of rungs above the data."""
+        return len(self.alpha_bar) - 1
+
+    @property
+    def beta(self) -> Array:
+        """β_t = 1 - ᾱ_t/ᾱ_{t-1} : (T+1,) float64, β_0 = 0."""
+        return np.append(0.0, 1 - self.alpha_bar[1:] / self.alpha_bar[:-1])  # (D.2)
+
+    @classmethod
+    def from_betas(cls, beta: Array) -> Schedule:
+        """beta : (T,), every β in (0, 1); the last one may be 1 (ᾱ_T = 0). Raises ValueError otherwise."""
+        beta = np.asarray(beta, np.float64)
+        if beta.ndim != 1 or beta.size == 0:
+            raise ValueError(f"betas must be a vector; got shape {beta.shape}")
+        good = (beta > 0) & (beta < 1)
+        good[-1] |= beta[-1] == 1
+        if not good.all():
+            first = int(np.argmin(good))
+            raise ValueError(f"betas must lie in (0, 1), only the last may be 1; got β_{first + 1} = {beta[first]}")
+        alpha_bar = np.append(1.0, np.cumprod(1 - beta))  # (D.2)
+        return cls(alpha_bar, np.arange(beta.size + 1) - 1)
+
+    @classmethod
+    def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> Schedule:
+        """DDPM's β for T = 1000; both ends grow by 1000/T for another T. Raises ValueError where β would reach 1 (T ≤ 20)."""
+        return cls.from_betas(np.linspace(*_ends(T, start, end), T))  # (D.12)
+
+    @classmethod
+    def scaled_linear(cls, T: int = 1000, start: float = 8.5e-4, end: float = 0.012) -> Schedule:
+        """Latent diffusion's β, linear in √β; scaled and checked like `linear` (here β would reach 1 for T ≤ 12)."""
+        a, b = _ends(T, start, end)
+        return cls.from_betas(np.linspace(math.sqrt(a), math.sqrt(b), T) ** 2)  # (D.13)
+
+    @classmethod
+    def cosine(cls, T: int = 1000, offset: float = 0.008, cap: float = 0.999) -> Schedule:
+        """Nichol & Dhariwal 2021; GLIDE's and diffusers' "squaredcos_cap_v2". The cap keeps ᾱ_T above 0."""
+        f = np.cos((np.arange(T + 1) / T + offset) / (1 + offset) * np.pi / 2) ** 2
+        return cls.from_betas(np.minimum(1 - f[1:] / f[:-1], cap))  # (D.14)
+
+    def respace(self, rungs: Iterable[int]) -> Schedule:
+        """The ladder that keeps only these rungs (1..T, any order). Respacing composes; all rungs give the same ladder."""
+        kept = sorted({int(r) for r in rungs})
+        if not kept or kept[0] < 1 or kept[-1] > self.T:
+            raise ValueError(f"rungs to keep must lie in 1..{self.T}; got {kept[:1]} to {kept[-1:]}")
+        return Schedule(self.alpha_bar[[0, *kept]], self.time[[0, *kept]])  # (D.15)
+
+    def rung(self, time: Array) -> Array:
+        """The rung whose `time` a network was told: the inverse of the table `time`, for ints and arrays of any home."""
+        if home_of(time) == "":
+            return int(np.searchsorted(self.time[1:], time)) + 1
+        return xp_of(time).searchsorted(xp_of(time).asarray(self.time[1:]), time) + 1
+
+
+def _ends(T: int, start: float, end: float) -> tuple[float, float]:
+    """Both ends of a schedule made for 1000 rungs, on a ladder of T rungs."""
+    if end * 1000 / T >= 1:
+        raise ValueError(f"T = {T} is too short: β_T = {end} · 1000/T = {end * 1000 / T:.3g} must stay below 1 (use cosine)")
+    return start * 1000 / T, end * 1000 / T

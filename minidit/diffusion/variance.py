@@ -1,0 +1,81 @@
+"""Variance laws: how much fresh noise a DDPM step adds. Every law returns a number, never a name.
+
+    β̃ = (1-ᾱ_s)/(1-ᾱ_t) · β,      β = 1-ᾱ_t/ᾱ_s                small: the posterior's                    (D.18)
+    β,  and into s = 0 the β̃ of the step before                  large                                     (D.19)
+    β̃ + c_1² R_t                                                 optimal for Gaussian data                 (D.20)
+    ln β̃,  and into s = 0 the ln β̃ of the step before            small, as a finite logarithm              (D.21)
+    f ln β + (1-f) ln β̃,          f = (v+1)/2                     learned range, v from the network         (D.22)
+
+with c_1 as in (D.8), and R_t = s²(1-ᾱ_t)/(ᾱ_t s²+1-ᾱ_t) what x_t leaves unknown of data of variance s².
+
+Into s = 0 the posterior is a point (β̃ = 0, ln β̃ = -∞); a likelihood needs a finite number there, and by convention it is
+that of the step before, u -> t. On a full or respaced ladder u = t+1, the default.
+For int rungs the results are Python floats, for rung arrays (B,) float64.
+"""
+
+from __future__ import annotations
+
+from minidit import ops
+from minidit.backend import Array, home_of, xp_of
+from minidit.diffusion import step
+from minidit.diffusion.gaussian import reverse
+from minidit.diffusion.schedule import Schedule, at, check_rungs, enter
+
+
+def jump(t: Array, s: Array, sch: Schedule) -> Array:
+    """β of a step from t to any s < t."""
+    return step.jump(at(sch.alpha_bar, t), at(sch.alpha_bar, s))
+
+
+def small(t: Array, s: Array, sch: Schedule) -> Array:
+    """β̃, the variance of q(x_s | x_t, x_0); 0 for s = 0."""
+    return step.posterior_coefficients(at(sch.alpha_bar, t), at(sch.alpha_bar, s))[2]  # (D.18)
+
+
+def _finite(variance: Array, t: Array, s: Array, sch: Schedule, above: Array) -> Array:
+    """The variance, except into s = 0: there β̃ of the step before, above -> t."""
+    above = t + 1 if above is None else above
+    if home_of(s) == "":
+        if s > 0:
+            return variance
+        check_rungs(above, t, sch.T)
+        return small(above, t, sch)
+    xp = xp_of(s)
+    above = xp.minimum(above, sch.T)  # samples with s > 0 do not use theirs: it only has to be inside the table
+    return xp.where(s > 0, variance, small(above, xp.minimum(t, above - 1), sch))
+
+
+def large(t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
+    """β, except into s = 0. Raises ValueError if there is no step before it."""
+    return _finite(jump(t, s, sch), t, s, sch, above)  # (D.19)
+
+
+def log_small(t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
+    """ln β̃, also into s = 0 (OpenAI's posterior_log_variance_clipped). Raises ValueError if there is no step before it."""
+    return _log(_finite(small(t, s, sch), t, s, sch, above))  # (D.21)
+
+
+def optimal(t: Array, s: Array, sch: Schedule, data_variance: Array) -> Array:
+    """The exact reverse variance for Gaussian data of this variance (a float, or the shape of one picture; then t is an int)."""
+    return reverse(at(sch.alpha_bar, t), at(sch.alpha_bar, s), data_variance)  # (D.20)
+
+
+def log_learned_range(v: Array, t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
+    """The log-variance that a network's second half of the channels, v : (B, ...), stands for; v is not bounded."""
+    low, high = enter(log_small(t, s, sch, above=above), _log(jump(t, s, sch)), like=v)
+    frac = (v + 1) * 0.5
+    return frac * high + (1 - frac) * low  # (D.22)
+
+
+def learned_range(v: Array, t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
+    """The variance itself: -1 gives the small one, +1 gives β, 0 their geometric mean."""
+    return ops.exp(log_learned_range(v, t, s, sch, above=above))  # (D.22)
+
+
+def learned(log_variance: Array) -> Array:
+    """The variance of a network that gives its logarithm outright."""
+    return ops.exp(log_variance)
+
+
+def _log(x: Array) -> Array:
+    return float(xp_of(x).log(x)) if home_of(x) == "" else xp_of(x).log(x)
