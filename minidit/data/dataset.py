@@ -1,0 +1,128 @@
+"""Images and their classes in memory, as grey levels.
+
+    x_0 = 2k/(L-1) - 1          k = 0..L-1 a stored grey level, L levels          into [-1, 1]
+    k   = round((x + 1)/2 · (L-1)), ties to even, clipped                         and back: pictures.to_uint8 for L = 256 (E.8)
+
+Levels are kept as bytes, so that a set is small and nothing is lost; floats are made a batch at a time. The two maps are
+inverse to each other on the levels, and no other rounding is used anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidit.backend import Array
+from minidit.data.checks import DataError
+from minidit.random import Philox
+
+SPLIT_STREAM = 0x64617461  # the Philox stream that decides which images are held out
+
+
+def from_uint8(k: Array, levels: int = 256, dtype: Any = np.float32) -> Array:
+    """Grey levels k : uint8 in 0..levels-1, any shape  ->  2k/(levels-1) - 1 in [-1, 1], the same shape."""
+    return (2.0 * np.arange(levels) / (levels - 1) - 1.0).astype(dtype)[k]  # rounded to dtype once, per level
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A set of images, with classes or without.
+
+    images      : uint8 (N, C, H, W), values 0..levels-1
+    labels      : int64 (N,) in 0..num_classes-1, or None: unconditional
+    class_names : one name a class, () when unconditional
+    crop        : border pixels that are padding; figures (PSNR ...) are measured on `inner(images)`
+
+    Raises DataError where these do not fit together.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    class_names: tuple[str, ...]
+    levels: int = 256
+    crop: int = 0
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise self._fault(f"images must be uint8 (N, C, H, W), got {images.dtype} {images.shape}")
+        if 0 in images.shape:
+            raise self._fault(f"holds no images: {images.shape}")
+        if not 2 <= self.levels <= 256:
+            raise self._fault(f"levels must be in 2..256, got {self.levels}")
+        if self.levels < 256 and images.max() >= self.levels:
+            raise self._fault(f"holds grey level {images.max()}, levels are 0..{self.levels - 1}")
+        if not 0 <= 2 * self.crop < min(self.size):
+            raise self._fault(f"crop {self.crop} leaves nothing of {self.size[0]}×{self.size[1]}")
+        if labels is None:
+            if self.class_names:
+                raise self._fault(f"has {len(self.class_names)} class names but no labels")
+            return
+        if labels.dtype != np.int64 or labels.ndim != 1:
+            raise self._fault(f"labels must be int64 (N,), got {labels.dtype} {labels.shape}")
+        if len(labels) != len(images):
+            raise self._fault(f"{len(labels)} labels for {len(images)} images")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise self._fault("two classes have the same name")
+        outside = labels[(labels < 0) | (labels >= self.num_classes)]
+        if len(outside):
+            raise self._fault(f"label {outside[0]} is out of range: there are {self.num_classes} classes")
+
+    def _fault(self, why: str) -> DataError:
+        return DataError(f"{self.name}: {why}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """0 when unconditional."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        return int(self.images.shape[1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W), padding included."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+    def x_0(self, index: Any = slice(None), dtype: Any = np.float32) -> NDArray[Any]:
+        """The images of an index (int, slice, array of ints or bools) as (B, C, H, W) floats in [-1, 1]."""
+        chosen = self.images[index]
+        return np.asarray(from_uint8(chosen if chosen.ndim == 4 else chosen[None], self.levels, dtype))
+
+    def inner(self, x: Array) -> Array:
+        """Without the padding: x (..., H, W)  ->  (..., H - 2 crop, W - 2 crop)."""
+        c, (h, w) = self.crop, self.size
+        return x[..., c : h - c, c : w - c]
+
+    def take(self, index: Any) -> Dataset:
+        """The sub-set of an index (int, slice, array of ints or bools), in that order."""
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        return replace(self, images=self.images[rows], labels=None if self.labels is None else self.labels[rows])
+
+    def split(self, held_out: float | int, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """(train, held-out): disjoint, together everything, each in the order of this set.
+
+        held_out : a count (int) or a share (float) of the images. Every class gives its share, to within one image, and
+        which images they are depends on the seed alone. Raises DataError unless both sides keep an image.
+        """
+        n = len(self)
+        count = held_out if isinstance(held_out, int) else round(held_out * n)
+        if isinstance(held_out, bool) or not 0 < count < n:
+            raise self._fault(f"cannot hold out {held_out} of {n} images")
+        order = Philox(seed, SPLIT_STREAM).permutation(n)
+        labels = np.zeros(n, np.int64) if self.labels is None else self.labels
+        place = np.empty(n)
+        for c in np.unique(labels):
+            members = order[labels[order] == c]
+            place[members] = (np.arange(len(members)) + 0.5) / len(members)  # each class spread evenly over (0, 1)
+        held = order[np.argsort(place[order], kind="stable")][:count]
+        chosen = np.isin(np.arange(n), held)
+        return self.take(~chosen), self.take(chosen)

@@ -1,0 +1,52 @@
+"""The two sets inside the package; sources and licences stand beside them in sets/.
+
+    digits     handwritten digits, 8×8, 17 grey levels, 10 classes: 1,797 images, of which a fixed 297 are the test part
+    fashion    Fashion-MNIST, 28×28 in a border of 2 pixels, 256 levels, 10 classes: 600 training and 100 test images a class
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from minidit.data.checks import check_part
+from minidit.data.dataset import Dataset
+from minidit.data.npz import Arrays, read_arrays
+from minidit.data.pixels import fit
+
+SETS = Path(__file__).with_name("sets")
+DIGITS_TEST = 297  # held out: which ones is Dataset.split's choice with seed 0
+
+
+@lru_cache(maxsize=2)  # the files never change
+def _arrays(name: str) -> Arrays:
+    arrays = read_arrays(SETS / name)
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
+
+
+def digits(part: str | None = None) -> Dataset:
+    """The UCI digits, the training part (1,500) or with part="test" the other 297: 8×8, one channel, 17 levels."""
+    a = _arrays("digits.npz")
+    names = tuple(str(s) for s in a["class_names"])
+    everything = Dataset("digits", a["images"][:, None], a["labels"].astype(np.int64), names, int(a["levels"]))
+    train, test = everything.split(DIGITS_TEST, seed=0)
+    return train if check_part(part) == "train" else test
+
+
+def fashion_unpadded(part: str | None = None) -> Dataset:
+    """The embedded part of Fashion-MNIST at 28×28."""
+    a, part = _arrays("fashion.npz"), check_part(part)
+    names = tuple(str(s) for s in a["class_names"])
+    return Dataset("fashion", a[f"{part}_images"][:, None], a[f"{part}_labels"].astype(np.int64), names)
+
+
+def fashion(part: str | None = None) -> Dataset:
+    """6,000 training images of Fashion-MNIST, or with part="test" 1,000 of its test set: 32×32, one channel, crop = 2."""
+    return fit(fashion_unpadded(part), 32, None)
+
+
+EMBEDDED = {"digits": digits, "fashion": fashion_unpadded}

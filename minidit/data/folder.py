@@ -1,0 +1,130 @@
+"""A folder of pictures. Its sub-folders are the classes, in alphabetical order; without sub-folders there are no classes.
+
+    folder/cat/1.png  folder/cat/more/2.jpg  folder/dog/3.png      classes cat, dog; below a class every depth is searched
+    folder/1.png  folder/2.jpg                                     unconditional
+
+Pictures of any format, mode and size that Pillow reads: palettes, grey, 16 bits, transparency (on white), EXIF orientation;
+of an animation the first frame. Links are followed. Size: what was asked for, or the common size of all if its sides are at
+most 64 and divisible by 4, or 32. Channels: what was asked for, or 1 if every picture is grey, or 3.
+
+Nothing is skipped silently. Passed over are only hidden files and folders (.name), and README, LICENSE (these two also as .txt
+and .md), COPYING, credits.txt, Thumbs.db, desktop.ini, index.theme and __MACOSX, in any case of letters. Any other file that is
+not a picture, an empty class, or pictures beside class folders are errors that name the place.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minidit.data.checks import MAX_PIXELS, check_no_part, check_volume, fault, reading
+from minidit.data.dataset import Dataset
+from minidit.data.pixels import check_wishes, square, to_channels, to_rgb
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "license.md", "copying", "credits.txt",
+            "thumbs.db", "desktop.ini", "index.theme", "__macosx")
+PARTS = {"train", "training", "test", "val", "valid", "validation"}
+LARGEST_COMMON, DEFAULT_SIZE = 64, 32
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+def read(path: Path, part: str | None = None, size: int | None = None, channels: int | None = None) -> Dataset:
+    """A folder of pictures -> Dataset. Raises DataError (one line, with the file) for anything not described above."""
+    check_no_part(path, part)
+    check_wishes(size, channels)
+    classes = classes_of(path)
+    files = [file for members in classes.values() for file in members]
+    h, w = (size, size) if size else _common_size(files)
+    check_volume(path, (len(files), 3, h, w))
+    images = np.empty((len(files), 3, h, w), np.uint8)
+    for n, file in enumerate(files):
+        with opened(file) as picture:
+            rgb = to_rgb(picture)
+            images[n] = np.asarray(rgb if rgb.size == (w, h) else square(rgb, h)).transpose(2, 0, 1)
+    grey = bool((images[:, 0] == images[:, 1]).all() and (images[:, 0] == images[:, 2]).all())
+    images = images[:, :1].copy() if grey else images
+    images = to_channels(images, channels or images.shape[1])
+    if "" in classes:
+        return Dataset(str(path), images, None, ())
+    labels = np.repeat(np.arange(len(classes)), [len(members) for members in classes.values()])
+    return Dataset(str(path), images, labels.astype(np.int64), tuple(classes))
+
+
+def classes_of(path: Path) -> dict[str, list[Path]]:
+    """{class name: its files}, both sorted; {"": files} for a folder without sub-folders."""
+    entries = _entries(path)
+    folders = [p for p in entries if p.is_dir()]
+    files = [p for p in entries if not p.is_dir()]
+    if not entries:
+        raise fault(path, "holds no pictures")
+    if not folders:
+        return {"": files}
+    if files:
+        raise fault(files[0], f"a file beside the class folders of {path.name} ({folders[0].name}, ...): move it into a class")
+    if len(folders) > 1 and {p.name.lower() for p in folders} <= PARTS:
+        raise fault(path, f"its sub-folders are parts ({', '.join(p.name for p in folders)}), not classes: name one of them")
+    classes = {p.name: list(_files_below(p, {path.resolve()})) for p in folders}
+    for name, members in classes.items():
+        if not members:
+            raise fault(path / name, "the folder of this class holds no pictures")
+    return classes
+
+
+def _files_below(folder: Path, above: set[Path]) -> Iterator[Path]:
+    """Every file at any depth, in order.   above : the folders on the way here, so that a link cannot lead in a circle"""
+    here = folder.resolve()
+    if here in above:
+        raise fault(folder, "is a link to a folder that it lies in")
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _files_below(entry, above | {here})
+        else:
+            yield entry
+
+
+def _entries(folder: Path) -> list[Path]:
+    with reading(folder):
+        return sorted((p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in HARMLESS),
+                      key=lambda p: p.name)
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Picture]:
+    """The picture in a file, not decoded yet. Whatever goes wrong with it inside the block becomes one DataError."""
+    from PIL import Image, UnidentifiedImageError
+
+    with reading(file), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata and of size: the size is checked here
+        if not file.is_file():
+            raise fault(file, "a link to nothing" if file.is_symlink() else "not a file")
+        try:
+            picture = Image.open(file)
+        except UnidentifiedImageError:
+            raise fault(file, "not a picture (move it away, or let its name begin with a dot)") from None
+        with picture:
+            w, h = picture.size
+            if w * h > MAX_PIXELS:
+                raise fault(file, f"{w}×{h} is {w * h} pixels, above the limit of {MAX_PIXELS}")
+            yield picture
+
+
+def _common_size(files: list[Path]) -> tuple[int, int]:
+    """(H, W) that all pictures share, if it is small and divisible by 4; else 32×32."""
+    sizes = set()
+    for file in files:
+        with opened(file) as picture:
+            w, h = picture.size
+            sizes.add((w, h) if picture.getexif().get(0x0112) in TURNED else (h, w))
+    if len(sizes) == 1:
+        h, w = sizes.pop()
+        if max(h, w) <= LARGEST_COMMON and h % 4 == w % 4 == 0:
+            return h, w
+    return DEFAULT_SIZE, DEFAULT_SIZE

@@ -1,0 +1,45 @@
+"""Classes as people write them: "0-9", "shirt,bag", "3", "bag,0-2"."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from minidit.data.checks import DataError
+
+
+def parse_labels(text: str, class_names: Sequence[str]) -> list[int]:
+    """The labels of a comma-separated list of names (in any case), numbers and ranges a-b (both ends included), in that order.
+
+    A name wins over a number: where classes are called "10" and "2", the text "2" is the class of that name.
+    Raises DataError that lists the names for anything else.
+    """
+    if not class_names:
+        raise DataError(f"no class {text!r}: this set has no classes")
+    if text.strip() in class_names:  # a name that holds a comma itself
+        return [list(class_names).index(text.strip())]
+    labels = [label for word in text.split(",") for label in _labels_of(word.strip(), class_names)]
+    return labels
+
+
+def _labels_of(word: str, class_names: Sequence[str]) -> list[int]:
+    names = list(class_names)
+    if word in names:
+        return [names.index(word)]
+    same = [i for i, name in enumerate(names) if name.casefold() == word.casefold()]
+    if len(same) == 1:
+        return same
+    numbers = re.fullmatch(r"([0-9]+)(?:\s*-\s*([0-9]+))?", word, re.ASCII)
+    if numbers and len(word) < 40:
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        if first <= last < len(names):
+            return list(range(first, last + 1))
+    raise DataError(_unknown(word, names))
+
+
+def _unknown(word: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(word.casefold(), [n.casefold() for n in names], n=1)
+    hint = f" (did you mean {next(n for n in names if n.casefold() == near[0])!r}?)" if near else ""
+    known = ", ".join(f"{i} {name}" for i, name in enumerate(names[:20])) + (" ..." if len(names) > 20 else "")
+    return f"no class {word!r}{hint}; the {len(names)} classes are: {known}"

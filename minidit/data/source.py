@@ -1,0 +1,74 @@
+"""From what a person names to a data set: the name of an embedded set, a file, or a folder."""
+
+from __future__ import annotations
+
+import difflib
+from os import PathLike
+from pathlib import Path
+
+from minidit.data import cifar, folder, idx, npz
+from minidit.data.checks import fault, reading
+from minidit.data.dataset import Dataset
+from minidit.data.embedded import EMBEDDED
+from minidit.data.pixels import check_wishes, fit
+
+FORMATS = ".npz, IDX (MNIST; plain or .gz), CIFAR binary (.bin), or a folder of pictures"
+
+
+def load(
+    source: str | PathLike[str], *, size: int | None = None, channels: int | None = None, part: str | None = None
+) -> Dataset:
+    """The data set of a source.
+
+    source   : "digits", "fashion" (these names win over a path; ./digits is the path), a file, or a folder
+    size     : int, the images become size × size; None: as they are, but 28×28 of "fashion" and IDX files padded to 32×32,
+               and pictures in a folder by the rule in folder.py
+    channels : 1 or 3; None: as they are
+    part     : "train" (the same as None) or "test" of a source that has both
+
+    Raises DataError, a ValueError of one line, for everything that cannot be used.
+    """
+    check_wishes(size, channels)
+    if str(source) in EMBEDDED:
+        data = EMBEDDED[str(source)](part)
+        return fit(data, size or _padded(data), channels)
+    path = Path(source).expanduser()
+    with reading(path):
+        if path.is_dir():
+            return _load_folder(path, size, channels, part)
+        if path.is_file():
+            return _load_file(path, size, channels, part)
+        raise fault(path, "neither a file nor a folder" if path.exists() else _missing(str(source)))
+
+
+def _load_folder(path: Path, size: int | None, channels: int | None, part: str | None) -> Dataset:
+    if idx.holds_idx(path):
+        data = idx.read(path, part)
+        return fit(data, size or _padded(data), channels)
+    if cifar.holds_cifar(path):
+        return fit(cifar.read(path, part), size, channels)
+    return folder.read(path, part, size, channels)
+
+
+def _load_file(path: Path, size: int | None, channels: int | None, part: str | None) -> Dataset:
+    if path.suffix == ".npz":
+        return fit(npz.read(path, part), size, channels)
+    if idx.is_idx(path):
+        data = idx.read(path, part)
+        return fit(data, size or _padded(data), channels)
+    if cifar.TEN_FILE.fullmatch(path.name) or cifar.HUNDRED_FILE.fullmatch(path.name):
+        return fit(cifar.read(path, part), size, channels)
+    cifar.refuse_pickle(path)
+    raise fault(path, f"not a data set that is known here: {FORMATS} (unpack an archive first)")
+
+
+def _padded(data: Dataset) -> int | None:
+    """28×28 is served as 32×32, so that it can be halved; other sizes as they are."""
+    return 32 if data.size == (28, 28) else None
+
+
+def _missing(source: str) -> str:
+    near = difflib.get_close_matches(source.lower(), EMBEDDED, n=1)
+    return "no such file or folder; embedded sets are " + ", ".join(EMBEDDED) + (f"; did you mean {near[0]!r}?" if near else "")
+
+
