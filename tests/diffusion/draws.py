@@ -1,0 +1,43 @@
+"""Ladders, rungs and pictures for the diffusion tests."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from minidit.diffusion.schedule import Schedule
+
+MEAN, VAR = 0.3, 0.25  # of the Gaussian data behind the printed numbers
+LINEAR = Schedule.linear(1000)
+
+
+@st.composite
+def ladders(draw, min_T=2):
+    """Schedules of every family, short and long, and with arbitrary betas."""
+    T = draw(st.integers(max(min_T, 21), 60))
+    family = draw(st.sampled_from([Schedule.linear, Schedule.scaled_linear, Schedule.cosine, None]))
+    if family is not None:
+        return family(T)
+    betas = draw(st.lists(st.floats(1e-4, 0.7), min_size=min_T, max_size=12))
+    return Schedule.from_betas(betas)
+
+
+@st.composite
+def steps(draw, min_s=0, min_T=2):
+    """(schedule, t, s) with min_s ≤ s < t ≤ T."""
+    sch = draw(ladders(min_T=min_T))
+    t = draw(st.integers(min_s + 1, sch.T))
+    return sch, t, draw(st.integers(min_s, t - 1))
+
+
+@st.composite
+def subsets(draw, T, max_size=8):
+    """Some rungs of 1..T, in rising order, at least one."""
+    return sorted(draw(st.sets(st.integers(1, T), min_size=1, max_size=max_size)))
+
+
+def pictures(n, shape=(2, 3, 4, 4)):
+    """n arrays of standard normals, the same ones every time a seed comes back."""
+    return st.integers(0, 2**32 - 1).map(lambda seed: list(np.random.default_rng(seed).normal(size=(n, *shape))))
+
+
+def rungs_of_batch(sch, B=2, low=1):
+    return st.lists(st.integers(low, sch.T), min_size=B, max_size=B).map(np.array)
