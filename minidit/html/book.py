@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from minidit.html.formula import mathml
 from minidit.html.looks import CSS, SEARCH
 from minidit.html.page import document, escape, section, table
-from minidit.html.prose import Segment, coloured, inline, markdown, mathml, segments
+from minidit.html.prose import Segment, coloured, inline, markdown, segments
 from minidit.html.sources import EQUATION_ID, Lines, Proof
 from minidit.html.spec import Chapter, Entry, Place, Spec, measured
 
@@ -88,11 +89,15 @@ def excerpt(book: Book, path: str, lines: Lines, hits: set[int]) -> str:
 
 
 def code_box(book: Book, place: Place, equation: str) -> str:
-    """The source of a symbol, the lines that cite the equation marked."""
+    """The source of a symbol, the lines that do the equation marked."""
     path = f"minidit/{place.path}"
     source = book.spec.sources.get(path)
-    hits = {c.line for c in source.citations if c.id == equation} if source else set()
-    boxes = "".join(excerpt(book, path, span, {h for h in hits if h in span}) for span in book.spec.spans(place))
+    cited = [c for c in source.citations if c.id == equation] if source else []
+    boxes = ""
+    for span in book.spec.spans(place):
+        here = [c for c in cited if c.line in span]
+        done = [c for c in here if c.on_code] or here  # the lines that do it; if none says so, those that speak of it
+        boxes += excerpt(book, path, span, {c.line for c in done})
     name = f'<a href="{escape(file_anchor(path))}">{escape(path)}</a> :: <b>{escape(place.symbol)}</b>'
     return f'<div class="source"><header>{name}</header>{boxes}</div>'
 

@@ -43,12 +43,14 @@ article:target h2 { text-decoration: underline; text-decoration-color: var(--c1)
 .equation { overflow-x: auto; overflow-y: hidden; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 1rem 1rem .9rem; margin: 0 0 .7rem; font-size: 1.12rem; }
 .equation math { min-width: max-content; margin: 0 auto; }
-.letters { overflow-x: auto; white-space: pre; font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono",
+.letters { white-space: pre-wrap; font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono",
   monospace;
   font-size: .86rem; color: var(--muted); margin: 0 0 .7rem; }
 .facts { font-size: .92rem; color: var(--muted); margin: .6rem 0; padding: 0; list-style: none; }
 .facts li { margin: .25rem 0; } .facts b { font-weight: 600; color: var(--ink); }
-.source { border: 1px solid var(--line); border-radius: 10px; background: var(--card); margin: 0 0 .8rem; overflow: hidden; }
+.source { border: 1px solid var(--line); border-radius: 10px; background: var(--card); margin: 0 0 .8rem;
+  overflow: hidden; }
+details.source { margin: 0 0 .4rem; }
 .source > header, .source > summary { font-size: .87rem; padding: .4rem .9rem; color: var(--muted); background: var(--code); }
 .source > header { border-bottom: 1px solid var(--line); } .source[open] > summary { border-bottom: 1px solid var(--line); }
 .source > summary:hover { color: var(--ink); }
@@ -67,8 +69,8 @@ article:target h2 { text-decoration: underline; text-decoration-color: var(--c1)
 .k { color: var(--c3); } .s { color: var(--c2); } .c { color: var(--muted); } .n { color: var(--c1); } .f { color: var(--c0);
   font-weight: 600; }
 .d { color: var(--c5); } .hit .c { color: var(--ink); }
+.intro tbody th { white-space: nowrap; }
 .tests > h3 { margin: .9rem 0 .5rem; }
-td .bar { display: inline-block; }
 td a, th a { text-decoration: none; } td a:hover, th a:hover { text-decoration: underline; }
 @media (max-width: 40rem) { .search { flex-basis: 100%; } .steps { margin-left: 0; } main { padding-top: 1.4rem; }
   nav.top > div { padding-block: .4rem; } html { scroll-padding-top: 7.5rem; } }

@@ -1,4 +1,4 @@
-"""Text into HTML: the Markdown that SPEC.md uses, LaTeX as MathML, Python with colours.
+"""Text into HTML: the Markdown that SPEC.md uses, and Python with colours.
 
 The Markdown is a small part of the usual one: paragraphs, `###` headings, lists, tables, fences, `code`, **bold**, *emphasis*,
 [links](https://…), $inline$ and $$display$$ formulas, and equation ids, which become links.
@@ -6,13 +6,13 @@ The Markdown is a small part of the usual one: paragraphs, `###` headings, lists
 
 from __future__ import annotations
 
-import importlib
 import io
 import keyword
 import re
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
 
+from minidit.html.formula import mathml
 from minidit.html.page import escape, table
 
 Link = Callable[[str], str]  # an equation id -> the address of its entry, or "" if there is none
@@ -22,22 +22,6 @@ ID = re.compile(r"(?<![\w.])[A-Z]\.\d+(?![\w.]*\w)")
 INLINE = re.compile(r"`(?P<code>[^`]+)`|\$(?P<math>[^$]+)\$|\[(?P<text>[^\]]+)\]\((?P<url>(?:https?://|#)[^)\s]+)\)"
                     r"|\*\*(?P<bold>[^*]+)\*\*|(?<!\w)\*(?P<em>[^*\s][^*]*)\*(?!\w)")
 FOREIGN = re.compile(r"(?:eqs?\.|[Aa]ppendix|App\.|[Ss]ections?|[Tt]heorem|[Ll]emma|[Tt]able|[Ff]ig\.)\s*\(?$")
-
-UNKNOWN = {r"\arg": r"\operatorname{arg}"}  # commands that the converter lacks, in ones that it has
-
-
-def mathml(tex: str, display: bool = False) -> str:
-    """LaTeX as a <math> element. Raises ValueError, with the formula, for LaTeX that cannot be turned into MathML."""
-    for name, known in UNKNOWN.items():
-        tex = re.sub(rf"{re.escape(name)}(?![A-Za-z])", known.replace("\\", r"\\"), tex)
-    convert = importlib.import_module("latex2mathml.converter").convert
-    try:
-        made = str(convert(tex.strip(), display="block" if display else "inline"))
-    except Exception as error:  # the library has a dozen kinds
-        raise ValueError(f"cannot turn {tex!r} into MathML: {error!r}") from error
-    if unknown := re.search(r"\\\w+", made):
-        raise ValueError(f"cannot turn {tex!r} into MathML: {unknown[0]} is unknown")
-    return made
 
 
 # ------------------------------------------------------------------------------------------------ Markdown

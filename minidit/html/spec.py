@@ -316,4 +316,4 @@ def problems(spec: Spec) -> list[str]:
 def measured(spec: Spec, entry: Entry) -> tuple[str, str]:
     """(worst residual, bound) of the last test session as text, "–" where no test recorded one."""
     r = spec.residuals.get(entry.id)
-    return (f"{r['residual']:.1e}", f"{r['bound']:.0e}") if r else ("–", "–")
+    return (f"{r['residual']:.1e}" if r["residual"] else "0", f"{r['bound']:.0e}" if r["bound"] else "0") if r else ("–", "–")
