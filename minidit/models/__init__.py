@@ -1,0 +1,7 @@
+"""Networks, one file each, readable alone."""
+
+from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
+from minidit.models.classifier import Classifier, ClassifierConfig
+from minidit.models.dit import DIT, DiT, DiTConfig
+
+__all__ = ["DIT", "Autoencoder", "AutoencoderConfig", "Classifier", "ClassifierConfig", "DiT", "DiTConfig"]

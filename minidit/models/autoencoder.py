@@ -1,0 +1,114 @@
+"""A tiny latent autoencoder: four times smaller on each side, a Gaussian posterior, no attention.
+
+    (μ, λ) = encode(x),   z = μ + e^{λ/2} ε                   the posterior q(z|x) = N(μ, e^λ)                (L.1)
+    loss = mean (x - decode(z))² + w · KL(q(z|x) ‖ N(0, 1)) per latent number                                (L.2)
+    scale = 1 / std(z) over posterior samples of the training set: latents times scale have unit variance    (L.3)
+
+Strided convolutions go down, nearest upsampling goes up; the one residual block on each side works at the smallest size,
+where convolutions are cheap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidit import ops
+from minidit.backend import Array
+from minidit.nn import Conv2d, GroupNorm, Module
+from minidit.random import Philox
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """widths: the channels after the first and the second halving, and of the smallest maps' residual blocks."""
+
+    channels: int = 1
+    latent_channels: int = 4
+    widths: tuple[int, int, int] = (16, 32, 64)
+    groups: int = 8
+    size: int | tuple[int, int] = 32  # of the pictures; a record: the network itself fits any multiple of 4
+
+    @property
+    def factor(self) -> int:
+        """How many times smaller a latent is on each side."""
+        return 4
+
+
+class ResBlock(Module):
+    """x : (B, C, H, W)  ->  x + conv(silu(norm(conv(silu(norm(x))))))"""
+
+    def __init__(self, width: int, groups: int) -> None:
+        self.norm1, self.conv1 = GroupNorm(width, groups), Conv2d(width, width, 3)
+        self.norm2, self.conv2 = GroupNorm(width, groups), Conv2d(width, width, 3)
+
+    def forward(self, x: Any) -> Any:
+        h = self.conv1(ops.silu(self.norm1(x)))
+        return x + self.conv2(ops.silu(self.norm2(h)))
+
+
+class Encoder(Module):
+    """x : (B, C, H, W)  ->  (B, 2·latent, H/4, W/4)"""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        a, b, c = config.widths
+        self.down1, self.down2 = Conv2d(config.channels, a, 3, stride=2), Conv2d(a, b, 3, stride=2)
+        self.wide = Conv2d(b, c, 3)
+        self.block = ResBlock(c, config.groups)
+        self.norm, self.out = GroupNorm(c, config.groups), Conv2d(c, 2 * config.latent_channels, 3)
+
+    def forward(self, x: Any) -> Any:
+        h = self.wide(ops.silu(self.down2(ops.silu(self.down1(x)))))
+        return self.out(ops.silu(self.norm(self.block(h))))
+
+
+class Decoder(Module):
+    """z : (B, latent, h, w)  ->  (B, C, 4h, 4w)"""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        a, b, c = config.widths
+        self.wide = Conv2d(config.latent_channels, c, 3)
+        self.block = ResBlock(c, config.groups)
+        self.norm, self.up1 = GroupNorm(c, config.groups), Conv2d(c, b, 3)
+        self.up2, self.out = Conv2d(b, a, 3), Conv2d(a, config.channels, 3)
+
+    def forward(self, z: Any) -> Any:
+        h = ops.silu(self.norm(self.block(self.wide(z))))
+        h = ops.silu(self.up1(ops.upsample_nearest(h, factor=2)))
+        h = ops.silu(self.up2(ops.upsample_nearest(h, factor=2)))
+        return self.out(h)
+
+
+class Autoencoder(Module):
+    """encode(x) -> (mean, logvar) and decode(z) -> x, both unscaled; `scale` is the one measured factor (L.3).
+
+    x : (B, C, H, W) in [-1, 1], H and W divisible by 4;  z : (B, latent, H/4, W/4). Raises ValueError for other sizes.
+    """
+
+    scale: Array
+
+    def __init__(
+        self, config: AutoencoderConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32
+    ) -> None:
+        self.config = config
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.register_buffer("scale", np.ones(()))
+        self.build(rng, device=device, dtype=dtype)
+
+    def encode(self, x: Any) -> tuple[Any, Any]:
+        """The posterior's mean and log-variance, the latter limited to [-30, 20]."""
+        if x.ndim != 4 or x.shape[1] != self.config.channels or x.shape[2] % 4 or x.shape[3] % 4:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.config.channels}, H, W), H and W divisible by 4")
+        mean, logvar = ops.split(self.encoder(x), parts=2, axis=1)
+        return mean, ops.clip(logvar, low=-30.0, high=20.0)
+
+    def decode(self, z: Any) -> Any:
+        """Pictures from unscaled latents."""
+        return self.decoder(z)
+
+    def forward(self, x: Any, eps: Any) -> tuple[Any, Any, Any]:
+        """(reconstruction, mean, logvar) with the noise eps of the posterior sample."""
+        mean, logvar = self.encode(x)
+        return self.decode(mean + ops.exp(logvar * 0.5) * eps), mean, logvar  # (L.1)

@@ -1,0 +1,47 @@
+"""What a denoiser is told: the time and the class.
+
+    c = MLP(emb(t)) + table[y],    MLP = Linear(256 → D), SiLU, Linear(D → D)                                 (T.3)
+
+The last row of the table is the null label: a sample whose class was dropped. The model draws nothing: the recipe that owns
+the random stream replaces labels by the null label with probability class_dropout_prob.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidit import ops
+from minidit.backend import Array
+from minidit.nn import Linear, Module, Sequential, SiLU, timestep_embedding
+from minidit.nn.initial import normal
+from minidit.nn.module import Parameter
+
+FREQUENCIES = 256  # width of the sinusoidal embedding
+
+
+class TimestepEmbedder(Module):
+    """t : (B,) as Schedule.time gives it  ->  (B, D). Weights N(0, 0.02²), biases 0."""
+
+    def __init__(self, width: int) -> None:
+        first, second = Linear(FREQUENCIES, width, init=normal(0.02)), Linear(width, width, init=normal(0.02))
+        self.mlp = Sequential(first, SiLU(), second)
+
+    def forward(self, t: Array) -> Any:
+        return self.mlp(timestep_embedding(t, FREQUENCIES, self.mlp[0].weight.data.dtype))
+
+
+class LabelEmbedder(Module):
+    """y : (B,) ints in 0..num_classes, where num_classes is the null label (if dropout > 0)  ->  (B, D)."""
+
+    def __init__(self, num_classes: int, width: int, dropout: float) -> None:
+        self.embedding_table = Table(num_classes + (dropout > 0), width)
+
+    def forward(self, y: Array) -> Any:
+        return ops.embedding(self.embedding_table.weight, index=y)
+
+
+class Table(Module):
+    """Holds the rows under the name that the official checkpoints use: embedding_table.weight."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        self.weight = Parameter((rows, width), normal(0.02))

@@ -1,0 +1,146 @@
+"""DiT, the diffusion transformer (Peebles and Xie 2022), with adaLN-Zero conditioning.
+
+    (β₁, γ₁, α₁, β₂, γ₂, α₂) = Linear(SiLU(c))        shift, scale, gate for attention, then for the MLP      (T.4)
+    x ← x + α₁ ⊙ Attn(LN(x) ⊙ (1 + γ₁) + β₁)
+    x ← x + α₂ ⊙ MLP(LN(x) ⊙ (1 + γ₂) + β₂)                                                                   (T.5)
+    out = unpatchify(Linear(LN(x) ⊙ (1 + γ) + β)),    (β, γ) = Linear(SiLU(c))                                 (T.6)
+    all linears that make α, β, γ, and the last linear, start at zero: every block is the identity, the output 0  (T.7)
+
+Parameter names are those of the official checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from minidit import ops
+from minidit.backend import Array
+from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
+from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
+from minidit.nn.initial import zeros
+from minidit.random import Philox
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """A DiT. Raises ValueError for sizes that do not fit together."""
+
+    input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
+    patch_size: int = 2
+    in_channels: int = 4
+    hidden_size: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    mlp_ratio: float = 4.0
+    class_dropout_prob: float = 0.1
+    num_classes: int = 1000  # 0: unconditional
+    learn_sigma: bool = True  # twice the channels: the second half speaks about the variance
+
+    def __post_init__(self) -> None:
+        H, W = self.size
+        if H % self.patch_size or W % self.patch_size:
+            raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
+        if self.hidden_size % self.num_heads or self.hidden_size % 4:
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.input_size, self.input_size) if isinstance(self.input_size, int) else tuple(self.input_size)  # type: ignore[return-value]
+
+    @property
+    def tokens(self) -> int:
+        return (self.size[0] // self.patch_size) * (self.size[1] // self.patch_size)
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels * (2 if self.learn_sigma else 1)
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward pass of one sample; the "Gflops" of the paper are these (T.8)."""
+        N, D, L, p = self.tokens, self.hidden_size, self.depth, self.patch_size
+        block = (4 + 2 * self.mlp_ratio) * N * D * D + 2 * N * N * D + 6 * D * D  # (T.8)
+        ends = N * D * p * p * (self.in_channels + self.out_channels) + 2 * D * D + FREQUENCIES * D + D * D
+        return int(L * block + ends)
+
+
+class DiTBlock(Module):
+    """x : (B, N, D), c : (B, D)  ->  (B, N, D)"""
+
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        self.attn = SelfAttention(width, heads)
+        self.mlp = Mlp(width, inner)
+        self.adaLN_modulation = Sequential(SiLU(), Linear(width, 6 * width, init=zeros))  # (T.7)
+
+    def forward(self, x: Any, c: Any) -> Any:
+        shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(self.adaLN_modulation(c), parts=6)  # (T.4)
+        x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))
+        return ops.gated_residual(x, gate2, self.mlp(ops.layer_norm_modulate(x, shift2, scale2)))  # (T.5)
+
+
+class FinalLayer(Module):
+    """x : (B, N, D), c : (B, D)  ->  (B, N, p p C_out)"""
+
+    def __init__(self, width: int, out: int) -> None:
+        self.linear = Linear(width, out, init=zeros)
+        self.adaLN_modulation = Sequential(SiLU(), Linear(width, 2 * width, init=zeros))
+
+    def forward(self, x: Any, c: Any) -> Any:
+        shift, scale = ops.split(self.adaLN_modulation(c), parts=2)
+        return self.linear(ops.layer_norm_modulate(x, shift, scale))  # (T.6)
+
+
+class DiT(Module):
+    """out = model(x, t, y):  x (B, C, H, W), t (B,) as Schedule.time gives it, y (B,) int  ->  (B, C or 2C, H, W).
+
+    rng=None allocates without initialising, for loading. y=None is for num_classes=0. Raises ValueError for wrong shapes.
+    """
+
+    pos_embed: Array
+
+    def __init__(self, config: DiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> None:
+        D, p = config.hidden_size, config.patch_size
+        self.config = config
+        H, W = config.size
+        self.register_buffer("pos_embed", sincos_2d(D, H // p, W // p)[None])
+        self.x_embedder = PatchEmbed(config.in_channels, D, p)
+        self.t_embedder = TimestepEmbedder(D)
+        if config.num_classes:
+            self.y_embedder = LabelEmbedder(config.num_classes, D, config.class_dropout_prob)
+        self.blocks = [DiTBlock(D, config.num_heads, int(D * config.mlp_ratio)) for _ in range(config.depth)]
+        self.final_layer = FinalLayer(D, p * p * config.out_channels)
+        self.build(rng, device=device, dtype=dtype)
+
+    @property
+    def null_label(self) -> int:
+        """The label of a sample whose class is not told."""
+        return self.config.num_classes
+
+    def forward(self, x: Any, t: Array, y: Array | None = None) -> Any:
+        config = self.config
+        expected = (config.in_channels, *config.size)
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, expected))})")
+        if (y is None) != (config.num_classes == 0):
+            raise ValueError(f"a model of {config.num_classes} classes {'needs a' if config.num_classes else 'takes no'} label y")
+        h = self.x_embedder(x) + self.pos_embed
+        c = self.t_embedder(t)
+        if y is not None:
+            c = c + self.y_embedder(y)  # (T.3)
+        for block in self.blocks:
+            h = block(h, c)
+        return ops.unpatchify(self.final_layer(h, c), patch_size=config.patch_size, size=config.size)
+
+
+_SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
+
+DIT: dict[str, DiTConfig] = {
+    f"DiT-{name}/{p}": DiTConfig(hidden_size=width, depth=depth, num_heads=heads, patch_size=p)
+    for name, (width, depth, heads) in _SIZES.items()
+    for p in (2, 4, 8)
+}
+_TINY = DiTConfig(input_size=8, hidden_size=128, depth=4, num_heads=4, num_classes=10, learn_sigma=False)
+DIT["fashion"] = _TINY  # 4 × 8 × 8 latents of 32 × 32 pictures
+DIT["digits"] = replace(_TINY, in_channels=1, hidden_size=96)  # 8 × 8 pixels

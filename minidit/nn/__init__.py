@@ -1,0 +1,13 @@
+"""Parameters with shapes: modules, layers, attention, positions, patches."""
+
+from minidit.nn.attention import CrossAttention, SelfAttention
+from minidit.nn.layers import Conv2d, Embedding, GroupNorm, LayerNorm, Linear, Sequential, SiLU
+from minidit.nn.mlp import Mlp
+from minidit.nn.module import Flat, Module, Parameter
+from minidit.nn.patch import PatchEmbed
+from minidit.nn.position import sincos_2d, timestep_embedding
+
+__all__ = [
+    "Conv2d", "CrossAttention", "Embedding", "Flat", "GroupNorm", "LayerNorm", "Linear", "Mlp", "Module", "Parameter",
+    "PatchEmbed", "SelfAttention", "Sequential", "SiLU", "sincos_2d", "timestep_embedding",
+]  # fmt: skip

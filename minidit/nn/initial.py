@@ -1,0 +1,45 @@
+"""How weights begin.
+
+    U(-b, b),  b = √(6 / (fan_in + fan_out))        Xavier uniform: keeps variances forwards and backwards       (N.1)
+    N(0, 1/fan_in)                                   LeCun normal: a sum of fan_in terms keeps its variance        (N.2)
+
+A weight is (out, in, …): fan_out = out and fan_in is the product of all the rest (a patch embedding counts as a linear layer).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minidit.backend import Array
+from minidit.nn.module import Init
+from minidit.random import Philox
+
+
+def zeros(rng: Philox, shape: tuple[int, ...], dtype: Any) -> Array:
+    """All zero; draws nothing."""
+    return np.zeros(shape, dtype)
+
+
+def ones(rng: Philox, shape: tuple[int, ...], dtype: Any) -> Array:
+    """All one; draws nothing."""
+    return np.ones(shape, dtype)
+
+
+def normal(std: float) -> Init:
+    """N(0, std²)."""
+    return lambda rng, shape, dtype: (std * rng.normal(shape, dtype=np.float64)).astype(dtype)
+
+
+def xavier_uniform(rng: Philox, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Uniform, Glorot and Bengio 2010."""
+    bound = math.sqrt(6 / (shape[0] + math.prod(shape[1:])))  # (N.1)
+    return (bound * (2 * rng.uniform(shape, dtype=np.float64) - 1)).astype(dtype)
+
+
+def lecun_normal(rng: Philox, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Normal, LeCun et al. 1998."""
+    std = math.sqrt(1 / math.prod(shape[1:]))  # (N.2)
+    return (std * rng.normal(shape, dtype=np.float64)).astype(dtype)

@@ -1,0 +1,142 @@
+"""Parameters with names: a tree of Modules whose leaves are views into one flat buffer.
+
+A Module declares its parameters (a shape and a way to initialise it); `build` then lays all of them out in one flat array,
+in the order of their names' appearance, and draws their values. What stands on a flat array, one optimiser step, one EMA,
+one all-reduce, one checksum, is one operation instead of hundreds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from minidit.autograd import LEAF, Tensor
+from minidit.backend import Array, device_of, flat_buffer, module_of, to_device
+from minidit.random import Philox
+
+Init = Callable[[Philox, tuple[int, ...], Any], Array]
+
+
+class Parameter(Tensor):
+    """A leaf of the tape that belongs to a Module. Its array exists once the Module was built."""
+
+    __slots__ = ("declared", "init")
+
+    def __init__(self, shape: tuple[int, ...], init: Init) -> None:
+        self.declared, self.init = shape, init
+        self.data, self.grad, self.k = None, None, 0
+        self.node = LEAF
+
+
+class Flat:
+    """The layout of many arrays in one: each starts at a multiple of 16 elements, a cache line of float32."""
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        self.shapes = [tuple(s) for s in shapes]
+        self.starts: list[int] = []
+        self.size = 0
+        for shape in self.shapes:
+            self.starts.append(self.size)
+            self.size += -(-math.prod(shape) // 16) * 16
+
+    def views(self, buffer: Array) -> list[Array]:
+        """The arrays that a flat buffer of this layout holds."""
+        spans = zip(self.starts, self.shapes, strict=True)
+        return [buffer[start : start + math.prod(shape)].reshape(shape) for start, shape in spans]
+
+
+class Module:
+    """A network or a part of one. Attributes that are Parameters, Modules or lists of Modules are its children, by name."""
+
+    flat: Array  # all parameters, after build
+    layout: Flat
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def register_buffer(self, name: str, array: Array) -> None:
+        """Makes `array` an attribute that is saved, loaded and moved like a parameter and never trained."""
+        self.__dict__.setdefault("_buffers", []).append(name)
+        setattr(self, name, array)
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(dotted name, module) for this module ("") and every module below it, parents first."""
+        yield prefix.removesuffix("."), self
+        for name, child in vars(self).items():
+            if isinstance(child, Module):
+                yield from child.named_modules(f"{prefix}{name}.")
+            elif isinstance(child, list):
+                for i, entry in enumerate(child):
+                    if isinstance(entry, Module):
+                        yield from entry.named_modules(f"{prefix}{name}.{i}.")
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, Parameter), in the order in which they were declared."""
+        for path, module in self.named_modules():
+            for name, child in vars(module).items():
+                if isinstance(child, Parameter):
+                    yield f"{path}.{name}" if path else name, child
+
+    def parameters(self) -> list[Parameter]:
+        return [p for _, p in self.named_parameters()]
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """(dotted name, array) of every buffer."""
+        for path, module in self.named_modules():
+            for name in vars(module).get("_buffers", ()):
+                yield f"{path}.{name}" if path else name, getattr(module, name)
+
+    def count_parameters(self) -> int:
+        """The number of trained numbers (buffers not counted)."""
+        return sum(math.prod(p.declared) for p in self.parameters())
+
+    def build(self, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> Self:
+        """Allocates all parameters in one flat buffer on the device and, if an rng is given, initialises them in order.
+
+        Every value is drawn on the host, so a model is the same wherever it lives.
+        """
+        parameters = self.parameters()
+        self.layout = Flat([p.declared for p in parameters])
+        self.flat = flat_buffer(self.layout.size, dtype, device)
+        for p, view in zip(parameters, self.layout.views(self.flat), strict=True):
+            p.data = view
+            if rng is not None:
+                view[...] = to_device(p.init(rng, p.declared, dtype), device)
+        for _, module in self.named_modules():
+            for name in vars(module).get("_buffers", ()):
+                setattr(module, name, module_of(device).asarray(np.asarray(getattr(module, name)).astype(dtype)))
+        return self
+
+    @property
+    def device(self) -> str:
+        return device_of(self.flat)
+
+    @property
+    def dtype(self) -> Any:
+        return self.flat.dtype
+
+    def state_dict(self) -> dict[str, Array]:
+        """Name -> array, parameters and buffers. The arrays are the model's own, not copies."""
+        return {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Copies arrays into the model, cast to its dtype. Raises ValueError with every name that does not fit."""
+        own = self.state_dict()
+        missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
+        shapes = [
+            f"{n} is {tuple(state[n].shape)}, expected {tuple(a.shape)}"
+            for n, a in own.items()
+            if n in state and tuple(state[n].shape) != tuple(a.shape)
+        ]
+        told = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shapes))
+        problems = [f"{kind}: {', '.join(names)}" for kind, names in told if names]
+        if problems:
+            raise ValueError("the state does not fit the model; " + "; ".join(problems))
+        for name, array in own.items():
+            array[...] = to_device(state[name], device_of(array)).astype(array.dtype)
