@@ -7,10 +7,13 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, empty, scatter_add, xp_of
+from minidit.ops.elementwise import unbroadcast
 
 
 @primitive
@@ -63,12 +66,12 @@ def split(x: Array, *, parts: int, axis: int = -1) -> tuple[tuple[Array, ...], V
 @primitive
 def getitem(x: Array, *, index: Any) -> tuple[Array, Vjp]:
     """x[index] for slices, ints and integer arrays; entries that are taken twice get both gradients."""
-    xp = xp_of(x)
+    xp, shape, dtype = xp_of(x), x.shape, x.dtype
     entries = index if isinstance(index, tuple) else (index,)
     simple = all(isinstance(i, (int, slice)) or i is None or i is Ellipsis for i in entries)
 
     def vjp(y_bar: Array) -> tuple[Array]:
-        x_bar = xp.zeros(x.shape, x.dtype)
+        x_bar = xp.zeros(shape, dtype)
         if simple:
             x_bar[index] = y_bar
         else:
@@ -84,9 +87,7 @@ def broadcast_to(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Vjp]:
     old = x.shape
 
     def vjp(y_bar: Array) -> tuple[Array]:
-        bar = y_bar.sum(axis=tuple(range(len(shape) - len(old))))
-        stretched = tuple(i for i, n in enumerate(old) if n == 1 and bar.shape[i] != 1)
-        return (bar.sum(axis=stretched, keepdims=True) if stretched else bar,)
+        return (unbroadcast(y_bar, old),)
 
     return xp_of(x).broadcast_to(x, shape), vjp
 
@@ -135,6 +136,7 @@ def upsample_nearest(x: Array, *, factor: int = 2) -> tuple[Array, Vjp]:
     y[...] = x[:, :, :, None, :, None]
 
     def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar.reshape(B, C, H, f, W, f).sum(axis=(3, 5)),)  # (A.10)
+        rows = y_bar.reshape(B, C, H, f, W, f).sum(axis=3)
+        return (functools.reduce(operator.add, (rows[..., j] for j in range(f))),)  # (A.10)
 
     return y.reshape(B, C, f * H, f * W), vjp
