@@ -7,6 +7,7 @@ Everything else in the package asks the array itself: `xp = xp_of(x)`. CuPy is i
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 import mmap
@@ -32,7 +33,8 @@ def home_of(x: Array) -> str:
 def xp_of(*arrays: Array) -> Any:
     """The array module (numpy or cupy) in which these arrays live; numpy if there are only scalars.
 
-    Raises ValueError if some live in NumPy and some in CuPy: nothing is ever copied between them silently.
+    Raises ValueError if some live in NumPy and some in CuPy (nothing is ever copied between them silently) and TypeError
+    for what is no array, such as a list.
     """
     home = "numpy"
     seen = None
@@ -42,6 +44,8 @@ def xp_of(*arrays: Array) -> Any:
             if seen is not None:
                 raise ValueError(f"arrays live in different homes ({seen} and {h}): move them together with to_device(x, device)")
             home = seen = h
+    if home not in ("numpy", "cupy"):
+        raise TypeError(f"not an array of NumPy or CuPy: {[type(x).__name__ for x in arrays]}")
     return np if home == "numpy" else sys.modules[home]
 
 
@@ -52,7 +56,8 @@ def special_of(x: Array) -> Any:
 
 def scatter_add(target: Array, index: Array, values: Array) -> None:
     """target[index] += values in place, where repeated indices add up (a plain `+=` would count them once)."""
-    if xp_of(target, index, values) is np:
+    parts = index if isinstance(index, tuple) else (index,)
+    if xp_of(target, values, *(i for i in parts if hasattr(i, "dtype"))) is np:
         np.add.at(target, index, values)
     else:
         importlib.import_module("cupyx").scatter_add(target, index, values)
@@ -67,21 +72,27 @@ def cupy_or_reason() -> tuple[ModuleType | None, str]:
         cupy = importlib.import_module("cupy")
     except ImportError:
         return None, "CuPy is not installed (pip install 'minidit[cuda12]' or 'minidit[cuda13]')"
+    reason = _why_unusable(cupy)
+    return (None, reason) if reason else (cupy, "")
+
+
+@functools.cache  # once: the probe launches kernels and waits for them, which may not happen in every draw or capture
+def _why_unusable(cupy: ModuleType) -> str:
     try:
         if not cupy.is_available():
-            return None, "CuPy finds no GPU (no driver, or no device)"
+            return "CuPy finds no GPU (no driver, or no device)"
         float((cupy.ones(2) + 1).sum())
     except Exception as error:  # any failure of CUDA means the same here: no GPU, and the reason is shown
-        return None, f"the CUDA libraries do not work: {str(error).splitlines()[0]}"
-    return cupy, ""
+        return f"the CUDA libraries do not work: {(str(error) or type(error).__name__).splitlines()[0]}"
+    return ""
 
 
 def module_of(device: str) -> Any:
     """The array module for a device name: "cpu", "cuda" or "cuda:N". Raises ValueError for anything else."""
     if device == "cpu":
         return np
-    name, _, index = device.partition(":")
-    if name != "cuda" or (index and not index.isdigit()):
+    name, colon, index = device.partition(":")
+    if name != "cuda" or (colon and not index.isdecimal()):
         raise ValueError(f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:N'")
     cupy, reason = cupy_or_reason()
     if cupy is None:
@@ -100,8 +111,8 @@ def to_device(x: Array, device: str) -> Array:
 
 
 def to_host(x: Array) -> np.ndarray[Any, Any]:
-    """The array as a NumPy array. The one place where data comes back from a GPU, and a stream waits for it."""
-    return np.asarray(x) if home_of(x) in ("numpy", "") else x.get()
+    """The array (or list) as a NumPy array. The one place where data comes back from a GPU, and a stream waits for it."""
+    return np.asarray(x) if home_of(x) in ("numpy", "", "builtins") else x.get()
 
 
 def device_of(x: Array) -> str:
@@ -112,6 +123,15 @@ def device_of(x: Array) -> str:
 # ------------------------------------------------------------------------------------------------ memory
 
 
+def _references_to_a_free_buffer() -> int:
+    """Counted as `Arena.empty` counts: its pair in the list, the loop variable, and (until Python 3.13) the argument."""
+    references = sys.getrefcount
+    counts = []
+    for buffer, _ in reversed([(np.empty(0), 0)]):
+        counts.append(references(buffer))
+    return counts[0]
+
+
 class Arena:
     """Recycles large buffers inside `with arena:`: a buffer is free when nobody but this list refers to it.
 
@@ -120,11 +140,12 @@ class Arena:
     training step, all of it page faults that no longer happen.
     """
 
-    ALONE = 3  # references to a free buffer: its pair in the list, the loop variable, the argument of getrefcount
+    ALONE = _references_to_a_free_buffer()
 
     def __init__(self) -> None:
         self.pools: dict[int, list[tuple[np.ndarray[Any, Any], int]]] = {}
         self.nbytes = 0
+        self._tokens: list[Token[Arena | None]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         size = -(-math.prod(shape) * dtype.itemsize // 65536) * 65536
@@ -141,11 +162,11 @@ class Arena:
         return np.ndarray(shape, dtype, buffer, offset)
 
     def __enter__(self) -> Arena:
-        self._token: Token[Arena | None] = _arena.set(self)
+        self._tokens.append(_arena.set(self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        _arena.reset(self._token)
+        _arena.reset(self._tokens.pop())
 
 
 _arena: ContextVar[Arena | None] = ContextVar("arena", default=None)
