@@ -65,8 +65,8 @@ class Node:
 
     __slots__ = ("bars", "leaf", "owned", "parents", "shapes", "vjp", "waiting")
 
-    def __init__(self, parents: Sequence[tuple[Node, int] | None], vjp: Vjp | None, outputs: Sequence[Array], leaf: Any = None):
-        self.parents, self.vjp, self.leaf = parents, vjp, leaf  # parents are nodes, not Tensors: a value nobody needs is freed
+    def __init__(self, parents: Sequence[Parent], vjp: Vjp | None, outputs: Sequence[Array], leaf: object = False):
+        self.parents, self.vjp, self.leaf = parents, vjp, bool(leaf)
         self.shapes = [(xp_of(y), y.shape, y.dtype) for y in outputs] if len(outputs) > 1 else []
         self.bars: list[Array] = [None] * max(1, len(outputs))
         self.owned = [False] * max(1, len(outputs))
@@ -83,6 +83,9 @@ class Node:
             self.bars[k], self.owned[k] = xp_of(old).add(old, bar, out=empty(bar, bar.shape)), True
 
 
+LEAF = Node((), None, (), leaf=True)  # how every leaf was made: not at all
+
+
 class Tensor:
     """An array that remembers how it was made. Tensor(array) is a leaf: `backward` leaves the gradient in its `grad`.
 
@@ -93,12 +96,13 @@ class Tensor:
     __array_ufunc__ = None  # array × Tensor reaches the Tensor
 
     def __init__(self, data: Array) -> None:
-        if isinstance(data, (float, list, tuple)):
+        if isinstance(data, (float, list, tuple)) and not isinstance(data, np.generic):
             data = np.asarray(data, np.float32)
-        if data.dtype.kind not in "fV":
-            raise TypeError(f"a Tensor holds floating-point numbers, got {data.dtype}: labels and rungs stay plain arrays")
+        if isinstance(data, Tensor) or getattr(getattr(data, "dtype", None), "kind", "") not in ("f", "V"):
+            what = getattr(data, "dtype", type(data).__name__) if not isinstance(data, Tensor) else "a Tensor"
+            raise TypeError(f"a Tensor holds floating-point numbers, got {what}: labels and rungs stay plain arrays")
         self.data: Array = data
-        self.node: Node | None = Node((), None, (), leaf=self)
+        self.node: Node | None = LEAF
         self.k = 0
         self.grad: Array = None
 
@@ -166,6 +170,17 @@ class Tensor:
         return PRIMITIVES["mean"](self, axis=axis, keepdims=keepdims)
 
 
+Parent = tuple["Node | Tensor", int] | None
+
+
+def source_of(x: Any) -> Parent:
+    """What a node remembers of an argument: a leaf itself, but of any other Tensor only its node and which of its outputs
+    it is. So a value that no adjoint needs is freed at once; None for what has no history."""
+    if not isinstance(x, Tensor) or x.node is None:
+        return None
+    return (x if x.node.leaf else x.node), x.k
+
+
 def value(x: Any) -> Any:
     """The array of a Tensor; anything else as it is."""
     return x.data if isinstance(x, Tensor) else x
@@ -177,8 +192,8 @@ def value(x: Any) -> Any:
 class Primitive:
     """f(*arrays, **static) -> (y, vjp), lifted to Tensors. On plain arrays it is a plain function that returns y.
 
-    vjp(ȳ) returns one bar per array; a bar may be None (no gradient) or a function without arguments, which is called only
-    if somebody waits for that gradient. Several outputs are a tuple, and vjp takes as many bars.
+    vjp(ȳ) returns one bar per array, in order; a bar may be None (no gradient) or a function without arguments, which is
+    called only if somebody waits for that gradient. Several outputs are a tuple, and vjp takes as many bars.
     """
 
     def __init__(self, plain: Pair, cpu: Pair | None = None, cuda: Pair | None = None) -> None:
@@ -194,13 +209,15 @@ class Primitive:
     def __call__(self, *args: Any, **static: Any) -> Any:
         arrays = [a.data if isinstance(a, Tensor) else a for a in args]
         _of_one_kind(self.__name__, arrays)  # type: ignore[attr-defined]
+        if any(isinstance(v, Tensor) for v in static.values()):
+            raise TypeError(f"{self.__name__}: arrays are passed by position, only static arguments by name")  # type: ignore[attr-defined]
         y, vjp = self.pair(*arrays, **static)
         if not any(isinstance(a, Tensor) for a in args):
             return y
         ys = y if isinstance(y, tuple) else (y,)
         node = None
         if _recording.get() and any(isinstance(a, Tensor) and a.node is not None for a in args):
-            node = Node([(a.node, a.k) if isinstance(a, Tensor) and a.node is not None else None for a in args], vjp, ys)
+            node = Node([source_of(a) for a in args], vjp, ys)
         out = tuple(Tensor.made(v, node, k) for k, v in enumerate(ys))
         return out if isinstance(y, tuple) else out[0]
 
@@ -224,20 +241,22 @@ def _of_one_kind(name: str, arrays: Iterable[Any]) -> None:
     """One readable error instead of a silent copy between homes or a silent promotion to float64."""
     home = dtype = None
     for a in arrays:
-        if a is None or isinstance(a, (int, float)):
-            if isinstance(a, np.float64) and dtype is not None and dtype != np.float64:
-                raise TypeError(f"{name}: a NumPy float64 scalar would promote {dtype}: use a Python float")
+        if a is None or isinstance(a, (int, float, np.generic)):
             continue
         if not hasattr(a, "dtype"):
             raise TypeError(f"{name}: expected an array or a Tensor, got {type(a).__name__}")
-        if home is not None and type(a) is not home and not isinstance(a, np.generic):
+        if home is not None and type(a) is not home:
             xp_of(*arrays)  # raises: mixed homes
-        if not isinstance(a, np.generic):
-            home = type(a)
+        home = type(a)
         if a.dtype.kind == "f":
             if dtype is not None and a.dtype != dtype:
                 raise TypeError(f"{name}: mixed precision, {dtype} with {a.dtype}: cast one of them on purpose")
             dtype = a.dtype
+    for a in arrays:  # Python numbers adapt to the array, NumPy's scalars and integer arrays do not
+        d = getattr(a, "dtype", dtype)
+        if dtype is not None and d != dtype and np.result_type(d, dtype) != dtype:
+            what = f"a NumPy {d} scalar" if isinstance(a, np.generic) else f"an array of {d}"
+            raise TypeError(f"{name}: {what} would promote {dtype}: use a Python number or cast it on purpose")
 
 
 # ------------------------------------------------------------------------------------------------ backward
@@ -253,8 +272,9 @@ def backward(root: Tensor, bar: Array = None) -> None:
         bar = xp_of(root.data).ones_like(root.data)
     elif tuple(bar.shape) != root.shape:
         raise ValueError(f"backward: the gradient has shape {tuple(bar.shape)}, the Tensor {root.shape}")
-    if root.node.leaf is not None:
-        _add_to_leaf(root.node.leaf, bar)
+    _of_one_kind("backward", (root.data, bar))
+    if root.node.leaf:
+        _add_to_leaf(root, bar)
         return
     _count_uses(root.node)
     root.node.add(root.k, bar)
@@ -268,15 +288,15 @@ def backward(root: Tensor, bar: Array = None) -> None:
         node.vjp, node.bars, node.parents, node.shapes = None, [], (), []
         out = (None,) * len(parents) if bars[0] is None else vjp(*bars)
         del vjp, bars  # what the closure saved is free from here on: the next adjoint may reuse its memory
-        for parent, b in zip(parents, out, strict=True):
+        for parent, b in zip(parents, out, strict=False):  # bars of arguments that were left out are dropped
             if parent is None:
                 continue
             q, k = parent
             if callable(b):
                 b = b()
-            if q.leaf is not None:
+            if isinstance(q, Tensor):
                 if b is not None:
-                    _add_to_leaf(q.leaf, b)
+                    _add_to_leaf(q, b)
                 continue
             if b is not None:
                 q.add(k, b)
@@ -296,7 +316,7 @@ def _count_uses(root: Node) -> None:
         if node.vjp is None:
             raise ValueError("backward: this graph was already run backwards, and what it saved is gone")
         for parent in node.parents:
-            if parent is None or parent[0].leaf is not None:
+            if parent is None or isinstance(parent[0], Tensor):
                 continue
             if id(parent[0]) not in seen:
                 seen.add(id(parent[0]))

@@ -18,6 +18,7 @@ from minidit.kernels.blas import gemm
 
 TILE = 65536  # elements of an elementwise tile: a few of them fit the second-level cache
 SCORES = 262144  # attention scores of a tile: coarse, so that threads rarely meet at Python's lock
+SAFE = 1e18  # row sums beyond it get the softmax shift; up to it ȳ/sum stays clear of float32's denormal numbers
 FEW = 128  # rows below which W xᵀ beats x Wᵀ: it streams W once, in its own order
 C0, CA = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715
 
@@ -151,9 +152,10 @@ def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
         qs, kt, r = q[tile] * np.float32(scale), k[tile].swapaxes(-1, -2), inverse[tile]
         e = e_all[tile] if e_all is not None else e_one[: len(qs), : qs.shape[1]]  # type: ignore[index]
         np.matmul(qs, kt, out=e)
-        np.exp(e, out=e)
-        np.matmul(e, one, out=r[..., 0])
-        if not (r.min() > 1e-25 and r.max() < 1e30):  # the shift of the plain text, only where a row needs it
+        with np.errstate(over="ignore"):
+            np.exp(e, out=e)
+            np.matmul(e, one, out=r[..., 0])
+        if not (r.min() > 1 / SAFE and r.max() < SAFE):  # the shift of the plain text, only where a row needs it
             np.matmul(qs, kt, out=e)
             np.subtract(e, e.max(axis=-1, keepdims=True), out=e)
             np.exp(e, out=e)

@@ -13,7 +13,7 @@ from typing import Any
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, xp_of
 from minidit.kernels import cpu
-from minidit.ops.elementwise import unbroadcast
+from minidit.ops.elementwise import shape_of, unbroadcast
 from minidit.ops.normalise import softmax
 
 
@@ -28,7 +28,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, 
         (s_bar,) = softmax_vjp(y_bar @ v.swapaxes(-1, -2))  # (A.19)
         q_bar, k_bar = s_bar @ k * scale, s_bar.swapaxes(-1, -2) @ q * scale
         v_bar = p.swapaxes(-1, -2) @ y_bar
-        return q_bar, k_bar, v_bar, lambda: unbroadcast(s_bar, mask)
+        return q_bar, k_bar, v_bar, lambda: unbroadcast(s_bar, shape_of(mask))
 
     return p @ v, vjp  # (A.18)
 

@@ -37,7 +37,7 @@ def image_of(columns: Array, shape: tuple[int, ...], stride: int, padding: int) 
 @primitive(cpu=cpu_conv.conv2d)
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: int = 0) -> tuple[Array, Vjp]:
     """x : (B, C, H, W), weight : (O, C, kh, kw), bias : (O,) or None  ->  (B, O, (H+2p-kh)//s+1, (W+2p-kw)//s+1)."""
-    O, C, kh, kw = weight.shape
+    (O, C, kh, kw), shape = weight.shape, x.shape
     windows = columns_of(x, (kh, kw), stride, padding)
     B, h, w = x.shape[0], windows.shape[4], windows.shape[5]
     columns = windows.reshape(B, C * kh * kw, h * w)
@@ -46,7 +46,7 @@ def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padd
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         g = y_bar.reshape(B, O, h * w)
-        x_bar = lambda: image_of((weight.reshape(O, -1).T @ g).reshape(windows.shape), x.shape, stride, padding)
+        x_bar = lambda: image_of((weight.reshape(O, -1).T @ g).reshape(B, C, kh, kw, h, w), shape, stride, padding)
         weight_bar = (g @ columns.swapaxes(-1, -2)).sum(axis=0).reshape(weight.shape)
         return x_bar, weight_bar, y_bar.sum(axis=(0, 2, 3))
 

@@ -15,13 +15,15 @@ from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, special_of, xp_of
 
 
-def unbroadcast(bar: Array, like: Any) -> Array:
-    """Sums ȳ over the axes along which `like` was stretched (A.3); None for a Python number."""
-    shape = getattr(like, "shape", None)
-    if shape is None:
-        return None
-    if bar.shape == shape:
-        return bar
+def shape_of(x: Any) -> tuple[int, ...] | None:
+    """The shape of an array; None for a Python number or an argument that was left out."""
+    return getattr(x, "shape", None)
+
+
+def unbroadcast(bar: Array, shape: tuple[int, ...] | None) -> Array:
+    """Sums ȳ over the axes along which an array of this shape was stretched (A.3)."""
+    if shape is None or bar.shape == shape:
+        return None if shape is None else bar
     bar = bar.sum(axis=tuple(range(bar.ndim - len(shape))))
     stretched = tuple(i for i, n in enumerate(shape) if n == 1 and bar.shape[i] != 1)
     return bar.sum(axis=stretched, keepdims=True) if stretched else bar
@@ -30,9 +32,10 @@ def unbroadcast(bar: Array, like: Any) -> Array:
 @primitive
 def add(a: Array, b: Array) -> tuple[Array, Vjp]:
     """a + b, broadcast."""
+    shape_a, shape_b = shape_of(a), shape_of(b)  # the shapes, not the arrays: a sum keeps nothing alive
 
     def vjp(y_bar: Array) -> tuple[Array, Array]:
-        return unbroadcast(y_bar, a), unbroadcast(y_bar, b)
+        return unbroadcast(y_bar, shape_a), unbroadcast(y_bar, shape_b)
 
     return a + b, vjp
 
@@ -40,9 +43,10 @@ def add(a: Array, b: Array) -> tuple[Array, Vjp]:
 @primitive
 def sub(a: Array, b: Array) -> tuple[Array, Vjp]:
     """a - b, broadcast."""
+    shape_a, shape_b = shape_of(a), shape_of(b)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return unbroadcast(y_bar, a), lambda: unbroadcast(-y_bar, b)
+        return unbroadcast(y_bar, shape_a), lambda: unbroadcast(-y_bar, shape_b)
 
     return a - b, vjp
 
@@ -52,7 +56,7 @@ def mul(a: Array, b: Array) -> tuple[Array, Vjp]:
     """a ⊙ b, broadcast."""
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return lambda: unbroadcast(y_bar * b, a), lambda: unbroadcast(y_bar * a, b)
+        return lambda: unbroadcast(y_bar * b, shape_of(a)), lambda: unbroadcast(y_bar * a, shape_of(b))
 
     return a * b, vjp
 
@@ -60,10 +64,10 @@ def mul(a: Array, b: Array) -> tuple[Array, Vjp]:
 @primitive
 def div(a: Array, b: Array) -> tuple[Array, Vjp]:
     """a / b, broadcast."""
-    y = a / b
+    y, shape_a = a / b, shape_of(a)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return lambda: unbroadcast(y_bar / b, a), lambda: unbroadcast(-y_bar * y / b, b)
+        return lambda: unbroadcast(y_bar / b, shape_a), lambda: unbroadcast(-y_bar * y / b, shape_of(b))
 
     return y, vjp
 

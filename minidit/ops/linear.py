@@ -19,8 +19,8 @@ def matmul(a: Array, b: Array) -> tuple[Array, Vjp]:
     """a : (..., n, k), b : (..., k, m)  ->  (..., n, m); leading axes broadcast."""
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        a_bar = lambda: unbroadcast(y_bar @ b.swapaxes(-1, -2), a)
-        b_bar = lambda: unbroadcast(a.swapaxes(-1, -2) @ y_bar, b)
+        a_bar = lambda: unbroadcast(y_bar @ b.swapaxes(-1, -2), a.shape)
+        b_bar = lambda: unbroadcast(a.swapaxes(-1, -2) @ y_bar, b.shape)
         return a_bar, b_bar  # (A.11)
 
     return a @ b, vjp

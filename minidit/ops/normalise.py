@@ -73,12 +73,12 @@ def rms_norm(x: Array, weight: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]
     """x : (..., D), weight : (D,)  ->  x / √(mean x² + ε) ⊙ weight."""
     xp = xp_of(x)
     r = 1 / xp.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
-    x_hat = x * r  # (A.16)
+    x_hat, leading = x * r, tuple(range(x.ndim - 1))  # (A.16)
 
     def vjp(y_bar: Array) -> tuple[Array, Array]:
         g = y_bar * weight
         x_bar = r * (g - x_hat * (g * x_hat).mean(axis=-1, keepdims=True))
-        return x_bar, (y_bar * x_hat).sum(axis=tuple(range(x.ndim - 1)))
+        return x_bar, (y_bar * x_hat).sum(axis=leading)
 
     return x_hat * weight, vjp
 
@@ -86,13 +86,13 @@ def rms_norm(x: Array, weight: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]
 @primitive(cpu=cpu_conv.group_norm)
 def group_norm(x: Array, weight: Array, bias: Array, *, groups: int, eps: float = 1e-6) -> tuple[Array, Vjp]:
     """x : (B, C, H, W), weight, bias : (C,)  ->  same shape; C divisible by groups."""
-    B = x.shape[0]
+    B, shape = x.shape[0], x.shape
     x_hat, standardise_vjp = standardise.plain(x.reshape(B, groups, -1), eps=eps)  # (A.17)
-    x_hat = x_hat.reshape(x.shape)
+    x_hat = x_hat.reshape(shape)
     w, b = weight[:, None, None], bias[:, None, None]
 
     def vjp(y_bar: Array) -> tuple[Array, ...]:
         (x_bar,) = standardise_vjp((y_bar * w).reshape(B, groups, -1))
-        return x_bar.reshape(x.shape), (y_bar * x_hat).sum(axis=(0, 2, 3)), y_bar.sum(axis=(0, 2, 3))
+        return x_bar.reshape(shape), (y_bar * x_hat).sum(axis=(0, 2, 3)), y_bar.sum(axis=(0, 2, 3))
 
     return x_hat * w + b, vjp
