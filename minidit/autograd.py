@@ -83,6 +83,11 @@ class Node:
             self.bars[k], self.owned[k] = xp_of(old).add(old, bar, out=empty(bar, bar.shape)), True
 
 
+def whole(y: Array) -> Array:
+    """An array also where NumPy made a scalar of a result without axes."""
+    return np.asarray(y) if isinstance(y, np.generic) else y
+
+
 LEAF = Node((), None, (), leaf=True)  # how every leaf was made: not at all
 
 
@@ -110,7 +115,7 @@ class Tensor:
     def made(cls, data: Array, node: Node | None, k: int = 0) -> Tensor:
         """A Tensor that a primitive made; node None means that nothing is remembered."""
         t = object.__new__(Tensor)
-        t.data, t.node, t.k, t.grad = data, node, k, None
+        t.data, t.node, t.k, t.grad = whole(data), node, k, None
         return t
 
     @property
@@ -329,7 +334,7 @@ def _add_to_leaf(leaf: Tensor, bar: Array) -> None:
     gradients = _gradients.get()
     if gradients is not None and gradients.add(leaf.data, bar):
         return
-    leaf.grad = bar if leaf.grad is None else leaf.grad + bar  # never in place: the first bar may be aliased
+    leaf.grad = whole(bar if leaf.grad is None else leaf.grad + bar)  # never in place: the first bar may be aliased
 
 
 class Gradients:
