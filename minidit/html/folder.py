@@ -1,0 +1,131 @@
+"""What a run left in its folder, read and checked: every complaint names the file, and the line where there is one."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from minidit.backend import Array
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The rungs of one sampling run and its pictures on each: rungs (S,), x_t and x_0_hat (S, n, C, H, W) uint8."""
+
+    rungs: Array
+    x_t: Array
+    x_0_hat: Array
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder in memory. What is missing is empty or None."""
+
+    name: str
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluation: dict[str, Any]
+    samples: list[Path]
+    pictures: dict[str, Path]
+    trace: Trace | None
+
+
+def read_run(folder: Path) -> Run:
+    """Everything in the folder that a report can show. Raises ValueError for a folder that is none and for garbled files."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a run folder")
+    return Run(
+        name=folder.resolve().name,
+        config=_optional(folder / "config.toml", _toml) or {},
+        metrics=_optional(folder / "metrics.jsonl", _metrics) or [],
+        evaluation=_optional(folder / "eval.json", _evaluation) or {},
+        samples=sorted((folder / "samples").glob("step_*.png")),
+        pictures={p.name: p for p in sorted((folder / "pictures").glob("*")) if p.suffix in (".png", ".gif")},
+        trace=_optional(folder / "trace.npz", _trace),
+    )
+
+
+def _optional(path: Path, read: Callable[[Path], Any]) -> Any:
+    return read(path) if path.exists() else None
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not TOML: {error}") from error
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for i, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
+        if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
+            raise ValueError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
+        lines.append(entry)
+    return lines
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    rows = found.get("rows", []) if isinstance(found, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(r, dict) and "name" in r for r in rows):
+        raise ValueError(f'{path}: "rows" must be a list of objects that have a "name"')
+    return dict(found)
+
+
+def _trace(path: Path) -> Trace:
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            rungs, x_t, x_0_hat = (np.asarray(found[k]) for k in ("rungs", "x_t", "x_0_hat"))
+    except (KeyError, OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a trace with rungs, x_t and x_0_hat: {error}") from error
+    fits = x_t.ndim == 5 and x_t.shape == x_0_hat.shape and rungs.shape == x_t.shape[:1] and 0 not in x_t.shape
+    if not fits or x_t.shape[2] not in (1, 3):
+        raise ValueError(f"{path}: rungs (S,), x_t and x_0_hat (S, n, 1 or 3, H, W) are needed, "
+                         f"got {rungs.shape}, {x_t.shape} and {x_0_hat.shape}")
+    if x_t.dtype != np.uint8 or x_0_hat.dtype != np.uint8:
+        raise ValueError(f"{path}: pictures must be uint8, got {x_t.dtype} and {x_0_hat.dtype}")
+    return Trace(rungs, x_t, x_0_hat)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value that was read is a number: JSON's true is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def seconds_of(metrics: list[dict[str, Any]]) -> float:
+    """The time a run took, from clocks that may start anew with each phase."""
+    total, before = 0.0, 0.0
+    for entry in metrics:
+        now = entry.get("wall_s")
+        if is_number(now):
+            total += now - before if now >= before else now
+            before = now
+    return total
+
+
+def series_of(metrics: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[list[float], list[float]]]:
+    """(phase, key) -> (steps, values) for every number that was logged, but for the clock."""
+    series: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+    for entry in metrics:
+        for key, value in entry.items():
+            if key not in ("phase", "step", "wall_s") and is_number(value):
+                steps, values = series.setdefault((entry["phase"], key), ([], []))
+                steps.append(entry["step"])
+                values.append(value)
+    return series
