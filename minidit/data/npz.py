@@ -32,6 +32,8 @@ from minidit.pictures import to_uint8
 Arrays = dict[str, NDArray[Any]]
 KNOWN = ("images", "labels", "class_names", "range", "levels")
 MAX_LABEL = 65535
+MAX_BYTES = 4 * MAX_VALUES  # of all arrays together: the largest set as float32
+BLOCK = 1024  # images that are float64 at one time
 ON_GRID = 0.13  # grey levels: float16 is within 0.125 of k/255
 
 
@@ -49,6 +51,9 @@ def read_arrays(path: Path) -> Arrays:
     """Every array of an .npz file. Raises DataError for objects, lying headers, damage, and sets above the limits."""
     arrays: Arrays = {}
     with reading(path), zipfile.ZipFile(path) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > MAX_BYTES:
+            raise fault(path, f"unpacks to {total} bytes, above the limit of {MAX_BYTES}")
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
             with archive.open(entry) as member:
@@ -65,7 +70,7 @@ def _read_member(member: IO[bytes], length: int, where: str) -> NDArray[Any]:
     if dtype.hasobject:
         raise fault(where, "holds Python objects (a pickle), which are never loaded")
     nbytes = check_volume(where, shape) * dtype.itemsize
-    if nbytes > 8 * MAX_VALUES or nbytes != length - member.tell():
+    if nbytes != length - member.tell():
         raise fault(where, f"its header says {nbytes} bytes {shape} {dtype}, the file holds {length - member.tell()}")
     data = member.read(nbytes + 1)  # one more than there is: only at its end is a member's checksum verified
     if len(data) != nbytes:
@@ -110,27 +115,38 @@ def _channels_first(path: Path, images: NDArray[Any]) -> NDArray[Any]:
 
 def _bytes_of(path: Path, x: NDArray[Any], limits: NDArray[Any] | None) -> NDArray[np.uint8]:
     """Floats in [-1, 1] or [0, 1]  ->  the nearest bytes."""
-    if not np.isfinite(x).all():
-        raise fault(path, f"{np.count_nonzero(~np.isfinite(x))} values of images are not finite")
+    if not (finite := np.isfinite(x)).all():
+        raise fault(path, f"{np.count_nonzero(~finite)} values of images are not finite")
     low, high = float(x.min()), float(x.max())
+    if low < -1 or high > 1:
+        raise fault(path, f"float images must lie in [-1, 1] or [0, 1], these reach from {low:g} to {high:g} (bytes belong in uint8)")
     if limits is None:
         black = -1 if low < 0 else _zero_if_bytes_over_255(path, x)
     elif limits.dtype.kind in "iuf" and limits.shape == (2,) and tuple(limits) in ((-1, 1), (0, 1)):
         black = int(limits[0])
     else:
         raise fault(path, f"range is {limits.tolist()}; expected (-1, 1) or (0, 1)")
-    if low < black or high > 1:
-        raise fault(path, f"float images must lie in [{black}, 1], these reach from {low:g} to {high:g} (store bytes as uint8)")
-    bytes_: NDArray[np.uint8] = to_uint8(x if black < 0 else 2 * x.astype(np.float64) - 1)
-    return bytes_
+    if low < black:
+        raise fault(path, f"range is (0, 1), but the images reach down to {low:g}")
+    out = np.empty(x.shape, np.uint8)
+    for n in range(0, len(x), BLOCK):
+        block = x[n : n + BLOCK].astype(np.float64)
+        out[n : n + BLOCK] = to_uint8(block if black < 0 else 2 * block - 1)
+    return out
 
 
 def _zero_if_bytes_over_255(path: Path, x: NDArray[Any]) -> int:
     """0 where non-negative floats cannot be 2k/255 - 1."""
-    k = x.astype(np.float64) * 255
-    nearest = np.rint(k)
-    if float(np.abs(k - nearest).max()) <= ON_GRID and bool((nearest % 2 == 0).any()):
-        return 0
+    even = False
+    for n in range(0, len(x), BLOCK):
+        k = x[n : n + BLOCK].astype(np.float64) * 255
+        nearest = np.rint(k)
+        if float(np.abs(k - nearest).max()) > ON_GRID:
+            break
+        even = even or bool((nearest % 2 == 0).any())
+    else:
+        if even:
+            return 0
     raise fault(path, "float images without a negative value: [0, 1] or [-1, 1]? Add an array `range`, (0, 1) or (-1, 1)")
 
 

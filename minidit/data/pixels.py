@@ -63,7 +63,8 @@ def square(picture: Picture, size: int) -> Picture:
         return picture
     side = min(w, h)
     left, top = (w - side) // 2, (h - side) // 2
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    middle = picture.crop((left, top, left + side, top + side))  # resize(box=...) would look over its edge
+    return middle.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def to_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
