@@ -11,8 +11,8 @@ from minidit.diffusion.ddpm import q_sample
 from minidit.diffusion.prediction import (
     EPS,
     PREDICTIONS,
-    V,
     X_0,
+    V,
     eps_of_score,
     predict_eps,
     predict_score,
@@ -73,7 +73,7 @@ def test_v_is_the_velocity_of_the_picture_along_the_angle(ladder, xs):
     """With √ᾱ = cos φ the forward process turns x_φ = cos φ x_0 + sin φ ε, and v = dx/dφ."""
     (sch, t, _), (x_0, eps) = ladder, xs
     phi, h = np.arccos(sch.alpha_bar[t] ** 0.5), 1e-5
-    turn = lambda angle: np.cos(angle) * x_0 + np.sin(angle) * eps  # noqa: E731
+    turn = lambda angle: np.cos(angle) * x_0 + np.sin(angle) * eps
     agree((turn(phi + h) - turn(phi - h)) / (2 * h), predict_v(x_0, eps, t, sch), bound=1e-9, of="D.10")
 
 
