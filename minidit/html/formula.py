@@ -90,8 +90,7 @@ def opening_of(row: ET.Element, end: int, closing: str | None) -> int | None:
     depth = 1
     for i in range(end - 1, -1, -1):
         text = row[i].text if row[i].tag == "mo" else None
-        base = row[i][0].text if len(row[i]) and row[i][0].tag == "mo" else None
-        depth += (text or base or "x") in CLOSING
+        depth += (text or "x") in CLOSING
         depth -= (text or "x") in OPENING
         if depth == 0:
             return i

@@ -69,6 +69,7 @@ details.source { margin: 0 0 .4rem; }
 .k { color: var(--c3); } .s { color: var(--c2); } .c { color: var(--muted); } .n { color: var(--c1); } .f { color: var(--c0);
   font-weight: 600; }
 .d { color: var(--c5); } .hit .c { color: var(--ink); }
+p, main ul, main ol { overflow-x: auto; overflow-y: hidden; }
 .intro tbody th { white-space: nowrap; }
 .tests > h3 { margin: .9rem 0 .5rem; }
 td a, th a { text-decoration: none; } td a:hover, th a:hover { text-decoration: underline; }

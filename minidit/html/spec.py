@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from minidit.html.sources import CITATION, EQUATION_ID, Citation, Lines, Proof, Source, read_source, read_tests
@@ -88,7 +89,7 @@ class Spec:
     residuals: dict[str, dict[str, float]]
     malformed: list[str]
 
-    @property
+    @cached_property
     def entries(self) -> dict[str, Entry]:
         """id -> entry in reading order; of two with one id, the first."""
         found: dict[str, Entry] = {}

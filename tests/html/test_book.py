@@ -42,11 +42,11 @@ def test_letters_of_another_style_are_characters_because_browsers_ignore_mathvar
 
 
 def test_an_exponent_on_a_closing_fence_belongs_to_the_whole_row():
-    made = ElementTree.fromstring(mathml(r"c\,\big(a+(b)_1\big)^2"))
+    made = ElementTree.fromstring(mathml(r"c\,\big((a)+(b)_1\big)^2"))
     power = made.find(".//msup")
-    assert "".join(power[0].itertext()) == "(a+(b)1)"
+    assert "".join(power[0].itertext()) == "((a)+(b)1)"
     assert power[1].text == "2"
-    assert "".join(made.itertext()) == "c(a+(b)1)2"
+    assert "".join(made.itertext()) == "c((a)+(b)1)2"
 
 
 def test_a_fence_without_a_partner_keeps_its_exponent():
@@ -114,23 +114,28 @@ def test_tokens_have_their_colours():
 
 
 @pytest.fixture(scope="module")
-def book():
-    """The pages of this checkout's own book: name -> HTML."""
+def checkout():
+    """This checkout's own SPEC.md, code and tests."""
     if not (ROOT / "SPEC.md").exists():
         pytest.skip("no SPEC.md beside the tests")
-    return dict(pages(read(ROOT)))
+    return read(ROOT)
 
 
-def test_every_equation_has_its_place_its_formula_its_code_and_its_tests(book):
-    spec = read(ROOT)
-    for e in spec.entries.values():
+@pytest.fixture(scope="module")
+def book(checkout):
+    """The pages of its book: name -> HTML."""
+    return dict(pages(checkout))
+
+
+def test_every_equation_has_its_place_its_formula_its_code_and_its_tests(checkout, book):
+    for e in checkout.entries.values():
         page = book[f"{e.letter}.html"]
         article = page[page.index(f'<article id="{e.id}">') :]
         article = article[: article.index("</article>")]
         assert article.count('<div class="equation"') >= len(e.equations)
         for place in e.homes:
             assert f":: <b>{place.symbol}</b>" in article
-        assert article.count('<details class="source">') == len(spec.proofs_of(e))
+        assert article.count('<details class="source">') == len(checkout.proofs_of(e))
 
 
 def test_every_internal_link_leads_somewhere(book):
@@ -166,3 +171,98 @@ def test_text_that_looks_like_markup_stays_text(tmp_path):
         text = page.read_text(encoding="utf-8").replace(f":: <b>{'f'}</b>", "").replace("<b>D.1</b>", "")
         text = re.sub(r"<b>(Source|See|Named by)</b>", "", text)
         assert "<b>" not in text and text.count("</script>") == 1
+
+
+# ------------------------------------------------------------------------------------------------ in a browser
+
+
+@pytest.fixture(scope="module")
+def folder(book, tmp_path_factory):
+    """The pages of this checkout's own book, as files."""
+    where = tmp_path_factory.mktemp("book")
+    for name, text in book.items():
+        (where / name).write_text(text, encoding="utf-8")
+    return where
+
+
+LATER = """new Promise(done => {
+    const look = () => location.href.includes('index.html') ? setTimeout(look, 20) : done(location.href);
+    look();
+})"""
+WIDTHS = (320, 390, 820, 1280, 1900)
+FLAT = """[...document.querySelectorAll('math')].filter(m => {
+    const b = m.getBoundingClientRect();
+    return !(m instanceof MathMLElement) || b.width < 3 || b.height < 3 || m.querySelector('merror');
+}).map(m => m.outerHTML)"""
+
+
+@pytest.fixture(scope="module")
+def seen(folder, book, chromium_page):
+    """What the browser makes of each page: name -> its errors, requests, formulas that are not drawn, overflow at each width."""
+    found = {}
+    for name in book:
+        chromium_page.set_width(1280)
+        chromium_page.open(folder / name)
+        found[name] = {"flat": chromium_page.evaluate(FLAT), "too wide": []}
+        for width in WIDTHS:
+            chromium_page.set_width(width)
+            found[name]["too wide"] += [width] if chromium_page.overflow() else []
+        found[name] |= {"errors": list(chromium_page.errors), "requests": list(chromium_page.requests)}
+    return found
+
+
+@pytest.mark.parametrize("what", ["errors", "requests", "flat", "too wide"])
+def test_every_page_has_no(seen, what):
+    assert {name: page[what] for name, page in seen.items() if page[what]} == {}
+
+
+def test_a_wide_formula_scrolls_inside_its_box(folder, page):
+    page.set_width(320)
+    page.open(folder / "0.html")
+    page.evaluate("""document.querySelector('.intro').insertAdjacentHTML('beforeend', '<div class="equation" id="wide"><math '
+        + 'display="block"><mi>' + 'abc'.repeat(90) + '</mi></math></div>')""")
+    assert page.evaluate("wide.scrollWidth > wide.clientWidth && wide.firstChild.getBoundingClientRect().left >= 0")
+    assert page.overflow() == 0
+
+
+def type_into_search(page, words):
+    """The addresses that the search offers for the words."""
+    page.press("/")
+    assert page.evaluate("document.activeElement === box")
+    page.evaluate(f"box.value = {words!r}; box.dispatchEvent(new Event('input'))")
+    return page.evaluate("[...document.querySelectorAll('.search ol a')].map(a => a.getAttribute('href'))")
+
+
+def test_the_search_finds_every_id_first_and_enter_leads_there(checkout, folder, page):
+    ids = list(checkout.entries)
+    page.open(folder / "index.html")
+    first = page.evaluate("INDEX.map(e => { box.value = e.id; show(); return list.querySelector('a').getAttribute('href'); })")
+    assert first == [f"{i[0]}.html#{i}" for i in ids]
+    assert type_into_search(page, ids[-1])[0] == first[-1]
+    page.press("Enter")
+    assert page.evaluate(LATER).endswith(f"/{first[-1]}")
+
+
+def test_the_search_finds_words_of_a_name_and_says_nothing_to_nonsense(checkout, folder, page):
+    name = next(iter(checkout.entries.values())).name
+    page.open(folder / "index.html")
+    assert len(type_into_search(page, name.lower())) >= 1
+    assert page.evaluate("list.querySelector('span').textContent") == name
+    page.press("Escape")
+    assert page.evaluate("[list.children.length, box.value]") == [0, ""]
+    assert type_into_search(page, "qqxyz") == []
+
+
+def test_an_anchor_on_the_index_leads_to_the_entry_wherever_it_is(checkout, folder, page):
+    last = list(checkout.entries)[-1]
+    page.open(folder / "index.html")
+    page.evaluate(f"location.hash = '#{last}'")
+    assert page.evaluate(LATER).endswith(f"/{last[0]}.html#{last}")
+
+
+def test_dark_and_light_are_what_the_reader_prefers(folder, page):
+    page.open(folder / "index.html")
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.set_dark(True)
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, re.findall(r"\d+", light))) > 600 and sum(map(int, re.findall(r"\d+", dark))) < 150

@@ -168,6 +168,14 @@ def test_equations_wrong_on_purpose_may_be_cited_where_they_are_named_wrong(tree
     assert problems(read(tree)) == []
 
 
+def test_a_mark_on_a_class_holds_for_its_tests_also_under_a_condition(tree):
+    old = 'class TestMore:\n    @spec("D.2")\n    def test_the_table(self):\n        pass\n'
+    new = ('if agree:\n    @spec("D.1")\n    class TestMore:\n        @spec("D.2")\n'
+           '        def test_the_table(self):\n            pass\n')
+    assert change(tree, "tests/test_law.py", old, new) == []
+    assert [p.ids for p in read(tree).proofs if p.name == "TestMore.test_the_table"] == [("D.1", "D.2")]
+
+
 def test_symbols_under_a_condition_and_in_a_function_are_found(tree):
     more = "import math\nif math:\n    def outer():\n        def inner():\n            pass\n    A, B = 1, 2"
     change(tree, "minidit/law.py", "import math", more)
