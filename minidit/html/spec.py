@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from minidit.html.sources import CITATION, EQUATION_ID, Citation, Lines, Proof, Source, read_source, read_tests
+from minidit.html.sources import CITATION, EQUATION_ID, Citation, Lines, Proof, Source, ids_in, read_source, read_tests
 
 CHAPTER = re.compile(r"#{1,2} (?:Chapter )?([A-Z0])\s*[—–:.-]\s*(\S.*)")
 HEADING = re.compile(r"### ([A-Z])\.([1-9]\d*) — (\S.*)")
@@ -278,6 +278,10 @@ def cites(spec: Spec, place: Place, equation: str) -> bool:
 def cited_in_vain(spec: Spec) -> Iterator[str]:
     """Nothing cites an equation that is not in SPEC.md."""
     known = spec.entries
+    for e in known.values():
+        for i, _ in ids_in(e.prose):
+            if i not in known:
+                yield f"SPEC.md:{e.line}: {e.id} ({e.name}) mentions ({i}), which is no equation of SPEC.md"
     for source in spec.sources.values():
         for c in source.citations:
             if c.id not in known:
