@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +41,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="needs a real GPU"))
 
 
-def pytest_sessionfinish():
-    """Keeps the worst residual of every equation that this run measured; equations that it did not measure stay as they were."""
-    if support.RESIDUALS:
-        write_residuals(RESIDUALS, support.RESIDUALS)
-
-
-def write_residuals(path, measured):
-    path.parent.mkdir(exist_ok=True)
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(kept | measured, indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+def pytest_sessionfinish(exitstatus):
+    """Keeps the worst residual of every equation that a run without failures measured; the others stay as they were."""
+    if support.RESIDUALS and exitstatus == pytest.ExitCode.OK:
+        support.keep_residuals(RESIDUALS, support.RESIDUALS)

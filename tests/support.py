@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -42,3 +45,12 @@ def agree(actual, expected, *, bound, of=()):
         if r >= entry["residual"]:
             entry["residual"], entry["bound"] = r, bound
     assert r <= bound, f"residual {r:.3g} above {bound:.3g}"
+
+
+def keep_residuals(path, measured):
+    """Writes the measured residuals into a JSON file in one stroke; equations that were not measured keep their entries."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(kept | measured, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)
