@@ -17,8 +17,8 @@ LEFT, TOP, RIGHT, BOTTOM = 52, 14, WIDTH - 12, HEIGHT - 30
 POINTS = 400  # a chart shows no more, and a page of a long run stays small
 
 
-def line_chart(name: str, steps: Sequence[float], values: Sequence[float]) -> str:
-    """One series over steps as a <figure>, or "" if no value is finite. What spans a factor of 30 gets a logarithmic axis."""
+def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, may_log: bool = False) -> str:
+    """One series over steps as a <figure>, or "" if no value is finite; with `may_log` logarithmic where it spans a decade."""
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     good = np.isfinite(x) & np.isfinite(y)
     x, y = x[good], y[good]
@@ -26,7 +26,7 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float]) -> st
         return ""
     order = np.argsort(x, kind="stable")
     x, y = x[order], y[order]
-    log = bool(y.min() > 0 and y.max() > 30 * y.min())
+    log = bool(may_log and y.min() > 0 and y.max() > 10 * y.min())
     average = smoothed(np.log(y) if log else y) if len(y) >= 20 else None
     average = np.exp(average) if log and average is not None else average
     u, v, x_marks, y_marks = _axes(x, y, log)
@@ -46,7 +46,7 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float]) -> st
                          zip(u(x[shown]), x[shown], (y if average is None else average)[shown], strict=True)])
     last = float((y if average is None else average)[-1])
     story = f"{name}: from {y[0]:.4g} at step {x[0]:.0f} to {last:.4g} at step {x[-1]:.0f}"
-    scale = " (logarithmic)" if log else ""
+    scale = " (log)" if log else ""
     return (f'<figure class="chart"><figcaption><span><strong>{escape(name)}</strong>{scale}</span>'
             f'<output>{last:.4g} at step {x[-1]:.0f}</output></figcaption>\n'
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{escape(story)}" '

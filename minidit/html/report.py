@@ -73,14 +73,16 @@ def header(run: Run) -> str:
 
 
 def headlines(run: Run) -> list[tuple[str, str]]:
-    """(label, number) of the first row of samples in the evaluation, and the last measures of the other networks."""
+    """(label, number) of the samples nearest to the real images, and the last measures of the other networks."""
     found = []
     rows = run.evaluation.get("rows", [])
-    row = next((r for r in rows if str(r["name"]).startswith(("DDIM", "DDPM"))), None)
-    if row is not None:
-        for key, label in (("accuracy", "class accuracy"), ("frechet", "Fréchet distance"), ("multiple", "of the reference")):
-            if finite(row.get(key)):
-                found.append((f"{label}, {row['name']}" if key != "multiple" else label, COLUMNS[key][1](row[key])))
+    drawn = [r for r in rows if str(r["name"]).startswith(("DDIM", "DDPM")) and finite(r.get("frechet"))]
+    if drawn:
+        best = min(drawn, key=lambda r: r["frechet"])
+        for key, label in (("frechet", f"Fréchet distance, {best['name']}"), ("multiple", f"times {unit_of(rows)}"),
+                           ("accuracy", f"class accuracy, {best['name']}")):
+            if finite(best.get(key)):
+                found.append((label, COLUMNS[key][1](best[key])))
     if finite(run.evaluation.get("bits_per_dim")):
         found.append(("bits per dimension", f"{run.evaluation['bits_per_dim']:.3g}"))
     series = series_of(run.metrics)
@@ -152,7 +154,7 @@ def progress(samples: Sequence[Path]) -> str:
               for p in chosen]
     shown = [f if i == len(frames) - 1 else f.replace("<img ", "<img hidden ", 1) for i, f in enumerate(frames)]
     last = len(frames) - 1
-    return ('<p>The same noise, drawn with the weights of different moments.</p>\n'
+    return ('<p>Samples drawn on the way. Move the slider.</p>\n'
             f'<div class="card frames" data-frames><div>{"".join(shown)}</div>\n<div class="controls">'
             f'<input type="range" min="0" max="{last}" step="1" value="{last}" aria-label="moment of the training">'
             "<output></output></div></div>")
@@ -199,7 +201,7 @@ def curves(run: Run) -> str:
     first: list[str] = []
     folded: list[str] = []
     for (phase, key), (steps, values) in series_of(run.metrics).items():
-        drawn = chart.line_chart(f"{phase}: {key}", steps, values)
+        drawn = chart.line_chart(f"{phase}: {key}", steps, values, may_log="loss" in key)
         (folded if key in ("lr", "grad_norm", "img_per_s") else first).append(drawn)
     shown, hidden = "".join(first), "".join(folded)
     inner = f'<div class="charts">{shown}</div>\n' if shown else ""
@@ -238,15 +240,18 @@ def evaluation(found: dict[str, Any]) -> str:
         notes = any(r.get("note") for r in rows)
         cells = [[escape(r["name"]), *(COLUMNS[k][1](r[k]) if finite(r.get(k)) else "–" for k in keys),
                   *([escape(r.get("note") or "")] if notes else [])] for r in rows]
-        inner = table(["", *(COLUMNS[k][0] for k in keys), *(["note"] if notes else [])], cells,
+        inner = table(["pictures", *(COLUMNS[k][0] for k in keys), *(["note"] if notes else [])], cells,
                       numbers=range(1, len(keys) + 1), label="measures of samples and references")
-        ones = [f"“{r['name']}”" for r in rows if finite(r.get("multiple")) and abs(r["multiple"] - 1) < 1e-9]
-        unit = ones[0] if ones else "the reference"
-        told = [text.format(unit=unit) for key, text in READ.items() if key in keys]
-        inner += "".join(f'<p class="muted">{escape(t)}</p>' for t in told)
+        told = " ".join(text.format(unit=unit_of(rows)) for key, text in READ.items() if key in keys)
+        inner += f'<p class="muted">{escape(told)}</p>'
     if finite(found.get("bits_per_dim")):
         inner += f"<p>Likelihood bound: {found['bits_per_dim']:.4g} bits per dimension.</p>"
     return inner
+
+
+def unit_of(rows: Sequence[dict[str, Any]]) -> str:
+    """The name of the row that the multiples count in: its own multiple is one."""
+    return next((f"“{r['name']}”" for r in rows if finite(r.get("multiple")) and abs(r["multiple"] - 1) < 1e-9), "the reference")
 
 
 def neighbours(run: Run) -> str:
@@ -258,7 +263,7 @@ def neighbours(run: Run) -> str:
             if isinstance(found.get(key), dict)]
     if rows:
         cells = [[label, *(f"{r[m]:.3f}" if finite(r.get(m)) else "–" for m in ("q05", "q50", "q95"))] for label, r in rows]
-        shown += table(["distance to the training set", "5 %", "median", "95 %"], cells, numbers=(1, 2, 3),
+        shown += table(["nearest distance", "5 %", "median", "95 %"], cells, numbers=(1, 2, 3),
                        label="distances to the training set")
         shown += ('<p class="muted">Root mean square difference of pixels in [0, 1]. Copies of training images would lie '
                   "far nearer than images that the networks never saw.</p>")

@@ -136,6 +136,12 @@ class Page:
         return self.evaluate("Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth, "
                              "document.documentElement.scrollWidth - window.innerWidth)")
 
+    def ended(self):
+        """Whether the browser is gone (waits for it a moment)."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        return self._process.returncode is not None
+
     def close(self):
         for fd in (self._to, self._from):
             with contextlib.suppress(OSError):
