@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from minidit.html.book import write_book
+from minidit.html.formula import FormulaError
 from minidit.html.sources import Lines
 from minidit.html.spec import Entry, Spec, measured, missing_from, problems, read
 
@@ -61,7 +62,7 @@ def html(spec: Spec, folder: Path) -> int:
     except ModuleNotFoundError as error:
         print(f"minidit spec: the book needs {error.name} (pip install {error.name})", file=sys.stderr)
         return 2
-    except ValueError as error:
+    except FormulaError as error:
         print(f"minidit spec: {error}", file=sys.stderr)
         return 1
     print(f"{len(pages)} pages, open {pages[0]}")

@@ -6,11 +6,12 @@ A page a chapter, an index with the coverage and a search, a page of files. Noth
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minidit.html.formula import mathml
+from minidit.html.formula import FormulaError, mathml
 from minidit.html.looks import CSS, SEARCH
 from minidit.html.page import document, escape, section, table
 from minidit.html.prose import Segment, coloured, inline, markdown, segments
@@ -18,6 +19,7 @@ from minidit.html.sources import EQUATION_ID, Lines, Proof
 from minidit.html.spec import Chapter, Entry, Place, Spec, measured
 
 LONG = 46  # lines; of a longer symbol the cited lines are shown, and the whole on demand
+WIDE = 60  # signs; a longer formula stands above text and code instead of beside the code
 AROUND = 5  # lines shown around a cited line of a long symbol
 
 
@@ -138,21 +140,28 @@ def entry_html(book: Book, e: Entry, before: Entry | None, after: Entry | None) 
     steps = [f'<a href="{address(n.id)}" rel="{rel}" title="{escape(n.name)}">{mark}</a>'
              for n, rel, mark in ((before, "prev", f"← {before and before.id}"), (after, "next", f"{after and after.id} →")) if n]
     plain = f'<p class="letters" tabindex="0" title="as the code writes it">{escape(letters)}</p>' if letters else ""
-    left = [*(f'<div class="equation" tabindex="0">{equation(e, tex)}</div>' for tex in e.equations), plain,
-            markdown(e.prose, book.link), facts(book, e)]
+    formulas = "".join(f'<div class="equation" tabindex="0">{equation(e, tex)}</div>' for tex in e.equations)
+    wide = max((length(equation(e, tex)) for tex in e.equations), default=0) > WIDE
+    left = ["" if wide else formulas, plain, markdown(e.prose, book.link), facts(book, e)]
     right = [*(code_box(book, place, e.id) for place in e.homes),
              f"<h3>{len(proofs)} test{'s' * (len(proofs) != 1)}</h3>", *(test_box(book, p) for p in proofs)]
     return (f'<article id="{e.id}"><header><h2><a href="#{e.id}"><span class="id">{e.id}</span></a> {escape(e.name)}</h2>'
             f'{residual_chip(book, e)}<span class="steps">{"".join(steps)}</span></header>'
-            f'<div class="pair"><div>{"".join(left)}</div><div class="tests">{"".join(right)}</div></div></article>')
+            f'{formulas if wide else ""}<div class="pair"><div>{"".join(left)}</div>'
+            f'<div class="tests">{"".join(right)}</div></div></article>')
+
+
+def length(formula: str) -> int:
+    """How many signs a formula shows, about."""
+    return len(re.sub(r"<[^>]*>", "", formula))
 
 
 def equation(e: Entry, tex: str) -> str:
     """The MathML of an entry's equation; an error names the entry."""
     try:
         return mathml(tex, display=True)
-    except ValueError as error:
-        raise ValueError(f"SPEC.md:{e.line}: {e.id}: {error}") from error
+    except FormulaError as error:
+        raise FormulaError(f"SPEC.md:{e.line}: {e.id}: {error}") from error
 
 
 # ------------------------------------------------------------------------------------------------ pages
@@ -256,7 +265,7 @@ def pages(spec: Spec) -> Iterator[tuple[str, str]]:
 def write_book(spec: Spec, folder: Path) -> list[Path]:
     """Writes the book into a folder and returns its pages, the index first.
 
-    Raises ModuleNotFoundError without latex2mathml, ValueError for LaTeX that it cannot read.
+    Raises ModuleNotFoundError without latex2mathml, FormulaError for LaTeX that it cannot read.
     """
     made = list(pages(spec))
     folder.mkdir(parents=True, exist_ok=True)

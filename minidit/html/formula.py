@@ -3,7 +3,7 @@
 The conversion is latex2mathml's. What it leaves to be mended: browsers ignore `mathvariant`, so bold, blackboard and script
 letters become the characters that Unicode has for them; a fence of a given size is drawn like its partner only where both
 stand in one row, so an exponent on a closing fence is hung on the whole row; a slash takes no room; negative spaces get
-a width; columns are aligned by a style.
+a width; columns are aligned by a style; log x gets the room that keeps it from being logx.
 """
 
 from __future__ import annotations
@@ -21,24 +21,29 @@ SPACES = {"negativethinmathspace": "-0.167em", "negativemediummathspace": "-0.22
 OPENING, CLOSING = "([{⌊⌈⟨", ")]}⌋⌉⟩"
 
 
+class FormulaError(ValueError):
+    """LaTeX that cannot be turned into MathML."""
+
+
 def mathml(tex: str, display: bool = False) -> str:
-    """LaTeX as a <math> element. Raises ValueError, with the formula, for LaTeX that cannot be turned into MathML."""
+    """LaTeX as a <math> element. Raises FormulaError, with the formula, for LaTeX that cannot be turned into MathML."""
     for name, known in LACKING.items():
         tex = re.sub(rf"{re.escape(name)}(?![A-Za-z])", lambda _, known=known: known, tex)  # type: ignore[misc]
     convert = importlib.import_module("latex2mathml.converter").convert
     try:
         made = str(convert(tex.strip(), display="block" if display else "inline"))
     except Exception as error:  # the library has a dozen kinds
-        raise ValueError(f"cannot turn {tex!r} into MathML: {error!r}") from error
+        raise FormulaError(f"cannot turn {tex!r} into MathML: {error!r}") from error
     if unknown := re.search(r"\\\w+", made):
-        raise ValueError(f"cannot turn {tex!r} into MathML: {unknown[0]} is unknown")
+        raise FormulaError(f"cannot turn {tex!r} into MathML: {unknown[0]} is unknown")
     try:
         root = ET.fromstring(re.sub(r' xmlns="[^"]*"', "", made))
     except ET.ParseError as error:
-        raise ValueError(f"cannot turn {tex!r} into MathML: {error}") from error
+        raise FormulaError(f"cannot turn {tex!r} into MathML: {error}") from error
     for node in list(root.iter()):
         mend(node)
         hang_on_fences(node)
+        set_apart(node)
     return ET.tostring(root, encoding="unicode")
 
 
@@ -81,6 +86,21 @@ def hang_on_fences(row: ET.Element) -> None:
             del row[start:i]
             i = start
         i += 1
+
+
+def set_apart(row: ET.Element) -> None:
+    """A thin space between a function's name and the plain letter, number or root beside it."""
+    if row.tag not in ("mrow", "math", "mtd", "mstyle", "msqrt"):
+        return
+    for i in range(len(row) - 1, 0, -1):
+        if any(map(is_function, row[i - 1 : i + 1])) and not any(x.tag in ("mo", "mspace", "mtext") for x in row[i - 1 : i + 1]):
+            row.insert(i, ET.Element("mspace", width="0.167em"))
+
+
+def is_function(node: ET.Element) -> bool:
+    """Whether it is a name like log, perhaps with an index or a power."""
+    name = node[0] if node.tag in ("msub", "msup", "msubsup") and len(node) else node
+    return name.tag == "mi" and len(name.text or "") > 1
 
 
 def opening_of(row: ET.Element, end: int, closing: str | None) -> int | None:

@@ -58,22 +58,28 @@ def inline(text: str, link: Link) -> str:
 def blocks(text: str) -> Iterator[list[str]]:
     """The text cut into blocks of lines: at empty lines, before headings and fences, where a table or a list begins."""
     block: list[str] = []
-    for line in text.splitlines():
+    lines = text.splitlines()
+    for line, below in zip(lines, [*lines[1:], ""], strict=False):
         if block and block[0].startswith("```"):
             block.append(line)
             if line.startswith("```"):
                 yield block
                 block = []
             continue
-        begins = line.startswith(("```", "#")) or (line.startswith("|") and not (block and block[0].startswith("|")))
-        begins |= bool(re.match(r"[-*] |\d+\. ", line)) and not (block and re.match(r"[-*] |\d+\. ", block[0]))
-        if block and (begins or not line.strip() or block[0].startswith("#")):
+        if block and (not line.strip() or begins(line, below, block[0]) or block[0].startswith("#")):
             yield block
             block = []
         if line.strip():
             block.append(line)
     if block:
         yield block
+
+
+def begins(line: str, below: str, head: str) -> bool:
+    """Whether a line opens a new block, given the line below it and the first line of the present block."""
+    table_begins = line.startswith("|") and below.startswith("|-")
+    item = r"[-*] |\d+\. "
+    return line.startswith(("```", "#")) or table_begins or bool(re.match(item, line) and not re.match(item, head))
 
 
 def items_of(lines: list[str]) -> Iterator[str]:
@@ -104,7 +110,7 @@ def markdown(text: str, link: Link) -> str:
         elif m := re.fullmatch(r"(#+) (.*)", head):
             level = max(2, len(m[1]))
             out.append(f"<h{level}>{inline(m[2], link)}</h{level}>")
-        elif head.startswith("|"):
+        elif head.startswith("|") and len(block) > 1 and block[1].startswith("|-"):
             rows = [[inline(c, link) for c in cells_of(line)] for line in block[2:]]
             out.append(table(cells_of(head), rows, label=" · ".join(cells_of(head))))
         elif re.match(r"[-*] |\d+\. ", head):

@@ -59,6 +59,15 @@ def test_a_formula_that_cannot_be_turned_is_named_in_the_error(tex):
         mathml(tex)
 
 
+def test_a_function_keeps_its_distance_from_letters_and_not_from_brackets():
+    def spaces(tex):
+        return "".join("_" if node.tag == "mspace" else node.text or "" for node in ElementTree.fromstring(mathml(tex)).iter())
+
+    assert spaces(r"a\log x") == "a_log_x"
+    assert spaces(r"2\log_{10}x+\cos(y)") == "2_log10_x+cos(y)"
+    assert spaces(r"\sqrt{2\ln u_1}\,\sin y") == "2_ln_u1_sin_y"
+
+
 # ------------------------------------------------------------------------------------------------ text
 
 
@@ -84,6 +93,10 @@ def test_blocks_of_every_kind():
     assert tags == ["h3", "p", "ul", "li", "li", "table", "td", "ol", "li", "li", "pre", "p", 'div class="equation', "p"]
     assert "<p>text\nmore</p>" in made and "<li>one still one</li>" in made
     assert "<code>x|y</code>" in made and "<code>&lt;raw&gt;</code>" in made
+
+
+def test_a_line_that_begins_with_a_modulus_is_no_table():
+    assert markdown("|z| is\n|y| small", to_known) == "<p>|z| is\n|y| small</p>"
 
 
 # ------------------------------------------------------------------------------------------------ code
