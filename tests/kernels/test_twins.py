@@ -1,0 +1,275 @@
+"""Twins against the text they stand for: float32 tiles against the plain primitive in float64, and against themselves."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops.cases import SEEDS, frozen, is_array, laid_out, settled
+from support import agree, spec
+
+from minidit import backend, ops
+from minidit.autograd import PRIMITIVES, Gradients, Tensor, no_grad, plain_text
+from minidit.backend import Arena
+from minidit.kernels import blas, cpu, cpu_conv
+
+U = 2.0**-24  # the rounding unit of float32
+FEW = st.integers(1, 3)
+LAYOUTS = st.sampled_from(["plain", "plain", "fortran", "backwards", "gaps"])
+
+
+@st.composite
+def normal(draw, shape, std=1.0):
+    """A float32 array of normal numbers in some layout."""
+    x = np.random.default_rng(draw(SEEDS)).standard_normal(shape).astype(np.float32) * np.float32(std)
+    return laid_out(x, draw(LAYOUTS))
+
+
+@st.composite
+def linears(draw, bias=True):
+    shape = draw(st.sampled_from([(7,), (2, 5), (1,), (3, 1, 9), ()]))
+    n, m = draw(st.integers(1, 40)), draw(st.integers(1, 24))
+    args = draw(normal((*shape, n))), draw(normal((m, n), n**-0.5))
+    return ((*args, draw(normal((m,)))) if bias or draw(st.booleans()) else args), {}
+
+
+@st.composite
+def modulations(draw):
+    B, N, D = draw(st.integers(1, 5)), draw(st.integers(1, 9)), draw(st.integers(16, 40))
+    return (draw(normal((B, N, D))), draw(normal((B, D))), draw(normal((B, D)))), {"eps": draw(st.sampled_from([1e-6, 1e-5]))}
+
+
+@st.composite
+def attentions(draw):
+    B, N, h, K = draw(FEW), draw(st.integers(1, 9)), draw(st.integers(1, 4)), draw(st.integers(1, 8))
+    return (draw(normal((B, N, 3 * h * K))),), {"heads": h}
+
+
+@st.composite
+def residuals(draw):
+    B, N, D = draw(st.integers(1, 5)), draw(st.integers(1, 9)), draw(st.integers(1, 20))
+    return (draw(normal((B, N, D))), draw(normal((B, D))), draw(normal((B, N, D)))), {}
+
+
+@st.composite
+def convolutions(draw):
+    B, C, O, kh, kw, stride = (draw(FEW) for _ in range(6))
+    padding = draw(st.integers(0, 2))
+    H, W = (max(1, k - 2 * padding) + draw(st.integers(0, 6)) for k in (kh, kw))
+    args = draw(normal((B, C, H, W))), draw(normal((O, C, kh, kw)))
+    return ((*args, draw(normal((O,)))) if draw(st.booleans()) else args), {"stride": stride, "padding": padding}
+
+
+@st.composite
+def groups(draw):
+    g, per, B = draw(FEW), draw(FEW), draw(FEW)
+    shape = (B, g * per, draw(st.integers(4, 6)), draw(st.integers(4, 7)))
+    return (draw(normal(shape)), draw(normal(shape[1:2])), draw(normal(shape[1:2]))), {"groups": g}
+
+
+TWINS = {  # the draw, and the bound: rounding units, relative to the largest number of the array that is compared
+    "linear": (linears(bias=False), 16),  # sums of at most 40 products, or of 27 rows for a bar: √40 units, times 2 to 3
+    "linear_gelu": (linears(), 32),  # and a slope made of differences: |a|³ of them cancel
+    "layer_norm_modulate": (modulations(), 64),  # the mean of 16 or more numbers cancels, 1/σ is rounded, sums over 9 tokens
+    "self_attention": (attentions(), 64),  # |logits| of up to 20 carry their rounding into the exponent
+    "gated_residual": (residuals(), 8),  # one product, one sum, and a sum over 9 tokens
+    "conv2d": (convolutions(), 32),  # sums of at most 27 products; for the weights, of 3 · 81
+    "group_norm": (groups(), 64),  # as layer norm
+}
+EQUATIONS = {"linear": "A.12", "linear_gelu": "A.12", "layer_norm_modulate": "A.15", "self_attention": "A.19",
+             "gated_residual": "A.21", "conv2d": "A.23", "group_norm": "A.17"}  # fmt: skip
+
+
+@pytest.fixture(params=["whole", "small tiles"])
+def tiles(request, monkeypatch):
+    """Tiles as they are (everything fits into one) and so small that every drawn shape crosses their borders."""
+    if request.param == "small tiles":
+        monkeypatch.setattr(cpu, "TILE", 30)
+        monkeypatch.setattr(cpu, "SCORES", 40)
+        monkeypatch.setattr(cpu_conv, "COLUMNS", 50)
+        monkeypatch.setattr(cpu, "FEW", 4)
+        monkeypatch.setattr(backend, "SMALL", 0)
+
+
+def test_every_twin_is_in_the_table():
+    assert {n for n, p in PRIMITIVES.items() if p.cpu} == set(TWINS) == set(EQUATIONS)
+
+
+def close(actual, expected, units, of, scale=0.0):
+    """Agreement that counts rounding units, relative to the largest number expected here or, where sums cancel, elsewhere."""
+    s = max(float(np.abs(expected).max()), scale, 1e-30)
+    agree(actual / s, expected / s, bound=units * U, of=of)
+
+
+def usual_sizes(vjp, y_bar):
+    """How large each bar is for ȳ of this size and other signs: what a bar is compared with where its own sums cancel."""
+    flips = np.random.default_rng(0).choice([-1, 1], (4, *y_bar.shape)).astype(y_bar.dtype)
+    bars = [settled(vjp(y_bar * f)) for f in flips]
+    return [max(np.abs(b).max() for b in bs) if bs[0] is not None else 0.0 for bs in zip(*bars, strict=True)]
+
+
+def wide(x):
+    return x.astype(np.float64) if is_array(x) else x
+
+
+@spec("A.12", "A.15", "A.17", "A.19", "A.20", "A.21", "A.22", "A.23")
+@pytest.mark.parametrize("name", sorted(TWINS))
+@pytest.mark.usefixtures("tiles")
+def test_a_twin_says_what_the_plain_text_says(name):
+    p, (draws, units) = PRIMITIVES[name], TWINS[name]
+
+    @settings(max_examples=30)
+    @given(draws, SEEDS)
+    def check(case, seed):
+        args, static = tuple(frozen(a) for a in case[0]), case[1]
+        expected, plain_vjp = p.plain(*map(wide, args), **static)
+        y, vjp = p.cpu(*args, **static)
+        close(y, expected, units, EQUATIONS[name], scale=1.0)
+        y_bar = frozen(np.random.default_rng([seed, 1]).standard_normal(y.shape).astype(np.float32))
+        bars, expected_bars = settled(vjp(y_bar)), settled(plain_vjp(wide(y_bar)))
+        for a, b, e, size in zip(args, bars, expected_bars, usual_sizes(plain_vjp, wide(y_bar)), strict=False):
+            assert (b.shape, b.dtype) == (a.shape, np.float32)
+            close(b, e, units, EQUATIONS[name], size)
+        with no_grad():
+            again, _ = p.cpu(*args, **static)
+        assert (again == y).all()  # what is kept for the adjoint changes no bit of the value
+        with Arena():
+            for _ in range(2):  # the second time in memory that the first has written to
+                here, vjp = p.cpu(*args, **static)
+                there = settled(vjp(y_bar))
+                assert (here == y).all()
+                assert all((s == t).all() for s, t in zip(there, bars, strict=True) if t is not None)
+                del here, vjp, there
+
+    check()
+
+
+def test_the_switch_chooses_between_the_twin_and_the_plain_text(monkeypatch):
+    def twin(x, *, heads):
+        return x[..., :1] * 0 + 7, None
+
+    monkeypatch.setattr(ops.self_attention, "cpu", twin)
+    x = np.ones((1, 2, 3), np.float32)
+    assert ops.self_attention(x, heads=1).max() == 7
+    assert ops.self_attention(x.astype(np.float64), heads=1).max() == 1  # twins are for float32
+    with plain_text():
+        assert ops.self_attention(x, heads=1).max() == 1
+
+
+# ------------------------------------------------------------------------------------------------ where twins could go wrong
+
+
+@spec("A.18", "A.19")
+@pytest.mark.parametrize("size", [30, 60, 150, 3000])
+@pytest.mark.usefixtures("tiles")
+def test_attention_survives_large_logits_and_small_gradients(size):
+    """Logits of ±size need the softmax shift, and the bars are linear down to the gradients of a long mean. Rounding a logit moves
+    its exponential by |logit| units: that is the conditioning, and the bound."""
+    r = np.random.default_rng(size)
+    B, N, h, K = 2, 6, 2, 4
+    x = r.standard_normal((B, N, 3, h, K)).astype(np.float32)
+    logits = np.einsum("bnhk,bmhk->bhnm", x[:, :, 0], x[:, :, 1]) * K**-0.5
+    x[:, :, :2] *= np.sqrt(size / np.abs(logits).max())
+    x = x.reshape(B, N, 3 * h * K)
+    y_bar = (r.standard_normal((B, N, h * K)) * 1e-12).astype(np.float32)
+    expected, plain_vjp = ops.self_attention.plain(wide(x), heads=h)
+    y, vjp = ops.self_attention.cpu(x, heads=h)
+    close(y, expected, 8 * size, ("A.18",))
+    close(*(f(g)[0] for f, g in ((vjp, y_bar), (plain_vjp, wide(y_bar)))), 8 * size, ("A.19",))
+
+
+@spec("A.13", "A.18")
+def test_only_the_tile_that_needs_the_shift_pays_for_it_and_a_common_shift_changes_nothing(monkeypatch):
+    """q = (a, 0) and k = (±a, b): adding one number to all logits of a row leaves the weights as they were."""
+    monkeypatch.setattr(cpu, "SCORES", 4)
+    q, b, v = 12.0, np.array([0.0, 1.0]), np.array([1.0, 3.0])
+    for shift in (0.0, 10.0, -10.0, 90.0, -90.0):  # e^±90 is beyond float32
+        qkv = np.zeros((1, 2, 6), np.float32)
+        qkv[0, :, :2] = np.sqrt(2) * np.array([shift / q, 1.0])
+        qkv[0, :, 2], qkv[0, :, 3], qkv[0, :, 4] = q, b, v
+        weight = np.e / (1 + np.e)  # of the second key
+        agree(ops.self_attention(qkv, heads=1)[0, :, 0], np.full(2, 1 - weight + 3 * weight), bound=100 * U, of="A.18")
+
+
+@spec("A.5")
+def test_the_slope_of_gelu_holds_far_out():
+    x = np.array([[-1e4, -40, -12, -6, -5, -3, -1, -1e-20, 0, 1e-20, 1, 3, 5, 6, 12, 40, 1e4]], np.float32).T
+    one = np.ones((1, 1), np.float32)
+    expected, plain_vjp = ops.linear_gelu.plain(wide(x), wide(one), np.zeros(1))
+    y, vjp = ops.linear_gelu.cpu(x, one, np.zeros(1, np.float32))
+    agree(y / np.maximum(1, np.abs(x)), expected / np.maximum(1, np.abs(x)), bound=4 * U, of="A.5")
+    agree(settled(vjp(np.ones_like(x)))[0], settled(plain_vjp(np.ones(x.shape)))[0], bound=40 * U, of="A.5")
+
+
+@spec("A.12", "A.15")
+@pytest.mark.parametrize("name", sorted(TWINS))
+@pytest.mark.usefixtures("tiles")
+def test_a_bar_that_is_no_block_of_memory_is_taken_as_it_is(name):
+    p = PRIMITIVES[name]
+
+    @settings(max_examples=10)
+    @given(TWINS[name][0], st.sampled_from(["fortran", "backwards", "gaps"]))
+    def check(case, layout):
+        args, static = case
+        y, vjp = p.cpu(*args, **static)
+        y_bar = np.random.default_rng(0).standard_normal(y.shape).astype(np.float32)
+        straight = settled(vjp(y_bar))
+        for b, e, size in zip(settled(vjp(frozen(laid_out(y_bar, layout)))), straight, usual_sizes(vjp, y_bar), strict=True):
+            if e is not None:
+                close(b, wide(e), TWINS[name][1], EQUATIONS[name], size)
+
+    check()
+
+
+# ------------------------------------------------------------------------------------------------ gradients at home
+
+
+@spec("A.2", "A.12")
+@pytest.mark.parametrize("name", ["linear", "linear_gelu", "conv2d", "group_norm"])
+def test_weight_gradients_are_written_into_the_flat_buffer_and_added_the_second_time(name):
+    @settings(max_examples=10)
+    @given(TWINS[name][0])
+    def check(case):
+        args, static = case
+        weights = [np.ascontiguousarray(a) for a in args[1:]]
+
+        def gradients_of(uses, home=None):
+            leaves = [Tensor(w) for w in weights]
+            ys = [PRIMITIVES[name](Tensor(args[0] * np.float32(1 + i)), *leaves, **static) for i in range(uses)]
+            total = sum(ys[1:], ys[0])
+            bar = np.random.default_rng(5).standard_normal(total.shape).astype(np.float32)
+            if home is None:
+                total.backward(bar)
+                return [t.grad for t in leaves]
+            with home:
+                total.backward(bar)
+            assert all(t.grad is None for t in leaves)
+            return list(home.views.values())
+
+        for uses in (1, 2, 3):
+            flat = np.full(sum(w.size for w in weights), np.nan, np.float32)
+            ends = np.cumsum([w.size for w in weights])
+            views = [flat[e - w.size : e].reshape(w.shape) for w, e in zip(weights, ends, strict=True)]
+            home = Gradients(weights, views)
+            for free, view in zip(gradients_of(uses), gradients_of(uses, home), strict=True):
+                assert np.shares_memory(view, flat)
+                assert (free == view).all()
+
+    check()
+
+
+@spec("A.12")
+def test_the_matrix_product_is_pluggable():
+    calls = []
+
+    def gemm(a, b, out):
+        calls.append((a.shape, b.shape))
+        np.matmul(a, b, out=out)
+
+    x, w = np.ones((3, 2), np.float32), Tensor(np.ones((4, 2), np.float32))
+    with blas.Blas("counting", gemm):
+        assert blas.name_of_blas() == "counting"
+        y = ops.linear(Tensor(x), w)
+        y.backward(np.ones((3, 4), np.float32))
+    assert len(calls) == 3  # y, x̄, W̄
+    assert "(NumPy's)" in blas.name_of_blas()
+    agree(w.grad, np.full((4, 2), 3.0), bound=0, of="A.12")
