@@ -72,7 +72,7 @@ def _read_member(member: IO[bytes], length: int, where: str) -> NDArray[Any]:
     nbytes = check_volume(where, shape) * dtype.itemsize
     if nbytes != length - member.tell():
         raise fault(where, f"its header says {nbytes} bytes {shape} {dtype}, the file holds {length - member.tell()}")
-    data = member.read(nbytes + 1)  # one more than there is: only at its end is a member's checksum verified
+    data = member.read(nbytes)  # its last byte also verifies the checksum
     if len(data) != nbytes:
         raise fault(where, f"truncated: {len(data)} of {nbytes} bytes")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
@@ -119,7 +119,7 @@ def _bytes_of(path: Path, x: NDArray[Any], limits: NDArray[Any] | None) -> NDArr
         raise fault(path, f"{np.count_nonzero(~finite)} values of images are not finite")
     low, high = float(x.min()), float(x.max())
     if low < -1 or high > 1:
-        raise fault(path, f"float images must lie in [-1, 1] or [0, 1], these reach from {low:g} to {high:g} (bytes belong in uint8)")
+        raise fault(path, f"float images must lie in [-1, 1] or [0, 1], these reach from {low:g} to {high:g} (bytes: uint8)")
     if limits is None:
         black = -1 if low < 0 else _zero_if_bytes_over_255(path, x)
     elif limits.dtype.kind in "iuf" and limits.shape == (2,) and tuple(limits) in ((-1, 1), (0, 1)):

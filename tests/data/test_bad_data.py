@@ -210,7 +210,7 @@ X = np.zeros((2, 8, 8), np.uint8)
     ({"images": X.astype(complex)}, "images are complex128"),
     ({"images": X * np.nan}, "128 values of images are not finite"),
     ({"images": X + 1.5}, "must lie in"),
-    ({"images": X + 255.0}, "these reach from 255 to 255 .bytes belong in uint8"),
+    ({"images": X + 255.0}, "these reach from 255 to 255 .bytes: uint8"),
     ({"images": X - 2.0}, "these reach from -2 to -2"),
     ({"images": X + 0.3}, r"\[0, 1\] or \[-1, 1\]\? Add an array `range`"),
     ({"images": X + 1.0}, r"\[0, 1\] or \[-1, 1\]\? Add an array `range`"),
