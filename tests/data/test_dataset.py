@@ -28,12 +28,9 @@ def test_black_is_minus_one_white_is_one_and_the_levels_between_are_even_steps(l
 @given(st.sampled_from([np.float16, np.float32, np.float64]))
 def test_every_byte_survives_the_way_to_a_float_and_back(dtype):
     k = np.arange(256, dtype=np.uint8)
-    if dtype is np.float16:
-        np.testing.assert_array_equal(data.to_uint8(data.from_uint8(k, dtype=dtype)), k)
-    else:
-        np.testing.assert_array_equal(data.to_uint8(data.from_uint8(k, dtype=dtype)), k)
-        half = data.from_uint8(k, dtype=np.float64) + 1.01 / 255  # a little more than half a level up: the next byte
-        np.testing.assert_array_equal(data.to_uint8(half), np.minimum(k.astype(int) + 1, 255))
+    np.testing.assert_array_equal(data.to_uint8(data.from_uint8(k, dtype=dtype)), k)
+    half = data.from_uint8(k, dtype=np.float64) + 1.01 / 255  # a little more than half a level up: the next byte
+    np.testing.assert_array_equal(data.to_uint8(half), np.minimum(k.astype(int) + 1, 255))
 
 
 def test_the_seventeen_levels_of_the_digits_fill_the_whole_range():
