@@ -20,12 +20,17 @@ import numpy as np
 from minidit.backend import Array, special_of, xp_of
 from minidit.diffusion import gaussian
 from minidit.diffusion.prediction import EPS, X_0, Prediction
-from minidit.diffusion.schedule import Schedule, at, enter
+from minidit.diffusion.schedule import Schedule, at
 
 
 def column(a: Array, x: Array) -> Array:
     """A rung's ᾱ, a float or (B,), so that it broadcasts against x : (B, ...), still in float64."""
     return a if isinstance(a, float) else a.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def cast(c: Array, x: Array) -> Array:
+    """c in the home and precision of x, its shape as it is (a mean of one axis is a picture, not one number a sample)."""
+    return float(c) if isinstance(c, float) else xp_of(x).asarray(c, dtype=x.dtype)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,23 +68,23 @@ class Gaussian(Oracle):
     def stretch(self, x: Array, factor: Array) -> Array:
         """Q factor Qᵀ x, for a factor a direction."""
         if self.basis is None:
-            return enter(factor, like=x) * x
-        q = enter(self.basis, like=x)
-        along = (x.reshape(len(x), -1) @ q).reshape(x.shape) * enter(factor, like=x)
+            return cast(factor, x) * x
+        q = cast(self.basis, x)
+        along = (x.reshape(len(x), -1) @ q).reshape(x.shape) * cast(factor, x)
         return (along.reshape(len(x), -1) @ q.T).reshape(x.shape)
 
     def denoise(self, x: Array, a: Array, y: Array = None) -> Array:
         a, m = column(a, x), xp_of(x).asarray(self.mean)
-        centred = x - enter(a**0.5 * m, like=x)
+        centred = x - cast(a**0.5 * m, x)
         k = gaussian.gain(a, xp_of(x).asarray(self.variance))
-        return enter(m, like=x) + self.stretch(centred, k)  # (D.38)
+        return cast(m, x) + self.stretch(centred, k)  # (D.38)
 
     def flow(self, x: Array, a_t: Array, a_s: Array) -> Array:
         """Where the exact probability flow takes x from the rung with ᾱ = a_t to that with a_s (up or down)."""
         a_t, a_s, m = column(a_t, x), column(a_s, x), xp_of(x).asarray(self.mean)
-        centred = x - enter(a_t**0.5 * m, like=x)
+        centred = x - cast(a_t**0.5 * m, x)
         factor = gaussian.flow_factor(a_t, a_s, xp_of(x).asarray(self.variance))
-        return enter(a_s**0.5 * m, like=x) + self.stretch(centred, factor)  # (D.40)
+        return cast(a_s**0.5 * m, x) + self.stretch(centred, factor)  # (D.40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +128,7 @@ class Mixture(Oracle):
         k = gaussian.gain(b, variances)  # (K,) or (B, K)
         own = r * (1 - k * b**0.5)  # x̂_0 = Σ_k r_k (μ_k - k_k √A μ_k) + (Σ_k r_k k_k) x
         x_0_hat = xp.tensordot(own, means, axes=1) + column((r * k).sum(axis=1), x) * x  # (D.42)
-        return enter(x_0_hat, like=x)
+        return cast(x_0_hat, x)
 
     def cdf(self, x: Array, a: float, *, upper: bool = False) -> Array:
         """F_t(x), or 1 - F_t(x) without cancellation, of scalar data: x : any shape, means : (K,)."""

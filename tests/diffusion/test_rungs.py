@@ -1,5 +1,7 @@
 """Chapter D, spacing: the tables that other projects use, counted from 1."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from diffusion.draws import subsets
@@ -105,7 +107,7 @@ def test_more_steps_than_rungs_are_refused(N):
 def test_pairs_look_up_the_next_kept_rung_and_end_at_the_data(rungs):
     walk = pairs(rungs)
     assert [t for t, _ in walk] == rungs[::-1] and walk[-1][1] == 0
-    assert all(s == t for (_, s), (t, _) in zip(walk, walk[1:], strict=False))
+    assert all(s == t for (_, s), (t, _) in pairwise(walk))
 
 
 @pytest.mark.parametrize("bad", [[], [0, 1], [3, 3]])
