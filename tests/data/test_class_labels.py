@@ -33,8 +33,8 @@ def test_what_is_written_from_labels_reads_back(labels, random):
     assert parse_labels(",".join(words), FASHION) == labels
 
 
-@pytest.mark.parametrize("text", ["3", "0-3", "10", "3-11", "5-2", "", "a", "1,,2", "-1", "²", "0-99999999999999999999", "9" * 5000,
-                                  "CAT"])
+@pytest.mark.parametrize("text", ["3", "0-3", "10", "3-11", "5-2", "", "a", "1,,2", "-1", "²", "0-99999999999999999999",
+                                  "9" * 5000, "CAT"])
 def test_anything_else_is_an_error_that_lists_the_names(text):
     with pytest.raises(DataError, match=r"the 3 classes are: 0 Cat, 1 cat, 2 dog"):
         parse_labels(text, ("Cat", "cat", "dog"))
