@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from minidit.autograd import Vjp, home_of_gradient
 from minidit.backend import Array, empty
+from minidit.kernels.blas import gemm
 from minidit.kernels.cpu import constant
 
-COLUMNS = 131072  # elements of the columns of a tile
+COLUMNS = 262144  # elements of the columns of a tile
 
 
 def pad_image(x: Array, padding: int) -> Array:
@@ -23,13 +25,18 @@ def pad_image(x: Array, padding: int) -> Array:
     return padded
 
 
+def channels_first(x: Array) -> Array:
+    """(n, O, L)  ->  (O, n L): the samples side by side, so that one long matrix product serves them all."""
+    return np.ascontiguousarray(x.swapaxes(0, 1)).reshape(x.shape[1], -1)
+
+
 class Windows:
     """The columns of (A.23) of a padded image, made for a few samples at a time; cheaper to make twice than to keep."""
 
     def __init__(self, padded: Array, kernel: tuple[int, int], stride: int) -> None:
         B, C, H, W = padded.shape
         kh, kw = kernel
-        self.padded = padded
+        self.image = padded.swapaxes(0, 1)
         self.h, self.w = (H - kh) // stride + 1, (W - kw) // stride + 1
         self.K, self.L = C * kh * kw, self.h * self.w
         self.shifts = [
@@ -37,48 +44,55 @@ class Windows:
             for i in range(kh)
             for j in range(kw)
         ]
-        step = max(1, COLUMNS // (self.K * self.L))
+        step = max(1, min(B, COLUMNS // (self.K * self.L)))
         self.tiles = [slice(n, min(n + step, B)) for n in range(0, B, step)]
-        self.scratch = empty(padded, (min(step, B), C, kh, kw, self.h, self.w))
+        self.shape = (C, kh, kw, step, self.h, self.w)
+        self.scratch = empty(padded, (self.K * step * self.L,))
+
+    def columns(self, tile: slice) -> Array:
+        """Memory for the columns of a tile: (C, kh, kw, samples, h, w)."""
+        shape = (*self.shape[:3], tile.stop - tile.start, self.h, self.w)
+        return self.scratch[: math.prod(shape)].reshape(shape)
 
     def gather(self, tile: slice) -> Array:
-        """(samples, K, L): the columns of a tile, in the scratch memory."""
-        c = self.scratch[: tile.stop - tile.start]
+        """(K, samples · L): the columns of a tile, in the scratch memory."""
+        c = self.columns(tile)
         for i, j, rows, cols in self.shifts:
-            c[:, :, i, j] = self.padded[tile, :, rows, cols]
-        return c.reshape(len(c), self.K, self.L)
+            c[:, i, j] = self.image[:, tile, rows, cols]
+        return c.reshape(self.K, -1)
 
     def scatter(self, tile: slice, columns: Array) -> None:
         """The adjoint: adds the columns of a tile to the padded image."""
-        c = columns.reshape(len(columns), *self.scratch.shape[1:])
         for i, j, rows, cols in self.shifts:
-            target = self.padded[tile, :, rows, cols]
-            np.add(target, c[:, :, i, j], out=target)
+            target = self.image[:, tile, rows, cols]
+            np.add(target, columns[:, i, j], out=target)
 
 
-def correlate(x: Array, flat: Array, kernel: tuple[int, int], stride: int, padding: int) -> tuple[Array, Windows]:
-    """(A.22) without bias for weights (O, K): the image (B, O, h, w) and the windows that it came from."""
-    windows = Windows(pad_image(x, padding), kernel, stride)
-    y = empty(x, (len(x), len(flat), windows.L))
+def correlate(x: Array, flat: Array, bias: Array, kernel: tuple[int, int], stride: int, padding: int) -> tuple[Array, Windows]:
+    """(A.22) for weights (O, K): the image (B, O, h, w) and the windows that it came from."""
+    windows, O = Windows(pad_image(x, padding), kernel, stride), len(flat)
+    y = empty(x, (len(x), O, windows.L))
+    product = empty(x, (O * windows.shape[3] * windows.L,))
     for tile in windows.tiles:
-        np.matmul(flat, windows.gather(tile), out=y[tile])
-    return y.reshape(len(x), len(flat), windows.h, windows.w), windows
+        n = tile.stop - tile.start
+        p = gemm(flat, windows.gather(tile), product[: O * n * windows.L].reshape(O, n * windows.L))
+        if bias is not None:
+            np.add(p, bias[:, None], out=p)
+        y[tile] = p.reshape(O, n, windows.L).swapaxes(0, 1)
+    return y.reshape(len(x), O, windows.h, windows.w), windows
 
 
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: int = 0) -> tuple[Array, Vjp]:
     O, C, kh, kw = weight.shape
     B, flat = len(x), weight.reshape(O, -1)
-    y, windows = correlate(x, flat, (kh, kw), stride, padding)
-    if bias is not None:
-        np.add(y, bias[:, None, None], out=y)
+    y, windows = correlate(x, flat, bias, (kh, kw), stride, padding)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         g = y_bar.reshape(B, O, windows.L)
-        weight_bar = home_of_gradient(weight)
-        total = np.zeros((O, windows.K), np.float32)
+        total, part = np.zeros((O, windows.K), np.float32), np.empty((O, windows.K), np.float32)
         for tile in windows.tiles:
-            products = np.matmul(g[tile], windows.gather(tile).swapaxes(1, 2))
-            total += products[0] if len(products) == 1 else products.sum(axis=0)
+            total += gemm(channels_first(g[tile]), windows.gather(tile).T, part)
+        weight_bar = home_of_gradient(weight)
         weight_bar[...] = total.reshape(weight.shape)
         bias_bar = None if bias is None else np.sum(g @ constant(windows.L), axis=0, out=home_of_gradient(bias))
         return lambda: image_bar(g), weight_bar, bias_bar
@@ -87,12 +101,14 @@ def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padd
         H, W, p = x.shape[2], x.shape[3], padding
         if stride == 1 and p < min(kh, kw) and kh == kw:  # a correlation with the mirrored weights: reads instead of adds
             mirrored = np.ascontiguousarray(weight[:, :, ::-1, ::-1].swapaxes(0, 1)).reshape(C, -1)
-            return correlate(g.reshape(B, O, windows.h, windows.w), mirrored, (kh, kw), 1, kh - 1 - p)[0]
+            return correlate(g.reshape(B, O, windows.h, windows.w), mirrored, None, (kh, kw), 1, kh - 1 - p)[0]
         bar = empty(x, (B, C, H + 2 * p, W + 2 * p))
         bar[...] = 0
         target = Windows(bar, (kh, kw), stride)
         for tile in target.tiles:
-            target.scatter(tile, np.matmul(flat.T, g[tile]))
+            c = target.columns(tile)
+            gemm(flat.T, channels_first(g[tile]), c.reshape(target.K, -1))
+            target.scatter(tile, c)
         return bar[:, :, p : p + H, p : p + W]
 
     return y, vjp

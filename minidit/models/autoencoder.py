@@ -4,8 +4,8 @@
     loss = mean (x - decode(z))² + w · KL(q(z|x) ‖ N(0, 1)) per latent number                                (L.2)
     scale = 1 / std(z) over posterior samples of the training set: latents times scale have unit variance    (L.3)
 
-Strided convolutions go down, nearest upsampling goes up; the one residual block on each side works at the smallest size,
-where convolutions are cheap.
+Strided convolutions go down; upwards every channel holds the four pixels of a 2 × 2 square and is spread out (sub-pixel
+convolution, Shi et al. 2016), so that nearly all work is done at the smallest size, where a convolution is a good matrix product.
 """
 
 from __future__ import annotations
@@ -64,6 +64,13 @@ class Encoder(Module):
         return self.out(ops.silu(self.norm(self.block(h))))
 
 
+def spread(x: Any) -> Any:
+    """x : (B, 4C, h, w)  ->  (B, C, 2h, 2w): channel (c, i, j) becomes the pixels at row i, column j of every 2 × 2 square (L.4)."""
+    B, C4, h, w = x.shape
+    squares = x.reshape(B, C4 // 4, 2, 2, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return squares.reshape(B, C4 // 4, 2 * h, 2 * w)  # (L.4)
+
+
 class Decoder(Module):
     """z : (B, latent, h, w)  ->  (B, C, 4h, 4w)"""
 
@@ -71,14 +78,12 @@ class Decoder(Module):
         a, b, c = config.widths
         self.wide = Conv2d(config.latent_channels, c, 3)
         self.block = ResBlock(c, config.groups)
-        self.norm, self.up1 = GroupNorm(c, config.groups), Conv2d(c, b, 3)
-        self.up2, self.out = Conv2d(b, a, 3), Conv2d(a, config.channels, 3)
+        self.norm, self.up = GroupNorm(c, config.groups), Conv2d(c, 4 * b, 3)
+        self.out = Conv2d(b, 4 * config.channels, 3)
 
     def forward(self, z: Any) -> Any:
         h = ops.silu(self.norm(self.block(self.wide(z))))
-        h = ops.silu(self.up1(ops.upsample_nearest(h, factor=2)))
-        h = ops.silu(self.up2(ops.upsample_nearest(h, factor=2)))
-        return self.out(h)
+        return spread(self.out(ops.silu(spread(self.up(h)))))
 
 
 class Autoencoder(Module):

@@ -1,0 +1,56 @@
+"""Which model a file holds: the network's kind and configuration travel in the file's metadata."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidit.checkpoint.files import CheckpointError, read_arrays, write_arrays
+from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
+from minidit.models.classifier import Classifier, ClassifierConfig
+from minidit.models.dit import DiT, DiTConfig
+from minidit.nn.module import Module
+
+FORMAT = 1
+MODELS: dict[str, tuple[Any, Any]] = {
+    "dit": (DiT, DiTConfig),
+    "autoencoder": (Autoencoder, AutoencoderConfig),
+    "classifier": (Classifier, ClassifierConfig),
+}
+
+
+def config_from(cls: Any, values: dict[str, Any], where: str) -> Any:
+    """A config dataclass from a dictionary; an unknown key is an error with a suggestion."""
+    known = {f.name: f for f in fields(cls)}
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise CheckpointError(f"{where}: unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def save_model(path: str | Path, model: Module, *, dtype: Any = None, **meta: Any) -> None:
+    """Writes a DiT, Autoencoder or Classifier with its configuration; meta: more JSON values for the file's header."""
+    kind = next(name for name, (cls, _) in MODELS.items() if isinstance(model, cls))
+    header = {"format": FORMAT, "kind": kind, "config": asdict(model.config), **meta}  # type: ignore[call-overload]
+    write_arrays(path, model.state_dict(), header, dtype=dtype)
+
+
+def load_model(path: str | Path, *, device: str = "cpu", dtype: Any = np.float32) -> tuple[Any, dict[str, Any]]:
+    """(model, metadata) from a file of `save_model`. Raises CheckpointError if it holds something else."""
+    arrays, meta = read_arrays(path)
+    if meta.get("kind") not in MODELS:
+        raise CheckpointError(f"{path}: not a minidit model (its header names no kind)")
+    if meta.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {meta.get('format')}, this version reads {FORMAT}")
+    cls, config_cls = MODELS[meta["kind"]]
+    model = cls(config_from(config_cls, meta["config"], str(path)), None, device=device, dtype=dtype)
+    try:
+        model.load_state_dict(arrays)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return model, meta

@@ -1,0 +1,131 @@
+"""Optimisation on flat arrays: every equation below is elementwise, so the whole model is one vector.
+
+    m ← β₁ m + (1-β₁) g,   v ← β₂ v + (1-β₂) g²                                                              (O.1)
+    θ ← θ - lr (m̂/(√v̂ + ε) + λ θ),    m̂ = m/(1-β₁ⁿ),  v̂ = v/(1-β₂ⁿ)           AdamW at step n = 1, 2, …      (O.2)
+    g ← g · min(1, c/‖g‖)                                                        clipping by the global norm    (O.3)
+    θ̃ ← d_n θ̃ + (1-d_n) θ,   d_n = min(d, (1+n)/(10+n))                          EMA with warm-up               (O.4)
+    lr_n = lr · min(1, n/warmup)                                                 warm-up, then constant         (O.5)
+    lr_n = lr · (f + (1-f) ½ (1 + cos π u)),  u = (n-warmup)/(N-warmup)           … or a cosine down to f·lr      (O.6)
+
+The decay λ acts on weights with two axes or more and leaves biases, gains and tables of one axis alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidit.autograd import kernels_on
+from minidit.backend import Array, device_of, flat_buffer, to_device, xp_of
+from minidit.kernels import cpu_update
+from minidit.nn.module import Module
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The paper's values (Peebles and Xie 2022: AdamW, constant 1e-4, no decay, no clipping, EMA 0.9999) are the defaults."""
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 0  # steps
+    final_lr: float = 1.0  # the fraction of lr at the last step; 1 keeps it constant
+    clip: float = 0.0  # the largest norm of the whole gradient; 0: no clipping
+    ema: float = 0.9999
+
+    def __post_init__(self) -> None:
+        for name, ok in (
+            ("lr", self.lr > 0),
+            ("betas", all(0 <= b < 1 for b in self.betas)),
+            ("ema", 0 <= self.ema < 1),
+            ("final_lr", 0 <= self.final_lr <= 1),
+            ("clip", self.clip >= 0),
+            ("weight_decay", self.weight_decay >= 0),
+            ("warmup", self.warmup >= 0),
+        ):
+            if not ok:
+                raise ValueError(f"{name} = {getattr(self, name)} is out of range")
+
+
+def learning_rate(config: OptimConfig, n: int, steps: int) -> float:
+    """The rate at step n = 1 .. steps."""
+    if n < config.warmup:
+        return config.lr * n / config.warmup  # (O.5)
+    u = min(1.0, (n - config.warmup) / max(1, steps - config.warmup))
+    return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * u)))  # (O.6)
+
+
+def ema_decay(decay: float, n: int) -> float:
+    """d_n at step n = 1, 2, …: an average over few steps at first, so that the start is forgotten."""
+    return min(decay, (1 + n) / (10 + n))  # (O.4)
+
+
+def clip_factor(norm: Any, limit: float) -> Any:
+    """min(1, limit/‖g‖), for a number or a 0-d array on the device; limit 0 means no clipping."""
+    if not limit:
+        return 1.0
+    if isinstance(norm, float):
+        return min(1.0, limit / max(norm, 1e-12))  # (O.3)
+    return xp_of(norm).minimum(1.0, limit / xp_of(norm).maximum(norm, 1e-12))
+
+
+def adamw(
+    theta: Array, m: Array, v: Array, g: Array, decays: Array, *, lr: float, betas: tuple[float, float], eps: float, n: int
+) -> None:
+    """One step in place on flat arrays of one length; decays is λ where a weight decays and 0 elsewhere, or None."""
+    b1, b2 = betas
+    m[...] = b1 * m + (1 - b1) * g
+    v[...] = b2 * v + (1 - b2) * g * g  # (O.1)
+    m_hat, v_hat = m / (1 - b1**n), v / (1 - b2**n)
+    theta -= lr * (m_hat / (v_hat**0.5 + eps) + (0.0 if decays is None else decays * theta))  # (O.2)
+
+
+def ema(average: Array, theta: Array, d: float) -> None:
+    """average ← d average + (1-d) θ, in place."""
+    average[...] = d * average + (1 - d) * theta
+
+
+class AdamW:
+    """AdamW and EMA for a Module: moments and average are flat buffers beside the model's own."""
+
+    def __init__(self, model: Module, config: OptimConfig, steps: int) -> None:
+        like, size = model.flat, model.layout.size
+        device = device_of(like)
+        self.model, self.config, self.steps = model, config, steps
+        self.theta = like
+        self.m, self.v, self.average = (flat_buffer(size, like.dtype, device) for _ in range(3))
+        self.average[...] = like
+        self.decays = None
+        if config.weight_decay:
+            decays = np.zeros(size, like.dtype)
+            for view in model.layout.views(decays):
+                view[...] = config.weight_decay if view.ndim >= 2 else 0.0
+            self.decays = to_device(decays, device)
+
+    def step(self, g: Array, n: int, *, factor: Any = 1.0, part: slice = slice(None)) -> None:
+        """Step n = 1, 2, … with the gradient factor · g, on a part of the flat vectors; g is used up."""
+        c = self.config
+        theta, m, v, g, average = (a[part] for a in (self.theta, self.m, self.v, g, self.average))
+        decays = None if self.decays is None else self.decays[part]
+        lr, d = learning_rate(c, n, self.steps), ema_decay(c.ema, n)
+        if kernels_on() and isinstance(g, np.ndarray) and g.dtype == np.float32:
+            cpu_update.adamw_ema(theta, m, v, g, decays, average, factor=factor, lr=lr, betas=c.betas, eps=c.eps, n=n, d=d)
+            return
+        g *= factor
+        adamw(theta, m, v, g, decays, lr=lr, betas=c.betas, eps=c.eps, n=n)
+        ema(average, theta, d)
+
+    def state_dict(self) -> dict[str, Array]:
+        """The moments and the average as flat arrays."""
+        return {"m": self.m, "v": self.v, "ema": self.average}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Restores them. Raises ValueError when they belong to another model."""
+        for name, own in self.state_dict().items():
+            if name not in state or state[name].shape != own.shape:
+                raise ValueError(f"the optimiser state has no {name} of {own.shape[0]} numbers: it belongs to another model")
+            own[...] = to_device(state[name], device_of(own))

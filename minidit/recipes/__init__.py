@@ -1,0 +1,1 @@
+"""Where a law meets a network: training and sampling as short loops."""

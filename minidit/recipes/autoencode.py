@@ -1,0 +1,107 @@
+"""Training the latent autoencoder, measuring its scale, and using it.
+
+    loss = mean (x - x̂)² + w · KL / (number of latent numbers)        images in [-1, 1], w = 1e-4 by default      (L.2)
+    scale = 1 / std over posterior samples of the training set                                                  (L.3)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidit import ops
+from minidit.autograd import no_grad
+from minidit.backend import Arena, Array, device_of, to_device, to_host
+from minidit.data import batch_indices
+from minidit.models.autoencoder import Autoencoder
+from minidit.random import Philox
+from minidit.recipes.loop import Loop, LoopConfig
+from minidit.recipes.source import Latents, Pixels, Source, source_of
+
+AUTOENCODE_STREAM, SCALE_STREAM, DRAWS = 0x6165, 0x7363, 4
+CHUNK = 250  # images of a forward pass without gradients
+
+
+@dataclass(frozen=True)
+class AutoencodeConfig(LoopConfig):
+    """A short, fast recipe: the number of steps decides, so small batches and a large rate that goes down to nothing."""
+
+    lr: float = 3e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = 20
+    final_lr: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.99
+    batch_size: int = 32
+    kl_weight: float = 1e-4
+
+
+class Reconstruction:
+    """The autoencoder's loss at (step, samples)."""
+
+    def __init__(self, model: Autoencoder, source: Source, config: AutoencodeConfig) -> None:
+        self.model, self.source, self.config = model, source, config
+
+    def __call__(self, step: int, samples: Array) -> tuple[Any, dict[str, Any]]:
+        config, model = self.config, self.model
+        rng = Philox(config.seed, AUTOENCODE_STREAM, state=step * DRAWS)
+        index = to_device(batch_indices(step, config.batch_size, len(self.source), config.seed)[samples], model.device)
+        x = self.source.draw(index, rng, samples)
+        H, W, c = x.shape[2], x.shape[3], model.config.latent_channels
+        latent = (len(x), c, H // model.config.factor, W // model.config.factor)
+        x_hat, mean, logvar = model(x, rng.normal(latent, samples, model.device, x.dtype))
+        error = ops.mse(x_hat, x, n=config.batch_size * x[0].size)
+        kl = ops.gaussian_kl(mean, logvar, n=config.batch_size * mean.size // len(x))
+        return error + kl * config.kl_weight, {"mse": error.data, "kl": kl.data}  # (L.2)
+
+
+def autoencode(model: Autoencoder, data: Any, config: AutoencodeConfig, *, kind: str | None = None) -> Loop:
+    """The Loop of an autoencoder."""
+    return Loop(model, Reconstruction(model, source_of(data, model.device, model.dtype), config), config, kind=kind)
+
+
+def posterior_of(model: Autoencoder, x: Array) -> tuple[Array, Array]:
+    """x : (N, C, H, W), host or device  ->  (mean, std) : (N, c, h, w) each, where the model lives."""
+    means, stds = [], []
+    with no_grad(), Arena():
+        for i in range(0, len(x), CHUNK):
+            mean, logvar = model.encode(to_device(x[i : i + CHUNK], model.device))
+            mean, logvar = getattr(mean, "data", mean), getattr(logvar, "data", logvar)
+            means.append(mean + 0.0)
+            stds.append(ops.exp(0.5 * logvar))
+    return ops.concat(*means, axis=0), ops.concat(*stds, axis=0)
+
+
+def measure_scale(mean: Array, std: Array, seed: int = 0) -> float:
+    """1 / std of posterior samples, over all latents given: one number, so that no channel is treated differently."""
+    eps = Philox(seed, SCALE_STREAM).normal(mean.shape, None, device_of(mean), mean.dtype)
+    return 1.0 / float((mean + std * eps).std())  # (L.3)
+
+
+def latents_of(model: Autoencoder, data: Any, seed: int = 0) -> Latents:
+    """The latents of a data set, ready to train on; sets model.scale from them."""
+    source = source_of(data, "cpu", model.dtype)
+    assert isinstance(source, Pixels)
+    mean, std = posterior_of(model, source.x_0)
+    scale = measure_scale(mean, std, seed)
+    model.scale[...] = scale
+    labels = None if source.labels is None else to_device(source.labels, model.device)
+    return Latents(mean, std, scale, labels)
+
+
+def reconstruct(model: Autoencoder, x: Array) -> np.ndarray[Any, Any]:
+    """x : (N, C, H, W)  ->  decode(mean), on the host."""
+    mean, _ = posterior_of(model, x)
+    return decode(model, mean * float(model.scale))
+
+
+def decode(model: Autoencoder, z: Array) -> np.ndarray[Any, Any]:
+    """Scaled latents z, as a sampler leaves them  ->  pictures on the host."""
+    pictures = []
+    with no_grad(), Arena():
+        for i in range(0, len(z), CHUNK):
+            x = model.decode(to_device(z[i : i + CHUNK], model.device) / float(model.scale))
+            pictures.append(to_host(getattr(x, "data", x)).copy())
+    return np.concatenate(pictures)

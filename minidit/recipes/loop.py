@@ -1,0 +1,138 @@
+"""The training loop that every recipe shares: a batch is cut into shards, their gradients are summed, one step is taken.
+
+    for every shard:   gradient_i = ∂/∂θ Σ losses of its samples / batch      (own tape, own memory)
+    gradient = gradient_1 + gradient_2 + …   in this order, whatever ran them
+    clip, AdamW, EMA   each worker on its range of the flat vectors
+
+A loss is a function of (step, samples): everything random in it comes from a stream that starts at the step, so a run that
+is interrupted and resumed computes the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidit.autograd import Gradients, Tensor, value
+from minidit.backend import Arena, Array, flat_buffer, xp_of
+from minidit.nn.module import Module
+from minidit.optim import AdamW, OptimConfig, clip_factor, learning_rate
+from minidit.recipes.workers import Workers, cores, kind_of_workers, shard_of
+
+LossOf = Callable[[int, Array], tuple[Tensor, dict[str, Any]]]
+GRADIENTS, REDUCE, UPDATE = range(3)
+NUMBERS = 8  # at most so many numbers besides the loss may come back from a step
+
+
+class RunError(RuntimeError):
+    """Something went wrong while running: a diverged loss, a full disk. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class LoopConfig(OptimConfig):
+    """How long and in which pieces to train."""
+
+    steps: int = 1000
+    batch_size: int = 64
+    seed: int = 0
+    shards: int = 0  # pieces of a batch that run side by side, each on one core; 0: as many as there are cores
+    accumulate: int = 1  # pieces of a shard, one after the other: less memory, the same batch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.shards < 0:
+            raise ValueError(f"shards = {self.shards} must be 0 (automatic) or more")
+
+    def pieces(self, device: str) -> int:
+        """How many shards a batch is cut into on this device."""
+        if device != "cpu":
+            return 1
+        return min(self.batch_size, self.shards or cores())
+
+
+class Loop:
+    """One training run of one model. `for record in loop.run(): …` yields {"step", "loss", "lr", "grad_norm", …} a step."""
+
+    def __init__(self, model: Module, loss_of: LossOf, config: LoopConfig, *, kind: str | None = None) -> None:
+        self.model, self.loss_of, self.config = model, loss_of, config
+        self.device = model.device
+        self.shards = config.pieces(self.device)
+        self.kind = kind or kind_of_workers(self.shards, self.device)
+        self.optimiser = AdamW(model, config, config.steps)
+        self.done = 0  # steps taken so far
+        size, arrays = model.layout.size, [p.data for p in model.parameters()]
+        self.buffers = [flat_buffer(size, model.dtype, self.device) for _ in range(self.shards)]
+        self.gradients = [Gradients(arrays, model.layout.views(b)) for b in self.buffers]
+        self.arenas = [Arena() for _ in range(self.shards)]
+        self.numbers = flat_buffer(self.shards * (NUMBERS + 2), np.float64).reshape(self.shards, NUMBERS + 2)
+        self.names: list[str] = []
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """Trains from `done` to config.steps. Raises RunError when the loss is no longer a number."""
+        with Workers(self.shards, self._body, self.kind) as workers:
+            while self.done < self.config.steps:
+                for phase in (GRADIENTS, REDUCE, UPDATE):
+                    workers.run(phase, self.done)
+                self.done += 1
+                yield self._record()
+
+    def _body(self, i: int, phase: int, step: int) -> None:
+        if phase == GRADIENTS:
+            with self.arenas[i], self.gradients[i]:
+                self._gradients(i, step)
+        elif phase == REDUCE:
+            part = shard_of(self.model.layout.size, self.shards, i)
+            total = self.buffers[0][part]
+            for other in self.buffers[1:]:
+                total += other[part]
+            square = xp_of(total).dot(total, total)
+            if self.device == "cpu":
+                self.numbers[i, -1] = square
+            else:
+                self.square = square
+        else:
+            part = shard_of(self.model.layout.size, self.shards, i)
+            factor = clip_factor(self._norm(), self.config.clip)
+            self.optimiser.step(self.buffers[0], step + 1, factor=factor, part=part)
+
+    def _gradients(self, i: int, step: int) -> None:
+        """The gradient of shard i, its samples in `accumulate` pieces one after the other."""
+        mine = np.arange(self.config.batch_size)[shard_of(self.config.batch_size, self.shards, i)]
+        totals: dict[str, Any] = {}
+        for k in range(self.config.accumulate):
+            samples = mine[shard_of(len(mine), self.config.accumulate, k)]
+            if not len(samples):
+                continue
+            loss, more = self.loss_of(step, samples)
+            loss.backward()
+            for name, number in {"loss": loss.data, **more}.items():
+                totals[name] = totals.get(name, 0.0) + value(number)
+        self.names = list(totals)
+        if self.device == "cpu":
+            self.numbers[i, : len(totals)] = list(totals.values())
+        else:
+            self.totals = totals
+
+    def _norm(self) -> Any:
+        if self.device == "cpu":
+            return math.sqrt(float(self.numbers[:, -1].sum()))
+        return xp_of(self.square).sqrt(self.square)
+
+    def _record(self) -> dict[str, Any]:
+        """The numbers of the step just taken; on a GPU they stay there until somebody asks for their value."""
+        step = self.done
+        if self.device == "cpu":
+            sums = self.numbers.sum(axis=0)
+            totals: dict[str, Any] = {name: float(sums[k]) for k, name in enumerate(self.names)}
+            if not math.isfinite(totals["loss"]):
+                raise RunError(f"the loss is {totals['loss']} at step {step}: try a smaller --lr, or --clip 1")
+        else:
+            totals = self.totals
+        return {"step": step, **totals, "lr": learning_rate(self.config, step, self.config.steps), "grad_norm": self._norm()}

@@ -1,0 +1,202 @@
+"""Sampling: walk down a list of rungs, ask the network at each, take one step.
+
+    x_T ~ N(0, 1);   for (t, s) in pairs:   (x̂_0, ε̂) from the network's output at (x_t, time[t], y),   x_s = step(…)   (D.7)
+    with guidance w ≠ 1 the network sees [x_t; x_t] with labels [y; null] in one batch                                 (G.1)
+
+A sample's noise depends on its own index only: the same picture comes out whatever batch it is drawn in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidit.autograd import no_grad
+from minidit.backend import Arena, Array, flat_buffer, module_of, to_device, xp_of
+from minidit.diffusion import rungs as spacing
+from minidit.diffusion import threshold, variance
+from minidit.diffusion.ddim import ddim_from_pair
+from minidit.diffusion.ddpm import ddpm_from_pair
+from minidit.diffusion.guidance import guide
+from minidit.diffusion.prediction import EPS, Prediction
+from minidit.diffusion.schedule import Schedule, at
+from minidit.models.dit import DiT
+from minidit.random import Philox
+from minidit.recipes.train import at_time
+from minidit.recipes.workers import Workers, cores, kind_of_workers, shard_of
+
+SAMPLE_STREAM = 0x736D70
+Step = Callable[..., Array]  # (x_0_hat, eps_hat, t, s, sch, z=, extra=) -> x_s
+
+
+def ddim(eta: float = 0.0) -> Step:
+    """The DDIM step with this η."""
+
+    def step(x_0_hat: Array, eps_hat: Array, t: int, s: int, sch: Schedule, *, z: Array, v: Array) -> Array:
+        return ddim_from_pair(x_0_hat, eps_hat, t, s, sch, eta=eta, z=z)
+
+    step.noisy = eta > 0  # type: ignore[attr-defined]
+    return step
+
+
+def ddpm(law: Callable[..., Array] = variance.small) -> Step:
+    """The DDPM step with a variance law (t, s, sch) -> variance; `learned_range` uses the network's second half."""
+
+    def step(x_0_hat: Array, eps_hat: Array, t: int, s: int, sch: Schedule, *, z: Array, v: Array) -> Array:
+        if s == 0:
+            return ddpm_from_pair(x_0_hat, eps_hat, t, s, sch, z=None)
+        sigma2 = law(v, t, s, sch) if law is variance.learned_range else law(t, s, sch)
+        return ddpm_from_pair(x_0_hat, eps_hat, t, s, sch, z=z, variance=sigma2)
+
+    step.noisy = True  # type: ignore[attr-defined]
+    return step
+
+
+@dataclass
+class Moment:
+    """What a trace shows: the picture at rung t, the network's guess of the clean one, and the next rung s."""
+
+    t: int
+    s: int
+    x_t: Array
+    x_0_hat: Array
+
+
+class Sampler:
+    """Everything that a walk needs, held together. `walk` yields a Moment a step; the last one's step leads to x_0."""
+
+    def __init__(
+        self,
+        model: DiT,
+        sch: Schedule,
+        *,
+        pairs: Sequence[tuple[int, int]],
+        step: Step,
+        prediction: Prediction = EPS,
+        guidance: float = 1.0,
+        clip: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.sch, self.pairs, self.step = model, sch, list(pairs), step
+        self.prediction, self.guidance, self.clip, self.seed = prediction, guidance, clip, seed
+        if guidance != 1 and (not model.config.num_classes or not model.config.class_dropout_prob):
+            raise ValueError("guidance needs a model that was trained with classes and label dropout")
+
+    def start(self, samples: Array, rng: Philox) -> Array:
+        """Pure noise for these sample indices."""
+        config = self.model.config
+        return rng.normal((len(samples), config.in_channels, *config.size), samples, self.model.device, self.model.dtype)
+
+    def predict(self, x_t: Array, t: int, y: Array | None) -> tuple[Array, Array, Array]:
+        """The guided pair (x̂_0, ε̂) and the raw second half of the channels (or None)."""
+        model, xp, n = self.model, xp_of(x_t), len(x_t)
+        guided = y is not None and self.guidance != 1
+        both = xp.concatenate((x_t, x_t)) if guided else x_t
+        labels = xp.concatenate((y, xp.full_like(y, model.null_label))) if guided else y  # type: ignore[arg-type]
+        time = at_time(self.sch, xp.full(len(both), t, dtype=xp.int64))
+        out = model(both, time, labels)
+        out = getattr(out, "data", out)
+        channels = model.config.in_channels
+        v = out[:n, channels:] if model.config.learn_sigma else None  # of the conditional half
+        out = out[:, :channels]
+        if guided:
+            out = guide(out[n:], out[:n], self.guidance)  # (G.1)
+        a_t = at(self.sch.alpha_bar, t)
+        x_0_hat, eps_hat = self.prediction.pair(out, x_t, a_t)
+        if self.clip:
+            x_0_hat, eps_hat = threshold.rederived(x_0_hat, x_t, a_t)
+        return x_0_hat, eps_hat, v
+
+    def walk(self, samples: Array, y: Array | None, x_T: Array = None) -> Iterator[Moment | Array]:
+        """samples : (B,) global indices, y : (B,) labels or None. Yields a Moment a step and x_0 at the end."""
+        rng = Philox(self.seed, SAMPLE_STREAM)
+        x = self.start(samples, rng) if x_T is None else x_T
+        noisy = getattr(self.step, "noisy", True)
+        for t, s in self.pairs:
+            x_0_hat, eps_hat, v = self.predict(x, t, y)
+            yield Moment(t, s, x, x_0_hat)
+            rng.state = t  # the noise of a rung is its own: a different number of rungs meets the same noise at the same place
+            z = rng.normal(x.shape, samples, self.model.device, self.model.dtype) if noisy and s > 0 else None
+            x = self.step(x_0_hat, eps_hat, t, s, self.sch, z=z, v=v)
+        yield x
+
+
+def sample(
+    model: DiT,
+    sch: Schedule,
+    labels: Array | None = None,
+    *,
+    n: int | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    steps: int = 50,
+    step: Step | None = None,
+    prediction: Prediction = EPS,
+    guidance: float = 1.0,
+    clip: bool = False,
+    seed: int = 0,
+    x_T: Array = None,
+    trace: bool = False,
+    shards: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Any:
+    """x_0 : (B, C, H, W) where the model lives; with trace=True an iterator over Moments that ends with x_0.
+
+    labels : (B,) ints, or n for an unconditional model.  pairs : [(t, s), …], else `steps` rungs evenly spaced with both ends.
+    step : ddim(η) or ddpm(variance law); ddim() if None.  x_T : the noise to start from, else drawn from the seed.
+    shards : pieces of the batch that run side by side (0: one a core).  progress(done, total) is called after every step.
+    Raises ValueError for labels that the model does not know.
+    """
+    pairs = spacing.pairs(spacing.linspace(sch.T, min(steps, sch.T))) if pairs is None else pairs
+    step = ddim() if step is None else step
+    y = None
+    if model.config.num_classes:
+        if labels is None:
+            raise ValueError(f"the model has {model.config.num_classes} classes: say which labels to sample")
+        host = np.asarray(labels, np.int64)
+        if host.size and (host.min() < 0 or host.max() > model.config.num_classes):
+            raise ValueError(f"labels must be in 0..{model.config.num_classes - 1}, got {host.min()}..{host.max()}")
+        n, y = len(host), to_device(host, model.device)
+    elif labels is not None:
+        raise ValueError("the model is unconditional: give n instead of labels")
+    n = (len(x_T) if x_T is not None else 1) if n is None else n
+    sampler = Sampler(
+        model, sch, pairs=pairs, step=step, prediction=prediction, guidance=guidance, clip=clip, seed=seed
+    )
+    if trace:
+        return _traced(sampler, np.arange(n), y, x_T)
+    if model.device != "cpu":
+        return _whole(sampler, module_of(model.device).arange(n), y, x_T, progress)
+    return _in_shards(sampler, n, y, x_T, min(shards or cores(), max(1, n)), progress)
+
+
+def _traced(sampler: Sampler, samples: Array, y: Array | None, x_T: Array) -> Iterator[Moment | Array]:
+    with no_grad():
+        yield from sampler.walk(samples, y, x_T)
+
+
+def _whole(sampler: Sampler, samples: Array, y: Array | None, x_T: Array, progress: Any) -> Array:
+    out: Any = None
+    with no_grad(), Arena():
+        for k, out in enumerate(sampler.walk(samples, y, x_T)):
+            if progress is not None and k:
+                progress(k, len(sampler.pairs))
+    return out + 0.0  # a copy: what the arena lent goes back
+
+
+def _in_shards(sampler: Sampler, n: int, y: Array | None, x_T: Array, shards: int, progress: Any) -> Array:
+    """Every shard walks alone; samples do not know each other."""
+    config = sampler.model.config
+    shape = (n, config.in_channels, *config.size)
+    result = flat_buffer(int(np.prod(shape)), sampler.model.dtype).reshape(shape)
+
+    def body(i: int, phase: int, step: int) -> None:
+        part = shard_of(n, shards, i)
+        labels, start = (None if a is None else a[part] for a in (y, x_T))
+        result[part] = _whole(sampler, np.arange(n)[part], labels, start, progress if i == 0 else None)
+
+    with Workers(shards, body, kind_of_workers(shards, "cpu")) as workers:
+        workers.run(0)
+    return result

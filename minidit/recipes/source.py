@@ -1,0 +1,71 @@
+"""Where a training batch comes from: pixels as they are, or samples of an autoencoder's posterior.
+
+    z_0 = scale · (μ + σ ε)        a fresh sample each time an image is used, as DiT trains        (L.5)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from minidit.backend import Array, to_device
+from minidit.random import Philox
+
+
+class Source(Protocol):
+    """n images with labels (or None), on one device; draw gives x_0 : (B, C, H, W)."""
+
+    labels: Array | None
+
+    def __len__(self) -> int: ...
+
+    def draw(self, index: Array, rng: Philox, samples: Array) -> Array: ...
+
+
+@dataclass
+class Pixels:
+    """x_0 : (N, C, H, W) float in [-1, 1] (or any numbers of unit size)."""
+
+    x_0: Array
+    labels: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.x_0)
+
+    def draw(self, index: Array, rng: Philox, samples: Array) -> Array:
+        return self.x_0[index]
+
+
+@dataclass
+class Latents:
+    """mean, std : (N, c, h, w), unscaled; scale : the autoencoder's measured factor."""
+
+    mean: Array
+    std: Array
+    scale: float
+    labels: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def draw(self, index: Array, rng: Philox, samples: Array) -> Array:
+        mean, std = self.mean[index], self.std[index]
+        device = "cpu" if isinstance(mean, np.ndarray) else "cuda"
+        return self.scale * (mean + std * rng.normal(mean.shape, samples, device, mean.dtype))  # (L.5)
+
+
+def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source:
+    """A Source from a Source, a Dataset, an array x_0, or a pair (x_0, labels). Raises ValueError for anything else."""
+    if hasattr(data, "draw"):
+        return data  # type: ignore[no-any-return]
+    if hasattr(data, "x_0"):
+        x_0, labels = data.x_0(dtype=dtype), data.labels
+    elif isinstance(data, tuple) and len(data) == 2:
+        x_0, labels = data
+    elif hasattr(data, "shape"):
+        x_0, labels = data, None
+    else:
+        raise ValueError(f"cannot train on {type(data).__name__}: give a Dataset, an array (N, C, H, W) or (images, labels)")
+    return Pixels(to_device(x_0, device), None if labels is None else to_device(labels, device))

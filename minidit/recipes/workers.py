@@ -1,0 +1,163 @@
+"""A few workers that run one function side by side: forked processes that share the flat buffers, threads, or just the caller.
+
+`workers.run(phase, n)` calls body(i, phase, n) for every shard i and returns when all are done. Shard 0 is the caller's own.
+Which kind runs them changes the time only, never the result: a shard owns its tape, its arena and its gradient buffer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import pickle
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable
+
+from threadpoolctl import threadpool_limits
+
+Body = Callable[[int, int, int], None]
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def kind_of_workers(shards: int, device: str) -> str:
+    """"serial", "process" or "thread". Forks only where that is safe: no GPU context and no other Python thread."""
+    if shards == 1 or device != "cpu":
+        return "serial"
+    if hasattr(os, "fork") and threading.active_count() == 1 and "cupy" not in sys.modules:
+        return "process"
+    return "thread"
+
+
+class Workers:
+    """`with Workers(shards, body, kind) as workers:`; every shard uses one BLAS thread. Errors of a shard are raised by run."""
+
+    def __init__(self, shards: int, body: Body, kind: str) -> None:
+        self.shards, self.body, self.kind = shards, body, kind
+        self.threads: list[threading.Thread] = []
+        self.pipes: list[tuple[int, int]] = []
+        self.pids: list[int] = []
+
+    def __enter__(self) -> Workers:
+        self.limits = threadpool_limits(1) if self.shards > 1 else contextlib.nullcontext()
+        self.limits.__enter__()
+        if self.kind == "process":
+            for i in range(1, self.shards):
+                self._fork(i)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for into, out in self.pipes:  # a worker ends when its pipe is closed
+            os.close(into)
+            os.close(out)
+        for pid in self.pids:
+            os.waitpid(pid, 0)
+        self.pipes, self.pids = [], []
+        self.limits.__exit__(None, None, None)
+
+    def run(self, phase: int, n: int = 0) -> None:
+        if self.kind == "process":
+            self._run_processes(phase, n)
+        elif self.kind == "thread" and self.shards > 1:
+            self._run_threads(phase, n)
+        else:
+            for i in range(self.shards):
+                self.body(i, phase, n)
+
+    def _run_threads(self, phase: int, n: int) -> None:
+        errors: list[BaseException] = []
+
+        def guarded(i: int) -> None:
+            try:
+                self.body(i, phase, n)
+            except BaseException as error:
+                errors.append(error)
+
+        rest = [
+            threading.Thread(target=contextvars.copy_context().run, args=(guarded, i), daemon=True) for i in range(1, self.shards)
+        ]
+        for thread in rest:
+            thread.start()
+        guarded(0)
+        for thread in rest:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    def _run_processes(self, phase: int, n: int) -> None:
+        for into, _ in self.pipes:
+            os.write(into, struct.pack("<qq", phase, n))
+        try:
+            self.body(0, phase, n)
+        finally:
+            answers = [_receive(out) for _, out in self.pipes]
+        for answer in answers:
+            if answer is None:
+                raise RuntimeError("a worker process died (out of memory, or killed from outside)")
+            if answer:
+                raise pickle.loads(answer)  # an exception that our own child process sent through our own pipe
+
+    def _fork(self, i: int) -> None:
+        command_out, command_in = os.pipe()
+        answer_out, answer_in = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            os.close(command_out)
+            os.close(answer_in)
+            self.pipes.append((command_in, answer_out))
+            self.pids.append(pid)
+            return
+        try:  # the child: serve until the pipe closes, and never return into the caller's stack
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for into, out in [*self.pipes, (command_in, answer_out)]:
+                os.close(into)
+                os.close(out)
+            self._serve(i, command_out, answer_in)
+        finally:
+            os._exit(0)
+
+    def _serve(self, i: int, commands: int, answers: int) -> None:
+        while len(command := os.read(commands, 16)) == 16:
+            try:
+                self.body(i, *struct.unpack("<qq", command))
+                answer = b""
+            except BaseException as error:
+                answer = _pickled(error)
+            os.write(answers, struct.pack("<q", len(answer)) + answer)
+
+
+def _pickled(error: BaseException) -> bytes:
+    try:
+        data = pickle.dumps(error)
+        pickle.loads(data)
+    except Exception:  # an exception that cannot travel is told in words
+        data = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return data if len(data) < 60000 else pickle.dumps(RuntimeError(f"{type(error).__name__}: {str(error)[:2000]}"))
+
+
+def _receive(pipe: int) -> bytes | None:
+    header = os.read(pipe, 8)
+    if len(header) < 8:
+        return None
+    size = struct.unpack("<q", header)[0]
+    data = b""
+    while len(data) < size:
+        piece = os.read(pipe, size - len(data))
+        if not piece:
+            return None
+        data += piece
+    return data
+
+
+def shard_of(total: int, shards: int, i: int) -> slice:
+    """The i-th of `shards` contiguous parts of range(total), as equal as can be."""
+    return slice(total * i // shards, total * (i + 1) // shards)
