@@ -54,9 +54,12 @@ def sub(a: Array, b: Array) -> tuple[Array, Vjp]:
 @primitive
 def mul(a: Array, b: Array) -> tuple[Array, Vjp]:
     """a ⊙ b, broadcast."""
+    shape_a, shape_b = shape_of(a), shape_of(b)
+    for_a, for_b = b if shape_a is not None else None, a if shape_b is not None else None  # 2 x keeps no x alive
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return lambda: unbroadcast(y_bar * b, shape_of(a)), lambda: unbroadcast(y_bar * a, shape_of(b))
+        a_bar = None if shape_a is None else lambda: unbroadcast(y_bar * for_a, shape_a)
+        return a_bar, None if shape_b is None else lambda: unbroadcast(y_bar * for_b, shape_b)
 
     return a * b, vjp
 

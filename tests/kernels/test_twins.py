@@ -162,8 +162,8 @@ def test_the_switch_chooses_between_the_twin_and_the_plain_text(monkeypatch):
 @pytest.mark.parametrize("size", [30, 60, 150, 3000])
 @pytest.mark.usefixtures("tiles")
 def test_attention_survives_large_logits_and_small_gradients(size):
-    """Logits of ±size need the softmax shift, and the bars are linear down to the gradients of a long mean. Rounding a logit moves
-    its exponential by |logit| units: that is the conditioning, and the bound."""
+    """Logits of ±size need the softmax shift, and the bars hold down to the gradients of a long mean. Rounding a logit moves its
+    exponential by |logit| units: that is the conditioning, and the bound."""
     r = np.random.default_rng(size)
     B, N, h, K = 2, 6, 2, 4
     x = r.standard_normal((B, N, 3, h, K)).astype(np.float32)

@@ -251,8 +251,9 @@ CASES = {
 CONSTANT = {"mse": {2}}  # arguments to which a primitive sends no gradient, and says so
 
 EQUATIONS = {
-    "add": "A.3", "sub": "A.3", "mul": "A.3", "div": "A.3", "neg": "A.1", "power": "A.1", "exp": "A.1", "log": "A.1", "sqrt": "A.1",
-    "tanh": "A.1", "sigmoid": "A.1", "silu": "A.4", "gelu": "A.5", "gelu_erf": "A.6", "clip": "A.1", "sum": "A.7", "mean": "A.8",
+    "add": "A.3", "sub": "A.3", "mul": "A.3", "div": "A.3", "neg": "A.1", "power": "A.1", "exp": "A.1", "log": "A.1",
+    "sqrt": "A.1", "tanh": "A.1", "sigmoid": "A.1",
+    "silu": "A.4", "gelu": "A.5", "gelu_erf": "A.6", "clip": "A.1", "sum": "A.7", "mean": "A.8",
     "reshape": "A.9", "transpose": "A.9", "concat": "A.9", "split": "A.9", "getitem": "A.9", "broadcast_to": "A.3",
     "patchify": "T.1", "unpatchify": "T.2", "upsample_nearest": "A.10", "matmul": "A.11", "linear": "A.12",
     "linear_gelu": ("A.12", "A.5"), "softmax": "A.13", "standardise": "A.14", "layer_norm": "A.14", "layer_norm_modulate": "A.15",
