@@ -40,9 +40,9 @@ def ddim_from_pair(
     if home_of(s) == "" and (eta < 0 or sigma**2 > 1 - a_s + 1e-12):
         raise ValueError(f"η = {eta} asks for variance {sigma**2:.3g} at rung {s}, which holds {1 - a_s:.3g}")
     if eta == 0 or (z is None and home_of(s) == "" and s == 0):
-        return step(x_0_hat, eps_hat, a_s)  # (D.7)
+        return step(x_0_hat, eps_hat, a_s)
     check_shapes(x_0_hat=x_0_hat, z=z)
-    return step(x_0_hat, eps_hat, a_s, c=sigma, z=z)  # (D.7)
+    return step(x_0_hat, eps_hat, a_s, c=sigma, z=z)
 
 
 def ddim_invert_step(x_s: Array, eps_hat: Array, s: Array, t: Array, sch: Schedule) -> Array:

@@ -68,8 +68,8 @@ def ddpm_from_pair(
 ) -> Array:
     """The same from the pair (x̂_0, ε̂), which may have been clipped, or come from a network that predicts v."""
     beta_tilde = small(t, s, sch)
-    mean = step(x_0_hat, eps_hat, at(sch.alpha_bar, s), c=beta_tilde**0.5)  # (D.7)
+    mean = step(x_0_hat, eps_hat, at(sch.alpha_bar, s), c=beta_tilde**0.5)  # the posterior's mean
     if z is None and home_of(s) == "" and s == 0:
         return mean
     check_shapes(x_0_hat=x_0_hat, z=z)
-    return add_noise(mean, beta_tilde if variance is None else variance, z, s)  # (D.17)
+    return add_noise(mean, beta_tilde if variance is None else variance, z, s)

@@ -104,7 +104,7 @@ def bound_term(
     """
     check_rungs(t, 0, sch.T, batch=x_0)
     if home_of(t) == "" and t > 1:
-        return bits(kl_term(x_0, x_t, x_0_hat, log_variance, t, t - 1, sch))  # (K.3)
+        return bits(kl_term(x_0, x_t, x_0_hat, log_variance, t, t - 1, sch))
     mean, _ = posterior(x_t, x_0_hat, t, t - 1, sch)
     nll = bits(decoder(x_0, mean, log_variance))
     if home_of(t) == "":

@@ -65,6 +65,9 @@ def check_rungs(t: Array, s: Array, T: int, *, batch: Array = None) -> None:
 
     Rungs on a GPU are not looked at: that would make the host wait for it.
     """
+    for r in (t, s):
+        if home_of(r) != "" and not hasattr(r, "shape"):
+            raise ValueError(f"a rung is an int or an array of ints, one a sample; got {r!r}")
     on_host = home_of(t) in ("", "numpy") and home_of(s) in ("", "numpy")
     if on_host and not np.all((np.asarray(s) >= 0) & (np.asarray(s) < t) & (np.asarray(t) <= T)):
         raise ValueError(f"rungs must satisfy 0 ≤ s < t ≤ T = {T}; got t = {t}, s = {s}")
@@ -74,7 +77,7 @@ def check_rungs(t: Array, s: Array, T: int, *, batch: Array = None) -> None:
 
 def check_shapes(**arrays: Array) -> None:
     """Raises ValueError unless all arrays have one shape."""
-    shapes = {name: getattr(data_of(x), "shape", ()) for name, x in arrays.items()}
+    shapes = {name: getattr(data_of(x), "shape", None) for name, x in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"shapes must agree: {shapes}")
 

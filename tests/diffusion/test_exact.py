@@ -353,6 +353,19 @@ def test_ddim_on_a_bimodal_density_converges_to_the_transport_with_order_one():
     assert np.all(order > 0.9) and abs(order[-1] - 1) < 0.03, order
 
 
+@spec("D.46", "D.43")
+def test_pictures_fed_back_at_one_level_end_at_a_few_points():
+    """x_0 <- x̂_0(√ᾱ x_0): mean shift climbs to the modes of the smoothed data; at much noise one mode is left."""
+    points = np.array([[1.0, 0.0], [-1.0, 0.2], [0.0, -1.0]])
+    model = Mixture.of_points(points, sch=LINEAR, prediction=X_0)
+    start = np.random.default_rng(0).normal(size=(200, 2))
+    for t, modes in ((100, 3), (600, 1)):
+        x = start
+        for _ in range(200):
+            x = model(LINEAR.alpha_bar[t] ** 0.5 * x, t - 1)
+        assert len(np.unique(np.round(x, 6), axis=0)) == modes
+
+
 # ------------------------------------------------------------------------------------------------ exact guidance
 
 

@@ -108,7 +108,7 @@ def test_float32_pictures_stay_float32_and_lose_only_their_own_digits(data, ladd
     agree(x_t, q_sample(x_0, t, eps, sch), bound=1e-6, of="D.1")
 
 
-@pytest.mark.parametrize("t", [0, 1001, -1, np.array([0, 5]), np.array([5, 1001]), np.array([1, 2, 3])])
+@pytest.mark.parametrize("t", [0, 1001, -1, np.array([0, 5]), np.array([5, 1001]), np.array([1, 2, 3]), [5, 5]])
 def test_rungs_off_the_ladder_are_refused_with_their_value(t):
     x = np.zeros((2, 3))
     with pytest.raises(ValueError, match=r"rung"):
