@@ -73,7 +73,7 @@ def coverage(spec: Spec) -> str:
     """The table id, name, code, tests, worst residual, bound, as text."""
     rows = [("id", "equation", "code", "tests", "residual", "bound")]
     for e in spec.entries.values():
-        code = ", ".join(map(str, e.homes)) or "–"
+        code = f"{e.homes[0]}{f' +{len(e.homes) - 1}' if e.homes[1:] else ''}" if e.homes else "–"
         rows.append((e.id, e.name, code, str(len(spec.proofs_of(e))), *measured(spec, e)))
     widths = [min(56, max(len(r[i]) for r in rows)) for i in range(6)]
 

@@ -14,7 +14,9 @@ import unicodedata
 import xml.etree.ElementTree as ET
 
 LACKING = {  # what the converter does not know, in what it does
-    r"\arg": r"\operatorname{arg}", r"\begin{aligned}": r"\begin{align*}", r"\end{aligned}": r"\end{align*}"}
+    r"\sim": "∼", r"\arg": r"\operatorname{arg}", r"\begin{aligned}": r"\begin{align*}", r"\end{aligned}": r"\end{align*}"}
+FENCES = {r"\{": "{", r"\}": "}", r"\|": "‖", r"\Vert": "‖", r"\lVert": "‖", r"\rVert": "‖", r"\vert": "|", r"\lfloor": "⌊",
+          r"\rfloor": "⌋", r"\lceil": "⌈", r"\rceil": "⌉", r"\langle": "⟨", r"\rangle": "⟩"}  # left as they are after \Big
 VARIANTS = {"bold": "BOLD", "bold-italic": "BOLD ITALIC", "double-struck": "DOUBLE-STRUCK", "script": "SCRIPT",
             "fraktur": "FRAKTUR", "sans-serif": "SANS-SERIF", "monospace": "MONOSPACE"}
 SPACES = {"negativethinmathspace": "-0.167em", "negativemediummathspace": "-0.222em", "negativethickmathspace": "-0.278em"}
@@ -34,7 +36,8 @@ def mathml(tex: str, display: bool = False) -> str:
         made = str(convert(tex.strip(), display="block" if display else "inline"))
     except Exception as error:  # the library has a dozen kinds
         raise FormulaError(f"cannot turn {tex!r} into MathML: {error!r}") from error
-    if unknown := re.search(r"\\\w+", made):
+    made = re.sub(r">(\\[^<]+)</mo>", lambda m: f">{FENCES.get(m[1], m[1])}</mo>", made)
+    if unknown := re.search(r"\\[^<\s]+", made):
         raise FormulaError(f"cannot turn {tex!r} into MathML: {unknown[0]} is unknown")
     try:
         root = ET.fromstring(re.sub(r' xmlns="[^"]*"', "", made))

@@ -2,7 +2,7 @@
 
 CSS = """
 main { max-width: 92rem; }
-main > p, main > ul, .intro > p, .intro > ul, .intro > h2, .intro > h3 { max-width: 46rem; }
+main > p, main > ul:not(.toc), .intro > p, .intro > ul, .intro > h2, .intro > h3 { max-width: 46rem; }
 math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "Noto Sans Math", "DejaVu Math TeX Gyre", math; }
 nav.top { position: sticky; top: 0; z-index: 2; background: var(--paper); border-bottom: 1px solid var(--line); }
 nav.top > div { max-width: 92rem; margin: 0 auto; padding: .45rem 1.25rem; display: flex; flex-wrap: wrap; gap: .35rem 1rem;
@@ -34,7 +34,7 @@ html { scroll-padding-top: 4.5rem; }
 article { margin: 2.4rem 0 0; padding: 1.5rem 0 0; border-top: 1px solid var(--line); }
 article > header { display: flex; flex-wrap: wrap; align-items: baseline; gap: .2rem .8rem; margin-bottom: .7rem; }
 article h2 { margin: 0; } article h2 a { text-decoration: none; } article h2 .id { margin-right: .5rem; }
-article:target h2 { text-decoration: underline; text-decoration-color: var(--c1); text-underline-offset: .3em; }
+article:target h2 { box-shadow: 0 .18em var(--c1); }
 .chip { font-size: .84rem; color: var(--muted); white-space: nowrap; font-variant-numeric: tabular-nums; }
 .chip.good { color: var(--c2); } .chip.bad { color: var(--c4); font-weight: 650; }
 .steps { margin-left: auto; display: flex; gap: .9rem; font-size: .88rem; } .steps a { text-decoration: none; }

@@ -49,6 +49,10 @@ def test_an_exponent_on_a_closing_fence_belongs_to_the_whole_row():
     assert "".join(made.itertext()) == "c((a)+(b)1)2"
 
 
+def test_fences_of_a_given_size_are_signs_and_not_commands():
+    assert text_of(mathml(r"\Big\{\Big\lfloor\big\|x\big\|\Big\rfloor\Big\}")) == "{⌊‖x‖⌋}"
+
+
 def test_a_fence_without_a_partner_keeps_its_exponent():
     assert text_of(mathml("b)^2")) == "b)2"
 

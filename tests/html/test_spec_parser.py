@@ -197,7 +197,7 @@ def test_the_command_prints_the_coverage_with_residuals(tree, capsys):
     (tree / "build/residuals.json").write_text('{"D.1": {"residual": 1.5e-15, "bound": 1e-10}}')
     assert command(tree) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[1].split() == ["D.1", "Forward", "law.py::forward,", "kernels/fast.py::forward", "1", "1.5e-15", "1e-10"]
+    assert out[1].split() == ["D.1", "Forward", "law.py::forward", "+1", "1", "1.5e-15", "1e-10"]
     assert out[2].split() == ["D.2", "Table", "law.py::Ladder.table", "2", "–", "–"]
     assert out[-1] == "2 equations, 2 tests, 0 problems"
 
