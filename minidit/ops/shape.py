@@ -75,7 +75,7 @@ def getitem(x: Array, *, index: Any) -> tuple[Array, Vjp]:
         if simple:
             x_bar[index] = y_bar
         else:
-            scatter_add(x_bar, index, y_bar)
+            scatter_add(x_bar, index, y_bar)  # (A.9)
         return (x_bar,)
 
     return xp.asarray(x[index]), vjp
