@@ -19,7 +19,7 @@ from minidit.html.sources import EQUATION_ID, Lines, Proof
 from minidit.html.spec import Chapter, Entry, Place, Spec, measured
 
 LONG = 46  # lines; of a longer symbol the cited lines are shown, and the whole on demand
-WIDE = 60  # signs; a longer formula stands above text and code instead of beside the code
+WIDE = 46  # signs; a longer formula stands above text and code instead of beside the code
 AROUND = 5  # lines shown around a cited line of a long symbol
 
 
@@ -152,8 +152,9 @@ def entry_html(book: Book, e: Entry, before: Entry | None, after: Entry | None) 
 
 
 def length(formula: str) -> int:
-    """How many signs a formula shows, about."""
-    return len(re.sub(r"<[^>]*>", "", formula))
+    """How many signs wide a formula is, about; a space of one em counts for two."""
+    spaces = sum(float(em) for em in re.findall(r'<mspace width="([\d.]+)em"', formula))
+    return len(re.sub(r"<[^>]*>", "", formula)) + round(2 * spaces)
 
 
 def equation(e: Entry, tex: str) -> str:

@@ -14,7 +14,7 @@ import unicodedata
 import xml.etree.ElementTree as ET
 
 LACKING = {  # what the converter does not know, in what it does
-    r"\sim": "∼", r"\arg": r"\operatorname{arg}", r"\begin{aligned}": r"\begin{align*}", r"\end{aligned}": r"\end{align*}"}
+    r"\arg": r"\operatorname{arg}", r"\begin{aligned}": r"\begin{align*}", r"\end{aligned}": r"\end{align*}"}
 FENCES = {r"\{": "{", r"\}": "}", r"\|": "‖", r"\Vert": "‖", r"\lVert": "‖", r"\rVert": "‖", r"\vert": "|", r"\lfloor": "⌊",
           r"\rfloor": "⌋", r"\lceil": "⌈", r"\rceil": "⌉", r"\langle": "⟨", r"\rangle": "⟩"}  # left as they are after \Big
 VARIANTS = {"bold": "BOLD", "bold-italic": "BOLD ITALIC", "double-struck": "DOUBLE-STRUCK", "script": "SCRIPT",
@@ -51,11 +51,13 @@ def mathml(tex: str, display: bool = False) -> str:
 
 
 def mend(node: ET.Element) -> None:
-    """Letters of another style, slashes, columns, negative spaces."""
+    """Letters of another style, the sign ∼, slashes, columns, negative spaces."""
     variant = VARIANTS.get(node.attrib.get("mathvariant", ""))
     if variant:
         del node.attrib["mathvariant"]
         node.text = "".join(styled(c, variant) for c in node.text or "")
+    if node.tag == "mi" and node.text == "~":
+        node.tag, node.text = "mo", "∼"
     if node.tag == "mo" and node.text == "/":
         node.attrib.update(lspace="0", rspace="0")
     if "columnalign" in node.attrib and node.tag == "mtd":

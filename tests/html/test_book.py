@@ -53,6 +53,10 @@ def test_fences_of_a_given_size_are_signs_and_not_commands():
     assert text_of(mathml(r"\Big\{\Big\lfloor\big\|x\big\|\Big\rfloor\Big\}")) == "{⌊‖x‖⌋}"
 
 
+def test_is_distributed_as_is_a_relation_and_no_letter():
+    assert "<mo>∼</mo>" in mathml(r"\epsilon\sim\tilde x") and "<mi>~" not in mathml(r"\epsilon\sim\tilde x")
+
+
 def test_a_fence_without_a_partner_keeps_its_exponent():
     assert text_of(mathml("b)^2")) == "b)2"
 
