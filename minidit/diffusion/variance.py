@@ -19,7 +19,7 @@ from minidit import ops
 from minidit.backend import Array, home_of, xp_of
 from minidit.diffusion import step
 from minidit.diffusion.gaussian import reverse
-from minidit.diffusion.schedule import Schedule, at, check_rungs, enter
+from minidit.diffusion.schedule import Schedule, at, enter
 
 
 def jump(t: Array, s: Array, sch: Schedule) -> Array:
@@ -32,26 +32,30 @@ def small(t: Array, s: Array, sch: Schedule) -> Array:
     return step.posterior_coefficients(at(sch.alpha_bar, t), at(sch.alpha_bar, s))[2]  # (D.18)
 
 
-def _finite(variance: Array, t: Array, s: Array, sch: Schedule, above: Array) -> Array:
-    """The variance, except into s = 0: there β̃ of the step before, above -> t."""
+def _lent(t: Array, sch: Schedule, above: Array) -> Array:
+    """β̃ of the step before, above -> t; above T there is only noise, ᾱ = 0, and β̃ = 1-ᾱ_T."""
     above = t + 1 if above is None else above
+    if home_of(t) == "":
+        return small(above, t, sch) if above <= sch.T else 1 - at(sch.alpha_bar, t)
+    xp = xp_of(t)
+    inside = xp.minimum(above, sch.T)
+    return xp.where(above > sch.T, 1 - at(sch.alpha_bar, t), small(inside, xp.minimum(t, inside - 1), sch))
+
+
+def _finite(variance: Array, t: Array, s: Array, sch: Schedule, above: Array) -> Array:
+    """The variance, except into s = 0: there that of the step before."""
     if home_of(s) == "":
-        if s > 0:
-            return variance
-        check_rungs(above, t, sch.T)
-        return small(above, t, sch)
-    xp = xp_of(s)
-    above = xp.minimum(above, sch.T)  # samples with s > 0 do not use theirs: it only has to be inside the table
-    return xp.where(s > 0, variance, small(above, xp.minimum(t, above - 1), sch))
+        return variance if s > 0 else _lent(t, sch, above)
+    return xp_of(s).where(s > 0, variance, _lent(t, sch, above))
 
 
 def large(t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
-    """β, except into s = 0. Raises ValueError if there is no step before it."""
+    """β, except into s = 0: there β̃ of the step before."""
     return _finite(jump(t, s, sch), t, s, sch, above)  # (D.19)
 
 
 def log_small(t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
-    """ln β̃, also into s = 0 (OpenAI's posterior_log_variance_clipped). Raises ValueError if there is no step before it."""
+    """ln β̃, also into s = 0 (OpenAI's posterior_log_variance_clipped)."""
     return _log(_finite(small(t, s, sch), t, s, sch, above))  # (D.21)
 
 

@@ -1,7 +1,6 @@
 """Chapter D, variances: small, large, optimal, learned."""
 
 import numpy as np
-import pytest
 from diffusion.draws import LINEAR, ladders, pictures, rungs_of_batch, steps
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +9,7 @@ from support import agree, spec
 from minidit.diffusion import gaussian
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.variance import jump, large, learned, learned_range, log_learned_range, log_small, optimal, small
+from minidit.diffusion.zero_snr import zero_terminal_snr
 
 
 @spec("D.18", "D.19")
@@ -41,9 +41,13 @@ def test_into_zero_the_step_before_lends_its_number(xp, data, sch):
     agree([large(1, 0, sch), log_small(1, 0, sch)], [small(2, 1, sch), np.log(small(2, 1, sch))], bound=1e-14, of="D.19")
 
 
-def test_a_single_step_has_no_step_before():
-    with pytest.raises(ValueError, match="t = 2, s = 1"):
-        log_small(1, 0, Schedule.from_betas([0.5]))
+@spec("D.19", "D.21")
+def test_the_step_before_the_first_one_comes_from_pure_noise(xp):
+    """A sampler of one step, T -> 0, borrows from ᾱ = 0: β̃ = (1-ᾱ_T)/(1-0) · (1-0)."""
+    for sch in (Schedule.from_betas([0.3]), Schedule.linear(50), zero_terminal_snr(Schedule.linear(50))):
+        top, rest = np.array([sch.T]), float(1 - sch.alpha_bar[-1])
+        agree([large(sch.T, 0, sch), log_small(sch.T, 0, sch)], [rest, np.log(rest)], bound=1e-15, of=("D.19", "D.21"))
+        agree(large(xp.asarray(top), xp.asarray(0 * top), sch), [rest], bound=1e-15, of="D.19")
 
 
 @spec("D.22")
