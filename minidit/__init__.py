@@ -1,3 +1,63 @@
-"""minidit: diffusion transformers from scratch on NumPy and CuPy arrays."""
+"""minidit: diffusion transformers from scratch on NumPy and CuPy arrays, with their own autograd.
 
-__version__ = "0.1.0"
+Names are looked up when they are first used, so that importing costs nothing: `import minidit as md; md.DiT(md.DIT["DiT-S/2"])`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from minidit.version import __version__
+
+if TYPE_CHECKING:
+    from minidit import data, metrics, ops
+    from minidit.autograd import PRIMITIVES, Tensor, no_grad, plain_text, primitive
+    from minidit.backend import to_device, to_host, xp_of
+    from minidit.checkpoint import save
+    from minidit.diffusion.ddim import ddim_invert_step, ddim_step
+    from minidit.diffusion.ddpm import ddpm_step, posterior, q_sample
+    from minidit.diffusion.guidance import guide
+    from minidit.diffusion.prediction import EPS, X_0, V, predict_eps, predict_v, predict_x_0
+    from minidit.diffusion.schedule import Schedule
+    from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
+    from minidit.models.dit import DIT, DiT, DiTConfig
+    from minidit.optim import AdamW
+    from minidit.random import Philox
+    from minidit.recipes.pipeline import load
+    from minidit.recipes.sample import sample
+    from minidit.recipes.train import TrainConfig, train
+
+_HOMES = {
+    "": ("data", "metrics", "ops"),
+    "autograd": ("PRIMITIVES", "Tensor", "no_grad", "plain_text", "primitive"),
+    "backend": ("to_device", "to_host", "xp_of"),
+    "checkpoint": ("save",),
+    "diffusion.ddim": ("ddim_invert_step", "ddim_step"),
+    "diffusion.ddpm": ("ddpm_step", "posterior", "q_sample"),
+    "diffusion.guidance": ("guide",),
+    "diffusion.prediction": ("EPS", "V", "X_0", "predict_eps", "predict_v", "predict_x_0"),
+    "diffusion.schedule": ("Schedule",),
+    "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
+    "models.dit": ("DIT", "DiT", "DiTConfig"),
+    "optim": ("AdamW",),
+    "random": ("Philox",),
+    "recipes.pipeline": ("load",),
+    "recipes.sample": ("sample",),
+    "recipes.train": ("TrainConfig", "train"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"minidit has no {name!r}; it has {', '.join(__all__)}")
+    home = _HOME[name]
+    found = importlib.import_module(f"minidit.{home or name}")
+    globals()[name] = found if not home else getattr(found, name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

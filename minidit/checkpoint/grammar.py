@@ -13,7 +13,6 @@ from minidit.checkpoint.files import CheckpointError, read_arrays, write_arrays
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
-from minidit.nn.module import Module
 
 FORMAT = 1
 MODELS: dict[str, tuple[Any, Any]] = {
@@ -33,11 +32,18 @@ def config_from(cls: Any, values: dict[str, Any], where: str) -> Any:
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def save_model(path: str | Path, model: Module, *, dtype: Any = None, **meta: Any) -> None:
+def save_model(path: str | Path, model: DiT | Autoencoder | Classifier, *, dtype: Any = None, **meta: Any) -> None:
     """Writes a DiT, Autoencoder or Classifier with its configuration; meta: more JSON values for the file's header."""
     kind = next(name for name, (cls, _) in MODELS.items() if isinstance(model, cls))
-    header = {"format": FORMAT, "kind": kind, "config": asdict(model.config), **meta}  # type: ignore[call-overload]
+    header = {"format": FORMAT, "kind": kind, "config": asdict(model.config), **meta}
     write_arrays(path, model.state_dict(), header, dtype=dtype)
+
+
+def save(path: str | Path, model: DiT | Autoencoder | Classifier, *, grammar: str = "minidit") -> None:
+    """Writes a model to a file. grammar: whose names and layout; "minidit" is ours, which for a DiT is the official one's."""
+    if grammar != "minidit":
+        raise ValueError(f"grammar {grammar!r} is not known: use 'minidit'")
+    save_model(path, model)
 
 
 def load_model(path: str | Path, *, device: str = "cpu", dtype: Any = np.float32) -> tuple[Any, dict[str, Any]]:

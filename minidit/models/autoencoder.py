@@ -65,7 +65,7 @@ class Encoder(Module):
 
 
 def spread(x: Any) -> Any:
-    """x : (B, 4C, h, w)  ->  (B, C, 2h, 2w): channel (c, i, j) becomes the pixels at row i, column j of every 2 × 2 square (L.4)."""
+    """x : (B, 4C, h, w)  ->  (B, C, 2h, 2w): channel (c, i, j) is the pixel (i, j) of every 2 × 2 square (L.4)."""
     B, C4, h, w = x.shape
     squares = x.reshape(B, C4 // 4, 2, 2, h, w).transpose(0, 1, 4, 2, 5, 3)
     return squares.reshape(B, C4 // 4, 2 * h, 2 * w)  # (L.4)
@@ -75,7 +75,7 @@ class Decoder(Module):
     """z : (B, latent, h, w)  ->  (B, C, 4h, 4w)"""
 
     def __init__(self, config: AutoencoderConfig) -> None:
-        a, b, c = config.widths
+        _, b, c = config.widths
         self.wide = Conv2d(config.latent_channels, c, 3)
         self.block = ResBlock(c, config.groups)
         self.norm, self.up = GroupNorm(c, config.groups), Conv2d(c, 4 * b, 3)

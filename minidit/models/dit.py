@@ -134,6 +134,17 @@ class DiT(Module):
         return ops.unpatchify(self.final_layer(h, c), patch_size=config.patch_size, size=config.size)
 
 
+def count_parameters(config: DiTConfig) -> int:
+    """Numbers in the checkpoint of such a model, the frozen position table included, as the paper counts (T.9)."""
+    D, L, p = config.hidden_size, config.depth, config.patch_size
+    inner = int(D * config.mlp_ratio)
+    block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + 6 * D * D + 6 * D
+    labels = (config.num_classes + (config.class_dropout_prob > 0)) * D if config.num_classes else 0
+    out = p * p * config.out_channels
+    ends = (config.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + 2 * D * D + 2 * D + (D + 1) * out
+    return L * block + ends + labels + config.tokens * D  # (T.9)
+
+
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
 
 DIT: dict[str, DiTConfig] = {

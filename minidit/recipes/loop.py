@@ -66,7 +66,7 @@ class Loop:
         self.shards = config.pieces(self.device)
         self.kind = kind or kind_of_workers(self.shards, self.device)
         self.optimiser = AdamW(model, config, config.steps)
-        self.done = 0  # steps taken so far
+        self.done, self.stop = 0, False  # steps taken so far; set `stop` to end after the step
         size, arrays = model.layout.size, [p.data for p in model.parameters()]
         self.buffers = [flat_buffer(size, model.dtype, self.device) for _ in range(self.shards)]
         self.gradients = [Gradients(arrays, model.layout.views(b)) for b in self.buffers]
@@ -77,7 +77,7 @@ class Loop:
     def run(self) -> Iterator[dict[str, Any]]:
         """Trains from `done` to config.steps. Raises RunError when the loss is no longer a number."""
         with Workers(self.shards, self._body, self.kind) as workers:
-            while self.done < self.config.steps:
+            while self.done < self.config.steps and not self.stop:
                 for phase in (GRADIENTS, REDUCE, UPDATE):
                     workers.run(phase, self.done)
                 self.done += 1

@@ -95,7 +95,7 @@ class Sampler:
         model, xp, n = self.model, xp_of(x_t), len(x_t)
         guided = y is not None and self.guidance != 1
         both = xp.concatenate((x_t, x_t)) if guided else x_t
-        labels = xp.concatenate((y, xp.full_like(y, model.null_label))) if guided else y  # type: ignore[arg-type]
+        labels = xp.concatenate((y, xp.full_like(y, model.null_label))) if guided else y
         time = at_time(self.sch, xp.full(len(both), t, dtype=xp.int64))
         out = model(both, time, labels)
         out = getattr(out, "data", out)
@@ -178,12 +178,13 @@ def _traced(sampler: Sampler, samples: Array, y: Array | None, x_T: Array) -> It
 
 
 def _whole(sampler: Sampler, samples: Array, y: Array | None, x_T: Array, progress: Any) -> Array:
-    out: Any = None
+    x: Any = None
     with no_grad(), Arena():
-        for k, out in enumerate(sampler.walk(samples, y, x_T)):
+        for k, moment in enumerate(sampler.walk(samples, y, x_T)):
             if progress is not None and k:
                 progress(k, len(sampler.pairs))
-    return out + 0.0  # a copy: what the arena lent goes back
+            x = moment
+    return x + 0.0  # a copy: what the arena lent goes back
 
 
 def _in_shards(sampler: Sampler, n: int, y: Array | None, x_T: Array, shards: int, progress: Any) -> Array:

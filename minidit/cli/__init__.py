@@ -1,0 +1,95 @@
+"""The command `minidit`: one sub-command a file, imported when it is called, so that `--help` is instant.
+
+Exit codes: 0 done, 1 a failure while running, 2 wrong usage, configuration or data, 130 interrupted. Errors are one line;
+`--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+COMMANDS = {
+    "demo": "train a tiny autoencoder and a DiT on real pictures, sample, and show everything (minutes)",
+    "train": "train on your own pictures or on an embedded set",
+    "sample": "draw pictures from a trained run, or from the shipped weights",
+    "eval": "measure a run: class accuracy, Fréchet distance, precision and recall, neighbours",
+    "report": "write report.html for a run folder",
+    "info": "versions, devices, BLAS, presets with their parameters and MACs",
+    "spec": "the equations, their code and their tests",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """One-line errors with a suggestion."""
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice" in message:
+            wrong = message.split("'")[1]
+            near = difflib.get_close_matches(wrong, COMMANDS, 1)
+            message = f"there is no {wrong!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        elif message.startswith("unrecognized arguments: -"):
+            wrong = message.split(": ", 1)[1].split()[0]
+            known = [o for a in self._every_action() for o in a.option_strings]
+            near = difflib.get_close_matches(wrong.split("=")[0], known, 1)
+            message = f"unknown option {wrong}" + (f", did you mean {near[0]}?" if near else "")
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def _every_action(self) -> list[argparse.Action]:
+        found = list(self._actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    found += parser._actions
+        return found
+
+
+def build_parser(only: str | None) -> Parser:
+    """The parser; only the sub-command that is used gets its options (importing them all would take longer than running)."""
+    from minidit.version import __version__
+
+    parser = Parser(
+        prog="minidit",
+        description="Diffusion transformers from scratch on NumPy and CuPy arrays.",
+        epilog="minidit demo                       a run from real pictures to sampled ones\n"
+        "minidit sample --labels 0-9        pictures from the shipped weights, at once",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"minidit {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == only:
+            importlib.import_module(f"minidit.cli.{name}").add_arguments(sub)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    only = next((a for a in arguments if not a.startswith("-")), None)
+    try:
+        args = build_parser(only).parse_args(arguments)
+        code: int = importlib.import_module(f"minidit.cli.{args.command}").run(args)
+        return code
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        print("\nminidit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        usage = isinstance(error, (ValueError, TypeError, FileNotFoundError))
+        unclear = not str(error) or isinstance(error, (KeyError, AssertionError))
+        text = f"{type(error).__name__}: {error}" if unclear else str(error)
+        print(f"minidit: {' '.join(text.split())}", file=sys.stderr)
+        return 2 if usage else 1

@@ -1,0 +1,108 @@
+"""`minidit train`: an autoencoder (or none) and a DiT on pictures of any kind, into a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from minidit.cli.options import add_config_flags, resolve
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from minidit.recipes.presets import PRESETS
+
+    parser.add_argument("--data", help='a folder of pictures, an IDX, CIFAR or npz file, "digits" or "fashion"')
+    parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
+    parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
+    parser.add_argument("--out", help="the run folder (default runs/NAME)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
+    parser.add_argument("--size", type=int, help="resize pictures to SIZE x SIZE")
+    parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
+    parser.add_argument("--pixels", action="store_true", help="no autoencoder: diffuse pixels (for small pictures)")
+    parser.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
+    parser.add_argument("--init", metavar="RUN", help="fine-tune: start from the denoiser of a run (a file, or a run folder)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    add_config_flags(parser, ["train", "dit", "autoencode", "autoencoder", "sample", "classify"])
+
+
+def run(args: argparse.Namespace) -> int:
+    from minidit.cli.progress import Progress
+    from minidit.recipes import run as runs
+
+    progress = Progress(args.quiet)
+    if args.resume:
+        job = runs.resume(Path(args.resume), device=args.device, tell=progress.tell)
+        train, held_out = job.data()
+        job.fit_to(train)
+    else:
+        job = runs.Run(Path(), configure(args), device=args.device, tell=progress.tell)
+        if args.print_config:
+            from minidit.recipes.config import tables_of, to_toml
+
+            print(to_toml(tables_of(job.config)))
+            return 0
+        train, held_out = job.data()
+        job.fit_to(train)
+        job.folder = Path(args.out or Path("runs") / (args.preset or train.name))
+        job.create(overwrite=args.overwrite)
+    progress.note(f"{train.name}: {len(train)} pictures, {held_out and len(held_out)} held out, into {job.folder}")
+    with stop_gently(job, progress):
+        source, autoencoder = job.source(train)
+        pipeline = job.train_denoiser(source, autoencoder)
+    progress.close()
+
+    from minidit.html.report import write_report
+    from minidit.recipes.gallery import show_run
+
+    show_run(job, pipeline, held_out, progress.note)
+    progress.note(f"open {write_report(job.folder)}")
+    print(job.folder)
+    return 0
+
+
+def configure(args: argparse.Namespace) -> Any:
+    """The RunConfig that the flags describe."""
+    from dataclasses import replace
+
+    preset = args.preset or ("own" if args.data not in (None, "fashion", "digits") else args.data or "fashion")
+    config = resolve(args, preset)
+    given = {k: getattr(args, k) for k in ("size", "channels", "autoencoder", "init") if getattr(args, k)}
+    if args.data:
+        given["source"] = args.data
+    if args.pixels:
+        given["pixels"] = True
+    return replace(config, data=replace(config.data, **given))
+
+
+class stop_gently:
+    """The first Ctrl-C or SIGTERM saves the state after the step and exits with 130 or 143; the second stops at once."""
+
+    def __init__(self, job: Any, progress: Any) -> None:
+        self.job, self.progress = job, progress
+
+    def __enter__(self) -> None:
+        self.old = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(self, number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        loop = self.job.loop
+        self.progress.note("stopping after this step (again: at once)")
+        if loop is None:
+            raise SystemExit(128 + number)
+        loop.stop, self.number = True, number
+
+    def __exit__(self, *error: object) -> None:
+        for s, handler in self.old.items():
+            signal.signal(s, handler)
+        loop = self.job.loop
+        if error[0] is None and loop is not None and loop.stop:
+            self.job.save_state(loop)
+            print(f"minidit: stopped at step {loop.done}; go on with: minidit train --resume {self.job.folder}", file=sys.stderr)
+            raise SystemExit(128 + self.number)

@@ -1,0 +1,87 @@
+"""What a finished run shows: reconstructions, grids, the denoising, loss curves, the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidit.checkpoint import write_atomically
+from minidit.data import Dataset
+from minidit.pictures import curves, grid, save_png, stack
+from minidit.recipes.autoencode import reconstruct
+from minidit.recipes.evaluate import Evaluation
+from minidit.recipes.pipeline import Pipeline
+from minidit.recipes.run import Run
+from minidit.recipes.show import class_grid, reconstructions, save_walk
+
+Note = Callable[[str], None]
+
+
+def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, each: int = 8) -> None:
+    """pictures/*.png, the GIF, trace.npz and report.html of a run whose denoiser is trained."""
+    folder, s = run.folder / "pictures", run.config.sample
+    folder.mkdir(parents=True, exist_ok=True)
+    save_png(folder / "loss.png", loss_curves(run))
+    if pipeline.autoencoder is not None:
+        x = held_out.x_0(slice(10))
+        save_png(folder / "reconstructions.png", reconstructions(*map(held_out.inner, (x, reconstruct(pipeline.autoencoder, x)))))
+    K = pipeline.model.config.num_classes
+    labels = [k for k in range(K) for _ in range(each)] if K else None
+    shown = {"n": 64, "guidance": s.guidance, "seed": s.seed}
+    for name, steps in (("ddim", s.steps), ("ddpm", max(s.steps, 100))):
+        x = pipeline.sample(labels, steps=steps, sampler=name, **shown)
+        title = f"{name.upper()}, {steps} rungs" + (f", guidance {s.guidance:g}" if K else "")
+        save_png(folder / f"{name}.png", class_grid(x, labels, pipeline.class_names, title))
+    few = [k % K for k in range(10)] if K else None
+    save_walk(run.folder, pipeline, few, **{**shown, "n": 10}, steps=s.steps)
+    note(f"pictures in {folder}")
+
+
+def loss_curves(run: Run) -> Any:
+    """The loss of every phase over its steps."""
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    phases = list(dict.fromkeys(line["phase"] for line in lines))
+    parts = []
+    for phase in phases:
+        rows = [line for line in lines if line["phase"] == phase and line["step"] > 1]
+        steps, values = np.array([r["step"] for r in rows]), np.array([r["loss"] for r in rows])
+        parts.append(curves({"loss": (steps, values)}, phase, log=True))
+    return stack(parts)
+
+
+def neighbour_picture(x: Any, train: Dataset, index: list[int]) -> Any:
+    """Samples above, the nearest training pictures below."""
+    return stack(
+        [grid(x, columns=len(x)), grid(train.inner(train.x_0(np.array(index))), columns=len(x))],
+        ["samples", "nearest training pictures"],
+    )
+
+
+def measure(
+    run: Run, pipeline: Pipeline, evaluation: Evaluation, note: Note, *, ddpm_steps: int = 250, ddpm_n: int | None = None
+) -> dict[str, Any]:
+    """eval.json and neighbours.png: the reference rows, DDIM at guidance 2, 1 and 3, DDPM."""
+    conditional = bool(pipeline.model.config.num_classes)
+    seed, steps = run.config.sample.seed, run.config.sample.steps
+    evaluation.references(pipeline)
+    x = evaluation.samples(f"DDIM {steps}" + (", w = 2" if conditional else ""), pipeline, steps=steps, guidance=2.0, seed=seed)
+    if conditional:
+        for w in (1.0, 3.0):
+            evaluation.samples(f"DDIM {steps}, w = {w:g}", pipeline, steps=steps, guidance=w, seed=seed)
+    n = ddpm_n or evaluation.n
+    few = f"of {n}: a few more points of bias than the rows above" if n < evaluation.n else ""
+    name = f"DDPM {ddpm_steps}" + (", w = 2" if conditional else "")
+    evaluation.samples(name, pipeline, n=n, note=few, steps=ddpm_steps, sampler="ddpm", guidance=2.0, seed=seed)
+    rows, near = evaluation.table(), evaluation.neighbours(x[:100])
+    found: dict[str, Any] = {"rows": rows, "neighbours": near}
+    for r in rows:
+        accuracy = f"accuracy {r['accuracy']:.3f}  " if "accuracy" in r else ""
+        note(f"  {r['name']:24s} n {r['n']:4d}  {accuracy}Fréchet {r['frechet']:7.2f} = {r['multiple']:5.2f} x  "
+             f"precision {r['precision']:.2f} recall {r['recall']:.2f}")  # fmt: skip
+    picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
+    save_png(run.folder / "pictures" / "neighbours.png", picture)
+    write_atomically(run.folder / "eval.json", json.dumps(found, indent=1).encode())
+    return found

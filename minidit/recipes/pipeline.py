@@ -1,0 +1,108 @@
+"""A trained denoiser with all that it needs to make pictures: from labels to images in one call.
+
+    pictures = load("runs/mine").sample("shirt,bag", steps=50, guidance=2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidit.backend import Array, to_host
+from minidit.checkpoint import CheckpointError, load_model
+from minidit.data import parse_labels
+from minidit.diffusion import rungs as spacing
+from minidit.diffusion.prediction import PREDICTIONS, Prediction
+from minidit.diffusion.schedule import Schedule
+from minidit.models.autoencoder import Autoencoder
+from minidit.models.dit import DiT
+from minidit.recipes import sample as recipe
+from minidit.recipes.autoencode import decode
+from minidit.recipes.train import SCHEDULES
+
+SHIPPED = Path(__file__).parent.parent / "weights"
+
+
+@dataclass
+class Pipeline:
+    """A denoiser, its schedule and prediction, and the autoencoder (None: pixels)."""
+
+    model: DiT
+    autoencoder: Autoencoder | None
+    schedule: Schedule
+    prediction: Prediction
+    class_names: tuple[str, ...] = ()
+    crop: int = 0
+    meta: dict[str, Any] | None = None
+
+    def labels(self, wanted: str | Sequence[int] | None, n: int = 16) -> list[int] | None:
+        """Labels from text ("0-9", "shirt,bag"), numbers, or n of them in turn; None for an unconditional model."""
+        K = self.model.config.num_classes
+        if not K:
+            return None
+        if wanted is None:
+            return [i % K for i in range(n)]
+        if isinstance(wanted, str):
+            return parse_labels(wanted, self.class_names or tuple(map(str, range(K))))
+        return list(wanted)
+
+    def latents(
+        self,
+        labels: Sequence[int] | None,
+        *,
+        n: int = 16,
+        steps: int = 50,
+        guidance: float = 2.0,
+        sampler: str = "ddim",
+        eta: float = 0.0,
+        seed: int = 0,
+        **more: Any,
+    ) -> Any:
+        """What `sample` decodes: x_0 of the denoiser, or with trace=True an iterator over its Moments."""
+        sch = self.schedule
+        pairs = spacing.pairs(spacing.linspace(sch.T, min(steps, sch.T)))
+        step = recipe.ddpm() if sampler == "ddpm" else recipe.ddim(eta)
+        return recipe.sample(
+            self.model, sch, None if labels is None else np.asarray(labels), n=None if labels is not None else n, pairs=pairs,
+            step=step, prediction=self.prediction, guidance=guidance if labels is not None else 1.0,
+            clip=self.autoencoder is None, seed=seed, **more,
+        )  # fmt: skip
+
+    def pictures(self, x_0: Array) -> np.ndarray[Any, Any]:
+        """Pictures (B, C, H, W) in [-1, 1] on the host from what the denoiser made, padding cut off."""
+        x = to_host(x_0) if self.autoencoder is None else decode(self.autoencoder, x_0)
+        c = self.crop
+        return np.asarray(np.clip(x[..., c : x.shape[2] - c, c : x.shape[3] - c], -1, 1))
+
+    def sample(self, labels: str | Sequence[int] | None = None, **options: Any) -> np.ndarray[Any, Any]:
+        """Pictures (B, C, H, W) in [-1, 1]. Options: n, steps, guidance, sampler ("ddim", "ddpm"), eta, seed."""
+        return self.pictures(self.latents(self.labels(labels, options.get("n", 16)), **options))
+
+
+def load(path: str | Path | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> Any:
+    """A network from a file, a Pipeline from a run folder; the shipped weights when no path is given.
+
+    Raises CheckpointError, with the path, for anything else.
+    """
+    path = SHIPPED / "fashion" if path is None else Path(path)
+    if path.is_dir():
+        return load_pipeline(path, device=device, dtype=dtype)
+    return load_model(path, device=device, dtype=dtype)[0]
+
+
+def load_pipeline(folder: Path, *, device: str = "cpu", dtype: Any = np.float32) -> Pipeline:
+    """The Pipeline of a run folder."""
+    if not (folder / "dit.safetensors").exists():
+        raise CheckpointError(f"{folder}: holds no dit.safetensors: not the folder of a finished run")
+    model, meta = load_model(folder / "dit.safetensors", device=device, dtype=dtype)
+    train, data = meta.get("train", {}), meta.get("data", {})
+    autoencoder = None
+    if not data.get("pixels", False):
+        autoencoder, _ = load_model(folder / "autoencoder.safetensors", device=device, dtype=dtype)
+    schedule = SCHEDULES[train.get("schedule", "linear")](train.get("T", 1000))
+    prediction = PREDICTIONS[train.get("prediction", "eps")]
+    return Pipeline(model, autoencoder, schedule, prediction, tuple(data.get("class_names", ())), data.get("crop", 0), meta)
