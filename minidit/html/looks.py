@@ -10,9 +10,9 @@ nav.top > div { max-width: 92rem; margin: 0 auto; padding: .45rem 1.25rem; displ
 nav.top a { text-decoration: none; }
 nav.top .home { font-weight: 650; color: var(--ink); }
 nav.top ul { list-style: none; display: flex; gap: .1rem; margin: 0; padding: 0; overflow-x: auto; max-width: 100%; }
-nav.top li a { display: block; padding: .15rem .55rem; border-radius: 6px; color: var(--muted); }
-nav.top li a:hover { background: var(--code); color: var(--ink); }
-nav.top li a[aria-current] { background: var(--code); color: var(--ink); font-weight: 650; }
+nav.top ul a { display: block; padding: .15rem .55rem; border-radius: 6px; color: var(--muted); }
+nav.top ul a:hover { background: var(--code); color: var(--ink); }
+nav.top ul a[aria-current] { background: var(--code); color: var(--ink); font-weight: 650; }
 .search { position: relative; margin-left: auto; flex: 0 1 19rem; }
 .search input { width: 100%; font: inherit; font-size: 1rem; padding: .28rem .7rem; border: 1px solid var(--line);
   border-radius: 8px;
