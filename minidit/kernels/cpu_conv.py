@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,104 +11,94 @@ from minidit.backend import Array, empty
 from minidit.kernels.blas import gemm
 from minidit.kernels.cpu import constant
 
-COLUMNS = 262144  # elements of the columns of a tile
+COLUMNS = 131072  # elements of the columns of a tile
 
 
-def pad_image(x: Array, padding: int) -> Array:
-    if not padding:
-        return x
-    B, C, H, W = x.shape
-    p, padded = padding, empty(x, (B, C, H + 2 * padding, W + 2 * padding))
-    padded[:, :, :p], padded[:, :, -p:], padded[:, :, :, :p], padded[:, :, :, -p:] = 0, 0, 0, 0
-    padded[:, :, p:-p, p:-p] = x
-    return padded
-
-
-def channels_first(x: Array) -> Array:
-    """(n, O, L)  ->  (O, n L): the samples side by side, so that one long matrix product serves them all."""
-    return np.ascontiguousarray(x.swapaxes(0, 1)).reshape(x.shape[1], -1)
+def rows_of(x: Array) -> Array:
+    """(n, O, L)  ->  (n L, O): one row a pixel."""
+    return np.ascontiguousarray(x.swapaxes(1, 2)).reshape(-1, x.shape[1])
 
 
 class Windows:
-    """The columns of (A.23) of a padded image, made for a few samples at a time; cheaper to make twice than to keep."""
+    """The columns of (A.23), one row a window, made for a few samples at a time; cheaper to make twice than to keep.
 
-    def __init__(self, padded: Array, kernel: tuple[int, int], stride: int) -> None:
-        B, C, H, W = padded.shape
+    The image is kept with the channels last and its border of zeros, so that kw · C entries of a window lie side by side.
+    """
+
+    def __init__(self, shape: tuple[int, ...], like: Array, kernel: tuple[int, int], stride: int, padding: int) -> None:
+        B, C, H, W = shape
         kh, kw = kernel
-        self.image = padded.swapaxes(0, 1)
-        self.h, self.w = (H - kh) // stride + 1, (W - kw) // stride + 1
+        s, p = stride, padding
+        self.kernel, self.stride = kernel, s
+        self.h, self.w = (H + 2 * p - kh) // s + 1, (W + 2 * p - kw) // s + 1
         self.K, self.L = C * kh * kw, self.h * self.w
-        self.shifts = [
-            (i, j, slice(i, i + stride * (self.h - 1) + 1, stride), slice(j, j + stride * (self.w - 1) + 1, stride))
-            for i in range(kh)
-            for j in range(kw)
-        ]
+        self.image = empty(like, (B, H + 2 * p, W + 2 * p, C))
+        self.inside = self.image[:, p : p + H, p : p + W].transpose(0, 3, 1, 2)
+        if p:
+            self.image[:, :p], self.image[:, -p:], self.image[:, :, :p], self.image[:, :, -p:] = 0, 0, 0, 0
+        b, r, c, e = self.image.strides
+        shape5 = (B, self.h, self.w, kh, kw * C)
+        self.view = np.lib.stride_tricks.as_strided(self.image, shape5, (b, s * r, s * c, r, e))
         step = max(1, min(B, COLUMNS // (self.K * self.L)))
         self.tiles = [slice(n, min(n + step, B)) for n in range(0, B, step)]
-        self.shape = (C, kh, kw, step, self.h, self.w)
-        self.scratch = empty(padded, (self.K * step * self.L,))
-
-    def columns(self, tile: slice) -> Array:
-        """Memory for the columns of a tile: (C, kh, kw, samples, h, w)."""
-        shape = (*self.shape[:3], tile.stop - tile.start, self.h, self.w)
-        return self.scratch[: math.prod(shape)].reshape(shape)
+        self.scratch = empty(like, (step, *shape5[1:]))
 
     def gather(self, tile: slice) -> Array:
-        """(K, samples · L): the columns of a tile, in the scratch memory."""
-        c = self.columns(tile)
-        for i, j, rows, cols in self.shifts:
-            c[:, i, j] = self.image[:, tile, rows, cols]
-        return c.reshape(self.K, -1)
+        """(samples · L, K): the windows of a tile, in the scratch memory, ordered (row, column, channel)."""
+        c = self.scratch[: tile.stop - tile.start]
+        c[...] = self.view[tile]
+        return c.reshape(-1, self.K)
 
-    def scatter(self, tile: slice, columns: Array) -> None:
-        """The adjoint: adds the columns of a tile to the padded image."""
-        for i, j, rows, cols in self.shifts:
-            target = self.image[:, tile, rows, cols]
-            np.add(target, columns[:, i, j], out=target)
+    def scatter(self, tile: slice, rows: Array) -> None:
+        """The adjoint: adds the windows of a tile, (samples · L, K), to the image."""
+        s, (kh, kw) = self.stride, self.kernel
+        c = rows.reshape(tile.stop - tile.start, self.h, self.w, kh, kw, -1)
+        for i in range(kh):
+            for j in range(kw):
+                target = self.image[tile, i : i + s * (self.h - 1) + 1 : s, j : j + s * (self.w - 1) + 1 : s]
+                np.add(target, c[:, :, :, i, j], out=target)
 
 
 def correlate(x: Array, flat: Array, bias: Array, kernel: tuple[int, int], stride: int, padding: int) -> tuple[Array, Windows]:
-    """(A.22) for weights (O, K): the image (B, O, h, w) and the windows that it came from."""
-    windows, O = Windows(pad_image(x, padding), kernel, stride), len(flat)
+    """(A.22) for weights (O, K) ordered like the windows: the image (B, O, h, w) and the windows that it came from."""
+    windows, O = Windows(x.shape, x, kernel, stride, padding), len(flat)
+    windows.inside[...] = x
     y = empty(x, (len(x), O, windows.L))
-    product = empty(x, (O * windows.shape[3] * windows.L,))
+    product = empty(x, (len(windows.scratch) * windows.L, O))
     for tile in windows.tiles:
-        n = tile.stop - tile.start
-        p = gemm(flat, windows.gather(tile), product[: O * n * windows.L].reshape(O, n * windows.L))
+        rows = windows.gather(tile)
+        p = gemm(rows, flat.T, product[: len(rows)])
         if bias is not None:
-            np.add(p, bias[:, None], out=p)
-        y[tile] = p.reshape(O, n, windows.L).swapaxes(0, 1)
+            np.add(p, bias, out=p)
+        y[tile] = p.reshape(-1, windows.L, O).swapaxes(1, 2)
     return y.reshape(len(x), O, windows.h, windows.w), windows
 
 
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: int = 0) -> tuple[Array, Vjp]:
     O, C, kh, kw = weight.shape
-    B, flat = len(x), weight.reshape(O, -1)
+    B, flat = len(x), np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(O, -1)
     y, windows = correlate(x, flat, bias, (kh, kw), stride, padding)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         g = y_bar.reshape(B, O, windows.L)
         total, part = np.zeros((O, windows.K), np.float32), np.empty((O, windows.K), np.float32)
         for tile in windows.tiles:
-            total += gemm(channels_first(g[tile]), windows.gather(tile).T, part)
+            total += gemm(rows_of(g[tile]).T, windows.gather(tile), part)
         weight_bar = home_of_gradient(weight)
-        weight_bar[...] = total.reshape(weight.shape)
+        weight_bar[...] = total.reshape(O, kh, kw, C).transpose(0, 3, 1, 2)
         bias_bar = None if bias is None else np.sum(g @ constant(windows.L), axis=0, out=home_of_gradient(bias))
         return lambda: image_bar(g), weight_bar, bias_bar
 
     def image_bar(g: Array) -> Array:
-        H, W, p = x.shape[2], x.shape[3], padding
-        if stride == 1 and p < min(kh, kw) and kh == kw:  # a correlation with the mirrored weights: reads instead of adds
-            mirrored = np.ascontiguousarray(weight[:, :, ::-1, ::-1].swapaxes(0, 1)).reshape(C, -1)
-            return correlate(g.reshape(B, O, windows.h, windows.w), mirrored, None, (kh, kw), 1, kh - 1 - p)[0]
-        bar = empty(x, (B, C, H + 2 * p, W + 2 * p))
-        bar[...] = 0
-        target = Windows(bar, (kh, kw), stride)
+        if stride == 1 and padding < min(kh, kw) and kh == kw:  # a correlation with the mirrored weights: reads instead of adds
+            mirrored = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0)).reshape(C, -1)
+            return correlate(g.reshape(B, O, windows.h, windows.w), mirrored, None, (kh, kw), 1, kh - 1 - padding)[0]
+        target = Windows(x.shape, x, (kh, kw), stride, padding)
+        target.image[...] = 0
         for tile in target.tiles:
-            c = target.columns(tile)
-            gemm(flat.T, channels_first(g[tile]), c.reshape(target.K, -1))
-            target.scatter(tile, c)
-        return bar[:, :, p : p + H, p : p + W]
+            rows = target.scratch[: tile.stop - tile.start].reshape(-1, target.K)
+            target.scatter(tile, gemm(rows_of(g[tile]), flat, rows))
+        return target.inside
 
     return y, vjp
 
