@@ -41,6 +41,7 @@ class OptimConfig:
         for name, ok in (
             ("lr", self.lr > 0),
             ("betas", all(0 <= b < 1 for b in self.betas)),
+            ("eps", self.eps > 0),
             ("ema", 0 <= self.ema < 1),
             ("final_lr", 0 <= self.final_lr <= 1),
             ("clip", self.clip >= 0),
@@ -86,7 +87,7 @@ def adamw(
 
 def ema(average: Array, theta: Array, d: float) -> None:
     """average ← d average + (1-d) θ, in place."""
-    average[...] = d * average + (1 - d) * theta
+    average[...] = d * average + (1 - d) * theta  # (O.4)
 
 
 class AdamW:

@@ -29,7 +29,10 @@ def config_from(cls: Any, values: dict[str, Any], where: str) -> Any:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             raise CheckpointError(f"{where}: unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    try:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def save_model(path: str | Path, model: DiT | Autoencoder | Classifier, *, dtype: Any = None, **meta: Any) -> None:
@@ -49,13 +52,16 @@ def save(path: str | Path, model: DiT | Autoencoder | Classifier, *, grammar: st
 def load_model(path: str | Path, *, device: str = "cpu", dtype: Any = np.float32) -> tuple[Any, dict[str, Any]]:
     """(model, metadata) from a file of `save_model`. Raises CheckpointError if it holds something else."""
     arrays, meta = read_arrays(path)
-    if meta.get("kind") not in MODELS:
+    if str(meta.get("kind")) not in MODELS:
         raise CheckpointError(f"{path}: not a minidit model (its header names no kind)")
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {meta.get('format')}, this version reads {FORMAT}")
     cls, config_cls = MODELS[meta["kind"]]
-    model = cls(config_from(config_cls, meta["config"], str(path)), None, device=device, dtype=dtype)
+    if not isinstance(meta.get("config"), dict):
+        raise CheckpointError(f"{path}: its header holds no configuration")
+    config = config_from(config_cls, meta["config"], str(path))
     try:
+        model = cls(config, None, device=device, dtype=dtype)
         model.load_state_dict(arrays)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error

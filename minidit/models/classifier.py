@@ -1,6 +1,6 @@
 """A small convolutional classifier: the eyes with which samples are judged.
 
-    features = silu(W · flat(three strided convolutions of x) + b),    logits = V · features + d               (E.20)
+    features = silu(W · flat(three strided convolutions of x) + b),    logits = V · features + d               (E.9)
 """
 
 from __future__ import annotations
@@ -45,5 +45,5 @@ class Classifier(Module):
         h = ops.silu(self.conv1(x))
         h = ops.silu(self.norm2(self.conv2(h)))
         h = ops.silu(self.norm3(self.conv3(h)))
-        features = ops.silu(self.hidden(h.reshape(h.shape[0], -1)))  # (E.20)
+        features = ops.silu(self.hidden(h.reshape(h.shape[0], -1)))  # (E.9)
         return self.head(features), features

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
+from minidit.autograd import recording
 from minidit.backend import Array
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
 from minidit.nn.initial import zeros
+from minidit.nn.module import Parameter
 from minidit.random import Philox
 
 
@@ -41,6 +43,10 @@ class DiTConfig:
 
     def __post_init__(self) -> None:
         H, W = self.size
+        if min(H, W, self.patch_size, self.in_channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio) <= 0:
+            raise ValueError(f"every size must be positive: {self}")
+        if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
+            raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
         if H % self.patch_size or W % self.patch_size:
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
         if self.hidden_size % self.num_heads or self.hidden_size % 4:
@@ -74,8 +80,9 @@ class DiTBlock(Module):
         self.mlp = Mlp(width, inner)
         self.adaLN_modulation = Sequential(SiLU(), Linear(width, 6 * width, init=zeros))  # (T.7)
 
-    def forward(self, x: Any, c: Any) -> Any:
-        shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(self.adaLN_modulation(c), parts=6)  # (T.4)
+    def forward(self, x: Any, c: Any, modulation: Any = None) -> Any:
+        modulation = self.adaLN_modulation(c) if modulation is None else modulation
+        shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(modulation, parts=6)  # (T.4)
         x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))
         return ops.gated_residual(x, gate2, self.mlp(ops.layer_norm_modulate(x, shift2, scale2)))  # (T.5)
 
@@ -84,7 +91,7 @@ class FinalLayer(Module):
     """x : (B, N, D), c : (B, D)  ->  (B, N, p p C_out)"""
 
     def __init__(self, width: int, out: int) -> None:
-        self.linear = Linear(width, out, init=zeros)
+        self.linear = Linear(width, out, init=zeros)  # (T.7)
         self.adaLN_modulation = Sequential(SiLU(), Linear(width, 2 * width, init=zeros))
 
     def forward(self, x: Any, c: Any) -> Any:
@@ -118,20 +125,45 @@ class DiT(Module):
         """The label of a sample whose class is not told."""
         return self.config.num_classes
 
+    def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
+        """The blocks' modulation weights first, then their biases: one matrix and one vector for all blocks."""
+        first = [p for tail in ("weight", "bias") for n, p in parameters.items() if n.endswith(f"adaLN_modulation.1.{tail}")]
+        return first + [p for p in parameters.values() if not any(p is q for q in first)]
+
+    def modulations(self, c: Any) -> list[Any]:
+        """(T.4) of all blocks in one product, where no gradient is wanted; else None for each: a block makes its own."""
+        L, D = self.config.depth, self.config.hidden_size
+        if recording() or (6 * D) % 16:
+            return [None] * L
+        rows = L * 6 * D
+        start = rows * D + 2 * D * D  # behind the weights stand those of the final layer
+        weight, bias = self.flat[: rows * D].reshape(rows, D), self.flat[start : start + rows]
+        return list(ops.split(ops.linear(ops.silu(c), weight, bias), parts=L))
+
     def forward(self, x: Any, t: Array, y: Array | None = None) -> Any:
         config = self.config
+        self._check(x, t, y)
+        h = self.x_embedder(x) + self.pos_embed
+        c = self.t_embedder(t)
+        if y is not None:
+            c = c + self.y_embedder(y)  # (T.3)
+        for block, modulation in zip(self.blocks, self.modulations(c), strict=True):
+            h = block(h, c, modulation)
+        return ops.unpatchify(self.final_layer(h, c), patch_size=config.patch_size, size=config.size)
+
+    def _check(self, x: Any, t: Array, y: Array | None) -> None:
+        """Labels are looked at on the host only: on a GPU that would wait for it."""
+        config, rows = self.config, self.config.num_classes + (self.config.class_dropout_prob > 0)
         expected = (config.in_channels, *config.size)
         if tuple(x.shape[1:]) != expected:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, expected))})")
         if (y is None) != (config.num_classes == 0):
             raise ValueError(f"a model of {config.num_classes} classes {'needs a' if config.num_classes else 'takes no'} label y")
-        h = self.x_embedder(x) + self.pos_embed
-        c = self.t_embedder(t)
-        if y is not None:
-            c = c + self.y_embedder(y)  # (T.3)
-        for block in self.blocks:
-            h = block(h, c)
-        return ops.unpatchify(self.final_layer(h, c), patch_size=config.patch_size, size=config.size)
+        for name, a in (("t", t), ("y", y)):
+            if a is not None and tuple(np.shape(a)) != (len(x),):
+                raise ValueError(f"{name} has shape {tuple(np.shape(a))}, expected ({len(x)},), one number a sample")
+        if isinstance(y, np.ndarray) and len(y) and not 0 <= y.min() <= y.max() < rows:
+            raise ValueError(f"labels go from {y.min()} to {y.max()}, the model knows 0..{rows - 1}")
 
 
 def count_parameters(config: DiTConfig) -> int:

@@ -47,6 +47,8 @@ class GroupNorm(Module):
     """x : (B, C, H, W)  ->  the same, standardised over the pixels and channels of each group."""
 
     def __init__(self, channels: int, groups: int, *, eps: float = 1e-6) -> None:
+        if channels % groups:
+            raise ValueError(f"{channels} channels cannot be cut into {groups} equal groups")
         self.weight, self.bias = Parameter((channels,), ones), Parameter((channels,), zeros)
         self.groups, self.eps = groups, eps
 

@@ -47,7 +47,7 @@ class Classification:
         labels = self.source.labels[index]
         logits, _ = self.model(self.source.draw(index, rng, samples))
         hits = (logits.data.argmax(axis=1) == labels).sum() / self.config.batch_size
-        return ops.cross_entropy(logits, labels=labels, n=self.config.batch_size), {"accuracy": hits}  # (A.26)
+        return ops.cross_entropy(logits, labels=labels, n=self.config.batch_size), {"accuracy": hits}
 
 
 def classify(model: Classifier, data: Any, config: ClassifyConfig, *, kind: str | None = None) -> Loop:

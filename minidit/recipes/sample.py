@@ -103,7 +103,7 @@ class Sampler:
         v = out[:n, channels:] if model.config.learn_sigma else None  # of the conditional half
         out = out[:, :channels]
         if guided:
-            out = guide(out[n:], out[:n], self.guidance)  # (G.1)
+            out = guide(out[n:], out[:n], self.guidance)
         a_t = at(self.sch.alpha_bar, t)
         x_0_hat, eps_hat = self.prediction.pair(out, x_t, a_t)
         if self.clip:

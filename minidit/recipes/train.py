@@ -2,7 +2,7 @@
 
     x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε                       t uniform in 1..T, ε ~ N(0, 1)            (D.1)
     loss = mean w(t) (target(x_0, ε, ᾱ_t) - model(x_t, time[t], y))²                          (D.34)
-    y = null with probability p                        so that the model also learns "any class"   (G.6)
+    y = null with probability p                        so that the model also learns "any class"   (G.7)
 
 With learn_sigma the second half of the channels is trained by λ T times one term of the bound (D.36).
 """
@@ -63,7 +63,7 @@ class TrainConfig(LoopConfig):
 
 def drop_labels(y: Array, u: Array, p: float, null_label: int) -> Array:
     """y : (B,) ints, u : (B,) uniform  ->  y, with the null label where u < p: one decision a sample."""
-    return xp_of(y, u).where(u < p, null_label, y)  # (G.6)
+    return xp_of(y, u).where(u < p, null_label, y)  # (G.7)
 
 
 class Denoising:
@@ -96,11 +96,11 @@ class Denoising:
             vb = self._bound(x_0, x_t, out.data, v, t, a_t)
         target = self.prediction.target(x_0, eps, a_t)
         weight = None if self.weight is None else xp_of(x_0).asarray(self.weight(a_t), dtype=x_0.dtype)
-        simple = ops.mse(out, target, weight, n=config.batch_size * x_0[0].size)  # (D.34)
+        simple = ops.mse(out, target, weight, n=config.batch_size * x_0[0].size)
         if not model.config.learn_sigma:
             return simple, {}
         share = b / config.batch_size
-        return loss.hybrid(simple, vb * share, sch.T, config.vb_weight), {"simple": simple.data}  # (D.36)
+        return loss.hybrid(simple, vb * share, sch.T, config.vb_weight), {"simple": simple.data}
 
     def _bound(self, x_0: Array, x_t: Array, out: Array, v: Any, t: Array, a_t: Array) -> Any:
         """One term of the bound, mean over samples; the network's guess of x_0 comes as a plain array: the stop-gradient."""
