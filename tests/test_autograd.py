@@ -244,6 +244,21 @@ def test_what_an_adjoint_saved_dies_right_after_it_ran():
     assert all(r() is None for r in refs)
 
 
+def test_what_an_adjoint_saved_is_gone_before_its_bars_are_added_anywhere():
+    """A sum that makes fresh memory may then use the memory that the adjoint has just set free."""
+
+    class Watching(Gradients):
+        def add(self, array, bar):
+            alive_at_the_leaf.append(sum(r() is not None for r in refs))
+            return super().add(array, bar)
+
+    p, refs, _ = watched(lambda x: x + 1)
+    x, alive_at_the_leaf = leaf(1.0), []
+    with Watching([x.data], [np.zeros(1)]):
+        p(x).backward(np.ones(1))
+    assert alive_at_the_leaf == [0]
+
+
 def test_a_value_that_no_adjoint_needs_is_freed_while_the_tape_grows():
     """Sums, shifts, slices and means keep shapes, not arrays; exp keeps its result; nothing waits for the collector of cycles."""
     gc.disable()
