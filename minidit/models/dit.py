@@ -160,8 +160,9 @@ class DiT(Module):
         if (y is None) != (config.num_classes == 0):
             raise ValueError(f"a model of {config.num_classes} classes {'needs a' if config.num_classes else 'takes no'} label y")
         for name, a in (("t", t), ("y", y)):
-            if a is not None and tuple(np.shape(a)) != (len(x),):
-                raise ValueError(f"{name} has shape {tuple(np.shape(a))}, expected ({len(x)},), one number a sample")
+            shape = (len(x),) if a is None else tuple(getattr(a, "shape", ()))
+            if shape != (len(x),):
+                raise ValueError(f"{name} has shape {shape}, expected ({len(x)},), one number a sample")
         if isinstance(y, np.ndarray) and len(y) and not 0 <= y.min() <= y.max() < rows:
             raise ValueError(f"labels go from {y.min()} to {y.max()}, the model knows 0..{rows - 1}")
 
