@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from minidit.version import __version__
 
 if TYPE_CHECKING:
-    from minidit import data, metrics, ops
+    from minidit import data, metrics, nn, ops, pictures
     from minidit.autograd import PRIMITIVES, Tensor, no_grad, plain_text, primitive
     from minidit.backend import to_device, to_host, xp_of
     from minidit.checkpoint import save
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from minidit.diffusion.schedule import Schedule
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
-    from minidit.optim import AdamW
+    from minidit.optim import AdamW, OptimConfig
     from minidit.random import Philox
-    from minidit.recipes.pipeline import load
-    from minidit.recipes.sample import sample
-    from minidit.recipes.train import TrainConfig, train
+    from minidit.recipes.autoencode import AutoencodeConfig, autoencode, decode, latents_of, reconstruct
+    from minidit.recipes.loop import Loop
+    from minidit.recipes.pipeline import Pipeline, load
+    from minidit.recipes.sample import ddim, ddpm, sample
+    from minidit.recipes.train import TrainConfig, loop_for, train
 
 _HOMES = {
-    "": ("data", "metrics", "ops"),
+    "": ("data", "metrics", "nn", "ops", "pictures"),
     "autograd": ("PRIMITIVES", "Tensor", "no_grad", "plain_text", "primitive"),
     "backend": ("to_device", "to_host", "xp_of"),
     "checkpoint": ("save",),
@@ -40,11 +42,13 @@ _HOMES = {
     "diffusion.schedule": ("Schedule",),
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
-    "optim": ("AdamW",),
+    "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),
-    "recipes.pipeline": ("load",),
-    "recipes.sample": ("sample",),
-    "recipes.train": ("TrainConfig", "train"),
+    "recipes.autoencode": ("AutoencodeConfig", "autoencode", "decode", "latents_of", "reconstruct"),
+    "recipes.loop": ("Loop",),
+    "recipes.pipeline": ("Pipeline", "load"),
+    "recipes.sample": ("ddim", "ddpm", "sample"),
+    "recipes.train": ("TrainConfig", "loop_for", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])
@@ -54,9 +58,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"minidit has no {name!r}; it has {', '.join(__all__)}")
     home = _HOME[name]
-    found = importlib.import_module(f"minidit.{home or name}")
-    globals()[name] = found if not home else getattr(found, name)
-    return globals()[name]
+    found = importlib.import_module(".".join((__name__, home or name)))
+    return getattr(found, name) if home else found
 
 
 def __dir__() -> list[str]:

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     """One-line errors with a suggestion."""
 
     def error(self, message: str) -> NoReturn:
-        if "invalid choice" in message:
+        if "argument COMMAND: invalid choice" in message:
             wrong = message.split("'")[1]
             near = difflib.get_close_matches(wrong, COMMANDS, 1)
             message = f"there is no {wrong!r}" + (f", did you mean {near[0]!r}?" if near else "")

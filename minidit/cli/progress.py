@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 SECONDS = 10.0  # between two plain lines
+EVERY = 10  # steps between two looks at the loss
 
 
 class Progress:
@@ -27,11 +28,11 @@ class Progress:
             if self.terminal:
                 self.bar = _bar(phase, steps, record["step"] - 1)
         step = record["step"]
-        if "loss" in record:
-            self.average += 0.02 * (float(record["loss"]) - self.average)
+        if "loss" in record and step % EVERY == 0:  # seldom: to look at a number on a GPU is to wait for it
+            self.average += 0.15 * (float(record["loss"]) - self.average)
         if self.bar is not None:
             self.bar.update(1)
-            if "loss" in record and step % 10 == 0:
+            if "loss" in record and step % EVERY == 0:
                 self.bar.set_postfix_str(f"loss {self.average:.4f}", refresh=False)
             return
         now = time.monotonic()

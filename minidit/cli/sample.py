@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out {args.out}: the name must end in .png, .gif or .npz")
     if not out.parent.is_dir():
         raise ValueError(f"--out {args.out}: there is no folder {out.parent}")
-    if args.steps < 1:
-        raise ValueError("--steps must be at least 1")
+    if args.steps < 1 or (args.n is not None and args.n < 1):
+        raise ValueError("--steps and -n must be at least 1")
 
     from minidit.cli.progress import Progress
     from minidit.recipes.pipeline import load
@@ -36,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
     pipeline = load(args.run, device=args.device)
     if not hasattr(pipeline, "latents"):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
-    labels = pipeline.labels(args.labels, args.n or 16)
-    if labels is not None and args.n:
-        labels = [labels[i % len(labels)] for i in range(args.n)]
+    labels = pipeline.labels(args.labels, args.n)
     n = len(labels) if labels is not None else args.n or 16
     progress = Progress(args.quiet)
     options = {
@@ -77,7 +75,7 @@ def _save_npz(out: Path, x: object, labels: list[int] | None, class_names: tuple
     arrays = {"arr_0": to_uint8(x).transpose(0, 2, 3, 1)}
     if labels is not None:
         arrays["labels"] = np.asarray(labels)
-        arrays["class_names"] = np.asarray(class_names)
+        arrays["class_names"] = np.asarray(class_names, str)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(out, buffer.getvalue())

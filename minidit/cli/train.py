@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
     parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
     parser.add_argument("--out", help="the run folder (default runs/NAME)")
-    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run (--data: where its pictures are now)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     parser.add_argument("--size", type=int, help="resize pictures to SIZE x SIZE")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
@@ -37,7 +38,10 @@ def run(args: argparse.Namespace) -> int:
 
     progress = Progress(args.quiet)
     if args.resume:
+        refuse_changes(args)
         job = runs.resume(Path(args.resume), device=args.device, tell=progress.tell)
+        if args.data:
+            job.config = replace(job.config, data=replace(job.config.data, source=args.data))
         train, held_out = job.data()
         job.fit_to(train)
     else:
@@ -68,8 +72,6 @@ def run(args: argparse.Namespace) -> int:
 
 def configure(args: argparse.Namespace) -> Any:
     """The RunConfig that the flags describe."""
-    from dataclasses import replace
-
     preset = args.preset or ("own" if args.data not in (None, "fashion", "digits") else args.data or "fashion")
     config = resolve(args, preset)
     given = {k: getattr(args, k) for k in ("size", "channels", "autoencoder", "init") if getattr(args, k)}
@@ -78,6 +80,15 @@ def configure(args: argparse.Namespace) -> Any:
     if args.pixels:
         given["pixels"] = True
     return replace(config, data=replace(config.data, **given))
+
+
+def refuse_changes(args: argparse.Namespace) -> None:
+    """Raises ValueError where --resume stands beside flags that would make another run of it."""
+    own = ("preset", "config", "out", "overwrite", "size", "channels", "pixels", "autoencoder", "init")
+    given = [k for k, v in vars(args).items() if ("." in k and v is not None) or (k in own and v)]
+    if given:
+        names = ", ".join(k.split(".")[-1].replace("_", "-") for k in given)
+        raise ValueError(f"--resume goes on with the configuration in {args.resume}/config.toml: leave out {names}")
 
 
 class stop_gently:
@@ -93,9 +104,10 @@ class stop_gently:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         loop = self.job.loop
-        self.progress.note("stopping after this step (again: at once)")
         if loop is None:
+            self.progress.note("stopped before the denoiser: what was not finished starts again with --resume")
             raise SystemExit(128 + number)
+        self.progress.note("stopping after this step (again: at once)")
         loop.stop, self.number = True, number
 
     def __exit__(self, *error: object) -> None:

@@ -64,10 +64,13 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for i, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
+    text = path.read_text("utf-8", errors="replace")
+    for i, line in enumerate(text.splitlines(), 1):
         try:
             entry = json.loads(line)
         except ValueError as error:
+            if not text.endswith("\n") and i == len(text.splitlines()):
+                break  # a kill has cut the last line
             raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
         if not isinstance(entry, dict):
             raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")

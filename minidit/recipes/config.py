@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from dataclasses import asdict, fields, is_dataclass
+import types
+import typing
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,7 @@ def _value(v: Any) -> str:
     if isinstance(v, (list, tuple)):
         return "[" + ", ".join(map(_value, v)) + "]"
     if isinstance(v, str):
-        escaped = v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        return json.dumps(v, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's basic strings are JSON's but for this
     return repr(v)
 
 
@@ -43,18 +45,37 @@ def run_config_from(tables: dict[str, Any], where: str, base: RunConfig | None =
     known = {f.name for f in fields(RunConfig)}
     extra = {"environment", "result"}
     merged = {}
-    for name in tables:
+    for name, table in tables.items():
         if name not in known | extra:
             config_from(RunConfig, {name: None}, where)  # raises, with a suggestion
+        if not isinstance(table, dict):
+            raise CheckpointError(f"{where}: {name} must be a section, [{name}]")
     for f in fields(RunConfig):
         own = getattr(base, f.name)
-        assert is_dataclass(own)
-        values = {**asdict(own), **tables.get(f.name, {})}  # type: ignore[arg-type]
-        try:
-            merged[f.name] = config_from(type(own), values, f"{where}, section [{f.name}]")
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
+        section = f"{where}, section [{f.name}]"
+        given = tables.get(f.name, {})
+        for key, kind in typing.get_type_hints(type(own)).items():
+            if key in given and not _is_a(given[key], kind):
+                raise CheckpointError(f"{section}: {key} = {given[key]!r} must be {_told(kind)}")
+        merged[f.name] = config_from(type(own), {**asdict(own), **given}, section)
     return RunConfig(**merged)
+
+
+def _is_a(v: Any, kind: Any) -> bool:
+    """Whether a value read from TOML has the type of a field: a whole number is a float too, true is no number."""
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(v, list) and len(v) == len(parts) and all(map(_is_a, v, parts))
+    if isinstance(kind, types.UnionType):
+        return any(_is_a(v, part) for part in parts)
+    return isinstance(v, (int, float) if kind is float else kind) and (kind is bool or not isinstance(v, bool))
+
+
+def _told(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {len(typing.get_args(kind))} numbers"
+    return names.get(kind) or " or ".join(_told(part) for part in typing.get_args(kind) if part is not type(None))
 
 
 def read_config(path: Path, base: RunConfig | None = None) -> RunConfig:

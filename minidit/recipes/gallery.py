@@ -46,7 +46,8 @@ def loss_curves(run: Run) -> Any:
     phases = list(dict.fromkeys(line["phase"] for line in lines))
     parts = []
     for phase in phases:
-        rows = [line for line in lines if line["phase"] == phase and line["step"] > 1]
+        rows = [line for line in lines if line["phase"] == phase]
+        rows = [line for line in rows if line["step"] > 1] or rows  # the first loss would set the scale
         steps, values = np.array([r["step"] for r in rows]), np.array([r["loss"] for r in rows])
         parts.append(curves({"loss": (steps, values)}, phase, log=True))
     return stack(parts)

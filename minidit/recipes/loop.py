@@ -32,6 +32,11 @@ class RunError(RuntimeError):
     """Something went wrong while running: a diverged loss, a full disk. The message says what to do."""
 
 
+def diverged(loss: float, step: int) -> str:
+    """What to say of a loss that is no longer a number."""
+    return f"the loss is {loss} at step {step}: try a smaller --lr, or --clip 1"
+
+
 @dataclass(frozen=True)
 class LoopConfig(OptimConfig):
     """How long and in which pieces to train."""
@@ -132,7 +137,7 @@ class Loop:
             sums = self.numbers.sum(axis=0)
             totals: dict[str, Any] = {name: float(sums[k]) for k, name in enumerate(self.names)}
             if not math.isfinite(totals["loss"]):
-                raise RunError(f"the loss is {totals['loss']} at step {step}: try a smaller --lr, or --clip 1")
+                raise RunError(diverged(totals["loss"], step))
         else:
             totals = self.totals
         return {"step": step, **totals, "lr": learning_rate(self.config, step, self.config.steps), "grad_norm": self._norm()}

@@ -16,6 +16,7 @@ from minidit.backend import Array, to_host
 from minidit.checkpoint import CheckpointError, load_model
 from minidit.data import parse_labels
 from minidit.diffusion import rungs as spacing
+from minidit.diffusion import variance
 from minidit.diffusion.prediction import PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.models.autoencoder import Autoencoder
@@ -39,16 +40,23 @@ class Pipeline:
     crop: int = 0
     meta: dict[str, Any] | None = None
 
-    def labels(self, wanted: str | Sequence[int] | None, n: int = 16) -> list[int] | None:
-        """Labels from text ("0-9", "shirt,bag"), numbers, or n of them in turn; None for an unconditional model."""
+    def labels(self, wanted: str | Sequence[int] | None, n: int | None = None) -> list[int] | None:
+        """Labels from numbers, or from text ("0-9", "shirt,bag"; None: all) repeated in turn to n of them.
+
+        None for an unconditional model, which knows no labels: ValueError if some are wanted.
+        """
         K = self.model.config.num_classes
         if not K:
+            if wanted is not None:
+                raise ValueError(f"labels {wanted!r}: the model is unconditional and knows none")
             return None
+        if wanted is not None and not isinstance(wanted, str):
+            return [int(k) for k in wanted]
         if wanted is None:
-            return [i % K for i in range(n)]
-        if isinstance(wanted, str):
-            return parse_labels(wanted, self.class_names or tuple(map(str, range(K))))
-        return list(wanted)
+            found, n = list(range(K)), n or 16
+        else:
+            found = parse_labels(wanted, self.class_names or tuple(map(str, range(K))))
+        return found if n is None else [found[i % len(found)] for i in range(n)]
 
     def latents(
         self,
@@ -64,11 +72,13 @@ class Pipeline:
     ) -> Any:
         """What `sample` decodes: x_0 of the denoiser, or with trace=True an iterator over its Moments."""
         sch = self.schedule
+        guided = labels is not None and self.model.config.class_dropout_prob > 0  # else there is no null label to walk from
         pairs = spacing.pairs(spacing.linspace(sch.T, min(steps, sch.T)))
-        step = recipe.ddpm() if sampler == "ddpm" else recipe.ddim(eta)
+        law = variance.learned_range if self.model.config.learn_sigma else variance.small
+        step = recipe.ddpm(law) if sampler == "ddpm" else recipe.ddim(eta)
         return recipe.sample(
             self.model, sch, None if labels is None else np.asarray(labels), n=None if labels is not None else n, pairs=pairs,
-            step=step, prediction=self.prediction, guidance=guidance if labels is not None else 1.0,
+            step=step, prediction=self.prediction, guidance=guidance if guided else 1.0,
             clip=self.autoencoder is None, seed=seed, **more,
         )  # fmt: skip
 
@@ -80,7 +90,7 @@ class Pipeline:
 
     def sample(self, labels: str | Sequence[int] | None = None, **options: Any) -> np.ndarray[Any, Any]:
         """Pictures (B, C, H, W) in [-1, 1]. Options: n, steps, guidance, sampler ("ddim", "ddpm"), eta, seed."""
-        return self.pictures(self.latents(self.labels(labels, options.get("n", 16)), **options))
+        return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
 
 
 def load(path: str | Path | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> Any:
@@ -88,6 +98,8 @@ def load(path: str | Path | None = None, *, device: str = "cpu", dtype: Any = np
 
     Raises CheckpointError, with the path, for anything else.
     """
+    if path is None and not (SHIPPED / "fashion").is_dir():
+        raise CheckpointError("no weights are shipped with this installation: name a run folder (minidit train makes one)")
     path = SHIPPED / "fashion" if path is None else Path(path)
     if path.is_dir():
         return load_pipeline(path, device=device, dtype=dtype)
@@ -103,6 +115,9 @@ def load_pipeline(folder: Path, *, device: str = "cpu", dtype: Any = np.float32)
     autoencoder = None
     if not data.get("pixels", False):
         autoencoder, _ = load_model(folder / "autoencoder.safetensors", device=device, dtype=dtype)
-    schedule = SCHEDULES[train.get("schedule", "linear")](train.get("T", 1000))
-    prediction = PREDICTIONS[train.get("prediction", "eps")]
+    try:
+        schedule = SCHEDULES[train.get("schedule", "linear")](train.get("T", 1000))
+        prediction = PREDICTIONS[train.get("prediction", "eps")]
+    except KeyError as error:
+        raise CheckpointError(f"{folder / 'dit.safetensors'}: schedule or prediction {error} is not known here") from error
     return Pipeline(model, autoencoder, schedule, prediction, tuple(data.get("class_names", ())), data.get("crop", 0), meta)

@@ -38,8 +38,9 @@ class SampleConfig:
     def __post_init__(self) -> None:
         if self.sampler not in ("ddim", "ddpm"):
             raise ValueError(f"sampler {self.sampler!r} is not one of ddim, ddpm")
-        if self.steps < 1:
-            raise ValueError(f"steps = {self.steps} must be at least 1")
+        for name, least in (("steps", 1), ("every", 0), ("save_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.backend import to_host
+from minidit.backend import to_device, to_host
 from minidit.checkpoint import CheckpointError, load_model, read_arrays, save_model, write_arrays, write_atomically
 from minidit.data import Dataset, load
 from minidit.kernels.blas import name_of_blas
@@ -27,8 +28,8 @@ from minidit.models.autoencoder import Autoencoder
 from minidit.models.dit import DiT
 from minidit.random import Philox
 from minidit.recipes.autoencode import autoencode, latents_of
-from minidit.recipes.config import run_config_from, tables_of, to_toml
-from minidit.recipes.loop import Loop, RunError
+from minidit.recipes.config import read_config, tables_of, to_toml
+from minidit.recipes.loop import Loop, RunError, diverged
 from minidit.recipes.pipeline import Pipeline, load_pipeline
 from minidit.recipes.presets import RunConfig
 from minidit.recipes.source import Source, source_of
@@ -60,18 +61,23 @@ class Run:
         """(training set, held-out set): an embedded set's own parts, or a tenth of the images given (at most 1,000)."""
         c = self.config.data
         if c.source in ("digits", "fashion"):
-            return load(c.source, size=c.size, channels=c.channels, part="train"), load(c.source, size=c.size, part="test")
+            return self._part("train"), self._part("test")
         try:  # a set that has a test part of its own
-            train = load(c.source, size=c.size, channels=c.channels, part="train")
-            return train, load(c.source, size=c.size, channels=c.channels, part="test")
+            return self._part("train"), self._part("test")
         except ValueError:
-            whole = load(c.source, size=c.size, channels=c.channels)
+            whole = self._part(None)
         held_out = min(1000, len(whole) // 10)
         return whole.split(held_out) if held_out else (whole, whole)
+
+    def _part(self, part: str | None) -> Dataset:
+        c = self.config.data
+        return load(c.source, size=c.size, channels=c.channels, part=part)
 
     def fit_to(self, data: Dataset) -> None:
         """Fills in what the data decide: channels, sizes, classes. Raises ValueError for sizes that do not fit."""
         c = self.config
+        if c.data.autoencoder and not c.data.pixels:
+            c = replace(c, autoencoder=self.given_autoencoder(data).config)
         H, W = data.size
         factor = 1 if c.data.pixels else 4
         patch = c.dit.patch_size
@@ -98,41 +104,60 @@ class Run:
         """Makes the folder and writes config.toml. Raises RunError if a run is there already."""
         if (self.folder / "config.toml").exists() and not overwrite:
             raise RunError(f"{self.folder} holds a run already: choose another --out, --resume it, or --overwrite")
-        for name in ("metrics.jsonl", "state.safetensors", "dit.safetensors", "autoencoder.safetensors", "eval.json"):
-            (self.folder / name).unlink(missing_ok=True)
+        for pattern in ("*.safetensors", "*.json", "*.jsonl", "trace.npz", "report.html", "samples/step_*.png", "pictures/*"):
+            for old in self.folder.glob(pattern):
+                old.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
         tables = {**tables_of(self.config), "environment": environment(self.device)}
         write_atomically(self.folder / "config.toml", to_toml(tables).encode())
 
-    def record(self, phase: str, record: dict[str, Any], steps: int, began: float) -> None:
-        """Tells, and writes a line of metrics.jsonl every few steps."""
+    def record(self, phase: str, record: dict[str, Any], steps: int, began: float, first: int = 0) -> None:
+        """Tells, and writes a line of metrics.jsonl every few steps. began, first: when, and after how many steps, it went on."""
         step = record["step"]
         if step % EVERY == 0 or step == steps or step == 1:
             batch = self.config.autoencode.batch_size if phase == "autoencoder" else self.config.train.batch_size
             numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
+            if not math.isfinite(numbers["loss"]):  # on a GPU nobody has looked at it yet
+                raise RunError(diverged(numbers["loss"], step))
             wall = time.monotonic() - began
-            line = {"phase": phase, **numbers, "img_per_s": round(batch * step / max(wall, 1e-9), 1), "wall_s": round(wall, 3)}
+            speed = batch * (step - first) / max(wall, 1e-9)
+            line = {"phase": phase, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)}
             with open(self.folder / "metrics.jsonl", "a") as f:
                 f.write(json.dumps(line) + "\n")
         self.tell(phase, record, steps)
+
+    def forget(self, phase: str, after: int) -> None:
+        """Drops from metrics.jsonl what will be done again: steps of a phase after some step, and a line that a kill has cut."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return
+        whole = path.read_bytes().rpartition(b"\n")[0].splitlines()
+        lines = [line for line in whole if (entry := json.loads(line))["phase"] != phase or entry["step"] <= after]
+        write_atomically(path, b"".join(line + b"\n" for line in lines))
 
     # -------------------------------------------------------------------------------------- phases
 
     def train_autoencoder(self, data: Dataset) -> Autoencoder:
         """Trains (or loads) the autoencoder, with EMA weights, and saves it."""
         c, target = self.config, self.folder / "autoencoder.safetensors"
-        if c.data.autoencoder:
-            model, _ = load_model(_model_file(c.data.autoencoder, "autoencoder"), device=self.device)
-            if not isinstance(model, Autoencoder) or model.config.channels != data.channels:
-                raise CheckpointError(f"{c.data.autoencoder}: not an autoencoder for pictures of {data.channels} channels")
-            return model
         if target.exists():  # a resumed run
             return load_model(target, device=self.device)[0]  # type: ignore[no-any-return]
+        if c.data.autoencoder:
+            return self.given_autoencoder(data)
+        self.forget("autoencoder", 0)
         model = Autoencoder(c.autoencoder, Philox(c.autoencode.seed, AUTOENCODER_DRAW), device=self.device)
         loop, began = autoencode(model, data, c.autoencode), time.monotonic()
         for record in loop.run():
             self.record("autoencoder", record, c.autoencode.steps, began)
         model.flat[...] = loop.optimiser.average
+        return model
+
+    def given_autoencoder(self, data: Dataset) -> Autoencoder:
+        """The trained autoencoder that the configuration names. Raises CheckpointError if it is not for these pictures."""
+        name = self.config.data.autoencoder
+        model, _ = load_model(_model_file(name, "autoencoder"), device=self.device)
+        if not isinstance(model, Autoencoder) or model.config.channels != data.channels:
+            raise CheckpointError(f"{name}: not an autoencoder for pictures of {data.channels} channels")
         return model
 
     def source(self, data: Dataset) -> tuple[Source, Autoencoder | None]:
@@ -148,15 +173,17 @@ class Run:
         """Trains the denoiser from where state.safetensors left it; draws grids on the way; leaves the EMA weights."""
         c = self.config
         model = DiT(c.dit, Philox(c.train.seed, DIT_DRAW), device=self.device)
-        if c.data.init:
+        resumed = (self.folder / "state.safetensors").exists()
+        if c.data.init and not resumed:
             other, _ = load_model(_model_file(c.data.init, "dit"), device=self.device)
             start_from(model, other, c.data.init)
         self.loop = loop = loop_for(model, source, c.train)
-        if (self.folder / "state.safetensors").exists():
+        if resumed:
             self.load_state(loop)
-        began = time.monotonic()
+        self.forget("dit", loop.done)
+        began, first = time.monotonic(), loop.done
         for record in loop.run():
-            self.record("dit", record, c.train.steps, began)
+            self.record("dit", record, c.train.steps, began, first)
             if c.sample.every and loop.done % c.sample.every == 0 and loop.done < c.train.steps:
                 self.draw(self.pipeline(loop, autoencoder), loop.done)
             if loop.done % c.sample.save_every == 0 or loop.done == c.train.steps:
@@ -198,10 +225,16 @@ class Run:
         """Goes on where a state was saved. Raises CheckpointError when it belongs to another configuration."""
         path = self.folder / "state.safetensors"
         arrays, meta = read_arrays(path)
-        if meta.get("config") != json.loads(json.dumps(_comparable(self.config))):
-            raise CheckpointError(f"{path}: was trained with another configuration: see config.toml beside it")
-        loop.optimiser.load_state_dict(arrays)
-        loop.model.flat[...] = arrays["theta"] if self.device == "cpu" else loop.optimiser.theta.__class__(arrays["theta"])
+        was, now = meta.get("config"), json.loads(json.dumps(_comparable(self.config)))
+        if not isinstance(was, dict) or was != now:
+            told = [f"{k} is {v}, was {was.get(s, {}).get(k)}" for s in now for k, v in now[s].items()
+                    if v != was.get(s, {}).get(k)] if isinstance(was, dict) else ["its header is damaged"]  # fmt: skip
+            raise CheckpointError(f"{path}: was trained with another configuration: {', '.join(told)}")
+        try:
+            loop.optimiser.load_state_dict(arrays)
+            loop.model.flat[...] = to_device(arrays["theta"], self.device)
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
         loop.done = int(meta["step"])
 
 
@@ -237,12 +270,10 @@ def environment(device: str) -> dict[str, Any]:
 
 def resume(folder: Path, **options: Any) -> Run:
     """The Run in a folder, with the configuration it was begun with."""
-    import tomllib
-
     path = folder / "config.toml"
     if not path.exists():
-        raise CheckpointError(f"{folder}: no run to resume there (no config.toml)")
-    return Run(folder, run_config_from(tomllib.loads(path.read_text()), str(path)), **options)
+        raise CheckpointError(f"{folder}: no run there (no config.toml)")
+    return Run(folder, read_config(path), **options)
 
 
 def finished(folder: Path, **options: Any) -> tuple[Run, Pipeline]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidit.autograd import no_grad
-from minidit.backend import Arena, Array, flat_buffer, module_of, to_device, xp_of
+from minidit.backend import Arena, Array, flat_buffer, module_of, to_device, to_host, xp_of
 from minidit.diffusion import rungs as spacing
 from minidit.diffusion import threshold, variance
 from minidit.diffusion.ddim import ddim_from_pair
@@ -84,6 +84,8 @@ class Sampler:
         self.prediction, self.guidance, self.clip, self.seed = prediction, guidance, clip, seed
         if guidance != 1 and (not model.config.num_classes or not model.config.class_dropout_prob):
             raise ValueError("guidance needs a model that was trained with classes and label dropout")
+        if not self.pairs:
+            raise ValueError("a walk needs at least one step")
 
     def start(self, samples: Array, rng: Philox) -> Array:
         """Pure noise for these sample indices."""
@@ -155,16 +157,18 @@ def sample(
     if model.config.num_classes:
         if labels is None:
             raise ValueError(f"the model has {model.config.num_classes} classes: say which labels to sample")
-        host = np.asarray(labels, np.int64)
-        if host.size and (host.min() < 0 or host.max() > model.config.num_classes):
-            raise ValueError(f"labels must be in 0..{model.config.num_classes - 1}, got {host.min()}..{host.max()}")
+        host = np.asarray(to_host(labels), np.int64)
+        rows = model.config.num_classes + (model.config.class_dropout_prob > 0)  # the null label is one of them
+        if host.ndim != 1 or (host.size and not 0 <= host.min() <= host.max() < rows):
+            raise ValueError(f"labels must be (B,) in 0..{model.config.num_classes - 1}, got {host.tolist()}")
         n, y = len(host), to_device(host, model.device)
     elif labels is not None:
         raise ValueError("the model is unconditional: give n instead of labels")
     n = (len(x_T) if x_T is not None else 1) if n is None else n
-    sampler = Sampler(
-        model, sch, pairs=pairs, step=step, prediction=prediction, guidance=guidance, clip=clip, seed=seed
-    )
+    shape = (n, model.config.in_channels, *model.config.size)
+    if n < 1 or (x_T is not None and tuple(x_T.shape) != shape):
+        raise ValueError(f"{n} samples" + ("" if x_T is None else f" need x_T of shape {shape}, got {tuple(x_T.shape)}"))
+    sampler = Sampler(model, sch, pairs=pairs, step=step, prediction=prediction, guidance=guidance, clip=clip, seed=seed)
     if trace:
         return _traced(sampler, np.arange(n), y, x_T)
     if model.device != "cpu":

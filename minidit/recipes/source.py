@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minidit.backend import Array, to_device
+from minidit.backend import Array, device_of, to_device
 from minidit.random import Philox
 
 
@@ -52,12 +52,14 @@ class Latents:
 
     def draw(self, index: Array, rng: Philox, samples: Array) -> Array:
         mean, std = self.mean[index], self.std[index]
-        device = "cpu" if isinstance(mean, np.ndarray) else "cuda"
-        return self.scale * (mean + std * rng.normal(mean.shape, samples, device, mean.dtype))  # (L.5)
+        return self.scale * (mean + std * rng.normal(mean.shape, samples, device_of(mean), mean.dtype))  # (L.5)
 
 
 def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source:
-    """A Source from a Source, a Dataset, an array x_0, or a pair (x_0, labels). Raises ValueError for anything else."""
+    """A Source from a Source, a Dataset, an array x_0, or a pair (x_0, labels). Raises ValueError for anything else.
+
+    x_0 : floats (N, C, H, W), cast to dtype;  labels : ints (N,)
+    """
     if hasattr(data, "draw"):
         return data  # type: ignore[no-any-return]
     if hasattr(data, "x_0"):
@@ -68,4 +70,11 @@ def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source
         x_0, labels = data, None
     else:
         raise ValueError(f"cannot train on {type(data).__name__}: give a Dataset, an array (N, C, H, W) or (images, labels)")
-    return Pixels(to_device(x_0, device), None if labels is None else to_device(labels, device))
+    if getattr(x_0, "ndim", 0) != 4 or x_0.dtype.kind != "f":
+        found = f"{getattr(x_0, 'dtype', type(x_0).__name__)} {getattr(x_0, 'shape', '')}"
+        raise ValueError(f"x_0 must be floats (N, C, H, W) of unit size, such as pictures in [-1, 1]; got {found}")
+    if labels is not None and (getattr(labels, "shape", ()) != x_0.shape[:1] or labels.dtype.kind not in "iu"):
+        found = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}"
+        raise ValueError(f"labels must be ints, one a picture: ({len(x_0)},); got {found}")
+    x_0 = to_device(x_0, device).astype(dtype, copy=False)
+    return Pixels(x_0, None if labels is None else to_device(labels, device))

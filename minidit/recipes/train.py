@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from minidit import ops
-from minidit.backend import Array, to_device, xp_of
+from minidit.backend import Array, to_device, to_host, xp_of
 from minidit.data import batch_indices
 from minidit.diffusion import likelihood, loss, variance
 from minidit.diffusion.ddpm import q_sample
@@ -120,10 +118,10 @@ def at_time(sch: Schedule, t: Array) -> Array:
 def train(model: DiT, data: Any, config: TrainConfig | None = None, **overrides: Any) -> Iterator[dict[str, Any]]:
     """Trains model on data; yields a record a step: `for record in train(model, data, steps=1000, lr=1e-3): …`
 
-    data : a Dataset, (x_0, labels), or any Source.  overrides : fields of TrainConfig.
+    data : a Dataset, (x_0, labels), x_0 alone, or any Source.  overrides : fields of TrainConfig, over those of config.
     The model is left with its raw weights; `loop_for` gives the Loop itself, with the EMA in loop.optimiser.average.
     """
-    yield from loop_for(model, data, config or TrainConfig(**overrides)).run()
+    yield from loop_for(model, data, replace(config or TrainConfig(), **overrides)).run()
 
 
 def loop_for(model: DiT, data: Any, config: TrainConfig, *, kind: str | None = None) -> Loop:
@@ -132,9 +130,10 @@ def loop_for(model: DiT, data: Any, config: TrainConfig, *, kind: str | None = N
     if model.config.num_classes and source.labels is None:
         raise ValueError(f"the model has {model.config.num_classes} classes but the data have no labels")
     if source.labels is not None and model.config.num_classes:
-        top = int(np.max(np.asarray(source.labels))) if isinstance(source.labels, np.ndarray) else 0
-        if top >= model.config.num_classes:
-            raise ValueError(f"label {top} is out of range for a model of {model.config.num_classes} classes")
+        labels = to_host(source.labels)
+        outside = labels[(labels < 0) | (labels >= model.config.num_classes)]
+        if len(outside):
+            raise ValueError(f"label {outside[0]} is out of range for a model of {model.config.num_classes} classes")
     return Loop(model, Denoising(model, source, config), config, kind=kind)
 
 

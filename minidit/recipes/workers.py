@@ -14,6 +14,7 @@ import signal
 import struct
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 
 from threadpoolctl import threadpool_limits
@@ -92,7 +93,8 @@ class Workers:
 
     def _run_processes(self, phase: int, n: int) -> None:
         for into, _ in self.pipes:
-            os.write(into, struct.pack("<qq", phase, n))
+            with contextlib.suppress(BrokenPipeError):  # nobody listens: told below, as the missing answer
+                os.write(into, struct.pack("<qq", phase, n))
         try:
             self.body(0, phase, n)
         finally:
@@ -108,7 +110,9 @@ class Workers:
         answer_out, answer_in = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        with warnings.catch_warnings():  # Python 3.12 counts the threads of BLAS, which survives a fork
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid:
             os.close(command_out)
             os.close(answer_in)
@@ -116,8 +120,8 @@ class Workers:
             self.pids.append(pid)
             return
         try:  # the child: serve until the pipe closes, and never return into the caller's stack
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in (signal.SIGINT, signal.SIGTERM):  # meant for the whole group: the caller decides, and closes the pipe
+                signal.signal(number, signal.SIG_IGN)
             for into, out in [*self.pipes, (command_in, answer_out)]:
                 os.close(into)
                 os.close(out)

@@ -162,8 +162,13 @@ def test_each_input_alone_makes_its_own_sections(run, tmp_path, kept, expected):
 # ------------------------------------------------------------------------------------------------ complaints
 
 
+def test_a_last_line_that_a_kill_has_cut_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "dit", "step": 1, "loss": 0.5}\n{"phase": "dit", "st', "utf-8")
+    assert "0.5" in report.write_report(tmp_path).read_text("utf-8")
+
+
 @pytest.mark.parametrize("name, content, message", [
-    ("metrics.jsonl", '{"phase": "dit", "step": 1}\n{"phase": "dit", "st', r"metrics.jsonl, line 2: not a JSON object"),
+    ("metrics.jsonl", '{"phase": "dit", "step": 1}\n{"phase": "dit", "st\n', r"metrics.jsonl, line 2: not a JSON object"),
     ("metrics.jsonl", '{"phase": "dit", "step": 1}\n\n{"phase": "dit", "step": 2}', r"metrics.jsonl, line 2: not a JSON object"),
     ("metrics.jsonl", "[1]\n", r"metrics.jsonl, line 1: not a JSON object"),
     ("metrics.jsonl", '{"phase": "dit"}\n', r'metrics.jsonl, line 1: "phase" \(text\) and "step"'),
