@@ -58,6 +58,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"minidit has no {name!r}; it has {', '.join(__all__)}")
     home = _HOME[name]
+    if home == "autograd":
+        importlib.import_module("minidit.ops")  # a Tensor's operators are spelled there
     found = importlib.import_module(".".join((__name__, home or name)))
     return getattr(found, name) if home else found
 

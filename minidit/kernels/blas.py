@@ -1,20 +1,26 @@
-"""The matrix product as a pluggable function: NumPy's own unless a better BLAS is put in its place for a while."""
+"""The matrix product as a pluggable function: NumPy's own, or a better BLAS where one is installed.
+
+The environment variable MINIDIT_BLAS chooses: "auto" (the default: Intel's if the extra `mkl` is there), "numpy" or "mkl".
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextvars import ContextVar, Token
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from minidit.backend import Array
+from minidit.kernels.mkl import Mkl, library_path
 
 
 class Blas:
     """`with blas:` every `gemm` inside goes to this library. gemm(a, b, out) writes the product of two-axis float32 arrays."""
 
-    def __init__(self, name: str, gemm: Callable[[Array, Array, Array], None]) -> None:
+    def __init__(self, name: str, gemm: Callable[[Array, Array, Array], Any]) -> None:
         self.name, self.gemm = name, gemm
 
     def __enter__(self) -> Blas:
@@ -28,20 +34,48 @@ class Blas:
 _blas: ContextVar[Blas | None] = ContextVar("blas", default=None)
 
 
+@cache
+def mkl() -> Mkl | None:
+    """Intel's library, if it is installed here and loads."""
+    path = library_path()
+    try:
+        return None if path is None else Mkl(path)
+    except (OSError, AttributeError):  # a wheel for another machine, or too old a library
+        return None
+
+
+@cache
+def default_blas() -> Blas:
+    """What MINIDIT_BLAS asks for. Raises ValueError if that is not to be had."""
+    wanted = os.environ.get("MINIDIT_BLAS", "auto")
+    if wanted not in ("auto", "numpy", "mkl"):
+        raise ValueError(f"MINIDIT_BLAS={wanted!r} is not one of auto, numpy, mkl")
+    intel = None if wanted == "numpy" else mkl()
+    if intel is not None:
+        return Blas(f"MKL {intel.version}", intel.sgemm)
+    if wanted == "mkl":
+        raise ValueError("MINIDIT_BLAS=mkl: the library is not installed (pip install 'minidit[mkl]')")
+    info: Any = np.show_config(mode="dicts")
+    found = info["Build Dependencies"]["blas"]
+    return Blas(f"{found['name']} {found['version']} (NumPy's)", lambda a, b, out: np.matmul(a, b, out=out))
+
+
+def precise(precision: str) -> Blas:
+    """The library for "float32", or for "bf16": factors in bfloat16, sums in float32. Raises ValueError if it cannot be had."""
+    if precision == "float32":
+        return default_blas()
+    intel = mkl()
+    if precision != "bf16" or intel is None:
+        raise ValueError(f"precision {precision!r} on the CPU needs the extra: pip install 'minidit[mkl]'")
+    return Blas(f"MKL {intel.version}, bf16 factors", intel.bf16_gemm)
+
+
 def gemm(a: Array, b: Array, out: Array) -> Array:
-    """out = a b for two-axis arrays; a and b may be transposed views."""
-    blas = _blas.get()
-    if blas is None:
-        return np.matmul(a, b, out=out)
-    blas.gemm(a, b, out)
+    """out = a b for two-axis float32 arrays; a and b may be transposed views."""
+    (_blas.get() or default_blas()).gemm(a, b, out)
     return out
 
 
 def name_of_blas() -> str:
     """Which library computes matrix products here and now."""
-    blas = _blas.get()
-    if blas is not None:
-        return blas.name
-    info: Any = np.show_config(mode="dicts")
-    found = info["Build Dependencies"]["blas"]
-    return f"{found['name']} {found['version']} (NumPy's)"
+    return (_blas.get() or default_blas()).name

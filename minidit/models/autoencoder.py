@@ -23,7 +23,7 @@ from minidit.random import Philox
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """widths: the channels after the first and the second halving, and of the smallest maps' residual blocks."""
+    """widths: the channels after the first and the second halving, and of the residual blocks at the smallest size."""
 
     channels: int = 1
     latent_channels: int = 4
@@ -75,15 +75,16 @@ class Decoder(Module):
     """z : (B, latent, h, w)  ->  (B, C, 4h, 4w)"""
 
     def __init__(self, config: AutoencoderConfig) -> None:
-        _, b, c = config.widths
+        a, b, c = config.widths
         self.wide = Conv2d(config.latent_channels, c, 3)
         self.block = ResBlock(c, config.groups)
-        self.norm, self.up = GroupNorm(c, config.groups), Conv2d(c, 4 * b, 3)
-        self.out = Conv2d(b, 4 * config.channels, 3)
+        self.norm, self.up1 = GroupNorm(c, config.groups), Conv2d(c, 4 * b, 3)
+        self.up2, self.out = Conv2d(b, 4 * (a // 2), 3), Conv2d(a // 2, config.channels, 3)
 
     def forward(self, z: Any) -> Any:
         h = ops.silu(self.norm(self.block(self.wide(z))))
-        return spread(self.out(ops.silu(spread(self.up(h)))))
+        h = ops.silu(spread(self.up1(h)))
+        return self.out(ops.silu(spread(self.up2(h))))
 
 
 class Autoencoder(Module):

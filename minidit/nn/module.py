@@ -92,6 +92,10 @@ class Module:
             for name in vars(module).get("_buffers", ()):
                 yield f"{path}.{name}" if path else name, getattr(module, name)
 
+    def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
+        """The order of the parameters in the flat buffer; a model may put those side by side that it wants to see as one."""
+        return list(parameters.values())
+
     def count_parameters(self) -> int:
         """The number of trained numbers (buffers not counted)."""
         return sum(math.prod(p.declared) for p in self.parameters())
@@ -101,13 +105,14 @@ class Module:
 
         Every value is drawn on the host, so a model is the same wherever it lives.
         """
-        parameters = self.parameters()
+        parameters = self.layout_order(dict(self.named_parameters()))
         self.layout = Flat([p.declared for p in parameters])
         self.flat = flat_buffer(self.layout.size, dtype, device)
         for p, view in zip(parameters, self.layout.views(self.flat), strict=True):
             p.data = view
-            if rng is not None:
-                view[...] = to_device(p.init(rng, p.declared, dtype), device)
+        if rng is not None:
+            for p in self.parameters():
+                p.data[...] = to_device(p.init(rng, p.declared, dtype), device)
         for _, module in self.named_modules():
             for name in vars(module).get("_buffers", ()):
                 setattr(module, name, module_of(device).asarray(np.asarray(getattr(module, name)).astype(dtype)))

@@ -28,7 +28,7 @@ CHUNK = 250  # images of a forward pass without gradients
 class AutoencodeConfig(LoopConfig):
     """A short, fast recipe: the number of steps decides, so small batches and a large rate that goes down to nothing."""
 
-    lr: float = 3e-3
+    lr: float = 5e-3
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 20
     final_lr: float = 0.02

@@ -65,10 +65,10 @@ _FAST = TrainConfig(
 
 PRESETS: dict[str, RunConfig] = {
     "demo": RunConfig(
-        autoencode=AutoencodeConfig(steps=1200),
-        train=replace(_FAST, steps=2600),
+        autoencode=AutoencodeConfig(steps=900),
+        train=replace(_FAST, steps=2400),
         classify=ClassifyConfig(steps=400),
-        sample=SampleConfig(every=650, save_every=1300),
+        sample=SampleConfig(every=600, save_every=2400),
     ),
     "quick": RunConfig(
         data=DataConfig(source="digits", pixels=True),
@@ -78,9 +78,9 @@ PRESETS: dict[str, RunConfig] = {
         sample=SampleConfig(save_every=1000),
     ),
     "fashion": RunConfig(
-        autoencode=AutoencodeConfig(steps=6000),
+        autoencode=AutoencodeConfig(steps=3500),
         dit=replace(DIT["fashion"], hidden_size=160, depth=6, num_heads=5),
-        train=replace(_FAST, steps=12000, lr=2e-3, ema=0.999),
+        train=replace(_FAST, steps=8000, lr=2e-3, warmup=200, ema=0.999),
         classify=ClassifyConfig(steps=1500),
         sample=SampleConfig(every=2000, save_every=2000),
     ),
