@@ -72,9 +72,10 @@ class Loop:
         self.kind = kind or kind_of_workers(self.shards, self.device)
         self.optimiser = AdamW(model, config, config.steps)
         self.done, self.stop = 0, False  # steps taken so far; set `stop` to end after the step
-        size, arrays = model.layout.size, [p.data for p in model.parameters()]
+        size = model.layout.size
+        arrays = [p.data for p in model.layout_order(dict(model.named_parameters()))]
         self.buffers = [flat_buffer(size, model.dtype, self.device) for _ in range(self.shards)]
-        self.gradients = [Gradients(arrays, model.layout.views(b)) for b in self.buffers]
+        self.gradients = [Gradients(arrays, model.views(b)) for b in self.buffers]
         self.arenas = [Arena() for _ in range(self.shards)]
         self.numbers = flat_buffer(self.shards * (NUMBERS + 2), np.float64).reshape(self.shards, NUMBERS + 2)
         self.names: list[str] = []
