@@ -1,0 +1,188 @@
+"""DiT with random weights: the whole forward pass against loops, what each input does, the gradient of everything."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import draws
+from support import agree, host, spec
+
+from minidit.autograd import Tensor
+from minidit.models.dit import DiT, DiTConfig
+
+LABELLED = DiTConfig(input_size=(4, 6), in_channels=2, hidden_size=24, depth=2, num_heads=3, num_classes=10)
+
+
+@spec("T.3", "T.4", "T.5", "T.6", "N.3", "N.5", "N.7", "N.8", "N.9")
+@settings(max_examples=25)
+@given(draws.configs(), st.integers(1, 3), st.integers(0, 99))
+def test_a_dit_is_the_loops_of_the_paper(xp, device, config, B, seed):
+    model, state = draws.model_of(config, device, seed)
+    x, t, y = draws.inputs_of(config, B, xp, seed)
+    out = model(x, t, y)
+    assert isinstance(out.data, xp.ndarray) and out.data.dtype == np.float64
+    expected = draws.forward(state, config, host(x), host(t), None if y is None else host(y))
+    assert expected.shape == (B, config.out_channels, *config.size) and np.abs(expected).max() > 0.05
+    agree(out, expected, bound=1e-10, of=("T.3", "T.4", "T.5", "T.6"))
+
+
+@spec("T.5", "T.6")
+def test_float32_is_float64_to_seven_digits(device, xp):
+    model, _ = draws.model_of(LABELLED, device)
+    single = DiT(LABELLED, None, device=device)
+    single.load_state_dict(model.state_dict())
+    x, t, y = draws.inputs_of(LABELLED, 3, xp)
+    out = host(single(x.astype(np.float32), t, y))
+    assert out.dtype == np.float32
+    assert np.abs(out - host(model(x, t, y))).max() <= 5e-6 * np.abs(out).max()
+
+
+# ------------------------------------------------------------------------------------------------ conditioning
+
+
+@spec("T.3", "T.4")
+@settings(max_examples=10)
+@given(draws.configs(), st.permutations(range(4)))
+def test_each_sample_goes_its_own_way(xp, device, config, order):
+    model, _ = draws.model_of(config, device)
+    x, t, y = draws.inputs_of(config, 4, xp)
+    order = xp.asarray(order)
+    permuted = model(x[order], t[order], None if y is None else y[order])
+    agree(permuted, host(model(x, t, y))[host(order)], bound=1e-12, of="T.4")
+    alone = [host(model(x[b : b + 1], t[b : b + 1], None if y is None else y[b : b + 1]))[0] for b in range(4)]
+    agree(permuted, np.stack(alone)[host(order)], bound=1e-12, of="T.4")
+
+
+@spec("T.3")
+@pytest.mark.parametrize("what", ["x", "t", "y"])
+def test_an_input_of_one_sample_changes_that_sample_only(xp, device, what):
+    model, _ = draws.model_of(LABELLED, device)
+    before = dict(zip("xty", (host(a) for a in draws.inputs_of(LABELLED, 3)), strict=True))
+    after = {n: a.copy() for n, a in before.items()}
+    after[what][1] = {"x": before["x"][1] + 0.1, "t": before["t"][1] + 1, "y": (before["y"][1] + 1) % 10}[what]
+    a, b = (host(model(*(xp.asarray(v) for v in d.values()))) for d in (before, after))
+    changed = np.abs(a - b).max(axis=(1, 2, 3))
+    assert changed[1] > 1e-4 and changed[0] == changed[2] == 0
+
+
+@spec("T.3", "G.7")
+@pytest.mark.parametrize("classes", [1, 7, 10])
+def test_the_null_label_is_one_above_the_last_class_whatever_their_number(xp, device, classes):
+    config = dataclasses.replace(LABELLED, num_classes=classes)
+    model, state = draws.model_of(config, device)
+    table = state["y_embedder.embedding_table.weight"]
+    assert (model.null_label, table.shape) == (classes, (classes + 1, 24))
+    x, t, _ = draws.inputs_of(config, 2, xp)
+    told = model(x, t, xp.full(2, model.null_label))
+    model.y_embedder.embedding_table.weight.data[0] = xp.asarray(table[-1])
+    agree(model(x, t, xp.zeros(2, dtype=xp.int64)), told, bound=0, of="T.3")
+    if classes > 1:
+        assert np.abs(host(model(x, t, xp.ones(2, dtype=xp.int64))) - host(told)).max() > 1e-4
+
+
+@spec("T.3")
+def test_two_passes_are_one_and_nothing_is_drawn(xp, device):
+    model, _ = draws.model_of(LABELLED, device)
+    x, t, y = draws.inputs_of(LABELLED, 3, xp)
+    np.testing.assert_array_equal(host(model(x, t, y)), host(model(x, t, y)))
+
+
+@spec("N.7")
+def test_a_picture_that_is_moved_is_another_picture(xp, device):
+    model, _ = draws.model_of(LABELLED, device)
+    x, t, y = draws.inputs_of(LABELLED, 1, xp)
+    p = LABELLED.patch_size
+    for axis in (2, 3):
+        moved = np.roll(host(x), p, axis)
+        back = np.roll(host(model(xp.asarray(moved), t, y)), -p, axis)
+        assert np.abs(back - host(model(x, t, y))).max() > 1e-4
+    model.pos_embed[...] = 0  # without places a transformer does not see where its tokens are
+    moved = xp.asarray(np.roll(host(x), p, 3))
+    agree(np.roll(host(model(moved, t, y)), -p, 3), model(x, t, y), bound=1e-12, of="N.7")
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x": (2, 2, 6, 4)}, r"x has shape \(2, 2, 6, 4\), expected \(B, 2, 4, 6\)"),
+        ({"x": (2, 3, 4, 6)}, r"x has shape \(2, 3, 4, 6\), expected \(B, 2, 4, 6\)"),
+        ({"x": (2, 4, 6)}, r"x has shape \(2, 4, 6\), expected \(B, 2, 4, 6\)"),
+        ({"t": (1,)}, r"t has shape \(1,\), expected \(2,\), one number a sample"),
+        ({"t": (2, 1)}, r"t has shape \(2, 1\), expected \(2,\)"),
+        ({"t": ()}, r"t has shape \(\), expected \(2,\)"),
+        ({"y": (1,)}, r"y has shape \(1,\), expected \(2,\)"),
+        ({"y": (2, 10)}, r"y has shape \(2, 10\), expected \(2,\)"),
+        ({"y": None}, "a model of 10 classes needs a label y"),
+    ],
+)
+def test_a_wrong_shape_is_one_clear_error(xp, device, change, words):
+    shapes = {"x": (2, 2, 4, 6), "t": (2,), "y": (2,), **change}
+    x, t, y = (None if s is None else xp.zeros(s, dtype=d) for s, d in zip(shapes.values(), ("f4", "i8", "i8"), strict=True))
+    with pytest.raises(ValueError, match=words) as caught:
+        DiT(LABELLED, None, device=device)(x, t, y)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_for_a_model_without_classes_is_refused(xp, device):
+    model = DiT(dataclasses.replace(LABELLED, num_classes=0), None, device=device)
+    with pytest.raises(ValueError, match="a model of 0 classes takes no label y"):
+        model(xp.zeros((2, 2, 4, 6), dtype=xp.float32), xp.zeros(2), xp.zeros(2, dtype=xp.int64))
+
+
+@pytest.mark.parametrize(("dropout", "labels", "top"), [(0.1, [0, 11], 10), (0.1, [-1, 3], 10), (0.0, [0, 10], 9)])
+def test_a_label_that_is_no_class_is_refused_and_does_not_count_from_the_end(dropout, labels, top):
+    model = DiT(dataclasses.replace(LABELLED, class_dropout_prob=dropout), None)
+    with pytest.raises(ValueError, match=f"labels go from {min(labels)} to {max(labels)}, the model knows 0..{top}$"):
+        model(np.zeros((2, 2, 4, 6), np.float32), np.zeros(2), np.array(labels))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"input_size": (4, 5)}, "input_size 4 x 5 is not divisible by patch_size 2"),
+        ({"input_size": 7}, "input_size 7 x 7 is not divisible"),
+        ({"hidden_size": 20, "num_heads": 3}, "hidden_size 20 must be divisible by num_heads 3"),
+        ({"hidden_size": 6, "num_heads": 1}, "and by 4"),
+        ({"patch_size": 0}, "every size must be positive"),
+        ({"num_heads": 0}, "every size must be positive"),
+        ({"depth": 0}, "every size must be positive"),
+        ({"num_classes": -1}, "num_classes -1"),
+        ({"class_dropout_prob": 1.0}, "class_dropout_prob 1.0"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(sizes, words):
+    with pytest.raises(ValueError, match=words):
+        DiTConfig(**sizes)
+
+
+# ------------------------------------------------------------------------------------------------ gradients
+
+
+@spec("A.1", "A.2", "T.5", "T.6")
+@settings(max_examples=12)
+@given(draws.configs(), st.integers(0, 99))
+def test_the_gradient_of_the_whole_model_is_its_derivative_in_any_direction(xp, device, config, seed):
+    model, _ = draws.model_of(config, device, seed)
+    x, t, y = draws.inputs_of(config, 2, xp, seed)
+    r = np.random.default_rng(seed)
+    draw = lambda shape: xp.asarray(r.standard_normal(shape))
+    bar, u_x = draw((2, config.out_channels, *config.size)), draw(x.shape)
+    leaf, parameters = Tensor(x), model.parameters()
+    us = [draw(p.data.shape) for p in parameters]
+    model(leaf, t, y).backward(bar)
+    back = sum(float((p.grad * u).sum()) for p, u in zip(parameters, us, strict=True)) + float((leaf.grad * u_x).sum())
+    thetas, h = [p.data.copy() for p in parameters], 2e-5
+
+    def along(s):
+        for p, theta, u in zip(parameters, thetas, us, strict=True):
+            p.data[...] = theta + s * h * u
+        return host(model(x + s * h * u_x, t, y))
+
+    forward = (8 * (along(1) - along(-1)) - (along(2) - along(-2))) / (12 * h)
+    there, scale = float((host(bar) * forward).sum()), np.linalg.norm(host(bar)) * np.linalg.norm(forward)
+    agree(np.float64(back / scale), np.float64(there / scale), bound=1e-6, of=("A.1", "A.2"))
