@@ -103,7 +103,7 @@ class AdamW:
         self.decays = None
         if config.weight_decay:
             decays = np.zeros(size, like.dtype)
-            for view in model.layout.views(decays):
+            for view in model.views(decays):
                 view[...] = config.weight_decay if view.ndim >= 2 else 0.0
             self.decays = to_device(decays, device)
 

@@ -96,6 +96,12 @@ class Module:
         """The order of the parameters in the flat buffer; a model may put those side by side that it wants to see as one."""
         return list(parameters.values())
 
+    def views(self, buffer: Array) -> list[Array]:
+        """What a flat buffer of this model holds (gradients, moments, averages): one array a parameter, as in parameters()."""
+        order = self.layout_order(dict(self.named_parameters()))
+        view_of = {id(p): view for p, view in zip(order, self.layout.views(buffer), strict=True)}
+        return [view_of[id(p)] for p in self.parameters()]
+
     def count_parameters(self) -> int:
         """The number of trained numbers (buffers not counted)."""
         return sum(math.prod(p.declared) for p in self.parameters())
@@ -105,14 +111,12 @@ class Module:
 
         Every value is drawn on the host, so a model is the same wherever it lives.
         """
-        parameters = self.layout_order(dict(self.named_parameters()))
-        self.layout = Flat([p.declared for p in parameters])
+        self.layout = Flat([p.declared for p in self.layout_order(dict(self.named_parameters()))])
         self.flat = flat_buffer(self.layout.size, dtype, device)
-        for p, view in zip(parameters, self.layout.views(self.flat), strict=True):
+        for p, view in zip(self.parameters(), self.views(self.flat), strict=True):
             p.data = view
-        if rng is not None:
-            for p in self.parameters():
-                p.data[...] = to_device(p.init(rng, p.declared, dtype), device)
+            if rng is not None:
+                view[...] = to_device(p.init(rng, p.declared, dtype), device)
         for _, module in self.named_modules():
             for name in vars(module).get("_buffers", ()):
                 setattr(module, name, module_of(device).asarray(np.asarray(getattr(module, name)).astype(dtype)))

@@ -78,9 +78,9 @@ PRESETS: dict[str, RunConfig] = {
         sample=SampleConfig(save_every=1000),
     ),
     "fashion": RunConfig(
-        autoencode=AutoencodeConfig(steps=3500),
+        autoencode=AutoencodeConfig(steps=3000),
         dit=replace(DIT["fashion"], hidden_size=160, depth=6, num_heads=5),
-        train=replace(_FAST, steps=8000, lr=2e-3, warmup=200, ema=0.999),
+        train=replace(_FAST, steps=7000, lr=2e-3, warmup=200, ema=0.999),
         classify=ClassifyConfig(steps=1500),
         sample=SampleConfig(every=2000, save_every=2000),
     ),
