@@ -72,8 +72,7 @@ class Loop:
         self.kind = kind or kind_of_workers(self.shards, self.device)
         self.optimiser = AdamW(model, config, config.steps)
         self.done, self.stop = 0, False  # steps taken so far; set `stop` to end after the step
-        size = model.layout.size
-        arrays = [p.data for p in model.layout_order(dict(model.named_parameters()))]
+        size, arrays = model.layout.size, [p.data for p in model.parameters()]
         self.buffers = [flat_buffer(size, model.dtype, self.device) for _ in range(self.shards)]
         self.gradients = [Gradients(arrays, model.views(b)) for b in self.buffers]
         self.arenas = [Arena() for _ in range(self.shards)]
