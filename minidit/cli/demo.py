@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="digits in pixel space, in seconds")
     parser.add_argument("--out", help="the run folder (default runs/demo or runs/quick)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
+    parser.add_argument("--threads", type=int, help="cores to use (default: all): pieces that a batch is cut into")
     parser.add_argument("--quiet", action="store_true")
     add_config_flags(parser, ["train", "dit", "autoencode", "autoencoder"])
 

@@ -16,7 +16,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from minidit.backend import cupy_or_reason
-    from minidit.kernels.blas import gemm, name_of_blas
+    from minidit.kernels.blas import Blas, default_blas, mkl, precise
     from minidit.models.dit import DIT, count_parameters
     from minidit.recipes.workers import cores
     from minidit.version import __version__
@@ -27,16 +27,21 @@ def run(args: argparse.Namespace) -> int:
     cupy, reason = cupy_or_reason()
     print(f"  {'cpu':12s} {cores()} cores")
     print(f"  {'cuda':12s} {reason or 'CuPy ' + cupy.__version__}")  # type: ignore[union-attr]
-    speed = ""
-    if not args.no_speed:
+
+    def speed(blas: Blas) -> str:
+        if args.no_speed:
+            return ""
         a, b, out = (np.ones((1024, 1024), np.float32) for _ in range(3))
         times = []
         for _ in range(12):
             began = time.perf_counter()
-            gemm(a, b, out)
+            blas.gemm(a, b, out)
             times.append(time.perf_counter() - began)
-        speed = f", {2 * 1024**3 / sorted(times)[len(times) // 2] / 1e9:.0f} GFLOP/s float32 here and now"
-    print(f"  {'blas':12s} {name_of_blas()}{speed}")
+        return f", {2 * 1024**3 / sorted(times)[len(times) // 2] / 1e9:.0f} GFLOP/s here and now"
+
+    print(f"  {'float32':12s} {default_blas().name}{speed(default_blas())}")
+    lacking = "not to be had: pip install 'minidit[mkl]'"
+    print(f"  {'bf16':12s} {lacking if mkl() is None else precise('bf16').name + speed(precise('bf16'))}")
     print("\npreset        input     tokens  width  depth  heads   parameters      MACs a sample")
     for name, c in DIT.items():
         H, W = c.size

@@ -59,6 +59,10 @@ def resolve(args: argparse.Namespace, preset: str) -> RunConfig:
     config = PRESETS[preset]
     if getattr(args, "config", None):
         config = read_config(Path(args.config), config)
+    threads = getattr(args, "threads", None)
+    if threads is not None:
+        pieces = {name: replace(getattr(config, name), shards=threads) for name in ("train", "autoencode", "classify")}
+        config = replace(config, **pieces)
     for f in fields(RunConfig):
         given = {
             dest.split(".", 1)[1]: tuple(v) if isinstance(v, list) else v

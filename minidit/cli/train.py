@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
     parser.add_argument("--init", metavar="RUN", help="fine-tune: start from the denoiser of a run (a file, or a run folder)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
+    parser.add_argument("--threads", type=int, help="cores to use (default: all): pieces that a batch is cut into")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     add_config_flags(parser, ["train", "dit", "autoencode", "autoencoder", "sample", "classify"])

@@ -6,8 +6,10 @@ The environment variable MINIDIT_BLAS chooses: "auto" (the default: Intel's if t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,21 +19,25 @@ from minidit.backend import Array
 from minidit.kernels.mkl import Mkl, library_path
 
 
+@dataclass(frozen=True)
 class Blas:
-    """`with blas:` every `gemm` inside goes to this library. gemm(a, b, out) writes the product of two-axis float32 arrays."""
+    """A library: gemm(a, b, out) writes the product of two-axis float32 arrays."""
 
-    def __init__(self, name: str, gemm: Callable[[Array, Array, Array], Any]) -> None:
-        self.name, self.gemm = name, gemm
-
-    def __enter__(self) -> Blas:
-        self._token: Token[Blas | None] = _blas.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _blas.reset(self._token)
+    name: str
+    gemm: Callable[[Array, Array, Array], Any]
 
 
 _blas: ContextVar[Blas | None] = ContextVar("blas", default=None)
+
+
+@contextmanager
+def using(blas: Blas) -> Iterator[None]:
+    """`with using(blas):` every `gemm` inside goes to this library."""
+    token = _blas.set(blas)
+    try:
+        yield
+    finally:
+        _blas.reset(token)
 
 
 @cache

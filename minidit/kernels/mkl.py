@@ -38,7 +38,7 @@ class Mkl:
         self._sgemm.restype = self._bf16.restype = None
         text = ctypes.create_string_buffer(200)
         lib.MKL_Get_Version_String(text, 200)
-        self.version = text.value.decode().split("Version", 1)[-1].split("Product")[0].strip()
+        self.version = text.value.decode().split("Version", 1)[-1].split("Product")[0].strip(" -")
 
     def sgemm(self, a: Array, b: Array, out: Array) -> None:
         self._call(self._sgemm, a, b, out)

@@ -19,6 +19,7 @@ import numpy as np
 
 from minidit.autograd import Gradients, Tensor, value
 from minidit.backend import Arena, Array, flat_buffer, xp_of
+from minidit.kernels.blas import precise, using
 from minidit.nn.module import Module
 from minidit.optim import AdamW, OptimConfig, clip_factor, learning_rate
 from minidit.recipes.workers import Workers, cores, kind_of_workers, shard_of
@@ -45,6 +46,7 @@ class LoopConfig(OptimConfig):
     batch_size: int = 64
     seed: int = 0
     shards: int = 0  # pieces of a batch that run side by side, each on one core; 0: as many as there are cores
+    precision: str = "float32"  # of matrix products: float32, or bf16 (factors rounded, sums in float32; needs the extra mkl)
     accumulate: int = 1  # pieces of a shard, one after the other: less memory, the same batch
 
     def __post_init__(self) -> None:
@@ -52,6 +54,8 @@ class LoopConfig(OptimConfig):
         for name in ("steps", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.precision not in ("float32", "bf16"):
+            raise ValueError(f"precision {self.precision!r} is not one of float32, bf16")
         if self.shards < 0:
             raise ValueError(f"shards = {self.shards} must be 0 (automatic) or more")
 
@@ -70,6 +74,9 @@ class Loop:
         self.device = model.device
         self.shards = config.pieces(self.device)
         self.kind = kind or kind_of_workers(self.shards, self.device)
+        if self.device != "cpu" and config.precision != "float32":
+            raise ValueError(f"precision {config.precision!r} is not to be had on {self.device}")
+        self.blas = precise(config.precision)
         self.optimiser = AdamW(model, config, config.steps)
         self.done, self.stop = 0, False  # steps taken so far; set `stop` to end after the step
         size, arrays = model.layout.size, [p.data for p in model.parameters()]
@@ -90,7 +97,7 @@ class Loop:
 
     def _body(self, i: int, phase: int, step: int) -> None:
         if phase == GRADIENTS:
-            with self.arenas[i], self.gradients[i]:
+            with self.arenas[i], self.gradients[i], using(self.blas):
                 self._gradients(i, step)
         elif phase == REDUCE:
             part = shard_of(self.model.layout.size, self.shards, i)
