@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import no_grad
+from minidit.autograd import no_grad, value
 from minidit.backend import Arena, Array, device_of, to_device, to_host
 from minidit.data import batch_indices
 from minidit.models.autoencoder import Autoencoder
@@ -68,7 +68,7 @@ def posterior_of(model: Autoencoder, x: Array) -> tuple[Array, Array]:
     with no_grad(), Arena():
         for i in range(0, len(x), CHUNK):
             mean, logvar = model.encode(to_device(x[i : i + CHUNK], model.device))
-            mean, logvar = getattr(mean, "data", mean), getattr(logvar, "data", logvar)
+            mean, logvar = value(mean), value(logvar)
             means.append(mean + 0.0)
             stds.append(ops.exp(0.5 * logvar))
     return ops.concat(*means, axis=0), ops.concat(*stds, axis=0)
@@ -103,5 +103,5 @@ def decode(model: Autoencoder, z: Array) -> np.ndarray[Any, Any]:
     with no_grad(), Arena():
         for i in range(0, len(z), CHUNK):
             x = model.decode(to_device(z[i : i + CHUNK], model.device) / float(model.scale))
-            pictures.append(to_host(getattr(x, "data", x)).copy())
+            pictures.append(to_host(value(x)).copy())
     return np.concatenate(pictures)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import no_grad
+from minidit.autograd import no_grad, value
 from minidit.backend import Arena, Array, to_device, to_host
 from minidit.data import batch_indices
 from minidit.models.classifier import Classifier
@@ -64,6 +64,6 @@ def judge(model: Classifier, x: Array) -> tuple[np.ndarray[Any, Any], np.ndarray
     with no_grad(), Arena():
         for i in range(0, len(x), CHUNK):
             a, b = model(to_device(x[i : i + CHUNK], model.device))
-            logits.append(to_host(getattr(a, "data", a)).copy())
-            features.append(to_host(getattr(b, "data", b)).copy())
+            logits.append(to_host(value(a)).copy())
+            features.append(to_host(value(b)).copy())
     return np.concatenate(logits), np.concatenate(features)

@@ -3,7 +3,7 @@
     x_T ~ N(0, 1);   for (t, s) in pairs:   (x̂_0, ε̂) from the network's output at (x_t, time[t], y),   x_s = step(…)   (D.7)
     with guidance w ≠ 1 the network sees [x_t; x_t] with labels [y; null] in one batch                                 (G.1)
 
-A sample's noise depends on its own index only: the same picture comes out whatever batch it is drawn in.
+A sample's noise depends on its own index only: the same picture comes out, up to rounding, whatever batch it is drawn in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.autograd import no_grad
+from minidit.autograd import no_grad, value
 from minidit.backend import Arena, Array, flat_buffer, module_of, to_device, to_host, xp_of
 from minidit.diffusion import rungs as spacing
 from minidit.diffusion import threshold, variance
@@ -100,7 +100,7 @@ class Sampler:
         labels = xp.concatenate((y, xp.full_like(y, model.null_label))) if guided else y
         time = at_time(self.sch, xp.full(len(both), t, dtype=xp.int64))
         out = model(both, time, labels)
-        out = getattr(out, "data", out)
+        out = value(out)
         channels = model.config.in_channels
         v = out[:n, channels:] if model.config.learn_sigma else None  # of the conditional half
         out = out[:, :channels]
