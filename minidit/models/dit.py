@@ -19,7 +19,9 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import recording
 from minidit.backend import Array
+from minidit.models import conditioning as other
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
+from minidit.models.conditioning import Conditioning
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
 from minidit.nn.initial import zeros
 from minidit.nn.module import Parameter
@@ -39,6 +41,7 @@ class DiTConfig:
     mlp_ratio: float = 4.0
     class_dropout_prob: float = 0.1
     num_classes: int = 1000  # 0: unconditional
+    conditioning: str = "adaln_zero"  # adaln_zero, adaln, cross_attention or in_context
     learn_sigma: bool = True  # twice the channels: the second half speaks about the variance
 
     def __post_init__(self) -> None:
@@ -49,6 +52,8 @@ class DiTConfig:
             raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
         if H % self.patch_size or W % self.patch_size:
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
+        if self.conditioning not in CONDITIONING:
+            raise ValueError(f"conditioning {self.conditioning!r} is not one of {', '.join(CONDITIONING)}")
         if self.hidden_size % self.num_heads or self.hidden_size % 4:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
 
@@ -67,13 +72,16 @@ class DiTConfig:
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample; the "Gflops" of the paper are these (T.8)."""
         N, D, L, p = self.tokens, self.hidden_size, self.depth, self.patch_size
-        block = (4 + 2 * self.mlp_ratio) * N * D * D + 2 * N * N * D + 6 * D * D  # (T.8)
-        ends = N * D * p * p * (self.in_channels + self.out_channels) + 2 * D * D + FREQUENCIES * D + D * D
-        return int(L * block + ends)
+        M = 2 if self.num_classes else 1  # embeddings
+        n = N + M if self.conditioning == "in_context" else N
+        own = {"adaln_zero": 6 * D * D, "adaln": 4 * D * D, "cross_attention": 2 * (N + M) * D * D + 2 * N * M * D}
+        block = (4 + 2 * self.mlp_ratio) * n * D * D + 2 * n * n * D + own.get(self.conditioning, 0)  # (T.8)
+        final = 2 * D * D if self.conditioning.startswith("adaln") else 0
+        return int(L * block + N * D * p * p * (self.in_channels + self.out_channels) + final + FREQUENCIES * D + D * D)
 
 
 class DiTBlock(Module):
-    """x : (B, N, D), c : (B, D)  ->  (B, N, D)"""
+    """x : (B, N, D), c : (B, D)  ->  (B, N, D); modulation : (B, 6D) if it was made elsewhere."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
         self.attn = SelfAttention(width, heads)
@@ -99,6 +107,14 @@ class FinalLayer(Module):
         return self.linear(ops.layer_norm_modulate(x, shift, scale))  # (T.6)
 
 
+CONDITIONING: dict[str, Conditioning] = {
+    "adaln_zero": Conditioning(DiTBlock, FinalLayer, other.summed, other.unchanged),
+    "adaln": Conditioning(other.AdaLNBlock, FinalLayer, other.summed, other.unchanged),
+    "cross_attention": Conditioning(other.CrossAttentionBlock, other.PlainFinalLayer, other.as_context, other.unchanged),
+    "in_context": Conditioning(other.PlainBlock, other.PlainFinalLayer, other.as_tokens, other.first),
+}
+
+
 class DiT(Module):
     """out = model(x, t, y):  x (B, C, H, W), t (B,) as Schedule.time gives it, y (B,) int  ->  (B, C or 2C, H, W).
 
@@ -116,8 +132,9 @@ class DiT(Module):
         self.t_embedder = TimestepEmbedder(D)
         if config.num_classes:
             self.y_embedder = LabelEmbedder(config.num_classes, D, config.class_dropout_prob)
-        self.blocks = [DiTBlock(D, config.num_heads, int(D * config.mlp_ratio)) for _ in range(config.depth)]
-        self.final_layer = FinalLayer(D, p * p * config.out_channels)
+        self.how = CONDITIONING[config.conditioning]
+        self.blocks = [self.how.block(D, config.num_heads, int(D * config.mlp_ratio)) for _ in range(config.depth)]
+        self.final_layer = self.how.final(D, p * p * config.out_channels)
         self.build(rng, device=device, dtype=dtype)
 
     @property
@@ -133,7 +150,7 @@ class DiT(Module):
     def modulations(self, c: Any) -> list[Any]:
         """(T.4) of all blocks in one product, where no gradient is wanted; else None for each: a block makes its own."""
         L, D = self.config.depth, self.config.hidden_size
-        if recording() or (6 * D) % 16:
+        if recording() or self.config.conditioning != "adaln_zero" or (6 * D) % 16:
             return [None] * L
         rows = L * 6 * D
         start = rows * D + 2 * D * D  # behind the weights stand those of the final layer
@@ -144,12 +161,12 @@ class DiT(Module):
         config = self.config
         self._check(x, t, y)
         h = self.x_embedder(x) + self.pos_embed
-        c = self.t_embedder(t)
-        if y is not None:
-            c = c + self.y_embedder(y)  # (T.3)
+        embeddings = [self.t_embedder(t)] + ([] if y is None else [self.y_embedder(y)])
+        h, c = self.how.enter(h, embeddings)
         for block, modulation in zip(self.blocks, self.modulations(c), strict=True):
             h = block(h, c, modulation)
-        return ops.unpatchify(self.final_layer(h, c), patch_size=config.patch_size, size=config.size)
+        h = self.final_layer(self.how.leave(h, config.tokens), c)
+        return ops.unpatchify(h, patch_size=config.patch_size, size=config.size)
 
     def _check(self, x: Any, t: Array, y: Array | None) -> None:
         """Labels are looked at on the host only: on a GPU that would wait for it."""
@@ -171,10 +188,12 @@ def count_parameters(config: DiTConfig) -> int:
     """Numbers in the checkpoint of such a model, the frozen position table included, as the paper counts (T.9)."""
     D, L, p = config.hidden_size, config.depth, config.patch_size
     inner = int(D * config.mlp_ratio)
-    block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + 6 * D * D + 6 * D
+    own = {"adaln_zero": 6 * D * (D + 1), "adaln": 4 * D * (D + 1), "cross_attention": 4 * D * D + 10 * D, "in_context": 4 * D}
+    block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + own[config.conditioning]
     labels = (config.num_classes + (config.class_dropout_prob > 0)) * D if config.num_classes else 0
+    final = 2 * D * D + 2 * D if config.conditioning.startswith("adaln") else 2 * D
     out = p * p * config.out_channels
-    ends = (config.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + 2 * D * D + 2 * D + (D + 1) * out
+    ends = (config.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + final + (D + 1) * out
     return L * block + ends + labels + config.tokens * D  # (T.9)
 
 

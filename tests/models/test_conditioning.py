@@ -1,0 +1,147 @@
+"""The paper's four ways to tell a transformer its condition: sizes, costs, and what each block computes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import agree, host, spec
+
+from minidit import ops
+from minidit.autograd import no_grad
+from minidit.models.conditioning import AdaLNBlock, CrossAttentionBlock, PlainBlock
+from minidit.models.dit import CONDITIONING, DIT, DiT, DiTConfig, count_parameters
+from minidit.random import Philox
+
+XL = DIT["DiT-XL/2"]
+
+
+def random_weights(model, seed=0, scale=0.1):
+    for p in model.parameters():
+        seed += 1
+        p.data[...] = (scale * np.random.default_rng(seed).standard_normal(p.data.shape)).astype(p.data.dtype)
+    return model
+
+
+def small(how, **more):
+    config = DiTConfig(
+        input_size=(4, 6), hidden_size=16, depth=2, num_heads=2, num_classes=3, learn_sigma=False, conditioning=how, **more
+    )
+    return random_weights(DiT(config, Philox(0), dtype=np.float64))
+
+
+@spec("T.9")
+@pytest.mark.parametrize(
+    ("how", "millions"), [("in_context", 449), ("cross_attention", 598), ("adaln", 600), ("adaln_zero", 675)]
+)
+def test_parameters_of_xl_2_are_the_papers(how, millions):
+    assert abs(count_parameters(replace(XL, conditioning=how)) / 1e6 - millions) < 1
+
+
+@spec("T.8")
+@pytest.mark.parametrize(
+    ("how", "paper"), [("in_context", 119.37), ("cross_attention", 137.62), ("adaln", 118.56), ("adaln_zero", 118.64)]
+)
+def test_multiply_accumulates_of_xl_2_are_the_papers(how, paper):
+    assert abs(replace(XL, conditioning=how).macs() / 1e9 / paper - 1) < 1e-3
+
+
+@spec("T.9")
+@given(st.sampled_from(sorted(CONDITIONING)), st.integers(1, 3), st.sampled_from([0, 1, 5]), st.booleans())
+def test_the_formula_counts_what_a_model_holds(how, depth, num_classes, learn_sigma):
+    config = DiTConfig(
+        input_size=(2, 4), hidden_size=16, depth=depth, num_heads=2, num_classes=num_classes, learn_sigma=learn_sigma,
+        conditioning=how,
+    )  # fmt: skip
+    model = DiT(config)
+    assert count_parameters(config) == sum(a.size for a in model.state_dict().values())
+
+
+def test_an_unknown_conditioning_is_refused_by_name():
+    with pytest.raises(ValueError, match="'adaln-zero' is not one of adaln_zero, adaln, cross_attention, in_context"):
+        DiTConfig(conditioning="adaln-zero")
+
+
+def norm(x, eps=1e-6):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+
+
+def affine(layer, x):
+    return norm(x) * host(layer.weight) + host(layer.bias)
+
+
+@spec("T.10")
+def test_adaln_shifts_and_scales_and_has_no_gate():
+    block = random_weights(AdaLNBlock(8, 2, 32).build(dtype=np.float64))
+    rng = np.random.default_rng(0)
+    x, c = rng.standard_normal((2, 5, 8)), rng.standard_normal((2, 8))
+    with no_grad():
+        shift1, scale1, shift2, scale2 = np.split(host(block.adaLN_modulation(c)), 4, axis=1)
+        y = x + host(block.attn(norm(x) * (1 + scale1[:, None]) + shift1[:, None]))
+        y = y + host(block.mlp(norm(y) * (1 + scale2[:, None]) + shift2[:, None]))
+        agree(block(x, c), y, bound=1e-10, of="T.10")
+
+
+@spec("T.11")
+def test_cross_attention_reads_the_condition_between_attention_and_mlp():
+    block = random_weights(CrossAttentionBlock(8, 2, 32).build(dtype=np.float64))
+    rng = np.random.default_rng(1)
+    x, context = rng.standard_normal((2, 5, 8)), rng.standard_normal((2, 2, 8))
+    with no_grad():
+        y = x + host(block.attn(affine(block.norm1, x)))
+        q = affine(block.norm2, y) @ host(block.cross.q.weight).T + host(block.cross.q.bias)
+        k, v = np.split(context @ host(block.cross.kv.weight).T + host(block.cross.kv.bias), 2, axis=-1)
+        heads = []
+        for h in (slice(0, 4), slice(4, 8)):
+            p = np.exp(q[..., h] @ k[..., h].swapaxes(1, 2) / 2)
+            heads.append(p / p.sum(-1, keepdims=True) @ v[..., h])
+        y = y + np.concatenate(heads, -1) @ host(block.cross.proj.weight).T + host(block.cross.proj.bias)
+        y = y + host(block.mlp(affine(block.norm3, y)))
+        agree(block(x, context), y, bound=1e-10, of="T.11")
+
+
+@spec("T.12")
+def test_in_context_puts_two_tokens_behind_the_picture_and_takes_them_off_again():
+    model = small("in_context")
+    rng = np.random.default_rng(2)
+    x, t, y = rng.standard_normal((3, 4, 4, 6)), np.array([0, 7, 500]), np.array([0, 1, 3])
+    with no_grad():
+        tokens = host(model.x_embedder(x)) + model.pos_embed
+        extra = np.stack([host(model.t_embedder(t)), host(model.y_embedder(y))], axis=1)
+        h = np.concatenate([tokens, extra], axis=1)
+        for block in model.blocks:
+            assert isinstance(block, PlainBlock)
+            h = h + host(block.attn(affine(block.norm1, h)))
+            h = h + host(block.mlp(affine(block.norm2, h)))
+        h = affine(model.final_layer.norm, h[:, : tokens.shape[1]]) @ host(model.final_layer.linear.weight).T
+        h = h + host(model.final_layer.linear.bias)
+        agree(model(x, t, y), ops.unpatchify(h, patch_size=2, size=(4, 6)), bound=1e-10, of="T.12")
+
+
+@spec("T.3", "T.10", "T.11", "T.12")
+@pytest.mark.parametrize("how", sorted(CONDITIONING))
+def test_time_and_class_change_the_output_of_every_variant_and_all_weights_get_a_gradient(how):
+    model = small(how)
+    x, t, y = np.random.default_rng(3).standard_normal((2, 4, 4, 6)), np.array([10, 900]), np.array([0, 2])
+    out = model(x, t, y)
+    (out * out).sum().backward()
+    assert all(p.grad is not None and np.abs(p.grad).max() > 0 for n, p in model.named_parameters() if "k.bias" not in n)
+    for changed in (model(x, t[::-1].copy(), y), model(x, t, y[::-1].copy())):
+        assert np.abs(host(changed) - host(out)).max() > 1e-6
+
+
+@spec("T.7")
+@pytest.mark.parametrize("how", sorted(CONDITIONING))
+def test_every_fresh_variant_outputs_exactly_zero(how):
+    config = replace(DIT["fashion"], depth=1, conditioning=how)
+    x = np.ones((2, 4, 8, 8), np.float32)
+    assert not host(DiT(config, Philox(0))(x, np.array([1, 2]), np.array([0, 10]))).any()
+
+
+@pytest.mark.parametrize("how", sorted(CONDITIONING))
+def test_without_a_tape_every_variant_gives_the_same_numbers(how):
+    model = small(how)
+    x, t, y = np.random.default_rng(4).standard_normal((2, 4, 4, 6)), np.array([10, 900]), np.array([0, 2])
+    with no_grad():
+        agree(model(x, t, y), host(small(how)(x, t, y)), bound=1e-12)
