@@ -38,7 +38,18 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array], meta: Mapping[st
         data = save(host, {k: json.dumps(v) for k, v in meta.items()})
     except SafetensorError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    write_atomically(path, data)
+    write_atomically(path, _settled(data))
+
+
+def _settled(data: bytes) -> bytes:
+    """A safetensors file with its metadata in order: safetensors writes them in another order every time, which would give
+    equal networks files of different bytes."""
+    n = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:n])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the arrays behind it stay aligned
+    return len(text).to_bytes(8, "little") + text + data[n:]
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
