@@ -1,0 +1,207 @@
+"""minidit beside PyTorch on this machine's CPU: time, memory and gradients of the same network, weights and inputs.
+
+    python -m benchmarks.cpu --torch-python PATH        all sizes, minidit and eager PyTorch
+    python -m benchmarks.cpu --scaling                  time and memory of minidit against batch, tokens, width and depth
+
+Every engine is a process of its own; they take turns, round by round, and never work at the same time. See README.md here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import fixtures, scaling
+from benchmarks.engine import KINDS, Engine, EngineError, Kind
+from benchmarks.machine import cores, load, machine
+from benchmarks.sizes import SIZES, Size
+from benchmarks.table import print_check, print_gemm, print_rows
+
+RESULTS = Path(__file__).parent / "results"
+TASKS = ("train", "sample")
+BASELINE = "eager"
+BUSY = 0.5  # a load above this spoils a measurement
+PAUSE = 0.3  # seconds until the idle threads of the engine before have gone to sleep
+
+
+class Bench:
+    """One run of the benchmark: what was asked for, and the record that it fills."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.span = 0.3 if args.quick else 1.5  # seconds that a round of one engine should take
+        self.record: dict[str, Any] = {"machine": machine(), "arguments": vars(args), "engines": {}, "gemm": {}}
+        self.record |= {"checks": [], "results": [], "skipped": {}}
+        self.kinds: list[Kind] = []
+
+    def start(self, kind: Kind) -> Engine:
+        python = self.args.torch_python if kind.torch else sys.executable
+        return Engine(kind, python, self.args.timeout)
+
+    def probe(self) -> None:
+        """Which engines work here, with which libraries, and how fast their matrix product is."""
+        for name in self.args.engines:
+            try:
+                with self.start(KINDS[name]) as engine:
+                    self.record["engines"][name] = engine.ask("hello")
+                    n, threads = 512 if self.args.quick else 1536, sorted({1, cores()})
+                    self.record["gemm"][name] = {str(p): engine.ask("gemm", threads=p, n=n) for p in threads}
+                self.kinds.append(KINDS[name])
+            except EngineError as error:
+                self.skip(name, error)
+
+    def skip(self, name: str, error: Exception) -> None:
+        print(f"skipped: {error}", file=sys.stderr)
+        self.record["skipped"][name] = str(error)
+
+    @property
+    def peak(self) -> float:
+        """The best matrix product that any engine showed on all cores, GFLOP/s."""
+        return max(max(rates.values()) for rates in self.record["gemm"].values())
+
+    def size(self, size: Size) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            fixtures.write(folder, size)
+            self.record["checks"] += self.checks(size, folder)
+            for task in TASKS:
+                self.record["results"] += self.task(size, task, folder)
+
+    def checks(self, size: Size, folder: Path) -> list[dict[str, Any]]:
+        """Loss, gradients and x_s of every engine against float64, on a smaller batch."""
+        true, rows = fixtures.truth(folder, size), []
+        for kind in list(self.kinds):
+            out = folder / "answer.npz"
+            try:
+                with self.start(kind) as engine:
+                    engine.ask("check", size=size.as_dict(), folder=str(folder), out=str(out))
+                rows.append({"size": size.name, "engine": kind.name, **fixtures.compare(dict(np.load(out)), true)})
+                print_check(rows[-1])
+            except EngineError as error:
+                self.skip(kind.name, error)
+                self.kinds.remove(kind)
+        return rows
+
+    def task(self, size: Size, task: str, folder: Path) -> list[dict[str, Any]]:
+        """All engines, ready side by side, then in turns."""
+        with contextlib.ExitStack() as stack:
+            engines = [stack.enter_context(self.start(kind)) for kind in self.kinds]
+            base = {}
+            for engine in engines:
+                engine.ask("hello")
+                base[engine.kind.name] = engine.memory()
+                engine.ask("prepare", size=size.as_dict(), task=task, folder=str(folder))
+            busy = load()
+            steps, times = self.rounds(engines)
+            rows = [
+                {
+                    "size": size.name,
+                    "task": task,
+                    "engine": engine.kind.name,
+                    "steps_a_round": steps[engine.kind.name],
+                    "load_before": busy,
+                    "memory": {"base": base[engine.kind.name], "after": engine.memory()},
+                    **self.figures(size, task, engine.kind.name, times),
+                }
+                for engine in engines
+            ]
+        print_rows(rows)
+        return rows
+
+    def rounds(self, engines: Sequence[Engine]) -> tuple[dict[str, int], dict[str, list[float]]]:
+        """How many steps make a round of each engine, and the median step of each of its rounds, in ms."""
+        steps, times = {}, {e.kind.name: [] for e in engines}
+        for e in engines:  # discarded: compilation, first pages, threads; the second answer tells the speed
+            e.ask("steps", k=1)
+            speed = statistics.median(e.ask("steps", k=1 if self.args.quick else 2))
+            steps[e.kind.name] = max(1 if self.args.quick else 2, round(self.span / speed))
+        for r in range(self.args.rounds):
+            shift = r % len(engines)
+            for e in [*engines[shift:], *engines[:shift]]:  # another one begins each round
+                time.sleep(PAUSE)
+                name = e.kind.name
+                times[name].append(1e3 * statistics.median(e.ask("steps", k=steps[name])))
+        return steps, times
+
+    def figures(self, size: Size, task: str, name: str, times: dict[str, list[float]]) -> dict[str, Any]:
+        mine = times[name]
+        rate = fixtures.gflop(size, task) / statistics.median(mine) * 1e3
+        figures = {"ms": spread(mine), "rounds_ms": mine, "gflops": rate, "of_peak": rate / self.peak}
+        if BASELINE in times:
+            ratios = [b / m for b, m in zip(times[BASELINE], mine, strict=True)]
+            figures |= {"speed": spread(ratios), "rounds_speed": ratios}
+        return figures
+
+    def run(self) -> None:
+        print(f"{self.record['machine']['cpu']}, {cores()} cores, load {load()}")
+        if (load() or 0) > BUSY:
+            print(f"warning: other work is running on this machine (load {load()}); the times below are not worth much")
+        self.probe()
+        print_gemm(self.record)
+        for name in self.args.sizes:
+            self.size(SIZES[name])
+            write(self.args.out, self.record)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    q1, median, q3 = np.quantile(values, (0.25, 0.5, 0.75))
+    return {"median": float(median), "q1": float(q1), "q3": float(q3)}
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1, default=str) + "\n")
+
+
+def chosen(known: Sequence[str]) -> Any:
+    """An argument type: names of `known`, separated by commas."""
+
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        unknown = [n for n in names if n not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="minidit beside PyTorch on the CPU", prog="python -m benchmarks.cpu")
+    parser.add_argument("--sizes", type=chosen(list(SIZES)), default=list(SIZES), help=f"of {','.join(SIZES)} (all)")
+    parser.add_argument("--engines", type=chosen(list(KINDS)), default=["minidit", "eager"], help=f"of {','.join(KINDS)}")
+    parser.add_argument("--rounds", type=int, help="rounds that count (9; with --quick 2)")
+    parser.add_argument("--quick", action="store_true", help="short rounds: does it run? The numbers mean little")
+    parser.add_argument("--scaling", action="store_true", help="minidit alone, against batch, tokens, width and depth")
+    parser.add_argument("--torch-python", default=sys.executable, help="the Python that has torch (this one)")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds that one request may take (600)")
+    parser.add_argument("--out", type=Path, help="the JSON file (benchmarks/results/cpu-DATE.json)")
+    args = parser.parse_args()
+    args.rounds = args.rounds or (2 if args.quick else 9)
+    kind = "scaling" if args.scaling else "cpu"
+    args.out = args.out or RESULTS / f"{kind}-{time.strftime('%Y-%m-%d')}{'-quick' if args.quick else ''}.json"
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    if args.scaling:
+        write(args.out, scaling.run(args))
+    else:
+        Bench(args).run()
+    print(f"written: {args.out}")
+
+
+if __name__ == "__main__":
+    main()

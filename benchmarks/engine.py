@@ -1,0 +1,98 @@
+"""The side of the benchmark: an engine is another process, asked one thing at a time. Never are two of them at work at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.machine import memory
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class EngineError(RuntimeError):
+    """An engine cannot do what it was asked: not installed, out of memory, out of time."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an engine is started."""
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def torch(self) -> bool:
+        return self.module == "benchmarks.torch_engine"
+
+
+KINDS = {
+    k.name: k
+    for k in (
+        Kind("minidit", "benchmarks.minidit_engine"),
+        Kind("minidit-threads", "benchmarks.minidit_engine", ("--kind", "thread")),
+        Kind("minidit-plain", "benchmarks.minidit_engine", environment={"MINIDIT_KERNELS": "off"}),
+        Kind("eager", "benchmarks.torch_engine"),
+        # the compiler's own pool of processes would stay and be counted as memory of the engine
+        Kind("compile", "benchmarks.torch_engine", ("--compile",), {"TORCHINDUCTOR_COMPILE_THREADS": "1"}),
+    )
+}
+
+
+class Engine:
+    """`with Engine(kind, python) as engine: engine.ask("steps", k=3)`. Raises EngineError with what went wrong over there."""
+
+    def __init__(self, kind: Kind, python: str, timeout: float = 600) -> None:
+        self.kind, self.python, self.timeout = kind, python, timeout
+
+    def __enter__(self) -> Self:
+        own = {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+        self.process = subprocess.Popen(
+            [self.python, "-m", self.kind.module, *self.kind.arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **own, **self.kind.environment},
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()  # the engine ends when its requests do
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+    def ask(self, call: str, **arguments: Any) -> Any:
+        assert self.process.stdin and self.process.stdout
+        try:
+            self.process.stdin.write(json.dumps({"call": call, **arguments}) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it is dead: the empty answer below says so
+        ready, _, _ = select.select([self.process.stdout], [], [], self.timeout)
+        if not ready:
+            raise EngineError(f"{self.kind.name}: no answer to {call} within {self.timeout:.0f} s")
+        line = self.process.stdout.readline()
+        if not line:
+            raise EngineError(f"{self.kind.name}: the process ended with code {self.process.wait()} in {call}")
+        answer = json.loads(line)
+        if "error" in answer:
+            print(answer["traceback"], file=sys.stderr)
+            raise EngineError(f"{self.kind.name}: {answer['error'].splitlines()[0]}")
+        return answer["ok"]
+
+    def memory(self) -> dict[str, float] | None:
+        return memory(self.process.pid)

@@ -1,0 +1,104 @@
+"""The weights, the inputs, and the float64 answer that every engine is held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minidit as md
+from benchmarks.sizes import GUIDANCE, S, Size, T
+from minidit import ops
+from minidit.autograd import plain_text
+from minidit.models.dit import DiTConfig, count_parameters
+from minidit.recipes.sample import Sampler, ddim
+
+
+def config_of(size: Size) -> DiTConfig:
+    return DiTConfig(
+        input_size=size.input_size,
+        patch_size=size.patch,
+        in_channels=size.channels,
+        hidden_size=size.width,
+        depth=size.depth,
+        num_heads=size.heads,
+        num_classes=size.classes,
+        learn_sigma=False,
+    )
+
+
+def gflop(size: Size, task: str) -> float:
+    """Matrix products only, two operations a multiply-accumulate; backward counts twice the forward; sampling sees 2 batches."""
+    return 2e-9 * config_of(size).macs() * size.batch * (3 if task == "train" else 2)
+
+
+def parameters(size: Size) -> int:
+    return count_parameters(config_of(size))
+
+
+def draw_weights(size: Size, seed: int = 0) -> dict[str, Any]:
+    """Official names. What adaLN-Zero starts at zero is drawn too: from zero, most gradients would be zero and prove nothing."""
+    state = md.DiT(config_of(size), md.Philox(seed)).state_dict()
+    rng = np.random.default_rng(seed)
+    return {n: a if a.any() else rng.normal(0, 0.02, a.shape).astype(np.float32) for n, a in state.items()}
+
+
+def draw_inputs(size: Size, batch: int, seed: int = 1) -> dict[str, Any]:
+    """x_t, target : (B, C, H, W);  t : (B,) as the network is told it;  y : (B,), some of them the null label."""
+    rng = np.random.default_rng(seed)
+    shape = (batch, size.channels, size.input_size, size.input_size)
+    x_t, target = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    y = np.where(rng.random(batch) < 0.1, size.classes, rng.integers(0, size.classes, batch))
+    labels = rng.integers(0, size.classes, batch)  # of the guided step: the null label comes from guidance itself
+    return {"x_t": x_t, "target": target, "t": rng.integers(0, 1000, batch), "y": y, "labels": labels}
+
+
+def ladder() -> dict[str, float]:
+    """What a guided step needs of the schedule, for an engine that has none."""
+    sch = md.Schedule.linear()
+    return {"time": float(sch.time[T]), "a_t": float(sch.alpha_bar[T]), "a_s": float(sch.alpha_bar[S]), "w": GUIDANCE}
+
+
+def write(folder: Path, size: Size) -> None:
+    """weights.npz, inputs.npz (timed) and check.npz (a smaller batch)."""
+    np.savez(folder / "weights.npz", **draw_weights(size))
+    np.savez(folder / "inputs.npz", **draw_inputs(size, size.batch), **ladder())
+    np.savez(folder / "check.npz", **draw_inputs(size, size.check_batch), **ladder())
+
+
+def sampler_of(model: md.DiT) -> Sampler:
+    return Sampler(model, md.Schedule.linear(), pairs=[(T, S)], step=ddim(), guidance=GUIDANCE)
+
+
+def truth(folder: Path, size: Size) -> dict[str, Any]:
+    """{"loss", "x_s", gradient of every parameter}: minidit's plain text in float64, unsharded, on the check batch."""
+    data = np.load(folder / "check.npz")
+    model = md.DiT(config_of(size), dtype=np.float64)
+    model.load_state_dict(dict(np.load(folder / "weights.npz")))
+    x_t, target = data["x_t"].astype(np.float64), data["target"].astype(np.float64)
+    with plain_text():
+        loss = ops.mse(model(x_t, data["t"], data["y"]), target)
+        loss.backward()
+        with md.no_grad():
+            *_, x_s = sampler_of(model).walk(np.arange(len(x_t)), data["labels"], x_t)
+    return {"loss": float(loss), "x_s": x_s, **{n: p.grad for n, p in model.named_parameters()}}
+
+
+def distance(found: Any, true: Any) -> float:
+    """max |found - true| / max |true|"""
+    return float(np.abs(np.asarray(found, np.float64) - true).max() / np.abs(true).max())
+
+
+def compare(found: dict[str, Any], true: dict[str, Any]) -> dict[str, Any]:
+    """Relative errors of an engine's answer; raises ValueError where names differ."""
+    if set(found) != set(true):
+        raise ValueError(f"the engine's gradients have other names: {sorted(set(found) ^ set(true))[:6]}")
+    errors = {n: distance(found[n], a) for n, a in true.items() if n not in ("loss", "x_s")}
+    worst = max(errors, key=lambda n: errors[n])
+    return {
+        "loss": abs(float(found["loss"]) - true["loss"]) / true["loss"],
+        "x_s": distance(found["x_s"], true["x_s"]),
+        "gradient": errors[worst],
+        "worst": worst,
+    }

@@ -1,0 +1,49 @@
+"""The record as a table for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HEAD = ("size", "task", "engine", "ms", "quartiles", "speed", "quartiles", "GFLOP/s", "of peak", "MB", "above base", "base")
+WIDTHS = (8, 7, 16, 9, 19, 7, 15, 9, 9, 8, 12, 8)
+
+
+def line(cells: Any) -> str:
+    left = 3  # names stand on the left, numbers on the right
+    return "".join(f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, WIDTHS, strict=True)))
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    ms, speed, base, after = row["ms"], row.get("speed"), row["memory"]["base"], row["memory"]["after"]
+    quartiles = (f"{ms['q1']:.1f} … {ms['q3']:.1f}", f"{speed['q1']:.3f} … {speed['q3']:.3f}" if speed else "")
+    megabytes = ("?", "?", "?")
+    if base and after:
+        megabytes = tuple(f"{mb:.0f}" for mb in (after["pss"], after["own"] - base["own"], base["pss"]))
+    return [
+        *(row[k] for k in ("size", "task", "engine")),
+        f"{ms['median']:.1f}",
+        quartiles[0],
+        f"{speed['median']:.2f}x" if speed else "",
+        quartiles[1],
+        f"{row['gflops']:.0f}",
+        f"{row['of_peak']:.0%}",
+        *megabytes,
+    ]
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    print(line(HEAD))
+    for row in rows:
+        print(line(cells(row)), flush=True)
+
+
+def print_check(row: dict[str, Any]) -> None:
+    errors = ", ".join(f"{name} {row[name]:.1e}" for name in ("loss", "x_s", "gradient"))
+    print(f"{row['size']}: {row['engine']} against float64: {errors} (worst: {row['worst']})", flush=True)
+
+
+def print_gemm(record: dict[str, Any]) -> None:
+    for name, rates in record["gemm"].items():
+        told = ", ".join(f"{rate:.0f} on {threads}" for threads, rate in rates.items())
+        versions = ", ".join(f"{k} {v}" for k, v in record["engines"][name].items())
+        print(f"{name}: {versions}; matrix product GFLOP/s {told}", flush=True)
