@@ -34,6 +34,7 @@ HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "lice
 PARTS = {"train", "training", "test", "val", "valid", "validation"}
 LARGEST_COMMON, DEFAULT_SIZE = 64, 32
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")  # decoded by Pillow itself: no outside program runs
 
 
 def read(path: Path, part: str | None = None, size: int | None = None, channels: int | None = None) -> Dataset:
@@ -106,7 +107,7 @@ def opened(file: Path) -> Iterator[Picture]:
         if not file.is_file():
             raise fault(file, "a link to nothing" if file.is_symlink() else "not a file")
         try:
-            picture = Image.open(file)
+            picture = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
             raise fault(file, "not a picture (move it away, or let its name begin with a dot)") from None
         with picture:
