@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.autograd import no_grad
+from minidit.autograd import no_grad, value
 from minidit.backend import Arena, Array, to_host, xp_of
 from minidit.diffusion import likelihood, threshold, variance
 from minidit.diffusion.ddpm import q_sample
@@ -59,7 +59,7 @@ def bits_per_dim(
             x_t = q_sample(x_0, t, rng.normal(x_0.shape, samples, model.device, x_0.dtype), sch)
             xp = xp_of(x_t)
             out = model(x_t, at_time(sch, xp.full(len(x_0), t, dtype=xp.int64)), labels)
-            out = getattr(out, "data", out)
+            out = value(out)
             channels = model.config.in_channels
             v = out[:, channels:] if model.config.learn_sigma else None
             x_0_hat, _ = pipeline.prediction.pair(out[:, :channels], x_t, at(sch.alpha_bar, t))
