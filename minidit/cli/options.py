@@ -54,15 +54,19 @@ def add_config_flags(parser: argparse.ArgumentParser, sections: list[str]) -> No
                 group.add_argument(flag, dest=dest, type=of, default=None, metavar=of.__name__.upper())
 
 
+def with_threads(config: RunConfig, threads: int | None) -> RunConfig:
+    """The same run on so many cores; None: as it is."""
+    if threads is None:
+        return config
+    return replace(config, **{s: replace(getattr(config, s), shards=threads) for s in ("train", "autoencode", "classify")})
+
+
 def resolve(args: argparse.Namespace, preset: str) -> RunConfig:
     """The preset, then --config FILE, then the flags; each over the one before. Raises ValueError for values out of range."""
     config = PRESETS[preset]
     if getattr(args, "config", None):
         config = read_config(Path(args.config), config)
-    threads = getattr(args, "threads", None)
-    if threads is not None:
-        pieces = {name: replace(getattr(config, name), shards=threads) for name in ("train", "autoencode", "classify")}
-        config = replace(config, **pieces)
+    config = with_threads(config, getattr(args, "threads", None))
     for f in fields(RunConfig):
         given = {
             dest.split(".", 1)[1]: tuple(v) if isinstance(v, list) else v

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minidit.cli.options import add_config_flags, resolve
+from minidit.cli.options import add_config_flags, resolve, with_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         refuse_changes(args)
         job = runs.resume(Path(args.resume), device=args.device, tell=progress.tell)
+        job.config = with_threads(job.config, args.threads)
         if args.data:
             job.config = replace(job.config, data=replace(job.config.data, source=args.data))
         train, held_out = job.data()
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         train, held_out = job.data()
         job.fit_to(train)
-        job.folder = Path(args.out or Path("runs") / (args.preset or train.name))
+        job.folder = Path(args.out) if args.out else Path("runs") / (args.preset or name_of(job.config.data.source))
         job.create(overwrite=args.overwrite)
     progress.note(f"{train.name}: {len(train)} pictures, {held_out and len(held_out)} held out, into {job.folder}")
     with stop_gently(job, progress):
@@ -90,6 +91,12 @@ def refuse_changes(args: argparse.Namespace) -> None:
     if given:
         names = ", ".join(k.split(".")[-1].replace("_", "-") for k in given)
         raise ValueError(f"--resume goes on with the configuration in {args.resume}/config.toml: leave out {names}")
+
+
+def name_of(source: str) -> str:
+    """What a run on these data is called: the last part of their path, without the ending of a file."""
+    path = Path(source)
+    return path.stem if path.is_file() else path.resolve().name
 
 
 class stop_gently:

@@ -256,7 +256,9 @@ def _model_file(path: str, kind: str) -> Path:
 
 
 def _comparable(config: RunConfig) -> dict[str, Any]:
-    return {"dit": asdict(config.dit), "train": asdict(config.train)}
+    """What may not change under a state. In how many pieces a batch is computed may: it is a matter of rounding."""
+    train = {k: v for k, v in asdict(config.train).items() if k not in ("shards", "accumulate")}
+    return {"dit": asdict(config.dit), "train": train}
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -1,0 +1,252 @@
+"""The command line: help, suggestions, one-line errors with their exit codes, and who may print what where."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minidit.cli import COMMANDS, main
+from minidit.cli.progress import Progress
+from minidit.version import __version__
+
+ROOT = Path(__file__).parents[2]
+
+
+def outside(*arguments, **options):
+    """Python with these arguments in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=120, **options)
+
+
+@pytest.fixture
+def told(capsys):
+    """told(*arguments) -> (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        code = main(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+# ------------------------------------------------------------------------------------------------ help and start
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself(told, command):
+    code, out, err = told(command, "--help")
+    assert code == 0 and not err
+    assert out.startswith(f"usage: minidit {command}") and "--debug" in out
+
+
+def test_the_help_lists_every_command(told):
+    code, out, err = told("--help")
+    assert code == 0 and not err and all(f"    {name}" in out for name in COMMANDS)
+
+
+def test_the_version(told):
+    assert told("--version") == (0, f"minidit {__version__}\n", "")
+
+
+def test_python_m_minidit_is_the_command():
+    done = outside("-m", "minidit", "--version")
+    assert (done.returncode, done.stdout) == (0, f"minidit {__version__}\n")
+    done = outside("-m", "minidit", "trian")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "minidit: there is no 'trian', did you mean 'train'?\n"
+
+
+def test_help_and_import_load_nothing_heavy():
+    """`minidit --help` has no use for NumPy, and `import minidit` none for SciPy, Pillow or CuPy."""
+    script = "import sys; from minidit.cli import main; assert main(['--help']) == 0; print(sorted(sys.modules), file=sys.stderr)"
+    assert "'numpy'" not in outside("-c", script).stderr
+    script = "import sys, minidit; minidit.DiT; minidit.train; print(sorted(sys.modules))"
+    modules = outside("-c", script).stdout
+    assert "'minidit.recipes.train'" in modules
+    assert not [name for name in ("scipy", "PIL", "cupy", "tqdm", "safetensors") if f"'{name}'" in modules]
+
+
+def test_a_reader_that_goes_away_is_no_disaster():
+    gone = "import sys, os; from minidit.cli import main; read, write = os.pipe(); os.dup2(write, 1); os.close(read)"
+    script = f"{gone}; sys.stdout.reconfigure(line_buffering=True); sys.exit(main(['info', '--no-speed']))"
+    done = outside("-c", script)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ wrong usage
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ([], "minidit: the following arguments are required: COMMAND"),
+    (["smaple"], "minidit: there is no 'smaple', did you mean 'sample'?"),
+    (["dance"], "minidit: there is no 'dance'"),
+    (["train", "--stpes", "3"], "minidit: unknown option --stpes, did you mean --steps?"),
+    (["train", "--lerning-rate=3"], "minidit: unknown option --lerning-rate=3"),
+    (["sample", "--sampler", "euler"], "minidit sample: argument --sampler: invalid choice: 'euler'"),
+    (["train", "--steps", "many"], "minidit train: argument --steps: invalid int value: 'many'"),
+    (["train", "--steps", "0"], "minidit: steps = 0 must be at least 1"),
+    (["train", "--prediction", "noise"], "minidit: prediction 'noise' is not one of eps, x_0, v"),
+    (["train", "--hidden-size", "30"], "minidit: hidden_size 30 must be divisible by"),
+    (["train", "--data", "/nowhere"], "minidit: /nowhere: no such file or folder; embedded sets are digits, fashion"),
+    (["train", "--data", "fashoin"], "did you mean 'fashion'?"),
+    (["train", "--config", "/nowhere.toml"], "minidit: /nowhere.toml: cannot be read (No such file or directory)"),
+    (["train", "--data", "digits", "--size", "9"], "minidit: pictures of 9 x 9 do not fit patches of 2: give --size"),
+    (["train", "--resume", "/nowhere"], "minidit: /nowhere: no run there (no config.toml)"),
+    (["train", "--resume", "run", "--steps", "9", "--size", "8"], "configuration in run/config.toml: leave out size, steps"),
+    (["train", "--device", "tpu", "--print-config", "--lr", "-1"], "minidit: lr = -1.0 is out of range"),
+    (["sample", "/nowhere"], "minidit: /nowhere: there is no such file"),
+    (["sample", "--out", "grid.jpg"], "minidit: --out grid.jpg: the name must end in .png, .gif or .npz"),
+    (["sample", "--out", "/nowhere/grid.png"], "minidit: --out /nowhere/grid.png: there is no folder /nowhere"),
+    (["sample", "--steps", "0"], "minidit: --steps and -n must be at least 1"),
+    (["sample", "-n", "0"], "minidit: --steps and -n must be at least 1"),
+    (["eval", "/nowhere"], "minidit: /nowhere: no run there"),
+    (["report", "/nowhere"], "minidit: /nowhere is not a run folder"),
+])  # fmt: skip
+def test_wrong_usage_is_one_line_and_exit_code_2(told, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = told(*arguments)
+    assert code == 2 and out == ""
+    assert err.count("\n") == 1 and message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_no_pictures_is_told(told, tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "words.txt").write_text("meow")
+    code, out, err = told("train", "--data", str(tmp_path))
+    assert (code, out) == (2, "") and "words.txt: not a picture" in err and err.count("\n") == 1
+
+
+def test_debug_shows_where_an_error_comes_from():
+    with pytest.raises(ValueError, match="no run there"):
+        main(["train", "--resume", "/nowhere", "--debug"])
+    done = outside("-m", "minidit", "train", "--resume", "/nowhere", "--debug")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("error, code, message", [
+    (RuntimeError("the loss is nan"), 1, "minidit: the loss is nan\n"),
+    (OSError(28, "No space left on device"), 1, "minidit: [Errno 28] No space left on device\n"),
+    (ValueError("two\nlines"), 2, "minidit: two lines\n"),
+    (KeyError("x"), 1, "minidit: KeyError: 'x'\n"),
+    (AssertionError(), 1, "minidit: AssertionError:\n"),
+    (KeyboardInterrupt(), 130, "\nminidit: interrupted\n"),
+])  # fmt: skip
+def test_every_failure_has_its_exit_code(told, monkeypatch, error, code, message):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr("minidit.cli.info.run", fail)
+    assert told("info") == (code, "", message)
+
+
+# ------------------------------------------------------------------------------------------------ info, print-config
+
+
+def test_info_tells_the_versions_and_sizes(told):
+    code, out, err = told("info", "--no-speed")
+    assert code == 0 and not err
+    assert f"minidit {__version__}" in out and f"{np.__version__}" in out
+    assert "DiT-XL/2" in out and "675,129,632" in out and "118.6" in out
+
+
+def test_flags_stand_over_the_file_and_the_file_over_the_preset(told, tmp_path):
+    from minidit.recipes.config import read_config
+    from minidit.recipes.presets import PRESETS
+
+    file = tmp_path / "my.toml"
+    file.write_text("[train]\nlr = 0.25\nsteps = 77\n[sample]\nguidance = 4\n")
+    code, out, err = told("train", "--preset", "quick", "--config", str(file), "--steps", "5", "--betas", "0.5", "0.75",
+                          "--no-learn-sigma", "--threads", "3", "--print-config")  # fmt: skip
+    assert code == 0 and not err
+    (tmp_path / "resolved.toml").write_text(out)
+    found = read_config(tmp_path / "resolved.toml")
+    assert (found.train.steps, found.train.lr, found.train.batch_size) == (5, 0.25, PRESETS["quick"].train.batch_size)
+    assert found.train.betas == (0.5, 0.75) and found.sample.guidance == 4 and found.data == PRESETS["quick"].data
+    assert {found.train.shards, found.autoencode.shards, found.classify.shards} == {3}
+
+
+@pytest.mark.parametrize("arguments, source, pixels", [
+    ([], "fashion", False), (["--data", "digits"], "digits", True), (["--data", "mine"], "mine", False),
+    (["--data", "mine", "--pixels"], "mine", True), (["--preset", "demo"], "fashion", False),
+])  # fmt: skip
+def test_the_data_choose_the_preset_where_none_is_named(told, arguments, source, pixels):
+    out = told("train", *arguments, "--print-config")[1]
+    assert f'source = "{source}"' in out and f"pixels = {str(pixels).lower()}" in out
+
+
+@pytest.mark.parametrize("section", ["train", "dit", "autoencode", "autoencoder", "sample", "classify"])
+def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section):
+    from dataclasses import fields
+
+    from minidit.cli.options import HIDDEN, flags_of
+    from minidit.recipes.presets import RunConfig
+
+    flags = [f.name for _, f, _ in flags_of(section)]
+    assert flags == [f.name for f in fields(getattr(RunConfig(), section)) if f.name not in HIDDEN.get(section, ())]
+
+
+# ------------------------------------------------------------------------------------------------ progress
+
+
+def test_progress_is_plain_lines_on_stderr_where_there_is_no_terminal(capsys):
+    progress = Progress()
+    for step in range(1, 31):
+        progress.tell("dit", {"step": step, "loss": 1.0}, 30)
+    progress.note("done")
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and "\r" not in err and "\x1b" not in err
+    assert lines[0].startswith("dit: 1/30, loss 1.0000, ") and lines[-2].startswith("dit: 30/30") and lines[-1] == "done"
+    assert len(lines) <= 4  # the first, the last, the note, and at most one between them on a slow day
+
+
+def test_quiet_means_quiet(capsys):
+    progress = Progress(quiet=True)
+    progress.tell("dit", {"step": 1, "loss": 1.0}, 1)
+    progress.note("x")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar_that_starts_no_thread(monkeypatch, capsys):
+    import threading
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    progress = Progress()
+    before = threading.active_count()
+    for step in range(3, 13):
+        progress.tell("dit", {"step": step, "loss": 0.5}, 12)
+    assert threading.active_count() == before and progress.bar.n == 12
+    progress.close()
+    assert "12/12" in capsys.readouterr().err
+
+
+def test_the_loss_is_looked_at_seldom():
+    """A number on a GPU makes the host wait: not at every step."""
+    looks = []
+
+    class Number:
+        def __float__(self):
+            looks.append(1)
+            return 1.0
+
+    progress = Progress(quiet=False)
+    for step in range(1, 101):
+        progress.tell("dit", {"step": step, "loss": Number()}, 1000)
+    assert len(looks) <= 11
+
+
+def test_a_picture_folder_is_no_place_for_a_run(tmp_path, monkeypatch):
+    """Without --out the run goes to runs/NAME, NAME the last part of the path of the pictures, however that is written."""
+    from minidit.cli.train import name_of
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.cats").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "one.png")
+    assert {name_of(p) for p in ("my.cats", "./my.cats/", str(tmp_path / "my.cats"))} == {"my.cats"}
+    assert name_of("one.png") == "one" and name_of("digits") == "digits"

@@ -1,0 +1,181 @@
+"""The commands on a tiny run: train, sample, eval, report, demo; interrupted by signals and resumed."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minidit.checkpoint import load_model, read_arrays
+from minidit.cli import main
+from minidit.recipes import run as runs
+from minidit.recipes.presets import PRESETS
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--hidden-size", "32", "--depth", "1", "--num-heads", "2", "--batch-size", "8", "--shards", "2", "--T", "20",
+    "--classifier-steps", "5", "--classifier-batch-size", "8", "--sample-steps", "3", "--sample-every", "0",
+]  # fmt: skip
+
+
+def told(*arguments):
+    """(exit code, stdout, stderr) of a command."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(a) for a in arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a finished run, and what the command said."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    code, out, err = told("train", "--data", "digits", *TINY, "--steps", 6, "--out", folder)
+    assert code == 0, err
+    return SimpleNamespace(folder=folder, out=out, err=err)
+
+
+# ------------------------------------------------------------------------------------------------ train
+
+
+def test_training_prints_the_folder_on_stdout_and_all_else_on_stderr(trained):
+    assert trained.out == f"{trained.folder}\n"
+    lines = trained.err.splitlines()
+    assert lines[0] == f"digits: 1500 pictures, 297 held out, into {trained.folder}"
+    assert any(line.startswith("dit: 6/6") for line in lines) and lines[-1] == f"open {trained.folder}/report.html"
+
+
+def test_training_leaves_everything_that_a_reader_wants(trained):
+    names = {str(p.relative_to(trained.folder)) for p in trained.folder.rglob("*") if p.is_file()}
+    assert names == {
+        "config.toml", "metrics.jsonl", "dit.safetensors", "state.safetensors", "trace.npz", "report.html",
+        "pictures/ddim.png", "pictures/ddpm.png", "pictures/denoising.gif", "pictures/loss.png", "pictures/x0_strip.png",
+    }  # fmt: skip
+
+
+def test_a_run_is_not_replaced_unasked(trained):
+    code, out, err = told("train", "--data", "digits", *TINY, "--out", trained.folder)
+    assert (code, out) == (1, "") and "holds a run already" in err and err.count("\n") == 1
+
+
+def test_resuming_a_finished_run_draws_its_pictures_again(trained, tmp_path):
+    before = (trained.folder / "pictures" / "ddim.png").read_bytes()
+    code, out, _ = told("train", "--resume", trained.folder, "--quiet")
+    assert code == 0 and out == trained.out and (trained.folder / "pictures" / "ddim.png").read_bytes() == before
+
+
+def test_a_stop_before_the_denoiser_says_that_it_starts_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.Run, "source", lambda self, data: signal.raise_signal(signal.SIGTERM))
+    code, out, err = told("train", "--data", "digits", *TINY, "--out", tmp_path / "run")
+    assert (code, out) == (143, "") and "starts again with --resume" in err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_real_command_stops_gently_and_goes_on_to_the_same_bits(tmp_path, number, code):
+    """The signal goes to the whole group, as a terminal sends it: the workers leave the decision to the command."""
+    folder = tmp_path / "run"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "minidit", "train", "--data", "digits", *TINY, "--steps", "1000000", "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                          start_new_session=True) as process:  # fmt: skip
+        while not (line := process.stderr.readline()).startswith("dit: ") and line:
+            pass
+        os.killpg(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, ""), err
+    done = read_arrays(folder / "state.safetensors")[1]["step"]
+    assert err.endswith(f"minidit: stopped at step {done}; go on with: minidit train --resume {folder}\n")
+    assert "Traceback" not in err
+
+    job, again = runs.resume(folder), runs.resume(folder)
+    for run, first in ((job, done), (again, 0)):  # on from the state, and all from the beginning
+        if not first:
+            (folder / "state.safetensors").unlink()
+        run.tell = lambda phase, record, steps, run=run: setattr(run.loop, "stop", record["step"] == done + 2)
+        train, _ = run.data()
+        run.fit_to(train)
+        run.train_denoiser(*run.source(train))
+        assert run.loop.done == done + 2
+    assert job.loop.model.flat.tobytes() == again.loop.model.flat.tobytes()
+    assert job.loop.optimiser.average.tobytes() == again.loop.optimiser.average.tobytes()
+
+
+# ------------------------------------------------------------------------------------------------ sample
+
+
+def test_the_same_seed_gives_the_same_bytes_and_stdout_is_the_path(trained, tmp_path):
+    one, two, other = (tmp_path / f"{name}.png" for name in ("one", "two", "other"))
+    for path, seed in ((one, 4), (two, 4), (other, 5)):
+        code, out, err = told("sample", trained.folder, "--labels", "0-9", "--steps", 3, "--seed", seed, "--out", path)
+        assert (code, out) == (0, f"{path}\n") and f"10 pictures, ddim 3 rungs, guidance 2.0, seed {seed}" in err
+    assert one.read_bytes() == two.read_bytes() != other.read_bytes()
+
+
+def test_an_npz_holds_what_the_usual_tools_expect(trained, tmp_path):
+    path = tmp_path / "samples.npz"
+    code, _, err = told("sample", trained.folder, "--labels", "3,5", "-n", 5, "--steps", 2, "--out", path, "--quiet")
+    assert code == 0 and err == ""
+    with np.load(path) as found:
+        assert found["arr_0"].shape == (5, 8, 8, 1) and found["arr_0"].dtype == np.uint8
+        assert found["labels"].tolist() == [3, 5, 3, 5, 3] and found["class_names"].tolist() == list("0123456789")
+
+
+def test_a_gif_shows_the_walk(trained, tmp_path):
+    path = tmp_path / "walk.gif"
+    assert told("sample", trained.folder, "-n", 4, "--steps", 4, "--sampler", "ddpm", "--out", path)[0] == 0
+    with Image.open(path) as film:
+        assert film.n_frames == 5
+
+
+def test_labels_that_do_not_exist_are_told_with_those_that_do(trained):
+    code, out, err = told("sample", trained.folder, "--labels", "shirt")
+    assert (code, out) == (2, "") and "no class 'shirt'" in err and "0 0, 1 1" in err and err.count("\n") == 1
+
+
+def test_a_network_alone_is_no_run(trained):
+    code, _, err = told("sample", trained.folder / "dit.safetensors")
+    assert code == 2 and "give the run's folder" in err
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 100, b"\x10\x00\x00\x00\x00\x00\x00\x00{}              "])
+def test_a_damaged_run_folder_is_one_line(trained, tmp_path, damage):
+    (tmp_path / "dit.safetensors").write_bytes(damage)
+    code, out, err = told("sample", tmp_path)
+    assert (code, out) == (2, "") and "dit.safetensors: not a" in err and err.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------------------------ eval, report, demo
+
+
+def test_an_evaluation_prints_its_table_and_keeps_the_classifier(trained):
+    for _ in range(2):
+        code, out, _ = told("eval", trained.folder, "-n", 20, "--ddpm-steps", 2, "--quiet")
+        rows = out.splitlines()
+        assert code == 0 and len(rows) == 6 and rows[0].split()[:3] == ["held-out", "real", "images"]
+        assert all("accuracy" in row and "recall" in row for row in rows)
+        assert load_model(trained.folder / "classifier.safetensors")[0].config.num_classes == 10
+
+
+def test_a_report_is_written_beside_the_run(trained):
+    path = trained.folder / "report.html"
+    path.unlink()
+    assert told("report", trained.folder) == (0, f"{path}\n", "") and path.stat().st_size > 10000
+
+
+def test_the_quick_demo_goes_the_whole_road(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = PRESETS["quick"]
+    quick = replace(quick, classify=replace(quick.classify, steps=5), sample=replace(quick.sample, steps=3))
+    monkeypatch.setitem(PRESETS, "quick", quick)
+    code, out, err = told("demo", "--quick", *TINY[: TINY.index("--classifier-steps")], "--steps", 3)
+    assert (code, out) == (0, "runs/quick\n") and "open runs/quick/report.html" in err
+    assert {"eval.json", "report.html", "trace.npz"} <= {p.name for p in Path("runs/quick").iterdir()}
