@@ -12,7 +12,7 @@ from minidit.version import __version__
 
 if TYPE_CHECKING:
     from minidit import data, metrics, nn, ops, pictures
-    from minidit.autograd import PRIMITIVES, Tensor, no_grad, plain_text, primitive
+    from minidit.autograd import PRIMITIVES, Gradients, Tensor, no_grad, plain_text, primitive
     from minidit.backend import to_device, to_host, xp_of
     from minidit.checkpoint import save
     from minidit.diffusion.ddim import ddim_invert_step, ddim_step
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "": ("data", "metrics", "nn", "ops", "pictures"),
-    "autograd": ("PRIMITIVES", "Tensor", "no_grad", "plain_text", "primitive"),
+    "autograd": ("Gradients", "PRIMITIVES", "Tensor", "no_grad", "plain_text", "primitive"),
     "backend": ("to_device", "to_host", "xp_of"),
     "checkpoint": ("save",),
     "diffusion.ddim": ("ddim_invert_step", "ddim_step"),
