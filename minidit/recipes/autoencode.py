@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import no_grad, value
-from minidit.backend import Arena, Array, device_of, to_device, to_host
+from minidit.autograd import value
+from minidit.backend import Array, device_of, to_device, to_host
 from minidit.data import batch_indices
 from minidit.models.autoencoder import Autoencoder
 from minidit.random import Philox
+from minidit.recipes.forward import forward
 from minidit.recipes.loop import Loop, LoopConfig
 from minidit.recipes.source import Latents, Pixels, Source, source_of
 
 AUTOENCODE_STREAM, SCALE_STREAM, DRAWS = 0x6165, 0x7363, 4
-CHUNK = 250  # images of a forward pass without gradients
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ def autoencode(model: Autoencoder, data: Any, config: AutoencodeConfig, *, kind:
 
 def posterior_of(model: Autoencoder, x: Array) -> tuple[Array, Array]:
     """x : (N, C, H, W), host or device  ->  (mean, std) : (N, c, h, w) each, where the model lives."""
-    means, stds = [], []
-    with no_grad(), Arena():
-        for i in range(0, len(x), CHUNK):
-            mean, logvar = model.encode(to_device(x[i : i + CHUNK], model.device))
-            mean, logvar = value(mean), value(logvar)
-            means.append(mean + 0.0)
-            stds.append(ops.exp(0.5 * logvar))
-    return ops.concat(*means, axis=0), ops.concat(*stds, axis=0)
+
+    def run(part: slice) -> tuple[Array, Array]:
+        mean, logvar = model.encode(to_device(x[part], model.device))
+        return value(mean), ops.exp(value(logvar) * 0.5)
+
+    f = model.config.factor
+    mean, std = forward(model, len(x), 2 * [(model.config.latent_channels, x.shape[2] // f, x.shape[3] // f)], run)
+    return mean, std
 
 
 def measure_scale(mean: Array, std: Array, seed: int = 0) -> float:
@@ -99,9 +99,7 @@ def reconstruct(model: Autoencoder, x: Array) -> np.ndarray[Any, Any]:
 
 def decode(model: Autoencoder, z: Array) -> np.ndarray[Any, Any]:
     """Scaled latents z, as a sampler leaves them  ->  pictures on the host."""
-    pictures = []
-    with no_grad(), Arena():
-        for i in range(0, len(z), CHUNK):
-            x = model.decode(to_device(z[i : i + CHUNK], model.device) / float(model.scale))
-            pictures.append(to_host(value(x)).copy())
-    return np.concatenate(pictures)
+    scale, f = float(model.scale), model.config.factor
+    shape = (model.config.channels, z.shape[2] * f, z.shape[3] * f)
+    (x,) = forward(model, len(z), [shape], lambda part: (value(model.decode(to_device(z[part], model.device) / scale)),))
+    return to_host(x)

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import no_grad, value
-from minidit.backend import Arena, Array, to_device, to_host
+from minidit.autograd import value
+from minidit.backend import Array, to_device, to_host
 from minidit.data import batch_indices
 from minidit.models.classifier import Classifier
 from minidit.random import Philox
+from minidit.recipes.forward import forward
 from minidit.recipes.loop import Loop, LoopConfig
 from minidit.recipes.source import Source, source_of
 
 CLASSIFY_STREAM, DRAWS = 0x636C, 2
-CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,6 @@ def classify(model: Classifier, data: Any, config: ClassifyConfig, *, kind: str 
 
 def judge(model: Classifier, x: Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """x : (N, C, H, W) in [-1, 1]  ->  (logits (N, K), features (N, F)) on the host."""
-    logits, features = [], []
-    with no_grad(), Arena():
-        for i in range(0, len(x), CHUNK):
-            a, b = model(to_device(x[i : i + CHUNK], model.device))
-            logits.append(to_host(value(a)).copy())
-            features.append(to_host(value(b)).copy())
-    return np.concatenate(logits), np.concatenate(features)
+    shapes = [(model.config.num_classes,), (model.config.features,)]
+    logits, features = forward(model, len(x), shapes, lambda part: [value(a) for a in model(to_device(x[part], model.device))])
+    return to_host(logits), to_host(features)

@@ -26,7 +26,7 @@ from minidit.diffusion.schedule import Schedule, at
 from minidit.models.dit import DiT
 from minidit.random import Philox
 from minidit.recipes.train import at_time
-from minidit.recipes.workers import Workers, cores, kind_of_workers, shard_of
+from minidit.recipes.workers import cores, over_shards
 
 SAMPLE_STREAM = 0x736D70
 Step = Callable[..., Array]  # (x_0_hat, eps_hat, t, s, sch, z=, extra=) -> x_s
@@ -197,11 +197,9 @@ def _in_shards(sampler: Sampler, n: int, y: Array | None, x_T: Array, shards: in
     shape = (n, config.in_channels, *config.size)
     result = flat_buffer(int(np.prod(shape)), sampler.model.dtype).reshape(shape)
 
-    def body(i: int, phase: int, step: int) -> None:
-        part = shard_of(n, shards, i)
+    def body(part: slice, i: int) -> None:
         labels, start = (None if a is None else a[part] for a in (y, x_T))
         result[part] = _whole(sampler, np.arange(n)[part], labels, start, progress if i == 0 else None)
 
-    with Workers(shards, body, kind_of_workers(shards, "cpu")) as workers:
-        workers.run(0)
+    over_shards(n, body, "cpu", shards)
     return result

@@ -162,6 +162,13 @@ def _receive(pipe: int) -> bytes | None:
     return data
 
 
+def over_shards(n: int, body: Callable[[slice, int], None], device: str, shards: int = 0) -> None:
+    """body(part, i) for contiguous parts of range(n), side by side on the CPU; results go into a `flat_buffer`."""
+    shards = min(shards or cores(), max(1, n)) if device == "cpu" else 1
+    with Workers(shards, lambda i, phase, step: body(shard_of(n, shards, i), i), kind_of_workers(shards, device)) as workers:
+        workers.run(0)
+
+
 def shard_of(total: int, shards: int, i: int) -> slice:
     """The i-th of `shards` contiguous parts of range(total), as equal as can be."""
     return slice(total * i // shards, total * (i + 1) // shards)

@@ -91,7 +91,7 @@ def test_encoding_in_chunks_is_encoding(monkeypatch):
     model, x = Autoencoder(AUTOENCODER, Philox(0)), digits().x_0(slice(7))
     whole = posterior_of(model, x)
     picture = decode(model, whole[0] * float(model.scale))
-    monkeypatch.setattr("minidit.recipes.autoencode.CHUNK", 3)
+    monkeypatch.setattr("minidit.recipes.forward.CHUNK", 3)
     for a, b in zip(posterior_of(model, x), whole, strict=True):
         agree(a, b, bound=1e-6)
     agree(reconstruct(model, x), picture, bound=1e-6)
