@@ -3,6 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from minidit.diffusion.ddim import ddim_step
+from minidit.diffusion.rungs import pairs
 from minidit.diffusion.schedule import Schedule
 
 MEAN, VAR = 0.3, 0.25  # of the Gaussian data behind the printed numbers
@@ -41,3 +43,15 @@ def pictures(n, shape=(2, 3, 4, 4)):
 
 def rungs_of_batch(sch, B=2, low=1):
     return st.lists(st.integers(low, sch.T), min_size=B, max_size=B).map(np.array)
+
+
+def theta_ladder(N):
+    """N even steps in the angle, √ᾱ = cos θ, so that the order of a solver is not polluted by integer rungs."""
+    theta = np.linspace(0, np.arccos(LINEAR.alpha_bar[-1] ** 0.5), N + 1)
+    return Schedule(np.append(1.0, np.cos(theta[1:]) ** 2), np.arange(N + 1) - 1)
+
+
+def walk_ddim(rungs, model, x, sch=LINEAR):
+    for t, s in pairs(rungs):
+        x = ddim_step(x, model(x, int(sch.time[t])), t, s, sch)
+    return x
