@@ -24,7 +24,7 @@ def test_a_dit_is_the_loops_of_the_paper(xp, device, config, B, seed):
     out = model(x, t, y)
     assert isinstance(out.data, xp.ndarray) and out.data.dtype == np.float64
     expected = draws.forward(state, config, host(x), host(t), None if y is None else host(y))
-    assert expected.shape == (B, config.out_channels, *config.size) and np.abs(expected).max() > 0.05
+    assert expected.shape == (B, config.out_channels, *config.size) and expected.any()
     agree(out, expected, bound=1e-10, of=("T.3", "T.4", "T.5", "T.6"))
     with no_grad():  # where no gradient is wanted, the modulations of all blocks may be one product
         agree(model(x, t, y), expected, bound=1e-10, of=("T.4", "T.5", "T.6"))

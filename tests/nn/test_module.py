@@ -143,6 +143,23 @@ def test_a_state_that_does_not_fit_is_refused_with_every_name_and_changes_nothin
     np.testing.assert_array_equal(host(net.flat), before)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("gain"), "missing: gain$"),
+        (lambda s: s.update(stray=s["gain"]), "unexpected: stray$"),
+        (lambda s: s.update(gain=s["gain"][:4]), r"mis-shaped: gain is \(4,\), expected \(5,\)$"),
+        (lambda s: s.update(gain=s["gain"][None]), r"mis-shaped: gain is \(1, 5\), expected \(5,\)$"),
+    ],
+)
+def test_one_wrong_name_is_enough(change, words):
+    net = Net().build(Philox(0))
+    state = {n: a.copy() for n, a in net.state_dict().items()}
+    change(state)
+    with pytest.raises(ValueError, match=words):
+        net.load_state_dict(state)
+
+
 def test_a_module_without_forward_says_so():
     with pytest.raises(NotImplementedError):
         Module()(1)
