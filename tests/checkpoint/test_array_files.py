@@ -135,6 +135,16 @@ def test_metadata_is_any_json(path, meta):
     assert read_arrays(path)[1] == meta
 
 
+def test_equal_contents_are_equal_bytes_and_the_arrays_stay_aligned(path):
+    arrays, meta = {"a": np.arange(3.0), "b": np.ones((2, 2), np.float32)}, {k: k for k in "zyxwvutsrq"}
+    files = set()
+    for order in (list(meta), sorted(meta)):
+        write_arrays(path, arrays, {k: meta[k] for k in order})
+        files.add(path.read_bytes())
+    (data,) = files
+    assert int.from_bytes(data[:8], "little") % 8 == 0
+
+
 def test_metadata_that_is_not_json_stays_text(path):
     second_reader.write(path, {"a": np.ones(1)}, {"format": "pt", "license": "{MIT"})
     assert read_arrays(path)[1] == {"format": "pt", "license": "{MIT"}
