@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,42 @@ def machine() -> dict[str, Any]:
 def load() -> float | None:
     """How many processes wanted to run during the last minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def busy() -> float | None:
+    """CPU seconds that anything at all has used since the start of the machine, on all cores; time stolen by other guests too."""
+    times = (read("/proc/stat") or "").partition("\n")[0].split()[1:9]
+    if len(times) < 8:
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, times)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def used(pid: int) -> float:
+    """CPU seconds of a process and everything below it."""
+    spent = [(read(f"/proc/{p}/stat") or ") " + "0 " * 20).rpartition(")")[2].split()[11:13] for p in family(pid)]
+    return sum(int(n) for pair in spent for n in pair) / os.sysconf("SC_CLK_TCK")
+
+
+class Others:
+    """`with Others() as others:` … others.share: cores that anything but this process and what it started kept busy meanwhile.
+
+    None where nobody tells. What it started must live as long as the block.
+    """
+
+    share: float | None = None
+
+    def now(self) -> tuple[float, float | None, float]:
+        return time.perf_counter(), busy(), used(os.getpid())
+
+    def __enter__(self) -> Others:
+        self.before = self.now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (start, all_before, own_before), (end, all_after, own_after) = self.before, self.now()
+        if all_before is not None and all_after is not None:
+            self.share = round(max(0.0, all_after - all_before - own_after + own_before) / (end - start), 3)
 
 
 def family(pid: int) -> list[int]:
