@@ -95,45 +95,53 @@ class Bench:
     def task(self, size: Size, task: str, folder: Path) -> list[dict[str, Any]]:
         """All engines, ready side by side, then in turns."""
         with contextlib.ExitStack() as stack:
-            engines = [stack.enter_context(self.start(kind)) for kind in self.kinds]
-            base = {}
-            for engine in engines:
-                engine.ask("hello")
-                base[engine.kind.name] = engine.memory()
-                engine.ask("prepare", size=size.as_dict(), task=task, folder=str(folder))
+            ready, base = [], {}
+            for kind in list(self.kinds):
+                engine = stack.enter_context(self.start(kind))
+                try:
+                    engine.ask("hello")
+                    base[kind.name] = engine.memory()
+                    engine.ask("prepare", size=size.as_dict(), task=task, folder=str(folder))
+                    ready.append((engine, self.warm(engine)))
+                except EngineError as error:
+                    self.skip(kind.name, error)
+                    self.kinds.remove(kind)
+            if not ready:
+                return []
             with Others() as others:
-                steps, times = self.rounds(engines)
+                times = self.rounds(ready)
             rows = [
                 {
                     "size": size.name,
                     "task": task,
                     "engine": engine.kind.name,
-                    "steps_a_round": steps[engine.kind.name],
+                    "steps_a_round": steps,
                     "others": others.share,
                     "memory": {"base": base[engine.kind.name], "after": engine.memory()},
                     **self.figures(size, task, engine.kind.name, times),
                 }
-                for engine in engines
+                for engine, steps in ready
             ]
         print_rows(rows)
         if (others.share or 0) > BUSY:
             print(f"not a quiet machine: others kept {others.share:.2f} cores busy; do not quote these times", flush=True)
         return rows
 
-    def rounds(self, engines: Sequence[Engine]) -> tuple[dict[str, int], dict[str, list[float]]]:
-        """How many steps make a round of each engine, and the median step of each of its rounds, in ms."""
-        steps, times = {}, {e.kind.name: [] for e in engines}
-        for e in engines:  # discarded: compilation, first pages, threads; the second answer tells the speed
-            e.ask("steps", k=1)
-            speed = statistics.median(e.ask("steps", k=1 if self.args.quick else 2))
-            steps[e.kind.name] = max(1 if self.args.quick else 2, round(self.span / speed))
+    def warm(self, engine: Engine) -> int:
+        """How many steps make a round. The steps before are discarded: compilation, first pages, threads."""
+        least = 1 if self.args.quick else 2
+        engine.ask("steps", k=1)
+        return max(least, round(self.span / statistics.median(engine.ask("steps", k=least))))
+
+    def rounds(self, engines: Sequence[tuple[Engine, int]]) -> dict[str, list[float]]:
+        """The median step of each round of each engine, in ms."""
+        times: dict[str, list[float]] = {engine.kind.name: [] for engine, _ in engines}
         for r in range(self.args.rounds):
             shift = r % len(engines)
-            for e in [*engines[shift:], *engines[:shift]]:  # another one begins each round
+            for engine, steps in [*engines[shift:], *engines[:shift]]:  # another one begins each round
                 time.sleep(PAUSE)
-                name = e.kind.name
-                times[name].append(1e3 * statistics.median(e.ask("steps", k=steps[name])))
-        return steps, times
+                times[engine.kind.name].append(1e3 * statistics.median(engine.ask("steps", k=steps)))
+        return times
 
     def figures(self, size: Size, task: str, name: str, times: dict[str, list[float]]) -> dict[str, Any]:
         mine = times[name]

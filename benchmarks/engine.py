@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -67,7 +68,8 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin and self.process.stdout
-        self.process.stdin.close()  # the engine ends when its requests do
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()  # the engine ends when its requests do
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -84,6 +86,7 @@ class Engine:
             pass  # it is dead: the empty answer below says so
         ready, _, _ = select.select([self.process.stdout], [], [], self.timeout)
         if not ready:
+            self.process.kill()  # or it would work on while others are timed
             raise EngineError(f"{self.kind.name}: no answer to {call} within {self.timeout:.0f} s")
         line = self.process.stdout.readline()
         if not line:
