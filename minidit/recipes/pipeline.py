@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.backend import Array, to_host
+from minidit.backend import Array, to_device, to_host
 from minidit.checkpoint import CheckpointError, load_model
 from minidit.data import parse_labels
 from minidit.diffusion import rungs as spacing
@@ -22,7 +22,7 @@ from minidit.diffusion.schedule import Schedule
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.dit import DiT
 from minidit.recipes import sample as recipe
-from minidit.recipes.autoencode import decode
+from minidit.recipes.autoencode import decode, posterior_of
 from minidit.recipes.train import SCHEDULES
 
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -87,6 +87,11 @@ class Pipeline:
         x = to_host(x_0) if self.autoencoder is None else decode(self.autoencoder, x_0)
         c = self.crop
         return np.asarray(np.clip(x[..., c : x.shape[2] - c, c : x.shape[3] - c], -1, 1))
+
+    def encode(self, x: Array) -> Array:
+        """What the denoiser works on: pictures (B, C, H, W) in [-1, 1], padding included  ->  scaled latents, or the same."""
+        x = to_device(x, self.model.device)
+        return x if self.autoencoder is None else posterior_of(self.autoencoder, x)[0] * float(self.autoencoder.scale)
 
     def sample(self, labels: str | Sequence[int] | None = None, **options: Any) -> np.ndarray[Any, Any]:
         """Pictures (B, C, H, W) in [-1, 1]. Options: n, steps, guidance, sampler ("ddim", "ddpm"), eta, seed."""

@@ -1,0 +1,49 @@
+"""Between two pictures lies a picture: the noise of one turned into the noise of the other, a little at a time.
+
+    python 06_interpolation.py [RUN]            RUN: a run folder (default: the shipped weights); seconds
+
+    slerp(a, b, u) = (sin((1-u)θ) a + sin(uθ) b) / sin θ,     cos θ = a·b / |a||b|
+
+Noise in many dimensions lies on a shell of radius √dimensions. The straight line between two of its points leaves the shell,
+where the network has never been; the arc stays on it. The picture, interpolation.png: for each pair the arc, below it the line.
+"""
+
+import sys
+
+import numpy as np
+
+import minidit as md
+
+
+def slerp(a, b, u):
+    """a, b : (C, H, W), u : (S,) in [0, 1]  ->  (S, C, H, W), of norms between those of a and b."""
+    theta = np.arccos((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
+    u = u.reshape(-1, 1, 1, 1)
+    return (np.sin((1 - u) * theta) * a + np.sin(u * theta) * b) / np.sin(theta)
+
+
+def lerp(a, b, u):
+    u = u.reshape(-1, 1, 1, 1)
+    return (1 - u) * a + u * b
+
+
+def main(run=None, steps=50, pairs=3, columns=9):
+    pipeline = md.load(run)
+    config, names = pipeline.model.config, pipeline.class_names
+    u = np.linspace(0, 1, columns)
+    noise = md.Philox(seed=11).normal((2 * pairs, config.in_channels, *config.size))
+    grids, captions = [], []
+    for k in range(pairs):
+        label = k % config.num_classes if config.num_classes else None
+        labels = None if label is None else [label] * columns
+        rows = []
+        for way in (slerp, lerp):
+            x_T = way(noise[2 * k], noise[2 * k + 1], u).astype(np.float32)
+            rows.append(pipeline.sample(labels, x_T=x_T, steps=steps, n=columns))
+        grids.append(md.pictures.grid(np.concatenate(rows), columns, row_labels=["arc", "line"]))
+        captions.append("" if label is None or not names else names[label])
+    print(md.pictures.save_png("interpolation.png", md.pictures.stack(grids, captions)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
