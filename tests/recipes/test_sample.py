@@ -234,6 +234,18 @@ def test_a_learned_variance_is_used_where_the_law_asks_for_it():
         agree(learned, sample(gaussian_data(), SCH, n=3, pairs=pairs, step=ddpm(same)), bound=1e-10)
 
 
+def test_under_guidance_the_variance_is_that_of_the_wanted_class():
+    """The null label's v, +1, would be β; the classes' v, -1, is the small variance."""
+    pairs, labels = rungs.pairs(rungs.trailing(100, 7)), np.array([0, 1])
+    plain, model = classes(), classes()
+    model.config.learn_sigma = True
+    model.law = lambda x, time, y: np.concatenate(
+        (plain.law(x, time, y), np.where(y == 2, 1.0, -1.0).reshape(-1, 1, 1, 1) * np.ones_like(x)), axis=1
+    )
+    learned = sample(model, SCH, labels, pairs=pairs, step=ddpm(variance.learned_range), guidance=2.0, shards=1)
+    agree(learned, sample(plain, SCH, labels, pairs=pairs, step=ddpm(), guidance=2.0, shards=1), bound=1e-10)
+
+
 def test_a_walk_of_a_learn_sigma_network_uses_the_first_half_of_the_channels():
     x = sample(awake(replace(DIT, learn_sigma=True)), SCH, np.arange(3), steps=2, guidance=2.0)
     assert x.shape == (3, 1, 4, 4)
