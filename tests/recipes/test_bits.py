@@ -9,7 +9,7 @@ from support import spec
 
 from minidit.diffusion import gaussian
 from minidit.diffusion.exact import Gaussian
-from minidit.diffusion.prediction import EPS, V, X_0
+from minidit.diffusion.prediction import EPS, X_0, V
 from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
 from minidit.recipes.bits import bits_per_dim
