@@ -1,6 +1,6 @@
 """Another label for the same picture: climb from a real picture to the noise that it comes from, and walk down as something else.
 
-    python 05_image_to_image.py [RUN]           RUN: a run folder (default: the shipped weights); seconds
+    python 05_image_to_image.py [RUN]           RUN: a run folder (default: the shipped weights); half a minute
 
 DDIM without fresh noise is a road that can be walked both ways. The way up, with the true label, gives noise that still holds
 the pose and the darkness of the picture; the way down, with another label, spends them on another thing.
@@ -26,7 +26,7 @@ def climb(pipeline, x_0, labels, rungs):
     return x
 
 
-def main(run=None, steps=50, n=6):
+def main(run=None, steps=50, n=10):
     pipeline = md.load(run)
     about = pipeline.meta["data"]
     part = "test" if about["name"] in ("digits", "fashion") else None  # pictures that the network never saw

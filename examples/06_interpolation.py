@@ -27,21 +27,20 @@ def lerp(a, b, u):
     return (1 - u) * a + u * b
 
 
-def main(run=None, steps=50, pairs=3, columns=9):
+def main(run=None, steps=50, labels=(3, 5, 8), columns=9):
     pipeline = md.load(run)
     config, names = pipeline.model.config, pipeline.class_names
     u = np.linspace(0, 1, columns)
-    noise = md.Philox(seed=11).normal((2 * pairs, config.in_channels, *config.size))
+    noise = md.Philox(seed=11).normal((2 * len(labels), config.in_channels, *config.size))
     grids, captions = [], []
-    for k in range(pairs):
-        label = k % config.num_classes if config.num_classes else None
-        labels = None if label is None else [label] * columns
+    for k, label in enumerate(labels):
+        y = [label % config.num_classes] * columns if config.num_classes else None
         rows = []
         for way in (slerp, lerp):
             x_T = way(noise[2 * k], noise[2 * k + 1], u).astype(np.float32)
-            rows.append(pipeline.sample(labels, x_T=x_T, steps=steps, n=columns))
+            rows.append(pipeline.sample(y, x_T=x_T, steps=steps, n=columns, guidance=1.25))
         grids.append(md.pictures.grid(np.concatenate(rows), columns, row_labels=["arc", "line"]))
-        captions.append("" if label is None or not names else names[label])
+        captions.append(names[y[0]] if y and names else f"pair {k + 1}")
     print(md.pictures.save_png("interpolation.png", md.pictures.stack(grids, captions)))
 
 

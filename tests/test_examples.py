@@ -17,7 +17,7 @@ SHORT = {
     "03_latent_dit": {"autoencoder_steps": 1, "steps": 2, "sampling_steps": 2, "hidden_size": 32, "depth": 1},
     "04_ddpm_beside_ddim": {"run": True, "rungs": (2, 3)},
     "05_image_to_image": {"run": True, "steps": 3, "n": 2},
-    "06_interpolation": {"run": True, "steps": 2, "pairs": 2, "columns": 3},
+    "06_interpolation": {"run": True, "steps": 2, "labels": (3, 5), "columns": 3},
     "07_not_refinement": {"n": 200, "steps": 10},
 }
 
