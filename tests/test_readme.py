@@ -13,8 +13,12 @@ from minidit.cli import main
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.M | re.S)
-COMMANDS = [line.partition("#")[0].strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()]
-TINY = "--steps 2 --batch-size 4 --ae-steps 2 --ae-batch-size 4 --hidden-size 32 --depth 1 --num-heads 2 --ae-widths 8 8 16 --quiet"
+LINES = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
+COMMANDS = [line.partition("#")[0].strip() for line in LINES if line.strip()]
+TINY = (
+    "--steps 2 --batch-size 4 --ae-steps 2 --ae-batch-size 4 --hidden-size 32 --depth 1 --num-heads 2 "
+    "--ae-widths 8 8 16 --quiet"
+)
 
 # what a test may leave to others: installation and the test command itself are run by .ci/run
 SHORT = {

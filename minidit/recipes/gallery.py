@@ -31,7 +31,7 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, eac
     K = pipeline.model.config.num_classes
     labels = [k for k in range(K) for _ in range(each)] if K else None
     shown = {"n": 64, "guidance": s.guidance, "seed": s.seed}
-    for name, steps in (("ddim", s.steps), ("ddpm", max(s.steps, 100))):
+    for name, steps in (("ddim", s.steps), ("ddpm", 2 * s.steps)):
         x = pipeline.sample(labels, steps=steps, sampler=name, **shown)
         title = f"{name.upper()}, {steps} rungs" + (f", guidance {s.guidance:g}" if K else "")
         save_png(folder / f"{name}.png", class_grid(x, labels, pipeline.class_names, title))

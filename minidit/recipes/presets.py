@@ -65,17 +65,17 @@ _FAST = TrainConfig(
 
 PRESETS: dict[str, RunConfig] = {
     "demo": RunConfig(
-        autoencode=AutoencodeConfig(steps=900),
-        train=replace(_FAST, steps=2400),
+        autoencode=AutoencodeConfig(steps=750),
+        train=replace(_FAST, steps=1400),
         classify=ClassifyConfig(steps=400),
-        sample=SampleConfig(every=600, save_every=2400),
+        sample=SampleConfig(every=350, save_every=1400),
     ),
     "quick": RunConfig(
         data=DataConfig(source="digits", pixels=True),
         dit=DIT["digits"],
         train=replace(_FAST, steps=350, warmup=30),
         classify=ClassifyConfig(steps=150),
-        sample=SampleConfig(save_every=1000),
+        sample=SampleConfig(steps=40, save_every=1000),
     ),
     "fashion": RunConfig(
         autoencode=AutoencodeConfig(steps=3000),
