@@ -43,12 +43,9 @@ def train(model, steps, batch=256):
         with into:
             loss.backward()
         adam.step(gradient, n)
-        if n % 1000 == 0:
-            print(f"step {n}, loss {float(loss):.3f}")
 
 
-def walk(model, x):
-    """{t: x_t} from noise x_T down to x_0, a rung at a time, with fresh noise (DDPM)."""
+def walk(model, x):  # {t: x_t} from noise x_T down to x_0, a rung at a time, with fresh noise (DDPM)
     seen = {sch.T: x}
     with md.no_grad():
         for t in range(sch.T, 0, -1):

@@ -34,12 +34,11 @@ def adamw_ema(
         part = slice(i, i + TILE)
         t, gi, mi, vi = theta[part], g[part], m[part], v[part]
         s, u = scratch[:, : len(t)]
-        np.multiply(gi, factor, out=s)
         np.multiply(mi, b1, out=mi)
-        np.multiply(s, 1 - b1, out=u)
+        np.multiply(gi, (1 - b1) * factor, out=u)  # the clipping factor is drawn into both constants
         np.add(mi, u, out=mi)
-        np.multiply(s, s, out=s)
-        np.multiply(s, 1 - b2, out=s)
+        np.multiply(gi, gi, out=s)
+        np.multiply(s, (1 - b2) * factor * factor, out=s)
         np.multiply(vi, b2, out=vi)
         np.add(vi, s, out=vi)
         np.sqrt(vi, out=s)
