@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidit import ops
 from minidit.backend import Array
-from minidit.nn import Linear, Module, Sequential, SiLU, timestep_embedding
+from minidit.nn import Embedding, Linear, Module, Sequential, SiLU, timestep_embedding
 from minidit.nn.initial import normal
-from minidit.nn.module import Parameter
 
 FREQUENCIES = 256  # width of the sinusoidal embedding
 
@@ -34,14 +32,7 @@ class LabelEmbedder(Module):
     """y : (B,) ints in 0..num_classes, where num_classes is the null label (if dropout > 0)  ->  (B, D)."""
 
     def __init__(self, num_classes: int, width: int, dropout: float) -> None:
-        self.embedding_table = Table(num_classes + (dropout > 0), width)
+        self.embedding_table = Embedding(num_classes + (dropout > 0), width)
 
     def forward(self, y: Array) -> Any:
-        return ops.embedding(self.embedding_table.weight, index=y)
-
-
-class Table(Module):
-    """Holds the rows under the name that the official checkpoints use: embedding_table.weight."""
-
-    def __init__(self, rows: int, width: int) -> None:
-        self.weight = Parameter((rows, width), normal(0.02))
+        return self.embedding_table(y)

@@ -9,7 +9,6 @@ With learn_sigma the second half of the channels is trained by λ T times one te
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -105,7 +104,7 @@ class Denoising:
         x_0_hat, _ = self.prediction.pair(out, x_t, a_t)
         log_variance = variance.log_learned_range(v, t, t - 1, self.schedule)
         term = likelihood.bound_term(
-            x_0, x_t, x_0_hat, log_variance, t, self.schedule, decoder=functools.partial(likelihood.continuous_nll)
+            x_0, x_t, x_0_hat, log_variance, t, self.schedule, decoder=likelihood.continuous_nll
         )
         return term.mean()
 
