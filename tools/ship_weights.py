@@ -56,7 +56,8 @@ def card(runs: list[Path], command: str) -> str:
         "Data: Fashion-MNIST, 60,000 training pictures (MIT, Zalando SE), 28 × 28 padded to 32 × 32; "
         "figures against the training pictures on the features of a small classifier trained by the same code "
         "(`minidit eval`), held-out pictures from the test set. "
-        "The multiple's unit is the row of the reconstructions, the ceiling of a latent model.",
+        "The multiple's unit is the row of the reconstructions, the ceiling of a latent model. "
+        "w is the guidance scale, the interval the part of the ladder that is guided (the rest is plain conditional).",
         f"Autoencoder: {config['autoencode']['steps']} steps of {config['autoencode']['batch_size']}. "
         f"DiT: width {config['dit']['hidden_size']}, depth {config['dit']['depth']}, {config['dit']['num_heads']} heads, patch "
         f"{config['dit']['patch_size']}; {config['train']['prediction']}-prediction, {config['train']['schedule']} schedule, "
@@ -84,6 +85,8 @@ def main() -> None:
     for name in ("autoencoder", "dit"):
         model, meta = load_model(run / f"{name}.safetensors")
         kept = {k: v for k, v in meta.items() if k not in ("format", "kind", "config")}
+        drawn = tomllib.loads((run / "config.toml").read_text())["sample"]
+        kept["sample"] = {k: drawn[k] for k in ("guidance", "interval")}
         save_model(args.out / f"{name}.safetensors", model, dtype=np.float16, **kept)
         total += (args.out / f"{name}.safetensors").stat().st_size
     if total > LIMIT:
