@@ -1,8 +1,13 @@
-"""Networks and training states in files."""
+"""Networks and training states in files, in our own grammar and in those of other projects."""
 
 from minidit.checkpoint.files import CheckpointError, read_arrays, write_arrays, write_atomically
-from minidit.checkpoint.grammar import config_from, load_model, save, save_model
+from minidit.checkpoint.grammar import SPOKEN, config_from
+from minidit.checkpoint.reading import Contents, describe, load_model
+from minidit.checkpoint.semantics import DIALECTS, Difference
+from minidit.checkpoint.weights import CONFIG, read_json
+from minidit.checkpoint.writing import save, save_model
 
 __all__ = [
-    "CheckpointError", "config_from", "load_model", "read_arrays", "save", "save_model", "write_arrays", "write_atomically",
+    "CONFIG", "DIALECTS", "SPOKEN", "CheckpointError", "Contents", "Difference", "config_from", "describe", "load_model",
+    "read_arrays", "read_json", "save", "save_model", "write_arrays", "write_atomically",
 ]  # fmt: skip

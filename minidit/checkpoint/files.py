@@ -1,16 +1,18 @@
-"""Arrays in files: safetensors, written whole or not at all.
+"""Arrays in safetensors files, written whole or not at all, read and written one at a time.
 
-safetensors copies the raw memory of an array, and some versions do so even when the array is transposed or strided: only
-contiguous arrays may reach it. A file is written under another name, flushed and moved into place: it is the old one or the new
-one, never a half.
+An array that is still in its file is a Lazy: a shape, a type and a way to read it. Grammars are functions between dictionaries of
+them, so that a network of any size is loaded or converted with one array more than itself in memory. A file is written under
+another name, flushed and moved into place: it is the old one or the new one, never a half.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +20,90 @@ import numpy as np
 
 from minidit.backend import Array, to_host
 
+TYPES = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "U32": "<u4",
+    "F32": "<f4", "F64": "<f8", "I64": "<i8", "U64": "<u8",
+}  # fmt: skip
+BF16 = "bfloat16"  # no type of NumPy's: it is written and read as its bits
+CODES = {np.dtype(t): code for code, t in TYPES.items() if code != "BF16"}
+RANK = {code: i for i, code in enumerate(TYPES)}  # wide types first, as everybody writes them: all arrays stay aligned
+
 
 class CheckpointError(ValueError):
     """A file that is not what it should be; the message names it."""
 
 
+@dataclass(frozen=True)
+class Lazy:
+    """An array that `read` makes when it is wanted, and that nobody keeps."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    read: Callable[[], Array]
+
+
+def lazy(array: Array, dtype: Any = None) -> Lazy:
+    """An array of any home; dtype: floats are cast to it, also to "bfloat16"."""
+    if array.dtype.name == BF16 or (array.dtype.kind == "f" and str(dtype) == BF16):
+        return Lazy(tuple(array.shape), BF16, lambda: narrowed(to_host(array)))
+    cast = dtype is not None and array.dtype.kind == "f"
+    found = np.dtype(dtype) if cast else array.dtype
+
+    def read() -> Array:
+        return to_host(array).astype(found, copy=False)
+
+    return Lazy(tuple(array.shape), found, read)
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
 def write_arrays(path: str | Path, arrays: Mapping[str, Array], meta: Mapping[str, Any], *, dtype: Any = None) -> None:
-    """Writes name -> array and metadata (any JSON values). dtype: cast floating arrays, np.float16 for small files."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save
-
-    host = {}
-    for name, array in arrays.items():
-        a = to_host(array)
-        if dtype is not None and a.dtype.kind == "f":
-            a = a.astype(dtype)
-        host[name] = np.ascontiguousarray(a).reshape(a.shape)  # ascontiguousarray makes () into (1,)
-    try:
-        data = save(host, {k: json.dumps(v) for k, v in meta.items()})
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    write_atomically(path, _settled(data))
+    """Writes name -> array and metadata (any JSON values). dtype: cast floats, np.float16 or "bfloat16" for small files."""
+    told = {k: json.dumps(v) for k, v in meta.items()}
+    write_lazy(path, {name: lazy(a, dtype) for name, a in arrays.items()}, told)
 
 
-def _settled(data: bytes) -> bytes:
-    """A safetensors file with its metadata in order: safetensors writes them in another order every time, which would give
-    equal networks files of different bytes."""
-    n = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:n])
-    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the arrays behind it stay aligned
-    return len(text).to_bytes(8, "little") + text + data[n:]
+def write_lazy(path: str | Path, arrays: Mapping[str, Lazy], meta: Mapping[str, str]) -> None:
+    """Writes arrays one after the other. Equal contents are equal bytes, and those of the other writers of this format."""
+
+    def code(name: str) -> str:
+        dtype = arrays[name].dtype
+        found = "BF16" if dtype == BF16 else CODES.get(np.dtype(dtype).newbyteorder("<"))
+        if found is None or name == "__metadata__":
+            raise CheckpointError(f"{path}: {name!r} of type {arrays[name].dtype} cannot be kept in a safetensors file")
+        return found
+
+    codes = {name: code(name) for name in arrays}
+    names, end = sorted(arrays, key=lambda n: (-RANK[codes[n]], n)), 0
+    header: dict[str, Any] = {"__metadata__": dict(sorted(meta.items()))}
+    for name in names:
+        start, shape = end, arrays[name].shape
+        end += math.prod(shape) * np.dtype(TYPES[codes[name]]).itemsize
+        header[name] = {"dtype": codes[name], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+
+    def chunks() -> Iterator[Any]:
+        yield len(text).to_bytes(8, "little") + text
+        for name in names:
+            a = np.ascontiguousarray(arrays[name].read(), TYPES[codes[name]])  # never the memory of a transposed array
+            if a.size:
+                yield a.reshape(-1).view(np.uint8).data
+
+    write_atomically(path, chunks())
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
+def write_atomically(path: str | Path, data: bytes | Iterable[Any]) -> None:
     """The whole file or nothing: a temporary neighbour, flushed to the disk, then moved. Raises OSError, leaving no trace."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as f:
-            f.write(data)
+            chunks: Iterable[Any] = [data] if isinstance(data, bytes) else data
+            for chunk in chunks:
+                f.write(chunk)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
@@ -69,18 +113,68 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         raise
 
 
+# ------------------------------------------------------------------------------------------------ reading
+
+
 def read_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """(name -> NumPy array, metadata). Raises CheckpointError naming the file if it is not a safetensors file."""
+    arrays, meta = open_safetensors(path)
+    return {name: a.read() for name, a in arrays.items()}, meta
+
+
+def open_safetensors(path: str | Path) -> tuple[dict[str, Lazy], dict[str, Any]]:
+    """(name -> Lazy, metadata). The library checks the file; the bytes are then read, not mapped, straight into fresh memory:
+    a mapped file would count as memory twice, in the map and in the network."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), framework="numpy") as f:
-            meta = {k: _json(v) for k, v in (f.metadata() or {}).items()}
-            return {name: f.get_tensor(name) for name in f.keys()}, meta  # noqa: SIM118  (not a dict)
+        with safe_open(str(path), framework="numpy"), open(path, "rb") as f:
+            n = int.from_bytes(f.read(8), "little")
+            header = json.loads(f.read(n))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    meta = {k: _json(v) for k, v in (header.pop("__metadata__", None) or {}).items()}
+    return {name: _entry(path, name, entry, 8 + n) for name, entry in header.items()}, meta
+
+
+def _entry(path: str | Path, name: str, entry: Mapping[str, Any], start: int) -> Lazy:
+    code, shape = entry["dtype"], tuple(entry["shape"])
+    if code not in TYPES:
+        raise CheckpointError(f"{path}: {name} is of type {code}, which NumPy cannot hold")
+    stored = np.dtype(TYPES[code])
+    offset = start + entry["data_offsets"][0]
+
+    def read() -> Array:
+        a = bytes_at(path, offset, math.prod(shape), stored)
+        return (widened(a) if code == "BF16" else a).reshape(shape)
+
+    return Lazy(shape, np.dtype(np.float32) if code == "BF16" else stored, read)
+
+
+def bytes_at(path: str | Path, offset: int, count: int, dtype: Any) -> Array:
+    """`count` numbers from a place in a file. Raises CheckpointError if it ends before."""
+    a = np.empty(count, dtype)
+    with open(path, "rb") as f:
+        f.seek(offset)
+        if a.size and f.readinto(a.view(np.uint8).data) != a.nbytes:
+            raise CheckpointError(f"{path}: ends in the middle of an array")
+    return a
+
+
+def widened(bits: Array) -> Array:
+    """bfloat16 as uint16  ->  float32, exactly: its bits are the upper half of those of a float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def narrowed(a: Array) -> Array:
+    """Floats  ->  bfloat16 as uint16, rounded to the nearest, ties to even. What is bfloat16 already keeps its bits."""
+    if a.dtype.name == BF16:
+        return a.view(np.uint16)
+    bits = np.ascontiguousarray(a, np.float32).view(np.uint32)
+    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
+    return np.where(np.isnan(a), bits >> 16 | 0x40, rounded).astype(np.uint16)
 
 
 def _json(text: str) -> Any:

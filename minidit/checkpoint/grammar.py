@@ -1,16 +1,14 @@
-"""Which model a file holds: the network's kind and configuration travel in the file's metadata."""
+"""Configurations from dictionaries, and which networks there are."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, fields
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
-from minidit.checkpoint.files import CheckpointError, read_arrays, write_arrays
+from minidit.checkpoint.files import CheckpointError
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
+from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 
@@ -18,8 +16,24 @@ FORMAT = 1
 MODELS: dict[str, tuple[Any, Any]] = {
     "dit": (DiT, DiTConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
+    "autoencoder_kl": (AutoencoderKL, AutoencoderKLConfig),
     "classifier": (Classifier, ClassifierConfig),
 }
+SPOKEN = {  # whose names and layout a file may have, and for which networks
+    "minidit": tuple(MODELS),
+    "official": ("dit",),  # facebookresearch/DiT: its names are ours
+    "diffusers": ("dit", "autoencoder_kl"),  # a folder with config.json
+    "diffusers-old": ("dit", "autoencoder_kl"),  # as it was before 2023
+    "ldm": ("autoencoder_kl",),  # latent-diffusion, and whole Stable Diffusion checkpoints
+}
+
+
+def kind_of(model: Any) -> str:
+    """The name of a network's kind. Raises ValueError for something else."""
+    for name, (cls, _) in MODELS.items():
+        if isinstance(model, cls):
+            return name
+    raise ValueError(f"a {type(model).__name__} is no network that can be saved")
 
 
 def config_from(cls: Any, values: dict[str, Any], where: str) -> Any:
@@ -33,36 +47,3 @@ def config_from(cls: Any, values: dict[str, Any], where: str) -> Any:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{where}: {error}") from error
-
-
-def save_model(path: str | Path, model: DiT | Autoencoder | Classifier, *, dtype: Any = None, **meta: Any) -> None:
-    """Writes a DiT, Autoencoder or Classifier with its configuration; meta: more JSON values for the file's header."""
-    kind = next(name for name, (cls, _) in MODELS.items() if isinstance(model, cls))
-    header = {"format": FORMAT, "kind": kind, "config": asdict(model.config), **meta}
-    write_arrays(path, model.state_dict(), header, dtype=dtype)
-
-
-def save(path: str | Path, model: DiT | Autoencoder | Classifier, *, grammar: str = "minidit") -> None:
-    """Writes a model to a file. grammar: whose names and layout; "minidit" is ours, which for a DiT is the official one's."""
-    if grammar != "minidit":
-        raise ValueError(f"grammar {grammar!r} is not known: use 'minidit'")
-    save_model(path, model)
-
-
-def load_model(path: str | Path, *, device: str = "cpu", dtype: Any = np.float32) -> tuple[Any, dict[str, Any]]:
-    """(model, metadata) from a file of `save_model`. Raises CheckpointError if it holds something else."""
-    arrays, meta = read_arrays(path)
-    if str(meta.get("kind")) not in MODELS:
-        raise CheckpointError(f"{path}: not a minidit model (its header names no kind)")
-    if meta.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {meta.get('format')}, this version reads {FORMAT}")
-    cls, config_cls = MODELS[meta["kind"]]
-    if not isinstance(meta.get("config"), dict):
-        raise CheckpointError(f"{path}: its header holds no configuration")
-    config = config_from(config_cls, meta["config"], str(path))
-    try:
-        model = cls(config, None, device=device, dtype=dtype)
-        model.load_state_dict(arrays)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    return model, meta

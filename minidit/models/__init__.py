@@ -1,7 +1,11 @@
 """Networks, one file each, readable alone."""
 
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
+from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DIT, DiT, DiTConfig
 
-__all__ = ["DIT", "Autoencoder", "AutoencoderConfig", "Classifier", "ClassifierConfig", "DiT", "DiTConfig"]
+__all__ = [
+    "DIT", "Autoencoder", "AutoencoderConfig", "AutoencoderKL", "AutoencoderKLConfig", "Classifier", "ClassifierConfig", "DiT",
+    "DiTConfig",
+]  # fmt: skip

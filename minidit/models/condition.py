@@ -20,12 +20,13 @@ FREQUENCIES = 256  # width of the sinusoidal embedding
 class TimestepEmbedder(Module):
     """t : (B,) as Schedule.time gives it  ->  (B, D). Weights N(0, 0.02²), biases 0."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, shift: int = 0) -> None:
+        self.shift = shift
         first, second = Linear(FREQUENCIES, width, init=normal(0.02)), Linear(width, width, init=normal(0.02))
         self.mlp = Sequential(first, SiLU(), second)
 
     def forward(self, t: Array) -> Any:
-        return self.mlp(timestep_embedding(t, FREQUENCIES, self.mlp[0].weight.data.dtype))
+        return self.mlp(timestep_embedding(t, FREQUENCIES, self.mlp[0].weight.data.dtype, shift=self.shift))
 
 
 class LabelEmbedder(Module):

@@ -72,7 +72,7 @@ class PlainFinalLayer(Module):
 class Conditioning:
     """enter(tokens, [e_t, e_y]) -> (tokens, c);  leave(tokens, N) -> the N tokens of the picture."""
 
-    block: Callable[[int, int, int], Module]
+    block: Callable[..., Module]  # of width, heads, inner width
     final: Callable[[int, int], Module]
     enter: Callable[[Any, list[Any]], tuple[Any, Any]]
     leave: Callable[[Any, int], Any]

@@ -25,6 +25,8 @@ from minidit.models.conditioning import Conditioning
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
 from minidit.nn.initial import zeros
 from minidit.nn.module import Parameter
+from minidit.nn.precision import restored, stored
+from minidit.nn.recompute import run
 from minidit.random import Philox
 
 
@@ -43,6 +45,8 @@ class DiTConfig:
     num_classes: int = 1000  # 0: unconditional
     conditioning: str = "adaln_zero"  # adaln_zero, adaln, cross_attention or in_context
     learn_sigma: bool = True  # twice the channels: the second half speaks about the variance
+    freq_shift: int = 0  # 1: the other frequencies of time, N.10, as in diffusers
+    mlp_norm_eps: float = 1e-6  # of the layer norm before the MLP; 1e-5 in diffusers
 
     def __post_init__(self) -> None:
         H, W = self.size
@@ -54,6 +58,10 @@ class DiTConfig:
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
         if self.conditioning not in CONDITIONING:
             raise ValueError(f"conditioning {self.conditioning!r} is not one of {', '.join(CONDITIONING)}")
+        if self.freq_shift not in (0, 1) or not self.mlp_norm_eps > 0:
+            raise ValueError(f"freq_shift {self.freq_shift} must be 0 or 1, mlp_norm_eps {self.mlp_norm_eps} above 0")
+        if self.mlp_norm_eps != 1e-6 and self.conditioning != "adaln_zero":
+            raise ValueError("mlp_norm_eps is a setting of adaln_zero blocks only")
         if self.hidden_size % self.num_heads or self.hidden_size % 4:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
 
@@ -74,7 +82,7 @@ class DiTConfig:
         N, D, L, p = self.tokens, self.hidden_size, self.depth, self.patch_size
         M = 2 if self.num_classes else 1  # embeddings
         n = N + M if self.conditioning == "in_context" else N
-        own = {"adaln_zero": 6 * D * D, "adaln": 4 * D * D, "cross_attention": 2 * (N + M) * D * D + 2 * N * M * D}
+        own = {"adaln_zero": 6 * D * D, "adaln": 4 * D * D, "cross_attention": 2 * (N + M) * D * D + 2 * N * M * D}  # (T.13)
         block = (4 + 2 * self.mlp_ratio) * n * D * D + 2 * n * n * D + own.get(self.conditioning, 0)  # (T.8)
         final = 2 * D * D if self.conditioning.startswith("adaln") else 0
         return int(L * block + N * D * p * p * (self.in_channels + self.out_channels) + final + FREQUENCIES * D + D * D)
@@ -83,7 +91,8 @@ class DiTConfig:
 class DiTBlock(Module):
     """x : (B, N, D), c : (B, D)  ->  (B, N, D); modulation : (B, 6D) if it was made elsewhere."""
 
-    def __init__(self, width: int, heads: int, inner: int) -> None:
+    def __init__(self, width: int, heads: int, inner: int, eps: float = 1e-6) -> None:
+        self.eps = eps
         self.attn = SelfAttention(width, heads)
         self.mlp = Mlp(width, inner)
         self.adaLN_modulation = Sequential(SiLU(), Linear(width, 6 * width, init=zeros))  # (T.7)
@@ -92,7 +101,7 @@ class DiTBlock(Module):
         modulation = self.adaLN_modulation(c) if modulation is None else modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(modulation, parts=6)  # (T.4)
         x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))
-        return ops.gated_residual(x, gate2, self.mlp(ops.layer_norm_modulate(x, shift2, scale2)))  # (T.5)
+        return ops.gated_residual(x, gate2, self.mlp(ops.layer_norm_modulate(x, shift2, scale2, eps=self.eps)))  # (T.5)
 
 
 class FinalLayer(Module):
@@ -129,11 +138,12 @@ class DiT(Module):
         H, W = config.size
         self.register_buffer("pos_embed", sincos_2d(D, H // p, W // p)[None])
         self.x_embedder = PatchEmbed(config.in_channels, D, p)
-        self.t_embedder = TimestepEmbedder(D)
+        self.t_embedder = TimestepEmbedder(D, config.freq_shift)
         if config.num_classes:
             self.y_embedder = LabelEmbedder(config.num_classes, D, config.class_dropout_prob)
         self.how = CONDITIONING[config.conditioning]
-        self.blocks = [self.how.block(D, config.num_heads, int(D * config.mlp_ratio)) for _ in range(config.depth)]
+        own = {"eps": config.mlp_norm_eps} if config.conditioning == "adaln_zero" else {}
+        self.blocks = [self.how.block(D, config.num_heads, int(D * config.mlp_ratio), **own) for _ in range(config.depth)]
         self.final_layer = self.how.final(D, p * p * config.out_channels)
         self.build(rng, device=device, dtype=dtype)
 
@@ -163,10 +173,12 @@ class DiT(Module):
         h = self.x_embedder(x) + self.pos_embed
         embeddings = [self.t_embedder(t)] + ([] if y is None else [self.y_embedder(y)])
         h, c = self.how.enter(h, embeddings)
+        if config.conditioning.startswith("adaln"):  # layer norms without trained weights, which stay float32
+            h, c = stored(h), stored(c)
         for block, modulation in zip(self.blocks, self.modulations(c), strict=True):
-            h = block(h, c, modulation)
+            h = run(block, h, c, modulation)
         h = self.final_layer(self.how.leave(h, config.tokens), c)
-        return ops.unpatchify(h, patch_size=config.patch_size, size=config.size)
+        return ops.unpatchify(restored(h, x), patch_size=config.patch_size, size=config.size)
 
     def _check(self, x: Any, t: Array, y: Array | None) -> None:
         """Labels are looked at on the host only: on a GPU that would wait for it."""
@@ -189,7 +201,7 @@ def count_parameters(config: DiTConfig) -> int:
     D, L, p = config.hidden_size, config.depth, config.patch_size
     inner = int(D * config.mlp_ratio)
     own = {"adaln_zero": 6 * D * (D + 1), "adaln": 4 * D * (D + 1), "cross_attention": 4 * D * D + 10 * D, "in_context": 4 * D}
-    block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + own[config.conditioning]
+    block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + own[config.conditioning]  # (T.14)
     labels = (config.num_classes + (config.class_dropout_prob > 0)) * D if config.num_classes else 0
     final = 2 * D * D + 2 * D if config.conditioning.startswith("adaln") else 2 * D
     out = p * p * config.out_channels

@@ -134,8 +134,8 @@ class Module:
         """Name -> array, parameters and buffers. The arrays are the model's own, not copies."""
         return {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
 
-    def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Copies arrays into the model, cast to its dtype. Raises ValueError with every name that does not fit."""
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError with every name that does not fit: missing, unexpected, or of another shape."""
         own = self.state_dict()
         missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
         shapes = [
@@ -147,5 +147,9 @@ class Module:
         problems = [f"{kind}: {', '.join(names)}" for kind, names in told if names]
         if problems:
             raise ValueError("the state does not fit the model; " + "; ".join(problems))
-        for name, array in own.items():
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Copies arrays into the model, cast to its dtype. Raises ValueError with every name that does not fit."""
+        self.check_state(state)
+        for name, array in self.state_dict().items():
             array[...] = to_device(state[name], device_of(array)).astype(array.dtype)

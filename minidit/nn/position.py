@@ -3,6 +3,7 @@
     ω_i = 10000^(-i/(D/4)),  i = 0 .. D/4-1;   p(s) = [sin s ω | cos s ω]      one coordinate in D/2 channels      (N.6)
     pos[r·w + c] = [p(c) | p(r)]                the first half of the channels is the column, the second the row   (N.7)
     f_i = 10000^(-i/(d/2)),  i = 0 .. d/2-1;    emb(t) = [cos t f | sin t f]    time: cosine first                (N.8)
+    f_i = 10000^(-i/(d/2 - shift)),  shift = 1: the frequencies of DDPM, and of diffusers' DiT                    (N.10)
 
 ‖pos[n]‖² = D/2 and ‖emb(t)‖² = d/2 for every place and time, and pos[m]·pos[n] depends on the difference of the places only.
 """
@@ -30,10 +31,13 @@ def sincos_2d(width: int, h: int, w: int) -> Array:
     return np.concatenate((p(c), p(r)), axis=1)  # (N.7)
 
 
-def timestep_embedding(t: Array, width: int, dtype: Any = np.float32) -> Array:
-    """t : (B,) as Schedule.time gives it  ->  (B, width). In float64 until the end: a float32 angle at t = 999 is off by 3e-5."""
+def timestep_embedding(t: Array, width: int, dtype: Any = np.float32, *, shift: int = 0) -> Array:
+    """t : (B,) as Schedule.time gives it  ->  (B, width). In float64 until the end: a float32 angle at t = 999 is off by 3e-5.
+
+    shift: 0, or 1 for weights that were trained with the frequencies of (N.10).
+    """
     xp = xp_of(t)
     half = width // 2
-    f = xp.exp(-math.log(10000.0) * xp.arange(half, dtype=xp.float64) / half)  # half, not half - 1
+    f = xp.exp(-math.log(10000.0) * xp.arange(half, dtype=xp.float64) / (half - shift))  # (N.10); shift is 0 in (N.8)
     angle = t.astype(xp.float64)[:, None] * f
     return xp.concatenate((xp.cos(angle), xp.sin(angle)), axis=1).astype(dtype)  # (N.8)

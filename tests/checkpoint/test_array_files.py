@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from checkpoint import second_reader
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from support import host
 
 from minidit.checkpoint import CheckpointError, read_arrays, write_arrays, write_atomically
+from minidit.checkpoint.files import lazy, write_lazy
 
 DTYPES = st.sampled_from([np.float16, np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +145,15 @@ def test_equal_contents_are_equal_bytes_and_the_arrays_stay_aligned(path):
         files.add(path.read_bytes())
     (data,) = files
     assert int.from_bytes(data[:8], "little") % 8 == 0
+
+
+def test_the_bytes_are_those_of_the_library(path):
+    """Wide types first, then by name: whoever writes the same arrays writes the same file."""
+    kinds = ("f4", "f8", "u1", "b1", "f2", "i8", "i4", "u2", "i2", "u4", "u8", "i1")
+    arrays = {f"{i}é": np.arange(6).reshape(2, 3).astype(t) for i, t in enumerate(kinds)} | {"a": np.ones(3, "f4")}
+    theirs = safetensors.numpy.save(arrays, {"format": "pt"})
+    write_lazy(path, {name: lazy(a) for name, a in arrays.items()}, {"format": "pt"})
+    assert path.read_bytes() == theirs
 
 
 def test_metadata_that_is_not_json_stays_text(path):

@@ -26,6 +26,12 @@ from minidit.recipes.autoencode import (
 )
 from minidit.recipes.source import Latents, Pixels
 
+
+def test_the_defaults_are_grey_pictures_of_thirty_two_and_four_latent_channels():
+    c = AutoencoderConfig()
+    assert (c.channels, c.latent_channels, c.widths, c.groups, c.size, c.factor) == (1, 4, (16, 32, 64), 8, 32, 4)
+
+
 TINY = AutoencoderConfig(channels=2, latent_channels=3, widths=(4, 6, 8), groups=4)
 side = st.integers(1, 3).map(lambda k: 4 * k)
 
@@ -77,7 +83,7 @@ def test_the_log_variance_has_limits(xp, device, bias, limit):
     assert (host(logvar) == limit).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 6, 8), (1, 2, 8, 10), (1, 1, 8, 8), (2, 8, 8)])
+@pytest.mark.parametrize("shape", [(1, 2, 6, 8), (1, 2, 8, 10), (1, 1, 8, 8), (1, 3, 8, 8), (2, 8, 8), (1, 1, 2, 8, 8)])
 def test_other_sizes_are_refused(xp, device, shape):
     model, _ = tiny(device)
     with pytest.raises(ValueError, match=r"expected \(B, 2, H, W\), H and W divisible by 4"):

@@ -21,3 +21,8 @@ def test_logits_and_features_of_a_picture_of_any_size(xp, device, B, C, H, W, cl
     assert tuple(logits.shape) == (B, classes) and tuple(eyes.shape) == (B, features)
     for ours, theirs in zip((logits, eyes), classified(state, x), strict=True):
         agree(ours, theirs, bound=1e-10, of="E.9")
+
+
+def test_the_defaults_are_ten_classes_of_grey_pictures():
+    c = ClassifierConfig()
+    assert (c.channels, c.size, c.num_classes, c.widths, c.features) == (1, 32, 10, (16, 32, 64), 64)

@@ -10,7 +10,11 @@ from models import draws
 from support import agree, host, spec
 
 from minidit.autograd import Tensor, no_grad
-from minidit.models.dit import DiT, DiTConfig
+from minidit.models.autoencoder import AutoencoderConfig
+from minidit.models.autoencoder_kl import AutoencoderKLConfig
+from minidit.models.classifier import ClassifierConfig
+from minidit.models.dit import CONDITIONING, DiT, DiTConfig
+from minidit.nn import timestep_embedding
 
 LABELLED = DiTConfig(input_size=(4, 6), in_channels=2, hidden_size=24, depth=2, num_heads=3, num_classes=10)
 
@@ -105,6 +109,32 @@ def test_a_picture_that_is_moved_is_another_picture(xp, device):
     agree(np.roll(host(model(moved, t, y)), -p, 3), model(x, t, y), bound=1e-12, of="N.7")
 
 
+@spec("T.4")
+@pytest.mark.parametrize("D, heads", [(4, 1), (8, 2), (12, 3), (16, 4), (20, 5), (24, 3)])
+def test_all_modulations_are_one_product_where_every_block_begins_a_cache_line(D, heads):
+    """Sixteen numbers are a line: 6 D of a block must be whole lines, else the blocks' vectors do not stand side by side."""
+    model, _ = draws.model_of(dataclasses.replace(LABELLED, hidden_size=D, num_heads=heads))
+    c = np.random.default_rng(0).standard_normal((2, D))
+    assert model.modulations(c) == [None, None]  # a tape is wanted: each block makes its own
+    with no_grad():
+        whole = model.modulations(c)
+        if 6 * D % 16:
+            assert whole == [None, None]
+        else:
+            for block, modulation in zip(model.blocks, whole, strict=True):
+                agree(modulation, block.adaLN_modulation(c), bound=1e-12, of="T.4")
+    with no_grad():
+        other = DiT(dataclasses.replace(LABELLED, hidden_size=16, num_heads=4, conditioning="adaln"), None)
+        assert other.modulations(np.zeros((2, 16))) == [None, None]
+
+
+def test_the_defaults_are_those_of_the_smallest_published_model():
+    c = DiTConfig()
+    assert (c.input_size, c.patch_size, c.in_channels, c.hidden_size, c.depth, c.num_heads) == (32, 2, 4, 384, 12, 6)
+    assert (c.mlp_ratio, c.class_dropout_prob, c.num_classes, c.learn_sigma) == (4.0, 0.1, 1000, True)
+    assert (c.conditioning, c.freq_shift, c.mlp_norm_eps) == ("adaln_zero", 0, 1e-6)
+
+
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
@@ -188,3 +218,44 @@ def test_the_gradient_of_the_whole_model_is_its_derivative_in_any_direction(xp, 
     forward = (8 * (along(1) - along(-1)) - (along(2) - along(-2))) / (12 * h)
     there, scale = float((host(bar) * forward).sum()), np.linalg.norm(host(bar)) * np.linalg.norm(forward)
     agree(np.float64(back / scale), np.float64(there / scale), bound=1e-6, of=("A.1", "A.2"))
+
+
+def test_a_configuration_cannot_be_changed_under_a_model():
+    for config in (DiTConfig(), AutoencoderConfig(), AutoencoderKLConfig(), ClassifierConfig(), CONDITIONING["adaln_zero"]):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(config, dataclasses.fields(config)[0].name, None)
+        assert dataclasses.replace(config) == config and len({config, dataclasses.replace(config)}) == 1
+
+
+@spec("N.10", "T.3")
+def test_the_other_frequencies_and_the_other_epsilon_reach_their_layers(xp, device):
+    """Each setting changes what the model says: one the embedding of time, the other the norm before the MLP."""
+    x, t, y = draws.inputs_of(LABELLED, 2, xp)
+    state = draws.model_of(LABELLED, device)[0].state_dict()
+
+    def said(**more):
+        model = DiT(dataclasses.replace(LABELLED, **more), None, device=device, dtype=np.float64)
+        model.load_state_dict(state)
+        return model, host(model(x, t, y))
+
+    plain, shifted, wide = said(), said(freq_shift=1), said(mlp_norm_eps=0.5)
+    assert np.abs(plain[1] - shifted[1]).max() > 1e-4 and np.abs(plain[1] - wide[1]).max() > 1e-4
+    emb = timestep_embedding(t, 256, np.float64, shift=1)
+    agree(shifted[0].t_embedder(t), shifted[0].t_embedder.mlp(emb), bound=0, of="N.10")
+    assert [b.eps for b in wide[0].blocks] == [0.5] * 2 and [b.eps for b in plain[0].blocks] == [1e-6] * 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"freq_shift": 2}, "freq_shift 2 must be 0 or 1, mlp_norm_eps 1e-06 above 0"),
+        ({"freq_shift": -1}, "freq_shift -1 must be 0 or 1"),
+        ({"mlp_norm_eps": 0.0}, "mlp_norm_eps 0.0 above 0"),
+        ({"mlp_norm_eps": -1e-6}, "mlp_norm_eps -1e-06 above 0"),
+        ({"mlp_norm_eps": 1e-5, "conditioning": "adaln"}, "mlp_norm_eps is a setting of adaln_zero blocks only"),
+    ],
+)
+def test_settings_of_other_weights_have_a_range(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        DiTConfig(**wrong)
+    assert DiTConfig(freq_shift=1, mlp_norm_eps=1e-5).freq_shift == 1

@@ -115,3 +115,27 @@ def test_without_classes_there_is_no_table_and_without_dropout_no_null_row():
 def test_an_int_is_a_square():
     assert DiTConfig(input_size=6).size == (6, 6) == DiTConfig(input_size=(6, 6)).size
     assert DiTConfig(input_size=[4, 6]).size == (4, 6)
+
+
+def test_the_presets_for_small_pictures():
+    """Four channels of latents of 32 × 32 pictures, and the pixels of 8 × 8 digits; v is learned, so no variance."""
+    for name, channels, width in (("fashion", 4, 128), ("digits", 1, 96)):
+        c = DIT[name]
+        assert (c.size, c.patch_size, c.in_channels, c.hidden_size, c.depth, c.num_heads) == ((8, 8), 2, channels, width, 4, 4)
+        assert (c.num_classes, c.learn_sigma, c.out_channels, c.conditioning) == (10, False, channels, "adaln_zero")
+
+
+@pytest.mark.parametrize("name", ["patch_size", "in_channels", "hidden_size", "depth", "num_heads", "mlp_ratio", "input_size"])
+def test_every_size_is_positive(name):
+    for bad in (0, -2):
+        with pytest.raises(ValueError, match="every size must be positive"):
+            DiTConfig(**{name: bad})
+    for bad in ((0, 2), (2, 0), (-2, 2)):
+        with pytest.raises(ValueError, match="every size must be positive"):
+            DiTConfig(input_size=bad)
+
+
+def test_the_smallest_transformer():
+    c = DiTConfig(input_size=1, patch_size=1, in_channels=1, hidden_size=4, depth=1, num_heads=1, mlp_ratio=0.25, num_classes=0)
+    assert (c.tokens, c.out_channels) == (1, 2)
+    assert DiTConfig(class_dropout_prob=0.0, num_classes=1).num_classes == 1

@@ -9,7 +9,9 @@ from models import draws
 from support import agree, host, spec
 
 from minidit.backend import to_device
-from minidit.models.dit import DIT, DiT, DiTConfig
+from minidit.models.condition import TimestepEmbedder
+from minidit.models.dit import DIT, DiT, DiTBlock, DiTConfig
+from minidit.nn import timestep_embedding
 from minidit.random import Philox
 from minidit.recipes.train import TrainConfig, loop_for
 
@@ -98,3 +100,24 @@ def test_presets_begin_at_zero_too(device):
         out = model(x, to_device(np.array([0, 999]), device), to_device(np.array([0, 10]), device))
         assert isinstance(out.data, xp) and not host(out).any()
         agree(host(out).mean(), np.float64(0), bound=0, of="T.7")
+
+
+@spec("T.3")
+def test_time_and_class_begin_small():
+    """Both weights of the time's two layers and the table of classes are N(0, 0.02²), their biases zero."""
+    model = DiT(DiTConfig(input_size=2, hidden_size=128, depth=1, num_heads=2, num_classes=100), Philox(5))
+    first, second, table = model.t_embedder.mlp[0], model.t_embedder.mlp[2], model.y_embedder.embedding_table
+    assert (first.weight.shape, second.weight.shape, table.weight.shape) == ((128, 256), (128, 128), (101, 128))
+    for weight in (first.weight, second.weight, table.weight):
+        assert abs(float(weight.data.std()) / 0.02 - 1) < 0.05 and abs(float(weight.data.mean())) < 0.001
+    assert not first.bias.data.any() and not second.bias.data.any()
+
+
+def test_a_block_by_itself_has_the_epsilon_of_the_published_weights():
+    assert DiTBlock(8, 2, 16).eps == 1e-6
+
+
+def test_time_has_the_frequencies_of_the_published_weights_unless_told():
+    model = TimestepEmbedder(8).build(Philox(0), dtype=np.float64)
+    t = np.array([0, 3, 999])
+    agree(model(t), model.mlp(timestep_embedding(t, 256, np.float64)), bound=0)

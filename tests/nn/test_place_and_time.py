@@ -96,3 +96,15 @@ def test_angles_are_taken_in_float64_whatever_the_result_is(xp, dtype):
     exact = host(timestep_embedding(t, 256, np.float64))
     assert emb.dtype == dtype and isinstance(emb, xp.ndarray)
     np.testing.assert_array_equal(host(emb), exact.astype(dtype))
+
+
+@spec("N.10")
+@given(st.lists(st.floats(0, 1000), min_size=1, max_size=5), st.sampled_from([4, 8, 256]))
+def test_the_other_frequencies_end_at_one_ten_thousandth(xp, times, d):
+    emb = timestep_embedding(xp.asarray(times), d, np.float64, shift=1)
+    half = d // 2
+    expected = [[f(t * 10000 ** (-i / (half - 1))) for f in (math.cos, math.sin) for i in range(half)] for t in times]
+    agree(emb, np.array(expected), bound=1e-10, of="N.10")
+    agree(host(emb)[:, -1], np.sin(np.array(times) / 10000), bound=1e-12, of="N.10")
+    zero = xp.zeros(1)
+    agree(timestep_embedding(zero, d, np.float64, shift=1), timestep_embedding(zero, d, np.float64), bound=0, of="N.10")

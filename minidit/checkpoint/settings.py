@@ -1,0 +1,201 @@
+"""Configurations: from a config.json of diffusers and back, and, where a file says nothing, from the shapes of its arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from minidit.checkpoint.files import CheckpointError, Lazy
+from minidit.models.autoencoder_kl import AutoencoderKLConfig
+from minidit.models.dit import DIT, DiTConfig
+
+VERSION = "0.42.1"  # of diffusers, whose settings these are
+
+# what a network of ours does; a config.json that says otherwise is about another network
+DIT_MUST: dict[str, Any] = {
+    "norm_type": "ada_norm_zero",
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "norm_elementwise_affine": False,
+}
+KL_MUST: dict[str, Any] = {
+    "act_fn": "silu",
+    "use_quant_conv": True,
+    "use_post_quant_conv": True,
+    "mid_block_add_attention": True,
+    "shift_factor": None,
+    "latents_mean": None,
+    "latents_std": None,
+}
+# without meaning for the numbers that come out, as far as they are exact
+DIT_IDLE = {"dropout", "norm_num_groups", "upcast_attention", "attention_type"}
+KL_IDLE = {"force_upcast", "down_block_types", "up_block_types", "sample_size"}
+
+
+def checked(settings: Mapping[str, Any], must: Mapping[str, Any], where: str) -> None:
+    """Raises CheckpointError for a setting that our network does not have."""
+    for key, expected in must.items():
+        if settings.get(key, expected) != expected:
+            raise CheckpointError(f"{where}: {key} = {settings[key]!r}, a network with {expected!r} is what is implemented here")
+
+
+def whole(settings: Mapping[str, Any], key: str, default: Any, where: str) -> Any:
+    """A positive whole number. Raises CheckpointError for anything else."""
+    found = settings.get(key, default)
+    if type(found) is not int or found < 1:
+        raise CheckpointError(f"{where}: {key} = {found!r} must be a positive whole number")
+    return found
+
+
+def unheeded(settings: Mapping[str, Any], known: set[str]) -> list[str]:
+    """Settings that say something and that nobody here knows."""
+    silent: tuple[Any, ...] = (None, False, 0, [], {})
+    return [k for k, v in settings.items() if k not in known and not k.startswith("_") and v not in silent]
+
+
+# ------------------------------------------------------------------------------------------------ DiT
+
+
+def dit_from_settings(settings: Mapping[str, Any], where: str) -> tuple[DiTConfig, list[str]]:
+    """(configuration as diffusers runs it, settings that are not known here)."""
+    checked(settings, DIT_MUST, where)
+    channels = whole(settings, "in_channels", 4, where)
+    out = settings.get("out_channels") or channels
+    if out not in (channels, 2 * channels):
+        raise CheckpointError(f"{where}: out_channels = {out!r}, expected {channels} or {2 * channels}")
+    heads = whole(settings, "num_attention_heads", 16, where)
+    eps = settings.get("norm_eps", 1e-5)
+    if type(eps) is not float or not eps > 0:
+        raise CheckpointError(f"{where}: norm_eps = {eps!r} must be a number above 0")
+    config = DiTConfig(
+        input_size=whole(settings, "sample_size", 32, where),
+        patch_size=whole(settings, "patch_size", 2, where),
+        in_channels=channels,
+        hidden_size=heads * whole(settings, "attention_head_dim", 72, where),
+        depth=whole(settings, "num_layers", 28, where),
+        num_heads=heads,
+        num_classes=whole(settings, "num_embeds_ada_norm", 1000, where),
+        learn_sigma=out == 2 * channels,
+        freq_shift=1,
+        mlp_norm_eps=eps,
+    )
+    known = set(DIT_MUST) | DIT_IDLE | {
+        "in_channels", "out_channels", "num_attention_heads", "attention_head_dim", "norm_eps", "sample_size", "patch_size",
+        "num_layers", "num_embeds_ada_norm",
+    }  # fmt: skip
+    return config, unheeded(settings, known)
+
+
+def dit_settings(config: DiTConfig, *, legacy: bool = False) -> dict[str, Any]:
+    """The config.json of a DiT. legacy: of the class that it had before it had its own, which knew no norm_eps."""
+    settings = {
+        "_class_name": "Transformer2DModel" if legacy else "DiTTransformer2DModel",
+        "_diffusers_version": "0.12.0" if legacy else VERSION,
+        "attention_head_dim": config.hidden_size // config.num_heads,
+        "dropout": 0.0,
+        "in_channels": config.in_channels,
+        "norm_num_groups": 32,
+        "num_attention_heads": config.num_heads,
+        "num_embeds_ada_norm": config.num_classes,
+        "num_layers": config.depth,
+        "out_channels": config.out_channels,
+        "patch_size": config.patch_size,
+        "sample_size": config.size[0],
+        "upcast_attention": False,
+        **DIT_MUST,
+    }
+    return settings if legacy else settings | {"norm_eps": config.mlp_norm_eps}
+
+
+def dit_from_shapes(own: Mapping[str, Lazy], heads: int | None, where: str) -> DiTConfig:
+    """The configuration of an official DiT; heads: None: those of the preset of this size, the one thing that no shape shows.
+
+    Raises CheckpointError where no preset has it.
+    """
+    try:
+        D, C, p, _ = own["x_embedder.proj.weight"].shape
+        depth = 1 + max(int(n.split(".")[1]) for n in own if n.startswith("blocks."))
+        out = own["final_layer.linear.bias"].shape[0] // (p * p)
+        rows = own["y_embedder.embedding_table.weight"].shape[0]
+        inner = own["blocks.0.mlp.fc1.bias"].shape[0]
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{where}: not the arrays of a whole DiT ({error})") from error
+    side = math.isqrt(own["pos_embed"].shape[1]) * p if "pos_embed" in own and len(own["pos_embed"].shape) == 3 else 32
+    presets = {(c.hidden_size, c.depth): c.num_heads for name, c in DIT.items() if name.startswith("DiT-")}
+    heads = heads or presets.get((D, depth))
+    if heads is None:
+        raise CheckpointError(f"{where}: width {D} and depth {depth} are no preset's, and no array tells the heads: name them")
+    return DiTConfig(
+        input_size=side, patch_size=p, in_channels=C, hidden_size=D, depth=depth, num_heads=heads, mlp_ratio=inner / D,
+        num_classes=rows - 1, learn_sigma=out == 2 * C,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ the KL autoencoder
+
+
+def kl_from_settings(settings: Mapping[str, Any], where: str) -> tuple[AutoencoderKLConfig, list[str]]:
+    """(configuration, settings that are not known here)."""
+    checked(settings, KL_MUST, where)
+    widths = settings.get("block_out_channels", [64])
+    if not isinstance(widths, list) or not widths or any(type(w) is not int or w < 1 for w in widths):
+        raise CheckpointError(f"{where}: block_out_channels = {widths!r} must be a list of positive whole numbers")
+    channels = whole(settings, "in_channels", 3, where)
+    must = {
+        "out_channels": channels,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+    }
+    checked(settings, must, where)
+    scale = settings.get("scaling_factor", 0.18215)
+    if type(scale) not in (int, float) or not scale > 0:
+        raise CheckpointError(f"{where}: scaling_factor = {scale!r} must be a number above 0")
+    size = settings.get("sample_size", 256)
+    config = AutoencoderKLConfig(
+        channels=channels,
+        latent_channels=whole(settings, "latent_channels", 4, where),
+        widths=tuple(widths),
+        blocks=whole(settings, "layers_per_block", 1, where),
+        groups=whole(settings, "norm_num_groups", 32, where),
+        scale=float(scale),
+        size=tuple(size) if isinstance(size, list) else size,
+    )
+    known = {"block_out_channels", "latent_channels", "layers_per_block", "norm_num_groups", "scaling_factor", "in_channels"}
+    return config, unheeded(settings, known | set(must) | set(KL_MUST) | KL_IDLE)
+
+
+def kl_settings(config: AutoencoderKLConfig, scale: float) -> dict[str, Any]:
+    """The config.json of a KL autoencoder; scale: its present one."""
+    n = len(config.widths)
+    return {
+        "_class_name": "AutoencoderKL",
+        "_diffusers_version": VERSION,
+        "block_out_channels": list(config.widths),
+        "down_block_types": ["DownEncoderBlock2D"] * n,
+        "force_upcast": True,
+        "in_channels": config.channels,
+        "latent_channels": config.latent_channels,
+        "layers_per_block": config.blocks,
+        "norm_num_groups": config.groups,
+        "out_channels": config.channels,
+        "sample_size": list(config.size) if isinstance(config.size, tuple) else config.size,
+        "scaling_factor": scale,
+        "up_block_types": ["UpDecoderBlock2D"] * n,
+        **KL_MUST,
+    }
+
+
+def kl_from_shapes(own: Mapping[str, Lazy], where: str) -> AutoencoderKLConfig:
+    """The configuration of a KL autoencoder; no array tells the groups and the scale: those of the published one."""
+    try:
+        sizes = 1 + max(int(n.split(".")[2]) for n in own if n.startswith("encoder.down_blocks."))
+        blocks = 1 + max(int(n.split(".")[4]) for n in own if n.startswith("encoder.down_blocks.0.resnets."))
+        return AutoencoderKLConfig(
+            channels=own["encoder.conv_in.weight"].shape[1],
+            latent_channels=own["decoder.conv_in.weight"].shape[1],
+            widths=tuple(own[f"encoder.down_blocks.{i}.resnets.0.conv1.bias"].shape[0] for i in range(sizes)),
+            blocks=blocks,
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{where}: not the arrays of a whole KL autoencoder ({error})") from error

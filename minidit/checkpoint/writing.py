@@ -1,0 +1,139 @@
+"""A network into a file, in our grammar or in another project's."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidit.backend import to_host
+from minidit.checkpoint import names_dit, names_kl, semantics, settings
+from minidit.checkpoint.files import BF16, Lazy, lazy, write_arrays, write_atomically, write_lazy
+from minidit.checkpoint.grammar import FORMAT, SPOKEN, kind_of
+from minidit.checkpoint.semantics import Difference
+from minidit.checkpoint.weights import CONFIG, WEIGHTS
+from minidit.models.autoencoder_kl import AutoencoderKL
+from minidit.models.dit import DiT
+from minidit.nn import sincos_2d
+
+Arrays = dict[str, Lazy]
+META = {"format": "pt"}  # what the readers of other projects look for
+
+
+def save_model(path: str | Path, model: Any, *, dtype: Any = None, **meta: Any) -> None:
+    """Writes a network with its configuration in our grammar; meta: more JSON values for the file's header."""
+    header = {"format": FORMAT, "kind": kind_of(model), "config": asdict(model.config), **meta}
+    write_arrays(path, model.state_dict(), header, dtype=dtype)
+
+
+def save(
+    path: str | Path, model: Any, *, grammar: str = "minidit", dtype: Any = None, shard_bytes: int | None = None
+) -> tuple[Difference, ...]:
+    """Writes a network in a grammar; returns what the code that this grammar belongs to will compute otherwise.
+
+    grammar: "minidit"; "official" (DiT); "diffusers" and "diffusers-old" (DiT, AutoencoderKL), which write a folder; "ldm"
+    (AutoencoderKL). dtype: cast to it. shard_bytes: folders only, several files of at most about so many bytes and an index.
+    Raises ValueError for a network that the grammar cannot express, and OSError if the disk refuses.
+    """
+    if grammar not in SPOKEN:
+        raise ValueError(f"grammar {grammar!r} is not known: use {', '.join(repr(g) for g in SPOKEN)}")
+    kind, path = kind_of(model), Path(path)
+    if kind not in SPOKEN[grammar]:
+        raise ValueError(f"a network of the kind {kind} cannot be written in the grammar {grammar!r}")
+    folder = grammar.startswith("diffusers")
+    if folder and (path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt") or path.is_file()):
+        raise ValueError(f"{path}: the grammar {grammar!r} is a folder, weights and config.json: name one")
+    if not folder and path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        raise ValueError(f"{path}: networks are written as safetensors, never as a pickle: end the name in .safetensors")
+    if shard_bytes is not None and (not folder or shard_bytes < 1):
+        raise ValueError("shard_bytes is a positive number, for the grammars that are folders")
+    if grammar == "minidit":
+        save_model(path, model, dtype=dtype)
+        return ()
+    own = {name: lazy(a, dtype) for name, a in model.state_dict().items()}
+    write: Any = _save_dit if kind == "dit" else _save_kl
+    told: tuple[Difference, ...] = write(path, model, own, grammar, shard_bytes)
+    return told
+
+
+def _save_dit(path: Path, model: DiT, own: Arrays, grammar: str, shard_bytes: int | None) -> tuple[Difference, ...]:
+    c = model.config
+    reasons = {
+        f"conditioning {c.conditioning!r}": c.conditioning != "adaln_zero",
+        f"a picture of {c.size[0]} × {c.size[1]}": c.size[0] != c.size[1],
+        "no classes": not c.num_classes,
+        "no null label (class_dropout_prob = 0)": bool(c.num_classes) and not c.class_dropout_prob,
+        f"mlp_ratio {c.mlp_ratio}": grammar != "official" and c.mlp_ratio != 4,
+        "a position table of its own": grammar != "official" and not _usual_table(model),
+    }
+    for reason, true in reasons.items():
+        if true:
+            raise ValueError(f"{path}: the grammar {grammar!r} cannot express a DiT with {reason}")
+    if grammar == "official":
+        write_lazy(path, own, {**META, "num_heads": str(c.num_heads)})
+        return semantics.of_dit("official", c, eps=semantics.OFFICIAL_EPS)
+    legacy = grammar == "diffusers-old"
+    write_folder(path, names_dit.to_diffusers(own), settings.dit_settings(c, legacy=legacy), shard_bytes)
+    return semantics.of_dit("diffusers", c, eps=semantics.DIFFUSERS_EPS if legacy else c.mlp_norm_eps)
+
+
+def _usual_table(model: DiT) -> bool:
+    c = model.config
+    table = sincos_2d(c.hidden_size, *(n // c.patch_size for n in c.size))
+    far = np.abs(to_host(model.pos_embed)[0].astype(np.float64) - table).max()
+    return bool(far <= max(1e-6, np.finfo(model.dtype).eps))
+
+
+def _save_kl(path: Path, model: AutoencoderKL, own: Arrays, grammar: str, shard_bytes: int | None) -> tuple[Difference, ...]:
+    c = model.config
+    del own["scale"]
+    if grammar == "ldm":
+        write_lazy(path, names_kl.to_ldm(own), META)
+        return semantics.of_kl("ldm", c, told=False)
+    scale = to_host(model.scale)
+    exact = c.scale if scale == scale.dtype.type(c.scale) else float(str(scale[()]))
+    arrays = names_kl.to_old(own) if grammar == "diffusers-old" else own
+    write_folder(path, arrays, settings.kl_settings(c, exact), shard_bytes)
+    return semantics.of_kl("diffusers", c, told=True)
+
+
+def write_folder(folder: Path, arrays: Mapping[str, Lazy], config: Mapping[str, Any], shard_bytes: int | None) -> None:
+    """Weights and config.json as diffusers writes them; what it would read instead of them is removed."""
+    name, index = folder / WEIGHTS[0], folder / WEIGHTS[1]
+    if shard_bytes is None:
+        write_lazy(name, arrays, META)
+        index.unlink(missing_ok=True)
+    else:
+        shards = split(arrays, shard_bytes)
+        places: dict[str, str] = {}
+        for i, names in enumerate(shards):
+            file = f"{name.stem}-{i + 1:05d}-of-{len(shards):05d}{name.suffix}"
+            write_lazy(folder / file, {n: arrays[n] for n in names}, META)
+            places |= dict.fromkeys(names, file)
+        total = sum(nbytes(a) for a in arrays.values())
+        told = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+        write_atomically(index, (json.dumps(told, indent=2, sort_keys=True) + "\n").encode())
+        name.unlink(missing_ok=True)
+    write_atomically(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+
+
+def nbytes(a: Lazy) -> int:
+    return math.prod(a.shape) * (2 if a.dtype == BF16 else int(np.dtype(a.dtype).itemsize))
+
+
+def split(arrays: Mapping[str, Lazy], limit: int) -> list[list[str]]:
+    """Names in order, cut where a file would become larger than the limit; an array is never cut."""
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, a in arrays.items():
+        if shards[-1] and size + nbytes(a) > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += nbytes(a)
+    return shards

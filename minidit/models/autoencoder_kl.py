@@ -1,0 +1,212 @@
+"""The latent autoencoder of Stable Diffusion and DiT (Rombach et al. 2022): eight times smaller, residual blocks, one attention.
+
+    block:   h = conv₂(silu(norm₂(conv₁(silu(norm₁(x))))));   y = shortcut(x) + h     shortcut is 1 × 1 where widths differ  (L.6)
+    halve:   y[r, c] = Σ_{i,j} W[i, j] x[2r + i, 2c + j] + b,   i, j = 0 .. 2          zeros below and to the right only     (L.7)
+    pixels:  y = x + W_o attention(W_q n, W_k n, W_v n),   n = norm(x), one token a pixel              one head              (L.8)
+
+Upwards, pixels become 2 × 2 squares and a convolution follows (A.10). The posterior is (L.1). Parameter names are those of the
+published files in their present grammar; others are maps in checkpoint/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidit import ops
+from minidit.autograd import value
+from minidit.backend import Array, xp_of
+from minidit.nn import Conv2d, GroupNorm, Linear, Module
+from minidit.random import Philox
+
+
+@dataclass(frozen=True)
+class AutoencoderKLConfig:
+    """widths: channels at each size, halved between them. The defaults are the published autoencoder's (83,653,863 numbers).
+
+    Raises ValueError for sizes that do not fit together.
+    """
+
+    channels: int = 3
+    latent_channels: int = 4
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    blocks: int = 2  # residual blocks at each size; one more on the way up
+    groups: int = 32
+    scale: float = 0.18215  # latents times scale have unit variance, L.3
+    size: int | tuple[int, int] = 256  # of the pictures; a record: the network itself fits any multiple of `factor`
+
+    def __post_init__(self) -> None:
+        if not self.widths or min(self.channels, self.latent_channels, *self.widths, self.blocks, self.groups, self.scale) <= 0:
+            raise ValueError(f"every size must be positive: {self}")
+        for width in self.widths:
+            if width % self.groups:
+                raise ValueError(f"{width} channels cannot be cut into {self.groups} equal groups")
+
+    @property
+    def factor(self) -> int:
+        """How many times smaller a latent is on each side."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+class ResBlock(Module):
+    """x : (B, C, H, W)  ->  (B, O, H, W)"""
+
+    def __init__(self, channels: int, out: int, groups: int) -> None:
+        self.norm1, self.conv1 = GroupNorm(channels, groups), Conv2d(channels, out, 3)
+        self.norm2, self.conv2 = GroupNorm(out, groups), Conv2d(out, out, 3)
+        self.conv_shortcut = Conv2d(channels, out, 1) if channels != out else None
+
+    def forward(self, x: Any) -> Any:
+        h = self.conv2(ops.silu(self.norm2(self.conv1(ops.silu(self.norm1(x))))))
+        return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h  # (L.6)
+
+
+class PixelAttention(Module):
+    """x : (B, C, H, W)  ->  the same; every pixel looks at every other."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        self.group_norm = GroupNorm(width, groups)
+        self.to_q, self.to_k, self.to_v = Linear(width, width), Linear(width, width), Linear(width, width)
+        self.to_out = [Linear(width, width)]
+
+    def forward(self, x: Any) -> Any:
+        B, C, H, W = x.shape
+        n = self.group_norm(x).reshape(B, C, H * W).transpose(0, 2, 1)  # (B, N, C)
+        y = self.to_out[0](ops.attention(self.to_q(n), self.to_k(n), self.to_v(n)))
+        return x + y.transpose(0, 2, 1).reshape(B, C, H, W)  # (L.8)
+
+
+class Halve(Module):
+    """x : (B, C, H, W), H and W even  ->  (B, C, H/2, W/2)"""
+
+    def __init__(self, width: int) -> None:
+        self.conv = Conv2d(width, width, 3, stride=2)
+        self.conv.padding = 0  # what lies outside is added below, on two sides only
+
+    def forward(self, x: Any) -> Any:
+        B, C, H, W = x.shape
+        like = value(x)
+        below, right = (xp_of(like).zeros(shape, like.dtype) for shape in ((B, C, 1, W), (B, C, H + 1, 1)))
+        return self.conv(ops.concat(ops.concat(x, below, axis=2), right, axis=3))  # (L.7)
+
+
+class Double(Module):
+    """x : (B, C, H, W)  ->  (B, C, 2H, 2W)"""
+
+    def __init__(self, width: int) -> None:
+        self.conv = Conv2d(width, width, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.conv(ops.upsample_nearest(x, factor=2))
+
+
+class Down(Module):
+    """Residual blocks at one size, then half the size unless it is the last."""
+
+    def __init__(self, channels: int, out: int, blocks: int, groups: int, last: bool) -> None:
+        self.resnets = [ResBlock(channels if i == 0 else out, out, groups) for i in range(blocks)]
+        self.downsamplers = [] if last else [Halve(out)]
+
+    def forward(self, x: Any) -> Any:
+        for layer in (*self.resnets, *self.downsamplers):
+            x = layer(x)
+        return x
+
+
+class Up(Module):
+    """Residual blocks at one size, then twice the size unless it is the last."""
+
+    def __init__(self, channels: int, out: int, blocks: int, groups: int, last: bool) -> None:
+        self.resnets = [ResBlock(channels if i == 0 else out, out, groups) for i in range(blocks)]
+        self.upsamplers = [] if last else [Double(out)]
+
+    def forward(self, x: Any) -> Any:
+        for layer in (*self.resnets, *self.upsamplers):
+            x = layer(x)
+        return x
+
+
+class Middle(Module):
+    """x : (B, C, h, w)  ->  the same: block, attention, block."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        self.attentions = [PixelAttention(width, groups)]
+        self.resnets = [ResBlock(width, width, groups), ResBlock(width, width, groups)]
+
+    def forward(self, x: Any) -> Any:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class Encoder(Module):
+    """x : (B, C, H, W)  ->  moments (B, 2·latent, H/f, W/f)"""
+
+    def __init__(self, config: AutoencoderKLConfig) -> None:
+        w, g = config.widths, config.groups
+        self.conv_in = Conv2d(config.channels, w[0], 3)
+        self.down_blocks = [Down(w[max(i - 1, 0)], w[i], config.blocks, g, i == len(w) - 1) for i in range(len(w))]
+        self.mid_block = Middle(w[-1], g)
+        self.conv_norm_out, self.conv_out = GroupNorm(w[-1], g), Conv2d(w[-1], 2 * config.latent_channels, 3)
+
+    def forward(self, x: Any) -> Any:
+        h = self.conv_in(x)
+        for block in self.down_blocks:
+            h = block(h)
+        return self.conv_out(ops.silu(self.conv_norm_out(self.mid_block(h))))
+
+
+class Decoder(Module):
+    """z : (B, latent, h, w)  ->  (B, C, f·h, f·w)"""
+
+    def __init__(self, config: AutoencoderKLConfig) -> None:
+        w, g = config.widths[::-1], config.groups
+        self.conv_in = Conv2d(config.latent_channels, w[0], 3)
+        self.mid_block = Middle(w[0], g)
+        self.up_blocks = [Up(w[max(i - 1, 0)], w[i], config.blocks + 1, g, i == len(w) - 1) for i in range(len(w))]
+        self.conv_norm_out, self.conv_out = GroupNorm(w[-1], g), Conv2d(w[-1], config.channels, 3)
+
+    def forward(self, z: Any) -> Any:
+        h = self.mid_block(self.conv_in(z))
+        for block in self.up_blocks:
+            h = block(h)
+        return self.conv_out(ops.silu(self.conv_norm_out(h)))
+
+
+class AutoencoderKL(Module):
+    """encode(x) -> (mean, logvar) and decode(z) -> x, both unscaled; `scale` is the one factor of the latents (L.3).
+
+    x : (B, C, H, W) in [-1, 1], H and W divisible by f = config.factor;  z : (B, latent, H/f, W/f). rng=None allocates without
+    initialising, for loading. Raises ValueError for other shapes.
+    """
+
+    scale: Array
+
+    def __init__(
+        self, config: AutoencoderKLConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32
+    ) -> None:
+        self.config = config
+        z = config.latent_channels
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.quant_conv, self.post_quant_conv = Conv2d(2 * z, 2 * z, 1), Conv2d(z, z, 1)
+        self.register_buffer("scale", np.asarray(config.scale))
+        self.build(rng, device=device, dtype=dtype)
+
+    def encode(self, x: Any) -> tuple[Any, Any]:
+        """The posterior's mean and log-variance, the latter limited to [-30, 20]."""
+        C, f = self.config.channels, self.config.factor
+        if x.ndim != 4 or x.shape[1] != C or x.shape[2] % f or x.shape[3] % f:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {C}, H, W), H and W divisible by {f}")
+        mean, logvar = ops.split(self.quant_conv(self.encoder(x)), parts=2, axis=1)
+        return mean, ops.clip(logvar, low=-30.0, high=20.0)
+
+    def decode(self, z: Any) -> Any:
+        """Pictures from unscaled latents."""
+        if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
+            raise ValueError(f"z has shape {tuple(z.shape)}, expected (B, {self.config.latent_channels}, h, w)")
+        return self.decoder(self.post_quant_conv(z))
+
+    def forward(self, x: Any, eps: Any) -> tuple[Any, Any, Any]:
+        """(reconstruction, mean, logvar) with the noise eps of the posterior sample (L.1)."""
+        mean, logvar = self.encode(x)
+        return self.decode(mean + ops.exp(logvar * 0.5) * eps), mean, logvar

@@ -1,0 +1,67 @@
+"""Mixed precision, said in one place.
+
+    policy     factors of products      activations between the embeddings and the last layer     where
+    float32    float32                  float32                                                   everywhere, the default
+    tf32       10 bits of mantissa      float32                                                   GPU
+    bf16       8 bits of mantissa       float32 on a CPU, bfloat16 on a GPU                       CPU with Intel's library, GPU
+
+Under every policy weights, gradients of weights, moments, averages, tables, the noise and the loss are float32 (tables
+float64), sums and the softmax are taken in float32, and a checkpoint is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minidit import ops
+from minidit.autograd import NoTwin, value
+from minidit.kernels import blas, cuda, cuda_blas
+
+POLICIES = ("float32", "tf32", "bf16")
+
+
+def check_precision(policy: str, device: str) -> None:
+    """Raises ValueError, with what is missing, unless this device can compute under this policy."""
+    if policy not in POLICIES:
+        raise ValueError(f"precision {policy!r} is not one of {', '.join(POLICIES)}")
+    if policy == "float32":
+        return
+    if device == "cpu":
+        if policy == "tf32":
+            raise ValueError("precision 'tf32' is a GPU's: on the CPU there are float32 and bf16")
+        blas.precise(policy)
+        return
+    if not cuda.available("elementwise"):
+        raise ValueError(f"precision {policy!r} on a GPU needs the package's kernels, which are off or do not compile here")
+    if cuda_blas.own() is None:
+        raise ValueError(f"precision {policy!r} on a GPU needs cuBLAS, which does not load here")
+    if policy == "bf16":
+        try:
+            cuda_blas.bfloat16()
+        except NoTwin as error:
+            raise ValueError(f"precision 'bf16' on a GPU: {error} (pip install ml_dtypes)") from None
+
+
+@contextmanager
+def computing_in(policy: str, device: str) -> Iterator[None]:
+    """`with computing_in("bf16", device):` networks inside compute under this policy. Raises ValueError as check_precision."""
+    check_precision(policy, device)
+    with blas.using(blas.precise(policy)) if device == "cpu" else cuda_blas.using_precision(policy):
+        yield
+
+
+def stored(x: Any) -> Any:
+    """Activations as the policy keeps them: bfloat16 on a GPU under bf16, else as they are."""
+    a = value(x)
+    if a is None or isinstance(a, np.ndarray) or a.dtype.name != "float32" or cuda_blas.precision() != "bf16":
+        return x
+    return ops.cast(x, dtype=cuda_blas.bfloat16())
+
+
+def restored(x: Any, like: Any) -> Any:
+    """The same numbers in the type of `like`, an array or a Tensor."""
+    return x if value(x).dtype == like.dtype else ops.cast(x, dtype=like.dtype)

@@ -1,0 +1,56 @@
+"""Less memory for more work: a part of a network that keeps its inputs only, and runs again when its gradient is asked for.
+
+    y = f(x₁, x₂, …)   keeps x₁, x₂, …            then, from ȳ:   f again, with all that its adjoints need, and backwards
+
+Inside `with recomputing():` a network that runs its blocks by `run` keeps one block's insides at a time instead of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from minidit.autograd import Node, Tensor, backward, no_grad, recording, source_of
+
+_on: ContextVar[bool] = ContextVar("recomputing", default=False)
+
+
+@contextmanager
+def recomputing(on: bool = True) -> Iterator[None]:
+    """`with recomputing():` every `run` inside keeps inputs only."""
+    token = _on.set(on)
+    try:
+        yield
+    finally:
+        _on.reset(token)
+
+
+def run(f: Callable[..., Any], *xs: Any) -> Any:
+    """f(*xs), one Tensor from Tensors and other values; f depends on nothing else but parameters, and draws nothing."""
+    sources = [source_of(x) for x in xs]
+    if not _on.get() or not recording() or not any(sources):
+        return f(*xs)
+    with no_grad():
+        y = f(*xs).data
+    values = [Tensor.made(x.data, None) if isinstance(x, Tensor) else x for x in xs]  # without the history that a Tensor holds
+    tracked = [source is not None for source in sources]
+
+    def vjp(y_bar: Any) -> tuple[Any, ...]:
+        bars: list[Any] = [None] * len(values)
+        again = [entrance(x, k, bars) if tracked[k] else x for k, x in enumerate(values)]
+        backward(f(*again), y_bar)  # parameters get their gradients here and now
+        return tuple(bars)
+
+    return Tensor.made(y, Node(sources, vjp, (y,)))
+
+
+def entrance(x: Any, k: int, bars: list[Any]) -> Tensor:
+    """x with a history of its own, which ends in bars[k]: no leaf, so that sums are made as they are inside a graph."""
+
+    def vjp(bar: Any) -> tuple[Any, ...]:
+        bars[k] = bar
+        return (None,)
+
+    return Tensor.made(x.data, Node((None,), vjp, (x.data,)))

@@ -1,0 +1,34 @@
+"""`minidit convert`: looks into files of weights, writes them in other grammars, and fails in one line."""
+
+from checkpoint.test_grammars import FOREIGN, dit
+
+from minidit.checkpoint import DIALECTS, SPOKEN, save
+from minidit.cli import convert, main
+
+
+def test_the_choices_are_the_grammars_and_dialects_that_there_are():
+    assert tuple(SPOKEN) == convert.GRAMMARS and convert.DIALECTS == DIALECTS
+
+
+def test_convert_looks_and_writes_and_fails_in_one_line(tmp_path, capsys):
+    save(tmp_path / "dit", dit(FOREIGN), grammar="diffusers")
+    assert main(["convert", str(tmp_path / "dit")]) == 0
+    out = capsys.readouterr().out
+    assert "dit in the grammar diffusers" in out and "M76" in out and "[kept]" in out
+    official, back = tmp_path / "o.safetensors", tmp_path / "back"
+    assert main(["convert", str(tmp_path / "dit"), str(official), "--to", "official"]) == 0
+    assert "M76" in capsys.readouterr().out  # the official code uses other frequencies than this network
+    assert main(["convert", str(official), str(back), "--to", "diffusers", "--num-heads", "3", "--dialect", "diffusers"]) == 0
+    for file in ("diffusion_pytorch_model.safetensors", "config.json"):
+        assert (back / file).read_bytes() == (tmp_path / "dit" / file).read_bytes()
+    capsys.readouterr()
+    for arguments, words in (
+        ([tmp_path / "none"], "there is no such file"),
+        ([back, tmp_path / "x.pt", "--to", "official"], "never as a pickle"),
+        ([back, back, "--to", "diffusers"], "the same"),
+        ([back, tmp_path / "y", "--to", "ldm"], "cannot be written"),
+        ([back, tmp_path / "y", "--num-heads", "0"], "at least 1"),
+    ):
+        assert main(["convert", *map(str, arguments)]) == 2
+        out, err = capsys.readouterr()
+        assert words in err and err.count("\n") == 1
