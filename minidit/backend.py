@@ -98,8 +98,25 @@ def module_of(device: str) -> Any:
     if cupy is None:
         raise ValueError(f"device {device!r}: {reason}")
     if index:
-        cupy.cuda.Device(int(index)).use()
+        try:
+            cupy.cuda.Device(int(index)).use()
+        except Exception as error:
+            raise ValueError(f"device {device!r}: there is no GPU of that number ({error})") from None
     return cupy
+
+
+def chosen_device(wanted: str) -> tuple[str, str]:
+    """(device, why): for "auto" the GPU if one can be used, else the CPU; any other name is itself. Raises as `module_of`."""
+    if wanted == "auto":
+        cupy, reason = cupy_or_reason()
+        return ("cpu", reason) if cupy is None else ("cuda", _name_of_gpu(cupy))
+    xp = module_of(wanted)
+    return wanted, "as asked" if xp is np else f"{_name_of_gpu(xp)}, as asked"
+
+
+def _name_of_gpu(cupy: ModuleType) -> str:
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def to_device(x: Array, device: str) -> Array:
@@ -113,6 +130,37 @@ def to_device(x: Array, device: str) -> Array:
 def to_host(x: Array) -> np.ndarray[Any, Any]:
     """The array (or list) as a NumPy array. The one place where data comes back from a GPU, and a stream waits for it."""
     return np.asarray(x) if home_of(x) in ("numpy", "", "builtins") else x.get()
+
+
+def from_dlpack(x: Any) -> Array:
+    """The array behind another library's (torch, JAX, …), its memory shared: NumPy's on a CPU, CuPy's on a GPU.
+
+    Raises TypeError for what speaks no DLPack, ValueError for what cannot be shared as it is (NumPy has no bfloat16, and torch
+    gives away no tensor that requires a gradient).
+    """
+    if not hasattr(x, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: {type(x).__name__} has no __dlpack__: it is no array of a library that speaks DLPack")
+    kind = int(x.__dlpack_device__()[0])
+    if kind not in (1, 2, 3):  # kDLCPU, kDLCUDA, kDLCUDAHost
+        raise ValueError(f"from_dlpack: an array on a device of kind {kind}, which is neither a CPU nor CUDA")
+    try:
+        return (module_of("cuda") if kind == 2 else np).from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise ValueError(f"from_dlpack: {str(error).splitlines()[0]}") from error
+
+
+_residents: dict[Any, tuple[Array, Array]] = {}
+
+
+def resident(table: np.ndarray[Any, Any], like: Array) -> Array:
+    """A table of the host in the home of `like`. A read-only one is copied to a device once."""
+    xp = xp_of(like)
+    if xp is np or table.flags.writeable:
+        return xp.asarray(table)
+    key = (xp.ndarray, xp.cuda.runtime.getDevice(), id(table))
+    if key not in _residents:
+        _residents[key] = (table, xp.asarray(table))  # the table itself keeps its id taken
+    return _residents[key][1]
 
 
 def device_of(x: Array) -> str:

@@ -4,6 +4,7 @@ from minidit.ops.attention import attention, gated_residual, self_attention
 from minidit.ops.conv import conv2d
 from minidit.ops.elementwise import (
     add,
+    cast,
     clip,
     div,
     exp,
@@ -37,8 +38,9 @@ from minidit.ops.shape import (
 )
 
 __all__ = [
-    "add", "attention", "broadcast_to", "clip", "concat", "conv2d", "cross_entropy", "div", "embedding", "exp", "gated_residual",
-    "gaussian_kl", "gelu", "gelu_erf", "getitem", "group_norm", "layer_norm", "layer_norm_modulate", "linear", "linear_gelu",
-    "log", "matmul", "mean", "mse", "mul", "neg", "patchify", "power", "reshape", "rms_norm", "self_attention", "sigmoid", "silu",
-    "softmax", "split", "sqrt", "standardise", "sub", "sum", "tanh", "transpose", "unpatchify", "upsample_nearest",
+    "add", "attention", "broadcast_to", "cast", "clip", "concat", "conv2d", "cross_entropy", "div", "embedding", "exp",
+    "gated_residual", "gaussian_kl", "gelu", "gelu_erf", "getitem", "group_norm", "layer_norm", "layer_norm_modulate",
+    "linear", "linear_gelu", "log", "matmul", "mean", "mse", "mul", "neg", "patchify", "power", "reshape", "rms_norm",
+    "self_attention", "sigmoid", "silu", "softmax", "split", "sqrt", "standardise", "sub", "sum", "tanh", "transpose",
+    "unpatchify", "upsample_nearest",
 ]  # fmt: skip

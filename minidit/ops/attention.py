@@ -12,7 +12,7 @@ from typing import Any
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, xp_of
-from minidit.kernels import cpu
+from minidit.kernels import cpu, cuda
 from minidit.ops.elementwise import shape_of, unbroadcast
 from minidit.ops.normalise import softmax
 
@@ -33,7 +33,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, 
     return p @ v, vjp  # (A.18)
 
 
-@primitive(cpu=cpu.self_attention)
+@primitive(cpu=cpu.self_attention, cuda=cuda.self_attention)
 def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
     """qkv : (B, N, 3D), rows packed as (3, heads, K)  ->  (B, N, D), the heads side by side."""
     xp = xp_of(qkv)
@@ -48,7 +48,7 @@ def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
     return y.transpose(0, 2, 1, 3).reshape(B, N, D), vjp
 
 
-@primitive(cpu=cpu.gated_residual)
+@primitive(cpu=cpu.gated_residual, cuda=cuda.gated_residual)
 def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
     """x, h : (B, N, D), gate : (B, D)  ->  x + gate ⊙ h."""
     g = gate[:, None]

@@ -13,6 +13,7 @@ from typing import Any
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, special_of, xp_of
+from minidit.kernels import cuda
 
 
 def shape_of(x: Any) -> tuple[int, ...] | None:
@@ -154,7 +155,7 @@ def sigmoid(x: Array) -> tuple[Array, Vjp]:
     return y, vjp
 
 
-@primitive
+@primitive(cuda=cuda.silu)
 def silu(x: Array) -> tuple[Array, Vjp]:
     """x σ(x), also called swish."""
     s = logistic(x)
@@ -206,3 +207,14 @@ def clip(x: Array, *, low: float, high: float) -> tuple[Array, Vjp]:
         return (y_bar * ((x >= low) & (x <= high)),)
 
     return xp_of(x).clip(x, low, high), vjp
+
+
+@primitive
+def cast(x: Array, *, dtype: Any) -> tuple[Array, Vjp]:
+    """x rounded to another type; the gradient is rounded back to the type of x."""
+    old = x.dtype
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        return (y_bar.astype(old, copy=False),)
+
+    return x.astype(dtype), vjp

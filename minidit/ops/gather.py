@@ -9,9 +9,10 @@ from typing import Any
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, scatter_add, xp_of
+from minidit.kernels import cuda
 
 
-@primitive
+@primitive(cuda=cuda.embedding)
 def embedding(table: Array, *, index: Array) -> tuple[Array, Vjp]:
     """table : (K, D), index : ints (...)  ->  (..., D). A row that is taken twice gets both gradients."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array
-from minidit.kernels import cpu
+from minidit.kernels import cpu, cuda
 from minidit.ops.elementwise import gelu_parts, unbroadcast
 
 
@@ -26,7 +26,7 @@ def matmul(a: Array, b: Array) -> tuple[Array, Vjp]:
     return a @ b, vjp
 
 
-@primitive(cpu=cpu.linear)
+@primitive(cpu=cpu.linear, cuda=cuda.linear)
 def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
     """x : (..., n), weight : (m, n), bias : (m,) or None  ->  (..., m)."""
     rows = x.reshape(-1, x.shape[-1])  # two axes: the shape that every BLAS is fast at
@@ -40,7 +40,7 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
     return y.reshape(*x.shape[:-1], weight.shape[0]), vjp
 
 
-@primitive(cpu=cpu.linear_gelu)
+@primitive(cpu=cpu.linear_gelu, cuda=cuda.linear_gelu)
 def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
     """gelu(x Wᵀ + b), the first half of a Transformer's feed-forward layer. Shapes as in `linear`; the tanh form of GELU."""
     a, linear_vjp = linear.plain(x, weight, bias)

@@ -87,7 +87,7 @@ def transposes(draw):
 def concats(draw):
     shape = draw(SHAPES)
     axis = draw(st.integers(-len(shape), len(shape) - 1))
-    lengths = draw(st.lists(SIDES, min_size=1, max_size=3))
+    lengths = draw(st.lists(SIDES, min_size=1, max_size=4))
     at = lambda n: tuple(n if i == axis % len(shape) else s for i, s in enumerate(shape))
     return tuple(draw(array(at(n))) for n in lengths), {"axis": axis}
 
@@ -236,6 +236,7 @@ def gaussians(draw):
 CASES = {
     "add": binary(), "sub": binary(), "mul": binary(), "div": binary(low=0.3), "neg": unary(), "power": powers(), "exp": unary(),
     "log": unary(low=0.3), "sqrt": unary(low=0.3), "tanh": unary(), "sigmoid": unary(-6, 6), "silu": unary(-6, 6),
+    "cast": unary(dtype=st.just("float64")),
     # left of -4 the tanh form keeps few digits of its tail, too few for a finite difference; mpmath holds the values there
     "gelu": unary(-4, 5), "gelu_erf": unary(-5, 5), "clip": clips(),
     "sum": reductions(), "mean": reductions(),
@@ -254,7 +255,7 @@ CONSTANT = {"mse": {2}}  # arguments to which a primitive sends no gradient, and
 EQUATIONS = {
     "add": "A.3", "sub": "A.3", "mul": "A.3", "div": "A.3", "neg": "A.1", "power": "A.1", "exp": "A.1", "log": "A.1",
     "sqrt": "A.1", "tanh": "A.1", "sigmoid": "A.1",
-    "silu": "A.4", "gelu": "A.5", "gelu_erf": "A.6", "clip": "A.1", "sum": "A.7", "mean": "A.8",
+    "silu": "A.4", "gelu": "A.5", "gelu_erf": "A.6", "clip": "A.1", "cast": "A.1", "sum": "A.7", "mean": "A.8",
     "reshape": "A.9", "transpose": "A.9", "concat": "A.9", "split": "A.9", "getitem": "A.9", "broadcast_to": "A.3",
     "patchify": "T.1", "unpatchify": "T.2", "upsample_nearest": "A.10", "matmul": "A.11", "linear": "A.12",
     "linear_gelu": ("A.12", "A.5"), "softmax": "A.13", "standardise": "A.14", "layer_norm": "A.14", "layer_norm_modulate": "A.15",

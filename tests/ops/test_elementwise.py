@@ -153,3 +153,37 @@ def test_a_table_look_up_is_a_product_with_one_hot_rows(seed, index):
     bar = np.random.default_rng(seed + 1).standard_normal(y.shape)
     y.backward(bar)
     agree(table.grad, one_hot.T @ bar, bound=1e-14, of="A.24")
+
+
+@spec("A.3")
+@pytest.mark.parametrize("a, b", [((0, 1), (0, 3)), ((1,), (0,)), ((2, 1, 1), (2, 0, 3)), ((1, 0), (4, 1))])
+def test_the_gradient_of_nothing_is_nothing_or_zero(xp, a, b):
+    """Axes without entries: shapes come back as they went in, and an entry that was stretched to none has the gradient 0."""
+    x, y = Tensor(xp.ones(a)), Tensor(xp.ones(b))
+    (x + y).sum().backward()
+    for t, shape in ((x, a), (y, b)):
+        assert t.grad.shape == shape and not host(t.grad).any()
+
+
+@spec("A.8")
+def test_a_mean_with_no_results_has_no_gradient(xp):
+    x = Tensor(xp.ones((0, 3)))
+    y = ops.mean(x, axis=1)
+    assert y.shape == (0,)
+    y.backward(xp.ones(0))
+    assert x.grad.shape == (0, 3)
+
+
+@spec("A.7", "A.8")
+def test_unless_told_a_reduction_takes_all_axes_and_keeps_none(xp):
+    x = xp.asarray(np.arange(6.0).reshape(2, 3))
+    for law, whole, rows in ((ops.sum, 15.0, [3.0, 12.0]), (ops.mean, 2.5, [1.0, 4.0])):
+        assert law(x).shape == () and float(host(law(x))) == whole
+        assert law(x, axis=1).shape == (2,) and host(law(x, axis=1)).tolist() == rows
+        assert law(x, axis=1, keepdims=True).shape == (2, 1)
+
+
+def test_a_gradient_of_the_right_type_is_passed_on_as_it_is():
+    x, bar = np.ones(3), np.ones(3)
+    _, vjp = ops.cast.plain(x, dtype="float64")
+    assert vjp(bar)[0] is bar

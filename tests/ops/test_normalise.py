@@ -1,9 +1,11 @@
 """Normalisations: what they make of their input, and what they do not notice."""
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from support import agree, spec
+from support import agree, host, spec
 
 from minidit import ops
 
@@ -94,3 +96,16 @@ def test_each_group_of_channels_is_normalised_on_its_own(seed, groups):
             x_hat = (part - part.mean()) / np.sqrt(part.var() + 1e-6)
             for k, plane in enumerate(x_hat, g * per):
                 agree(y[n, k], w[k] * plane + b[k], bound=1e-12, of="A.17")
+
+
+@spec("A.14", "A.15", "A.16", "A.17")
+def test_unless_told_epsilon_is_one_millionth_and_the_axis_the_last(xp):
+    """Rows so small that ε is as large as their variance: a variance of 1e-6 becomes one half of x̂²."""
+    x = xp.asarray(1e-3 * np.array([[[1.0, -1.0, 1.0, -1.0]]]))
+    one, nothing, half = xp.ones(4), xp.zeros(4), np.sign(host(x)) / math.sqrt(2)
+    agree(ops.standardise(x), half, bound=1e-12, of="A.14")
+    agree(ops.layer_norm(x, one, nothing), half, bound=1e-12, of="A.14")
+    agree(ops.layer_norm_modulate(x, nothing[None], nothing[None]), half, bound=1e-12, of="A.15")
+    agree(ops.rms_norm(x, one), half, bound=1e-12, of="A.16")
+    agree(ops.group_norm(x.reshape(1, 4, 1, 1), one, nothing, groups=1).reshape(1, 1, 4), half, bound=1e-12, of="A.17")
+    agree(ops.softmax(xp.asarray([[0.0, 0.0], [0.0, math.log(3)]])), [[0.5, 0.5], [0.25, 0.75]], bound=1e-15, of="A.13")

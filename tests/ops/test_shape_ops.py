@@ -8,6 +8,7 @@ from support import agree, host, spec
 
 from minidit import ops
 from minidit.autograd import Tensor
+from minidit.ops import shape
 
 SMALL = st.integers(1, 3)
 
@@ -104,3 +105,37 @@ def test_the_mean_of_each_square_is_the_pixel_it_came_from(H, W, f):
     x = np.random.default_rng(0).standard_normal((2, 3, H, W))
     y = ops.upsample_nearest(x, factor=f)
     agree(ops.mean(ops.reshape(y, shape=(2, 3, H, f, W, f)), axis=(3, 5)), x, bound=1e-15, of="A.10")
+
+
+@spec("A.9")
+def test_pieces_are_cut_along_the_last_axis_unless_told(xp):
+    x = xp.asarray(np.arange(24.0).reshape(2, 2, 6))
+    for ours, theirs in zip(ops.split(x, parts=2), np.split(host(x), 2, axis=2), strict=True):
+        np.testing.assert_array_equal(host(ours), theirs)
+    np.testing.assert_array_equal(host(ops.concat(x, x)), np.concatenate([host(x)] * 2, axis=2))
+    assert ops.upsample_nearest(x[None]).shape == (1, 2, 4, 12)
+
+
+@spec("A.9")
+def test_plain_indices_assign_their_gradient_and_only_arrays_of_indices_scatter_it(xp, monkeypatch):
+    """Nothing is taken twice by slices, numbers, … and None: adding would be slower and no more right."""
+    scattered, real = [], shape.scatter_add
+    monkeypatch.setattr(shape, "scatter_add", lambda *a: (scattered.append(a[1]), real(*a))[1])
+    for index in (1, slice(1, None), (slice(None), 0), (Ellipsis, 1), (None, 0), (0, None, slice(None, None, 2))):
+        x = Tensor(xp.asarray(np.arange(6.0).reshape(2, 3)))
+        x[index].sum().backward()
+        expected = np.zeros((2, 3))
+        expected[index] = 1
+        np.testing.assert_array_equal(host(x.grad), expected)
+    assert not scattered
+    x = Tensor(xp.asarray(np.arange(6.0).reshape(2, 3)))
+    x[(xp.asarray([0, 0]), slice(None))].sum().backward()
+    assert len(scattered) == 1 and host(x.grad).tolist() == [[2, 2, 2], [0, 0, 0]]
+
+
+@spec("A.9")
+def test_five_pieces_of_different_lengths_get_their_own_gradients(xp):
+    xs = [Tensor(xp.zeros((2, n))) for n in (3, 1, 4, 2, 5)]
+    ops.concat(*xs).backward(xp.arange(30.0).reshape(2, 15))
+    np.testing.assert_array_equal(np.concatenate([host(x.grad) for x in xs], axis=1), np.arange(30.0).reshape(2, 15))
+    assert [x.grad.shape for x in xs] == [(2, n) for n in (3, 1, 4, 2, 5)]

@@ -5,8 +5,9 @@
 
 What it is strict about: no silent conversion in either direction, no mixed operands, device scalars stay on the device,
 only names and keywords that CuPy has (`names.py`), uninitialised memory is NaN, and the rules of a stream capture.
-It does not run CUDA: RawKernel and its kin are absent. Where it differs from CuPy it is the stricter of the two:
-NumPy arrays as indices, ufunc methods (`add.at`, `add.reduce`), `cupy.random` and `cupy.fft` are refused.
+CUDA C runs inside `with standin.kernels():` (`raw.py`, needs g++); elsewhere RawModule is absent.
+Where it differs from CuPy it is the stricter of the two: NumPy arrays as indices, ufunc methods (`add.at`, `add.reduce`),
+`cupy.random` and `cupy.fft` are refused.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from contextlib import contextmanager
 
 from standin.core import COUNTS, Counts, ndarray
 from standin.modules import build
+from standin.raw import kernels
 
-__all__ = ["COUNTS", "Counts", "counting", "install", "ndarray", "real_cupy"]
+__all__ = ["COUNTS", "Counts", "counting", "install", "kernels", "ndarray", "real_cupy"]
 
 
 def real_cupy():

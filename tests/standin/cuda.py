@@ -54,6 +54,7 @@ class Stream:
 
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         self.is_null, self.capture = null, None
+        self.ptr = 0 if null else id(self)
 
     def __enter__(self):
         State.streams.append(self)

@@ -308,6 +308,7 @@ def build():
     host = {n: np.exceptions.AxisError if n == "AxisError" else getattr(np, n) for n in names.ON_THE_HOST}
     cupy = module("cupy", ndarray=ndarray, **UFUNCS, **FUNCTIONS, **host, linalg=linalg, lib=lib, cuda=device)
     cupy.__dict__.update(ufunc=Ufunc, is_available=lambda: True, __version__="14.0.0", **cuda.MEMORY)
+    cupy.__launches__ = lambda: COUNTS.launches
     special = module("cupyx.scipy.special", **{n: Ufunc(getattr(scipy.special, n)) for n in names.SPECIAL})
     special.__dict__.update(table(names.SPECIAL_KERNELS, scipy.special))
     within = module("cupyx.scipy", special=special)

@@ -1,0 +1,123 @@
+// The vocabulary of all kernels: storage types, loads and stores, sums over a warp and over a grid's columns.
+//
+// STORAGE  float or bf16: how activations lie in memory; every sum is a float
+// VEC      how many neighbours a lane loads at once: 4 where rows are aligned, else 1
+//
+// No header of the toolkit is included: NVRTC, nvcc and g++ (through a header that gives it the words of CUDA) read the same text.
+// No gradient is summed by float atomics: every sum has one order, so a run gives the same bits again.
+#pragma once
+
+#ifndef STORAGE
+#define STORAGE float
+#endif
+#ifndef VEC
+#define VEC 1
+#endif
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#endif
+
+struct bf16 {
+    unsigned short bits;
+};
+typedef STORAGE T;
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((unsigned)x.bits << 16); }
+
+__device__ __forceinline__ void put(float& to, float x) { to = x; }
+__device__ __forceinline__ void put(bf16& to, float x) {  // to the nearest, ties to even; NaN stays NaN
+    unsigned u = __float_as_uint(x);
+    to.bits = x == x ? (unsigned short)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16) : (unsigned short)0x7fc0u;
+}
+
+template <class S>
+struct alignas(VEC * sizeof(S)) Pack {
+    S v[VEC];
+};
+
+template <class S>
+__device__ __forceinline__ void load(const S* p, float (&x)[VEC]) {
+    Pack<S> q = *reinterpret_cast<const Pack<S>*>(p);
+#pragma unroll
+    for (int k = 0; k < VEC; k++) x[k] = to_float(q.v[k]);
+}
+
+template <class S>
+__device__ __forceinline__ void store(S* p, const float (&x)[VEC]) {
+    Pack<S> q;
+#pragma unroll
+    for (int k = 0; k < VEC; k++) put(q.v[k], x[k]);
+    *reinterpret_cast<Pack<S>*>(p) = q;
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int m = 16; m; m >>= 1) x += __shfl_xor_sync(0xffffffffu, x, m);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+    for (int m = 16; m; m >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, m));
+    return x;
+}
+
+// True in the block that comes last of `of` blocks which share a counter: it sees what all others have written, and adds it up
+// in a fixed order. The counter is zero before and after.
+__device__ __forceinline__ bool last_of(unsigned* counter, unsigned of) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = atomicInc(counter, of - 1) == of - 1;
+    __syncthreads();
+    bool answer = last;
+    __threadfence();
+    return answer;
+}
+
+// Columns: a block of 8 warps owns 32 VEC columns (blockIdx.x) and a chunk of rows (blockIdx.y) of a sample (blockIdx.z); lane l
+// of every warp has the columns column() .. column() + VEC - 1, warp w the rows w, w + 8, … of the chunk.
+enum { COLUMN_WARPS = 8 };
+
+__device__ __forceinline__ int column() { return (blockIdx.x * 32 + threadIdx.x % 32) * VEC; }
+
+// The sums of the block's columns over its warps, in warp 0's lanes.
+__device__ __forceinline__ void over_warps(float (&sum)[VEC]) {
+    __shared__ float parts[COLUMN_WARPS][32 * VEC];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int k = 0; k < VEC; k++) parts[warp][lane * VEC + k] = sum[k];
+    __syncthreads();
+    if (warp == 0) {
+#pragma unroll
+        for (int k = 0; k < VEC; k++) {
+            sum[k] = 0;
+            for (int w = 0; w < COLUMN_WARPS; w++) sum[k] += parts[w][lane * VEC + k];
+        }
+    }
+    __syncthreads();
+}
+
+// out[c] = the sum over all chunks of the sample's rows; out: (samples, D), partial: (samples, chunks, D) floats of scratch memory,
+// counters: one for each (sample, block of columns).
+template <class S>
+__device__ __forceinline__ void over_chunks(float (&sum)[VEC], S* out, float* partial, unsigned* counters, int D) {
+    over_warps(sum);
+    int c = column();
+    bool mine = threadIdx.x < 32 && c < D;
+    out += (size_t)blockIdx.z * D;
+    if (gridDim.y == 1) {
+        if (mine) store(out + c, sum);
+        return;
+    }
+    partial += (size_t)blockIdx.z * gridDim.y * D + c;
+    if (mine)
+        for (int k = 0; k < VEC; k++) partial[(size_t)blockIdx.y * D + k] = sum[k];
+    if (last_of(counters + blockIdx.z * gridDim.x + blockIdx.x, gridDim.y) && mine) {
+        for (int k = 0; k < VEC; k++) {
+            const volatile float* p = partial + k;
+            sum[k] = 0;
+            for (unsigned i = 0; i < gridDim.y; i++) sum[k] += p[(size_t)i * D];
+        }
+        store(out + c, sum);
+    }
+}

@@ -1,0 +1,153 @@
+// What stands between two matrix products: bias, GELU (A.5), SiLU (A.4), the gated residual (A.21), and sums over rows (A.12).
+#include "common.h"
+
+enum { BLOCK = 256 };
+
+// Every kernel of columns has the grid (columns / 32 VEC, chunks of rows, samples); `chunk` rows a block.
+
+// x += bias, in place. x: (rows, D)
+extern "C" __global__ void __launch_bounds__(256) add_bias(T* x, const float* bias, int rows, int D, int chunk) {
+    int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
+    if (c >= D) return;
+    float b[VEC], v[VEC];
+    load(bias + c, b);
+    for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
+        T* at = x + (size_t)r * D + c;
+        load(at, v);
+        for (int k = 0; k < VEC; k++) v[k] += b[k];
+        store(at, v);
+    }
+}
+
+// y = gelu(a + bias); a becomes the slope gelu'(a + bias) where `keep`. With Φ = ½ (1 + tanh u): y = aΦ, slope = Φ + 2aΦ(1-Φ) u'
+extern "C" __global__ void __launch_bounds__(256) bias_gelu(T* a, const float* bias, T* y, int rows, int D, int chunk, int keep) {
+    const float c0 = 0.7978845608028654f, c3 = 0.044715f;
+    int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
+    if (c >= D) return;
+    float b[VEC], v[VEC], out[VEC];
+    load(bias + c, b);
+    for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
+        size_t i = (size_t)r * D + c;
+        load(a + i, v);
+        for (int k = 0; k < VEC; k++) {
+            float x = v[k] + b[k], square = x * x;
+            float e = expf(-2.0f * fabsf(c0 * x * (1.0f + c3 * square)));  // Φ and 1-Φ without cancellation, for any x
+            float large = 1.0f / (1.0f + e), small = e * large, phi = x >= 0 ? large : small;
+            out[k] = x * phi;
+            v[k] = phi + 2.0f * x * (large * small) * (c0 * (1.0f + 3.0f * c3 * square));
+        }
+        store(y + i, out);
+        if (keep) store(a + i, v);
+    }
+}
+
+// g = ȳ ⊙ slope and bias̅ = Σ g over the rows.
+extern "C" __global__ void __launch_bounds__(256) gelu_backward(const T* y_bar, const T* slope, T* g, float* bias_bar,
+                                                               float* partial, unsigned* counters, int rows, int D, int chunk) {
+    int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
+    float sum[VEC] = {};
+    if (c < D)
+        for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
+            float v[VEC], s[VEC];
+            load(y_bar + (size_t)r * D + c, v);
+            load(slope + (size_t)r * D + c, s);
+            for (int k = 0; k < VEC; k++) v[k] *= s[k], sum[k] += v[k];
+            store(g + (size_t)r * D + c, v);
+        }
+    over_chunks(sum, bias_bar, partial, counters, D);
+}
+
+// out = Σ x over the rows: the gradient of a bias.
+extern "C" __global__ void __launch_bounds__(256)
+    column_sum(const T* x, float* out, float* partial, unsigned* counters, int rows, int D, int chunk) {
+    int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
+    float sum[VEC] = {};
+    if (c < D)
+        for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
+            float v[VEC];
+            load(x + (size_t)r * D + c, v);
+            for (int k = 0; k < VEC; k++) sum[k] += v[k];
+        }
+    over_chunks(sum, out, partial, counters, D);
+}
+
+// y = x + gate ⊙ h. x, h: (samples, N, D); the gate of sample b starts at b · stride.
+extern "C" __global__ void __launch_bounds__(256)
+    gated_residual(const T* x, const T* gate, const T* h, T* y, int N, int D, int chunk, int stride) {
+    int c = column(), end = min(N, (int)(blockIdx.y + 1) * chunk);
+    if (c >= D) return;
+    float g[VEC], v[VEC], w[VEC];
+    load(gate + (size_t)blockIdx.z * stride + c, g);
+    for (int n = blockIdx.y * chunk + threadIdx.x / 32; n < end; n += COLUMN_WARPS) {
+        size_t i = ((size_t)blockIdx.z * N + n) * D + c;
+        load(x + i, v);
+        load(h + i, w);
+        for (int k = 0; k < VEC; k++) v[k] += g[k] * w[k];
+        store(y + i, v);
+    }
+}
+
+// h̄ = ȳ ⊙ gate and gate̅ = Σ ȳ⊙h over the sample's rows.
+extern "C" __global__ void __launch_bounds__(256)
+    gated_residual_backward(const T* gate, const T* h, const T* y_bar, T* gate_bar, T* h_bar, float* partial, unsigned* counters,
+                            int N, int D, int chunk, int stride) {
+    int c = column(), end = min(N, (int)(blockIdx.y + 1) * chunk);
+    float sum[VEC] = {}, g[VEC], v[VEC], w[VEC];
+    if (c < D) {
+        load(gate + (size_t)blockIdx.z * stride + c, g);
+        for (int n = blockIdx.y * chunk + threadIdx.x / 32; n < end; n += COLUMN_WARPS) {
+            size_t i = ((size_t)blockIdx.z * N + n) * D + c;
+            load(y_bar + i, v);
+            load(h + i, w);
+            for (int k = 0; k < VEC; k++) sum[k] += v[k] * w[k], v[k] *= g[k];
+            store(h_bar + i, v);
+        }
+    }
+    over_chunks(sum, gate_bar, partial, counters, D);
+}
+
+__device__ __forceinline__ float logistic(float x) {
+    float e = expf(-fabsf(x));
+    return x >= 0 ? 1.0f / (1.0f + e) : e / (1.0f + e);
+}
+
+// y = x σ(x)
+extern "C" __global__ void __launch_bounds__(256) silu(const T* x, T* y, long long n) {
+    for (long long i = ((long long)blockIdx.x * BLOCK + threadIdx.x) * VEC; i < n; i += (long long)gridDim.x * BLOCK * VEC) {
+        float v[VEC];
+        load(x + i, v);
+        for (int k = 0; k < VEC; k++) v[k] *= logistic(v[k]);
+        store(y + i, v);
+    }
+}
+
+// x̄ = onto + ȳ σ (1 + x (1-σ)); onto may be null
+extern "C" __global__ void __launch_bounds__(256) silu_backward(const T* x, const T* y_bar, const T* onto, T* x_bar, long long n) {
+    for (long long i = ((long long)blockIdx.x * BLOCK + threadIdx.x) * VEC; i < n; i += (long long)gridDim.x * BLOCK * VEC) {
+        float v[VEC], g[VEC], u[VEC];
+        load(x + i, v);
+        load(y_bar + i, g);
+        for (int k = 0; k < VEC; k++) u[k] = 0;
+        if (onto) load(onto + i, u);
+        for (int k = 0; k < VEC; k++) {
+            float s = logistic(v[k]), rest = logistic(-v[k]);
+            v[k] = u[k] + g[k] * s * (1.0f + v[k] * rest);
+        }
+        store(x_bar + i, v);
+    }
+}
+
+// table̅_k = Σ ȳ_b over all b with index_b = k, in order of b: no two blocks write one row. Grid: rows of the table.
+extern "C" __global__ void __launch_bounds__(128)
+    embedding_backward(const long long* index, const T* y_bar, T* table_bar, int count, int rows, int D) {
+    DYNAMIC_SHARED(int, mine);  // (count,): whether sample b took this row
+    for (int b = threadIdx.x; b < count; b += blockDim.x)
+        mine[b] = (index[b] < 0 ? index[b] + rows : index[b]) == (long long)blockIdx.x;  // -1 is the last row, as in NumPy
+    __syncthreads();
+    for (int c = threadIdx.x; c < D; c += blockDim.x) {
+        float total = 0;
+        for (int b = 0; b < count; b++)
+            if (mine[b]) total += to_float(y_bar[(size_t)b * D + c]);
+        put(table_bar[(size_t)blockIdx.x * D + c], total);
+    }
+}

@@ -1,0 +1,185 @@
+"""Matrix products on a GPU: the one door through which every twin sends them.
+
+    precision   factors                  sums       where
+    float32     float32                  float32    CuPy's product, or our own cuBLAS handle
+    tf32        float32, 10 bits kept    float32    our own cuBLAS handle
+    bf16        rounded to bfloat16      float32    our own cuBLAS handle
+
+CuPy refuses cuBLAS while a stream is captured, and its products of bfloat16 round the result. Our own handle is the library
+through ctypes: its stream, then its workspace, are set before each call that finds another stream, so that it can be captured.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from minidit.autograd import NoTwin
+from minidit.backend import Array, empty
+from minidit.kernels import cublaslt
+
+PRECISIONS = ("float32", "tf32", "bf16")
+OP_N, OP_T, DEFAULT_ALGORITHM = 0, 1, -1  # the names and numbers of cublas_api.h and library_types.h
+REAL = {"float32": 0, "bfloat16": 14}
+COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77
+WORKSPACE = 32 << 20  # bytes; NVIDIA's advice for Hopper, and more than enough before it
+LIBRARIES = ("libcublas.so.13", "libcublas.so.12", "cublas64_13.dll", "cublas64_12.dll")
+
+_precision: ContextVar[str] = ContextVar("cuda_precision", default="float32")
+_own: dict[Any, Any] = {}
+
+
+def precision() -> str:
+    """How factors enter a product here and now: "float32", "tf32" or "bf16"."""
+    return _precision.get()
+
+
+@contextmanager
+def using_precision(name: str) -> Iterator[None]:
+    """`with using_precision("bf16"):` every product of the twins, attention's too. Raises ValueError for other names."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision {name!r} is not one of {', '.join(PRECISIONS)}")
+    token = _precision.set(name)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+def laid_out(x: Array) -> tuple[Array, int, int]:
+    """(array, whether a row-major reader must transpose it, its leading dimension) of the last two axes; copied if need be."""
+    rows, cols = (s // x.itemsize for s in x.strides[-2:])
+    m, n = x.shape[-2:]
+    if (cols == 1 or n == 1) and (rows >= n or m == 1):
+        return x, OP_N, max(rows, n, 1)
+    if (rows == 1 or m == 1) and (cols >= m or n == 1):
+        return x, OP_T, max(cols, m, 1)
+    return sys.modules["cupy"].ascontiguousarray(x), OP_N, max(1, n)
+
+
+class CuBlas:
+    """A cuBLAS handle of our own, made before any capture. `library` has the C functions (by ctypes, or what imitates them)."""
+
+    def __init__(self, library: Any, cupy: Any) -> None:
+        self.library, self.cupy = library, cupy
+        self.workspace = cupy.empty(WORKSPACE, np.uint8)
+        self.stream: int | None = None
+        self.handle = ctypes.c_void_p()
+        self._check("cublasCreate_v2", ctypes.byref(self.handle))
+        self.one, self.zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
+
+    def _check(self, name: str, *args: Any) -> None:
+        status = getattr(self.library, name)(*args)
+        if status:
+            raise RuntimeError(f"{name} failed with status {status}")
+
+    def _follow(self) -> None:
+        """Work on CuPy's current stream. Setting the stream forgets the workspace, so that comes second."""
+        stream = self.cupy.cuda.get_current_stream().ptr
+        if stream != self.stream:
+            self._check("cublasSetStream_v2", self.handle, ctypes.c_void_p(stream))
+            memory = ctypes.c_void_p(self.workspace.data.ptr)
+            self._check("cublasSetWorkspace_v2", self.handle, memory, ctypes.c_size_t(WORKSPACE))
+            self.stream = stream
+
+    def gemm(self, a: Array, b: Array, out: Array, compute: int) -> None:
+        """out = a b, row by row: to cuBLAS, which counts down the columns, that is outᵀ = bᵀ aᵀ. Three axes: a batch."""
+        self._follow()
+        (a, op_a, lda), (b, op_b, ldb), (m, n), k = laid_out(a), laid_out(b), out.shape[-2:], a.shape[-1]
+        ldc = out.strides[-2] // out.itemsize
+        i, q, p = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
+        operands = (b, ldb), (a, lda), (out, max(ldc, n))
+        left, right, target = ((p(x.data.ptr), i(REAL[x.dtype.name]), i(ld)) for x, ld in operands)
+        alpha, beta = ctypes.byref(self.one), ctypes.byref(self.zero)
+        head = (self.handle, i(op_b), i(op_a), i(n), i(m), i(k), alpha)
+        tail = (i(compute), i(DEFAULT_ALGORITHM))
+        if out.ndim == 2:
+            self._check("cublasGemmEx", *head, *left, *right, beta, *target, *tail)
+            return
+        step = [q(x.strides[0] // x.itemsize) for x in (b, a, out)]
+        batch = i(len(out))
+        name = "cublasGemmStridedBatchedEx"
+        self._check(name, *head, *left, step[0], *right, step[1], beta, *target, step[2], batch, *tail)
+
+
+def own() -> CuBlas | None:
+    """Our handle for the current device, or None where the library does not load."""
+    cupy = sys.modules["cupy"]
+    key = (cupy.ndarray, cupy.cuda.runtime.getDevice())
+    if key not in _own:
+        library = _library(cupy)
+        _own[key] = None if library is None else CuBlas(library, cupy)
+    found: CuBlas | None = _own[key]
+    return found
+
+
+def _library(cupy: Any) -> Any:
+    if hasattr(cupy, "imitated_cublas"):  # a machine without a GPU
+        return cupy.imitated_cublas
+    with suppress(ImportError):  # CuPy knows where its wheels put the library; once it is loaded, its name is enough
+        importlib.import_module("cupy_backends.cuda.libs.cublas")
+    for name in LIBRARIES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:  # not this one
+            continue
+    return None
+
+
+def bfloat16() -> Any:
+    """The type, which NumPy and CuPy have from ml_dtypes. Raises NoTwin where that is not installed."""
+    try:
+        return importlib.import_module("ml_dtypes").bfloat16
+    except ImportError:
+        raise NoTwin("bfloat16 needs ml_dtypes") from None
+
+
+def entered(a: Array, b: Array) -> tuple[Array, Array, int]:
+    """Both factors in one type, as the precision wants them, and the number of that precision in cuBLAS."""
+    if "bfloat16" in (a.dtype.name, b.dtype.name) or precision() == "bf16":
+        a, b = (x if x.dtype.name == "bfloat16" else x.astype(bfloat16()) for x in (a, b))
+        return a, b, COMPUTE_32F
+    return a, b, COMPUTE_32F_FAST_TF32 if precision() == "tf32" else COMPUTE_32F
+
+
+def gemm(a: Array, b: Array, out: Array) -> Array:
+    """out = a b for two-axis arrays, or three-axis ones with a common first axis; a and b may be transposed views.
+
+    float32 and bfloat16 in any mixture; sums in float32. Raises NoTwin where this precision is not to be had.
+    """
+    a, b, compute = entered(a, b)
+    handle = own()
+    if handle is not None:
+        handle.gemm(a, b, out, compute)
+    elif compute == COMPUTE_32F and a.dtype.name == "float32":
+        sys.modules["cupy"].matmul(a, b, out=out)
+    else:
+        raise NoTwin(f"{precision()} products need cuBLAS")
+    return out
+
+
+def with_epilogue(a: Array, b: Array, out: Array, epilogue: int, vector: Array) -> bool:
+    """out = a b in one kernel with an epilogue of cublasLt; False, with nothing done, where that is not to be had.
+
+    epilogue : BIAS adds the vector to every row of out;  BIAS_GRADIENT writes the sum of each row of a into it
+    """
+    lt = cublaslt.handle() if own() is not None else None  # cuBLAS brings cublasLt with it
+    if lt is None or vector.dtype.name != "float32" or out.dtype.name != "float32":
+        return False
+    a, b, compute = entered(a, b)
+    (a, op_a, lda), (b, op_b, ldb) = laid_out(a), laid_out(b)
+    left, right = (b, op_b, ldb, REAL[b.dtype.name]), (a, op_a, lda, REAL[a.dtype.name])  # row by row is, to cuBLAS, outᵀ = bᵀ aᵀ
+    (m, n), ldc = out.shape, out.strides[0] // out.itemsize
+    return lt.product(left, right, (out, n, m, max(ldc, n), REAL[out.dtype.name]), a.shape[1], compute, epilogue, vector)
+
+
+def product(a: Array, b: Array) -> Array:
+    """a b in new memory of a's type."""
+    return gemm(a, b, empty(a, (*a.shape[:-1], b.shape[-1])))

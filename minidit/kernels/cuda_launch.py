@@ -1,0 +1,115 @@
+"""CUDA sources from the folder cuda/, compiled by NVRTC when they are first used, and launched through CuPy's RawModule.
+
+A variant of a file is its text with some macros defined (STORAGE, VEC, HEAD, FACTORS). Nothing here is needed for the package
+to work: where a kernel cannot be had, `NoTwin` is raised and the plain text runs.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidit.autograd import NoTwin, kernels_on
+from minidit.backend import Array
+
+FOLDER = Path(__file__).parent / "cuda"
+STORAGE = {"float32": "float", "bfloat16": "bf16"}
+NULL = np.uint64(0)  # a pointer to nothing
+COUNTERS = 1 << 16
+DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block has without asking for more
+BLOCKS = 512  # enough blocks to fill a large device; more chunks than that only make more partial sums
+KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(")
+
+i32, i64, u32, f32, f64 = np.int32, np.int64, np.uint32, np.float32, np.float64
+_kernels: dict[Any, Any] = {}
+_counters: dict[Any, Array] = {}
+
+
+@cache
+def source(file: str) -> str:
+    """The text of cuda/<file>, its own headers put in where they are included."""
+    lines = (FOLDER / file).read_text().splitlines()
+    parts = (source(line.split('"')[1]) if line.startswith('#include "') else line for line in lines if line != "#pragma once")
+    return "\n".join(parts)
+
+
+def options(defines: dict[str, Any]) -> tuple[str, ...]:
+    """What NVRTC is told for a variant."""
+    return ("-std=c++17", *(f"-D{name}={value}" for name, value in sorted(defines.items())))
+
+
+def kernel(file: str, name: str, defines: dict[str, Any]) -> Any:
+    """A kernel of a variant of a file. Raises NoTwin where it cannot be had (no CuPy, no compiler); says why once."""
+    module = getattr(sys.modules.get("cupy"), "RawModule", None)
+    key = (module, file, name, *defines.items())
+    found = _kernels.get(key)
+    if found is None:
+        if module is None:
+            raise NoTwin("CuPy is not there")
+        try:
+            found = module(code=source(f"{file}.cu"), options=options(defines)).get_function(name)
+        except Exception as error:  # whatever fails here, the plain text is the answer, and the reason is shown
+            warnings.warn(f"no kernel {name}: {error}", RuntimeWarning, stacklevel=2)
+            found = NoTwin(f"{name} does not compile")
+        _kernels[key] = found
+    if isinstance(found, NoTwin):
+        raise NoTwin(*found.args)
+    return found
+
+
+def available(name: str) -> bool:
+    """Whether the kernels of cuda/<name>.cu can be used here and are switched on."""
+    try:
+        kernel(name, KERNEL.findall(source(f"{name}.cu"))[0], {})
+    except NoTwin:
+        return False
+    return kernels_on()
+
+
+def launch(
+    file: str, name: str, grid: tuple[int, ...], threads: int, args: tuple[Any, ...], shared: int = 0, **defines: Any
+) -> None:
+    """Starts a kernel on the current stream. args: arrays, NULL, and NumPy scalars of the types in the kernel's signature."""
+    f = kernel(file, name, defines)
+    if shared > DEFAULT_SHARED:
+        f.max_dynamic_shared_size_bytes = shared
+    f(grid, (threads,), args, shared_mem=shared)
+
+
+def counters(like: Array, n: int) -> Array:
+    """n counters that are zero, and that kernels leave zero: one set a device, for one stream at a time."""
+    if n > COUNTERS:
+        raise NoTwin(f"{n} counters")
+    cupy = sys.modules["cupy"]
+    key = (cupy.ndarray, cupy.cuda.runtime.getDevice())
+    if key not in _counters:
+        _counters[key] = cupy.zeros(COUNTERS, np.uint32)
+    return _counters[key]
+
+
+def storage(x: Array) -> str:
+    """The type of activations like x in CUDA. Raises NoTwin for what the kernels do not store, such as float64."""
+    if x.dtype.name not in STORAGE:
+        raise NoTwin(f"{x.dtype} has no kernels")
+    return STORAGE[x.dtype.name]
+
+
+def vector(width: int, *arrays: Array) -> int:
+    """How many numbers a lane loads at once: 4 if every row of this width starts where four neighbours may be loaded."""
+    whole = all(a.data.ptr % (4 * a.itemsize) == 0 for a in arrays)
+    return 4 if whole and width % 4 == 0 and all(s % (4 * a.itemsize) == 0 for a in arrays for s in a.strides[:-1]) else 1
+
+
+def ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def chunk_of(rows: int, blocks: int) -> int:
+    """How many rows a block takes so that, with `blocks` blocks side by side already, the device is full: a multiple of 8."""
+    return ceil(max(32, ceil(rows * blocks, BLOCKS)), 8) * 8 if blocks < BLOCKS else ceil(max(rows, 1), 8) * 8

@@ -1,0 +1,235 @@
+"""Twins of laws on a GPU: Philox, the noisy sample, the guided step, and the optimiser over flat vectors.
+
+What changes from step to step can be read from the device (a counter of draws, a rung, rates), so that a captured graph is
+replayed without the host. Each function raises NoTwin, before it has launched anything, where the plain text must run.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidit import random
+from minidit.autograd import NoTwin, kernels_on
+from minidit.backend import Array, empty, module_of, to_device
+from minidit.kernels.cuda import dense, kind_of
+from minidit.kernels.cuda_launch import BLOCKS, NULL, ceil, counters, f32, f64, i32, i64, launch, storage, u32, vector
+
+PARTIAL = 1024  # blocks of the sum of squares
+
+
+class Philox(random.Philox):
+    """The stream of random.py, a kernel a draw on a GPU: the same integers.
+
+    counter : if it is set, a (1,) uint32 array on the device that is added to the number of every draw; `advance` moves it
+    """
+
+    counter: Array = None
+
+    def advance(self, draws: int) -> None:
+        """counter += draws, on the device: the end of a captured step."""
+        launch("philox", "advance_draw", (1,), 32, (self.counter, u32(draws)))
+
+    def _draw(self, name: str, shape: Sequence[int], samples: Array | None, device: str, dtype: Any, *more: Any) -> Array:
+        xp, shape = module_of(device), tuple(int(n) for n in shape)
+        if xp is np or not kernels_on():
+            raise NoTwin("not on a GPU, or switched off")
+        n, per_sample = (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+        if samples is not None and len(samples) != n:
+            raise ValueError(f"{len(samples)} sample indices for a shape {shape}")
+        out = xp.empty(shape, dtype)
+        if out.size == 0 or per_sample >= 1 << 31 or (name == "integers" and more[1] == 1 << 64):
+            raise NoTwin("nothing to draw, or too much")
+        variant: Any = {} if name == "integers" else {"STORAGE": storage(out)}
+        index = NULL if samples is None else dense(to_device(samples, device).astype("int64", copy=False))
+        counter = NULL if self.counter is None else self.counter
+        key = (u32(self.seed & random.LOW), u32(self.seed >> 32), u32(self.stream), counter, u32(self.state & random.LOW))
+        grid = (ceil(n * ceil(per_sample, 4), 256),)
+        launch("philox", name, grid, 256, (out, index, i32(n), i32(per_sample), *key, *more), **variant)
+        self.state += 1
+        return out
+
+    def uniform(
+        self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32
+    ) -> Array:
+        try:
+            return self._draw("uniform", shape, samples, device, dtype)
+        except NoTwin:
+            return super().uniform(shape, samples, device, dtype)
+
+    def normal(
+        self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32
+    ) -> Array:
+        try:
+            return self._draw("normal", shape, samples, device, dtype)
+        except NoTwin:
+            return super().normal(shape, samples, device, dtype)
+
+    def integers(
+        self, low: int, high: int, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu"
+    ) -> Array:
+        if 0 < high - low <= 2**32:
+            try:
+                return self._draw("integers", shape, samples, device, np.int64, i64(low), np.uint64(high - low))
+            except NoTwin:
+                pass
+        return super().integers(low, high, shape, samples, device)
+
+
+# ------------------------------------------------------------------------------------------------ diffusion
+
+
+def flat_grid(n: int, v: int) -> tuple[int]:
+    return (min(4 * BLOCKS, ceil(n, 256 * v)),)
+
+
+def on_device(x: Array) -> bool:
+    """Whether a law's twin may be asked for at all: switched on, and not in NumPy's home."""
+    return kernels_on() and not isinstance(x, (np.ndarray, float, int))
+
+
+def either(twin: Any, plain: Any) -> Any:
+    """The twin, or the plain law where the twin does not serve."""
+
+    def law(*args: Any, **static: Any) -> Any:
+        try:
+            return twin(*args, **static)
+        except NoTwin:
+            return plain(*args, **static)
+
+    return law
+
+
+_tables: dict[Any, tuple[Array, Array]] = {}
+
+
+def on_the_device(table: Array) -> Array:
+    """A host table as an array on the current device, copied there once: the same array each time."""
+    cupy = sys.modules["cupy"]
+    key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), id(table))
+    if key not in _tables:
+        _tables[key] = (table, cupy.asarray(table))  # the table itself keeps its id taken
+    return _tables[key][1]
+
+
+def q_sample(x_0: Array, t: Array, eps: Array, sch: Any) -> Array:
+    """(D.1): x_0, eps : (B, ...), t : (B,) int64 on the device, sch : a Schedule  ->  x_t."""
+    if not on_device(x_0) or getattr(t, "shape", None) != x_0.shape[:1] or t.dtype.name != "int64":
+        raise NoTwin("rungs that are not on a device")
+    s, x_0, eps, out = kind_of(x_0, eps), dense(x_0), dense(eps), empty(x_0, x_0.shape)
+    per_sample = x_0.size // len(x_0)
+    v = vector(per_sample, x_0.reshape(len(x_0), -1), eps.reshape(len(x_0), -1))
+    args = (x_0, eps, dense(t), on_the_device(sch.alpha_bar), out, i64(x_0.size), i64(per_sample))
+    launch("diffusion", "q_sample", flat_grid(x_0.size, v), 256, args, VEC=v, STORAGE=s)
+    return out
+
+
+def guided_step(
+    x_t: Array,
+    out: Array,
+    table: Array,
+    row: Array,
+    *,
+    out_u: Array = None,
+    w: float = 1.0,
+    z: Array = None,
+    predicts: str = "eps",
+    clip: bool = False,
+    guess: bool = True,
+) -> tuple[Array, Array]:
+    """One step down: (G.1), the pair by (D.4), (D.5) or (D.10), (D.31) and (D.33) if clip, then (D.7)  ->  (x_s, x̂_0 or None).
+
+    x_t, z : (B, C, H, W);  out, out_u : (B, C or more, H, W) slices along the first two axes, conditional and unconditional
+    table : (steps, 4) float64 on the device, rows (ᾱ_t, ᾱ_s, c, std of z);  row : () or (1,) int64 on the device, which of them
+    """
+    if not on_device(x_t):
+        raise NoTwin("not on a GPU")
+    s, x_t = kind_of(x_t, out), dense(x_t)
+    B, n, per_sample = len(x_t), x_t.size, x_t.size // len(x_t)
+    outs = [o for o in (out, out_u) if o is not None]
+    if any(o.shape != x_t.shape or o.strides != (out.strides[0], *x_t.strides[1:]) for o in outs):
+        raise NoTwin("outputs that are no slices")
+    x_s, x_0_hat = empty(x_t, x_t.shape), empty(x_t, x_t.shape) if guess else NULL
+    stride = out.strides[0] // out.itemsize
+    rest = [NULL if a is None else a for a in (out_u, None if z is None else dense(z))]
+    v = 4 if per_sample % 4 == 0 and stride % 4 == 0 and all(
+        a.data.ptr % (4 * a.itemsize) == 0 for a in (x_t, out, *rest) if a is not NULL
+    ) else 1  # fmt: skip
+    sizes = (i64(n), i64(per_sample), i64(stride if B > 1 else per_sample))
+    kind = i32(("eps", "x_0", "v").index(predicts))
+    args = (x_t, out, *rest, table, row, x_s, x_0_hat, *sizes, f32(w), kind, i32(clip))
+    launch("diffusion", "guided_step", flat_grid(n, v), 256, args, VEC=v, STORAGE=s)
+    return x_s, (x_0_hat if guess else None)
+
+
+# ------------------------------------------------------------------------------------------------ the optimiser
+
+
+def square_sum(g: Array, out: Array = None) -> Array:
+    """Σ g² of a flat float32 vector, a () array on the device; always the same bits."""
+    if not on_device(g) or g.dtype.name != "float32" or g.ndim != 1 or not g.size or not g.flags.c_contiguous:
+        raise NoTwin("not a flat float32 vector on a GPU")
+    out = empty(g, (), f32) if out is None else out
+    v = vector(len(g), g)
+    blocks = min(PARTIAL, ceil(len(g), 256 * v))
+    args = (g, out, empty(g, (blocks,), f32), counters(g, 1), i64(len(g)))
+    launch("update", "square_sum", (blocks,), 256, args, VEC=v)
+    return out
+
+
+def rates_of(theta: Array, lr: float, n: int, betas: tuple[float, float], d: float) -> Array:
+    """(lr, 1-β₁ⁿ, 1-β₂ⁿ, d) on the device, written by a kernel: nothing is copied from the host."""
+    rates = empty(theta, (4,), f32)
+    launch("update", "set_rates", (1,), 32, (rates, f32(lr), f32(1 - betas[0] ** n), f32(1 - betas[1] ** n), f32(d)))
+    return rates
+
+
+def next_rates(step: Array, rates: Array, config: Any, steps: int) -> None:
+    """step : (1,) int64 and rates : (4,) float32 on the device. step += 1, and the rates of that step, in a graph too.
+
+    config : an OptimConfig
+    """
+    laws = (f64(config.lr), f64(config.final_lr), i64(config.warmup), i64(steps), *map(f64, config.betas), f64(config.ema))
+    launch("update", "next_rates", (1,), 32, (step, rates, *laws))
+
+
+def adamw_ema(
+    theta: Array,
+    m: Array,
+    v: Array,
+    g: Array,
+    decays: Array,
+    average: Array,
+    *,
+    lr: float = 0.0,
+    betas: tuple[float, float],
+    eps: float,
+    n: int = 1,
+    d: float = 0.0,
+    factor: Any = 1.0,
+    rates: Array = None,
+    square: Array = None,
+    limit: float = 0.0,
+) -> None:
+    """The twin of cpu_update.adamw_ema: one pass in place. `rates` replaces lr, n and d; `square` and `limit` clip here.
+
+    factor : 1.0 or a () float32 array on the device
+    """
+    if not on_device(g) or theta.dtype.name != "float32" or not theta.size:
+        raise NoTwin("not float32 on a GPU")
+    if isinstance(factor, float):
+        if factor != 1.0:
+            raise NoTwin("a factor from the host")
+        factor = None
+    elif factor.dtype.name != "float32":
+        factor = factor.astype(np.float32)
+    rates = rates_of(theta, lr, n, betas, d) if rates is None else rates
+    arrays = (theta, m, v, g, decays, average)
+    k = vector(len(theta), *(a for a in arrays if a is not None))
+    pointers = [NULL if a is None else a for a in (*arrays, rates, square, factor)]
+    args = (*pointers, f32(limit), f32(betas[0]), f32(betas[1]), f32(eps), i64(len(theta)))
+    launch("update", "adamw_ema", flat_grid(len(theta), k), 256, args, VEC=k)

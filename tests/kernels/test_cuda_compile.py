@@ -1,0 +1,77 @@
+"""Every CUDA source compiles for sm_80 and sm_90, in the variants that the twins ask for: by NVRTC from its wheel, or by nvcc."""
+
+import ctypes
+import importlib.util
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from minidit.kernels.cuda_launch import FOLDER, KERNEL, options, source
+
+FILES = sorted(p.stem for p in FOLDER.glob("*.cu"))
+PLAIN = [{"STORAGE": s, "VEC": v} for s in ("float", "bf16") for v in (1, 4)]
+HEADS = [{"HEAD": 64, "FACTORS": f, "STORAGE": s, "VEC": 4} for s, f in (("float", 0), ("float", 1), ("float", 2), ("bf16", 2))]
+HEADS += [{"HEAD": h, "FACTORS": 0, "STORAGE": "float", "VEC": v} for h, v in ((7, 1), (32, 4), (72, 4), (128, 4))]
+VARIANTS = {"attention": HEADS, "update": [{"VEC": 1}, {"VEC": 4}]}
+
+
+@cache
+def nvrtc():
+    """The library of an installed wheel (CUDA 12 or 13), or None. No driver is needed."""
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations if spec else ():
+        for path in sorted(Path(folder).glob("*/lib/libnvrtc.so.*")):
+            if "builtins" not in path.name and "alt" not in path.name:
+                return ctypes.CDLL(str(path))
+    return None
+
+
+def compile_by_nvrtc(text, flags):
+    """The messages of a compilation that failed, else ""."""
+    library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
+    assert library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None) == 0
+    failed = library.nvrtcCompileProgram(program, len(flags), (ctypes.c_char_p * len(flags))(*(f.encode() for f in flags)))
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, log)
+    if not failed:
+        assert library.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0 and size.value > 0
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    return log.value.decode() if failed else ""
+
+
+def compile_by_nvcc(text, flags, folder):
+    (folder / "kernel.cu").write_text(text)
+    command = ["nvcc", "-cubin", "-o", folder / "kernel.cubin", *flags, folder / "kernel.cu"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    return run.stderr if run.returncode else ""
+
+
+def compiled(text, flags, folder):
+    if nvrtc() is not None:
+        return compile_by_nvrtc(text, flags)
+    if shutil.which("nvcc"):
+        return compile_by_nvcc(text, flags, folder)
+    pytest.skip("no compiler for CUDA: pip install 'minidit[cuda-test]'")
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("name", FILES)
+def test_every_kernel_compiles_without_a_gpu(name, arch, tmp_path):
+    for defines in VARIANTS.get(name, PLAIN) if nvrtc() is not None else VARIANTS.get(name, PLAIN)[-1:]:
+        assert compiled(source(f"{name}.cu"), [*options(defines), f"-arch={arch}"], tmp_path) == "", defines
+
+
+def test_a_kernel_that_is_wrong_is_refused(tmp_path):
+    text = source("update.cu").replace("*square", "*cube", 1).replace("float* square", "float* cubic")
+    assert "error" in compiled(text, [*options({}), "-arch=sm_90"], tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_sources_need_no_toolkit_and_sum_no_floats_by_atomics(name):
+    text = source(f"{name}.cu")
+    assert "#include" not in text and KERNEL.findall(text)
+    assert "atomicAdd" not in text  # the order of such sums is the order of the threads, and the bits change from run to run

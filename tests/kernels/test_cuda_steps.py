@@ -1,0 +1,140 @@
+"""Whole training steps with the CUDA twins, on the stand-in: the same numbers as the plain text, fewer launches, no waiting."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import standin
+from standin.cublas import imitated_cublas
+from support import agree, host, spec
+
+from minidit.autograd import plain_text
+from minidit.cli import main
+from minidit.cli.bench import launches_of
+from minidit.kernels import cuda_blas
+from minidit.models.dit import DiT, DiTConfig
+from minidit.random import Philox
+from minidit.recipes.train import TrainConfig, loop_for
+
+CUPY = standin.install()
+REAL = not getattr(CUPY, "__standin__", False)
+pytestmark = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the stand-in, and g++ to run kernels on the CPU")
+
+SIZES = {"input_size": 4, "patch_size": 1, "in_channels": 2, "hidden_size": 24, "depth": 2, "num_heads": 3, "num_classes": 3}
+CONFIG = DiTConfig(**SIZES, learn_sigma=False)
+TRAIN = TrainConfig(steps=3, batch_size=4, lr=1e-2, weight_decay=0.1, clip=0.5, T=50, eps=1e-3)  # a small ε magnifies rounding
+
+
+def trained(config=CONFIG, train=TRAIN):
+    """(losses, weights, EMA) of a short run on the device; the first weights are drawn so that no gradient is zero."""
+    model = DiT(config, Philox(3), device="cuda")
+    model.flat[...] = CUPY.asarray(0.1 * np.random.default_rng(0).standard_normal(model.layout.size).astype(np.float32))
+    r = np.random.default_rng(1)
+    data = r.standard_normal((9, 2, 4, 4)).astype(np.float32), r.integers(0, 3, 9)
+    loop = loop_for(model, data, train)
+    return [host(record["loss"]) for record in loop.run()], host(model.flat), host(loop.optimiser.average)
+
+
+@spec("A.12", "A.15", "A.19", "A.21", "D.1", "O.2", "O.4", "R.3")
+@pytest.mark.parametrize("learn_sigma", [False, True])
+def test_a_run_with_twins_is_the_run_of_the_plain_text(learn_sigma):
+    config = replace(CONFIG, learn_sigma=learn_sigma)
+    with plain_text():
+        losses, weights, average = trained(config)
+    with standin.kernels() as state:
+        state.launched.clear()
+        fast = trained(config)
+        kernels = set(state.launched)
+    for a, e in zip(fast, (losses, weights, average), strict=True):
+        agree(np.asarray(a), np.asarray(e), bound=1e-5)
+    blocks = "layer_norm bias_gelu add_bias attention gated_residual silu"
+    adjoints = "layer_norm_backward gelu_backward attention_backward_q attention_backward_kv gated_residual_backward"
+    assert kernels >= {*blocks.split(), *adjoints.split(), "embedding_backward", "column_sum"}
+    assert kernels >= {"normal", "uniform", "integers", "q_sample", "adamw_ema", "set_rates"}
+    with plain_text(), standin.kernels() as state:
+        state.launched.clear()
+        trained(config, replace(TRAIN, steps=1))
+        assert state.launched == []
+
+
+def test_the_command_counts_launches_a_block(capsys):
+    with standin.kernels():
+        assert main(["bench", "--launches"]) == 0
+    plain, twins = (int(re.search(r"(\d+) launches a block", line)[1]) for line in capsys.readouterr().out.splitlines())
+    assert twins <= 40 < plain
+    assert main(["bench"]) == 2 and "--launches" in capsys.readouterr().err
+    assert main(["bench", "--launches", "--preset", "huge"]) == 2
+
+
+# ------------------------------------------------------------------------------------------------ our own cuBLAS handle
+
+
+@spec("A.11")
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_our_own_handle_takes_every_layout_and_rounds_as_asked(precision):
+    if precision == "bf16":
+        pytest.importorskip("ml_dtypes")
+    r = np.random.default_rng(0)
+    f = lambda *shape: CUPY.asarray(r.standard_normal(shape).astype(np.float32))
+    a, b = f(5, 7), f(7, 4)
+    turned = lambda x: CUPY.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    wide = CUPY.zeros((5, 9), np.float32)
+    with imitated_cublas() as library, cuda_blas.using_precision(precision):
+        for x in (a, turned(a), f(5, 14)[:, ::2], f(9, 7)[2:7], f(5, 9)[:, 1:8]):
+            for y in (b, turned(b), f(7, 9)[:, 3:7]):
+                for out in (CUPY.empty((5, 4), np.float32), wide[:, 2:6]):
+                    expected = host(x) @ host(y)
+                    agree(cuda_blas.gemm(x, y, out), expected, bound={"float32": 1e-6, "tf32": 4e-3, "bf16": 3e-2}[precision])
+        assert set(library.calls) == {"gemm"}
+        x, y = f(3, 5, 7), f(3, 4, 7)
+        agree(cuda_blas.product(x, y.swapaxes(1, 2)), host(x) @ host(y).swapaxes(1, 2), bound=3e-2)
+        one = cuda_blas.gemm(f(1, 1), f(1, 1), CUPY.empty((1, 1), np.float32))
+        assert library.calls[-2:] == ["batched", "gemm"] and one.shape == (1, 1)
+    if precision != "float32":
+        with pytest.raises(cuda_blas.NoTwin), cuda_blas.using_precision(precision):
+            cuda_blas.gemm(a, b, CUPY.empty((5, 4), np.float32))
+    with pytest.raises(ValueError, match="precision"), cuda_blas.using_precision("fp8"):
+        pass
+
+
+def test_a_product_can_be_captured_and_follows_the_stream():
+    a, b, out = CUPY.ones((2, 3), np.float32), CUPY.ones((3, 4), np.float32), CUPY.empty((2, 4), np.float32)
+    stream = CUPY.cuda.Stream(non_blocking=True)
+    with imitated_cublas():
+        cuda_blas.gemm(a, b, out)  # on the default stream
+        with stream:
+            stream.begin_capture()
+            cuda_blas.gemm(a, b, out)  # another stream: its workspace is set again
+            graph = stream.end_capture()
+        a[...] = 2.0
+        graph.launch()
+    assert (host(out) == 6).all()
+
+
+@spec("A.12")
+@pytest.mark.parametrize("refuse", [False, True])
+def test_epilogues_save_launches_and_change_no_number(refuse, monkeypatch):
+    launches = {}
+    with standin.kernels():
+        expected = trained()
+        launches["off"] = launches_of(CONFIG, 2)["twins"][0]
+        monkeypatch.setenv("MINIDIT_CUBLASLT", "on")
+        with imitated_cublas() as library:
+            library.refuse = refuse
+            fast = trained()
+            launches["on"] = launches_of(CONFIG, 2)["twins"][0]
+            assert ("lt" in library.calls) is not refuse
+    for a, e in zip(fast, expected, strict=True):
+        agree(np.asarray(a), np.asarray(e), bound=1e-5)
+    assert launches["off"] - launches["on"] == (0 if refuse else 8)  # four layers: a bias, and its gradient
+
+
+def test_training_with_tf32_products_stays_near():
+    with plain_text():
+        losses, _, _ = trained()
+    with standin.kernels(), imitated_cublas() as library, cuda_blas.using_precision("tf32"):
+        fast, _, _ = trained()
+        assert "gemm" in library.calls
+    agree(np.asarray(fast), np.asarray(losses), bound=2e-2)
+    assert fast != losses

@@ -1,0 +1,155 @@
+"""An imitation of the few functions of cuBLAS that the package calls, on the memory of the stand-in.
+
+They take what the C functions take, column by column, and are as strict: leading dimensions, types, and the workspace, which a
+new stream forgets. Switched on by `with imitated_cublas():`; elsewhere our own handle does not load and CuPy's product is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import contextmanager
+
+import numpy as np
+
+from standin.core import COUNTS, Device
+
+ITEM = {0: np.dtype(np.float32), 14: None}  # CUDA_R_32F, CUDA_R_16BF
+
+
+def matrix(pointer, kind, rows, cols, ld):
+    """The column-major matrix at an address."""
+    assert ld >= max(1, rows), f"leading dimension {ld} below {rows} rows"
+    dtype = ITEM[kind]
+    if dtype is None:
+        import ml_dtypes
+
+        dtype = np.dtype(ml_dtypes.bfloat16)
+    memory = (ctypes.c_char * (((cols - 1) * ld + rows) * dtype.itemsize)).from_address(pointer)
+    return np.ndarray((rows, cols), dtype, memory, strides=(dtype.itemsize, ld * dtype.itemsize))
+
+
+def tf32(x):
+    """Rounded to 10 bits of mantissa."""
+    return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+class Cublas:
+    """One handle's state, and the names of the products that were asked for."""
+
+    def __init__(self):
+        self.stream, self.workspace, self.calls, self.things, self.refuse = None, None, [], [], False
+
+    def cublasCreate_v2(self, handle):
+        handle._obj.value = 1
+        return 0
+
+    def cublasSetStream_v2(self, handle, stream):
+        self.stream, self.workspace = stream.value or 0, None
+        return 0
+
+    def cublasSetWorkspace_v2(self, handle, pointer, size):
+        self.workspace = pointer.value
+        return 0
+
+    def cublasGemmEx(self, handle, op_a, op_b, m, n, k, alpha, A, at, lda, B, bt, ldb, beta, C, ct, ldc, compute, algorithm):
+        zero = ctypes.c_longlong(0)
+        rest = (beta, C, ct, ldc, zero, ctypes.c_int(1), compute, algorithm)
+        self.calls.append("gemm")
+        return self._product(op_a, op_b, m, n, k, alpha, A, at, lda, zero, B, bt, ldb, zero, *rest)
+
+    def cublasGemmStridedBatchedEx(self, handle, *args):
+        self.calls.append("batched")
+        return self._product(*args)
+
+    def _product(self, *args):
+        if self.workspace is None:
+            return 13  # our rule, not cuBLAS's: without a workspace of ours a capture would allocate
+        current = Device.streams[-1].ptr if Device.streams else 0
+        assert self.stream == current, "a product on another stream than CuPy's"
+        values = [a._obj.value if hasattr(a, "_obj") else a.value for a in args]
+        COUNTS.launches += 1
+        if Device.capture() is None:
+            self._run(*values)
+        else:
+            Device.capture().nodes.append((self._run, values, {}, ()))
+        return 0
+
+    def _run(self, op_a, op_b, m, n, k, alpha, A, at, lda, sa, B, bt, ldb, sb, beta, C, ct, ldc, sc, batch, compute, algorithm):
+        assert compute in (68, 77) and algorithm == -1 and beta == 0 and (compute == 68 or at == bt == 0)
+        size = lambda kind: 2 if kind == 14 else 4
+        for i in range(batch):
+            a = matrix(A + i * sa * size(at), at, *((k, m) if op_a else (m, k)), lda)
+            b = matrix(B + i * sb * size(bt), bt, *((n, k) if op_b else (k, n)), ldb)
+            c = matrix(C + i * sc * size(ct), ct, m, n, ldc)
+            a, b = (np.ascontiguousarray(x.T if op else x).astype(np.float32) for x, op in ((a, op_a), (b, op_b)))
+            if compute == 77:
+                a, b = tf32(a), tf32(b)
+            c[...] = alpha * (a @ b)
+
+
+    # ---- cublasLt: descriptors are numbers, and what they describe lies in a list
+
+    def _new(self, handle, thing):
+        self.things.append(thing)
+        handle._obj.value = len(self.things)
+        return 0
+
+    def cublasLtCreate(self, handle):
+        return self._new(handle, "lt")
+
+    def cublasLtMatmulDescCreate(self, handle, compute, scale):
+        assert scale.value == 0
+        return self._new(handle, {"compute": compute.value})
+
+    def cublasLtMatmulDescSetAttribute(self, desc, attribute, value, size):
+        assert size.value == (8 if attribute.value == 8 else 4)
+        self.things[desc.value - 1][attribute.value] = value._obj.value
+        return 0
+
+    def cublasLtMatrixLayoutCreate(self, handle, kind, rows, cols, ld):
+        assert ld.value >= rows.value
+        return self._new(handle, (kind.value, rows.value, cols.value, ld.value))
+
+    def cublasLtMatmul(self, lt, desc, alpha, A, la, B, lb, beta, C, lc, D, ld, algorithm, memory, size, stream):
+        assert self.things[lt.value - 1] == "lt" and memory.value and size.value and C.value == D.value and beta._obj.value == 0
+        if self.refuse:
+            return 15
+        self.calls.append("lt")
+        COUNTS.launches += 1
+        layouts = [self.things[x.value - 1] for x in (la, lb, ld)]
+        values = (dict(self.things[desc.value - 1]), [x.value for x in (A, B, D)], layouts)
+        if Device.capture() is None:
+            self._run_lt(*values)
+        else:
+            Device.capture().nodes.append((self._run_lt, values, {}, ()))
+        return 0
+
+    def _run_lt(self, desc, pointers, layouts):
+        a, b, d = (matrix(p, *layout) for p, layout in zip(pointers, layouts, strict=True))
+        a, b = (np.ascontiguousarray(x.T if desc[op] else x).astype(np.float32) for x, op in ((a, 3), (b, 4)))
+        assert a.shape[1] == b.shape[0] and d.shape == (a.shape[0], b.shape[1]) and desc[7] in (4, 512)
+        if desc["compute"] == 77:
+            a, b = tf32(a), tf32(b)
+        n = d.shape[0] if desc[7] == 4 else d.shape[1]  # BIAS: one number a row of D;  BGRADB: one a column, summed over k
+        vector = matrix(desc[8], 0, n, 1, n)[:, 0]
+        d[...] = a @ b + (vector[:, None] if desc[7] == 4 else 0)
+        if desc[7] == 512:
+            vector[...] = b.sum(axis=0)
+
+
+@contextmanager
+def imitated_cublas():
+    """`with imitated_cublas() as library:` the package's own handle finds this library."""
+    import cupy
+
+    from minidit.kernels import cuda_blas
+
+    before = dict(cuda_blas._own)
+    cuda_blas._own.clear()
+    cupy.__dict__["imitated_cublas"] = Cublas()
+    try:
+        yield cupy.imitated_cublas
+    finally:
+        del cupy.imitated_cublas
+        cuda_blas._own.clear()
+        cuda_blas._own.update(before)
