@@ -1,0 +1,177 @@
+"""`minidit verify`: is somebody's implementation right, and which mistake is it if not?
+
+Exit status: 0 everything right (or as the file of --expect says), 1 something wrong (or a surprise), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `minidit verify`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "minidit verify mine.py                 functions in a file, named like the topics\n"
+        "minidit verify package.module:object   a mapping, a module, a class or an object\n"
+        "minidit verify torch mine:DiT          a torch module of the official names, or torch functions\n"
+        "minidit verify diffusers               the installed diffusers: schedulers and DiT\n"
+        "minidit verify --exec ./mine           a program in any language (docs/protocol.md)\n"
+        "minidit verify M02                     one mistake: what it does, what is right, who makes it\n"
+        "minidit verify --bank                  every known mistake: is it found, is it named?"
+    )
+    parser.add_argument("target", nargs="*", metavar="TARGET", help="what to verify, or the id of a mistake")
+    parser.add_argument("--exec", metavar="COMMAND", dest="program", help="a program that speaks the protocol")
+    parser.add_argument("--topics", metavar="A,B", help="only these topics or groups")
+    parser.add_argument("--dialect", metavar="NAME", help="whose conventions count as right (--list names them)")
+    parser.add_argument("--precision", choices=["float64", "float32", "bfloat16", "float16"], help="what the target computes in")
+    parser.add_argument("--timeout", metavar="S", type=float, default=60.0, help="seconds a program may think about one question")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON (-: to stdout, instead of the text)")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page")
+    parser.add_argument("--expect", metavar="FILE", type=Path, help="fail on an unexpected failure or an unexpected pass only")
+    parser.add_argument("--write-expect", metavar="FILE", type=Path, help="write down what came out as what is expected")
+    parser.add_argument("--list", action="store_true", help="the topics with their signatures, and the dialects")
+    parser.add_argument("--bank", action="store_true", help="the table of all mistakes: detected, named")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what the flags ask for; returns the exit status."""
+    from minidit import verify
+
+    if args.list:
+        print(listing(args.topics))
+        return 0
+    if args.bank:
+        return bank()
+    if len(args.target) == 1 and re.fullmatch(r"[Mm]\d+[a-z]?", args.target[0]):
+        print(mistake(args.target[0]))
+        return 0
+    topics = [name.strip() for name in args.topics.split(",") if name.strip()] if args.topics else None
+    if args.program and args.target:
+        raise ValueError("either a TARGET or --exec, not both")
+    asked: dict[str, Any] = {"topics": topics, "dialect": args.dialect, "precision": args.precision}
+    if args.program:
+        with verify.process.Program(args.program, timeout=args.timeout) as program:
+            report = program.check(**asked)
+    else:
+        target, name = target_of(args.target)
+        report = verify.check(target, **asked)
+        report.target = name
+    return told(report, args)
+
+
+def target_of(words: list[str]) -> tuple[Any, str]:
+    """(what to ask, its name) from the words of the command line."""
+    from minidit import verify
+    from minidit.verify.targets import instance, load
+
+    if not words:
+        raise ValueError("name what to verify: a file, module:object, torch module:object, diffusers, or --exec COMMAND; --list")
+    if words[0] == "torch" and len(words) == 2:
+        return verify.torch.target(load(words[1])), f"torch {words[1]}"
+    if len(words) > 1:
+        raise ValueError(f"one target at a time: {' '.join(words)!r} are {len(words)}")
+    if words[0] == "diffusers":
+        return verify.diffusers.target(), verify.diffusers.version()
+    if words[0] == "torch":
+        raise ValueError("name the torch object as well: minidit verify torch module:object")
+    return instance(load(words[0])), words[0]
+
+
+def told(report: Any, args: argparse.Namespace) -> int:
+    """Prints and writes a report; returns the exit status."""
+    from minidit.verify.expect import surprises, write_expectation
+
+    found = surprises(args.expect, report) if args.expect else []
+    if str(args.json) == "-":
+        print(json.dumps(report.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        print(report.text(colour=coloured()))
+        if args.json:
+            args.json.write_text(json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    if args.html:
+        from minidit.html.verdicts import write_verdicts
+
+        write_verdicts(args.html, report.as_dict())
+    if args.write_expect:
+        write_expectation(args.write_expect, report)
+        return 0
+    if args.expect:
+        print(*(found or ["as expected"]), sep="\n", file=sys.stderr)
+        return 1 if found else 0
+    return 0 if report.ok else 1
+
+
+def coloured() -> bool:
+    """Whether stdout is a terminal that wants colours."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def listing(names: str | None) -> str:
+    """Every topic with its equation, arguments and answer; then the dialects."""
+    from minidit.verify import DIALECTS
+    from minidit.verify.cases import topics_named
+
+    rows: list[str] = []
+    group = ""
+    for topic in topics_named(names.split(",") if names else None):
+        if topic.group != group:
+            group = topic.group
+            rows += ["", group] if rows else [group]
+        rows += [f"  {topic.spec:6} {topic.name}", f"         takes {topic.takes}", f"         gives {topic.gives}"]
+    if not names:
+        rows += ["", "dialects"]
+        rows += [f"  {d.name:14} {d.versions}: {d.says} ({', '.join(d.habits) or 'no deviation'})" for d in DIALECTS.values()]
+    return "\n".join(rows)
+
+
+def mistake(identifier: str) -> str:
+    """One mistake: what it does, what is right, where it was met, which topics reveal it, which dialects share it."""
+    import difflib
+
+    from minidit.verify import DEVIATIONS, TOPICS
+    from minidit.verify.check import Judge
+    from minidit.verify.dialects import sharing
+
+    wanted, known = identifier.lower(), {i.lower(): d for i, d in DEVIATIONS.items()}
+    family = [d for i, d in known.items() if i == wanted or (i[:-1] == wanted and i[-1].isalpha())]
+    if not family:
+        near = difflib.get_close_matches(identifier.upper(), DEVIATIONS, 3)
+        raise ValueError(f"there is no mistake {identifier!r}" + (f", did you mean {' or '.join(near)}?" if near else ""))
+    judge, parts = Judge(), []
+    for d in family:
+        reach = [t for t in TOPICS.values() if d.patches.keys() & judge.reached(t)]
+        shows = [t.name for t in reach if _differs(judge, t, d)]
+        rows = {
+            "breaks": d.spec, "wrong": d.wrong, "right": d.right, "seen in": d.seen or "no public thread known",
+            "revealed by": ", ".join(shows) or "no topic", "a habit of": ", ".join(sharing(d.id)) or "no dialect",
+        }  # fmt: skip
+        parts.append("\n".join([str(d), *(f"  {key:12} {text}" for key, text in rows.items())]))
+    return "\n\n".join(parts)
+
+
+def _differs(judge: Any, topic: Any, deviation: Any) -> bool:
+    """Whether some question of the topic has another answer with this mistake."""
+    from minidit.verify.check import Answer
+    from minidit.verify.compare import TOLERANCE
+
+    for probe in topic.probes():
+        wrong = judge.expected(topic, probe, (deviation,))
+        said = Answer(probe, error=str(wrong)) if isinstance(wrong, Exception) else Answer(probe, wrong)
+        if judge.gap(topic, said).error > TOLERANCE["float64"] * topic.tol:
+            return True
+    return False
+
+
+def bank() -> int:
+    """Prints the table of all mistakes."""
+    from minidit.verify.table import text
+
+    print(text())
+    return 0

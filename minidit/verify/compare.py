@@ -1,0 +1,89 @@
+"""Are two answers equal? With a tolerance that has a reason, and the place of the largest difference.
+
+    error = max |a - b| / max(|b|, floor)        over each array, b the reference            (E.10)
+    equal   when error ≤ c · u                    u the unit roundoff of the precision, c stated with the topic
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidit.autograd import value
+from minidit.backend import Array, to_host
+
+# error allowed by default in units of the largest entry: some thousand roundings, far below the smallest known mistake
+TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 3e-2, "float16": 5e-3}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far apart two answers are: error relative to the largest entry, where, and in words what is wrong."""
+
+    error: float
+    where: str = ""
+    what: str = ""
+
+    def __bool__(self) -> bool:
+        return self.error > 0
+
+
+def leaves(answer: Any, where: str = "") -> dict[str, Array]:
+    """An answer of any nesting (arrays, numbers, tuples, lists, mappings) as a flat dictionary of arrays on the host."""
+    if isinstance(answer, Mapping):
+        out = {}
+        for key, entry in answer.items():
+            out.update(leaves(entry, f"{where}[{key!r}]"))
+        return out
+    if isinstance(answer, (tuple, list)) and not all(isinstance(a, (int, float, np.number)) for a in answer):
+        out = {}
+        for i, entry in enumerate(answer):
+            out.update(leaves(entry, f"{where}[{i}]"))
+        return out
+    return {where: np.asarray(to_host(value(answer)))}
+
+
+def precision_of(answer: Any) -> str:
+    """The coarsest floating type among the arrays of an answer."""
+    names = {a.dtype.name for a in leaves(answer).values()}
+    return next((p for p in ("bfloat16", "float16", "float32") if p in names), "float64")
+
+
+def difference(answer: Any, expected: Any, floor: float = 1e-30) -> Difference:
+    """The largest relative difference of two answers; infinite where their shapes or their finite entries differ."""
+    got, want = leaves(answer), leaves(expected)
+    if got.keys() != want.keys():
+        missing, extra = sorted(want.keys() - got.keys()), sorted(got.keys() - want.keys())
+        return Difference(np.inf, what=f"the answer lacks {missing}" if missing else f"the answer has {extra} too much")
+    worst = Difference(0.0)
+    for where, b in want.items():
+        a = got[where]
+        if a.dtype.kind not in "fiubV" or b.dtype.kind not in "fiubV":
+            if a.tolist() != b.tolist():
+                return Difference(np.inf, where, f"got {a.tolist()!r}, expected {b.tolist()!r}")
+            continue
+        if a.shape != b.shape:
+            return Difference(np.inf, where, f"shape {a.shape}, expected {b.shape}")
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        bad = ~same & ~(np.isfinite(a) & np.isfinite(b))
+        if bad.any():
+            place = np.unravel_index(int(np.argmax(bad)), b.shape)
+            return Difference(np.inf, f"{where}{_index(place)}", f"got {a[place]}, expected {b[place]}")
+        if b.size == 0 or same.all():
+            continue
+        finite = np.abs(b[np.isfinite(b)])
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities that agree are no difference
+            gap = np.where(same, 0.0, np.abs(a - np.where(same, a, b)))
+        place = np.unravel_index(int(np.argmax(gap)), b.shape)
+        error = float(gap[place] / max(finite.max() if finite.size else 0.0, floor))
+        if error > worst.error:
+            worst = Difference(error, f"{where}{_index(place)}", f"got {a[place]:.9g}, expected {b[place]:.9g}")
+    return worst
+
+
+def _index(place: tuple[Any, ...]) -> str:
+    return "[" + ", ".join(str(int(i)) for i in place) + "]" if place else ""

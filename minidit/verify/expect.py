@@ -1,0 +1,42 @@
+"""What is expected of a target that is known not to be perfect: a file of outcomes, and the surprises.
+
+An unexpected failure is a surprise, and so is an unexpected pass: a list that nobody shortens would hide the next mistake.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from minidit.verify.report import FORMAT, Report, outcome
+
+
+def write_expectation(path: str | Path, report: Report) -> None:
+    """Writes the outcome of every topic: "pass", ids of mistakes (M02+M34), "unknown" or "raises"."""
+    held = {"format": FORMAT, "dialect": report.dialect, "topics": {f.topic.name: outcome(f) for f in report.findings}}
+    Path(path).write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def surprises(path: str | Path, report: Report) -> list[str]:
+    """Every difference between the file and the report, a sentence each. A topic that the file lacks is expected to pass.
+
+    Raises ValueError for a file that is no expectation.
+    """
+    try:
+        held = json.loads(Path(path).read_text("utf-8"))
+        expected = dict(held["topics"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not an expectation ({type(error).__name__}: {error}); --write-expect writes one") from None
+    if held.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {held.get('format')}, this version reads {FORMAT}")
+    found = []
+    if held.get("dialect", "") != report.dialect:
+        found.append(f"the file expects dialect {held.get('dialect') or 'none'!r}, declared is {report.dialect or 'none'!r}")
+    for finding in report.findings:
+        name, now = finding.topic.name, outcome(finding)
+        before = expected.pop(name, "pass")
+        if now == before:
+            continue
+        kind = "unexpected pass" if now == "pass" else "unexpected failure" if before == "pass" else "another mistake"
+        found.append(f"{kind}: {name} is {now}, expected {before}")
+    return found + [f"not answered: {name}, expected {before}" for name, before in expected.items()]

@@ -1,0 +1,168 @@
+"""What came out: verdicts with their reasons, as text or as plain data for JSON and pages.
+
+A line carries the SPEC id, the topic, the error, what was allowed and why, the verdict, the name of the mistake, what it does,
+the correct equation, and where it was met before. What no known mistake explains shows the smallest question that reveals it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minidit.verify.check import Finding, Names
+from minidit.verify.dialects import DIALECTS, sharing
+from minidit.verify.reference import PARTS
+
+FORMAT = 1
+COLOURS = {"good": "\033[32m", "bad": "\033[31m", "name": "\033[1m", "weak": "\033[2m"}
+
+
+@dataclass
+class Report:
+    """All findings on one target. `str(report)` is the text; `report.ok` whether everything passed.
+
+    fits: the dialects whose reference gives all answers, where none was declared.
+    nearest: otherwise the dialect that explains most topics, and more of them than minidit's own conventions do.
+    """
+
+    findings: list[Finding]
+    dialect: str = ""
+    target: str = ""
+    fits: list[str] = field(default_factory=list)
+    nearest: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return all(f.passed for f in self.findings)
+
+    @property
+    def mistakes(self) -> list[str]:
+        """The ids that explain the failing topics, most probable names only, in order of appearance."""
+        named = [d.id for f in self.findings if not f.passed and f.candidates for d in f.candidates[0]]
+        return list(dict.fromkeys(named))
+
+    @property
+    def summary(self) -> str:
+        """One sentence: whose conventions, and which mistakes on top."""
+        failed = [f for f in self.findings if not f.passed]
+        base = f"dialect {self.dialect}" if self.dialect else "minidit's conventions"
+        if not failed:
+            return f"matches {base}" + (f" (also {', '.join(self.fits)})" if self.fits and not self.dialect else "")
+        if self.fits:
+            return f"matches dialect {' or '.join(self.fits)}, not minidit's conventions: {' + '.join(self.mistakes)}"
+        habits = DIALECTS[self.nearest].habits if self.nearest else ()
+        rest = [i for i in self.mistakes if i not in habits]
+        unexplained = [f.topic.name for f in failed if not f.candidates]
+        says = f"matches {f'dialect {self.nearest}' if self.nearest else base}" + "".join(f" + {i}" for i in rest)
+        if unexplained:
+            says = (says + ", but for " if rest or len(unexplained) < len(self.findings) else "no known mistake explains ")
+            says += ", ".join(unexplained)
+        return says
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, *, colour: bool = False) -> str:
+        """The report for people: a line a topic, more lines where something is wrong, and the summary."""
+        paint = painter(colour)
+        n, wrong = len(self.findings), sum(not f.passed for f in self.findings)
+        head = f"{self.target or 'target'}: {n} {'topic' if n == 1 else 'topics'}, {n - wrong} right, {wrong} wrong"
+        lines = [line(f, colour=colour) for f in self.findings]
+        return "\n".join([paint("name", head), *lines, paint("bad" if wrong else "good", f"summary: {self.summary}")])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values; an infinite error is null, because JSON has no infinity."""
+        from minidit.version import __version__
+
+        return {
+            "format": FORMAT, "minidit": __version__, "target": self.target, "dialect": self.dialect, "ok": self.ok,
+            "summary": self.summary, "fits": self.fits, "topics": [as_dict(f) for f in self.findings],
+        }  # fmt: skip
+
+
+def painter(colour: bool) -> Any:
+    """paint(kind, text): the text in its colour on a terminal, as it is elsewhere."""
+    return lambda kind, text: f"{COLOURS[kind]}{text}\033[0m" if colour else text
+
+
+def name_of(names: Names) -> str:
+    """M02 ALPHA_PREV_INDEX, or two of them."""
+    return " with ".join(map(str, names))
+
+
+def outcome(finding: Finding) -> str:
+    """A verdict in one word, or the ids of the mistakes: what an expectation is compared with."""
+    if finding.passed:
+        return "pass"
+    if finding.candidates:
+        return " or ".join(sorted("+".join(sorted(d.id for d in names)) for names in finding.candidates))
+    return finding.verdict
+
+
+def line(finding: Finding, *, colour: bool = False) -> str:
+    """One verdict, with its explanation on more lines where something is wrong."""
+    paint, f = painter(colour), finding
+    error = "wrong form" if math.isinf(f.worst.error) else f"error {f.worst.error:.1e}"
+    head = f"{f.topic.spec:5} {f.topic.name:24} {error:14} (allowed {f.tolerance:.0e}: {f.topic.because})"
+    if f.passed:
+        return f"{paint('good', 'ok   ')} {head}" + (f"  {f.verdict}: {f.note}" if f.verdict != "equal" else "")
+    rows = [f"{paint('bad', 'WRONG')} {head}"]
+    if f.candidates:
+        rows.append(paint("name", f"equals {f.topic.spec} with " + "\n         or with ".join(map(name_of, f.candidates))))
+        for d in _distinct(f.candidates):
+            shared = sharing(d.id)
+            rows.append(f"{d.id} does: {d.wrong}" + (f" (a habit of {', '.join(shared)})" if shared else ""))
+            rows.append(f"    right: {d.right} ({d.spec})")
+            rows += [paint("weak", f"    seen in: {d.seen}")] if d.seen else []
+    else:
+        rows.append(paint("name", {"raises": "raises an error"}.get(f.verdict, "no known mistake explains this")))
+        rows += [f"the first layer that differs: {f.layer}"] if f.layer else []
+        if f.probe is not None:
+            rows += [f"smallest question that shows it: {f.probe.name}" + (f" ({f.probe.reveals})" if f.probe.reveals else "")]
+            rows += [f"  {name} = {shown(arg)}" for name, arg in zip(parameters(f), f.probe.args, strict=False)]
+    what = " ".join(s for s in (f.worst.where, f.worst.what) if s)
+    rows += [f"worst place: {what}"] if what and not (f.verdict == "raises" and f.note) else []
+    rows += [f.note] if f.note else []
+    return "\n      ".join(rows)
+
+
+def _distinct(candidates: Sequence[Names]) -> list[Any]:
+    return list({d.id: d for names in candidates for d in names}.values())
+
+
+def parameters(finding: Finding) -> list[str]:
+    """The names of a topic's arguments."""
+    return list(inspect.signature(PARTS[finding.topic.name]).parameters)[1:]
+
+
+def shown(argument: Any) -> str:
+    """An argument in one short line: small arrays whole, large ones by their shape and ends."""
+    if isinstance(argument, np.ndarray):
+        kind = f"{argument.dtype} {argument.shape}"
+        if argument.size <= 8:
+            return f"{kind} {np.array2string(argument, precision=6, separator=', ', max_line_width=1000)}".replace("\n", "")
+        flat = argument.reshape(-1)
+        return f"{kind} [{flat[0]:.6g}, {flat[1]:.6g}, …, {flat[-1]:.6g}]"
+    if isinstance(argument, dict):
+        return f"a dictionary of {len(argument)}: {', '.join(list(map(str, argument))[:4])}, …"
+    return str(argument) if len(str(argument)) < 100 else f"{str(argument)[:97]}…"
+
+
+def as_dict(finding: Finding) -> dict[str, Any]:
+    """One verdict as JSON values."""
+    f = finding
+    return {
+        "topic": f.topic.name, "spec": f.topic.spec, "group": f.topic.group, "passed": f.passed, "verdict": f.verdict,
+        "outcome": outcome(f), "error": f.worst.error if math.isfinite(f.worst.error) else None, "tolerance": f.tolerance,
+        "because": f.topic.because, "where": f.worst.where, "what": f.worst.what, "note": f.note, "layer": f.layer,
+        "probe": f.probe.name if f.probe else "", "reveals": f.probe.reveals if f.probe else "",
+        "question": {n: shown(a) for n, a in zip(parameters(f), f.probe.args, strict=False)} if f.probe else {},
+        "candidates": [[
+            {"id": d.id, "name": d.name, "spec": d.spec, "wrong": d.wrong, "right": d.right, "seen": d.seen,
+             "dialects": sharing(d.id)} for d in names] for names in f.candidates],
+    }  # fmt: skip

@@ -1,0 +1,145 @@
+"""How good the kit is: every known mistake put into the reference, offered as a target, and what the kit says about it.
+
+    detected   some topic fails
+    named      every failing topic is explained by that mistake and no other
+    alike      otherwise: what it cannot be told from
+
+Pairs are drawn by seed among those that share a topic and do not hide each other: detected, and named where both ids come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from minidit.verify.check import Answer, Finding, Judge, ask, examine
+from minidit.verify.deviations import DEVIATIONS
+from minidit.verify.reference import TOPICS, Deviation, Reference, Topic
+
+Asked = dict[str, Sequence[Answer]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the kit says about a target with these mistakes in it."""
+
+    ids: tuple[str, ...]
+    detected: tuple[str, ...]  # the topics that fail
+    named: bool
+    said: tuple[str, ...] = ()  # the explanations, each "M02" or "M02 M34"
+    unexplained: tuple[str, ...] = ()  # failing topics without any
+
+
+@dataclass
+class Table:
+    """All rows, and the shares that the kit is held to."""
+
+    singles: list[Row] = field(default_factory=list)
+    pairs: list[Row] = field(default_factory=list)
+
+    @staticmethod
+    def share(rows: Sequence[Row], *, named: bool) -> float:
+        """Of these mistakes, how many are detected (or named), 0..1."""
+        return sum(r.named if named else bool(r.detected) for r in rows) / max(len(rows), 1)
+
+    def __str__(self) -> str:
+        def line(what: str, rows: Sequence[Row]) -> str:
+            detected, named = self.share(rows, named=False), self.share(rows, named=True)
+            return f"{len(rows)} {what}: {detected:.1%} detected, {named:.1%} named"
+
+        return "\n".join(
+            [line("mistakes", self.singles), line("pairs", self.pairs)]
+            + [
+                f"{' + '.join(r.ids)}: said {' | '.join(r.said) or 'nothing'}"
+                for r in self.singles + self.pairs
+                if not r.named
+            ]
+        )
+
+
+class Bench:
+    """Wrong references as targets; their answers and the clean reference's reach are made once."""
+
+    def __init__(self, topics: Iterable[Topic] | None = None, bank: Iterable[Deviation] | None = None) -> None:
+        self.topics = list(TOPICS.values() if topics is None else topics)
+        self.bank = list(DEVIATIONS.values() if bank is None else bank)
+        self.judge = Judge()
+
+    def touched(self, deviation: Deviation) -> list[Topic]:
+        """The topics whose answers run through what this mistake changes."""
+        return [t for t in self.topics if deviation.patches.keys() & self.judge.reached(t)]
+
+    def offered(self, deviations: Sequence[Deviation]) -> list[Topic]:
+        """What the owner of such an implementation would offer: all topics of the groups concerned."""
+        groups = {t.group for d in deviations for t in self.touched(d)}
+        return [t for t in self.topics if t.group in groups]
+
+    def answers(self, deviations: Sequence[Deviation]) -> Asked:
+        """The answers of the reference with these mistakes; topics that none of them reaches give the right ones."""
+        R = Reference(deviations)
+        out: Asked = {}
+        reached = {t.name for d in deviations for t in self.touched(d)}
+        for t in self.offered(deviations):
+            if t.name in reached:
+                out[t.name] = ask(getattr(R, t.name), t)
+            else:
+                made = [self.judge.expected(t, p) for p in t.probes()]
+                out[t.name] = [
+                    Answer(p, error=str(m)) if isinstance(m, Exception) else Answer(p, m)
+                    for p, m in zip(t.probes(), made, strict=True)
+                ]
+        return out
+
+    def findings(self, deviations: Sequence[Deviation], asked: Asked | None = None) -> list[Finding]:
+        """The kit's verdicts on such a target."""
+        asked = self.answers(deviations) if asked is None else asked
+        return examine([TOPICS[name] for name in asked], asked, self.bank, self.judge)
+
+    def row(self, deviations: Sequence[Deviation], asked: Asked | None = None) -> Row:
+        """The verdict in short."""
+        failed = [f for f in self.findings(deviations, asked) if not f.passed]
+        ids = {d.id for d in deviations}
+        said = {frozenset(d.id for d in names): None for f in failed for names in f.candidates}
+        blank = tuple(f.topic.name for f in failed if not f.candidates)
+        alone = all(len(f.candidates) == 1 for f in failed)
+        named = bool(failed) and not blank and alone and set().union(*said) == ids
+        return Row(
+            tuple(d.id for d in deviations), tuple(f.topic.name for f in failed), named,
+            tuple(" ".join(sorted(s)) for s in said), blank,
+        )  # fmt: skip
+
+    def draw(self, seed: int, number: int) -> list[tuple[tuple[Deviation, Deviation], Asked]]:
+        """Pairs that meet in a topic and whose common answers are those of neither alone, nor the right ones."""
+        reach = {d.id: {t.name for t in self.touched(d)} for d in self.bank}
+        meeting = [pair for pair in combinations(self.bank, 2) if reach[pair[0].id] & reach[pair[1].id]]
+        order = np.random.default_rng(seed).permutation(len(meeting))
+        out: list[tuple[tuple[Deviation, Deviation], Asked]] = []
+        for k in order:
+            pair = meeting[int(k)]
+            asked = self.answers(pair)
+            if not any(self._same(asked, names) for names in ((), pair[:1], pair[1:])):
+                out.append((pair, asked))
+            if len(out) == number:
+                break
+        return out
+
+    def _same(self, asked: Mapping[str, Sequence[Answer]], names: tuple[Deviation, ...]) -> bool:
+        """Whether a reference with these mistakes gives all of the answers: then nothing tells it from the pair."""
+        return all(
+            self.judge.explains(TOPICS[name], answers, names, self.judge.tolerance(TOPICS[name], answers))
+            for name, answers in asked.items()
+        )
+
+
+def bank_table(
+    *, groups: Iterable[str] | None = None, seed: int = 0, pairs: int = 40, bank: Iterable[Deviation] | None = None
+) -> Table:
+    """Every mistake of the bank, and `pairs` drawn pairs. groups: only the topics of these groups, and what reaches them."""
+    topics = None if groups is None else [t for t in TOPICS.values() if t.group in set(groups)]
+    bench: Any = Bench(topics, bank)
+    bench.bank = [d for d in bench.bank if bench.touched(d)]
+    return Table([bench.row((d,)) for d in bench.bank], [bench.row(*drawn) for drawn in bench.draw(seed, pairs)])

@@ -1,0 +1,220 @@
+"""Test vectors: the topics and their questions with the answers, as files that any language can read.
+
+    minidit vectors export DIR         manifest.json, schema.json, and for each group of topics GROUP.json with GROUP.safetensors
+
+Answers are float64, made by the reference; there is no second source. An array of more than 64 entries stands in the safetensors
+file under the hash of its contents, so that equal tables stand there once. A case is valid (the answer is given) or invalid (an
+implementation has to refuse it). The same topics give the same bytes on one machine; elsewhere the numbers agree within the
+tolerances, which each topic states with its reason and with what independent implementations were observed to need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidit.checkpoint.files import read_arrays, write_arrays
+from minidit.verify.cases import topics_named
+from minidit.verify.compare import TOLERANCE, difference
+from minidit.verify.reference import Probe, Reference, Topic
+from minidit.verify.schema import SCHEMA, violations
+from minidit.verify.values import ValueFormError, packed, unpacked
+
+FORMAT, SUITE = 1, "1.0.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
+INLINE = 64
+CORE = 96_000  # bytes of arrays that the questions of one topic may bring into the core pack, beyond its smallest question
+SHIPPED = Path(__file__).parents[1] / "vectors"  # the core pack
+OBSERVED = Path(__file__).with_name("observed.json")  # made by tools/observe_vectors.py
+RULE = "max |a - b| / max |b| over each array, b the answer here; NaN equals NaN, infinities equal themselves; shapes must agree"
+
+
+def export(folder: str | Path, *, full: bool = False) -> dict[str, Any]:
+    """Writes the suite into a folder and returns its manifest. full: every question, not only what the core pack has room for.
+
+    Raises ValueError if the folder holds files that do not belong to a suite.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    strange = [p.name for p in folder.iterdir() if p.suffix not in (".json", ".safetensors")]
+    if strange:
+        raise ValueError(f"{folder} holds other files ({strange[0]}): name a folder for the vectors alone")
+    for path in folder.iterdir():
+        path.unlink()
+    groups: dict[str, list[dict[str, Any]]] = {}
+    arrays: dict[str, dict[str, Any]] = {}
+    left_out = []
+    for topic in topics_named(None):
+        try:
+            made = list(_cases(topic, full, arrays.setdefault(topic.group, {})))
+        except ValueFormError as error:
+            left_out.append({"topic": topic.name, "why": str(error)})
+            continue
+        groups.setdefault(topic.group, []).append(_about(topic) | {"cases": made})
+    files = []
+    for group, topics in groups.items():
+        _write(folder / f"{group}.json", {"format": FORMAT, "group": group, "topics": topics})
+        files.append(_file(folder / f"{group}.json", sum(len(t["cases"]) for t in topics)))
+        if arrays[group]:
+            write_arrays(folder / f"{group}.safetensors", arrays[group], {})
+            files.append(_file(folder / f"{group}.safetensors", 0))
+    _write(folder / "schema.json", SCHEMA)
+    manifest = _manifest([*files, _file(folder / "schema.json", 0)], left_out, full)
+    _write(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _manifest(files: list[dict[str, Any]], left_out: list[dict[str, str]], full: bool) -> dict[str, Any]:
+    from minidit.version import __version__
+
+    return {
+        "suite": "minidit-vectors", "format": FORMAT, "version": SUITE, "pack": "full" if full else "core", "licence": "MIT",
+        "generator": {"name": "minidit", "version": __version__}, "rule": RULE, "tolerance": TOLERANCE,
+        "cases": sum(f["cases"] for f in files), "bytes": sum(f["bytes"] for f in files), "files": files, "left_out": left_out,
+    }  # fmt: skip
+
+
+def _about(topic: Topic) -> dict[str, Any]:
+    """What a reader has to know of a topic: signature, tolerance in every precision with its reason, observed errors."""
+    observed = json.loads(OBSERVED.read_text("utf-8")) if OBSERVED.exists() else {}
+    return {
+        "topic": topic.name, "spec": topic.spec, "takes": topic.takes, "gives": topic.gives,
+        "tolerance": {name: unit * topic.tol for name, unit in TOLERANCE.items()}, "because": topic.because,
+        "observed": observed.get(topic.name, {}),
+    }  # fmt: skip
+
+
+def _cases(topic: Topic, full: bool, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    new = 0
+    for k, probe in enumerate(topic.probes()):
+        mine: dict[str, Any] = {}
+        case = _case(topic, probe, mine)
+        size = sum(a.nbytes for name, a in mine.items() if name not in arrays)
+        if full or k == 0 or new + size <= CORE:
+            arrays.update(mine)
+            new += size
+            yield case
+
+
+def _case(topic: Topic, probe: Probe, arrays: dict[str, Any]) -> dict[str, Any]:
+    """One question with its answer; its large arrays go into `arrays`."""
+
+    def keep(array: Any) -> dict[str, str]:
+        head = f"{array.dtype} {array.shape} ".encode()
+        arrays[name := hashlib.sha256(head + array.tobytes()).hexdigest()[:16]] = array
+        return {"file": f"{topic.group}.safetensors", "name": name}
+
+    def call(function: Any) -> str:
+        raise ValueFormError("its question holds a function, which cannot be written down (the process protocol can ask it)")
+
+    def form(value: Any) -> Any:
+        return packed(value, keep, call, INLINE)
+
+    case: dict[str, Any] = {"id": f"{topic.group}.{topic.name}.{probe.name}", "reveals": probe.reveals, "args": form(probe.args)}
+    R = Reference()
+    try:
+        with np.errstate(all="ignore"):
+            answer = getattr(R, topic.name)(*probe.args)
+    except Exception as error:
+        return case | {"result": "invalid", "error": str(error)}
+    case |= {"result": "valid", "answer": form(answer)}
+    if topic.measure is not None:
+        case["measure"] = getattr(topic.measure, "__name__", "measured")
+        case["measured"] = form(topic.measure(answer))
+    return case | ({"intermediate": form(R.taps)} if R.taps else {})
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def _file(path: Path, cases: int) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"path": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "cases": cases}
+
+
+# ------------------------------------------------------------------------------------------------ reading and checking
+
+
+def read(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(topic, case) for every case of a suite, with `args`, `answer`, `measured` and `intermediate` as Python values."""
+    folder = Path(folder)
+    for entry in _json(folder / "manifest.json")["files"]:
+        if entry["cases"]:
+            beside = folder / entry["path"].replace(".json", ".safetensors")
+            arrays = read_arrays(beside)[0] if beside.exists() else {}
+            for topic in _json(folder / entry["path"])["topics"]:
+                for case in topic["cases"]:
+                    values = {k: case[k] for k in ("args", "answer", "measured", "intermediate") if k in case}
+                    yield topic, case | {k: unpacked(v, lambda file, name: arrays[name]) for k, v in values.items()}  # noqa: B023
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent} is no suite of vectors: it has no {path.name}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def check(folder: str | Path) -> list[str]:
+    """What is wrong with a suite, a sentence each: checksums, form, ids, and every answer against the reference of today."""
+    folder = Path(folder)
+    manifest = _json(folder / "manifest.json")
+    found = [f"manifest.json{v}" for v in violations(manifest, SCHEMA["manifest"])]
+    if found or manifest["format"] != FORMAT:
+        return found or [f"format {manifest['format']}, this version reads {FORMAT}"]
+    for entry in manifest["files"]:
+        path = folder / entry["path"]
+        if not path.is_file():
+            found.append(f"{entry['path']} is missing")
+        elif _file(path, entry["cases"]) != entry:
+            found.append(f"{entry['path']} is not the file of the manifest (sha256 or size)")
+        elif entry["cases"]:
+            group = _json(path)
+            found += [f"{entry['path']}{v}" for v in violations(group, SCHEMA["group"])]
+    known = {entry["path"] for entry in manifest["files"]} | {"manifest.json"}
+    found += [f"{p.name} is not in the manifest" for p in sorted(folder.iterdir()) if p.name not in known]
+    return found or _again(folder)
+
+
+def _again(folder: Path) -> list[str]:
+    """Every case asked again."""
+    found, seen = [], set()
+    topics = {t.name: t for t in topics_named(None)}
+    for about, case in read(folder):
+        if case["id"] in seen:
+            found.append(f"{case['id']} is there twice")
+        seen.add(case["id"])
+        if about["topic"] not in topics:
+            found.append(f"{case['id']}: there is no such topic any more")
+            continue
+        R = Reference()
+        try:
+            with np.errstate(all="ignore"):
+                answer = getattr(R, about["topic"])(*case["args"])
+        except Exception as error:
+            found += [f"{case['id']}: refused today ({error})"] if case["result"] == "valid" else []
+            continue
+        if case["result"] == "invalid":
+            found.append(f"{case['id']}: not refused today")
+            continue
+        measure = topics[about["topic"]].measure
+        pairs = [(measure(answer), case["measured"])] if measure is not None else [(answer, case["answer"])]
+        pairs += [(R.taps, case["intermediate"])] if "intermediate" in case else []
+        gap = max((difference(now, then) for now, then in pairs), key=lambda d: d.error)
+        if not gap.error <= about["tolerance"]["float64"]:
+            found.append(f"{case['id']}: {gap.where} {gap.what} (error {gap.error:.1e})")
+    return found
+
+
+def same_bytes(one: Path, other: Path) -> list[str]:
+    """The files in which two suites differ."""
+    names: Sequence[str] = sorted({p.name for p in one.iterdir()} | {p.name for p in other.iterdir()})
+    contents = [[(folder / n).read_bytes() if (folder / n).exists() else None for folder in (one, other)] for n in names]
+    return [n for n, (a, b) in zip(names, contents, strict=True) if a is None or a != b]
