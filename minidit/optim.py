@@ -13,14 +13,15 @@ The decay λ acts on weights with two axes or more and leaves biases, gains and 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minidit.autograd import kernels_on
+from minidit.autograd import NoTwin, kernels_on
 from minidit.backend import Array, device_of, flat_buffer, to_device, xp_of
-from minidit.kernels import cpu_update
+from minidit.kernels import cpu_update, cuda_laws
 from minidit.nn.module import Module
 
 
@@ -116,6 +117,9 @@ class AdamW:
         if kernels_on() and isinstance(g, np.ndarray) and g.dtype == np.float32:
             cpu_update.adamw_ema(theta, m, v, g, decays, average, factor=factor, lr=lr, betas=c.betas, eps=c.eps, n=n, d=d)
             return
+        with suppress(NoTwin):
+            laws: dict[str, Any] = {"lr": lr, "betas": c.betas, "eps": c.eps, "n": n, "d": d}
+            return cuda_laws.adamw_ema(theta, m, v, g, decays, average, factor=factor, **laws)
         g *= factor
         adamw(theta, m, v, g, decays, lr=lr, betas=c.betas, eps=c.eps, n=n)
         ema(average, theta, d)

@@ -1,6 +1,7 @@
 """AdamW, EMA, clipping and learning-rate laws: closed forms, a scalar loop, and the fast twin."""
 
 import math
+from dataclasses import FrozenInstanceError
 from itertools import pairwise
 
 import numpy as np
@@ -353,6 +354,7 @@ def test_a_float32_optimiser_takes_the_twin_and_it_agrees_over_many_steps(decay,
     for n in range(1, 51):
         g = numbers(np, models[0].layout.size, n, np.float32)
         fast.step(g.copy(), n, factor=0.5)
+        assert len(calls) == n
         with plain_text():
             plain.step(g, n, factor=0.5)
     assert len(calls) == 50
@@ -384,3 +386,29 @@ def test_moments_live_where_the_model_lives(xp, device):
         assert isinstance(a, xp.ndarray) and a.dtype == np.float32
     np.testing.assert_array_equal(host(optimiser.average), host(optimiser.theta))
     assert to_device(optimiser.m, device) is optimiser.m
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_step_without_a_factor_takes_the_whole_gradient_on_the_whole_vector(device, dtype, xp):
+    models = [net(device, dtype) for _ in range(2)]
+    first, second = (AdamW(m, OptimConfig(lr=0.1, eps=1.0), 10) for m in models)
+    g = numbers(xp, models[0].layout.size, 3, dtype)
+    first.step(g.copy(), 1)
+    second.step(g.copy(), 1, factor=1.0, part=slice(0, models[0].layout.size))
+    np.testing.assert_array_equal(host(models[0].flat), host(models[1].flat))
+    assert np.abs(host(first.m)).min() > 0
+
+
+def test_the_first_and_the_last_values_in_range_are_taken():
+    edge = {"betas": (0.0, 0.0), "final_lr": 0.0, "clip": 0.0, "weight_decay": 0.0, "warmup": 0, "ema": 0.0}
+    assert OptimConfig(**edge).betas == (0.0, 0.0) and OptimConfig(final_lr=1.0).final_lr == 1.0
+    assert OptimConfig(lr=1e-300, eps=1e-300).eps == 1e-300
+    with pytest.raises(FrozenInstanceError):
+        OptimConfig().lr = 1.0
+
+
+@spec("O.3")
+def test_a_tiny_gradient_under_a_tinier_limit_is_clipped_by_its_own_norm(xp):
+    for norm in (1e-9, xp.asarray(1e-9)):
+        agree(float(host(clip_factor(norm, 1e-10))), 0.1, bound=1e-15, of="O.3")
+    assert clip_factor(1e-13, 1e-13) == 0.1  # below 1e-12 nothing is told from zero

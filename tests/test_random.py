@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from support import agree, host, spec
 
+from minidit import random as philox
 from minidit.backend import to_device, xp_of
 from minidit.random import Philox, philox4x32
 
@@ -235,3 +236,32 @@ def test_there_is_one_index_for_each_sample(draw):
     with pytest.raises(ValueError, match="2 sample indices for a shape"):
         getattr(rng, draw)((3, 4), samples=np.arange(2))
     assert rng.state == 0  # a refused draw is not counted
+
+
+def test_the_first_and_the_last_seed_and_stream_are_fine_and_defaults_are_zero():
+    for seed, stream in ((0, 0), (2**64 - 1, 2**32 - 1)):
+        assert Philox(seed, stream).words((3, 5)).shape == (3, 5)
+    assert np.array_equal(Philox(5).words((4,)), Philox(5, stream=0, state=0).words((4,)))
+    assert Philox(5).state == 0
+
+
+@pytest.mark.parametrize("per_sample, words", [(1, 2), (2, 2), (3, 4), (4, 4), (5, 6)])
+def test_a_normal_takes_two_words_for_two_numbers_and_no_more(monkeypatch, per_sample, words):
+    drawn, real = [], Philox.words
+    monkeypatch.setattr(Philox, "words", lambda self, shape, *rest: (drawn.append(shape), real(self, shape, *rest))[1])
+    Philox(0).normal((3, per_sample))
+    assert drawn == [(3, words)]
+
+
+def test_numbers_without_a_shape_are_one_number_in_single_precision():
+    for draw in (Philox(0).uniform, Philox(0).normal):
+        assert draw().shape == () and draw().dtype == np.float32
+    assert Philox(0).integers(0, 9).shape == ()
+
+
+@pytest.mark.parametrize("per_sample, blocks", [(1, 1), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3), (0, 0)])
+def test_no_more_blocks_are_computed_than_hold_the_words(monkeypatch, per_sample, blocks):
+    sizes, real = [], philox.philox4x32
+    monkeypatch.setattr(philox, "philox4x32", lambda counter, key: (sizes.append(counter[0].size), real(counter, key))[1])
+    Philox(0).words((3, per_sample))
+    assert sizes == [3 * blocks]

@@ -3,6 +3,7 @@
     σ²  = η² (1-ᾱ_s)/(1-ᾱ_t) (1-ᾱ_t/ᾱ_s)                        fresh noise: η = 0 none, η = 1 DDPM      (D.6)
     x_s = √ᾱ_s x̂_0 + √(1-ᾱ_s-σ²) ε̂ + σ z         s < t         a step of step.py                       (D.7)
     x_t = √ᾱ_t x̂_0 + √(1-ᾱ_t) ε̂                  t > s         inversion, with the pair found at x_s   (D.23)
+    x_s/√ᾱ_s = x_t/√ᾱ_t + (n_s - n_t) ε̂          n = √((1-ᾱ)/ᾱ)   η = 0: an Euler step of dy/dn = ε̂     (D.49)
 
 Inversion is the Euler step of the same ODE the other way round. It is not the inverse of a step down (that would need ε̂
 at x_t, which is not known yet): encoding and decoding again leaves an error that halves with the step size.
@@ -37,10 +38,10 @@ def ddim_from_pair(
 ) -> Array:
     """The same from the pair (x̂_0, ε̂), which may have been clipped, or come from a network that predicts v."""
     a_s, sigma = at(sch.alpha_bar, s), ddim_std(t, s, sch, eta)
-    if home_of(s) == "" and (eta < 0 or sigma**2 > 1 - a_s + 1e-12):
+    if home_of(sigma) == "" and (eta < 0 or sigma**2 > 1 - a_s + 1e-12):
         raise ValueError(f"η = {eta} asks for variance {sigma**2:.3g} at rung {s}, which holds {1 - a_s:.3g}")
     if eta == 0 or (z is None and home_of(s) == "" and s == 0):
-        return step(x_0_hat, eps_hat, a_s)
+        return step(x_0_hat, eps_hat, a_s)  # (D.49)
     check_shapes(x_0_hat=x_0_hat, z=z)
     return step(x_0_hat, eps_hat, a_s, c=sigma, z=z)
 

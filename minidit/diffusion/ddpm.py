@@ -4,6 +4,7 @@
     x_t = √(ᾱ_t/ᾱ_s) x_s + √(1-ᾱ_t/ᾱ_s) z                         forward, from s up to t        (D.3)
     q(x_s|x_t,x_0) = N(c_1 x_0 + c_2 x_t, β̃)                      posterior                      (D.8)
     x_s = (x_t - (1-α)/√(1-ᾱ_t) ε̂)/√α + σ z                        core formula                   (D.9)
+    x̂_0 = (x̂_s - c_2 x_t)/c_1                                       of a network that says x̂_s     (D.50)
 
 with α = ᾱ_t/ᾱ_s and β = 1-α of the step from t to any s < t (for s = t-1 the ladder's own α_t, β_t).
 `ddpm_step` takes the road of step.py, (D.7) with c² = β̃, which is the posterior's mean and, with ε̂, the core formula's.
@@ -41,6 +42,14 @@ def posterior(x_t: Array, x_0: Array, t: Array, s: Array, sch: Schedule) -> tupl
     check_rungs(t, s, sch.T, batch=x_t)
     c_1, c_2, var = enter(*posterior_coefficients(at(sch.alpha_bar, t), at(sch.alpha_bar, s)), like=x_t)
     return c_1 * x_0 + c_2 * x_t, var  # (D.8)
+
+
+def x_0_of_x_s(x_s_hat: Array, x_t: Array, t: Array, s: Array, sch: Schedule) -> Array:
+    """x_s_hat, x_t : (B, ...), 0 ≤ s < t  ->  x̂_0 : (B, ...), for a network that predicts the posterior's mean outright."""
+    check_shapes(x_s_hat=x_s_hat, x_t=x_t)
+    check_rungs(t, s, sch.T, batch=x_t)
+    c_1, c_2, _ = enter(*posterior_coefficients(at(sch.alpha_bar, t), at(sch.alpha_bar, s)), like=x_t)
+    return (x_s_hat - c_2 * x_t) / c_1  # (D.50)
 
 
 def core_formula(x_t: Array, eps_hat: Array, t: Array, s: Array, sch: Schedule, *, sigma: Array, z: Array) -> Array:

@@ -3,6 +3,7 @@
     S_A = A s² + 1 - A                                   variance of x_t                                   (D.38)
     E[x_0|x_t] = m + k (x_t - √A m)    k = √A s²/S_A      the perfect denoiser                              (D.38)
     R_A = s² (1-A)/S_A                                   what x_t leaves unknown: the floor of the x_0 loss (D.39)
+    (1/T) Σ_t A s²/S_A                                   the floor of L_simple                             (D.48)
     x_s = √P m + √(S_P/S_A) (x_t - √A m)                 the probability flow, solved                      (D.40)
     ρ = (√(AP) s² + √((1-A)(1-P)))/S_A                   what one DDIM step does to x_t - √A m instead     (D.41)
     mean' = g mean + h    var' = g² var + σ²             one DDPM step with noise σ²                       (D.45)
@@ -36,6 +37,12 @@ def gain(a: Array, variance: Array) -> Array:
 def remaining(a: Array, variance: Array) -> Array:
     """R_A, the variance of x_0 once x_t is known. Times `Prediction.gain(a)` it is the floor of that prediction's loss."""
     return variance * (1 - a) / spread(a, variance)  # (D.39)
+
+
+def simple_floor(alpha_bar: Array, variance: float) -> float:
+    """What L_simple cannot fall below, whatever the network; alpha_bar : (T+1,), the table of a ladder."""
+    a = alpha_bar[1:]
+    return float((a * variance / spread(a, variance)).mean())  # (D.48)
 
 
 def reverse(a_t: Array, a_s: Array, variance: Array) -> Array:

@@ -6,6 +6,7 @@
     L_0     = -ln (Φ((x-μ+h)/σ) - Φ((x-μ-h)/σ))               h = 1/(levels-1), end bins open           (K.4)
     Φ(z)    ≈ ½ (1 + tanh(√(2/π) (z + 0.044715 z³)))          OpenAI's and DiT's Φ, 1.8e-4 off          (K.5)
     L_0     = ½ (ln 2π + λ + (x-μ)² e^-λ)                     for data that are not grey levels         (K.6)
+    L_0     = (K.4) with the Φ of (K.5), or (K.6)             grey levels or not: what a loss learns by (K.11)
     bits a dimension = nats / (ln 2 · dimensions)                                                       (K.7)
     total   = L_T + Σ_{t=2..T} L_{t-1} + L_0                  a sum over all rungs, not a mean          (K.8)
 
@@ -14,6 +15,7 @@ Terms come entry by entry in nats; only `bits` reduces. λ is a log-variance: a 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -87,6 +89,17 @@ def continuous_nll(x: Array, mean: Array, log_variance: Array) -> Array:
     check_shapes(x=x, mean=mean)
     log_variance = enter(log_variance, like=x)
     return 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean) ** 2 * _exp(-log_variance))  # (K.6)
+
+
+def trained_decoder(levels: int | None) -> Law:
+    """The decoder of a training loss, (x, mean, log_variance) -> (B, ...) nats; log_variance is a Tensor.
+
+    levels : of data that are grey levels, whose bins take the tanh form of Φ, the one that has a gradient; None : latents
+    and other numbers, which have no bins.
+    """
+    if levels is None:
+        return continuous_nll
+    return functools.partial(discretised_nll, levels=levels, cdf=tanh_cdf)  # (K.11)
 
 
 def bits(nats: Array) -> Array:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.backend import Array, home_of, xp_of
+from minidit.backend import Array, home_of, resident, xp_of
 
 
 def data_of(x: Array) -> Array:
@@ -56,7 +56,7 @@ def at(table: Array, t: Array, *, like: Array = None) -> Any:
     """
     if home_of(t) == "":
         return float(table[t])
-    value = xp_of(t).asarray(table)[t]
+    value = resident(table, t)[t]
     return value if like is None else enter(value, like=like)
 
 

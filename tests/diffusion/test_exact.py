@@ -7,14 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import agree, spec
 
+from minidit.autograd import Gradients
 from minidit.diffusion import gaussian
 from minidit.diffusion.ddim import ddim_invert_step, ddim_step
 from minidit.diffusion.ddpm import ddpm_step, q_climb, q_sample
 from minidit.diffusion.exact import Gaussian
+from minidit.diffusion.loss import simple
 from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, V
 from minidit.diffusion.rungs import leading, linspace, pairs, trailing
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.variance import large, optimal, small
+from minidit.nn import Embedding, Module
+from minidit.optim import AdamW, OptimConfig
+from minidit.random import Philox
 
 S_T = float(gaussian.spread(LINEAR.alpha_bar[-1], VAR))
 
@@ -232,3 +237,49 @@ def test_noise_and_a_posterior_sample_would_keep_the_spread_that_the_mean_loses(
     signal, noise = q_climb(one, 0, t, zero, sch)[0, 0], q_climb(zero, 0, t, one, sch)[0, 0]
     agree(signal**2 * (k**2 * S + gaussian.remaining(a, s2)) + noise**2, S, bound=1e-10, of="D.46")
     assert signal**2 * k**2 * S + noise**2 < S
+
+
+# ------------------------------------------------------------------------------------------------ a floor that is reached
+
+
+class Linear(Module):
+    """ε̂ = w_t x + b_t: the most that a linear model can know, a slope and an offset for every rung."""
+
+    def __init__(self, T):
+        self.slope, self.offset = Embedding(T, 1), Embedding(T, 1)
+
+    def forward(self, x, time):
+        return self.slope(time) * x + self.offset(time)
+
+
+@spec("D.48", "D.34", "D.39")
+def test_a_trained_linear_model_reaches_the_floor_of_the_loss_and_never_beats_it():
+    """The loss of every step is exact, by Gauss-Hermite over x_0 and ε at every rung: it is quadratic in both."""
+    sch, steps = Schedule.linear(25), 500
+    u, w = np.polynomial.hermite_e.hermegauss(3)
+    t, i, j = (g.ravel() for g in np.meshgrid(np.arange(1, 26), range(3), range(3), indexing="ij"))
+    x_0, eps, weight = (MEAN + VAR**0.5 * u[i])[:, None], u[j][:, None], 9 * w[i] * w[j] / (2 * np.pi)
+    x_t, time = q_sample(x_0, t, eps, sch), sch.time[t]
+    model = Linear(25).build(Philox(0), dtype=np.float64)
+    optimiser, bar, told = AdamW(model, OptimConfig(lr=0.05, final_lr=0.0), steps), np.zeros(model.layout.size), []
+    for n in range(1, steps + 1):
+        value = simple(model(x_t, time), eps, weight)
+        with Gradients([p.data for p in model.parameters()], model.views(bar)):
+            value.backward()
+        optimiser.step(bar, n)
+        told.append(float(value))
+    floor = gaussian.simple_floor(sch.alpha_bar, VAR)
+    assert min(told) >= floor * (1 - 1e-12) and told[0] > 1.2 * floor
+    agree(told[-1] / floor, 1.0, bound=1e-4, of="D.48")
+    a = sch.alpha_bar[1:]
+    best = (1 - a) ** 0.5 / gaussian.spread(a, VAR)
+    agree(model.slope.weight.data[:, 0], best, bound=0.02, of="D.38")
+    agree(model.offset.weight.data[:, 0], -best * a**0.5 * MEAN, bound=0.02, of="D.38")
+
+
+@spec("D.48", "D.39")
+@given(ladders(), st.floats(0.01, 4))
+def test_the_floor_is_the_mean_of_the_floors_of_all_rungs(sch, s2):
+    each = [gaussian.remaining(a, s2) * a / (1 - a) for a in sch.alpha_bar[1:]]
+    agree(gaussian.simple_floor(sch.alpha_bar, s2), np.mean(each), bound=1e-12, of="D.48")
+    assert 0 < gaussian.simple_floor(sch.alpha_bar, s2) < 1

@@ -25,6 +25,7 @@ from minidit.diffusion.likelihood import (
     normal_kl,
     prior_term,
     tanh_cdf,
+    trained_decoder,
 )
 from minidit.diffusion.prediction import X_0, predict_x_0
 from minidit.diffusion.schedule import Schedule
@@ -274,3 +275,63 @@ def test_both_decoders_differentiate_in_the_log_variance(xp, xs):
         h = 1e-5
         slope = (host(decoder(x_0, mean, logvar.data + h)) - host(decoder(x_0, mean, logvar.data - h))) / (2 * h)
         agree(logvar.grad, slope, bound=1e-7)
+
+
+def tanh_bin(x, mean, std, levels):
+    """The probability of a grey level and its derivative in ln σ², from the tanh form of Φ, written out."""
+    slope = math.sqrt(2 / math.pi)
+    phi = lambda z: 0.5 * (1 + np.tanh(slope * (z + 0.044715 * z**3)))
+    density = lambda z: 0.5 * slope * (1 + 3 * 0.044715 * z**2) * (1 - np.tanh(slope * (z + 0.044715 * z**3)) ** 2)
+    h, last = 1 / (levels - 1), 1 - 0.5 / (levels - 1)
+    u, l = (x - mean + h) / std, (x - mean - h) / std
+    upper, lower = np.where(x > last, 1.0, phi(u)), np.where(x < -last, 0.0, phi(l))
+    bars = np.where(x > last, 0.0, u * density(u)) - np.where(x < -last, 0.0, l * density(l))
+    return upper - lower, bars / (2 * (upper - lower))
+
+
+@spec("K.11", "K.4", "K.5")
+@given(levels_of, st.floats(0.02, 1), st.integers(0, 2**32 - 1))
+def test_the_decoder_of_grey_levels_teaches_the_variance_by_its_bins(xp, levels, std, seed):
+    """∂L_0/∂λ = (u Φ'(u) - l Φ'(l))/2p, with one term less in the open bins at both ends."""
+    rng = np.random.default_rng(seed)
+    x = (2 * rng.integers(0, levels, (3, 4)) / (levels - 1) - 1.0).astype(np.float64)
+    x[0, :2] = -1, 1
+    mean = x + std * rng.uniform(-2, 2, x.shape)
+    logvar = Tensor(xp.full(x.shape, 2 * math.log(std)))
+    nll = trained_decoder(levels)(xp.asarray(x), xp.asarray(mean), logvar)
+    nll.sum().backward()
+    p, slope = tanh_bin(x, mean, std, levels)
+    agree(np.exp(-host(nll)), p, bound=1e-12, of="K.11")
+    agree(host(logvar.grad), slope, bound=1e-8, of="K.11")
+
+
+@spec("K.11", "K.6")
+@given(st.floats(0.3, 2), st.integers(0, 2**32 - 1))
+def test_narrow_bins_teach_what_a_density_teaches(std, seed):
+    levels, rng = 8001, np.random.default_rng(seed)
+    x = 2 * rng.integers(1, levels - 1, (2, 3)) / (levels - 1) - 1
+    mean, slopes = x + std * rng.uniform(-2, 2, x.shape), []
+    for decoder in (trained_decoder(levels), trained_decoder(None)):
+        logvar = Tensor(np.full(x.shape, 2 * math.log(std)))
+        decoder(x, mean, logvar).sum().backward()
+        slopes.append(logvar.grad)
+    agree(slopes[0], slopes[1], bound=0.02)  # the tanh form is not Φ: its slope is 0.011 off here
+    assert trained_decoder(None) is continuous_nll
+
+
+@spec("K.11")
+def test_a_hopeless_pixel_teaches_nothing_and_single_precision_is_enough():
+    """At the floor of the probability the gradient stops; elsewhere float32 keeps the digits that training needs."""
+    x, far = np.array([[2 * 153 / 255 - 1]]), np.array([[-0.9]])
+    lost = Tensor(np.array([[2 * math.log(0.01)]]))
+    nll = trained_decoder(256)(x, far, lost)
+    nll.sum().backward()
+    agree(nll, [[-math.log(1e-12)]], bound=1e-12, of="K.11")
+    assert host(lost.grad) == 0
+    levels, means = np.arange(256) / 127.5 - 1, np.linspace(-2, 2, 256) * 0.02
+    slopes = []
+    for dtype in (np.float64, np.float32):
+        logvar = Tensor(np.full(256, 2 * math.log(0.02), dtype)[None])
+        trained_decoder(256)(levels[None].astype(dtype), (levels + means)[None].astype(dtype), logvar).sum().backward()
+        slopes.append(logvar.grad)
+    agree(slopes[1], slopes[0], bound=1e-4)

@@ -8,7 +8,7 @@ from support import agree, host, spec
 
 from minidit.diffusion.exact import Gaussian, Mixture
 from minidit.diffusion.guidance import guide
-from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0
+from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, predict_score
 
 # ------------------------------------------------------------------------------------------------ mixtures and points
 
@@ -167,3 +167,42 @@ def test_a_float32_picture_gets_a_float32_answer(xp):
     for model in (Gaussian(MEAN, VAR, sch=LINEAR), Gaussian.of_covariance(np.zeros(3), np.eye(3), sch=LINEAR),
                   Mixture.of_points(np.eye(3), sch=LINEAR)):  # fmt: skip
         assert model(x, xp.asarray([0, 500])).dtype == "float32" and model(x, 7).dtype == "float32"
+
+
+@spec("D.44", "D.43")
+def test_the_transport_of_points_leaves_the_points_as_soon_as_there_is_noise():
+    """Points have no spread, but their noisy copies do: far tails go where their rank in the distribution says."""
+    model, x = Mixture.of_points(np.array([-1.0, 0.5, 1.0]), sch=LINEAR), np.linspace(-5, 5, 11)
+    a_t, a_s = (float(LINEAR.alpha_bar[t]) for t in (900, 400))
+    y = model.transport(x, a_t, a_s)
+    assert y[0] < -4 and y[-1] > 4 and np.all(np.diff(y) > 0)
+    agree(model.weights, np.full(3, 1 / 3), bound=0, of="D.43")
+    agree(model.cdf(np.array([-60.0, 60.0]), a_t), [0.0, 1.0], bound=1e-15, of="D.44")
+    agree(model.cdf(y, a_s), model.cdf(x, a_t), bound=1e-12, of="D.44")
+    agree(model.cdf(y, a_s, upper=True) / model.cdf(x, a_t, upper=True), np.ones(11), bound=1e-9)
+    agree(model.cdf(y, a_s) / model.cdf(x, a_t), np.ones(11), bound=1e-9)
+
+
+@spec("D.42", "D.11")
+@given(st.data(), ladders(), pictures(1, (4, 2, 3)))
+def test_the_guess_is_tweedies_formula(data, sch, xs):
+    """x̂_0 = (x + (1-ᾱ) ∇ log p_t)/√ᾱ: with the score the mean of the data behind x is known."""
+    t = data.draw(st.integers(1, sch.T))
+    model, a = data.draw(mixtures(sch, shape=(2, 3), prediction=EPS)), float(sch.alpha_bar[t])
+    time = int(sch.time[t])
+    score = predict_score(model(xs[0], time), t, sch)
+    guess = Mixture(model.weights, model.means, model.variances, sch=sch, prediction=X_0)(xs[0], time)
+    agree((xs[0] + (1 - a) * score) / a**0.5, guess, bound=1e-9, of="D.11")
+
+
+@spec("D.44")
+@settings(max_examples=10)
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.integers(1, 1000), st.integers(1, 1000))
+def test_the_transport_finds_data_far_from_the_origin(m_1, m_2, t, s):
+    model = Mixture(np.array([0.3, 0.7]), np.array([m_1, m_2]), np.array([0.2, 3.0]), sch=LINEAR)
+    a_t, a_s = float(LINEAR.alpha_bar[t]), float(LINEAR.alpha_bar[s])
+    centre = a_t**0.5 * np.array([m_1, m_2])
+    x = (centre[:, None] + (a_t * np.array([[0.2], [3.0]]) + 1 - a_t) ** 0.5 * np.array([-3.0, 0.0, 3.0])).ravel()
+    y = model.transport(x, a_t, a_s)
+    agree(model.cdf(y, a_s), model.cdf(x, a_t), bound=1e-8, of="D.44")
+    agree(model.transport(y, a_s, a_t) / 1e4, x / 1e4, bound=1e-8 if abs(m_1 - m_2) < 1 else 1e-4)

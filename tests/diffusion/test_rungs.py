@@ -114,3 +114,30 @@ def test_pairs_look_up_the_next_kept_rung_and_end_at_the_data(rungs):
 def test_repeated_or_missing_rungs_are_refused(bad):
     with pytest.raises(ValueError, match="distinct"):
         pairs(bad)
+
+
+@spec("D.28")
+def test_two_rungs_of_a_section_are_its_ends():
+    assert sections(10, [2]) == [1, 10] and sections(11, [2, 2]) == [1, 6, 7, 11]
+    assert from_text("1,2,3", 9) == [1, 4, 6, 7, 8, 9]
+    assert sections(3, [3]) == [1, 2, 3] == sections(3, [1, 1, 1])
+
+
+@spec("D.28")
+def test_the_multiples_of_the_stride_are_summed_and_not_multiplied():
+    """Half way between two rungs the last digit of the sum decides; k · stride would give another rung."""
+    differs = [(T, n) for T in range(4, 80) for n in range(3, T) if sections(T, [n]) != linspace(T, n)]
+    assert differs  # there the floating-point sum shows
+    for T, n in differs[:20]:
+        place, expected = 0.0, []
+        for _ in range(n):
+            expected.append(round(place) + 1)
+            place += (T - 1) / (n - 1)
+        assert sections(T, [n]) == expected
+
+
+@spec("D.27")
+def test_a_quadratic_walk_reaches_as_far_as_it_is_told():
+    assert quadratic(100, 5, reach=0.64) == [1, 5, 17, 37, 65]
+    assert quadratic(100, 2) == [1, 81] and quadratic(1000, 1) == [1]
+    assert quadratic(100, 3, reach=0.25) == [1, 7, 26]

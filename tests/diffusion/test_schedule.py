@@ -138,8 +138,18 @@ def test_rungs_off_the_ladder_cannot_be_kept(bad):
 
 
 def test_tables_cannot_be_written():
-    with pytest.raises(ValueError, match="read-only"):
-        LINEAR.alpha_bar[0] = 2.0
+    for sch in (LINEAR, Schedule.cosine(30), LINEAR.respace([3, 9]), Schedule(np.array([1.0, 0.5]), np.array([-1, 0]))):
+        for table in (sch.alpha_bar, sch.time):
+            with pytest.raises(ValueError, match="read-only"):
+                table[0] = 2
+
+
+def test_the_door_knows_a_number_a_row_of_numbers_and_a_full_array():
+    x = np.zeros((2, 3, 4, 4), np.float32)
+    assert type(at(LINEAR.alpha_bar, 3)) is float and type(enter(np.float32(0.5), like=x)) is float
+    assert at(LINEAR.alpha_bar, np.array([3, 5])).dtype == np.float64  # exact, for the arithmetic between coefficients
+    for shape, column in (((), (1, 1, 1, 1)), ((2,), (2, 1, 1, 1)), ((4, 4), (4, 4)), ((2, 1, 1, 1), (2, 1, 1, 1))):
+        assert enter(np.ones(shape), like=x).shape == column and enter(np.ones(shape), like=x).dtype == np.float32
 
 
 @given(st.data(), ladders(), pictures(1, (3, 1, 2, 2)))

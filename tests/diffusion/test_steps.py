@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support import agree, host, spec
 
 from minidit.diffusion.ddim import ddim_from_pair, ddim_invert_step, ddim_std, ddim_step
-from minidit.diffusion.ddpm import core_formula, ddpm_from_pair, ddpm_step, posterior, q_climb, q_sample
+from minidit.diffusion.ddpm import core_formula, ddpm_from_pair, ddpm_step, posterior, q_climb, q_sample, x_0_of_x_s
 from minidit.diffusion.prediction import V
 from minidit.diffusion.rungs import pairs
 from minidit.diffusion.schedule import Schedule
@@ -220,3 +220,27 @@ def test_missing_noise_and_too_much_noise_are_refused():
         ddim_step(x, x, 3, 2, LINEAR, eta=3.0, z=x)
     with pytest.raises(ValueError, match="shapes"):
         ddim_step(x, np.zeros((1, 3)), 3, 2, LINEAR)
+
+
+@spec("D.49", "D.7", "D.23")
+@given(steps(min_s=1), pictures(2))
+def test_a_ddim_step_is_eulers_method_in_the_noise_over_the_signal(xp, ladder, xs):
+    (sch, t, s), (x, eps) = ladder, map(xp.asarray, xs)
+    signal, n = sch.alpha_bar**0.5, ((1 - sch.alpha_bar) / sch.alpha_bar) ** 0.5
+    for law, a, b in ((ddim_step, t, s), (ddim_invert_step, s, t)):
+        y = x / signal[a] + (n[b] - n[a]) * eps
+        agree(law(x, eps, a, b, sch), host(y) * signal[b], bound=1e-10, of="D.49")
+
+
+@spec("D.50", "D.8")
+@given(steps(), pictures(2))
+def test_the_next_picture_and_the_clean_one_say_the_same(xp, ladder, xs):
+    (sch, t, s), (x_0, x_t) = ladder, map(xp.asarray, xs)
+    x_s, _ = posterior(x_t, x_0, t, s, sch)
+    back = x_0_of_x_s(x_s, x_t, t, s, sch)
+    size = 1 / posterior_coefficients(float(sch.alpha_bar[t]), float(sch.alpha_bar[s]))[0]  # what division loses
+    agree(host(back) / size, xs[0] / size, bound=1e-13, of="D.50")
+    batch = x_0_of_x_s(x_s, x_t, xp.full(2, t), xp.full(2, s), sch)
+    agree(batch, back, bound=1e-12)
+    if s == 0:
+        agree(back, x_s, bound=0, of="D.50")

@@ -1,0 +1,64 @@
+"""`minidit rungs`: which rungs a short sampler visits, by every spacing, and what other projects call them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minidit.diffusion.rungs import Row
+
+SCHEDULES = ("linear", "cosine", "scaled_linear")
+KNOWN = "leading, linspace, trailing, quadratic"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=int, default=10, metavar="N", help="rungs to keep (default: 10)")
+    parser.add_argument("--T", type=int, default=1000, help="rungs of the ladder (default: 1000)")
+    parser.add_argument(
+        "--spacing", help=f'one of {KNOWN}, or in OpenAI\'s notation "250", "10,15,20" or "ddim50" (default: all)'
+    )
+    parser.add_argument("--offset", type=int, default=0, help="leading only: latent diffusion's is 1")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="linear", help="of the ᾱ beside them (default: linear)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from minidit.diffusion import rungs
+    from minidit.diffusion.schedule import Schedule
+
+    sch = {"linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear}[args.schedule](args.T)
+    laws = {
+        "leading": lambda T, N: rungs.leading(T, N, args.offset),
+        "linspace": rungs.linspace,
+        "trailing": rungs.trailing,
+        "quadratic": rungs.quadratic,
+    }
+    texts = [f"{args.steps}", f"ddim{args.steps}"]  # OpenAI's notation
+    names = [*laws, *texts] if args.spacing is None else [args.spacing]
+    if not (names[0] in laws or names[0].removeprefix("ddim").replace(",", "").isdecimal()):
+        raise ValueError(f'spacing {names[0]!r} is none of {KNOWN}, and no text such as "10,15,20" or "ddim50"')
+    for name in names:
+        try:
+            kept = laws[name](args.T, args.steps) if name in laws else rungs.from_text(name, args.T)
+        except ValueError as error:
+            if args.spacing is not None:
+                raise
+            print(f"{_title(name)}\n  {error}\n")
+            continue
+        print(f"{_title(name)}\n{table(rungs.vocabulary(kept, sch))}\n")
+    return 0
+
+
+def _title(name: str) -> str:
+    ids = {"leading": "D.24", "linspace": "D.25", "trailing": "D.26", "quadratic": "D.27"}
+    return f"{name} ({ids.get(name) or ('D.29' if name.startswith('ddim') else 'D.28')})"
+
+
+def table(rows: list[Row]) -> str:
+    """One line a step, t → s, in our words and in those of three other projects."""
+    cells = [("t → s", "ᾱ_t", "ᾱ_s", "told", "OpenAI", "diffusers", "latent diffusion")]
+    for r in rows:
+        signal = f"{r.alpha_bar_t:.6g}", f"{r.alpha_bar_s:.6g}"
+        cells.append((f"{r.t} → {r.s}", *signal, str(r.time), r.openai, r.diffusers, r.ldm))
+    widths = [max(len(row[i]) for row in cells) for i in range(7)]
+    return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
