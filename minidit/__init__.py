@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from minidit.version import __version__
 
 if TYPE_CHECKING:
-    from minidit import data, metrics, nn, ops, pictures
+    from minidit import data, metrics, nn, ops, pictures, verify
     from minidit.autograd import PRIMITIVES, Gradients, Tensor, no_grad, plain_text, primitive
-    from minidit.backend import to_device, to_host, xp_of
-    from minidit.checkpoint import save
+    from minidit.backend import from_dlpack, to_device, to_host, xp_of
+    from minidit.checkpoint import describe, save
     from minidit.diffusion.ddim import ddim_invert_step, ddim_step
     from minidit.diffusion.ddpm import ddpm_step, posterior, q_sample
     from minidit.diffusion.guidance import guide
     from minidit.diffusion.prediction import EPS, X_0, V, predict_eps, predict_v, predict_x_0
     from minidit.diffusion.schedule import Schedule
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
+    from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
     from minidit.optim import AdamW, OptimConfig
     from minidit.random import Philox
@@ -31,16 +32,17 @@ if TYPE_CHECKING:
     from minidit.recipes.train import TrainConfig, loop_for, train
 
 _HOMES = {
-    "": ("data", "metrics", "nn", "ops", "pictures"),
+    "": ("data", "metrics", "nn", "ops", "pictures", "verify"),
     "autograd": ("Gradients", "PRIMITIVES", "Tensor", "no_grad", "plain_text", "primitive"),
-    "backend": ("to_device", "to_host", "xp_of"),
-    "checkpoint": ("save",),
+    "backend": ("from_dlpack", "to_device", "to_host", "xp_of"),
+    "checkpoint": ("describe", "save"),
     "diffusion.ddim": ("ddim_invert_step", "ddim_step"),
     "diffusion.ddpm": ("ddpm_step", "posterior", "q_sample"),
     "diffusion.guidance": ("guide",),
     "diffusion.prediction": ("EPS", "V", "X_0", "predict_eps", "predict_v", "predict_x_0"),
     "diffusion.schedule": ("Schedule",),
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
+    "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
     "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),

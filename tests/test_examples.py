@@ -15,7 +15,7 @@ SHORT = {
     "01_swiss_roll": {"steps": 5, "n": 50},
     "02_digits_pixels": {"steps": 2, "sampling_steps": 2, "each": 2},
     "03_latent_dit": {"autoencoder_steps": 1, "steps": 2, "sampling_steps": 2, "hidden_size": 32, "depth": 1},
-    "04_ddpm_beside_ddim": {"run": True, "rungs": (2, 3)},
+    "04_ddpm_beside_ddim": {"run": True, "rungs": {"ddim": (2, 3), "ddpm": (2,)}},
     "05_image_to_image": {"run": True, "steps": 3, "n": 2},
     "06_interpolation": {"run": True, "steps": 2, "labels": (3, 5), "columns": 3},
     "07_not_refinement": {"n": 200, "steps": 10},
@@ -58,7 +58,7 @@ def test_an_example_draws_its_picture(path, runs, tmp_path, monkeypatch, capsys)
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_run_the_fourth_example_trains_its_own_model(tmp_path, monkeypatch, capsys):
+def test_without_a_run_the_fourth_example_draws_with_the_shipped_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(EXAMPLES[3]))["main"](train_steps=1, rungs=(1, 2))
+    runpy.run_path(str(EXAMPLES[3]))["main"](rungs={"ddim": (1, 2)})
     assert Path("ddpm_beside_ddim.png").exists()

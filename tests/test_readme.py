@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minidit as md
 from minidit.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +23,7 @@ TINY = (
 
 # what a test may leave to others: installation and the test command itself are run by .ci/run
 SHORT = {
+    "pip install .": None,
     "pip install . && minidit demo": None,
     "pip install -e '.[test]' && pytest": None,
     "minidit train --data PICTURES": f"train --data {{pictures}} --out {{run}} --sample-every 2 {TINY}",
@@ -29,6 +31,8 @@ SHORT = {
         "sample {run} --labels 0 --steps 2 --guidance 2 --out grid.png --quiet"
     ),
     "minidit eval runs/PICTURES": "eval {run} -n 6 --ddpm-steps 2 --quiet",
+    "minidit convert WEIGHTS": "convert {weights}",
+    "minidit convert WEIGHTS dit.safetensors --to official": "convert {weights} dit.safetensors --to official",
     "minidit sample --labels 0-9 --out grid.png": "sample --labels 0-9 --steps 2 --out grid.png --quiet",
 }
 
@@ -48,6 +52,15 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A small DiT as diffusers would save it."""
+    folder = tmp_path_factory.mktemp("weights") / "dit"
+    config = md.DiTConfig(input_size=8, hidden_size=24, depth=1, num_heads=3, num_classes=5)
+    md.save(folder, md.DiT(config, md.Philox(0)), grammar="diffusers")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs") / "PICTURES"
 
@@ -58,9 +71,9 @@ def test_every_command_of_the_readme_is_known_here():
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if SHORT.get(c)])
-def test_a_command_of_the_readme_runs(command, pictures, run_folder, tmp_path, monkeypatch, capsys):
+def test_a_command_of_the_readme_runs(command, pictures, weights, run_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    short = SHORT[command].format(pictures=pictures, run=run_folder)
+    short = SHORT[command].format(pictures=pictures, weights=weights, run=run_folder)
     if short.startswith("eval"):
         config = run_folder / "config.toml"
         config.write_text(re.sub(r"(\[classify\][^\[]*?\nsteps = )\d+", r"\g<1>2", config.read_text()))

@@ -18,9 +18,14 @@ COMMANDS = {
     "train": "train on your own pictures or on an embedded set",
     "sample": "draw pictures from a trained run, or from the shipped weights",
     "eval": "measure a run: class accuracy, Fréchet distance, precision and recall, neighbours",
+    "verify": "is an implementation right, and which mistake is it if not? (yours, in any framework or language)",
+    "vectors": "test vectors for any language: write them, check them",
     "report": "write report.html for a run folder",
+    "convert": "look into a file of weights, or write the same network in another project's grammar",
     "info": "versions, devices, BLAS, presets with their parameters and MACs",
+    "bench": "what a training step asks of a GPU: its kernel launches, with and without the fast twins",
     "spec": "the equations, their code and their tests",
+    "rungs": "which rungs a short sampler visits, and what other projects call them",
 }
 
 

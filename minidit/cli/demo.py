@@ -6,13 +6,14 @@ import argparse
 import time
 from pathlib import Path
 
+from minidit.cli.device import add_device, settle_device
 from minidit.cli.options import add_config_flags, resolve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="digits in pixel space, in seconds")
     parser.add_argument("--out", help="the run folder (default runs/demo or runs/quick)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
+    add_device(parser)
     parser.add_argument("--threads", type=int, help="cores to use (default: all): pieces that a batch is cut into")
     parser.add_argument("--quiet", action="store_true")
     add_config_flags(parser, ["train", "dit", "autoencode", "autoencoder"])
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     preset = "quick" if args.quick else "demo"
     progress = Progress(args.quiet)
-    job = Run(Path(args.out or f"runs/{preset}"), resolve(args, preset), device=args.device, tell=progress.tell)
+    job = Run(Path(args.out or f"runs/{preset}"), resolve(args, preset), device=settle_device(args), tell=progress.tell)
     train, held_out = job.data()
     job.fit_to(train)
     job.create(overwrite=True)

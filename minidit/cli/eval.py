@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from minidit.cli.device import add_device, settle_device
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the folder of a finished run")
@@ -13,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ddpm-steps", type=int, default=250, help="rungs of the DDPM row (default 250)")
     parser.add_argument("--bpd", type=int, metavar="N", help="also the variational bound of N held-out images, bits a dimension")
     parser.add_argument("--data", help="where the pictures are now, if not where the run found them")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true")
 
 
@@ -28,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.recipes.run import finished
 
     progress = Progress(args.quiet)
-    job, pipeline = finished(Path(args.run), device=args.device)
+    job, pipeline = finished(Path(args.run), device=settle_device(args))
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
     train, held_out = job.data()

@@ -12,8 +12,8 @@ from typing import Any
 from minidit.recipes.config import read_config
 from minidit.recipes.presets import PRESETS, RunConfig
 
-HIDDEN = {  # what the data decide, or another flag says
-    "dit": {"input_size", "in_channels", "num_classes"},
+HIDDEN = {  # what the data decide, or another flag says, or what only the weights of others need
+    "dit": {"input_size", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps"},
     "autoencoder": {"channels", "size"},
     "data": {"source", "size", "channels", "pixels", "autoencoder", "init"},
     "sample": {"eta"},

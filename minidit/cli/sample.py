@@ -6,18 +6,23 @@ import argparse
 import sys
 from pathlib import Path
 
+from minidit.cli.device import add_device, settle_device
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", help="a run folder (default: the shipped weights)")
     parser.add_argument("--labels", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
     parser.add_argument("-n", type=int, help="how many pictures; the labels are repeated in turn")
     parser.add_argument("--steps", type=int, default=50, help="rungs to visit (default 50)")
-    parser.add_argument("--guidance", type=float, default=2.0, help="1 is plain conditional (default 2)")
+    parser.add_argument("--guidance", type=float, help="1 is plain conditional (default: as the run was made for)")
+    parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                        help="guide only this part of the ladder (0 data, 1 noise)")
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim")
     parser.add_argument("--eta", type=float, default=0.0, help="DDIM: 0 no fresh noise, 1 as much as DDPM (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="grid.png", help="a .png, .gif (the denoising) or .npz (for external tools) file")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
+    add_device(parser)
+    parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32", help="(default float32)")
     parser.add_argument("--quiet", action="store_true")
 
 
@@ -33,14 +38,15 @@ def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress
     from minidit.recipes.pipeline import load
 
-    pipeline = load(args.run, device=args.device)
+    pipeline = load(args.run, device=settle_device(args))
     if not hasattr(pipeline, "latents"):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
     labels = pipeline.labels(args.labels, args.n)
     n = len(labels) if labels is not None else args.n or 16
     progress = Progress(args.quiet)
     options = {
-        "n": n, "steps": args.steps, "guidance": args.guidance, "sampler": args.sampler, "eta": args.eta, "seed": args.seed,
+        "n": n, "steps": args.steps, "sampler": args.sampler, "eta": args.eta, "seed": args.seed, "precision": args.precision,
+        "guidance": args.guidance, "interval": args.guidance_interval and tuple(args.guidance_interval),
     }  # fmt: skip
     if out.suffix == ".gif":
         from minidit.pictures import save_gif
@@ -59,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
             save_png(out, class_grid(x, labels, pipeline.class_names))
     print(out)
     if not args.quiet:
-        print(f"{n} pictures, {args.sampler} {args.steps} rungs, guidance {args.guidance}, seed {args.seed}", file=sys.stderr)
+        told = f"guidance {pipeline.guidance if args.guidance is None else args.guidance}"
+        print(f"{n} pictures, {args.sampler} {args.steps} rungs, {told}, seed {args.seed}", file=sys.stderr)
     return 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from minidit.cli.device import add_device, settle_device
 from minidit.cli.options import add_config_flags, resolve, with_threads
 
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pixels", action="store_true", help="no autoencoder: diffuse pixels (for small pictures)")
     parser.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
     parser.add_argument("--init", metavar="RUN", help="fine-tune: start from the denoiser of a run (a file, or a run folder)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
+    add_device(parser)
     parser.add_argument("--threads", type=int, help="cores to use (default: all): pieces that a batch is cut into")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
@@ -40,19 +41,20 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(args.quiet)
     if args.resume:
         refuse_changes(args)
-        job = runs.resume(Path(args.resume), device=args.device, tell=progress.tell)
+        job = runs.resume(Path(args.resume), device=settle_device(args), tell=progress.tell)
         job.config = with_threads(job.config, args.threads)
         if args.data:
             job.config = replace(job.config, data=replace(job.config.data, source=args.data))
         train, held_out = job.data()
         job.fit_to(train)
     else:
-        job = runs.Run(Path(), configure(args), device=args.device, tell=progress.tell)
+        config = configure(args)
         if args.print_config:
             from minidit.recipes.config import tables_of, to_toml
 
-            print(to_toml(tables_of(job.config)))
+            print(to_toml(tables_of(config)))
             return 0
+        job = runs.Run(Path(), config, device=settle_device(args), tell=progress.tell)
         train, held_out = job.data()
         job.fit_to(train)
         job.folder = Path(args.out) if args.out else Path("runs") / (args.preset or name_of(job.config.data.source))

@@ -16,6 +16,7 @@ from minidit.autograd import value
 from minidit.backend import Array, device_of, to_device, to_host
 from minidit.data import batch_indices
 from minidit.models.autoencoder import Autoencoder
+from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.random import Philox
 from minidit.recipes.forward import forward
 from minidit.recipes.loop import Loop, LoopConfig
@@ -62,7 +63,7 @@ def autoencode(model: Autoencoder, data: Any, config: AutoencodeConfig, *, kind:
     return Loop(model, Reconstruction(model, source_of(data, model.device, model.dtype), config), config, kind=kind)
 
 
-def posterior_of(model: Autoencoder, x: Array) -> tuple[Array, Array]:
+def posterior_of(model: Autoencoder | AutoencoderKL, x: Array) -> tuple[Array, Array]:
     """x : (N, C, H, W), host or device  ->  (mean, std) : (N, c, h, w) each, where the model lives."""
 
     def run(part: slice) -> tuple[Array, Array]:
@@ -80,7 +81,7 @@ def measure_scale(mean: Array, std: Array, seed: int = 0) -> float:
     return 1.0 / float((mean + std * eps).std())  # (L.3)
 
 
-def latents_of(model: Autoencoder, data: Any, seed: int = 0) -> Latents:
+def latents_of(model: Autoencoder | AutoencoderKL, data: Any, seed: int = 0) -> Latents:
     """The latents of a data set, ready to train on; sets model.scale from them."""
     source = source_of(data, "cpu", model.dtype)
     assert isinstance(source, Pixels)
@@ -91,13 +92,13 @@ def latents_of(model: Autoencoder, data: Any, seed: int = 0) -> Latents:
     return Latents(mean, std, scale, labels)
 
 
-def reconstruct(model: Autoencoder, x: Array) -> np.ndarray[Any, Any]:
+def reconstruct(model: Autoencoder | AutoencoderKL, x: Array) -> np.ndarray[Any, Any]:
     """x : (N, C, H, W)  ->  decode(mean), on the host."""
     mean, _ = posterior_of(model, x)
     return decode(model, mean * float(model.scale))
 
 
-def decode(model: Autoencoder, z: Array) -> np.ndarray[Any, Any]:
+def decode(model: Autoencoder | AutoencoderKL, z: Array) -> np.ndarray[Any, Any]:
     """Scaled latents z, as a sampler leaves them  ->  pictures on the host."""
     scale, f = float(model.scale), model.config.factor
     shape = (model.config.channels, z.shape[2] * f, z.shape[3] * f)

@@ -30,14 +30,19 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, eac
         save_png(folder / "reconstructions.png", reconstructions(*map(held_out.inner, (x, reconstruct(pipeline.autoencoder, x)))))
     K = pipeline.model.config.num_classes
     labels = [k for k in range(K) for _ in range(each)] if K else None
-    shown = {"n": 64, "guidance": s.guidance, "seed": s.seed}
+    shown = {"n": 64, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
     for name, steps in (("ddim", s.steps), ("ddpm", 2 * s.steps)):
         x = pipeline.sample(labels, steps=steps, sampler=name, **shown)
-        title = f"{name.upper()}, {steps} rungs" + (f", guidance {s.guidance:g}" if K else "")
+        title = f"{name.upper()}, {steps} rungs" + (f", guidance {told(s.guidance, s.interval)}" if K else "")
         save_png(folder / f"{name}.png", class_grid(x, labels, pipeline.class_names, title))
     few = [k % K for k in range(10)] if K else None
     save_walk(run.folder, pipeline, few, **{**shown, "n": 10}, steps=s.steps)
     note(f"pictures in {folder}")
+
+
+def told(guidance: float, interval: tuple[float, float]) -> str:
+    """A guidance scale, and the part of the ladder where it holds."""
+    return f"{guidance:g}" + ("" if interval == (0.0, 1.0) else f" in ({interval[0]:g}, {interval[1]:g}]")
 
 
 def loss_curves(run: Run) -> Any:
@@ -64,23 +69,24 @@ def neighbour_picture(x: Any, train: Dataset, index: list[int]) -> Any:
 def measure(
     run: Run, pipeline: Pipeline, evaluation: Evaluation, note: Note, *, ddpm_steps: int = 250, ddpm_n: int | None = None
 ) -> dict[str, Any]:
-    """eval.json and neighbours.png: the reference rows, DDIM at guidance 2, 1 and 3, DDPM."""
+    """eval.json and neighbours.png: the reference rows, DDIM and DDPM as the run draws them, DDIM at guidance 1, 2 and 3."""
     conditional = bool(pipeline.model.config.num_classes)
-    seed, steps = run.config.sample.seed, run.config.sample.steps
+    s = run.config.sample
+    seed, steps, own = s.seed, s.steps, f", w = {told(s.guidance, s.interval)}" if conditional else ""
+    as_run = {"guidance": s.guidance, "interval": s.interval, "seed": seed}
     evaluation.references(pipeline)
-    x = evaluation.samples(f"DDIM {steps}" + (", w = 2" if conditional else ""), pipeline, steps=steps, guidance=2.0, seed=seed)
-    if conditional:
-        for w in (1.0, 3.0):
+    x = evaluation.samples(f"DDIM {steps}{own}", pipeline, steps=steps, **as_run)
+    for w in (1.0, 2.0, 3.0) if conditional else ():
+        if (w, (0.0, 1.0)) != (s.guidance, s.interval):
             evaluation.samples(f"DDIM {steps}, w = {w:g}", pipeline, steps=steps, guidance=w, seed=seed)
     n = ddpm_n or evaluation.n
     few = f"of {n}: a few more points of bias than the rows above" if n < evaluation.n else ""
-    name = f"DDPM {ddpm_steps}" + (", w = 2" if conditional else "")
-    evaluation.samples(name, pipeline, n=n, note=few, steps=ddpm_steps, sampler="ddpm", guidance=2.0, seed=seed)
+    evaluation.samples(f"DDPM {ddpm_steps}{own}", pipeline, n=n, note=few, steps=ddpm_steps, sampler="ddpm", **as_run)
     rows, near = evaluation.table(), evaluation.neighbours(x[:100])
     found: dict[str, Any] = {"rows": rows, "neighbours": near}
     for r in rows:
         accuracy = f"accuracy {r['accuracy']:.3f}  " if "accuracy" in r else ""
-        note(f"  {r['name']:24s} n {r['n']:4d}  {accuracy}Fréchet {r['frechet']:7.2f} = {r['multiple']:5.2f} x  "
+        note(f"  {r['name']:30s} n {r['n']:4d}  {accuracy}Fréchet {r['frechet']:7.2f} = {r['multiple']:5.2f} x  "
              f"precision {r['precision']:.2f} recall {r['recall']:.2f}")  # fmt: skip
     picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
     save_png(run.folder / "pictures" / "neighbours.png", picture)

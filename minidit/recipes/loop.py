@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 
 from minidit.autograd import Gradients, Tensor, value
 from minidit.backend import Arena, Array, flat_buffer, xp_of
-from minidit.kernels.blas import precise, using
 from minidit.nn.module import Module
+from minidit.nn.precision import POLICIES, check_precision, computing_in
+from minidit.nn.recompute import recomputing
 from minidit.optim import AdamW, OptimConfig, clip_factor, learning_rate
 from minidit.recipes.workers import Workers, cores, kind_of_workers, shard_of
 
@@ -46,16 +48,17 @@ class LoopConfig(OptimConfig):
     batch_size: int = 64
     seed: int = 0
     shards: int = 0  # pieces of a batch that run side by side, each on one core; 0: as many as there are cores
-    precision: str = "float32"  # of matrix products: float32, or bf16 (factors rounded, sums in float32; needs the extra mkl)
+    precision: str = "float32"  # float32, tf32 (GPU) or bf16 (GPU; on a CPU with the extra mkl): see nn/precision.py
     accumulate: int = 1  # pieces of a shard, one after the other: less memory, the same batch
+    checkpoint_blocks: bool = False  # keep the inputs of a block only and compute the rest again: less memory, a third more work
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("steps", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
-        if self.precision not in ("float32", "bf16"):
-            raise ValueError(f"precision {self.precision!r} is not one of float32, bf16")
+        if self.precision not in POLICIES:
+            raise ValueError(f"precision {self.precision!r} is not one of {', '.join(POLICIES)}")
         if self.shards < 0:
             raise ValueError(f"shards = {self.shards} must be 0 (automatic) or more")
 
@@ -74,9 +77,7 @@ class Loop:
         self.device = model.device
         self.shards = config.pieces(self.device)
         self.kind = kind or kind_of_workers(self.shards, self.device)
-        if self.device != "cpu" and config.precision != "float32":
-            raise ValueError(f"precision {config.precision!r} is not to be had on {self.device}")
-        self.blas = precise(config.precision)
+        check_precision(config.precision, self.device)
         self.optimiser = AdamW(model, config, config.steps)
         self.done, self.stop = 0, False  # steps taken so far; set `stop` to end after the step
         size, arrays = model.layout.size, [p.data for p in model.parameters()]
@@ -97,7 +98,7 @@ class Loop:
 
     def _body(self, i: int, phase: int, step: int) -> None:
         if phase == GRADIENTS:
-            with self.arenas[i], self.gradients[i], using(self.blas):
+            with self._computing(i):
                 self._gradients(i, step)
         elif phase == REDUCE:
             part = shard_of(self.model.layout.size, self.shards, i)
@@ -113,6 +114,13 @@ class Loop:
             part = shard_of(self.model.layout.size, self.shards, i)
             factor = clip_factor(self._norm(), self.config.clip)
             self.optimiser.step(self.buffers[0], step + 1, factor=factor, part=part)
+
+    @contextmanager
+    def _computing(self, i: int) -> Iterator[None]:
+        """Memory, gradients and precision of shard i."""
+        policy = computing_in(self.config.precision, self.device)
+        with self.arenas[i], self.gradients[i], policy, recomputing(self.config.checkpoint_blocks):
+            yield
 
     def _gradients(self, i: int, step: int) -> None:
         """The gradient of shard i, its samples in `accumulate` pieces one after the other."""

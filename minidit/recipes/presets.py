@@ -29,6 +29,7 @@ class SampleConfig:
 
     steps: int = 50
     guidance: float = 2.0
+    interval: tuple[float, float] = (0.0, 1.0)  # the part (low, high] of the ladder that is guided
     sampler: str = "ddim"  # ddim or ddpm
     eta: float = 0.0
     seed: int = 0
@@ -38,6 +39,8 @@ class SampleConfig:
     def __post_init__(self) -> None:
         if self.sampler not in ("ddim", "ddpm"):
             raise ValueError(f"sampler {self.sampler!r} is not one of ddim, ddpm")
+        if not 0 <= self.interval[0] < self.interval[1] <= 1:
+            raise ValueError(f"interval {self.interval} must be two parts of the ladder, 0 ≤ low < high ≤ 1")
         for name, least in (("steps", 1), ("every", 0), ("save_every", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}")
@@ -82,7 +85,7 @@ PRESETS: dict[str, RunConfig] = {
         dit=replace(DIT["fashion"], hidden_size=160, depth=6, num_heads=5),
         train=replace(_FAST, steps=7000, lr=2e-3, warmup=200, ema=0.999),
         classify=ClassifyConfig(steps=1500),
-        sample=SampleConfig(every=2000, save_every=2000),
+        sample=SampleConfig(guidance=4.0, interval=(0.2, 0.7), every=2000, save_every=2000),
     ),
     "own": RunConfig(
         autoencoder=AutoencoderConfig(widths=(24, 48, 96)),

@@ -97,6 +97,7 @@ class Run:
                 "channels": data.channels, "size": [H, W], "images": len(data), "pixels": c.data.pixels,
             },
             "train": {k: getattr(c.train, k) for k in ("prediction", "schedule", "T", "steps", "seed")},
+            "sample": {k: getattr(c.sample, k) for k in ("guidance", "interval")},
             "version": __version__,
         }  # fmt: skip
 
@@ -201,7 +202,8 @@ class Run:
         model.flat[...] = loop.optimiser.average
         data = self.meta["data"]
         names, crop = tuple(data["class_names"]), data["crop"]
-        return Pipeline(model, autoencoder, c.train.make_schedule(), c.train.make_prediction(), names, crop, self.meta)
+        laws = c.train.make_schedule(), c.train.make_prediction()
+        return Pipeline(model, autoencoder, *laws, names, crop, self.meta, c.sample.guidance, c.sample.interval)
 
     def draw(self, pipeline: Pipeline, step: int) -> None:
         """A small grid, the same noise every time, so that one sees it grow."""
@@ -209,7 +211,7 @@ class Run:
 
         s = self.config.sample
         labels = pipeline.labels(None, 2 * min(10, max(4, pipeline.model.config.num_classes)))
-        x = pipeline.sample(labels, n=16, steps=min(25, s.steps), guidance=s.guidance, seed=s.seed)
+        x = pipeline.sample(labels, n=16, steps=min(25, s.steps), seed=s.seed)
         path = self.folder / "samples" / f"step_{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         save_png(path, grid(x, columns=-(-len(x) // 2)))
@@ -257,7 +259,7 @@ def _model_file(path: str, kind: str) -> Path:
 
 def _comparable(config: RunConfig) -> dict[str, Any]:
     """What may not change under a state. In how many pieces a batch is computed may: it is a matter of rounding."""
-    train = {k: v for k, v in asdict(config.train).items() if k not in ("shards", "accumulate")}
+    train = {k: v for k, v in asdict(config.train).items() if k not in ("shards", "accumulate", "checkpoint_blocks")}
     return {"dit": asdict(config.dit), "train": train}
 
 

@@ -21,10 +21,12 @@ from minidit.diffusion import threshold, variance
 from minidit.diffusion.ddim import ddim_from_pair
 from minidit.diffusion.ddpm import ddpm_from_pair
 from minidit.diffusion.guidance import guide
+from minidit.diffusion.guidance import interval as interval_law
 from minidit.diffusion.prediction import EPS, Prediction
 from minidit.diffusion.schedule import Schedule, at
+from minidit.kernels.cuda_laws import Philox
 from minidit.models.dit import DiT
-from minidit.random import Philox
+from minidit.nn.precision import computing_in
 from minidit.recipes.train import at_time
 from minidit.recipes.workers import cores, over_shards
 
@@ -77,11 +79,15 @@ class Sampler:
         step: Step,
         prediction: Prediction = EPS,
         guidance: float = 1.0,
+        interval: tuple[float, float] = (0.0, 1.0),
         clip: bool = False,
         seed: int = 0,
     ) -> None:
         self.model, self.sch, self.pairs, self.step = model, sch, list(pairs), step
         self.prediction, self.guidance, self.clip, self.seed = prediction, guidance, clip, seed
+        self.low, self.high = (round(part * sch.T) for part in interval)  # the rungs that are guided
+        if not 0 <= self.low < self.high <= sch.T:
+            raise ValueError(f"a guidance interval is two parts of the ladder, 0 ≤ low < high ≤ 1; got {interval}")
         if guidance != 1 and (not model.config.num_classes or not model.config.class_dropout_prob):
             raise ValueError("guidance needs a model that was trained with classes and label dropout")
         if not self.pairs:
@@ -95,7 +101,8 @@ class Sampler:
     def predict(self, x_t: Array, t: int, y: Array | None) -> tuple[Array, Array, Array]:
         """The guided pair (x̂_0, ε̂) and the raw second half of the channels (or None)."""
         model, xp, n = self.model, xp_of(x_t), len(x_t)
-        guided = y is not None and self.guidance != 1
+        w = interval_law(self.guidance, t, self.low, self.high)  # outside the interval half the work is saved
+        guided = y is not None and w != 1
         both = xp.concatenate((x_t, x_t)) if guided else x_t
         labels = xp.concatenate((y, xp.full_like(y, model.null_label))) if guided else y
         time = at_time(self.sch, xp.full(len(both), t, dtype=xp.int64))
@@ -105,7 +112,7 @@ class Sampler:
         v = out[:n, channels:] if model.config.learn_sigma else None  # of the conditional half
         out = out[:, :channels]
         if guided:
-            out = guide(out[n:], out[:n], self.guidance)
+            out = guide(out[n:], out[:n], w)
         a_t = at(self.sch.alpha_bar, t)
         x_0_hat, eps_hat = self.prediction.pair(out, x_t, a_t)
         if self.clip:
@@ -137,18 +144,22 @@ def sample(
     step: Step | None = None,
     prediction: Prediction = EPS,
     guidance: float = 1.0,
+    interval: tuple[float, float] = (0.0, 1.0),
     clip: bool = False,
     seed: int = 0,
     x_T: Array = None,
     trace: bool = False,
     shards: int = 0,
+    precision: str = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> Any:
     """x_0 : (B, C, H, W) where the model lives; with trace=True an iterator over Moments that ends with x_0.
 
     labels : (B,) ints, or n for an unconditional model.  pairs : [(t, s), …], else `steps` rungs evenly spaced with both ends.
+    guidance : the scale w in the part (low, high] of the ladder that `interval` names, 1 outside.
     step : ddim(η) or ddpm(variance law); ddim() if None.  x_T : the noise to start from, else drawn from the seed.
-    shards : pieces of the batch that run side by side (0: one a core).  progress(done, total) is called after every step.
+    shards : pieces of the batch that run side by side (0: one a core).  precision : a policy of nn/precision.py.
+    progress(done, total) is called after every step.
     Raises ValueError for labels that the model does not know.
     """
     pairs = spacing.pairs(spacing.linspace(sch.T, min(steps, sch.T))) if pairs is None else pairs
@@ -168,16 +179,19 @@ def sample(
     shape = (n, model.config.in_channels, *model.config.size)
     if n < 1 or (x_T is not None and tuple(x_T.shape) != shape):
         raise ValueError(f"{n} samples" + ("" if x_T is None else f" need x_T of shape {shape}, got {tuple(x_T.shape)}"))
-    sampler = Sampler(model, sch, pairs=pairs, step=step, prediction=prediction, guidance=guidance, clip=clip, seed=seed)
+    sampler = Sampler(
+        model, sch, pairs=pairs, step=step, prediction=prediction, guidance=guidance, interval=interval, clip=clip, seed=seed
+    )
     if trace:
-        return _traced(sampler, np.arange(n), y, x_T)
-    if model.device != "cpu":
-        return _whole(sampler, module_of(model.device).arange(n), y, x_T, progress)
-    return _in_shards(sampler, n, y, x_T, min(shards or cores(), max(1, n)), progress)
+        return _traced(sampler, np.arange(n), y, x_T, precision)
+    with computing_in(precision, model.device):
+        if model.device != "cpu":
+            return _whole(sampler, module_of(model.device).arange(n), y, x_T, progress)
+        return _in_shards(sampler, n, y, x_T, min(shards or cores(), max(1, n)), progress)
 
 
-def _traced(sampler: Sampler, samples: Array, y: Array | None, x_T: Array) -> Iterator[Moment | Array]:
-    with no_grad():
+def _traced(sampler: Sampler, samples: Array, y: Array | None, x_T: Array, precision: str) -> Iterator[Moment | Array]:
+    with no_grad(), computing_in(precision, sampler.model.device):
         yield from sampler.walk(samples, y, x_T)
 
 

@@ -15,9 +15,10 @@ from minidit.random import Philox
 
 
 class Source(Protocol):
-    """n images with labels (or None), on one device; draw gives x_0 : (B, C, H, W)."""
+    """n images with labels (or None), on one device; draw gives x_0 : (B, C, H, W), one of `levels` grey levels or any number."""
 
     labels: Array | None
+    levels: int | None
 
     def __len__(self) -> int: ...
 
@@ -26,10 +27,11 @@ class Source(Protocol):
 
 @dataclass
 class Pixels:
-    """x_0 : (N, C, H, W) float in [-1, 1] (or any numbers of unit size)."""
+    """x_0 : (N, C, H, W) float in [-1, 1], on the grid of so many grey levels (None: any numbers of unit size)."""
 
     x_0: Array
     labels: Array | None = None
+    levels: int | None = None
 
     def __len__(self) -> int:
         return len(self.x_0)
@@ -46,6 +48,7 @@ class Latents:
     std: Array
     scale: float
     labels: Array | None = None
+    levels: int | None = None  # latents have none
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -62,8 +65,9 @@ def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source
     """
     if hasattr(data, "draw"):
         return data  # type: ignore[no-any-return]
+    levels = None
     if hasattr(data, "x_0"):
-        x_0, labels = data.x_0(dtype=dtype), data.labels
+        x_0, labels, levels = data.x_0(dtype=dtype), data.labels, data.levels
     elif isinstance(data, tuple) and len(data) == 2:
         x_0, labels = data
     elif hasattr(data, "shape"):
@@ -77,4 +81,4 @@ def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source
         found = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}"
         raise ValueError(f"labels must be ints, one a picture: ({len(x_0)},); got {found}")
     x_0 = to_device(x_0, device).astype(dtype, copy=False)
-    return Pixels(x_0, None if labels is None else to_device(labels, device))
+    return Pixels(x_0, None if labels is None else to_device(labels, device), levels)

@@ -4,7 +4,8 @@
     loss = mean w(t) (target(x_0, ε, ᾱ_t) - model(x_t, time[t], y))²                          (D.34)
     y = null with probability p                        so that the model also learns "any class"   (G.7)
 
-With learn_sigma the second half of the channels is trained by λ T times one term of the bound (D.36).
+With learn_sigma the second half of the channels is trained by λ T times one term of the bound (D.36), whose decoder is that of
+grey levels where the data are a Dataset's pixels, and the continuous one for latents and other numbers (K.11).
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minidit import ops
-from minidit.backend import Array, to_device, to_host, xp_of
+from minidit.backend import Array, resident, to_device, to_host, xp_of
 from minidit.data import batch_indices
 from minidit.diffusion import likelihood, loss, variance
 from minidit.diffusion.ddpm import q_sample
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule, at
+from minidit.kernels import cuda_laws
+from minidit.kernels.cuda_laws import Philox
 from minidit.models.dit import DiT
-from minidit.random import Philox
 from minidit.recipes.loop import Loop, LoopConfig
 from minidit.recipes.source import Source, source_of
 
@@ -70,6 +72,7 @@ class Denoising:
         self.model, self.source, self.config = model, source, config
         self.schedule, self.prediction = config.make_schedule(), config.make_prediction()
         self.weight = LOSS_WEIGHTS.get((config.loss_weight, config.prediction))
+        self.decoder = likelihood.trained_decoder(source.levels)
 
     def __call__(self, step: int, samples: Array) -> tuple[Any, dict[str, Any]]:
         config, model, sch, b = self.config, self.model, self.schedule, len(samples)
@@ -85,7 +88,7 @@ class Denoising:
         else:
             y = None
         a_t = at(sch.alpha_bar, t)
-        x_t = q_sample(x_0, t, eps, sch)
+        x_t = cuda_laws.either(cuda_laws.q_sample, q_sample)(x_0, t, eps, sch)
         out = model(x_t, at_time(sch, t), y)
         vb = 0.0
         if model.config.learn_sigma:
@@ -103,15 +106,12 @@ class Denoising:
         """One term of the bound, mean over samples; the network's guess of x_0 comes as a plain array: the stop-gradient."""
         x_0_hat, _ = self.prediction.pair(out, x_t, a_t)
         log_variance = variance.log_learned_range(v, t, t - 1, self.schedule)
-        term = likelihood.bound_term(
-            x_0, x_t, x_0_hat, log_variance, t, self.schedule, decoder=likelihood.continuous_nll
-        )
-        return term.mean()
+        return likelihood.bound_term(x_0, x_t, x_0_hat, log_variance, t, self.schedule, decoder=self.decoder).mean()
 
 
 def at_time(sch: Schedule, t: Array) -> Array:
     """What the network is told at the rungs t : (B,), in the home of t."""
-    return xp_of(t).asarray(sch.time)[t]
+    return resident(sch.time, t)[t]
 
 
 def train(model: DiT, data: Any, config: TrainConfig | None = None, **overrides: Any) -> Iterator[dict[str, Any]]:

@@ -190,6 +190,24 @@ def test_a_guided_walk_mixes_the_two_answers_at_every_step():
     agree(sample(model, SCH, labels, steps=6, guidance=w), sample(apart, SCH, labels, steps=6, shards=1), bound=1e-12, of="G.1")
 
 
+@spec("G.4")
+def test_a_scale_holds_in_its_part_of_the_ladder_and_costs_nothing_outside():
+    class Counted(Oracle):
+        def __call__(self, x, time, y=None):
+            return np.where((y == self.null_label)[:, None, None, None], 0.0, 1.0) * super().__call__(x, time, y)
+
+    labels, pairs = np.zeros(2, int), rungs.pairs([100, 75, 50, 25, 1])
+    guided = Counted(exact.Gaussian(MEAN, VAR, sch=SCH), num_classes=1)
+    x = sample(guided, SCH, labels, pairs=pairs, guidance=3.0, interval=(0.25, 0.75), shards=1)
+    assert [len(y) for *_, y in guided.seen] == [2, 4, 4, 2, 2]  # rungs 75 and 50; the interval is open below
+    apart = Counted(exact.Gaussian(MEAN, VAR, sch=SCH), num_classes=1)
+    by_hand = start(2)
+    for t, s in pairs:
+        eps_c = apart(by_hand, np.full(2, t - 1), labels)
+        by_hand = ddim()(*EPS.pair((3.0 if t in (75, 50) else 1.0) * eps_c, by_hand, SCH.alpha_bar[t]), t, s, SCH, z=None, v=None)
+    agree(x, by_hand, bound=1e-12, of="G.4")
+
+
 # ------------------------------------------------------------------------------------------------ what a walk shows and takes
 
 
@@ -263,6 +281,7 @@ def test_a_walk_of_a_learn_sigma_network_uses_the_first_half_of_the_channels():
     (DIT, {"labels": []}, "0 samples"),
     (UNCONDITIONAL, {"labels": [0]}, "the model is unconditional: give n"),
     (UNCONDITIONAL, {"n": 0}, "0 samples"),
+    (DIT, {"labels": [0], "guidance": 2.0, "interval": (0.5, 0.5)}, "a guidance interval is two parts of the ladder"),
     (UNCONDITIONAL, {"n": 2, "guidance": 2.0}, "guidance needs a model that was trained with classes"),
     (replace(DIT, class_dropout_prob=0.0), {"labels": [0], "guidance": 2.0}, "label dropout"),
     (UNCONDITIONAL, {"n": 2, "x_T": np.zeros((3, 1, 4, 4), np.float32)}, r"2 samples need x_T of shape \(2, 1, 4, 4\)"),

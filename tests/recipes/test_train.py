@@ -1,5 +1,6 @@
 """Training a denoiser: a loss that is a function, targets and weights, dropped labels, the bound's gradient, both homes."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from recipes.small import DIT, UNCONDITIONAL, awake, pictures
 from support import agree, host, spec
 
 from minidit.backend import to_device
-from minidit.data import batch_indices, digits
+from minidit.data import Dataset, batch_indices, digits
 from minidit.diffusion import likelihood, loss, variance
 from minidit.diffusion.ddpm import q_sample
 from minidit.diffusion.prediction import PREDICTIONS
@@ -165,20 +166,32 @@ def test_the_bound_trains_the_variance_and_leaves_the_other_half_alone(name):
     assert set(told) == {"simple"}
 
 
-@spec("D.36")
-def test_the_hybrid_loss_is_the_simple_one_and_lambda_T_of_the_bound():
-    config = replace(CONFIG, vb_weight=0.01)
+def grey(levels):
+    """Pictures of so many grey levels, as a data set."""
+    images = Philox(4).integers(0, levels, (11, 1, 4, 4)).astype(np.uint8)
+    return Dataset("grey", images, np.arange(11) % 3, ("a", "b", "c"), levels)
+
+
+@spec("D.36", "K.11")
+@pytest.mark.parametrize("levels", [None, 17, 256])
+def test_the_hybrid_loss_is_the_simple_one_and_lambda_T_of_the_bound(levels):
+    """At t = 1 the decoder is that of the data: of so many grey levels for a data set, the continuous one for other numbers."""
+    config = replace(CONFIG, vb_weight=0.01, T=21)
     watch = Watch(awake(replace(DIT, learn_sigma=True), dtype=np.float64))
-    f = denoising(config, watch)
-    value, told = f(2, ALL)
+    data = pictures(dtype=np.float64) if levels is None else grey(levels)
+    f = Denoising(watch, source_of(data, "cpu", np.float64), config)
+    step = next(n for n in range(2, 100) if 1 in Philox(0, TRAIN_STREAM, state=8 * n).integers(1, 22, (12,), ALL))
+    value, told = f(step, ALL)
     x_t, time, y = watch.seen[0]
-    t, x_0 = time + 1, f.source.x_0[batch_indices(2, 12, 11, 0)]
+    t, x_0 = time + 1, f.source.x_0[batch_indices(step, 12, 11, 0)]
     out = watch.model(x_t, time, y).data
     sch = config.make_schedule()
     a = sch.alpha_bar[t]
     x_0_hat, _ = PREDICTIONS["eps"].pair(out[:, :1], x_t, a)
     log_variance = variance.log_learned_range(out[:, 1:], t, t - 1, sch)
-    term = likelihood.bound_term(x_0, x_t, x_0_hat, log_variance, t, sch, decoder=likelihood.continuous_nll)
+    tanh_form = functools.partial(likelihood.discretised_nll, levels=levels, cdf=likelihood.tanh_cdf)
+    decoder = likelihood.continuous_nll if levels is None else tanh_form
+    term = likelihood.bound_term(x_0, x_t, x_0_hat, log_variance, t, sch, decoder=decoder)
     agree(float(value), loss.hybrid(float(told["simple"]), float(term.mean()), sch.T, 0.01), bound=1e-12)
 
 

@@ -1,0 +1,150 @@
+"""What the paper's claims look like in miniature: the four ways of conditioning at equal steps, and loss against the work of a model.
+
+    python -m benchmarks.learning                  # everything: 8 + 10 trainings of digits in pixels, about an hour on two cores
+    python -m benchmarks.learning --steps 50 --only variants
+
+Every model is trained on the embedded digits by the recipe of the preset "digits" (v-prediction, cosine ladder) from two
+seeds, one core each. Held-out loss: the training loss law on held-out digits with EMA weights, the same times and noise
+for every model. Fréchet: 500 guided DDIM-50 samples against the training digits, as a multiple of held-out digits.
+Results: benchmarks/results/learning.json and docs/learning-*.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minidit as md
+from minidit.autograd import no_grad
+from minidit.models.dit import DIT, DiTConfig, count_parameters
+from minidit.pictures import grid, save_png, stack
+from minidit.recipes.evaluate import Evaluation, train_classifier
+from minidit.recipes.pipeline import Pipeline
+from minidit.recipes.presets import PRESETS
+from minidit.recipes.source import source_of
+from minidit.recipes.train import Denoising, loop_for
+
+RESULT = Path(__file__).parent / "results" / "learning.json"
+DOCS = Path(__file__).parent.parent / "docs"
+VARIANTS = ("in_context", "cross_attention", "adaln", "adaln_zero")
+SIZES = {"32/2": (32, 2, 2), "64/2": (64, 2, 4), "64/4": (64, 4, 4), "96/4": (96, 4, 4), "144/6": (144, 6, 6)}  # width/depth
+
+
+def jobs(only: str | None) -> list[tuple[str, str, DiTConfig, int]]:
+    """(group, name, model, seed) for every training."""
+    base = DIT["digits"]
+    found = [("variants", v, replace(base, conditioning=v), seed) for v in VARIANTS for seed in (0, 1)]
+    for name, (width, depth, heads) in SIZES.items():
+        model = replace(base, hidden_size=width, depth=depth, num_heads=heads)
+        found += [("sizes", name, model, seed) for seed in (0, 1)]
+    return [job for job in found if only in (None, job[0])]
+
+
+def learn(job: tuple[str, str, DiTConfig, int], steps: int) -> dict[str, Any]:
+    """Trains one model and measures it."""
+    group, name, config, seed = job
+    preset = PRESETS["digits"]
+    train, held_out = md.data.digits(), md.data.digits("test")
+    recipe = replace(preset.train, steps=steps, seed=seed, shards=1)
+    model = md.DiT(config, md.Philox(seed))
+    loop, began, curve = loop_for(model, train, recipe, kind="serial"), time.perf_counter(), []
+    for record in loop.run():
+        if record["step"] % max(1, steps // 60) == 0:
+            curve.append((record["step"], record["loss"]))
+    minutes = (time.perf_counter() - began) / 60
+    model.flat[...] = loop.optimiser.average
+    judged = replace(recipe, seed=77, batch_size=297)
+    law = Denoising(model, source_of(held_out, "cpu", np.float32), judged)
+    with no_grad():
+        loss = float(np.mean([law(step, np.arange(297))[0].data for step in range(20)]))
+    evaluation = Evaluation(train_classifier(train, preset.classify, lambda *_: None), train, held_out, n=500)
+    n = len(held_out)
+    real = evaluation.row("held-out", held_out.x_0(), held_out.labels)["frechet"]
+    pipeline = Pipeline(model, None, recipe.make_schedule(), recipe.make_prediction(), train.class_names, 0)
+    pipeline.sample([0], n=1, steps=2)
+    pictures = pipeline.sample([k % 10 for k in range(n)], n=n, steps=50, guidance=1.5, seed=0, shards=1)
+    row = evaluation.row(name, pictures, [k % 10 for k in range(n)])
+    return {
+        "group": group, "name": name, "seed": seed, "steps": steps, "parameters": count_parameters(config), "macs": config.macs(),
+        "loss": loss, "frechet": row["frechet"], "real": real, "multiple": row["frechet"] / real, "accuracy": row["accuracy"],
+        "minutes": minutes, "curve": curve, "n": n,
+    }  # fmt: skip
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line a model: both seeds side by side."""
+    out = ["| model | parameters | MACs | held-out loss, two seeds | Fréchet as a multiple of real | class accuracy |",
+           "|---|---|---|---|---|---|"]  # fmt: skip
+    for name in dict.fromkeys(r["name"] for r in rows):
+        own = [r for r in rows if r["name"] == name]
+        losses, multiples, hits = ([r[k] for r in own] for k in ("loss", "multiple", "accuracy"))
+        out.append(
+            f"| {name.replace('_', '-')} | {own[0]['parameters']:,} | {own[0]['macs'] / 1e6:.2f} M "
+            f"| {' / '.join(f'{v:.4f}' for v in losses)} | {' / '.join(f'{v:.2f}' for v in multiples)} "
+            f"| {' / '.join(f'{v:.3f}' for v in hits)} |"
+        )
+    return "\n".join(out)
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """docs/learning-variants.png and docs/learning-sizes.png."""
+    variants = [r for r in rows if r["group"] == "variants"]
+    if variants:
+        lines = {f"{r['name']}": np.array(r["curve"]).T for r in variants if r["seed"] == 0}
+        losses = md.pictures.curves({k: (v[0], v[1]) for k, v in lines.items()}, "training loss (seed 0)", log=True)
+        bars = {n: sorted(r["multiple"] for r in variants if r["name"] == n) for n in VARIANTS}
+        save_png(DOCS / "learning-variants.png", stack([losses, _bars(bars, "Fréchet of samples, multiple of real (both seeds)")]))
+    sizes = [r for r in rows if r["group"] == "sizes"]
+    if sizes:
+        by_seed = {}
+        for seed in (0, 1):
+            own = sorted((r for r in sizes if r["seed"] == seed), key=lambda r: r["macs"])
+            by_seed[f"seed {seed}"] = (np.array([r["macs"] / 1e6 for r in own]), np.array([r["loss"] for r in own]))
+        save_png(DOCS / "learning-sizes.png", md.pictures.curves(by_seed, "held-out loss against million MACs", smooth=False))
+
+
+def _bars(values: dict[str, list[float]], title: str) -> Any:
+    """Horizontal bars drawn as a grid of rows, a pair a name."""
+    most, width = max(max(v) for v in values.values()), 320
+    rows, names = [], []
+    for name, pair in values.items():
+        for v in pair:
+            row = np.full((1, 12, width), -1.0)
+            row[:, 2:10, : max(1, int(v / most * width))] = 1.0
+            rows.append(row)
+            names.append(f"{name} {v:.2f}")
+    return grid(np.stack(rows), 1, scale=1, row_labels=names, title=title)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--only", choices=("variants", "sizes"))
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    todo = jobs(args.only)
+    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
+        rows = []
+        for row in pool.map(learn, todo, [args.steps] * len(todo)):
+            rows.append(row)
+            print(f"{row['group']} {row['name']} seed {row['seed']}: loss {row['loss']:.4f}, Fréchet {row['multiple']:.2f} x real, "
+                  f"accuracy {row['accuracy']:.3f}, {row['minutes']:.1f} min", flush=True)  # fmt: skip
+    draw(rows)
+    RESULT.write_text(json.dumps({"command": f"python -m benchmarks.learning --steps {args.steps}", "rows": rows}, indent=1))
+    for group in ("variants", "sizes"):
+        if own := [r for r in rows if r["group"] == group]:
+            print(f"\n{group}\n{table(own)}")
+
+
+if __name__ == "__main__":
+    main()
+
+
