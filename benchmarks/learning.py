@@ -1,4 +1,4 @@
-"""What the paper's claims look like in miniature: the four ways of conditioning at equal steps, and loss against the work of a model.
+"""The paper's claims in miniature: the four ways of conditioning at equal steps, and loss against the work of a model.
 
     python -m benchmarks.learning                  # everything: 8 + 10 trainings of digits in pixels, about an hour on two cores
     python -m benchmarks.learning --steps 50 --only variants
@@ -101,7 +101,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
         lines = {f"{r['name']}": np.array(r["curve"]).T for r in variants if r["seed"] == 0}
         losses = md.pictures.curves({k: (v[0], v[1]) for k, v in lines.items()}, "training loss (seed 0)", log=True)
         bars = {n: sorted(r["multiple"] for r in variants if r["name"] == n) for n in VARIANTS}
-        save_png(DOCS / "learning-variants.png", stack([losses, _bars(bars, "Fréchet of samples, multiple of real (both seeds)")]))
+        save_png(DOCS / "learning-variants.png", stack([losses, _bars(bars, "Fréchet, multiple of real (both seeds)")]))
     sizes = [r for r in rows if r["group"] == "sizes"]
     if sizes:
         by_seed = {}
@@ -135,8 +135,8 @@ def main() -> None:
         rows = []
         for row in pool.map(learn, todo, [args.steps] * len(todo)):
             rows.append(row)
-            print(f"{row['group']} {row['name']} seed {row['seed']}: loss {row['loss']:.4f}, Fréchet {row['multiple']:.2f} x real, "
-                  f"accuracy {row['accuracy']:.3f}, {row['minutes']:.1f} min", flush=True)  # fmt: skip
+            print(f"{row['group']} {row['name']} seed {row['seed']}: loss {row['loss']:.4f}, "
+                  f"Fréchet {row['multiple']:.2f} x real, accuracy {row['accuracy']:.3f}", flush=True)  # fmt: skip
     draw(rows)
     RESULT.write_text(json.dumps({"command": f"python -m benchmarks.learning --steps {args.steps}", "rows": rows}, indent=1))
     for group in ("variants", "sizes"):
