@@ -142,7 +142,7 @@ def test_an_arena_changes_no_bit_and_stops_growing(monkeypatch, small):
     monkeypatch.setattr(backend, "SMALL", small)
     r = np.random.default_rng(0)
     x = r.standard_normal((3, 8, 24)).astype(np.float32)
-    ws = [r.standard_normal(s).astype(np.float32) for s in ((72, 24), (72,), (24, 24), (96, 24), (96,), (24, 96))]
+    ws = [r.standard_normal(s).astype(np.float32) for s in ((72, 24), (72,), (24, 24), (96, 24), (96,), (24, 96), (24,))]
     c = r.standard_normal((3, 24)).astype(np.float32)
 
     def step():
@@ -150,7 +150,7 @@ def test_an_arena_changes_no_bit_and_stops_growing(monkeypatch, small):
         h = ops.layer_norm_modulate(Tensor(x), c, c)
         a = ops.self_attention(ops.linear(h, w[0], w[1]), heads=3)
         y = ops.gated_residual(h, c, ops.linear(a, w[2]))
-        y = ops.gated_residual(y, c, ops.linear(ops.linear_gelu(y, w[3], w[4]), w[5]))
+        y = ops.gated_residual(y, c, ops.mlp(y, *w[3:]))
         ops.mse(y, x).backward()
         return [np.array(t.grad) for t in w]
 

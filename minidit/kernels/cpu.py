@@ -35,12 +35,15 @@ def rows_of(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
-def linear_bars(g: Array, rows: Array, shape: tuple[int, ...], weight: Array, bias: Array) -> tuple[Any, ...]:
-    """(A.12), each product written where it is wanted."""
-    x_bar = lambda: gemm(g, weight, empty(g, rows.shape)).reshape(shape)
+def weight_bars(g: Array, rows: Array, weight: Array, bias: Array) -> tuple[Any, Any]:
+    """W̄ and b̄ of (A.12), written where they are wanted."""
     weight_bar = gemm(g.T, rows, home_of_gradient(weight))
-    bias_bar = None if bias is None else np.matmul(constant(len(g)), g, out=home_of_gradient(bias))
-    return x_bar, weight_bar, bias_bar
+    return weight_bar, None if bias is None else np.matmul(constant(len(g)), g, out=home_of_gradient(bias))
+
+
+def linear_bars(g: Array, rows: Array, shape: tuple[int, ...], weight: Array, bias: Array) -> tuple[Any, ...]:
+    """(A.12), x̄ only if it is asked for."""
+    return lambda: gemm(g, weight, empty(g, rows.shape)).reshape(shape), *weight_bars(g, rows, weight, bias)
 
 
 def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
@@ -58,40 +61,54 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
     return y.reshape(*x.shape[:-1], m), vjp
 
 
-def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
-    rows, m, keep = rows_of(x), len(weight), recording()
-    y = gemm(rows, weight.T, empty(x, (len(rows), m)))
-    slope = empty(y, y.shape) if keep else None
-    step = max(8, TILE // m)
-    scratch, other = empty(y, (step, m)), empty(y, (step, m)) if keep else None
-    for i in range(0, len(rows), step):
-        a = y[i : i + step]  # becomes y in place
-        phi = scratch[: len(a)]
-        np.add(a, bias, out=a)
-        square = slope[i : i + step] if slope is not None else phi
-        np.multiply(a, a, out=square)
-        np.multiply(square, CA, out=phi)
-        np.add(phi, C0, out=phi)
-        np.multiply(phi, a, out=phi)
-        np.tanh(phi, out=phi)
-        np.add(phi, 1.0, out=phi)
-        np.multiply(phi, 0.5, out=phi)  # Φ = ½ (1 + tanh u)
-        np.multiply(a, phi, out=a)  # y = a Φ
-        if slope is not None and other is not None:  # slope = Φ + y (1-Φ) (2 C0 + 6 CA a²)
-            t = other[: len(a)]
-            np.multiply(square, 6 * CA, out=square)
-            np.add(square, 2 * C0, out=square)
-            np.multiply(square, a, out=square)
-            np.multiply(square, phi, out=t)
-            np.subtract(square, t, out=square)
-            np.add(square, phi, out=square)
+def gelu_cdf(a: Array, phi: Array, square: Array) -> None:
+    """phi = Φ(a) = ½ (1 + tanh(a (C0 + CA a²))), square = a²: what GELU and its slope are made of."""
+    np.multiply(a, a, out=square)
+    np.multiply(square, CA, out=phi)
+    np.add(phi, C0, out=phi)
+    np.multiply(phi, a, out=phi)
+    np.tanh(phi, out=phi)
+    np.add(phi, 1.0, out=phi)
+    np.multiply(phi, 0.5, out=phi)
+
+
+def mlp(x: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array) -> tuple[Array, Vjp]:
+    """Only a = W₁ x + b₁ is kept: making gelu(a) and its slope again, in the cache, costs no more than reading them would."""
+    rows, m, keep = rows_of(x), len(weight1), recording()
+    a = gemm(rows, weight1.T, empty(x, (len(rows), m)))
+    h, step = empty(a, a.shape) if keep else a, max(8, TILE // m)
+    tiles = [slice(i, i + step) for i in range(0, len(rows), step)]
+    scratch = empty(a, (2, step, m))
+    for tile in tiles:
+        part = a[tile]
+        phi, square = scratch[:, : len(part)]
+        np.add(part, bias1, out=part)
+        gelu_cdf(part, phi, square)
+        np.multiply(part, phi, out=h[tile])
+    y = gemm(h, weight2.T, empty(x, (len(rows), len(weight2))))
+    np.add(y, bias2, out=y)
+    del h, scratch
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        assert slope is not None
-        g = np.multiply(rows_of(y_bar), slope, out=empty(y_bar, (len(rows), m)))
-        return linear_bars(g, rows, x.shape, weight, bias)
+        out = rows_of(y_bar)
+        g, h, scratch = gemm(out, weight2, empty(a, a.shape)), empty(a, a.shape), empty(a, (3, step, m))
+        for tile in tiles:
+            part, y = a[tile], h[tile]
+            phi, slope, t = scratch[:, : len(part)]
+            gelu_cdf(part, phi, slope)
+            np.multiply(part, phi, out=y)
+            np.multiply(slope, 6 * CA, out=slope)  # slope = Φ + y (1-Φ) (2 C0 + 6 CA a²)
+            np.add(slope, 2 * C0, out=slope)
+            np.multiply(slope, y, out=slope)
+            np.multiply(slope, phi, out=t)
+            np.subtract(slope, t, out=slope)
+            np.add(slope, phi, out=slope)
+            np.multiply(g[tile], slope, out=g[tile])
+        second = weight_bars(out, h, weight2, bias2)
+        del h, scratch
+        return *linear_bars(g, rows, x.shape, weight1, bias1), *second
 
-    return y.reshape(*x.shape[:-1], m), vjp
+    return y.reshape(*x.shape[:-1], len(weight2)), vjp
 
 
 def layer_norm_modulate(x: Array, shift: Array, scale: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]:

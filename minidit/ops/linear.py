@@ -40,7 +40,7 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
     return y.reshape(*x.shape[:-1], weight.shape[0]), vjp
 
 
-@primitive(cpu=cpu.linear_gelu, cuda=cuda.linear_gelu)
+@primitive(cuda=cuda.linear_gelu)
 def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
     """gelu(x Wᵀ + b), the first half of a Transformer's feed-forward layer. Shapes as in `linear`; the tanh form of GELU."""
     a, linear_vjp = linear.plain(x, weight, bias)
@@ -48,5 +48,21 @@ def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         return linear_vjp(y_bar * slope)
+
+    return y, vjp
+
+
+@primitive(cpu=cpu.mlp)
+def mlp(x: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array) -> tuple[Array, Vjp]:
+    """W₂ gelu(W₁ x + b₁) + b₂, a Transformer's feed-forward layer.
+
+    x : (..., n), weight1 : (m, n), bias1 : (m,), weight2 : (k, m), bias2 : (k,)  ->  (..., k).
+    """
+    h, gelu_vjp = linear_gelu.pair(x, weight1, bias1)
+    y, linear_vjp = linear.pair(h, weight2, bias2)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        h_bar, *second = linear_vjp(y_bar)
+        return (*gelu_vjp(h_bar()), *second)
 
     return y, vjp

@@ -33,6 +33,13 @@ def linears(draw, bias=True, widths=(1, 24)):
 
 
 @st.composite
+def mlps(draw):
+    args, _ = draw(linears(widths=(16, 24)))
+    m, k = len(args[1]), draw(st.integers(1, 8))
+    return (*args, draw(normal((k, m), m**-0.5)), draw(normal((k,)))), {}
+
+
+@st.composite
 def modulations(draw):
     B, N, D = draw(st.integers(1, 5)), draw(st.integers(1, 9)), draw(st.integers(16, 40))
     return (draw(normal((B, N, D))), draw(normal((B, D))), draw(normal((B, D)))), {"eps": draw(st.sampled_from([1e-6, 1e-5]))}
@@ -68,14 +75,14 @@ def groups(draw):
 
 TWINS = {  # the draw, and the bound: rounding units, relative to the largest number of the array that is compared
     "linear": (linears(bias=False), 16),  # sums of at most 40 products, or of 27 rows for a bar: √40 units, times 2 to 3
-    "linear_gelu": (linears(widths=(16, 24)), 128),  # in the slope the rounding of 1 - Φ is multiplied by 2 a u' ≈ 56 at a = 6
+    "mlp": (mlps(), 128),  # in the slope the rounding of 1 - Φ is multiplied by 2 a u' ≈ 56 at a = 6
     "layer_norm_modulate": (modulations(), 64),  # the mean of 16 or more numbers cancels, 1/σ is rounded, sums over 9 tokens
     "self_attention": (attentions(), 64),  # |logits| of up to 20 carry their rounding into the exponent
     "gated_residual": (residuals(), 8),  # one product, one sum, and a sum over 9 tokens
     "conv2d": (convolutions(), 32),  # sums of at most 27 products; for the weights, of 3 · 81
     "group_norm": (groups(), 64),  # as layer norm
 }
-EQUATIONS = {"linear": "A.12", "linear_gelu": "A.12", "layer_norm_modulate": "A.15", "self_attention": "A.19",
+EQUATIONS = {"linear": "A.12", "mlp": "N.5", "layer_norm_modulate": "A.15", "self_attention": "A.19",
              "gated_residual": "A.21", "conv2d": "A.23", "group_norm": "A.17"}  # fmt: skip
 
 
@@ -111,7 +118,7 @@ def wide(x):
     return x.astype(np.float64) if is_array(x) else x
 
 
-@spec("A.12", "A.15", "A.17", "A.19", "A.20", "A.21", "A.22", "A.23")
+@spec("A.12", "A.15", "A.17", "A.19", "A.20", "A.21", "A.22", "A.23", "N.5")
 @pytest.mark.parametrize("name", sorted(TWINS))
 @pytest.mark.usefixtures("tiles")
 def test_a_twin_says_what_the_plain_text_says(name):
@@ -194,8 +201,8 @@ def test_only_the_tile_that_needs_the_shift_pays_for_it_and_a_common_shift_chang
 def test_the_slope_of_gelu_holds_far_out():
     x = np.array([[-1e4, -40, -12, -6, -5, -3, -1, -1e-20, 0, 1e-20, 1, 3, 5, 6, 12, 40, 1e4]], np.float32).T
     one = np.ones((1, 1), np.float32)
-    expected, plain_vjp = ops.linear_gelu.plain(wide(x), wide(one), np.zeros(1))
-    y, vjp = ops.linear_gelu.cpu(x, one, np.zeros(1, np.float32))
+    expected, plain_vjp = ops.mlp.plain(wide(x), wide(one), np.zeros(1), wide(one), np.zeros(1))
+    y, vjp = ops.mlp.cpu(x, one, np.zeros(1, np.float32), one, np.zeros(1, np.float32))
     agree(y / np.maximum(1, np.abs(x)), expected / np.maximum(1, np.abs(x)), bound=4 * U, of="A.5")
     agree(settled(vjp(np.ones_like(x)))[0], settled(plain_vjp(np.ones(x.shape)))[0], bound=40 * U, of="A.5")
 
@@ -224,7 +231,7 @@ def test_a_bar_that_is_no_block_of_memory_is_taken_as_it_is(name):
 
 
 @spec("A.2", "A.12")
-@pytest.mark.parametrize("name", ["linear", "linear_gelu", "conv2d", "group_norm"])
+@pytest.mark.parametrize("name", ["linear", "mlp", "conv2d", "group_norm"])
 def test_weight_gradients_are_written_into_the_flat_buffer_and_added_the_second_time(name):
     @settings(max_examples=10)
     @given(TWINS[name][0])

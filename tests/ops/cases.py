@@ -152,6 +152,13 @@ def linears(draw, bias=True):
 
 
 @st.composite
+def mlps(draw):
+    (x, weight, bias), _ = draw(linears())
+    k = draw(SIDES)
+    return (x, weight, bias, draw(array((k, len(weight)))), draw(array((k,)))), {}
+
+
+@st.composite
 def axes_of_softmax(draw):
     x = draw(SHAPES.flatmap(lambda s: array(s, -5.0, 5.0)))
     return (x,), {"axis": draw(st.integers(-x.ndim, x.ndim - 1))}
@@ -242,7 +249,7 @@ CASES = {
     "sum": reductions(), "mean": reductions(),
     "reshape": reshapes(), "transpose": transposes(), "concat": concats(), "split": splits(), "getitem": getitems(),
     "broadcast_to": stretches(), "patchify": patches(), "unpatchify": tokens(), "upsample_nearest": upsamples(),
-    "matmul": products(), "linear": linears(bias=False), "linear_gelu": linears(),
+    "matmul": products(), "linear": linears(bias=False), "linear_gelu": linears(), "mlp": mlps(),
     "softmax": axes_of_softmax(), "standardise": norms(0), "layer_norm": norms(2), "layer_norm_modulate": modulations(),
     "rms_norm": norms(1), "group_norm": groups(),
     "attention": attentions(), "self_attention": self_attentions(), "gated_residual": residuals(),
@@ -258,7 +265,7 @@ EQUATIONS = {
     "silu": "A.4", "gelu": "A.5", "gelu_erf": "A.6", "clip": "A.1", "cast": "A.1", "sum": "A.7", "mean": "A.8",
     "reshape": "A.9", "transpose": "A.9", "concat": "A.9", "split": "A.9", "getitem": "A.9", "broadcast_to": "A.3",
     "patchify": "T.1", "unpatchify": "T.2", "upsample_nearest": "A.10", "matmul": "A.11", "linear": "A.12",
-    "linear_gelu": ("A.12", "A.5"), "softmax": "A.13", "standardise": "A.14", "layer_norm": "A.14", "layer_norm_modulate": "A.15",
+    "linear_gelu": ("A.12", "A.5"), "mlp": "N.5", "softmax": "A.13", "standardise": "A.14", "layer_norm": "A.14", "layer_norm_modulate": "A.15",
     "rms_norm": "A.16", "group_norm": "A.17", "attention": ("A.18", "A.19"), "self_attention": ("A.19", "A.20"),
     "gated_residual": "A.21", "conv2d": ("A.22", "A.23"), "embedding": "A.24", "mse": "A.25", "cross_entropy": "A.26",
     "gaussian_kl": "A.27",
