@@ -62,14 +62,15 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
 
 
 def gelu_cdf(a: Array, phi: Array, square: Array) -> None:
-    """phi = Φ(a) = ½ (1 + tanh(a (C0 + CA a²))), square = a²: what GELU and its slope are made of."""
+    """phi = Φ(a) = ½ (1 + tanh u) = 1/(1 + e^-2u) with u = a (C0 + CA a²), square = a²: what GELU and its slope are made of."""
     np.multiply(a, a, out=square)
-    np.multiply(square, CA, out=phi)
-    np.add(phi, C0, out=phi)
+    np.multiply(square, -2 * CA, out=phi)
+    np.add(phi, -2 * C0, out=phi)
     np.multiply(phi, a, out=phi)
-    np.tanh(phi, out=phi)
+    with np.errstate(over="ignore"):  # e^-2u = inf where Φ is 0
+        np.exp(phi, out=phi)
     np.add(phi, 1.0, out=phi)
-    np.multiply(phi, 0.5, out=phi)
+    np.reciprocal(phi, out=phi)
 
 
 def mlp(x: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array) -> tuple[Array, Vjp]:
