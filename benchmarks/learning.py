@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import minidit as md
 from minidit.autograd import no_grad
@@ -48,6 +49,7 @@ def jobs(only: str | None) -> list[tuple[str, str, DiTConfig, int]]:
     return [job for job in found if only in (None, job[0])]
 
 
+@threadpool_limits.wrap(limits=1)  # one core a training
 def learn(job: tuple[str, str, DiTConfig, int], steps: int) -> dict[str, Any]:
     """Trains one model and measures it."""
     group, name, config, seed = job
@@ -130,15 +132,15 @@ def main() -> None:
     parser.add_argument("--only", choices=("variants", "sizes"))
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    todo = jobs(args.only)
+    todo, command = jobs(args.only), f"python -m benchmarks.learning --steps {args.steps}"
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
         rows = []
         for row in pool.map(learn, todo, [args.steps] * len(todo)):
             rows.append(row)
+            RESULT.write_text(json.dumps({"command": command, "rows": rows}, indent=1))
             print(f"{row['group']} {row['name']} seed {row['seed']}: loss {row['loss']:.4f}, "
                   f"Fréchet {row['multiple']:.2f} x real, accuracy {row['accuracy']:.3f}", flush=True)  # fmt: skip
     draw(rows)
-    RESULT.write_text(json.dumps({"command": f"python -m benchmarks.learning --steps {args.steps}", "rows": rows}, indent=1))
     for group in ("variants", "sizes"):
         if own := [r for r in rows if r["group"] == group]:
             print(f"\n{group}\n{table(own)}")
