@@ -11,7 +11,7 @@ import math
 import sys
 from typing import Any
 
-from minidit.autograd import NoTwin, Onto, Vjp, home_of_gradient, recording
+from minidit.autograd import NoTwin, Onto, Vjp, recording
 from minidit.backend import Array, empty
 from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT
 from minidit.kernels.cuda_blas import PRECISIONS, gemm, precision, product, with_epilogue
@@ -31,6 +31,7 @@ from minidit.kernels.cuda_launch import (
     storage,
     vector,
 )
+from minidit.kernels.pieces import home_of_bar, home_of_gradient
 
 __all__ = [
     "attention_products", "available", "embedding", "gated_residual", "gemm", "layer_norm", "layer_norm_modulate", "linear",
@@ -190,7 +191,7 @@ def layer_norm_modulate(x: Array, shift: Array, scale: Array, *, eps: float = 1e
 
 def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float) -> tuple[Array, Vjp]:
     """x̂ (one + scale) + shift: x : (B, N, D), shift, scale : (B, D)."""
-    s, (B, N, D) = kind_of(x, shift, scale), x.shape
+    s, (B, N, D), pieces = kind_of(x, shift, scale), x.shape, (shift, scale)
     (scale, scale_stride), (shift, shift_stride) = by_rows(scale), by_rows(shift)
     shared = 4 * ROWS * 2 * D
     if shared > 160 << 10 or B > 65535:
@@ -208,11 +209,12 @@ def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float) -> 
         def run(so_far: Array = None) -> Array:
             """One kernel makes all three bars; the tape asks for that of x first, and with the sum so far."""
             if not bars:
-                out, shift_bar, scale_bar = empty(x, x.shape), empty(x, (B, D)), empty(x, (B, D))
+                out, shift_bar, scale_bar = empty(x, x.shape), *map(home_of_bar, pieces)
+                strides = (i32(b.strides[0] // b.itemsize) for b in (scale_bar, shift_bar))
                 scratch = (NULL, NULL) if chunks == 1 else (empty(x, (B, chunks, 2, D), f32), counters(x, B))
                 onto = NULL if so_far is None else dense(so_far)
                 arrays = (x, scale, mean, inverse, bar, onto, out, scale_bar, shift_bar, *scratch)
-                sizes = (i32(N), i32(D), i32(chunk), i32(scale_stride), f32(one))
+                sizes = (i32(N), i32(D), i32(chunk), i32(scale_stride), *strides, f32(one))
                 w = min(v, vector(D, bar, *(() if so_far is None else (onto,))))
                 launch("normalise", "layer_norm_backward", (chunks, B), 128, arrays + sizes, shared, VEC=w, STORAGE=s)
                 bars.extend((out, shift_bar, scale_bar))
@@ -246,7 +248,7 @@ def silu(x: Array) -> tuple[Array, Vjp]:
 
 
 def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
-    s, (B, N, D) = kind_of(x, gate, h), x.shape
+    s, (B, N, D), piece = kind_of(x, gate, h), x.shape, gate
     x, h, (gate, stride) = dense(x), dense(h), by_rows(gate)
     y = empty(x, x.shape)
     v = vector(D, x, gate, h, y)
@@ -255,11 +257,12 @@ def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
     launch("elementwise", "gated_residual", grid, 256, args, VEC=v, STORAGE=s)
 
     def vjp(y_bar: Array) -> tuple[Array, ...]:
-        bar, h_bar, gate_bar = dense(y_bar), empty(h, h.shape), empty(h, (B, D))
-        w = min(v, vector(D, bar))
+        bar, h_bar, gate_bar = dense(y_bar), empty(h, h.shape), home_of_bar(piece)
+        w = min(v, vector(D, bar, gate_bar))
         grid, chunk = tiles_of(N, D, w, B)
-        args = (gate, h, bar, gate_bar, h_bar, *scratch_of(h, grid, D), i32(N), i32(D), i32(chunk), i32(stride))
-        launch("elementwise", "gated_residual_backward", grid, 256, args, VEC=w, STORAGE=s)
+        args = (gate, h, bar, gate_bar, h_bar, *scratch_of(h, grid, D))
+        sizes = (i32(N), i32(D), i32(chunk), i32(stride), i32(gate_bar.strides[0] // gate_bar.itemsize))
+        launch("elementwise", "gated_residual_backward", grid, 256, args + sizes, VEC=w, STORAGE=s)
         return y_bar, gate_bar, h_bar
 
     return y, vjp

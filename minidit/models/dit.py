@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import recording
 from minidit.backend import Array
 from minidit.models import conditioning as other
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
@@ -131,6 +130,7 @@ class DiT(Module):
     """
 
     pos_embed: Array
+    blocks: list[Any]
 
     def __init__(self, config: DiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> None:
         D, p = config.hidden_size, config.patch_size
@@ -158,14 +158,12 @@ class DiT(Module):
         return first + [p for p in parameters.values() if not any(p is q for q in first)]
 
     def modulations(self, c: Any) -> list[Any]:
-        """(T.4) of all blocks in one product, where no gradient is wanted; else None for each: a block makes its own."""
-        L, D = self.config.depth, self.config.hidden_size
-        if recording() or self.config.conditioning != "adaln_zero" or (6 * D) % 16:
-            return [None] * L
-        rows = L * 6 * D
-        start = rows * D + 2 * D * D  # behind the weights stand those of the final layer
-        weight, bias = self.flat[: rows * D].reshape(rows, D), self.flat[start : start + rows]
-        return list(ops.split(ops.linear(ops.silu(c), weight, bias), parts=L))
+        """(T.4) of all blocks in one product, whose weights lie side by side; None for a block that makes its own."""
+        if self.config.conditioning != "adaln_zero":
+            return [None] * self.config.depth
+        linears = [block.adaLN_modulation[1] for block in self.blocks]
+        weight, bias = (ops.concat(*(getattr(linear, name) for linear in linears), axis=0) for name in ("weight", "bias"))
+        return list(ops.split(ops.linear(ops.silu(c), weight, bias), parts=len(linears)))
 
     def forward(self, x: Any, t: Array, y: Array | None = None) -> Any:
         config = self.config

@@ -253,7 +253,7 @@ class ndarray:
     itemsize = property(lambda self: self._a.itemsize)
     strides = property(lambda self: self._a.strides)
     flags = property(lambda self: Flags(self._a.flags))
-    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0]))
+    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0], mem=self._memory))
 
     def __len__(self):
         return len(self._a)

@@ -97,14 +97,14 @@ __device__ __forceinline__ void over_warps(float (&sum)[VEC]) {
     __syncthreads();
 }
 
-// out[c] = the sum over all chunks of the sample's rows; out: (samples, D), partial: (samples, chunks, D) floats of scratch memory,
+// out[c] = the sum over all chunks of the sample's rows; out: that of sample b starts at b · stride, partial: (samples, chunks, D) floats of scratch memory,
 // counters: one for each (sample, block of columns).
 template <class S>
-__device__ __forceinline__ void over_chunks(float (&sum)[VEC], S* out, float* partial, unsigned* counters, int D) {
+__device__ __forceinline__ void over_chunks(float (&sum)[VEC], S* out, int stride, float* partial, unsigned* counters, int D) {
     over_warps(sum);
     int c = column();
     bool mine = threadIdx.x < 32 && c < D;
-    out += (size_t)blockIdx.z * D;
+    out += (size_t)blockIdx.z * stride;
     if (gridDim.y == 1) {
         if (mine) store(out + c, sum);
         return;

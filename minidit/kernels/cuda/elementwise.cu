@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(256) gelu_backward(const T* y_bar, 
             for (int k = 0; k < VEC; k++) v[k] *= s[k], sum[k] += v[k];
             store(g + (size_t)r * D + c, v);
         }
-    over_chunks(sum, bias_bar, partial, counters, D);
+    over_chunks(sum, bias_bar, D, partial, counters, D);
 }
 
 // out = Σ x over the rows: the gradient of a bias.
@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(256)
             load(x + (size_t)r * D + c, v);
             for (int k = 0; k < VEC; k++) sum[k] += v[k];
         }
-    over_chunks(sum, out, partial, counters, D);
+    over_chunks(sum, out, D, partial, counters, D);
 }
 
 // y = x + gate ⊙ h. x, h: (samples, N, D); the gate of sample b starts at b · stride.
@@ -87,10 +87,10 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// h̄ = ȳ ⊙ gate and gate̅ = Σ ȳ⊙h over the sample's rows.
+// h̄ = ȳ ⊙ gate and gate̅ = Σ ȳ⊙h over the sample's rows; that of sample b starts at b · bar_stride.
 extern "C" __global__ void __launch_bounds__(256)
     gated_residual_backward(const T* gate, const T* h, const T* y_bar, T* gate_bar, T* h_bar, float* partial, unsigned* counters,
-                            int N, int D, int chunk, int stride) {
+                            int N, int D, int chunk, int stride, int bar_stride) {
     int c = column(), end = min(N, (int)(blockIdx.y + 1) * chunk);
     float sum[VEC] = {}, g[VEC], v[VEC], w[VEC];
     if (c < D) {
@@ -103,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(256)
             store(h_bar + i, v);
         }
     }
-    over_chunks(sum, gate_bar, partial, counters, D);
+    over_chunks(sum, gate_bar, bar_stride, partial, counters, D);
 }
 
 __device__ __forceinline__ float logistic(float x) {

@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(128)
 extern "C" __global__ void __launch_bounds__(128)
     layer_norm_backward(const T* x, const T* scale, const float* mean, const float* inverse, const T* y_bar, const T* onto,
                         T* x_bar, T* scale_bar, T* shift_bar, float* partial, unsigned* counters, int N, int D, int chunk,
-                        int scale_stride, float one) {
+                        int scale_stride, int scale_bar_stride, int shift_bar_stride, float one) {
     DYNAMIC_SHARED(float, sums);  // (warps, 2, D): every lane adds to its own columns
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, b = blockIdx.y;
     float *to_scale = sums + warp * 2 * D, *to_shift = to_scale + D;
@@ -116,11 +116,12 @@ extern "C" __global__ void __launch_bounds__(128)
     }
     __syncthreads();
     unsigned chunks = gridDim.x;
+    T *to_scale_bar = scale_bar + (size_t)b * scale_bar_stride, *to_shift_bar = shift_bar + (size_t)b * shift_bar_stride;
     for (int i = threadIdx.x; i < 2 * D; i += blockDim.x) {
         float total = 0;
         for (int w = 0; w < ROWS; w++) total += sums[w * 2 * D + i];
         if (chunks == 1)
-            put((i < D ? scale_bar : shift_bar - D)[(size_t)b * D + i], total);
+            put(*(i < D ? to_scale_bar + i : to_shift_bar + i - D), total);
         else
             partial[((size_t)b * chunks + blockIdx.x) * 2 * D + i] = total;
     }
@@ -129,6 +130,6 @@ extern "C" __global__ void __launch_bounds__(128)
         const volatile float* p = partial + (size_t)b * chunks * 2 * D + i;
         float total = 0;
         for (unsigned c = 0; c < chunks; c++) total += p[(size_t)c * 2 * D];
-        put((i < D ? scale_bar : shift_bar - D)[(size_t)b * D + i], total);
+        put(*(i < D ? to_scale_bar + i : to_shift_bar + i - D), total);
     }
 }
