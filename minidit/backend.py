@@ -175,10 +175,12 @@ def device_of(x: Array) -> str:
 def side_by_side(arrays: Sequence[Array]) -> Array | None:
     """The arrays as one along axis 0, their memory shared; None unless each starts where the one before it ends."""
     xp, first, rows = xp_of(*arrays), arrays[0], 0
+    if any(a.ndim == 0 for a in arrays):
+        return None
     where: Any = (lambda a: (id(a.base), a.ctypes.data)) if xp is np else (lambda a: (id(a.data.mem), a.data.ptr))
     owner, end = where(first)
     for a in arrays:
-        fits = a.flags.c_contiguous and a.dtype == first.dtype and a.shape[1:] == first.shape[1:] and a.ndim > 0
+        fits = a.flags.c_contiguous and a.dtype == first.dtype and a.shape[1:] == first.shape[1:]
         if not fits or where(a) != (owner, end) or (xp is np and a.base is None):
             return None
         end, rows = end + a.nbytes, rows + len(a)

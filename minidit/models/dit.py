@@ -99,8 +99,10 @@ class DiTBlock(Module):
     def forward(self, x: Any, c: Any, modulation: Any = None) -> Any:
         modulation = self.adaLN_modulation(c) if modulation is None else modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(modulation, parts=6)  # (T.4)
-        x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))
-        return ops.gated_residual(x, gate2, self.mlp(ops.layer_norm_modulate(x, shift2, scale2, eps=self.eps)))  # (T.5)
+        h = self.attn.mixed(ops.layer_norm_modulate(x, shift1, scale1))
+        o, fc2 = self.attn.proj, self.mlp.fc2  # the last linear of a branch, its gate and the sum are one primitive …
+        x, h = ops.linear_residual_modulate(x, gate1, h, o.weight, o.bias, shift2, scale2, eps=self.eps)  # … with the next norm
+        return ops.linear_residual(x, gate2, self.mlp.inner(h), fc2.weight, fc2.bias)  # (T.5)
 
 
 class FinalLayer(Module):

@@ -1,4 +1,4 @@
-"""A function recorded as a graph: the same numbers in the same memory, turn by turn with other streams, or a line that says why not."""
+"""A function recorded as a graph: the same numbers in the same memory, in turn with other streams; or a line why not."""
 
 import gc
 import logging

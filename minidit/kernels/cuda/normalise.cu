@@ -47,13 +47,28 @@ extern "C" __global__ void __launch_bounds__(128) softmax_backward(const T* y, c
 
 // y = x̂ (one + scale) + shift. x: (rows, D), N rows a sample; scale and shift of sample b start at b · stride (0: one for all).
 // one is 1 for a modulation, 0 for a weight. Keeps μ and r = 1/√(σ² + ε) of every row.
+// With h the row is first x + gate ⊙ (h + bias), which is kept in x_out; the gate of sample b starts at b · gate_stride.
 extern "C" __global__ void __launch_bounds__(128)
-    layer_norm(const T* x, const T* scale, const T* shift, T* y, float* mean, float* inverse, int rows, int N, int D,
-               int scale_stride, int shift_stride, float one, float eps) {
+    layer_norm(const T* x, const T* gate, const T* h, const float* bias, T* x_out, const T* scale, const T* shift, T* y,
+               float* mean, float* inverse, int rows, int N, int D, int gate_stride, int scale_stride, int shift_stride, float one,
+               float eps) {
     int row = blockIdx.x * ROWS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= rows) return;
     const T *r = x + (size_t)row * D, *s = scale + (size_t)(row / N) * scale_stride, *b = shift + (size_t)(row / N) * shift_stride;
     float v[VEC], w[VEC], u[VEC], sum = 0, square = 0;
+    if (h) {  // a lane reads again below what it writes here, and nothing else
+        const T *to_h = h + (size_t)row * D, *g = gate + (size_t)(row / N) * gate_stride;
+        for (int i = lane * VEC; i < D; i += 32 * VEC) {
+            float p[VEC];
+            load(r + i, v);
+            load(to_h + i, p);
+            load(g + i, w);
+            load(bias + i, u);
+            for (int k = 0; k < VEC; k++) v[k] += w[k] * (p[k] + u[k]);
+            store(x_out + (size_t)row * D + i, v);
+        }
+        r = x_out + (size_t)row * D;
+    }
     for (int i = lane * VEC; i < D; i += 32 * VEC) {
         load(r + i, v);
         for (int k = 0; k < VEC; k++) sum += v[k];
