@@ -389,11 +389,7 @@ class Gradients:
                 view[...] = 0
 
 
-def home_of_gradient(w: Array) -> Array:
-    """Memory for the gradient of array w: its view in the flat buffer while that is still unwritten, else a fresh array."""
+def home_of_gradient(w: Array) -> Array | None:
+    """The view of w's gradient in the flat buffer, while that is still unwritten."""
     gradients = _gradients.get()
-    if gradients is not None and id(w) not in gradients.written:
-        view = gradients.views.get(id(w))
-        if view is not None:
-            return view
-    return empty(w, w.shape)
+    return None if gradients is None or id(w) in gradients.written else gradients.views.get(id(w))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minidit.autograd import NoTwin, kernels_on
-from minidit.backend import Array, device_of, flat_buffer, to_device, xp_of
+from minidit.backend import Array, device_of, empty, flat_buffer, to_device, xp_of
 from minidit.kernels import cpu_update, cuda_laws
 from minidit.nn.module import Module
 
@@ -123,6 +123,16 @@ class AdamW:
         g *= factor
         adamw(theta, m, v, g, decays, lr=lr, betas=c.betas, eps=c.eps, n=n)
         ema(average, theta, d)
+
+    def counted_step(self, g: Array, done: Array, square: Array) -> None:
+        """The step after done : (1,) int64 steps, all on a GPU: done += 1, and its rates are computed there (O.4 - O.6).
+
+        square : () the squared norm of g, for clipping (O.3).  Raises NoTwin where the kernels do not serve.
+        """
+        c, rates = self.config, empty(g, (4,))
+        cuda_laws.next_rates(done, rates, c, self.steps)
+        laws: dict[str, Any] = {"betas": c.betas, "eps": c.eps, "rates": rates, "square": square, "limit": c.clip}
+        cuda_laws.adamw_ema(self.theta, self.m, self.v, g, self.decays, self.average, **laws)
 
     def state_dict(self) -> dict[str, Array]:
         """The moments and the average as flat arrays."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minidit.autograd import Vjp, home_of_gradient, recording
+from minidit.autograd import Vjp, recording
 from minidit.backend import Array, empty
 from minidit.kernels.blas import gemm
+from minidit.kernels.pieces import home_of_gradient
 
 TILE = 65536  # elements of an elementwise tile: a few of them fit the second-level cache
 SCORES = 262144  # attention scores of a tile: coarse, so that threads rarely meet at Python's lock

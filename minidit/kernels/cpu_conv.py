@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from minidit.autograd import Vjp, home_of_gradient
+from minidit.autograd import Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.blas import gemm
 from minidit.kernels.cpu import constant
+from minidit.kernels.pieces import home_of_gradient
 
 COLUMNS = 131072  # elements of the columns of a tile
 

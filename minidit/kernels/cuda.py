@@ -7,14 +7,13 @@ flat gradient buffer. A bar may be `Onto`: the tape hands over the sum so far, a
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any
 
-from minidit.autograd import NoTwin, Onto, Vjp, home_of_gradient, recording
+from minidit.autograd import NoTwin, Onto, Vjp, recording
 from minidit.backend import Array, empty
 from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT
-from minidit.kernels.cuda_blas import PRECISIONS, gemm, precision, product, with_epilogue
+from minidit.kernels.cuda_blas import gemm, product, with_epilogue
 from minidit.kernels.cuda_launch import (
     BLOCKS,
     DEFAULT_SHARED,
@@ -31,14 +30,14 @@ from minidit.kernels.cuda_launch import (
     storage,
     vector,
 )
+from minidit.kernels.pieces import home_of_bar, home_of_gradient
 
 __all__ = [
-    "attention_products", "available", "embedding", "gated_residual", "gemm", "layer_norm", "layer_norm_modulate", "linear",
-    "linear_gelu", "self_attention", "silu", "softmax",
+    "available", "embedding", "gated_residual", "gemm", "layer_norm", "layer_norm_modulate", "linear", "linear_gelu",
+    "linear_residual", "linear_residual_modulate", "silu", "softmax",
 ]  # fmt: skip
 
 ROWS, WARP = 4, 32  # rows of a block that gives each a warp
-TALL, WIDE, WIDEST_HEAD = 64, 32, 128  # as in attention.cu
 SCAN = 1 << 28  # comparisons that the gradient of a table may cost
 
 
@@ -188,18 +187,25 @@ def layer_norm_modulate(x: Array, shift: Array, scale: Array, *, eps: float = 1e
     return normalised(dense(x), shift, scale, 1.0, eps)
 
 
-def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float) -> tuple[Array, Vjp]:
-    """x̂ (one + scale) + shift: x : (B, N, D), shift, scale : (B, D)."""
-    s, (B, N, D) = kind_of(x, shift, scale), x.shape
+def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float, added: tuple[Any, ...] = ()) -> tuple[Array, Vjp]:
+    """x̂ (one + scale) + shift: x : (B, N, D), shift, scale : (B, D).
+
+    added : (gate, h, bias, x_out), and x is first x_out = x + gate ⊙ (h + bias)
+    """
+    gate, h, bias, x_out = added or 4 * (NULL,)
+    arrays = [a for a in (gate, h, x_out) if a is not NULL]
+    s, (B, N, D), pieces = kind_of(x, shift, scale, *arrays), x.shape, (shift, scale)
     (scale, scale_stride), (shift, shift_stride) = by_rows(scale), by_rows(shift)
+    gate, gate_stride = by_rows(gate) if added else (gate, 0)
     shared = 4 * ROWS * 2 * D
     if shared > 160 << 10 or B > 65535:
         raise NoTwin(f"rows of {D} numbers, {B} samples")
     y, mean, inverse = empty(x, x.shape), empty(x, (B * N,), f32), empty(x, (B * N,), f32)
-    v = vector(D, x, scale, shift, y)
-    sizes = (i32(B * N), i32(N), i32(D), i32(scale_stride), i32(shift_stride), f32(one), f32(eps))
-    args = (x, scale, shift, y, mean, inverse, *sizes)
+    v = vector(D, x, scale, shift, y, *((gate, h, bias, x_out) if added else ()))
+    sizes = (*map(i32, (B * N, N, D, gate_stride, scale_stride, shift_stride)), f32(one), f32(eps))
+    args = (x, gate, h, bias, x_out, scale, shift, y, mean, inverse, *sizes)
     launch("normalise", "layer_norm", (ceil(B * N, ROWS),), 128, args, VEC=v, STORAGE=s)
+    x = x_out if added else x
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         bar, chunk = dense(y_bar), chunk_of(N, B)
@@ -208,11 +214,12 @@ def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float) -> 
         def run(so_far: Array = None) -> Array:
             """One kernel makes all three bars; the tape asks for that of x first, and with the sum so far."""
             if not bars:
-                out, shift_bar, scale_bar = empty(x, x.shape), empty(x, (B, D)), empty(x, (B, D))
+                out, shift_bar, scale_bar = empty(x, x.shape), *map(home_of_bar, pieces)
+                strides = (i32(b.strides[0] // b.itemsize) for b in (scale_bar, shift_bar))
                 scratch = (NULL, NULL) if chunks == 1 else (empty(x, (B, chunks, 2, D), f32), counters(x, B))
                 onto = NULL if so_far is None else dense(so_far)
                 arrays = (x, scale, mean, inverse, bar, onto, out, scale_bar, shift_bar, *scratch)
-                sizes = (i32(N), i32(D), i32(chunk), i32(scale_stride), f32(one))
+                sizes = (i32(N), i32(D), i32(chunk), i32(scale_stride), *strides, f32(one))
                 w = min(v, vector(D, bar, *(() if so_far is None else (onto,))))
                 launch("normalise", "layer_norm_backward", (chunks, B), 128, arrays + sizes, shared, VEC=w, STORAGE=s)
                 bars.extend((out, shift_bar, scale_bar))
@@ -246,23 +253,81 @@ def silu(x: Array) -> tuple[Array, Vjp]:
 
 
 def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
-    s, (B, N, D) = kind_of(x, gate, h), x.shape
-    x, h, (gate, stride) = dense(x), dense(h), by_rows(gate)
+    kind_of(x, gate, h)
     y = empty(x, x.shape)
-    v = vector(D, x, gate, h, y)
-    grid, chunk = tiles_of(N, D, v, B)
-    args = (x, gate, h, y, i32(N), i32(D), i32(chunk), i32(stride))
-    launch("elementwise", "gated_residual", grid, 256, args, VEC=v, STORAGE=s)
+    launch_residual(dense(x), gate, dense(h), NULL, y)
+    adjoint = residual_adjoint(gate, dense(h), None)
 
     def vjp(y_bar: Array) -> tuple[Array, ...]:
-        bar, h_bar, gate_bar = dense(y_bar), empty(h, h.shape), empty(h, (B, D))
-        w = min(v, vector(D, bar))
-        grid, chunk = tiles_of(N, D, w, B)
-        args = (gate, h, bar, gate_bar, h_bar, *scratch_of(h, grid, D), i32(N), i32(D), i32(chunk), i32(stride))
-        launch("elementwise", "gated_residual_backward", grid, 256, args, VEC=w, STORAGE=s)
+        gate_bar, h_bar, _ = adjoint(y_bar)
         return y_bar, gate_bar, h_bar
 
     return y, vjp
+
+
+def launch_residual(x: Array, gate: Array, h: Array, bias: Array, y: Array) -> None:
+    """y = x + gate ⊙ (h + bias)"""
+    (B, N, D), (gate, stride) = x.shape, by_rows(gate)
+    v = vector(D, x, gate, h, y, *(() if bias is NULL else (bias,)))
+    grid, chunk = tiles_of(N, D, v, B)
+    sizes = (i32(N), i32(D), i32(chunk), i32(stride))
+    launch("elementwise", "gated_residual", grid, 256, (x, gate, h, bias, y, *sizes), VEC=v, STORAGE=storage(x))
+
+
+def residual_adjoint(gate: Array, h: Array, bias: Array | None) -> Any:
+    """ȳ  ->  (gate̅, h̄, bias̅) of y = x + gate ⊙ (h + bias)."""
+    (B, N, D), piece, (gate, stride) = h.shape, gate, by_rows(gate)
+
+    def adjoint(y_bar: Array) -> tuple[Array, Array, Array]:
+        bar, h_bar, gate_bar = dense(y_bar), empty(h, h.shape), home_of_bar(piece)
+        add, bias_bar, sums = (NULL, NULL, NULL) if bias is None else (bias, home_of_gradient(bias), empty(h, (B, D), f32))
+        v = vector(D, gate, h, bar, h_bar, gate_bar, *(() if bias is None else (add, bias_bar, sums)))
+        grid, chunk = tiles_of(N, D, v, B)
+        partial = NULL if grid[1] == 1 else empty(h, (2, B, grid[1], D), f32)
+        args = (gate, h, add, bar, gate_bar, h_bar, bias_bar, sums, partial, counters(h, (2 * B + 1) * grid[0]))
+        sizes = (i32(N), i32(D), i32(chunk), i32(stride), i32(gate_bar.strides[0] // gate_bar.itemsize))
+        launch("elementwise", "gated_residual_backward", grid, 256, args + sizes, VEC=v, STORAGE=storage(h))
+        return gate_bar, h_bar, bias_bar
+
+    return adjoint
+
+
+def linear_residual(x: Array, gate: Array, h: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
+    y = empty(x, x.shape)
+    projected, vjp = projection(x, gate, h, weight, bias)
+    launch_residual(dense(x), gate, projected, bias, y)
+    return y, vjp
+
+
+def linear_residual_modulate(
+    x: Array, gate: Array, h: Array, weight: Array, bias: Array, shift: Array, scale: Array, *, eps: float = 1e-6
+) -> tuple[tuple[Array, Array], Vjp]:
+    y = empty(x, x.shape)
+    projected, residual_vjp = projection(x, gate, h, weight, bias)
+    n, norm_vjp = normalised(dense(x), shift, scale, 1.0, eps, (gate, projected, bias, y))
+
+    def vjp(y_bar: Array, n_bar: Array) -> tuple[Any, ...]:
+        total, shift_bar, scale_bar = norm_vjp(n_bar)
+        return *residual_vjp(total(y_bar)), shift_bar, scale_bar
+
+    return (y, n), vjp
+
+
+def projection(x: Array, gate: Array, h: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
+    """h Wᵀ in the shape of x, and the adjoint of x + gate ⊙ (h Wᵀ + bias), where that is added up elsewhere."""
+    kind_of(x, gate)
+    checked_linear(h, weight, bias)
+    if h.dtype != x.dtype:
+        raise NoTwin("mixed types")
+    rows = rows_of(h)
+    projected = gemm(rows, weight.T, empty(x, (len(rows), len(weight)))).reshape(x.shape)
+    adjoint = residual_adjoint(gate, projected, bias)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        gate_bar, g, bias_bar = adjoint(y_bar)
+        return y_bar, gate_bar, *linear_bars(rows_of(g), rows, h.shape, weight, bias, bias_bar)
+
+    return projected, vjp
 
 
 def embedding(table: Array, *, index: Array) -> tuple[Array, Vjp]:
@@ -279,57 +344,3 @@ def embedding(table: Array, *, index: Array) -> tuple[Array, Vjp]:
         return (out,)
 
     return table[index], vjp
-
-
-# ------------------------------------------------------------------------------------------------ attention
-
-
-def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
-    s, (B, N, width) = kind_of(qkv), qkv.shape
-    K, D, qkv = width // 3 // heads, width // 3, dense(qkv)
-    if K > WIDEST_HEAD:
-        return attention_products(qkv, heads=heads)
-    if B * heads > 65535:
-        raise NoTwin(f"{B * heads} heads")
-    y, log_sum = empty(qkv, (B, N, D)), empty(qkv, (B, heads, N), f32)
-    pitch = 4 * (ceil(K, 16) * 16 + 8)  # bytes of a row of a tile
-    factors = 2 if s == "bf16" else PRECISIONS.index(precision())
-    tail, grid = (i32(N), i32(heads), f32(K**-0.5)), (ceil(N, TALL), B * heads)
-    variant = {"STORAGE": s, "HEAD": K, "FACTORS": factors}
-    v = vector(K, qkv, y)
-    launch("attention", "attention", grid, 128, (qkv, y, log_sum, *tail), (TALL + 2 * WIDE) * pitch, VEC=v, **variant)
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        bar, out, delta = dense(y_bar), empty(qkv, qkv.shape), empty(qkv, log_sum.shape, f32)
-        w, tiles = min(v, vector(K, bar)), (2 * TALL + 2 * WIDE) * pitch
-        args = (qkv, y, bar, log_sum, delta, out, *tail)
-        launch("attention", "attention_backward_q", grid, 128, args, tiles, VEC=w, **variant)
-        rest = (qkv, bar, log_sum, delta, out, *tail)
-        launch("attention", "attention_backward_kv", grid, 128, rest, tiles + 8 * WIDE, VEC=w, **variant)
-        return (out,)
-
-    return y, vjp
-
-
-def attention_products(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
-    """The same by products of batched matrices, for heads of any width: the weights P stay in memory."""
-    kind_of(qkv)
-    B, N, width = qkv.shape
-    K, D, cupy = width // 3 // heads, width // 3, sys.modules["cupy"]
-    q, k, v = dense(qkv.reshape(B, N, 3, heads, K).transpose(2, 0, 3, 1, 4)).reshape(3, B * heads, N, K)
-    scale = math.sqrt(1 / K)
-    logits = product(q, k.swapaxes(1, 2))
-    logits *= scale
-    p, softmax_vjp = softmax(logits)
-
-    def packed(x: Array) -> Array:
-        return dense(x.reshape(B, heads, N, K).transpose(0, 2, 1, 3)).reshape(B, N, D)
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        bar = dense(y_bar.reshape(B, N, heads, K).transpose(0, 2, 1, 3)).reshape(B * heads, N, K)
-        (s_bar,) = softmax_vjp(product(bar, v.swapaxes(1, 2)))
-        s_bar *= scale
-        bars = [product(s_bar, k), product(s_bar.swapaxes(1, 2), q), product(p.swapaxes(1, 2), bar)]
-        return (cupy.concatenate([packed(x) for x in bars], axis=-1),)
-
-    return packed(product(p, v)), vjp

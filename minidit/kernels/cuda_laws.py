@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,11 @@ PARTIAL = 1024  # blocks of the sum of squares
 class Philox(random.Philox):
     """The stream of random.py, a kernel a draw on a GPU: the same integers.
 
-    counter : if it is set, a (1,) uint32 array on the device that is added to the number of every draw; `advance` moves it
+    counter : (1,) int64 on the device, or None: its value times `per` is added to the number of every draw
     """
 
     counter: Array = None
-
-    def advance(self, draws: int) -> None:
-        """counter += draws, on the device: the end of a captured step."""
-        launch("philox", "advance_draw", (1,), 32, (self.counter, u32(draws)))
+    per = 1
 
     def _draw(self, name: str, shape: Sequence[int], samples: Array | None, device: str, dtype: Any, *more: Any) -> Array:
         xp, shape = module_of(device), tuple(int(n) for n in shape)
@@ -42,41 +40,41 @@ class Philox(random.Philox):
         if samples is not None and len(samples) != n:
             raise ValueError(f"{len(samples)} sample indices for a shape {shape}")
         out = xp.empty(shape, dtype)
-        if out.size == 0 or per_sample >= 1 << 31 or (name == "integers" and more[1] == 1 << 64):
+        if out.size == 0 or per_sample >= 1 << 31 or (name == "integers" and not 0 < more[1] <= 1 << 32):
             raise NoTwin("nothing to draw, or too much")
         variant: Any = {} if name == "integers" else {"STORAGE": storage(out)}
         index = NULL if samples is None else dense(to_device(samples, device).astype("int64", copy=False))
-        counter = NULL if self.counter is None else self.counter
-        key = (u32(self.seed & random.LOW), u32(self.seed >> 32), u32(self.stream), counter, u32(self.state & random.LOW))
+        counter = (NULL if self.counter is None else self.counter, u32(self.per), u32(self.state & random.LOW))
+        key = (u32(self.seed & random.LOW), u32(self.seed >> 32), u32(self.stream), *counter)
         grid = (ceil(n * ceil(per_sample, 4), 256),)
         launch("philox", name, grid, 256, (out, index, i32(n), i32(per_sample), *key, *more), **variant)
         self.state += 1
         return out
 
+    def words(self, shape: Sequence[int], samples: Array | None = None, device: str = "cpu") -> Array:
+        if self.counter is not None:  # the plain text knows the host's number only
+            raise NoTwin("a draw that is counted on the device needs its kernel")
+        return super().words(shape, samples, device)
+
     def uniform(
         self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32
     ) -> Array:
-        try:
+        with suppress(NoTwin):
             return self._draw("uniform", shape, samples, device, dtype)
-        except NoTwin:
-            return super().uniform(shape, samples, device, dtype)
+        return super().uniform(shape, samples, device, dtype)
 
     def normal(
         self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32
     ) -> Array:
-        try:
+        with suppress(NoTwin):
             return self._draw("normal", shape, samples, device, dtype)
-        except NoTwin:
-            return super().normal(shape, samples, device, dtype)
+        return super().normal(shape, samples, device, dtype)
 
     def integers(
         self, low: int, high: int, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu"
     ) -> Array:
-        if 0 < high - low <= 2**32:
-            try:
-                return self._draw("integers", shape, samples, device, np.int64, i64(low), np.uint64(high - low))
-            except NoTwin:
-                pass
+        with suppress(NoTwin):
+            return self._draw("integers", shape, samples, device, np.int64, i64(low), np.uint64(min(max(0, high - low), 1 << 33)))
         return super().integers(low, high, shape, samples, device)
 
 
@@ -140,11 +138,13 @@ def guided_step(
     predicts: str = "eps",
     clip: bool = False,
     guess: bool = True,
+    into: Array = None,
 ) -> tuple[Array, Array]:
     """One step down: (G.1), the pair by (D.4), (D.5) or (D.10), (D.31) and (D.33) if clip, then (D.7)  ->  (x_s, x̂_0 or None).
 
     x_t, z : (B, C, H, W);  out, out_u : (B, C or more, H, W) slices along the first two axes, conditional and unconditional
     table : (steps, 4) float64 on the device, rows (ᾱ_t, ᾱ_s, c, std of z);  row : () or (1,) int64 on the device, which of them
+    into : where x_s goes, a dense array that may be x_t itself
     """
     if not on_device(x_t):
         raise NoTwin("not on a GPU")
@@ -153,11 +153,11 @@ def guided_step(
     outs = [o for o in (out, out_u) if o is not None]
     if any(o.shape != x_t.shape or o.strides != (out.strides[0], *x_t.strides[1:]) for o in outs):
         raise NoTwin("outputs that are no slices")
-    x_s, x_0_hat = empty(x_t, x_t.shape), empty(x_t, x_t.shape) if guess else NULL
+    x_s, x_0_hat = empty(x_t, x_t.shape) if into is None else into, empty(x_t, x_t.shape) if guess else NULL
     stride = out.strides[0] // out.itemsize
     rest = [NULL if a is None else a for a in (out_u, None if z is None else dense(z))]
     v = 4 if per_sample % 4 == 0 and stride % 4 == 0 and all(
-        a.data.ptr % (4 * a.itemsize) == 0 for a in (x_t, out, *rest) if a is not NULL
+        a.data.ptr % (4 * a.itemsize) == 0 for a in (x_t, x_s, out, *rest) if a is not NULL
     ) else 1  # fmt: skip
     sizes = (i64(n), i64(per_sample), i64(stride if B > 1 else per_sample))
     kind = i32(("eps", "x_0", "v").index(predicts))
@@ -231,5 +231,6 @@ def adamw_ema(
     arrays = (theta, m, v, g, decays, average)
     k = vector(len(theta), *(a for a in arrays if a is not None))
     pointers = [NULL if a is None else a for a in (*arrays, rates, square, factor)]
-    args = (*pointers, f32(limit), f32(betas[0]), f32(betas[1]), f32(eps), i64(len(theta)))
+    b1, b2 = betas
+    args = (*pointers, f32(limit), *map(f32, (b1, b2, 1 - b1, 1 - b2, eps)), i64(len(theta)))
     launch("update", "adamw_ema", flat_grid(len(theta), k), 256, args, VEC=k)

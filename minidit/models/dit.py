@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import recording
+from minidit.autograd import kernels_on, value
 from minidit.backend import Array
 from minidit.models import conditioning as other
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
@@ -100,8 +100,22 @@ class DiTBlock(Module):
     def forward(self, x: Any, c: Any, modulation: Any = None) -> Any:
         modulation = self.adaLN_modulation(c) if modulation is None else modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(modulation, parts=6)  # (T.4)
+        if in_coarse_steps(x):
+            return self.coarse(x, shift1, scale1, gate1, shift2, scale2, gate2)
         x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))
         return ops.gated_residual(x, gate2, self.mlp(ops.layer_norm_modulate(x, shift2, scale2, eps=self.eps)))  # (T.5)
+
+    def coarse(self, x: Any, shift1: Any, scale1: Any, gate1: Any, shift2: Any, scale2: Any, gate2: Any) -> Any:
+        """The same in fewer and larger steps, for a GPU, where each has its price: the last linear of a branch, its gate, the
+        sum and the next norm are one primitive."""
+        o, fc2, h = self.attn.proj, self.mlp.fc2, self.attn.mixed(ops.layer_norm_modulate(x, shift1, scale1))
+        x, h = ops.linear_residual_modulate(x, gate1, h, o.weight, o.bias, shift2, scale2, eps=self.eps)
+        return ops.linear_residual(x, gate2, self.mlp.inner(h), fc2.weight, fc2.bias)
+
+
+def in_coarse_steps(x: Any) -> bool:
+    """Whether the number of kernels matters here: on a GPU, unless everything is to run as it reads."""
+    return kernels_on() and not isinstance(value(x), np.ndarray)
 
 
 class FinalLayer(Module):
@@ -131,6 +145,7 @@ class DiT(Module):
     """
 
     pos_embed: Array
+    blocks: list[Any]
 
     def __init__(self, config: DiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> None:
         D, p = config.hidden_size, config.patch_size
@@ -158,14 +173,12 @@ class DiT(Module):
         return first + [p for p in parameters.values() if not any(p is q for q in first)]
 
     def modulations(self, c: Any) -> list[Any]:
-        """(T.4) of all blocks in one product, where no gradient is wanted; else None for each: a block makes its own."""
-        L, D = self.config.depth, self.config.hidden_size
-        if recording() or self.config.conditioning != "adaln_zero" or (6 * D) % 16:
-            return [None] * L
-        rows = L * 6 * D
-        start = rows * D + 2 * D * D  # behind the weights stand those of the final layer
-        weight, bias = self.flat[: rows * D].reshape(rows, D), self.flat[start : start + rows]
-        return list(ops.split(ops.linear(ops.silu(c), weight, bias), parts=L))
+        """(T.4) of all blocks in one product, whose weights lie side by side; None for a block that makes its own."""
+        if self.config.conditioning != "adaln_zero":
+            return [None] * self.config.depth
+        linears = [block.adaLN_modulation[1] for block in self.blocks]
+        weight, bias = (ops.concat(*(getattr(linear, name) for linear in linears), axis=0) for name in ("weight", "bias"))
+        return list(ops.split(ops.linear(ops.silu(c), weight, bias), parts=len(linears)))
 
     def forward(self, x: Any, t: Array, y: Array | None = None) -> Any:
         config = self.config

@@ -20,8 +20,12 @@ class SelfAttention(Module):
         self.heads = heads
         self.qkv, self.proj = Linear(width, 3 * width), Linear(width, width)
 
+    def mixed(self, x: Any) -> Any:
+        """The heads side by side, before W_o: what a block may project and add in one stroke."""
+        return ops.projected_attention(x, self.qkv.weight, self.qkv.bias, heads=self.heads)
+
     def forward(self, x: Any) -> Any:
-        return self.proj(ops.self_attention(self.qkv(x), heads=self.heads))  # (N.3)
+        return self.proj(self.mixed(x))  # (N.3)
 
 
 class CrossAttention(Module):

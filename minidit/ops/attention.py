@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidit.autograd import Vjp, primitive
+from minidit.autograd import Onto, Vjp, primitive
 from minidit.backend import Array, xp_of
-from minidit.kernels import cpu, cuda
+from minidit.kernels import cpu, cuda, cuda_attention
 from minidit.ops.elementwise import shape_of, unbroadcast
-from minidit.ops.normalise import softmax
+from minidit.ops.linear import linear
+from minidit.ops.normalise import layer_norm_modulate, softmax
 
 
 @primitive
@@ -33,7 +34,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, 
     return p @ v, vjp  # (A.18)
 
 
-@primitive(cpu=cpu.self_attention, cuda=cuda.self_attention)
+@primitive(cpu=cpu.self_attention, cuda=cuda_attention.self_attention)
 def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
     """qkv : (B, N, 3D), rows packed as (3, heads, K)  ->  (B, N, D), the heads side by side."""
     xp = xp_of(qkv)
@@ -48,6 +49,18 @@ def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
     return y.transpose(0, 2, 1, 3).reshape(B, N, D), vjp
 
 
+@primitive(cuda=cuda_attention.projected_attention)
+def projected_attention(x: Array, weight: Array, bias: Array, *, heads: int) -> tuple[Array, Vjp]:
+    """Self-attention of x Wᵀ + b: x : (B, N, D), weight : (3D, D), bias : (3D,)  ->  (B, N, D)."""
+    qkv, linear_vjp = linear.pair(x, weight, bias)
+    y, attention_vjp = self_attention.pair(qkv, heads=heads)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        return linear_vjp(*attention_vjp(y_bar))
+
+    return y, vjp
+
+
 @primitive(cpu=cpu.gated_residual, cuda=cuda.gated_residual)
 def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
     """x, h : (B, N, D), gate : (B, D)  ->  x + gate ⊙ h."""
@@ -57,3 +70,32 @@ def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
         return y_bar, (y_bar * h).sum(axis=1), y_bar * g
 
     return x + g * h, vjp  # (A.21)
+
+
+@primitive(cuda=cuda.linear_residual)
+def linear_residual(x: Array, gate: Array, h: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
+    """x + gate ⊙ (h Wᵀ + b): x : (B, N, D), gate : (B, D), h : (B, N, n), weight : (D, n)  ->  (B, N, D)."""
+    a, linear_vjp = linear.pair(h, weight, bias)
+    y, residual_vjp = gated_residual.pair(x, gate, a)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        x_bar, gate_bar, a_bar = residual_vjp(y_bar)
+        return x_bar, gate_bar, *linear_vjp(a_bar)
+
+    return y, vjp
+
+
+@primitive(cuda=cuda.linear_residual_modulate)
+def linear_residual_modulate(
+    x: Array, gate: Array, h: Array, weight: Array, bias: Array, shift: Array, scale: Array, *, eps: float = 1e-6
+) -> tuple[tuple[Array, Array], Vjp]:
+    """(y, n): y = x + gate ⊙ (h Wᵀ + b), and its modulated layer norm n, which comes next. shift, scale : (B, D)."""
+    y, residual_vjp = linear_residual.pair(x, gate, h, weight, bias)
+    n, norm_vjp = layer_norm_modulate.pair(y, shift, scale, eps=eps)
+
+    def vjp(y_bar: Array, n_bar: Array) -> tuple[Any, ...]:
+        through, shift_bar, scale_bar = norm_vjp(n_bar)
+        total = through(y_bar) if isinstance(through, Onto) else y_bar + through
+        return *residual_vjp(total), shift_bar, scale_bar
+
+    return (y, n), vjp

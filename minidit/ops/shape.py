@@ -13,6 +13,7 @@ from typing import Any
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, empty, scatter_add, xp_of
+from minidit.kernels import pieces
 from minidit.ops.elementwise import unbroadcast
 
 
@@ -38,7 +39,7 @@ def transpose(x: Array, *, axes: tuple[int, ...]) -> tuple[Array, Vjp]:
     return x.transpose(axes), vjp
 
 
-@primitive
+@primitive(cpu=pieces.concat, cuda=pieces.concat)
 def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
     """The arrays one after the other along the axis."""
     xp = xp_of(*xs)
@@ -52,7 +53,7 @@ def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
     return xp.concatenate(xs, axis=axis), vjp
 
 
-@primitive
+@primitive(cuda=pieces.split)
 def split(x: Array, *, parts: int, axis: int = -1) -> tuple[tuple[Array, ...], Vjp]:
     """`parts` equal pieces along the axis."""
     xp = xp_of(x)

@@ -14,10 +14,10 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import value
 from minidit.backend import Array, device_of, to_device, to_host
-from minidit.data import batch_indices
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.random import Philox
+from minidit.recipes.clock import Clock, batch_of, stream_of
 from minidit.recipes.forward import forward
 from minidit.recipes.loop import Loop, LoopConfig
 from minidit.recipes.source import Latents, Pixels, Source, source_of
@@ -42,13 +42,15 @@ class AutoencodeConfig(LoopConfig):
 class Reconstruction:
     """The autoencoder's loss at (step, samples)."""
 
+    clocked = True
+
     def __init__(self, model: Autoencoder, source: Source, config: AutoencodeConfig) -> None:
         self.model, self.source, self.config = model, source, config
 
-    def __call__(self, step: int, samples: Array) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, step: int | Clock, samples: Array) -> tuple[Any, dict[str, Any]]:
         config, model = self.config, self.model
-        rng = Philox(config.seed, AUTOENCODE_STREAM, state=step * DRAWS)
-        index = to_device(batch_indices(step, config.batch_size, len(self.source), config.seed)[samples], model.device)
+        rng = stream_of(step, config.seed, AUTOENCODE_STREAM, DRAWS)
+        index = batch_of(step, samples, len(self.source), config, model.device)
         x = self.source.draw(index, rng, samples)
         H, W, c = x.shape[2], x.shape[3], model.config.latent_channels
         latent = (len(x), c, H // model.config.factor, W // model.config.factor)

@@ -10,9 +10,8 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import value
 from minidit.backend import Array, to_device, to_host
-from minidit.data import batch_indices
 from minidit.models.classifier import Classifier
-from minidit.random import Philox
+from minidit.recipes.clock import Clock, batch_of, stream_of
 from minidit.recipes.forward import forward
 from minidit.recipes.loop import Loop, LoopConfig
 from minidit.recipes.source import Source, source_of
@@ -35,14 +34,14 @@ class ClassifyConfig(LoopConfig):
 class Classification:
     """The classifier's loss at (step, samples)."""
 
+    clocked = True
+
     def __init__(self, model: Classifier, source: Source, config: ClassifyConfig) -> None:
         self.model, self.source, self.config = model, source, config
 
-    def __call__(self, step: int, samples: Array) -> tuple[Any, dict[str, Any]]:
-        rng = Philox(self.config.seed, CLASSIFY_STREAM, state=step * DRAWS)
-        index = to_device(
-            batch_indices(step, self.config.batch_size, len(self.source), self.config.seed)[samples], self.model.device
-        )
+    def __call__(self, step: int | Clock, samples: Array) -> tuple[Any, dict[str, Any]]:
+        rng = stream_of(step, self.config.seed, CLASSIFY_STREAM, DRAWS)
+        index = batch_of(step, samples, len(self.source), self.config, self.model.device)
         assert self.source.labels is not None
         labels = self.source.labels[index]
         logits, _ = self.model(self.source.draw(index, rng, samples))

@@ -5,7 +5,8 @@
     clip, AdamW, EMA   each worker on its range of the flat vectors
 
 A loss is a function of (step, samples): everything random in it comes from a stream that starts at the step, so a run that
-is interrupted and resumed computes the same numbers.
+is interrupted and resumed computes the same numbers. On a GPU the whole step is one function of arrays that live there, the
+number of the step among them, and is recorded as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import numpy as np
 
 from minidit.autograd import Gradients, Tensor, value
 from minidit.backend import Arena, Array, flat_buffer, xp_of
+from minidit.kernels import cuda_laws
+from minidit.kernels.cuda_graph import Captured, explain, obstacle
 from minidit.nn.module import Module
 from minidit.nn.precision import POLICIES, check_precision, computing_in
 from minidit.nn.recompute import recomputing
 from minidit.optim import AdamW, OptimConfig, clip_factor, learning_rate
+from minidit.recipes.clock import Clock
 from minidit.recipes.workers import Workers, cores, kind_of_workers, shard_of
 
-LossOf = Callable[[int, Array], tuple[Tensor, dict[str, Any]]]
+LossOf = Callable[[Any, Array], tuple[Tensor, dict[str, Any]]]  # one with `clocked = True` is also asked with a Clock as step
 GRADIENTS, REDUCE, UPDATE = range(3)
 NUMBERS = 8  # at most so many numbers besides the loss may come back from a step
 
@@ -50,6 +54,7 @@ class LoopConfig(OptimConfig):
     shards: int = 0  # pieces of a batch that run side by side, each on one core; 0: as many as there are cores
     precision: str = "float32"  # float32, tf32 (GPU) or bf16 (GPU; on a CPU with the extra mkl): see nn/precision.py
     accumulate: int = 1  # pieces of a shard, one after the other: less memory, the same batch
+    graph: bool = True  # on a GPU: record a step as a CUDA graph and replay it
     checkpoint_blocks: bool = False  # keep the inputs of a block only and compute the rest again: less memory, a third more work
 
     def __post_init__(self) -> None:
@@ -89,6 +94,39 @@ class Loop:
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Trains from `done` to config.steps. Raises RunError when the loss is no longer a number."""
+        why_not = "" if self.device == "cpu" else self._obstacle()
+        if self.device == "cpu" or why_not:
+            if why_not:
+                explain("the training step", why_not)
+            return self._on_the_host()
+        return self._on_the_device()
+
+    def _obstacle(self) -> str:
+        """Why the step cannot be a function of arrays on the device alone, or ""."""
+        return obstacle(self.model.dtype) if getattr(self.loss_of, "clocked", False) else "this loss is counted on the host"
+
+    def _on_the_device(self) -> Iterator[dict[str, Any]]:
+        clock = Clock(self.device, self.config.batch_size)
+        clock.set(self.done)
+        step: Any = lambda: self._whole_step(clock)
+        step = Captured(step, "the training step") if self.config.graph else step
+        while self.done < self.config.steps and not self.stop:
+            clock.follow(self.done)
+            numbers = step().copy()  # the next step writes over what this one returned
+            self.done += 1
+            rate = learning_rate(self.config, self.done, self.config.steps)
+            yield {"step": self.done, **dict(zip(self.names, numbers, strict=True)), "lr": rate}
+
+    def _whole_step(self, clock: Clock) -> Array:
+        """One step, which the clock on the device counts  ->  the numbers that `names` names."""
+        with self._computing(0):
+            self._gradients(0, clock, clock.samples)
+        square = cuda_laws.square_sum(self.buffers[0])
+        self.optimiser.counted_step(self.buffers[0], clock.done, square)
+        self.names = [*self.totals, "grad_norm"]
+        return xp_of(square).stack([*self.totals.values(), square**0.5])
+
+    def _on_the_host(self) -> Iterator[dict[str, Any]]:
         with Workers(self.shards, self._body, self.kind) as workers:
             while self.done < self.config.steps and not self.stop:
                 for phase in (GRADIENTS, REDUCE, UPDATE):
@@ -99,7 +137,8 @@ class Loop:
     def _body(self, i: int, phase: int, step: int) -> None:
         if phase == GRADIENTS:
             with self._computing(i):
-                self._gradients(i, step)
+                mine = np.arange(self.config.batch_size)[shard_of(self.config.batch_size, self.shards, i)]
+                self._gradients(i, step, mine)
         elif phase == REDUCE:
             part = shard_of(self.model.layout.size, self.shards, i)
             total = self.buffers[0][part]
@@ -122,18 +161,17 @@ class Loop:
         with self.arenas[i], self.gradients[i], policy, recomputing(self.config.checkpoint_blocks):
             yield
 
-    def _gradients(self, i: int, step: int) -> None:
+    def _gradients(self, i: int, step: int | Clock, mine: Array) -> None:
         """The gradient of shard i, its samples in `accumulate` pieces one after the other."""
-        mine = np.arange(self.config.batch_size)[shard_of(self.config.batch_size, self.shards, i)]
         totals: dict[str, Any] = {}
         for k in range(self.config.accumulate):
-            samples = mine[shard_of(len(mine), self.config.accumulate, k)]
+            samples = mine[shard_of(len(mine), self.config.accumulate, k)] if self.config.accumulate > 1 else mine
             if not len(samples):
                 continue
             loss, more = self.loss_of(step, samples)
             loss.backward()
             for name, number in {"loss": loss.data, **more}.items():
-                totals[name] = totals.get(name, 0.0) + value(number)
+                totals[name] = totals[name] + value(number) if name in totals else value(number)
         self.names = list(totals)
         if self.device == "cpu":
             self.numbers[i, : len(totals)] = list(totals.values())

@@ -259,7 +259,7 @@ def _model_file(path: str, kind: str) -> Path:
 
 def _comparable(config: RunConfig) -> dict[str, Any]:
     """What may not change under a state. In how many pieces a batch is computed may: it is a matter of rounding."""
-    train = {k: v for k, v in asdict(config.train).items() if k not in ("shards", "accumulate", "checkpoint_blocks")}
+    train = {k: v for k, v in asdict(config.train).items() if k not in ("shards", "accumulate", "checkpoint_blocks", "graph")}
     return {"dit": asdict(config.dit), "train": train}
 
 

@@ -9,7 +9,6 @@ A sample's noise depends on its own index only: the same picture comes out, up t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,20 +17,23 @@ from minidit.autograd import no_grad, value
 from minidit.backend import Arena, Array, flat_buffer, module_of, to_device, to_host, xp_of
 from minidit.diffusion import rungs as spacing
 from minidit.diffusion import threshold, variance
-from minidit.diffusion.ddim import ddim_from_pair
+from minidit.diffusion.ddim import ddim_from_pair, ddim_std
 from minidit.diffusion.ddpm import ddpm_from_pair
 from minidit.diffusion.guidance import guide
 from minidit.diffusion.guidance import interval as interval_law
 from minidit.diffusion.prediction import EPS, Prediction
 from minidit.diffusion.schedule import Schedule, at
+from minidit.kernels.cuda_graph import explain, obstacle
 from minidit.kernels.cuda_laws import Philox
 from minidit.models.dit import DiT
 from minidit.nn.precision import computing_in
 from minidit.recipes.train import at_time
+from minidit.recipes.walk import DeviceWalk, Moment, walks_on_the_device
 from minidit.recipes.workers import cores, over_shards
 
 SAMPLE_STREAM = 0x736D70
-Step = Callable[..., Array]  # (x_0_hat, eps_hat, t, s, sch, z=, extra=) -> x_s
+Step = Callable[..., Array]  # (x_0_hat, eps_hat, t, s, sch, z=, v=) -> x_s
+# step.noisy: whether it wants z;  step.stds, where they are numbers: (t, s, sch) -> (c, std of z), all that a kernel needs
 
 
 def ddim(eta: float = 0.0) -> Step:
@@ -41,6 +43,8 @@ def ddim(eta: float = 0.0) -> Step:
         return ddim_from_pair(x_0_hat, eps_hat, t, s, sch, eta=eta, z=z)
 
     step.noisy = eta > 0  # type: ignore[attr-defined]
+    if 0 <= eta <= 1:
+        step.stds = lambda t, s, sch: 2 * (ddim_std(t, s, sch, eta),)  # type: ignore[attr-defined]
     return step
 
 
@@ -54,17 +58,9 @@ def ddpm(law: Callable[..., Array] = variance.small) -> Step:
         return ddpm_from_pair(x_0_hat, eps_hat, t, s, sch, z=z, variance=sigma2)
 
     step.noisy = True  # type: ignore[attr-defined]
+    if law in (variance.small, variance.large):
+        step.stds = lambda t, s, sch: (variance.small(t, s, sch) ** 0.5, law(t, s, sch) ** 0.5 * (s > 0))  # type: ignore[attr-defined]
     return step
-
-
-@dataclass
-class Moment:
-    """What a trace shows: the picture at rung t, the network's guess of the clean one, and the next rung s."""
-
-    t: int
-    s: int
-    x_t: Array
-    x_0_hat: Array
 
 
 class Sampler:
@@ -123,6 +119,9 @@ class Sampler:
         """samples : (B,) global indices, y : (B,) labels or None. Yields a Moment a step and x_0 at the end."""
         rng = Philox(self.seed, SAMPLE_STREAM)
         x = self.start(samples, rng) if x_T is None else x_T
+        if walks_on_the_device(self):
+            yield from DeviceWalk(self, samples, y, x, SAMPLE_STREAM).moments()
+            return
         noisy = getattr(self.step, "noisy", True)
         for t, s in self.pairs:
             x_0_hat, eps_hat, v = self.predict(x, t, y)
@@ -151,6 +150,7 @@ def sample(
     trace: bool = False,
     shards: int = 0,
     precision: str = "float32",
+    graph: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Any:
     """x_0 : (B, C, H, W) where the model lives; with trace=True an iterator over Moments that ends with x_0.
@@ -159,6 +159,7 @@ def sample(
     guidance : the scale w in the part (low, high] of the ladder that `interval` names, 1 outside.
     step : ddim(η) or ddpm(variance law); ddim() if None.  x_T : the noise to start from, else drawn from the seed.
     shards : pieces of the batch that run side by side (0: one a core).  precision : a policy of nn/precision.py.
+    graph : on a GPU, record a step as a CUDA graph and replay it.
     progress(done, total) is called after every step.
     Raises ValueError for labels that the model does not know.
     """
@@ -186,13 +187,24 @@ def sample(
         return _traced(sampler, np.arange(n), y, x_T, precision)
     with computing_in(precision, model.device):
         if model.device != "cpu":
-            return _whole(sampler, module_of(model.device).arange(n), y, x_T, progress)
+            return _on_the_device(sampler, module_of(model.device).arange(n), y, x_T, graph, progress)
         return _in_shards(sampler, n, y, x_T, min(shards or cores(), max(1, n)), progress)
 
 
 def _traced(sampler: Sampler, samples: Array, y: Array | None, x_T: Array, precision: str) -> Iterator[Moment | Array]:
     with no_grad(), computing_in(precision, sampler.model.device):
         yield from sampler.walk(samples, y, x_T)
+
+
+def _on_the_device(sampler: Sampler, samples: Array, y: Array | None, x_T: Array, graph: bool, progress: Any) -> Array:
+    why_not = obstacle(sampler.model.dtype) or ("" if hasattr(sampler.step, "stds") else "its variance comes from the network")
+    if graph and why_not:
+        explain("the sampling step", why_not)
+    if why_not or not walks_on_the_device(sampler):
+        return _whole(sampler, samples, y, x_T, progress)
+    with no_grad():
+        x = sampler.start(samples, Philox(sampler.seed, SAMPLE_STREAM)) if x_T is None else x_T
+        return DeviceWalk(sampler, samples, y, x, SAMPLE_STREAM).run(graph, progress)
 
 
 def _whole(sampler: Sampler, samples: Array, y: Array | None, x_T: Array, progress: Any) -> Array:

@@ -15,15 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minidit import ops
-from minidit.backend import Array, resident, to_device, to_host, xp_of
-from minidit.data import batch_indices
+from minidit.backend import Array, resident, to_host, xp_of
 from minidit.diffusion import likelihood, loss, variance
 from minidit.diffusion.ddpm import q_sample
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule, at
 from minidit.kernels import cuda_laws
-from minidit.kernels.cuda_laws import Philox
 from minidit.models.dit import DiT
+from minidit.recipes.clock import Clock, batch_of, stream_of
 from minidit.recipes.loop import Loop, LoopConfig
 from minidit.recipes.source import Source, source_of
 
@@ -68,16 +67,18 @@ def drop_labels(y: Array, u: Array, p: float, null_label: int) -> Array:
 class Denoising:
     """The loss of a DiT at (step, samples): callable for Loop, and a function of its arguments only."""
 
+    clocked = True
+
     def __init__(self, model: DiT, source: Source, config: TrainConfig) -> None:
         self.model, self.source, self.config = model, source, config
         self.schedule, self.prediction = config.make_schedule(), config.make_prediction()
         self.weight = LOSS_WEIGHTS.get((config.loss_weight, config.prediction))
         self.decoder = likelihood.trained_decoder(source.levels)
 
-    def __call__(self, step: int, samples: Array) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, step: int | Clock, samples: Array) -> tuple[Any, dict[str, Any]]:
         config, model, sch, b = self.config, self.model, self.schedule, len(samples)
-        rng, device = Philox(config.seed, TRAIN_STREAM, state=step * DRAWS), model.device
-        index = to_device(batch_indices(step, config.batch_size, len(self.source), config.seed)[samples], device)
+        rng, device = stream_of(step, config.seed, TRAIN_STREAM, DRAWS), model.device
+        index = batch_of(step, samples, len(self.source), config, device)
         t = rng.integers(1, sch.T + 1, (b,), samples, device)
         u = rng.uniform((b,), samples, device)
         x_0 = self.source.draw(index, rng, samples)

@@ -63,21 +63,23 @@ def test_philox_of_a_cpu_of_float64_and_when_switched_off_is_the_plain_one():
 @spec("R.5")
 @pytest.mark.skipif(REAL, reason="the imitation of a capture")
 def test_a_counter_on_the_device_gives_new_numbers_at_each_replay():
-    rng, stream = Philox(7), CUPY.cuda.Stream(non_blocking=True)
+    rng, stream, pool = Philox(7), CUPY.cuda.Stream(non_blocking=True), CUPY.cuda.MemoryPool()
     with standin.kernels():
-        rng.counter = CUPY.zeros((1,), np.uint32)
+        rng.counter, rng.per = CUPY.full((1,), 2**31 + 5, np.int64), 2
         rng.normal((2, 3), device="cuda")  # compiled before the capture
         rng.state = 0
-        with stream:
+        with stream, CUPY.cuda.using_allocator(pool.malloc):
             stream.begin_capture()
             z, u = rng.normal((2, 3), device="cuda"), rng.uniform((2,), device="cuda")
-            rng.advance(rng.state)
             graph = stream.end_capture()
-        plain = random.Philox(7)
+        plain = random.Philox(7, state=2 * (2**31 + 5))
         for _ in range(3):
             graph.launch()
             agree(z, plain.normal((2, 3)), bound=U, of="R.5")
             assert np.array_equal(host(u), plain.uniform((2,)))
+            rng.counter += 1
+        with pytest.raises(NoTwin):  # the plain text cannot read the counter
+            rng.normal((2,), device="cuda", dtype=np.float64)
 
 
 @spec("D.1")

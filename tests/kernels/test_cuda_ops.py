@@ -82,6 +82,23 @@ def attentions(draw):
     return (draw(normal((B, N, 3 * h * K))),), {"heads": h}
 
 
+@st.composite
+def projections(draw):
+    x, (K, h) = (draw(st.integers(1, 2)), draw(st.sampled_from([1, 5, 33, 70])), draw(st.integers(1, 20))), (
+        draw(st.sampled_from([7, 32, 64])), draw(st.integers(1, 2)))  # fmt: skip
+    weight = draw(normal((3 * h * K, x[-1]), x[-1] ** -0.5))
+    return (draw(normal(x)), weight, draw(normal((3 * h * K,)))), {"heads": h}
+
+
+@st.composite
+def linear_residuals(draw, then=0):
+    B, N, n, D = draw(FEW), draw(ROWS), draw(st.integers(1, 40)), draw(WIDTHS)
+    both = draw(normal((B, 4 * D)))
+    args = draw(normal((B, N, D))), both[:, D : 2 * D], draw(normal((B, N, n))), draw(normal((D, n), n**-0.5)), draw(normal((D,)))
+    modulation = (both[:, :D], both[:, 3 * D :])[:then]
+    return (*args, *modulation), {"eps": 1e-2 if D < 4 else 1e-6} if then else {}
+
+
 TWINS = {  # the draw; the bound in rounding units, relative to the largest number of the array compared; its equation
     "softmax": (softmaxes(), 16, "A.13"),  # the exponential carries the rounding of x - max, up to 12
     "layer_norm": (norms(), 64, "A.14"),  # sums over up to 210 rows
@@ -92,6 +109,9 @@ TWINS = {  # the draw; the bound in rounding units, relative to the largest numb
     "linear_gelu": (linears(), 32, "A.12"),
     "embedding": (tables(), 8, "A.24"),
     "self_attention": (attentions(), 64, "A.19"),  # |logits| of up to 5, products from three of tf32
+    "projected_attention": (projections(), 128, "A.19"),
+    "linear_residual": (linear_residuals(), 64, "A.21"),  # sums over 210 rows
+    "linear_residual_modulate": (linear_residuals(then=2), 128, ("A.15", "A.21")),
 }
 EXAMPLES = {"self_attention": 8}
 
@@ -118,16 +138,20 @@ def both(name, args, static, device=moved):
     p = PRIMITIVES[name]
     y, vjp = p.cuda(*map(device, args), **{k: moved(v) if isinstance(v, np.ndarray) else v for k, v in static.items()})
     e, plain_vjp = p.plain(*map(wide, args), **static)
-    r = np.random.default_rng(e.size)
-    bar = r.standard_normal(e.shape).astype(np.float32)
-    flips = [r.choice([-1.0, 1.0], e.shape) for _ in range(4)]
+    ys, es = (y, e) if isinstance(e, tuple) else ((y,), (e,))
+    r = np.random.default_rng(es[0].size)
+    bars = [r.standard_normal(a.shape).astype(np.float32) for a in es]
+    flips = [[wide(bar) * r.choice([-1.0, 1.0], bar.shape) for bar in bars] for _ in range(4)]
     usual = [max(np.abs(b).max() for b in bs) if bs[0] is not None else 0.0
-             for bs in zip(*(settled(plain_vjp(wide(bar) * f)) for f in flips), strict=True)]  # fmt: skip
-    return (y, settled(vjp(device(bar)))), (e, settled(plain_vjp(wide(bar)))), usual
+             for bs in zip(*(settled(plain_vjp(*flipped)) for flipped in flips), strict=True)]  # fmt: skip
+    return (ys, settled(vjp(*map(device, bars)))), (es, settled(plain_vjp(*map(wide, bars)))), usual
+
+
+MOVED = {"concat", "split"}  # twins that compute nothing: tests/kernels/test_pieces.py
 
 
 def test_every_twin_is_in_the_table():
-    assert {n for n, p in PRIMITIVES.items() if p.cuda} == set(TWINS)
+    assert {n for n, p in PRIMITIVES.items() if p.cuda} == set(TWINS) | MOVED
 
 
 @spec("A.4", "A.12", "A.13", "A.14", "A.15", "A.18", "A.19", "A.20", "A.21", "A.24")
@@ -139,8 +163,9 @@ def test_a_twin_says_what_the_plain_text_says(name):
     @given(draws, st.sampled_from([0, 1, 5]))
     def check(case, order):
         with standin.kernels(order):
-            (y, bars), (e, expected), usual = both(name, *case)
-        close(y, e, units * U, equation, scale=1.0)
+            (ys, bars), (es, expected), usual = both(name, *case)
+        for y, e in zip(ys, es, strict=True):
+            close(y, e, units * U, equation, scale=1.0)
         for a, b, x, size in zip(case[0], bars, expected, usual, strict=False):
             assert xp_of(b) is CUPY and (b.shape, b.dtype) == (a.shape, np.float32)
             close(b, x, units * U, equation, size)
@@ -160,16 +185,19 @@ def test_no_bit_depends_on_the_order_of_threads_and_blocks(name):
         "gated_residual": ((f(2, 70, 36), f(2, 36), f(2, 70, 36)), {}), "linear": ((f(70, 12), f(36, 12), f(36)), {}),
         "linear_gelu": ((f(70, 12), f(36, 12), f(36)), {}), "embedding": ((f(4, 36),), {"index": np.array([1, 1, 3])}),
         "self_attention": ((f(1, 70, 3 * 32),), {"heads": 1}),
+        "projected_attention": ((f(1, 70, 6), f(96, 6), f(96)), {"heads": 1}),
+        "linear_residual": ((f(3, 300, 36), f(3, 36), f(3, 300, 5), f(36, 5), f(36)), {}),
+        "linear_residual_modulate": ((f(2, 70, 36), f(2, 36), f(2, 70, 5), f(36, 5), f(36), f(2, 36), f(2, 36)), {}),
     }  # fmt: skip
     runs = []
     for order in (0, 1, 2, 3):
         with standin.kernels(order):
-            (y, bars), _, _ = both(name, *cases[name])
-        runs.append([host(y), *(host(b) for b in bars if b is not None)])
+            (ys, bars), _, _ = both(name, *cases[name])
+        runs.append([host(a) for a in (*ys, *bars) if a is not None])
     assert all(np.array_equal(a, b) for run in runs[1:] for a, b in zip(run, runs[0], strict=True))
 
 
-@pytest.mark.parametrize("name", sorted(set(TWINS) - {"linear", "linear_gelu"}))
+@pytest.mark.parametrize("name", sorted(n for n in TWINS if not n.startswith(("linear", "projected"))))
 def test_activations_may_be_stored_in_bfloat16(name):
     """Storage rounds to 2⁻⁸, sums stay in float32: each array is within a few roundings of the plain text."""
     ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -179,7 +207,7 @@ def test_activations_may_be_stored_in_bfloat16(name):
     def check(case):
         args = tuple(a.astype(ml_dtypes.bfloat16).astype(np.float32) for a in case[0])
         with standin.kernels():
-            (y, bars), (e, expected), usual = both(name, args, case[1], lambda a: moved(a.astype(ml_dtypes.bfloat16)))
+            ((y,), bars), ((e,), expected), usual = both(name, args, case[1], lambda a: moved(a.astype(ml_dtypes.bfloat16)))
         close(y, e, 8 * B16, scale=1.0)
         for b, x, size in zip(bars, expected, usual, strict=False):
             assert b.dtype == ml_dtypes.bfloat16
@@ -207,7 +235,7 @@ def test_the_factors_of_attention_are_as_precise_as_asked(precision, units):
     r = np.random.default_rng(1)
     x = r.standard_normal((1, 70, 3 * 2 * 16)).astype(np.float32)
     with standin.kernels(), cuda_blas.using_precision(precision):
-        (y, bars), (e, expected), _ = both("self_attention", (x,), {"heads": 2})
+        ((y,), bars), ((e,), expected), _ = both("self_attention", (x,), {"heads": 2})
     close(y, e, units)
     close(bars[0], expected[0], units)
     if precision != "float32":
@@ -223,7 +251,7 @@ def test_attention_survives_large_logits(size):
     logits = np.einsum("bnhk,bmhk->bhnm", x[:, :, 0], x[:, :, 1]) * 8**-0.5
     x[:, :, :2] *= np.sqrt(size / np.abs(logits).max())
     with standin.kernels():
-        (y, bars), (e, expected), _ = both("self_attention", (x.reshape(1, 40, 24),), {"heads": 1})
+        ((y,), bars), ((e,), expected), _ = both("self_attention", (x.reshape(1, 40, 24),), {"heads": 1})
     close(y, e, 16 * size * U)
     close(bars[0], expected[0], 16 * size * U)
 
@@ -233,7 +261,7 @@ def test_heads_wider_than_the_kernel_go_through_batched_products():
     x = r.standard_normal((2, 9, 3 * 2 * 130)).astype(np.float32)
     with standin.kernels() as state:
         state.launched.clear()
-        (y, bars), (e, expected), _ = both("self_attention", (x,), {"heads": 2})
+        ((y,), bars), ((e,), expected), _ = both("self_attention", (x,), {"heads": 2})
         assert "attention" not in state.launched
     close(y, e, 64 * U)
     close(bars[0], expected[0], 64 * U)

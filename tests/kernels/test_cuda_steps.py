@@ -49,7 +49,7 @@ def test_a_run_with_twins_is_the_run_of_the_plain_text(learn_sigma):
     for a, e in zip(fast, (losses, weights, average), strict=True):
         agree(np.asarray(a), np.asarray(e), bound=1e-5)
     blocks = "layer_norm bias_gelu add_bias attention gated_residual silu"
-    adjoints = "layer_norm_backward gelu_backward attention_backward_q attention_backward_kv gated_residual_backward"
+    adjoints = "layer_norm_backward gelu_backward attention_backward gated_residual_backward"
     assert kernels >= {*blocks.split(), *adjoints.split(), "embedding_backward", "column_sum"}
     assert kernels >= {"normal", "uniform", "integers", "q_sample", "adamw_ema", "set_rates"}
     with plain_text(), standin.kernels() as state:
@@ -62,7 +62,7 @@ def test_the_command_counts_launches_a_block(capsys):
     with standin.kernels():
         assert main(["bench", "--launches"]) == 0
     plain, twins = (int(re.search(r"(\d+) launches a block", line)[1]) for line in capsys.readouterr().out.splitlines())
-    assert twins <= 40 < plain
+    assert twins < 25 and plain > 120
     assert main(["bench"]) == 2 and "--launches" in capsys.readouterr().err
     assert main(["bench", "--launches", "--preset", "huge"]) == 2
 
@@ -118,23 +118,24 @@ def test_epilogues_save_launches_and_change_no_number(refuse, monkeypatch):
     launches = {}
     with standin.kernels():
         expected = trained()
-        launches["off"] = launches_of(CONFIG, 2)["twins"][0]
+        launches["off"] = launches_of(CONFIG, 2)["twins"]
         monkeypatch.setenv("MINIDIT_CUBLASLT", "on")
         with imitated_cublas() as library:
             library.refuse = refuse
             fast = trained()
-            launches["on"] = launches_of(CONFIG, 2)["twins"][0]
+            launches["on"] = launches_of(CONFIG, 2)["twins"]
             assert ("lt" in library.calls) is not refuse
     for a, e in zip(fast, expected, strict=True):
         agree(np.asarray(a), np.asarray(e), bound=1e-5)
-    assert launches["off"] - launches["on"] == (0 if refuse else 8)  # four layers: a bias, and its gradient
+    saved = [off - on for off, on in zip(launches["off"], launches["on"], strict=True)]
+    assert saved == [0, 0 if refuse else 12]  # around the blocks, whose kernels add biases by the way: six layers, and the gradients
 
 
 def test_training_with_tf32_products_stays_near():
     with plain_text():
         losses, _, _ = trained()
-    with standin.kernels(), imitated_cublas() as library, cuda_blas.using_precision("tf32"):
-        fast, _, _ = trained()
+    with standin.kernels(), imitated_cublas() as library:
+        fast, _, _ = trained(train=replace(TRAIN, precision="tf32"))
         assert "gemm" in library.calls
     agree(np.asarray(fast), np.asarray(losses), bound=2e-2)
-    assert fast != losses
+    assert np.abs(np.asarray(fast) / np.asarray(losses) - 1).max() > 1e-5

@@ -98,7 +98,7 @@ def tiles(request, monkeypatch):
 
 
 def test_every_twin_is_in_the_table():
-    assert {n for n, p in PRIMITIVES.items() if p.cpu} == set(TWINS) == set(EQUATIONS)
+    assert {n for n, p in PRIMITIVES.items() if p.cpu} - {"concat"} == set(TWINS) == set(EQUATIONS)  # concat: test_pieces.py
 
 
 def close(actual, expected, units, of, scale=0.0):

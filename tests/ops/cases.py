@@ -205,6 +205,19 @@ def residuals(draw):
 
 
 @st.composite
+def projected_attentions(draw):
+    B, N, n, h, K = (draw(st.integers(1, 3)) for _ in range(5))
+    return (draw(array((B, N, n))), draw(array((3 * h * K, n))), draw(array((3 * h * K,)))), {"heads": h}
+
+
+@st.composite
+def linear_residuals(draw, then=0):
+    B, N, n, D = draw(SIDES), draw(SIDES), draw(SIDES), draw(SIDES) + (2 if then else 0)
+    args = draw(array((B, N, D))), draw(array((B, D))), draw(array((B, N, n))), draw(array((D, n))), draw(array((D,)))
+    return (*args, *(draw(array((B, D))) for _ in range(then))), {"eps": draw(st.sampled_from([1e-3, 0.1]))} if then else {}
+
+
+@st.composite
 def convolutions(draw):
     B, C, O, kh, kw, stride = (draw(st.integers(1, 3)) for _ in range(6))
     padding = draw(st.integers(0, 2))
@@ -253,6 +266,8 @@ CASES = {
     "softmax": axes_of_softmax(), "standardise": norms(0), "layer_norm": norms(2), "layer_norm_modulate": modulations(),
     "rms_norm": norms(1), "group_norm": groups(),
     "attention": attentions(), "self_attention": self_attentions(), "gated_residual": residuals(),
+    "projected_attention": projected_attentions(), "linear_residual": linear_residuals(),
+    "linear_residual_modulate": linear_residuals(then=2),
     "conv2d": convolutions(), "embedding": tables(),
     "mse": squares(), "cross_entropy": classifications(), "gaussian_kl": gaussians(),
 }  # fmt: skip
@@ -267,7 +282,9 @@ EQUATIONS = {
     "patchify": "T.1", "unpatchify": "T.2", "upsample_nearest": "A.10", "matmul": "A.11", "linear": "A.12",
     "linear_gelu": ("A.12", "A.5"), "mlp": "N.5", "softmax": "A.13", "standardise": "A.14", "layer_norm": "A.14", "layer_norm_modulate": "A.15",
     "rms_norm": "A.16", "group_norm": "A.17", "attention": ("A.18", "A.19"), "self_attention": ("A.19", "A.20"),
-    "gated_residual": "A.21", "conv2d": ("A.22", "A.23"), "embedding": "A.24", "mse": "A.25", "cross_entropy": "A.26",
+    "projected_attention": ("A.12", "A.19"), "linear_residual": ("A.12", "A.21"),
+    "linear_residual_modulate": ("A.12", "A.15", "A.21"), "gated_residual": "A.21",
+    "conv2d": ("A.22", "A.23"), "embedding": "A.24", "mse": "A.25", "cross_entropy": "A.26",
     "gaussian_kl": "A.27",
 }  # fmt: skip
 

@@ -23,10 +23,11 @@ COUNTS = Counts()
 
 
 class Device:
-    """The state of the one device: bytes in use, and the stack of current streams (each knows its running capture)."""
+    """The state of the one device: bytes in use, and the stacks of current streams (each knows its capture) and of pools."""
 
     used = 0
     streams: list = []  # noqa: RUF012
+    pools: list = []  # noqa: RUF012
 
     @classmethod
     def capture(cls):
@@ -34,9 +35,11 @@ class Device:
 
 
 class Memory:
-    """Bytes that arrays share; they count as used until the last view is gone."""
+    """Bytes that arrays share; they count as used until the last view is gone. In a capture they come from a pool of its own."""
 
     def __init__(self, nbytes):
+        if Device.capture() is not None:
+            Device.capture().allocate(Device.pools[-1] if Device.pools else None)
         self.nbytes = nbytes
         Device.used += nbytes
 
@@ -250,7 +253,7 @@ class ndarray:
     itemsize = property(lambda self: self._a.itemsize)
     strides = property(lambda self: self._a.strides)
     flags = property(lambda self: Flags(self._a.flags))
-    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0]))
+    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0], mem=self._memory))
 
     def __len__(self):
         return len(self._a)

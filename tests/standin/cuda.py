@@ -2,11 +2,14 @@
 
 During a capture a kernel is not run but recorded: its outputs hold NaN (or the largest integer) until the graph is launched,
 and memory that it would write in place stays as it was. A launch runs the recorded kernels into the same memory again, so
-host scalars are frozen and device arrays are read anew, as on a GPU. Not imitated: memory freed during a capture is not reused.
+host scalars are frozen and device arrays are read anew, as on a GPU. Stricter than CuPy: memory that is asked for in a capture
+must come from a pool that nobody else uses and that lives as long as the graph, for what the shared pool gives to a graph it
+gives to others as well, as soon as the array is gone. Not imitated: memory freed during a capture is not reused.
 """
 
 from __future__ import annotations
 
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -20,7 +23,13 @@ class Graph:
     """The kernels of a capture, to be launched again and again."""
 
     def __init__(self):
-        self.nodes = []
+        self.nodes, self.pools = [], []
+
+    def allocate(self, pool):
+        """Memory for this graph from a pool, None for the one that all share."""
+        if pool is None:
+            raise RuntimeError("memory for a graph from the shared pool: others will be given it too")
+        self.pools.append(weakref.ref(pool))
 
     def record(self, f, args, kwargs, into):
         """Keeps the kernel; returns outputs of the right shape that hold nothing yet."""
@@ -38,6 +47,8 @@ class Graph:
 
     def launch(self, stream=None):
         forbid_in_capture("the launch of a graph by the stand-in")
+        if any(pool() is None for pool in self.pools):
+            raise RuntimeError("the memory pool of this graph is gone, and its memory with it")
         COUNTS.launches += 1
         with np.errstate(all="ignore"):
             for f, args, kwargs, outs in self.nodes:
@@ -173,7 +184,12 @@ class MemoryPool:
 
 @contextmanager
 def using_allocator(allocator=None):
-    yield
+    """Arrays inside belong to the pool whose `malloc` this is."""
+    State.pools.append(None if allocator is None else allocator.__self__)
+    try:
+        yield
+    finally:
+        State.pools.pop()
 
 
 POOL = MemoryPool()

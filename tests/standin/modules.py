@@ -28,7 +28,8 @@ from standin.core import (
     wrap_all,
 )
 
-SEQUENCES = ("concatenate", "stack", "vstack", "hstack", "dstack", "column_stack", "lexsort")
+JOINING = ("concatenate", "stack", "vstack", "hstack", "dstack", "column_stack")
+SEQUENCES = (*JOINING, "lexsort")
 UFUNCS: dict = {}  # filled below from the tables
 FUNCTIONS: dict = {}
 
@@ -96,6 +97,16 @@ def check(name, bound, args, kwargs):
     return out
 
 
+def joined(arrays):
+    """What CuPy asks of the device to put arrays side by side: up to eight are copied one by one; the addresses of more small
+    ones are sent there first, for one kernel."""
+    if len(arrays) <= 8 or sum(operand(a).nbytes for a in arrays) >= len(arrays) << 21:
+        COUNTS.launches += len(arrays) - 1
+    else:
+        forbid_in_capture("a copy from the host")
+        COUNTS.uploads += 1
+
+
 def kernel(name, f, text, before=lambda: None):
     """A function that launches one kernel, after `before()` (which may forbid it during a capture)."""
     bound = signature(text)
@@ -103,6 +114,8 @@ def kernel(name, f, text, before=lambda: None):
     def call(*args, **kwargs):
         out = check(name, bound, args, kwargs)
         before()
+        if name in JOINING:
+            joined(list(args[0]))
         a, k = raw(args), {n: raw(v) for n, v in kwargs.items()}
         if name in ("sort", "argsort"):
             k["kind"] = "stable"

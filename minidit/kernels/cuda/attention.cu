@@ -1,7 +1,7 @@
 // Self-attention (A.18, A.19) on packed rows (A.20) without any N x N matrix in memory: tiles of keys pass by, and the softmax
 // goes along (Milakov and Gimelshein 2018; Dao et al. 2022). Only the logarithm of each row's sum is kept.
 //
-// qkv: (B, N, 3, heads, HEAD), y: (B, N, heads, HEAD). WIDTH is HEAD rounded up to a multiple of 16; columns beyond HEAD are zero.
+// qkv: (B, N, 3, heads, HEAD), to which bias, (3, heads, HEAD) or null, is added on the way; y: (B, N, heads, HEAD). WIDTH is HEAD rounded up to a multiple of 16; columns beyond HEAD are zero.
 // A block owns TALL rows, 16 a warp; the other side passes by in tiles of WIDE rows. Grid: (N / TALL, B · heads).
 #include "mma.h"
 
@@ -14,7 +14,7 @@ enum {
     PITCH = WIDTH + 8,  // of a tile in shared memory: eight rows of pairs fall into different banks
     TALL = 64,
     WIDE = 32,
-    THREADS = 128,
+    THREADS = 4 * WIDE,
     SLICES = WIDTH / 16,  // of a sum over the head's width
     STRIPS = WIDTH / 8,   // of an accumulator as wide as a head
 };
@@ -22,17 +22,18 @@ enum {
 struct Rows {  // one head of one sample: row n starts at p + n · pitch
     const T* p;
     size_t pitch;
+    const float* bias;  // of this head, or null
 };
 
-__device__ __forceinline__ Rows part_of(const T* qkv, int part, int b, int h, int N, int heads) {
-    size_t D = (size_t)heads * HEAD;
-    Rows r = {qkv + ((size_t)b * N * 3 + part) * D + (size_t)h * HEAD, 3 * D};
+__device__ __forceinline__ Rows part_of(const T* qkv, const float* bias, int part, int b, int h, int N, int heads) {
+    size_t D = (size_t)heads * HEAD, at = (size_t)h * HEAD;
+    Rows r = {qkv + ((size_t)b * N * 3 + part) * D + at, 3 * D, bias ? bias + part * D + at : bias};
     return r;
 }
 
 __device__ __forceinline__ Rows head_of(const T* y, int b, int h, int N, int heads) {
     size_t D = (size_t)heads * HEAD;
-    Rows r = {y + (size_t)b * N * D + (size_t)h * HEAD, D};
+    Rows r = {y + (size_t)b * N * D + (size_t)h * HEAD, D, nullptr};
     return r;
 }
 
@@ -41,7 +42,11 @@ __device__ __forceinline__ void fetch(float* tile, Rows rows, int first, int cou
     for (int i = threadIdx.x * VEC; i < count * WIDTH; i += THREADS * VEC) {
         int n = i / WIDTH, c = i % WIDTH;
         float v[VEC] = {};
-        if (first + n < N && c < HEAD) load(rows.p + (first + n) * rows.pitch + c, v);
+        if (first + n < N && c < HEAD) {
+            load(rows.p + (first + n) * rows.pitch + c, v);
+            if (rows.bias)
+                for (int k = 0; k < VEC; k++) v[k] += rows.bias[c + k];
+        }
         for (int k = 0; k < VEC; k++) tile[n * PITCH + c + k] = v[k];
     }
 }
@@ -116,17 +121,17 @@ __device__ __forceinline__ float max_of_quad(float x) {
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-    attention(const T* qkv, T* y, float* log_sum, int N, int heads, float scale) {
+    attention(const T* qkv, const float* bias, T* y, float* log_sum, int N, int heads, float scale) {
     DYNAMIC_SHARED(float, tiles);
     float *q = tiles, *k = q + TALL * PITCH, *v = k + WIDE * PITCH;
     int b = blockIdx.y / heads, h = blockIdx.y % heads, first = blockIdx.x * TALL, r0 = threadIdx.x / 32 * 16;
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    fetch(q, part_of(qkv, 0, b, h, N, heads), first, TALL, N);
+    fetch(q, part_of(qkv, bias, 0, b, h, N, heads), first, TALL, N);
     float out[STRIPS][4] = {}, s[WIDE / 8][4], top[2] = {-1e30f, -1e30f}, sum[2] = {};
     for (int m = 0; m < N; m += WIDE) {
         __syncthreads();  // the tile before is read
-        fetch(k, part_of(qkv, 1, b, h, N, heads), m, WIDE, N);
-        fetch(v, part_of(qkv, 2, b, h, N, heads), m, WIDE, N);
+        fetch(k, part_of(qkv, bias, 1, b, h, N, heads), m, WIDE, N);
+        fetch(v, part_of(qkv, bias, 2, b, h, N, heads), m, WIDE, N);
         __syncthreads();
         products(q, r0, k, s);
         float high[2] = {top[0], top[1]}, part[2] = {}, shrink[2];
@@ -160,15 +165,13 @@ extern "C" __global__ void __launch_bounds__(128)
     put_rows(out, head_of(y, b, h, N, heads), first + r0, N, inverse);
 }
 
-// q̄ = S̄ k scale with S̄ = P ⊙ (ȳ vᵀ - δ); leaves δ = Σ ȳ⊙y of every row for the keys' kernel.
-extern "C" __global__ void __launch_bounds__(128)
-    attention_backward_q(const T* qkv, const T* y, const T* y_bar, const float* log_sum, float* delta, T* qkv_bar, int N,
-                         int heads, float scale) {
-    DYNAMIC_SHARED(float, tiles);
+// q̄ = S̄ k scale with S̄ = P ⊙ (ȳ vᵀ - δ), δ = Σ ȳ⊙y of every row: a block owns queries, and the keys pass by.
+__device__ __forceinline__ void queries_backward(float* tiles, const T* qkv, const float* bias, const T* y, const T* y_bar,
+                                                 const float* log_sum, T* qkv_bar, int N, int heads, float scale) {
     float *q = tiles, *bar = q + TALL * PITCH, *k = bar + TALL * PITCH, *v = k + WIDE * PITCH;
     int b = blockIdx.y / heads, h = blockIdx.y % heads, first = blockIdx.x * TALL, r0 = threadIdx.x / 32 * 16;
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    fetch(q, part_of(qkv, 0, b, h, N, heads), first, TALL, N);
+    fetch(q, part_of(qkv, bias, 0, b, h, N, heads), first, TALL, N);
     fetch(bar, head_of(y_bar, b, h, N, heads), first, TALL, N);
     __syncthreads();
     Rows values = head_of(y, b, h, N, heads);
@@ -180,12 +183,11 @@ extern "C" __global__ void __launch_bounds__(128)
             lse[i] = log_sum[(size_t)blockIdx.y * N + n];
         }
         d[i] = over_quad(d[i]);
-        if (t == 0 && n < N) delta[(size_t)blockIdx.y * N + n] = d[i];
     }
     for (int m = 0; m < N; m += WIDE) {
         __syncthreads();
-        fetch(k, part_of(qkv, 1, b, h, N, heads), m, WIDE, N);
-        fetch(v, part_of(qkv, 2, b, h, N, heads), m, WIDE, N);
+        fetch(k, part_of(qkv, bias, 1, b, h, N, heads), m, WIDE, N);
+        fetch(v, part_of(qkv, bias, 2, b, h, N, heads), m, WIDE, N);
         __syncthreads();
         products(q, r0, k, s);
         products(bar, r0, v, s_bar);
@@ -197,30 +199,33 @@ extern "C" __global__ void __launch_bounds__(128)
         accumulate(s, k, out);
     }
     float factor[2] = {scale, scale};
-    put_rows(out, part_of(qkv_bar, 0, b, h, N, heads), first + r0, N, factor);
+    put_rows(out, part_of(qkv_bar, nullptr, 0, b, h, N, heads), first + r0, N, factor);
 }
 
 // k̄ = S̄ᵀ q scale and v̄ = Pᵀ ȳ: a block owns keys, and the queries pass by.
-extern "C" __global__ void __launch_bounds__(128)
-    attention_backward_kv(const T* qkv, const T* y_bar, const float* log_sum, const float* delta, T* qkv_bar, int N, int heads,
-                          float scale) {
-    DYNAMIC_SHARED(float, tiles);
+__device__ __forceinline__ void keys_backward(float* tiles, const T* qkv, const float* bias, const T* y, const T* y_bar,
+                                              const float* log_sum, T* qkv_bar, int N, int heads, float scale) {
     float *k = tiles, *v = k + TALL * PITCH, *q = v + TALL * PITCH, *bar = q + WIDE * PITCH;
     float *lse = bar + WIDE * PITCH, *d = lse + WIDE;
     int b = blockIdx.y / heads, h = blockIdx.y % heads, first = blockIdx.x * TALL, r0 = threadIdx.x / 32 * 16;
     int t = threadIdx.x % 4;
-    fetch(k, part_of(qkv, 1, b, h, N, heads), first, TALL, N);
-    fetch(v, part_of(qkv, 2, b, h, N, heads), first, TALL, N);
+    Rows values = head_of(y, b, h, N, heads);
+    fetch(k, part_of(qkv, bias, 1, b, h, N, heads), first, TALL, N);
+    fetch(v, part_of(qkv, bias, 2, b, h, N, heads), first, TALL, N);
     float k_sum[STRIPS][4] = {}, v_sum[STRIPS][4] = {}, s[WIDE / 8][4], s_bar[WIDE / 8][4];
     for (int n = 0; n < N; n += WIDE) {
         __syncthreads();
-        fetch(q, part_of(qkv, 0, b, h, N, heads), n, WIDE, N);
+        fetch(q, part_of(qkv, bias, 0, b, h, N, heads), n, WIDE, N);
         fetch(bar, head_of(y_bar, b, h, N, heads), n, WIDE, N);
-        if (threadIdx.x < WIDE) {
-            bool inside = n + (int)threadIdx.x < N;
-            size_t i = (size_t)blockIdx.y * N + n + threadIdx.x;
-            lse[threadIdx.x] = inside ? log_sum[i] : 1e30f;  // e^(s - 1e30) = 0: a row that is not there has no weight
-            d[threadIdx.x] = inside ? delta[i] : 0.0f;
+        __syncthreads();
+        int r = threadIdx.x / 4, m = n + r;  // four lanes a row
+        float delta = 0;
+        if (m < N)
+            for (int c = t; c < HEAD; c += 4) delta += to_float(values.p[m * values.pitch + c]) * bar[r * PITCH + c];
+        delta = over_quad(delta);
+        if (t == 0) {
+            lse[r] = m < N ? log_sum[(size_t)blockIdx.y * N + m] : 1e30f;  // e^(s - 1e30) = 0: a row that is not there
+            d[r] = delta;
         }
         __syncthreads();
         products(k, r0, q, s);
@@ -235,6 +240,17 @@ extern "C" __global__ void __launch_bounds__(128)
         accumulate(s_bar, q, k_sum);
     }
     float factor[2] = {scale, scale}, one[2] = {1.0f, 1.0f};
-    put_rows(k_sum, part_of(qkv_bar, 1, b, h, N, heads), first + r0, N, factor);
-    put_rows(v_sum, part_of(qkv_bar, 2, b, h, N, heads), first + r0, N, one);
+    put_rows(k_sum, part_of(qkv_bar, nullptr, 1, b, h, N, heads), first + r0, N, factor);
+    put_rows(v_sum, part_of(qkv_bar, nullptr, 2, b, h, N, heads), first + r0, N, one);
+}
+
+// Both, side by side: blockIdx.z 0 for the queries, 1 for the keys and values.
+extern "C" __global__ void __launch_bounds__(128)
+    attention_backward(const T* qkv, const float* bias, const T* y, const T* y_bar, const float* log_sum, T* qkv_bar, int N,
+                       int heads, float scale) {
+    DYNAMIC_SHARED(float, tiles);
+    if (blockIdx.z == 0)
+        queries_backward(tiles, qkv, bias, y, y_bar, log_sum, qkv_bar, N, heads, scale);
+    else
+        keys_backward(tiles, qkv, bias, y, y_bar, log_sum, qkv_bar, N, heads, scale);
 }

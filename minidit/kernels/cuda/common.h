@@ -97,22 +97,23 @@ __device__ __forceinline__ void over_warps(float (&sum)[VEC]) {
     __syncthreads();
 }
 
-// out[c] = the sum over all chunks of the sample's rows; out: (samples, D), partial: (samples, chunks, D) floats of scratch memory,
-// counters: one for each (sample, block of columns).
+// out[c] = the sum over all chunks of the sample's rows; out: that of sample b starts at b · stride, partial: (samples, chunks, D)
+// floats of scratch memory, counters: one for each (sample, block of columns). True in the block that wrote it.
 template <class S>
-__device__ __forceinline__ void over_chunks(float (&sum)[VEC], S* out, float* partial, unsigned* counters, int D) {
+__device__ __forceinline__ bool over_chunks(float (&sum)[VEC], S* out, int stride, float* partial, unsigned* counters, int D) {
     over_warps(sum);
     int c = column();
     bool mine = threadIdx.x < 32 && c < D;
-    out += (size_t)blockIdx.z * D;
+    out += (size_t)blockIdx.z * stride;
     if (gridDim.y == 1) {
         if (mine) store(out + c, sum);
-        return;
+        return true;
     }
     partial += (size_t)blockIdx.z * gridDim.y * D + c;
     if (mine)
         for (int k = 0; k < VEC; k++) partial[(size_t)blockIdx.y * D + k] = sum[k];
-    if (last_of(counters + blockIdx.z * gridDim.x + blockIdx.x, gridDim.y) && mine) {
+    if (!last_of(counters + blockIdx.z * gridDim.x + blockIdx.x, gridDim.y)) return false;
+    if (mine) {
         for (int k = 0; k < VEC; k++) {
             const volatile float* p = partial + k;
             sum[k] = 0;
@@ -120,4 +121,5 @@ __device__ __forceinline__ void over_chunks(float (&sum)[VEC], S* out, float* pa
         }
         store(out + c, sum);
     }
+    return true;
 }

@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(256) gelu_backward(const T* y_bar, 
             for (int k = 0; k < VEC; k++) v[k] *= s[k], sum[k] += v[k];
             store(g + (size_t)r * D + c, v);
         }
-    over_chunks(sum, bias_bar, partial, counters, D);
+    over_chunks(sum, bias_bar, D, partial, counters, D);
 }
 
 // out = Σ x over the rows: the gradient of a bias.
@@ -68,42 +68,59 @@ extern "C" __global__ void __launch_bounds__(256)
             load(x + (size_t)r * D + c, v);
             for (int k = 0; k < VEC; k++) sum[k] += v[k];
         }
-    over_chunks(sum, out, partial, counters, D);
+    over_chunks(sum, out, D, partial, counters, D);
 }
 
-// y = x + gate ⊙ h. x, h: (samples, N, D); the gate of sample b starts at b · stride.
+// y = x + gate ⊙ (h + bias). x, h: (samples, N, D); the gate of sample b starts at b · stride; bias may be null.
 extern "C" __global__ void __launch_bounds__(256)
-    gated_residual(const T* x, const T* gate, const T* h, T* y, int N, int D, int chunk, int stride) {
+    gated_residual(const T* x, const T* gate, const T* h, const float* bias, T* y, int N, int D, int chunk, int stride) {
     int c = column(), end = min(N, (int)(blockIdx.y + 1) * chunk);
     if (c >= D) return;
-    float g[VEC], v[VEC], w[VEC];
+    float g[VEC], b[VEC] = {}, v[VEC], w[VEC];
     load(gate + (size_t)blockIdx.z * stride + c, g);
+    if (bias) load(bias + c, b);
     for (int n = blockIdx.y * chunk + threadIdx.x / 32; n < end; n += COLUMN_WARPS) {
         size_t i = ((size_t)blockIdx.z * N + n) * D + c;
         load(x + i, v);
         load(h + i, w);
-        for (int k = 0; k < VEC; k++) v[k] += g[k] * w[k];
+        for (int k = 0; k < VEC; k++) v[k] += g[k] * (w[k] + b[k]);
         store(y + i, v);
     }
 }
 
-// h̄ = ȳ ⊙ gate and gate̅ = Σ ȳ⊙h over the sample's rows.
+// h̄ = ȳ ⊙ gate and gate̅ = Σ ȳ⊙(h + bias) over the sample's rows; that of sample b starts at b · bar_stride. With a bias also
+// bias̅ = Σ h̄ over all rows, by way of `sums`, (samples, D) floats. Scratch memory: partial, (2, samples, chunks, D), and zero counters,
+// one for each sum's (sample, block of columns), then one for each block of columns.
 extern "C" __global__ void __launch_bounds__(256)
-    gated_residual_backward(const T* gate, const T* h, const T* y_bar, T* gate_bar, T* h_bar, float* partial, unsigned* counters,
-                            int N, int D, int chunk, int stride) {
+    gated_residual_backward(const T* gate, const T* h, const float* bias, const T* y_bar, T* gate_bar, T* h_bar, float* bias_bar,
+                            float* sums, float* partial, unsigned* counters, int N, int D, int chunk, int stride,
+                            int bar_stride) {
     int c = column(), end = min(N, (int)(blockIdx.y + 1) * chunk);
-    float sum[VEC] = {}, g[VEC], v[VEC], w[VEC];
+    float sum[VEC] = {}, all[VEC] = {}, g[VEC], b[VEC] = {}, v[VEC], w[VEC];
     if (c < D) {
         load(gate + (size_t)blockIdx.z * stride + c, g);
+        if (bias) load(bias + c, b);
         for (int n = blockIdx.y * chunk + threadIdx.x / 32; n < end; n += COLUMN_WARPS) {
             size_t i = ((size_t)blockIdx.z * N + n) * D + c;
             load(y_bar + i, v);
             load(h + i, w);
-            for (int k = 0; k < VEC; k++) sum[k] += v[k] * w[k], v[k] *= g[k];
+            for (int k = 0; k < VEC; k++) sum[k] += v[k] * (w[k] + b[k]), v[k] *= g[k], all[k] += v[k];
             store(h_bar + i, v);
         }
     }
-    over_chunks(sum, gate_bar, partial, counters, D);
+    over_chunks(sum, gate_bar, bar_stride, partial, counters, D);
+    if (!bias) return;
+    unsigned pairs = gridDim.z * gridDim.x;
+    if (!over_chunks(all, sums, D, partial + (size_t)gridDim.z * gridDim.y * D, counters + pairs, D)) return;
+    if (!last_of(counters + 2 * pairs + blockIdx.x, gridDim.z)) return;
+    for (int k = 0; k < VEC; k++) all[k] = 0;
+    if (c < D)
+        for (unsigned s = threadIdx.x / 32; s < gridDim.z; s += COLUMN_WARPS) {
+            const volatile float* p = sums + (size_t)s * D + c;
+            for (int k = 0; k < VEC; k++) all[k] += p[k];
+        }
+    over_warps(all);
+    if (threadIdx.x < 32 && c < D) store(bias_bar + c, all);
 }
 
 __device__ __forceinline__ float logistic(float x) {

@@ -47,13 +47,28 @@ extern "C" __global__ void __launch_bounds__(128) softmax_backward(const T* y, c
 
 // y = x̂ (one + scale) + shift. x: (rows, D), N rows a sample; scale and shift of sample b start at b · stride (0: one for all).
 // one is 1 for a modulation, 0 for a weight. Keeps μ and r = 1/√(σ² + ε) of every row.
+// With h the row is first x + gate ⊙ (h + bias), which is kept in x_out; the gate of sample b starts at b · gate_stride.
 extern "C" __global__ void __launch_bounds__(128)
-    layer_norm(const T* x, const T* scale, const T* shift, T* y, float* mean, float* inverse, int rows, int N, int D,
-               int scale_stride, int shift_stride, float one, float eps) {
+    layer_norm(const T* x, const T* gate, const T* h, const float* bias, T* x_out, const T* scale, const T* shift, T* y,
+               float* mean, float* inverse, int rows, int N, int D, int gate_stride, int scale_stride, int shift_stride, float one,
+               float eps) {
     int row = blockIdx.x * ROWS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= rows) return;
     const T *r = x + (size_t)row * D, *s = scale + (size_t)(row / N) * scale_stride, *b = shift + (size_t)(row / N) * shift_stride;
     float v[VEC], w[VEC], u[VEC], sum = 0, square = 0;
+    if (h) {  // a lane reads again below what it writes here, and nothing else
+        const T *to_h = h + (size_t)row * D, *g = gate + (size_t)(row / N) * gate_stride;
+        for (int i = lane * VEC; i < D; i += 32 * VEC) {
+            float p[VEC];
+            load(r + i, v);
+            load(to_h + i, p);
+            load(g + i, w);
+            load(bias + i, u);
+            for (int k = 0; k < VEC; k++) v[k] += w[k] * (p[k] + u[k]);
+            store(x_out + (size_t)row * D + i, v);
+        }
+        r = x_out + (size_t)row * D;
+    }
     for (int i = lane * VEC; i < D; i += 32 * VEC) {
         load(r + i, v);
         for (int k = 0; k < VEC; k++) sum += v[k];
@@ -79,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(128)
 extern "C" __global__ void __launch_bounds__(128)
     layer_norm_backward(const T* x, const T* scale, const float* mean, const float* inverse, const T* y_bar, const T* onto,
                         T* x_bar, T* scale_bar, T* shift_bar, float* partial, unsigned* counters, int N, int D, int chunk,
-                        int scale_stride, float one) {
+                        int scale_stride, int scale_bar_stride, int shift_bar_stride, float one) {
     DYNAMIC_SHARED(float, sums);  // (warps, 2, D): every lane adds to its own columns
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, b = blockIdx.y;
     float *to_scale = sums + warp * 2 * D, *to_shift = to_scale + D;
@@ -116,11 +131,12 @@ extern "C" __global__ void __launch_bounds__(128)
     }
     __syncthreads();
     unsigned chunks = gridDim.x;
+    T *to_scale_bar = scale_bar + (size_t)b * scale_bar_stride, *to_shift_bar = shift_bar + (size_t)b * shift_bar_stride;
     for (int i = threadIdx.x; i < 2 * D; i += blockDim.x) {
         float total = 0;
         for (int w = 0; w < ROWS; w++) total += sums[w * 2 * D + i];
         if (chunks == 1)
-            put((i < D ? scale_bar : shift_bar - D)[(size_t)b * D + i], total);
+            put(*(i < D ? to_scale_bar + i : to_shift_bar + i - D), total);
         else
             partial[((size_t)b * chunks + blockIdx.x) * 2 * D + i] = total;
     }
@@ -129,6 +145,6 @@ extern "C" __global__ void __launch_bounds__(128)
         const volatile float* p = partial + (size_t)b * chunks * 2 * D + i;
         float total = 0;
         for (unsigned c = 0; c < chunks; c++) total += p[(size_t)c * 2 * D];
-        put((i < D ? scale_bar : shift_bar - D)[(size_t)b * D + i], total);
+        put(*(i < D ? to_scale_bar + i : to_shift_bar + i - D), total);
     }
 }

@@ -1,7 +1,7 @@
 // Philox4x32-10 and what is drawn from it: the integers and the counters of random.py (R.1 - R.5), word for word.
 //
-// counter = (block within the sample, draw, sample, stream), key = seed. The number of the draw is `more` beyond *draw, a counter on
-// the device (null: 0), so that a captured graph draws new numbers at each replay. A thread makes one block: four words of a sample.
+// counter = (block within the sample, draw, sample, stream), key = seed. The number of the draw is *step · per + more with a counter
+// on the device (null: 0), so that a captured graph draws new numbers at each replay. A thread makes one block: four words of a sample.
 #include "common.h"
 
 struct Words {
@@ -24,33 +24,33 @@ __device__ __forceinline__ Words philox4x32(unsigned c0, unsigned c1, unsigned c
 
 // The words of this thread; sample and first entry by reference. False beyond the end.
 __device__ __forceinline__ bool mine(const long long* samples, int n, int per_sample, unsigned k0, unsigned k1, unsigned stream,
-                                     const unsigned* draw, unsigned more, Words& words, long long& sample, int& entry) {
+                                     const long long* step, unsigned per, unsigned more, Words& words, long long& sample, int& entry) {
     int blocks = (per_sample + 3) / 4;
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     sample = i / blocks;
     entry = (int)(i % blocks) * 4;
     if (sample >= n) return false;
     unsigned index = (unsigned)(samples ? samples[sample] : sample);
-    words = philox4x32((unsigned)(entry / 4), (draw ? *draw : 0u) + more, index, stream, k0, k1);
+    words = philox4x32((unsigned)(entry / 4), (step ? (unsigned)*step * per : 0u) + more, index, stream, k0, k1);
     return true;
 }
 
 extern "C" __global__ void uniform(T* out, const long long* samples, int n, int per_sample, unsigned k0, unsigned k1,
-                                   unsigned stream, const unsigned* draw, unsigned more) {
+                                   unsigned stream, const long long* step, unsigned per, unsigned more) {
     Words words;
     long long sample;
     int entry;
-    if (!mine(samples, n, per_sample, k0, k1, stream, draw, more, words, sample, entry)) return;
+    if (!mine(samples, n, per_sample, k0, k1, stream, step, per, more, words, sample, entry)) return;
     for (int k = 0; k < 4 && entry + k < per_sample; k++)
         put(out[sample * per_sample + entry + k], (float)((words.w[k] + 0.5) * (1.0 / 4294967296.0)));
 }
 
 extern "C" __global__ void normal(T* out, const long long* samples, int n, int per_sample, unsigned k0, unsigned k1,
-                                  unsigned stream, const unsigned* draw, unsigned more) {
+                                  unsigned stream, const long long* step, unsigned per, unsigned more) {
     Words words;
     long long sample;
     int entry;
-    if (!mine(samples, n, per_sample, k0, k1, stream, draw, more, words, sample, entry)) return;
+    if (!mine(samples, n, per_sample, k0, k1, stream, step, per, more, words, sample, entry)) return;
     for (int k = 0; k < 4 && entry + k < per_sample; k += 2) {
         double radius = sqrt(-2.0 * log((words.w[k] + 0.5) * (1.0 / 4294967296.0))), s, c;
         sincospi((words.w[k + 1] + 0.5) * (2.0 / 4294967296.0), &s, &c);
@@ -61,16 +61,12 @@ extern "C" __global__ void normal(T* out, const long long* samples, int n, int p
 }
 
 extern "C" __global__ void integers(long long* out, const long long* samples, int n, int per_sample, unsigned k0, unsigned k1,
-                                    unsigned stream, const unsigned* draw, unsigned more, long long low, unsigned long long span) {
+                                    unsigned stream, const long long* step, unsigned per, unsigned more, long long low,
+                                    unsigned long long span) {
     Words words;
     long long sample;
     int entry;
-    if (!mine(samples, n, per_sample, k0, k1, stream, draw, more, words, sample, entry)) return;
+    if (!mine(samples, n, per_sample, k0, k1, stream, step, per, more, words, sample, entry)) return;
     for (int k = 0; k < 4 && entry + k < per_sample; k++)
         out[sample * per_sample + entry + k] = (long long)((words.w[k] * span) >> 32) + low;
-}
-
-// *draw += by: the end of a captured step.
-extern "C" __global__ void advance_draw(unsigned* draw, unsigned by) {
-    if (threadIdx.x == 0) *draw += by;
 }

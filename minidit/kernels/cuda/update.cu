@@ -52,10 +52,11 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // θ, m, v, average ← one step with the gradient f g, where f = factor · min(1, limit/√square); limit 0 or square null: f = factor.
-// decays: λ where a weight decays, or null.
+// decays: λ where a weight decays, or null. a1, a2: 1-β₁ and 1-β₂, which the host rounds once: 1 - 0.999f is off by 1e-5.
 extern "C" __global__ void __launch_bounds__(256)
     adamw_ema(float* theta, float* m, float* v, const float* g, const float* decays, float* average, const float* rates,
-              const float* square, const float* factor, float limit, float b1, float b2, float eps, long long n) {
+              const float* square, const float* factor, float limit, float b1, float b2, float a1, float a2, float eps,
+              long long n) {
     float lr = rates[0], c1 = 1.0f / rates[1], c2 = 1.0f / rates[2], d = rates[3], f = factor ? *factor : 1.0f;
     if (square && limit > 0) f *= fminf(1.0f, limit / fmaxf(sqrtf(*square), 1e-12f));
     for (long long i = ((long long)blockIdx.x * BLOCK + threadIdx.x) * VEC; i < n; i += (long long)gridDim.x * BLOCK * VEC) {
@@ -69,8 +70,8 @@ extern "C" __global__ void __launch_bounds__(256)
         if (decays) load(decays + i, w);
         for (int k = 0; k < VEC; k++) {
             float x = f * gi[k];
-            mi[k] = b1 * mi[k] + (1 - b1) * x;
-            vi[k] = b2 * vi[k] + (1 - b2) * x * x;
+            mi[k] = b1 * mi[k] + a1 * x;
+            vi[k] = b2 * vi[k] + a2 * x * x;
             p[k] -= lr * (mi[k] * c1 / (sqrtf(vi[k] * c2) + eps) + w[k] * p[k]);
             a[k] = d * a[k] + (1 - d) * p[k];
         }

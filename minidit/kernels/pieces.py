@@ -1,0 +1,110 @@
+"""Arrays that are parts of one: what lies side by side already is not put together, and bars are written where they belong.
+
+    y = [x₁ | x₂ | …]      x̄ₖ the k-th part of ȳ            no copy where the xₖ are neighbours in a flat buffer
+    (y₁, y₂, …) = cut x    x̄ = [ȳ₁ | ȳ₂ | …]                no copy where each ȳₖ was written into its place of x̄
+
+Who computes a bar asks `home_of_bar` (of a piece) or `home_of_gradient` (of a weight) for the memory, and need not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from minidit import autograd
+from minidit.autograd import NoTwin, Vjp
+from minidit.backend import Array, empty, side_by_side, xp_of
+
+_cut: WeakValueDictionary[int, Pieces] = WeakValueDictionary()  # by the id of a piece, while what it is cut from is on the tape
+_joined: WeakValueDictionary[int, Joined] = WeakValueDictionary()  # by the id of the whole
+
+
+class Pieces:
+    """The pieces of x along its last axis, and the places of their bars in one array."""
+
+    def __init__(self, x: Array, parts: int) -> None:
+        self.x, self.parts, self.places, self.bar = x, parts, list[Array](), None
+        self.ys = xp_of(x).split(x, parts, axis=-1)  # held here: nobody else can have their ids
+        self.free = {id(y): k for k, y in enumerate(self.ys)}
+        for y in self.ys:
+            _cut[id(y)] = self
+
+    def _make(self) -> None:
+        if not self.places:
+            self.bar = home_of_bar(self.x)
+            self.places = xp_of(self.bar).split(self.bar, self.parts, axis=-1)
+
+    def home(self, y: Array) -> Array:
+        """The place of the bar of y, the first time; then fresh memory."""
+        k = self.free.pop(id(y), None)
+        self._make()
+        return empty(y, y.shape) if k is None else self.places[k]
+
+    def whole(self, bars: Sequence[Array]) -> Array:
+        """The bar of x; what was not written into its place is copied there."""
+        self._make()
+        for bar, place in zip(bars, self.places, strict=True):
+            if bar is not place:
+                place[...] = bar
+        return self.bar
+
+
+def home_of_bar(y: Array) -> Array:
+    """Memory for the bar of y: its place beside the bars of the other pieces if y is a piece, else fresh."""
+    pieces = _cut.get(id(y))
+    return empty(y, y.shape) if pieces is None else pieces.home(y)
+
+
+def split(x: Array, *, parts: int, axis: int = -1) -> tuple[tuple[Array, ...], Vjp]:
+    if axis not in (-1, x.ndim - 1) or x.ndim != 2:
+        raise NoTwin("cut along another axis than the last of two")
+    pieces = Pieces(x, parts)
+
+    def vjp(*bars: Array) -> tuple[Array]:
+        return (pieces.whole(bars),)
+
+    return tuple(pieces.ys), vjp
+
+
+class Joined:
+    """Neighbours as one array y, and where the gradients of all of them lie."""
+
+    def __init__(self, xs: Sequence[Array], y: Array) -> None:
+        self.xs, self.y, self.homes, self.whole = xs, y, list[Array](), None
+        _joined[id(y)] = self
+
+    def home(self) -> Array:
+        """Memory for the gradient of y: the neighbours' own homes if those are neighbours too, else fresh."""
+        self.homes = [autograd.home_of_gradient(x) for x in self.xs]
+        self.whole = None if any(h is None for h in self.homes) else side_by_side(self.homes)
+        return empty(self.y, self.y.shape) if self.whole is None else self.whole
+
+    def bars(self, y_bar: Array) -> tuple[Array, ...]:
+        if y_bar is self.whole:
+            return tuple(self.homes)
+        ends, bars = 0, list[Array]()
+        for x in self.xs:
+            bars.append(y_bar[ends : ends + len(x)])
+            ends += len(x)
+        return tuple(bars)
+
+
+def home_of_gradient(w: Array) -> Array:
+    """Memory for the gradient of array w: its view in the flat buffer while that is still unwritten, else a fresh array."""
+    if id(w) in _joined:
+        return _joined[id(w)].home()
+    view = autograd.home_of_gradient(w)
+    return empty(w, w.shape) if view is None else view
+
+
+def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
+    y = side_by_side(xs) if axis == 0 else None
+    if y is None:
+        raise NoTwin("no neighbours")
+    parts = Joined(xs, y)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        return parts.bars(y_bar)
+
+    return y, vjp
