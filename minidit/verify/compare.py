@@ -1,7 +1,7 @@
 """Are two answers equal? With a tolerance that has a reason, and the place of the largest difference.
 
-    error = max |a - b| / max(|b|, floor)        over each array, b the reference            (E.10)
-    equal   when error ≤ c · u                    u the unit roundoff of the precision, c stated with the topic
+    err(a, b) = max |a - b| / max |b|      over each array, b the reference                  (E.10)
+    equal       where err ≤ c u            u allowed to the precision of a, c the factor of the topic
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def difference(answer: Any, expected: Any, floor: float = 1e-30) -> Difference:
         with np.errstate(invalid="ignore", over="ignore"):  # infinities that agree are no difference
             gap = np.where(same, 0.0, np.abs(a - np.where(same, a, b)))
         place = np.unravel_index(int(np.argmax(gap)), b.shape)
-        error = float(gap[place] / max(finite.max() if finite.size else 0.0, floor))
+        error = float(gap[place] / max(finite.max() if finite.size else 0.0, floor))  # (E.10)
         if error > worst.error:
             worst = Difference(error, f"{where}{_index(place)}", f"got {a[place]:.9g}, expected {b[place]:.9g}")
     return worst
