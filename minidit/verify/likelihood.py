@@ -132,7 +132,7 @@ def _priors() -> list[Probe]:
 
 @topic(
     spec="K.2", takes="x_0 (B,C,H,W), alpha_bar (T,)", gives="(B,): bits a dimension", probes=_priors,
-    tol=1e3, because="a small difference of numbers near 1",
+    tol=1e3, exact=10.0, because="a small difference of numbers near 1",
 )  # fmt: skip
 def prior_bits(R: Any, x_0: Any, alpha_bar: Any) -> Any:
     """KL(q(x_T|x_0) ‖ N(0, 1))."""
@@ -174,7 +174,7 @@ def _terms(latents: bool) -> Any:
 
 TERM: dict[str, Any] = {
     "takes": "x_0, x_t, x_0_hat, log_variance (B,C,H,W), t int 0..T-1, alpha_bar (T,)", "gives": "(B,): bits a dimension",
-    "tol": 50.0, "because": "terms cancel, and " + TAILS,
+    "tol": 100.0, "because": "terms cancel, and " + TAILS,
 }  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def vb_term(R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int,
     return R.bits_per_dim(R.bound_nats(x_0, x_t, x_0_hat, log_variance, t, alpha_bar, False))
 
 
-@topic(spec="K.6", probes=_terms(True), **TERM)
+@topic(spec="K.6", probes=_terms(True), exact=5.0, **TERM)
 def vb_term_latents(R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any) -> Any:
     """A term of the bound for latents, which have no grey levels: the decoder is continuous."""
     return R.bits_per_dim(R.bound_nats(x_0, x_t, x_0_hat, log_variance, t, alpha_bar, True))

@@ -200,7 +200,8 @@ def page(table: Table) -> str:
     pairs = [(" + ".join(r.ids), ", ".join(r.detected), "yes" if r.named else r.blame) for r in table.pairs]
     return "\n".join([
         HEAD, *(f"- {line}" for line in table.totals), "", "## Dialects", "", *dialect_rows(),
-        "", "## Mistakes", "", *rows_of(COLUMNS, cells), "", "## Drawn pairs", "", *rows_of(("pair", "revealed by", "named"), pairs),
+        "", "## Mistakes", "", *rows_of(COLUMNS, cells),
+        "", "## Drawn pairs", "", *rows_of(("pair", "revealed by", "named"), pairs),
     ]) + "\n"  # fmt: skip
 
 
