@@ -279,9 +279,16 @@ class Judge:
             return f"its steps cannot be read off ({error})"
 
 
+def rivals(a: Deviation, b: Deviation) -> bool:
+    """Whether two are forms of one mistake (M81b, M81c) in one place, where nobody makes both."""
+    return a.id[:3] == b.id[:3] and bool(a.patches.keys() & b.patches.keys())
+
+
 def _orders(sets: Iterable[Names]) -> Iterable[Names]:
-    """Sets of mistakes, in every order where they change the same part."""
+    """Sets of mistakes that can be made together, in every order where they change the same part."""
     for names in sets:
+        if any(rivals(a, b) for a, b in combinations(names, 2)):
+            continue
         shared = any(a.patches.keys() & b.patches.keys() for a, b in combinations(names, 2))
         yield from permutations(names) if shared else [names]
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.verify.check import Answer, Finding, Judge, ask, examine
+from minidit.verify.check import Answer, Finding, Judge, ask, examine, rivals
 from minidit.verify.deviations import DEVIATIONS
 from minidit.verify.dialects import DIALECTS, sharing
 from minidit.verify.reference import TOPICS, Deviation, Reference, Topic
@@ -131,7 +131,7 @@ class Bench:
     def draw(self, seed: int, number: int) -> list[tuple[tuple[Deviation, Deviation], Asked]]:
         """Pairs that meet in a topic and whose common answers are those of neither alone, nor the right ones."""
         reach = {d.id: {t.name for t in self.touched(d)} for d in self.bank}
-        meeting = [pair for pair in combinations(self.bank, 2) if reach[pair[0].id] & reach[pair[1].id]]
+        meeting = [(a, b) for a, b in combinations(self.bank, 2) if reach[a.id] & reach[b.id] and not rivals(a, b)]
         order = np.random.default_rng(seed).permutation(len(meeting))
         out: list[tuple[tuple[Deviation, Deviation], Asked]] = []
         for k in order:

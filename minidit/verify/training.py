@@ -10,16 +10,17 @@ from minidit import optim
 from minidit.backend import Array
 from minidit.random import Philox
 from minidit.recipes.train import drop_labels
+from minidit.verify.draws import SIX
 from minidit.verify.layers import normal
 from minidit.verify.reference import Probe, part, topic
 
 # ------------------------------------------------------------------------------------------------ label dropout
 
-TOLD = 3  # the class of every sample in these probes: whatever differs was dropped
+TOLD = 7  # in these probes sample i has the class i mod 7: whatever differs was dropped
 
 
 def _dropouts() -> list[Probe]:
-    y = np.full(10000, TOLD)
+    y = np.arange(14000) % TOLD
     probes = [Probe("not-training", (y, 0.2, 10, 4, False, 0), "nothing is dropped outside training")]
     probes += [
         Probe(f"training-{s}", (y, 0.2, 10, 4, True, s), "one decision a sample, not a block; K = 10") for s in range(3)
@@ -31,14 +32,17 @@ def _dropouts() -> list[Probe]:
 
 
 def dropped_share(told: Any) -> dict[str, Any]:
-    """What a draw says in numbers that do not depend on it: shares to the nearest twentieth (five standard deviations)."""
+    """What a draw says in numbers that do not depend on it; shares in standard errors (at most ½/√B) of a share."""
     rows = np.atleast_2d(np.asarray(told))
-    dropped = rows != TOLD
-    return {
-        "the label of dropped samples": np.unique(rows[dropped]).astype(np.int64),
-        "share dropped": np.round(dropped.mean(axis=1).max() * 20) / 20,
-        "share dropped in every block": np.round(dropped.all(axis=0).mean() * 20) / 20,
+    dropped = rows != np.arange(rows.shape[1]) % TOLD
+    shares = {
+        "share dropped": dropped.mean(axis=1).max(),
+        "share dropped in every block": dropped.all(axis=0).mean(),
+        "share dropped beside a dropped one": (dropped & np.roll(dropped, 1, axis=1)).mean(axis=1).max(),
+        "share dropped in the first half": dropped[:, : rows.shape[1] // 2].mean(axis=1).max(),
     }
+    labels = np.array([f"{label:g}" for label in np.unique(rows[dropped])], dtype=str)
+    return {"labels of dropped samples": labels} | {name: 2 * rows.shape[1] ** 0.5 * share for name, share in shares.items()}
 
 
 @topic(
@@ -47,7 +51,8 @@ def dropped_share(told: Any) -> dict[str, Any]:
     gives="(B,) the labels that the network is told, or (depth, B) where every block is told its own",
     probes=_dropouts,
     measure=dropped_share,
-    because="shares of a random draw, compared to the nearest twentieth",
+    allowed=6.0,
+    because=SIX,
 )
 def label_dropout(R: Any, y: Array, p: float, num_classes: int, depth: int, train: bool, seed: int) -> Array:
     """Classes replaced by the null label with probability p."""

@@ -1,14 +1,16 @@
 """Mistakes that are in no catalogue, by hand in code that is not the package's: every one is seen, right code never accused."""
 
 import pytest
-from verify import fresh_laws, fresh_losses
+from verify import fresh_laws, fresh_layers, fresh_losses
 
 import minidit as md
 
-RIGHT = fresh_laws.LADDERS | fresh_laws.STEPS | fresh_losses.GUIDANCE | fresh_losses.LOSSES
+RIGHT = fresh_laws.LADDERS | fresh_laws.STEPS | fresh_losses.GUIDANCE | fresh_losses.LOSSES | fresh_layers.LAYERS
+RIGHT |= fresh_layers.TRAINING | fresh_layers.DROPOUT | fresh_layers.LATENTS
 FRESH = {
     "schedules": fresh_laws.WRONG_LADDERS, "steps": fresh_laws.WRONG_STEPS, "guidance": fresh_losses.WRONG_GUIDANCE,
-    "losses": fresh_losses.WRONG_LOSSES,
+    "losses": fresh_losses.WRONG_LOSSES, "layers": fresh_layers.WRONG_LAYERS, "training": fresh_layers.WRONG_TRAINING,
+    "label dropout": fresh_layers.WRONG_DROPOUT, "latents": fresh_layers.WRONG_LATENTS,
 }  # fmt: skip
 
 
