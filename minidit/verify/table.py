@@ -22,7 +22,7 @@ import numpy as np
 
 from minidit.verify.check import Answer, Finding, Judge, ask, examine, rivals
 from minidit.verify.deviations import DEVIATIONS
-from minidit.verify.dialects import DIALECTS, sharing
+from minidit.verify.dialects import ASPECTS, DIALECTS, sharing
 from minidit.verify.reference import TOPICS, Deviation, Reference, Topic
 
 Asked = dict[str, Sequence[Answer]]
@@ -199,7 +199,8 @@ def page(table: Table) -> str:
         cells.append((d.id, d.name, d.wrong, d.right, d.spec, ", ".join(r.detected), named, ", ".join(sharing(d.id)), d.seen))
     pairs = [(" + ".join(r.ids), ", ".join(r.detected), "yes" if r.named else r.blame) for r in table.pairs]
     return "\n".join([
-        HEAD, *(f"- {line}" for line in table.totals), "", "## Dialects", "", *dialect_rows(),
+        HEAD, *(f"- {line}" for line in table.totals), "", "## Dialects", "", *dialect_rows(), "",
+        *rows_of(("aspect", *DIALECTS), [[a, *(d.conventions[a] for d in DIALECTS.values())] for a in ASPECTS]),
         "", "## Mistakes", "", *rows_of(COLUMNS, cells),
         "", "## Drawn pairs", "", *rows_of(("pair", "revealed by", "named"), pairs),
     ]) + "\n"  # fmt: skip
@@ -207,7 +208,8 @@ def page(table: Table) -> str:
 
 def dialect_rows() -> list[str]:
     """A line a dialect."""
-    return [f"- **{d.name}** ({d.versions}): {d.says} ({', '.join(d.habits)})" for d in DIALECTS.values()]
+    also: Any = lambda d: f"; in some options also {', '.join(d.also)}" if d.also else ""
+    return [f"- **{d.name}** ({d.versions}): {d.says} ({', '.join(d.habits)}{also(d)})" for d in DIALECTS.values()]
 
 
 def rows_of(head: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:

@@ -76,7 +76,9 @@ BANK = [
         wrong="takes ᾱ of t - 1 on the full ladder when rungs are skipped",
         right="ᾱ_s of the next kept rung, 1 past the last",
         seen="diffusers PR#2076, PR#9384, lucidrains#81, PR#83",
-        patches={"alpha_below": instead(lambda R, alpha_bar, t, s: float(alpha_bar[t - 1]) if t > 0 else 1.0)},
+        patches={"alpha_below": instead(lambda R, alpha_bar, t, s: float(alpha_bar[t - 1]) if t > 0 else 1.0),
+                 "log_small_variance": given(lambda alpha_bar, t, s: (alpha_bar, t, t - 1)),
+                 "large_variance": given(lambda alpha_bar, t, s: (alpha_bar, t, t - 1))},
     ),
     Deviation(
         "M03", "RESPACED_BETAS_FROM_FULL_CHAIN", "D.15",
