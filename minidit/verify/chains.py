@@ -42,6 +42,9 @@ class Linear:
         self.seen.append((float(t.reshape(-1)[0]), x.astype(np.float64), answer.astype(np.float64)))
         return answer
 
+    def __str__(self) -> str:
+        return "ε̂ = slope[t] x + shift[t] pattern, linear, so that every step is affine"
+
     def fresh(self) -> Linear:
         """The same with nothing noted."""
         return Linear(self.slope, self.shift, self.pattern)
@@ -102,7 +105,7 @@ CALL = "denoise(x, t) -> eps, x_T (B,C,H,W), N steps, alpha_bar (T,)"
     because="N steps",
 )
 def ddim_sample(R: Any, denoise: Any, x: Any, N: int, alpha_bar: Any, eta: float, z: Any) -> Any:
-    """A DDIM sampler from noise to data."""
+    """DDIM steps along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
     T = len(alpha_bar)
     return R.walk(
         lambda x, eps, t, s, k: R.ddim_step(x, eps, t, s, alpha_bar, eta, z[k]),
@@ -122,7 +125,7 @@ def ddim_sample(R: Any, denoise: Any, x: Any, N: int, alpha_bar: Any, eta: float
     because="N steps",
 )
 def ddpm_sample(R: Any, denoise: Any, x: Any, N: int, alpha_bar: Any, z: Any) -> Any:
-    """An ancestral sampler with the small variance."""
+    """DDPM steps with the small variance along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
     T = len(alpha_bar)
     return R.walk(
         lambda x, eps, t, s, k: R.ddpm_step(x, eps, t, s, alpha_bar, z[k]), denoise, x, R.sampling_timesteps(T, N), T
@@ -150,7 +153,7 @@ def _ascents() -> list[Probe]:
     probes=_ascents, tol=10.0, because="N steps",
 )  # fmt: skip
 def ddim_invert(R: Any, denoise: Any, x: Any, N: int, alpha_bar: Any) -> Any:
-    """DDIM inversion from data to noise through the same timesteps."""
+    """Inversion steps from the data up the same timesteps; the network hears the level of x, the lowest timestep at the data."""
     timesteps = R.sampling_timesteps(len(alpha_bar), N)[::-1]
     for s, t in R.climb_pairs(timesteps):
         x = R.ddim_invert_step(x, denoise(x, R.told_climbing(int(s), int(t), timesteps)), int(s), int(t), alpha_bar)
@@ -203,7 +206,7 @@ OBJECT = "an object: timesteps(N) -> (N,) ints top down, step(x_t, eps, t, z) ->
 
 @topic(spec="D.30", takes="alpha_bar (T,)", gives=f"{OBJECT}, DDIM with η = 0", probes=_ladders, measure=drive)
 def ddim_scheduler(R: Any, alpha_bar: Any) -> Any:
-    """A DDIM scheduler object."""
+    """Each step leads from t to the next of the list, the last one to the data: DDIM with η = 0."""
     return Scheduler(R, alpha_bar, False)
 
 
@@ -211,7 +214,7 @@ def ddim_scheduler(R: Any, alpha_bar: Any) -> Any:
     spec="D.30", takes="alpha_bar (T,)", gives=f"{OBJECT}, DDPM with the small variance", probes=_ladders, measure=drive
 )
 def ddpm_scheduler(R: Any, alpha_bar: Any) -> Any:
-    """A DDPM scheduler object."""
+    """Each step leads from t to the next of the list, the last one to the data: DDPM with the small variance."""
     return Scheduler(R, alpha_bar, True)
 
 
@@ -255,7 +258,7 @@ def _gaussians() -> list[Probe]:
     probes=_gaussians, measure=moments, allowed=6.0, because=SIX,
 )  # fmt: skip
 def ddpm_gaussian(R: Any, denoise: Any, x: Any, N: int, alpha_bar: Any) -> Any:
-    """An ancestral sampler (small variance) that draws its own noise, on Gaussian data: only its moments are known."""
+    """mean' = g mean + h, var' = g² var + σ² along the steps: an ancestral sampler with its own noise, on Gaussian data."""
     x, T = np.asarray(x), len(alpha_bar)
     mean, var, timesteps = float(x.mean()), float(x.var()), R.sampling_timesteps(T, N)
     zero, one = np.zeros((1, 1, 1, 1)), np.ones((1, 1, 1, 1))

@@ -305,6 +305,11 @@ def examine(
     findings = [judge.judge(t, asked[t.name], bank, depth=1) for t in topics]
     if depth > 1:
         _pairs(findings, asked, bank, judge)
+    named = dict.fromkeys(names for f in findings for names in f.candidates)
+    for f in findings:  # refusals name nothing by themselves, but a name found elsewhere may foretell them
+        if not f.passed and all(a.error for a in asked[f.topic.name]):
+            f.candidates = [n for n in named if judge.explains(f.topic, asked[f.topic.name], n, f.tolerance)]
+            f.verdict = "named" if f.candidates else f.verdict
     narrowed(findings, asked, judge)
     return findings
 

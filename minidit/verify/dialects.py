@@ -84,9 +84,9 @@ DIALECTS: dict[str, Dialect] = {
         Dialect(
             "diffusers-0.11-ddpm", "0.2.4 and 0.11.1 (DDPMScheduler)",
             "ᾱ and β of the training ladder in every step, whichever rungs are skipped; leading spacing, β as given for any T",
-            ("M02", "M03", "M05", "M06", "M15", "M21b", "M25", "M26", "C04"),
+            ("M02", "M03", "M05c", "M06", "M15", "M21b", "M25", "M26", "C04"),
             ("M17", "M24", "M32b"),
-            ("range(0, T, T//N) (M05)", "ᾱ of t-1, 1 at t = 0 (M02)", "no ε̂: the posterior's mean of x̂_0",
+            ("range(0, T, T//N) (M05c)", "ᾱ of t-1, 1 at t = 0 (M02)", "no ε̂: the posterior's mean of x̂_0",
              "to ±1 unless told otherwise (M32b)", "ln 1e-20 (M25)", COSINE_FIRST, "none: group norms", "[uncond; cond]",
              PLAIN_SCALE, "all", "none", "none", "none", "rounded", "float32"),
         ),

@@ -102,7 +102,7 @@ def _halves() -> list[Probe]:
 
 @topic(spec="L.7", takes="x (B,C,H,W), weight (O,C,3,3), bias (O,)", gives="(B,O,H/2,W/2)", probes=_halves)
 def halve(R: Any, x: Array, weight: Array, bias: Array) -> Array:
-    """The strided convolution of the published autoencoder."""
+    """The convolution of stride 2 over x with zeros below and to the right only."""
     return ops.conv2d(R.halve_padding(x), weight, bias, stride=2)
 
 

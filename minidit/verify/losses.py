@@ -33,7 +33,7 @@ def _outputs() -> list[Probe]:
     probes=_outputs,
 )  # fmt: skip
 def simple_loss(R: Any, out: Any, x_0: Any, eps: Any, t: Any, alpha_bar: Any, objective: str) -> Any:
-    """The mean over all entries of (target - out)²."""
+    """mean (target - out)², the target ε, x_0 or v = √ᾱ ε - √(1-ᾱ) x_0."""
     return np.asarray(law.simple(out, R.target_of(x_0, eps, R.level(alpha_bar, t), objective)))
 
 
@@ -90,7 +90,7 @@ def leak(R: Any) -> float:
     because="terms of the bound cancel; the reference is a central difference, good to 1e-9", **HYBRID,
 )  # fmt: skip
 def hybrid_gradient(R: Any, out: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
-    """The bound trains the variance alone: ε̂ enters it as a constant."""
+    """[2 (ε̂-ε)/n | λ T ∂L_vb/∂v]: ε̂ enters the bound as a constant."""
     eps_hat, v = np.split(out, 2, axis=1)
     factor = R.bound_factor(len(alpha_bar))
 
@@ -181,7 +181,7 @@ def _histories() -> list[Probe]:
 
 @topic(spec="D.37", takes="history (T,K): the last losses of each t, NaN where none", gives="p (T,)", probes=_histories)
 def importance_probabilities(R: Any, history: Any) -> Any:
-    """∝ √E[L²], mixed with 0.001 of the uniform."""
+    """p ∝ √(mean L²), times 0.999, + 0.001/T; uniform until all losses are there."""
     return law.importance(history)[1:]
 
 
@@ -213,5 +213,5 @@ def draw_timesteps(R: Any, B: int, T: int) -> Any:
     probes=lambda: [Probe("200000", ((4, 2, 100, 250),), "mean, variance, kurtosis, tail; no two samples or pixels alike")],
 )  # fmt: skip
 def noise(R: Any, shape: Any) -> Any:
-    """Standard normal."""
+    """N(0, 1), independent."""
     return Philox(64).normal(shape, dtype=np.float64)

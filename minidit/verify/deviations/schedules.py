@@ -109,6 +109,13 @@ BANK = [
         patches={"sampling_timesteps": instead(lambda R, T, N: _leading(R, T, N) + 1)},
     ),
     Deviation(
+        "M05c", "LEADING_RANGE_MISSES_T", "D.24",
+        wrong="range(0, T, T//N): starts below T-1, and more than N timesteps where N does not divide T",
+        right="the first timestep is T-1 and the last 0: linspace spacing, N timesteps",
+        seen="diffusers up to 0.11 (DDPMScheduler), a habit of tutorials",
+        patches={"sampling_timesteps": instead(lambda R, T, N: np.array(range(0, T, max(T // N, 1)))[::-1])},
+    ),
+    Deviation(
         "M06", "STEPS_OFFSET_OVERFLOW", "D.24",
         wrong="adds an offset and leaves the ladder (index T) where N divides T",
         right="k ⌊T/N⌋ + offset only while it stays below T",
