@@ -16,6 +16,7 @@ from typing import Any
 
 from minidit.verify import (  # noqa: F401  their topics register themselves
     chains,
+    checkpoints,
     conversions,
     embeddings,
     guidance,

@@ -53,8 +53,10 @@ def judged(
     if not report.ok and not dialect:
         passing = {name: _passing(findings, asked, Judge(d.deviations, precision)) for name, d in DIALECTS.items()}
         report.fits = [name for name, n in passing.items() if n == len(findings)]
-        if not report.fits and passing and max(passing.values()) > sum(f.passed for f in findings):
-            report.nearest = max(passing, key=lambda name: passing[name])
+        if not report.fits and passing:
+            best = max(passing, key=lambda name: passing[name])
+            right = sum(f.passed for f in findings)  # a dialect is near that explains most of what is not
+            report.nearest = best if 2 * (passing[best] - right) > len(findings) - right else ""
     return report
 
 

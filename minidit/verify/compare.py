@@ -1,12 +1,12 @@
 """Are two answers equal? With a tolerance that has a reason, and the place of the largest difference.
 
-    error = max |a - b| / max(|b|, floor)        over each array, b the reference            (E.10)
-    equal   when error ≤ c · u                    u the unit roundoff of the precision, c stated with the topic
+    err(a, b) = max |a - b| / max |b|      over each array, b the reference                  (E.10)
+    equal       where err ≤ c u            u allowed to the precision of a, c the factor of the topic
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,15 +52,42 @@ def precision_of(answer: Any) -> str:
     return next((p for p in ("bfloat16", "float16", "float32") if p in names), "float64")
 
 
-def difference(answer: Any, expected: Any, floor: float = 1e-30) -> Difference:
-    """The largest relative difference of two answers; infinite where their shapes or their finite entries differ."""
-    got, want = leaves(answer), leaves(expected)
-    if got.keys() != want.keys():
-        missing, extra = sorted(want.keys() - got.keys()), sorted(got.keys() - want.keys())
-        return Difference(np.inf, what=f"the answer lacks {missing}" if missing else f"the answer has {extra} too much")
+def together(answer: Any, expected: Any, where: str = "") -> Iterator[tuple[str, Array, Array]]:
+    """(place, answer, expected) for every array of the expected answer, whose nesting decides: a list of numbers is an array too.
+
+    Raises ValueError where the answer is not of that form.
+    """
+    if isinstance(expected, Mapping):
+        if not isinstance(answer, Mapping):
+            raise ValueError(f"the answer{where} is a {type(answer).__name__}, expected a mapping")
+        for odd, says in ((expected.keys() - answer.keys(), "lacks"), (answer.keys() - expected.keys(), "has too much:")):
+            if odd:
+                raise ValueError(f"the answer{where} {says} {', '.join(sorted(map(str, odd)))}")
+        for key, entry in expected.items():
+            yield from together(answer[key], entry, f"{where}[{key!r}]")
+    elif isinstance(expected, (tuple, list)) and not all(isinstance(e, (int, float, np.number)) for e in expected):
+        if not hasattr(answer, "__len__") or len(answer) != len(expected):
+            raise ValueError(f"the answer{where} has not {len(expected)} entries")
+        for i, entry in enumerate(expected):
+            yield from together(answer[i], entry, f"{where}[{i}]")
+    else:
+        yield where, _array(answer), _array(expected)
+
+
+def _array(answer: Any) -> Array:
+    if isinstance(answer, (tuple, list)) and not all(isinstance(e, (int, float, np.number)) for e in answer):
+        return np.asarray([_array(e) for e in answer])
+    return np.asarray(to_host(value(answer)))
+
+
+def difference(answer: Any, expected: Any, *, relative: bool = True, floor: float = 1e-30) -> Difference:
+    """The largest difference of two answers; infinite where their shapes or their finite entries differ. relative: (E.10)."""
+    try:
+        pairs = list(together(answer, expected))
+    except ValueError as odd:
+        return Difference(np.inf, what=str(odd))
     worst = Difference(0.0)
-    for where, b in want.items():
-        a = got[where]
+    for where, a, b in pairs:
         if a.dtype.kind not in "fiubV" or b.dtype.kind not in "fiubV":
             if a.tolist() != b.tolist():
                 return Difference(np.inf, where, f"got {a.tolist()!r}, expected {b.tolist()!r}")
@@ -79,7 +106,8 @@ def difference(answer: Any, expected: Any, floor: float = 1e-30) -> Difference:
         with np.errstate(invalid="ignore", over="ignore"):  # infinities that agree are no difference
             gap = np.where(same, 0.0, np.abs(a - np.where(same, a, b)))
         place = np.unravel_index(int(np.argmax(gap)), b.shape)
-        error = float(gap[place] / max(finite.max() if finite.size else 0.0, floor))
+        unit = max(finite.max() if finite.size else 0.0, floor) if relative else 1.0
+        error = float(gap[place] / unit)  # (E.10)
         if error > worst.error:
             worst = Difference(error, f"{where}{_index(place)}", f"got {a[place]:.9g}, expected {b[place]:.9g}")
     return worst

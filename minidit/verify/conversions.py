@@ -65,13 +65,13 @@ def pair_of_v(R: Any, x_t: Any, v: Any, a: Any) -> Any:
 
 @topic(spec="D.4", takes=PAIR.format("eps"), gives="x_0 (B,C,H,W)", probes=two_pictures)
 def x_0_from_eps(R: Any, x_t: Any, eps: Any, t: Any, alpha_bar: Any) -> Any:
-    """The denoised guess."""
+    """x̂_0 = (x_t - √(1-ᾱ_t) ε̂)/√ᾱ_t."""
     return R.x_0_of_eps(x_t, eps, R.level(alpha_bar, t))
 
 
 @topic(spec="D.5", takes=PAIR.format("x_0"), gives="eps (B,C,H,W)", probes=two_pictures)
 def eps_from_x_0(R: Any, x_t: Any, x_0: Any, t: Any, alpha_bar: Any) -> Any:
-    """The noise of a guess."""
+    """ε̂ = (x_t - √ᾱ_t x̂_0)/√(1-ᾱ_t)."""
     return R.eps_of_x_0(x_t, x_0, R.level(alpha_bar, t))
 
 

@@ -51,7 +51,7 @@ def _times() -> list[Probe]:
     because="an angle of 999 in float32 is off by 3e-5",
 )
 def timestep_embedding(R: Any, t: Array, width: int) -> Array:
-    """[cos t f | sin t f]."""
+    """[cos t f | sin t f], f_i = 10000^(-i/half), i = 0..half-1."""
     angle = R.time_angles(t, R.time_frequencies(width // 2))
     return R.time_order(np.cos(angle), np.sin(angle))
 
@@ -75,7 +75,7 @@ def time_weights(rng: Philox, D: int) -> dict[str, Array]:
     because="an angle of 250 in float32 is off by 8e-6",
 )
 def timestep_embedder(R: Any, weights: Weights, t: Array) -> Any:
-    """MLP(emb(t)) with SiLU."""
+    """W₂ silu(W₀ emb(t) + b₀) + b₂."""
     emb = R.timestep_embedding(t, weights["mlp.0.weight"].shape[1])
     h = R.linear(emb, weights["mlp.0.weight"], weights["mlp.0.bias"])
     return R.linear(R.time_activation(h), weights["mlp.2.weight"], weights["mlp.2.bias"])
@@ -94,7 +94,7 @@ def time_activation(R: Any, x: Any) -> Any:
     probes=lambda: [Probe(f"{K}-classes", (K,), "a number of classes that is not 1000") for K in (10, 1000, 3)],
 )
 def null_label(R: Any, num_classes: int) -> int:
-    """The row behind the last class."""
+    """num_classes: the row behind the last class."""
     return num_classes
 
 
@@ -117,7 +117,7 @@ def _labels() -> list[Probe]:
     probes=_labels,
 )
 def label_embedding(R: Any, table: Any, y: Array, drop: Array) -> Any:
-    """Rows of the table, the null row where dropped."""
+    """table[y], and table[K], the last row, where dropped."""
     return R.label_rows(table, np.where(drop, R.null_label(table.shape[0] - 1), y))
 
 
@@ -165,7 +165,7 @@ def position_halves(R: Any, row: Array, column: Array) -> Array:
     ],
 )
 def position_embedding(R: Any, D: int, h: int, w: int) -> Array:
-    """The fixed table of places."""
+    """[p(column) | p(row)], p(s) = [sin s ω | cos s ω], ω_i = 10000^(-i/(D/4)), row by row."""
     r, c = R.position_grid(h, w)
     omega = R.position_frequencies(D // 4)
     return R.position_halves(R.one_coordinate(r, omega), R.one_coordinate(c, omega))
@@ -193,7 +193,7 @@ def _patches() -> list[Probe]:
     probes=_patches,
 )
 def patch_embed(R: Any, x: Any, weight: Any, bias: Any) -> Any:
-    """A convolution of kernel and stride p, as a linear map of patches."""
+    """Σ_{c,i,j} weight[:,c,i,j] x[c, rp+i, kp+j] + bias for the token of row r and column k, row by row."""
     flat = ops.reshape(weight, shape=(weight.shape[0], -1))
     return R.linear(R.patches(x, weight.shape[2]), flat, bias)
 
@@ -215,7 +215,7 @@ def _tokens() -> list[Probe]:
 
 @topic(spec="T.2", takes="tokens (B, N, p*p*C), p, (H, W)", gives="(B,C,H,W)", probes=_tokens)
 def unpatchify(R: Any, tokens: Any, patch_size: int, size: tuple[int, int]) -> Any:
-    """Tokens back to a picture; a token is flat in the order (p, p, C)."""
+    """x[c, rp+i, kp+j] = token(r, k)[(i p + j) C + c]."""
     h, w = R.token_grid(value(tokens).shape[1], size[0] // patch_size, size[1] // patch_size)
     return R.sewn(tokens, patch_size, h, w)
 

@@ -61,13 +61,13 @@ def halves(R: Any, out: Any, cond_first: bool) -> Any:
 
 @topic(spec="G.1", takes="out (2B,C,H,W): [uncond; cond], w", gives="eps (B,C,H,W)", probes=_stacked)
 def guide_uncond_first(R: Any, out: Any, w: float) -> Any:
-    """The doubled batch of Stable Diffusion and diffusers' pipelines."""
+    """ε_∅ + w (ε_c - ε_∅), the first half of the batch is ε_∅."""
     return R.combined(*R.halves(out, False), w)
 
 
 @topic(spec="G.1", takes="out (2B,C,H,W): [cond; uncond], w", gives="eps (B,C,H,W)", probes=_stacked)
 def guide_cond_first(R: Any, out: Any, w: float) -> Any:
-    """The doubled batch of DiT's sampler."""
+    """ε_∅ + w (ε_c - ε_∅), the first half of the batch is ε_c."""
     return R.combined(*R.halves(out, True), w)
 
 
@@ -79,7 +79,7 @@ def _phis() -> list[Probe]:
 
 @topic(spec="G.3", takes="eps (guided), eps_c (B,C,H,W), phi", gives="eps (B,C,H,W)", probes=_phis)
 def rescale_guided(R: Any, eps: Any, eps_c: Any, phi: float) -> Any:
-    """Back to the contrast of ε_c, per sample."""
+    """φ ε std(ε_c)/std(ε) + (1-φ) ε, std over each sample."""
     return law.rescale(eps, eps_c, phi)
 
 
@@ -92,7 +92,7 @@ def _intervals() -> list[Probe]:
     spec="G.4", takes="w, t (B,) in 0..T-1, low, high", gives="(B,): w where low ≤ t < high, else 1", probes=_intervals
 )
 def guidance_interval(R: Any, w: float, t: Any, low: int, high: int) -> Any:
-    """Guidance in an interval of noise levels; 1 outside, which is plain conditional."""
+    """w where low ≤ t < high, else 1, which is plain conditional."""
     return law.interval(w, t + 1, low, high)
 
 
@@ -124,6 +124,6 @@ def saturation(R: Any, x_0: Any, p: float, most: float) -> Any:
 
 @topic(spec="D.32", takes="x_0 (B,C,H,W), p, most", gives="x_0 in [-1, 1]", probes=_thresholds)
 def clip_dynamic(R: Any, x_0: Any, p: float, most: float) -> Any:
-    """Imagen's dynamic thresholding: clip(x̂_0, -q, q)/q, the quantile interpolated linearly."""
+    """clip(x̂_0, -q, q)/q, q the p-quantile of |x̂_0| of each sample (interpolated linearly), within [1, most]."""
     q = R.saturation(x_0, p, most)
     return np.clip(x_0, -q, q) / q

@@ -102,7 +102,7 @@ def _halves() -> list[Probe]:
 
 @topic(spec="L.7", takes="x (B,C,H,W), weight (O,C,3,3), bias (O,)", gives="(B,O,H/2,W/2)", probes=_halves)
 def halve(R: Any, x: Array, weight: Array, bias: Array) -> Array:
-    """The strided convolution of the published autoencoder."""
+    """The convolution of stride 2 over x with zeros below and to the right only."""
     return ops.conv2d(R.halve_padding(x), weight, bias, stride=2)
 
 
@@ -125,7 +125,12 @@ def pixels_in(R: Any, pixels: Array) -> Array:
 
 def _values() -> list[Probe]:
     x = np.array([-1.7, -1.0, -0.999, -0.4999, -0.25, 0.0, 0.1, 0.4, 0.4999, 0.7531, 0.9972, 0.9999, 1.0, 1.7])
-    return [Probe("values", (x,), "outside ±1, near the edges of bytes, and a tie: 0.4 is 178.5")]
+    row = np.linspace(-1.05, 1.05, 211)
+    sure = row[abs(255 * (row + 1) - np.rint(255 * (row + 1))) > 2e-3]  # no half and no whole, where precisions may disagree
+    return [
+        Probe("values", (x,), "outside ±1, near the edges of bytes, and a tie: 0.4 is 178.5"),
+        Probe("row", (sure,), "all levels"),
+    ]
 
 
 @topic(spec="E.8", takes="x floats in [-1, 1], may lie outside", gives="uint8 of the same shape", probes=_values)

@@ -106,7 +106,7 @@ def norm_eps(R: Any, place: str) -> float:
 
 @topic(spec="A.14", takes="x (..., D)", gives="the same shape: (x - μ)/√(σ² + 1e-6), no parameters", probes=_norms)
 def layer_norm(R: Any, x: Any, place: str = "") -> Any:
-    """The layer norm of DiT: standardised over the last axis, no weights of its own."""
+    """(x - μ)/√(σ² + 1e-6) over the last axis, σ² the biased variance, no weights of its own."""
     return ops.standardise(x, eps=R.norm_eps(place))
 
 
@@ -130,7 +130,7 @@ def modulate(R: Any, x: Any, shift: Any, scale: Any, place: str = "") -> Any:
     ],
 )
 def gated_residual(R: Any, x: Any, gate: Any, h: Any, place: str = "") -> Any:
-    """What a branch adds to the stream."""
+    """x + gate ⊙ h."""
     return x + gate[:, None] * h
 
 
@@ -205,7 +205,7 @@ def _attentions() -> list[Probe]:
     probes=_attentions,
 )
 def self_attention(R: Any, weights: Weights, x: Any, heads: int, place: str = "") -> Any:
-    """Multi-head attention with its projections."""
+    """Concat_h(softmax(q_h k_hᵀ/√K) v_h) W_projᵀ + b, the rows of qkv being (3, heads, K)."""
     qkv = R.tap(f"{place}qkv", R.linear(x, weights["qkv.weight"], weights["qkv.bias"]))
     y = R.merge_heads(R.attention(*R.split_heads(qkv, heads)))
     return R.linear(y, weights["proj.weight"], weights["proj.bias"])

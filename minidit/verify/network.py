@@ -110,7 +110,7 @@ def _blocks() -> list[Probe]:
     because="rounding of one block",
 )
 def block(R: Any, weights: Weights, x: Any, c: Any, heads: int, place: str = "") -> Any:
-    """A DiT block with adaLN-Zero."""
+    """x ← x + gate₁ Attn(LN(x)(1+scale₁)+shift₁); then x ← x + gate₂ MLP(LN(x)(1+scale₂)+shift₂)."""
     return R.block_stream(weights, x, R.six_vectors(weights, c), heads, place)
 
 
@@ -138,7 +138,7 @@ def _finals() -> list[Probe]:
     probes=_finals,
 )
 def final_layer(R: Any, weights: Weights, x: Any, c: Any) -> Any:
-    """Linear(LN(x) (1 + γ) + β)."""
+    """Linear(LN(x)(1+scale)+shift), (shift, scale) = Linear(SiLU(c))."""
     out = R.linear(R.silu_of_c(c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
     shift, scale = R.two_order(ops.split(out, parts=2))
     h = R.modulate(R.layer_norm(x, "final"), shift, scale, "final")
@@ -285,7 +285,7 @@ _TAKES = (
     because="rounding of a few blocks; a float32 angle of time",
 )
 def dit(R: Any, weights: Weights, x: Any, t: Array, y: Array, heads: int, patch_size: int) -> Any:
-    """The whole network."""
+    """unpatchify(final(blocks(patches + pos, c), c)), c = MLP(emb(t)) + table[y]."""
     D, p = weights["x_embedder.proj.weight"].shape[0], patch_size
     H, W = x.shape[2:]
     tokens = R.tap("x_embedder", R.patch_embed(x, weights["x_embedder.proj.weight"], weights["x_embedder.proj.bias"]))
@@ -359,7 +359,7 @@ def _gradients() -> list[Probe]:
 def dit_gradients(
     R: Any, weights: Weights, x: Array, t: Array, y: Array, heads: int, patch_size: int, out_bar: Array
 ) -> Any:
-    """Gradients of the whole network, by reverse differentiation of the same text."""
+    """∂(Σ out_bar ⊙ out)/∂w of every weight, and of x."""
     leaves = {name: Tensor(np.asarray(w)) for name, w in weights.items()}
     pixels = Tensor(np.asarray(x))
     R.dit(leaves, pixels, t, y, heads, patch_size).backward(R.bar_in(out_bar))

@@ -27,7 +27,7 @@ from minidit.verify.reference import Probe, part, topic
     ],
 )
 def parameter_shapes(R: Any, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool) -> Any:
-    """Names and shapes of the parameters."""
+    """Every linear has weight and bias, no norm has any, the label table has K + 1 rows."""
     p = patch_size
     shapes: dict[str, Any] = {"x_embedder.proj.weight": (D, C, p, p), "x_embedder.proj.bias": (D,)}
     shapes |= R.linear_shapes("t_embedder.mlp.0", D, 256) | R.linear_shapes("t_embedder.mlp.2", D, D)
@@ -117,7 +117,7 @@ def start_of(weights: Mapping[str, Array]) -> dict[str, str]:
 def initial_weights(
     R: Any, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool, seed: int
 ) -> dict[str, Array]:
-    """How a network begins: Xavier, but N(0, 0.02²) for the conditions, and then zeros where T.7 wants them."""
+    """Xavier uniform, N(0, 0.02²) for time MLP and label table, biases 0; then 0 for adaLN and the last linear."""
     rng, out = Philox(seed), {}
     for name, shape in R.parameter_shapes(D, L, heads, patch_size, C, K, learn_sigma).items():
         out[name] = R.zero_start(name, R.first_start(rng, name, shape), rng)

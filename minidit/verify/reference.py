@@ -34,8 +34,9 @@ class Topic:
     gives   what must come back
     probes  () -> the questions, smallest first; made on demand, always the same
     tol     factor on the precision's tolerance, and why (`because`)
+    exact   the same for float64 where it is less: what cancels in float32 need not be lost in float64; 0: tol
     measure for answers that are random or have their own units: answer -> numbers to compare (same for the reference)
-    allowed the error allowed whatever the precision, for statistics; 0: TOLERANCE of the precision, times tol
+    allowed for statistics, which are measured in standard errors: how many of them; 0: TOLERANCE of the precision, times tol
     """
 
     name: str
@@ -44,6 +45,7 @@ class Topic:
     gives: str
     probes: Callable[[], Sequence[Probe]]
     tol: float = 1.0
+    exact: float = 0.0
     because: str = "rounding of the few operations involved"
     measure: Callable[[Any], Any] | None = None
     group: str = ""

@@ -108,7 +108,8 @@ def line(finding: Finding, *, colour: bool = False) -> str:
     """One verdict, with its explanation on more lines where something is wrong."""
     paint, f = painter(colour), finding
     error = "wrong form" if math.isinf(f.worst.error) else f"error {f.worst.error:.1e}"
-    head = f"{f.topic.spec:5} {f.topic.name:24} {error:14} (allowed {f.tolerance:.0e}: {f.topic.because})"
+    allowed = f"{f.tolerance:g} {f.topic.because}" if f.topic.allowed else f"{f.tolerance:.0e}: {f.topic.because}"
+    head = f"{f.topic.spec:5} {f.topic.name:24} {error:14} (allowed {allowed})"
     if f.passed:
         return f"{paint('good', 'ok   ')} {head}" + (f"  {f.verdict}: {f.note}" if f.verdict != "equal" else "")
     rows = [f"{paint('bad', 'WRONG')} {head}"]
@@ -121,7 +122,8 @@ def line(finding: Finding, *, colour: bool = False) -> str:
             rows += [paint("weak", f"    seen in: {d.seen}")] if d.seen else []
     else:
         rows.append(paint("name", {"raises": "raises an error"}.get(f.verdict, "no known mistake explains this")))
-        rows += [f"the first layer that differs: {f.layer}"] if f.layer else []
+        rows.append(f"right: {equation(f)} ({f.topic.spec})")
+        rows += [f"first to differ: {f.layer}"] if f.layer else []
         if f.probe is not None:
             rows += [f"smallest question that shows it: {f.probe.name}" + (f" ({f.probe.reveals})" if f.probe.reveals else "")]
             rows += [f"  {name} = {shown(arg)}" for name, arg in zip(parameters(f), f.probe.args, strict=False)]
@@ -133,6 +135,11 @@ def line(finding: Finding, *, colour: bool = False) -> str:
 
 def _distinct(candidates: Sequence[Names]) -> list[Any]:
     return list({d.id: d for names in candidates for d in names}.values())
+
+
+def equation(finding: Finding) -> str:
+    """What is right, in a line: the docstring of the topic's part."""
+    return inspect.cleandoc(PARTS[finding.topic.name].__doc__ or finding.topic.gives).removesuffix(".")
 
 
 def parameters(finding: Finding) -> list[str]:
@@ -150,7 +157,8 @@ def shown(argument: Any) -> str:
         return f"{kind} [{flat[0]:.6g}, {flat[1]:.6g}, …, {flat[-1]:.6g}]"
     if isinstance(argument, dict):
         return f"a dictionary of {len(argument)}: {', '.join(list(map(str, argument))[:4])}, …"
-    return str(argument) if len(str(argument)) < 100 else f"{str(argument)[:97]}…"
+    said = " ".join(str(argument).split())
+    return said if len(said) < 100 else f"{said[:97]}…"
 
 
 def as_dict(finding: Finding) -> dict[str, Any]:
@@ -159,7 +167,8 @@ def as_dict(finding: Finding) -> dict[str, Any]:
     return {
         "topic": f.topic.name, "spec": f.topic.spec, "group": f.topic.group, "passed": f.passed, "verdict": f.verdict,
         "outcome": outcome(f), "error": f.worst.error if math.isfinite(f.worst.error) else None, "tolerance": f.tolerance,
-        "because": f.topic.because, "where": f.worst.where, "what": f.worst.what, "note": f.note, "layer": f.layer,
+        "because": f.topic.because, "right": equation(f),
+        "where": f.worst.where, "what": f.worst.what, "note": f.note, "layer": f.layer,
         "probe": f.probe.name if f.probe else "", "reveals": f.probe.reveals if f.probe else "",
         "question": {n: shown(a) for n, a in zip(parameters(f), f.probe.args, strict=False)} if f.probe else {},
         "candidates": [[

@@ -131,7 +131,7 @@ def _tables() -> list[Probe]:
 
 @topic(spec="D.18", takes="alpha_bar (T,)", gives="(T,): β̃ of each step t -> t-1, 0 at t = 0", probes=_tables)
 def posterior_variance(R: Any, alpha_bar: Any) -> Any:
-    """The variance of q(x_{t-1} | x_t, x_0)."""
+    """β̃_t = (1-ᾱ_{t-1})/(1-ᾱ_t) β_t, 0 at t = 0."""
     return np.array([R.small_variance(alpha_bar, t, t - 1) for t in range(len(alpha_bar))])
 
 
@@ -140,13 +140,13 @@ def posterior_variance(R: Any, alpha_bar: Any) -> Any:
     probes=_tables, tol=10.0, because=LOST,
 )  # fmt: skip
 def posterior_log_variance(R: Any, alpha_bar: Any) -> Any:
-    """OpenAI's posterior_log_variance_clipped."""
+    """ln β̃_t, and ln β̃_1 at t = 0."""
     return np.array([R.log_small_variance(alpha_bar, t, t - 1) for t in range(len(alpha_bar))])
 
 
 @topic(spec="D.19", takes="alpha_bar (T,)", gives="(T,): β, entry 0 is β̃ of t = 1", probes=_tables)
 def fixed_large_variance(R: Any, alpha_bar: Any) -> Any:
-    """The large variance of each step t -> t-1."""
+    """β_t, and β̃_1 at t = 0."""
     return np.array([R.large_variance(alpha_bar, t, t - 1) for t in range(len(alpha_bar))])
 
 
@@ -160,7 +160,7 @@ def _posteriors() -> list[Probe]:
 
 @topic(spec="D.8", takes=f"x_0, x_t (B,C,H,W), {STEP}", gives="mean (B,C,H,W)", probes=_posteriors)
 def posterior_mean(R: Any, x_0: Any, x_t: Any, t: int, s: int, alpha_bar: Any) -> Any:
-    """The mean of q(x_s | x_t, x_0)."""
+    """√ᾱ_s β/(1-ᾱ_t) x_0 + √α (1-ᾱ_s)/(1-ᾱ_t) x_t, α = ᾱ_t/ᾱ_s, β = 1-α."""
     c_1, c_2 = R.posterior_weights(alpha_bar, t, float(alpha_bar[t]), R.alpha_below(alpha_bar, t, s))
     return c_1 * x_0 + c_2 * x_t
 
@@ -189,7 +189,7 @@ def between(R: Any, fraction: Any, log_low: float, log_high: float) -> Any:
 
 @topic(spec="D.22", takes=f"v (B,C,H,W), {STEP}", gives="variance (B,C,H,W)", probes=_heads, tol=10.0, because=LOST)
 def learned_range_variance(R: Any, v: Any, t: int, s: int, alpha_bar: Any) -> Any:
-    """What the second half of a network's channels stands for."""
+    """exp(f ln β + (1-f) ln β̃), f = (v+1)/2, β and β̃ of the step from t to s."""
     high = np.log(R.step_beta(alpha_bar, t, R.alpha_below(alpha_bar, t, s)))
     return R.between(R.learned_fraction(v), R.log_small_variance(alpha_bar, t, s), high)
 
@@ -247,20 +247,20 @@ DDPM: dict[str, Any] = {"takes": f"x_t, eps (B,C,H,W), {STEP}, z (B,C,H,W)", "gi
 
 @topic(spec="D.9", probes=_noisy, **DDPM)
 def ddpm_step(R: Any, x_t: Any, eps: Any, t: int, s: int, alpha_bar: Any, z: Any) -> Any:
-    """One ancestral step with the small variance; no noise into the data."""
+    """(x_t - β/√(1-ᾱ_t) ε̂)/√α + [s ≥ 0] √β̃ z, α = ᾱ_t/ᾱ_s, β = 1-α, β̃ = β (1-ᾱ_s)/(1-ᾱ_t)."""
     std = R.std_of_log(R.log_small_variance(alpha_bar, t, s))
     return R.ddpm_mean(x_t, eps, alpha_bar, t, s) + R.fresh(s, t, std, z)
 
 
 @topic(spec="D.17", probes=_noisy, **DDPM)
 def ddpm_step_large(R: Any, x_t: Any, eps: Any, t: int, s: int, alpha_bar: Any, z: Any) -> Any:
-    """The same with the large variance."""
+    """(x_t - β/√(1-ᾱ_t) ε̂)/√α + [s ≥ 0] √β z, α = ᾱ_t/ᾱ_s, β = 1-α."""
     return R.ddpm_mean(x_t, eps, alpha_bar, t, s) + R.fresh(s, t, R.large_std(alpha_bar, t, s), z)
 
 
 @topic(spec="D.31", probes=_noisy, **DDPM)
 def ddpm_step_clipped(R: Any, x_t: Any, eps: Any, t: int, s: int, alpha_bar: Any, z: Any) -> Any:
-    """The same with the small variance and x̂_0 clipped to [-1, 1]: for pixels."""
+    """Mean of q(x_s | x_t, x̂_0) with x̂_0 clipped to [-1, 1], + [s ≥ 0] √β̃ z: for pixels."""
     x_0 = R.x_0_of_eps(x_t, eps, float(alpha_bar[t]))
     std = R.std_of_log(R.log_small_variance(alpha_bar, t, s))
     return R.mean_of_pair(x_t, x_0, eps, alpha_bar, t, s, R.pixel_range) + R.fresh(s, t, std, z)
@@ -279,7 +279,7 @@ def pair_of(R: Any, out: Any, x_t: Any, a_t: float, objective: str) -> Any:
     probes=lambda: _noisy((("eps",), ("x_0",), ("v",)), channels=6), tol=10.0, because=LOST,
 )  # fmt: skip
 def ddpm_step_learned(R: Any, x_t: Any, out: Any, t: int, s: int, alpha_bar: Any, z: Any, objective: str) -> Any:
-    """A step whose variance the network chooses with the second half of its channels (learned range)."""
+    """Mean of q(x_s | x_t, x̂_0) + [s ≥ 0] σ z, σ² = exp(f ln β + (1-f) ln β̃), f = (v+1)/2, v the second half of out."""
     out, v = np.split(out, 2, axis=1)
     x_0, eps = R.pair_of(out, x_t, float(alpha_bar[t]), objective)
     std = R.learned_std(v, alpha_bar, t, s)
@@ -325,7 +325,7 @@ DDIM: dict[str, Any] = {"takes": f"x_t, eps (B,C,H,W), {STEP}, eta, z (B,C,H,W)"
 
 @topic(spec="D.7", probes=_steps(0.0, 1.0, 0.5), **DDIM)
 def ddim_step(R: Any, x_t: Any, eps: Any, t: int, s: int, alpha_bar: Any, eta: float, z: Any) -> Any:
-    """One DDIM step between any two rungs."""
+    """√ᾱ_s x̂_0 + √(1-ᾱ_s-σ²) ε̂ + σ z, x̂_0 = (x_t - √(1-ᾱ_t) ε̂)/√ᾱ_t, σ² = η² (1-ᾱ_s)/(1-ᾱ_t) (1-ᾱ_t/ᾱ_s)."""
     a_t, a_s = float(alpha_bar[t]), R.alpha_below(alpha_bar, t, s)
     x_0, eps = R.limited(x_t, R.x_0_of_eps(x_t, eps, a_t), eps, a_t, R.latent_range)
     return R.ddim_from_pair(x_0, eps, a_t, a_s, s, eta, z)
@@ -333,7 +333,7 @@ def ddim_step(R: Any, x_t: Any, eps: Any, t: int, s: int, alpha_bar: Any, eta: f
 
 @topic(spec="D.33", probes=_steps(0.0, 0.7), **DDIM)
 def ddim_step_clipped(R: Any, x_t: Any, eps: Any, t: int, s: int, alpha_bar: Any, eta: float, z: Any) -> Any:
-    """The same with x̂_0 clipped to [-1, 1] and ε̂ derived anew: for pixels."""
+    """The DDIM step of x̂_0 clipped to [-1, 1] and of ε̂ = (x_t - √ᾱ_t x̂_0)/√(1-ᾱ_t) derived anew: for pixels."""
     a_t, a_s = float(alpha_bar[t]), R.alpha_below(alpha_bar, t, s)
     x_0, eps = R.limited(x_t, R.x_0_of_eps(x_t, eps, a_t), eps, a_t, R.pixel_range)
     return R.ddim_from_pair(x_0, eps, a_t, a_s, s, eta, z)
@@ -367,7 +367,7 @@ def zero_snr_pair(R: Any, x_t: Any, v: Any, a_t: float) -> Any:
     probes=_velocities,
 )
 def ddim_step_v(R: Any, x_t: Any, v: Any, t: int, s: int, alpha_bar: Any) -> Any:
-    """A DDIM step (η = 0) of a network that predicts v, also where ᾱ_T = 0."""
+    """√ᾱ_s x̂_0 + √(1-ᾱ_s) ε̂, x̂_0 = √ᾱ_t x_t - √(1-ᾱ_t) v, ε̂ = √(1-ᾱ_t) x_t + √ᾱ_t v."""
     a_t, a_s = float(alpha_bar[t]), R.alpha_below(alpha_bar, t, s)
     x_0, eps = R.zero_snr_pair(x_t, v, a_t)
     x_0, eps = R.limited(x_t, x_0, eps, a_t, R.latent_range)
@@ -392,7 +392,7 @@ def level_of_pair(R: Any, a_s: float, a_t: float) -> float:
     probes=_climbs,
 )  # fmt: skip
 def ddim_invert_step(R: Any, x_s: Any, eps: Any, s: int, t: int, alpha_bar: Any) -> Any:
-    """One step up the ladder with the pair found at s."""
+    """√ᾱ_t x̂_0 + √(1-ᾱ_t) ε̂, x̂_0 = (x_s - √(1-ᾱ_s) ε̂)/√ᾱ_s: one step up with the pair found at s."""
     a_s, a_t = float(alpha_bar[s]) if s >= 0 else 1.0, float(alpha_bar[t])
     x_0 = R.x_0_of_eps(x_s, eps, R.level_of_pair(a_s, a_t))
     return R.ddim_direction(x_0, eps, a_t, 0.0)

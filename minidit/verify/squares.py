@@ -27,5 +27,5 @@ def _squares() -> list[Probe]:
     because="rounding of a few blocks; a float32 angle of time",
 )
 def dit_square(R: Any, weights: Weights, x: Any, t: Array, y: Array, heads: int, patch_size: int) -> Any:
-    """The whole network where H = W."""
+    """unpatchify(final(blocks(patches + pos, c), c)), c = MLP(emb(t)) + table[y]; here H = W."""
     return R.dit(weights, x, t, y, heads, patch_size)

@@ -3,21 +3,26 @@
     detected   some topic fails
     named      every failing topic is explained by that mistake and no other
     alike      otherwise: what it cannot be told from
+    clean      right answers, of the reference and of each dialect, in which nothing may be found
 
 Pairs are drawn by seed among those that share a topic and do not hide each other: detected, and named where both ids come out.
+`python -m minidit.verify.table docs/deviations.md` writes the page; `minidit verify --bank` prints the table.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidit.verify.check import Answer, Finding, Judge, ask, examine
+from minidit.verify.check import Answer, Finding, Judge, ask, examine, rivals
 from minidit.verify.deviations import DEVIATIONS
+from minidit.verify.dialects import ASPECTS, DIALECTS, sharing
 from minidit.verify.reference import TOPICS, Deviation, Reference, Topic
 
 Asked = dict[str, Sequence[Answer]]
@@ -33,6 +38,12 @@ class Row:
     said: tuple[str, ...] = ()  # the explanations, each "M02" or "M02 M34"
     unexplained: tuple[str, ...] = ()  # failing topics without any
 
+    @property
+    def blame(self) -> str:
+        """What was said instead of the name."""
+        what = [" or ".join(self.said)] if self.said else []
+        return "; ".join(what + [f"no name in {', '.join(self.unexplained)}"] * bool(self.unexplained)) or "nothing"
+
 
 @dataclass
 class Table:
@@ -40,25 +51,30 @@ class Table:
 
     singles: list[Row] = field(default_factory=list)
     pairs: list[Row] = field(default_factory=list)
+    clean: dict[str, list[str]] = field(default_factory=dict)  # "" and each dialect -> topics in which something was found
 
     @staticmethod
     def share(rows: Sequence[Row], *, named: bool) -> float:
         """Of these mistakes, how many are detected (or named), 0..1."""
         return sum(r.named if named else bool(r.detected) for r in rows) / max(len(rows), 1)
 
-    def __str__(self) -> str:
+    @property
+    def totals(self) -> list[str]:
+        """The bars in sentences."""
+
         def line(what: str, rows: Sequence[Row]) -> str:
             detected, named = self.share(rows, named=False), self.share(rows, named=True)
             return f"{len(rows)} {what}: {detected:.1%} detected, {named:.1%} named"
 
-        return "\n".join(
-            [line("mistakes", self.singles), line("pairs", self.pairs)]
-            + [
-                f"{' + '.join(r.ids)}: said {' | '.join(r.said) or 'nothing'}"
-                for r in self.singles + self.pairs
-                if not r.named
-            ]
-        )
+        fired = [f"{name or 'the reference'} ({', '.join(topics)})" for name, topics in self.clean.items() if topics]
+        return [
+            line("mistakes", self.singles), line("drawn pairs", self.pairs),
+            f"{len(self.clean)} right targets (the reference, each dialect): {', '.join(fired) or 'nothing'} found",
+        ]  # fmt: skip
+
+    def __str__(self) -> str:
+        nameless = [f"not named: {' + '.join(r.ids)}: {r.blame}" for r in self.singles + self.pairs if not r.named]
+        return "\n".join(self.totals + nameless)
 
 
 class Bench:
@@ -115,7 +131,7 @@ class Bench:
     def draw(self, seed: int, number: int) -> list[tuple[tuple[Deviation, Deviation], Asked]]:
         """Pairs that meet in a topic and whose common answers are those of neither alone, nor the right ones."""
         reach = {d.id: {t.name for t in self.touched(d)} for d in self.bank}
-        meeting = [pair for pair in combinations(self.bank, 2) if reach[pair[0].id] & reach[pair[1].id]]
+        meeting = [(a, b) for a, b in combinations(self.bank, 2) if reach[a.id] & reach[b.id] and not rivals(a, b)]
         order = np.random.default_rng(seed).permutation(len(meeting))
         out: list[tuple[tuple[Deviation, Deviation], Asked]] = []
         for k in order:
@@ -135,11 +151,75 @@ class Bench:
         )
 
 
+def found_in_right_answers(base: Sequence[Deviation], bank: Sequence[Deviation], topics: Sequence[Topic]) -> list[str]:
+    """The topics in which something is found though the answers are right by these conventions: none, in a good kit."""
+    judge, R = Judge(base), Reference(base)
+    asked = {t.name: ask(getattr(R, t.name), t) for t in topics}
+    others = [d for d in bank if d not in base]
+    return [f.topic.name for f in examine(topics, asked, others, judge) if f.verdict != "equal"]
+
+
 def bank_table(
     *, groups: Iterable[str] | None = None, seed: int = 0, pairs: int = 40, bank: Iterable[Deviation] | None = None
 ) -> Table:
-    """Every mistake of the bank, and `pairs` drawn pairs. groups: only the topics of these groups, and what reaches them."""
+    """Every mistake of the bank, `pairs` drawn pairs, and right answers. groups: only the topics of these groups."""
     topics = None if groups is None else [t for t in TOPICS.values() if t.group in set(groups)]
     bench: Any = Bench(topics, bank)
     bench.bank = [d for d in bench.bank if bench.touched(d)]
-    return Table([bench.row((d,)) for d in bench.bank], [bench.row(*drawn) for drawn in bench.draw(seed, pairs)])
+    bases = {"": ()} | {name: d.deviations for name, d in DIALECTS.items()}
+    clean = {name: found_in_right_answers(base, bench.bank, bench.topics) for name, base in bases.items()}
+    return Table([bench.row((d,)) for d in bench.bank], [bench.row(*drawn) for drawn in bench.draw(seed, pairs)], clean)
+
+
+def text(table: Table | None = None) -> str:
+    """The table for a terminal: a line a mistake, then the totals."""
+    table = table or bank_table()
+    rows = []
+    for r in table.singles:
+        verdict = "named" if r.named else "found" if r.detected else "HIDDEN"
+        rows.append(f"{verdict:6} {r.ids[0]:5} {DEVIATIONS[r.ids[0]].name:32} {', '.join(r.detected)}")
+    return "\n".join([*rows, "", str(table)])
+
+
+HEAD = """# The bank of mistakes
+
+Made by `python -m minidit.verify.table docs/deviations.md`: every mistake is put into the reference, the result is offered as
+somebody's implementation, and this is what the kit says. Ids M.. are those of the catalogue; X.. are mistakes that nobody was
+found to make in public; C.. are conventions that are no mistake anywhere.
+"""
+COLUMNS = ("id", "name", "what it does", "right", "SPEC", "revealed by", "named", "habit of", "seen in")
+
+
+def page(table: Table) -> str:
+    """docs/deviations.md: what each mistake does, what is right, which topics reveal it, which dialects share it."""
+    cells = []
+    for r in table.singles:
+        d = DEVIATIONS[r.ids[0]]
+        named = "yes" if r.named else r.blame
+        cells.append((d.id, d.name, d.wrong, d.right, d.spec, ", ".join(r.detected), named, ", ".join(sharing(d.id)), d.seen))
+    pairs = [(" + ".join(r.ids), ", ".join(r.detected), "yes" if r.named else r.blame) for r in table.pairs]
+    return "\n".join([
+        HEAD, *(f"- {line}" for line in table.totals), "", "## Dialects", "", *dialect_rows(), "",
+        *rows_of(("aspect", *DIALECTS), [[a, *(d.conventions[a] for d in DIALECTS.values())] for a in ASPECTS]),
+        "", "## Mistakes", "", *rows_of(COLUMNS, cells),
+        "", "## Drawn pairs", "", *rows_of(("pair", "revealed by", "named"), pairs),
+    ]) + "\n"  # fmt: skip
+
+
+def dialect_rows() -> list[str]:
+    """A line a dialect."""
+    also: Any = lambda d: f"; in some options also {', '.join(d.also)}" if d.also else ""
+    return [f"- **{d.name}** ({d.versions}): {d.says} ({', '.join(d.habits)}{also(d)})" for d in DIALECTS.values()]
+
+
+def rows_of(head: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    line: Any = lambda row: "| " + " | ".join(c.replace("|", "\\|") for c in row) + " |"
+    return [line(head), "|---" * len(head) + "|", *map(line, cells)]
+
+
+if __name__ == "__main__":
+    made = bank_table()
+    print(text(made))
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(page(made), "utf-8")

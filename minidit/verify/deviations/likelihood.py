@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from minidit.diffusion.likelihood import tanh_cdf
+from minidit.random import Philox
 from minidit.verify.deviations.wrap import instead
 from minidit.verify.reference import Deviation
 
@@ -15,7 +15,7 @@ BIN = "half a bin is 1/255: the 256 levels of [-1, 1] are 2/255 apart"
 
 
 def _uniform(R: Any, shape: Any) -> Any:
-    return (np.arange(math.prod(shape)) + 0.5).reshape(shape) / math.prod(shape)
+    return Philox(65).uniform(shape, dtype=np.float64)
 
 
 def _symmetric_uniform(R: Any, shape: Any) -> Any:

@@ -313,6 +313,12 @@ BANK = [
         seen="DiT#82", patches=_from_start("final_layer.linear"),
     ),
     Deviation(
+        "M69b", "FINAL_SCALE", "T.7", wrong="the last linear starts small, N(0, 0.02²), and not at zero: the first loss is not 1",
+        right=_ZERO, seen="DiT#82",
+        patches={"zero_start": lambda f: lambda R, name, w, rng: (
+            normal(rng, *w.shape, std=0.02) if name == "final_layer.linear.weight" else f(R, name, w, rng))},
+    ),
+    Deviation(
         "X65", "PATCH_EMBED_AS_CONVOLUTION", "N.1",
         wrong="Xavier with the fans of a convolution for the patch embedding", right=_START,
         patches={"linear_start": _conv_fans},

@@ -208,6 +208,13 @@ BANK = [
         patches={"saturation": instead(_batch_quantile)},
     ),
     Deviation(
+        "M33c", "DYN_THRESHOLD_IN_HALF", "D.32",
+        wrong="takes the quantile in float16, which torch refuses and NumPy rounds",
+        right="the quantile in float32 at least",
+        seen="diffusers PR#1349",
+        patches={"saturation": then(lambda q: q.astype(np.float16).astype(np.float64))},
+    ),
+    Deviation(
         "M34", "DDIM_SIGMA_FORM", "D.6",
         wrong="σ = η √(1-ᾱ_t)",
         right=SIGMA,

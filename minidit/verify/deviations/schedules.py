@@ -76,7 +76,9 @@ BANK = [
         wrong="takes ᾱ of t - 1 on the full ladder when rungs are skipped",
         right="ᾱ_s of the next kept rung, 1 past the last",
         seen="diffusers PR#2076, PR#9384, lucidrains#81, PR#83",
-        patches={"alpha_below": instead(lambda R, alpha_bar, t, s: float(alpha_bar[t - 1]) if t > 0 else 1.0)},
+        patches={"alpha_below": instead(lambda R, alpha_bar, t, s: float(alpha_bar[t - 1]) if t > 0 else 1.0),
+                 "log_small_variance": given(lambda alpha_bar, t, s: (alpha_bar, t, t - 1)),
+                 "large_variance": given(lambda alpha_bar, t, s: (alpha_bar, t, t - 1))},
     ),
     Deviation(
         "M03", "RESPACED_BETAS_FROM_FULL_CHAIN", "D.15",
@@ -105,6 +107,13 @@ BANK = [
         right="the first timestep is T-1 and the last 0: linspace spacing",
         seen="diffusers with steps_offset=1, as in the configurations of Stable Diffusion",
         patches={"sampling_timesteps": instead(lambda R, T, N: _leading(R, T, N) + 1)},
+    ),
+    Deviation(
+        "M05c", "LEADING_RANGE_MISSES_T", "D.24",
+        wrong="range(0, T, T//N): starts below T-1, and more than N timesteps where N does not divide T",
+        right="the first timestep is T-1 and the last 0: linspace spacing, N timesteps",
+        seen="diffusers up to 0.11 (DDPMScheduler), a habit of tutorials",
+        patches={"sampling_timesteps": instead(lambda R, T, N: np.array(range(0, T, max(T // N, 1)))[::-1])},
     ),
     Deviation(
         "M06", "STEPS_OFFSET_OVERFLOW", "D.24",
