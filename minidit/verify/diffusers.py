@@ -352,7 +352,7 @@ class _Whole:
 @contextlib.contextmanager
 def _noise(kind: Any, z: Any) -> Iterator[None]:
     """The scheduler draws z: its module's randn_tensor hands it out."""
-    module = importlib.import_module(kind.__module__)
+    module: Any = importlib.import_module(kind.__module__)
     drawn = module.randn_tensor
     module.randn_tensor = lambda *args, **options: torch().tensor(z)
     try:
