@@ -45,12 +45,29 @@ def crash_of_learned_variance():
 
     lucidrains = importlib.import_module("tools.strangers.lucidrains")
     x = torch.zeros(1, 3, 4, 4)
-    made = lucidrains.made(torch.linspace(0.9, 0.1, 10), torch.zeros(1, 6, 4, 4), kind=lucidrains.learned.LearnedGaussianDiffusion)
+    kind = lucidrains.learned.LearnedGaussianDiffusion
+    made = lucidrains.made(torch.linspace(0.9, 0.1, 10), torch.zeros(1, 6, 4, 4), kind=kind)
     try:
         made.model_predictions(x, torch.zeros(1, dtype=torch.long), clip_x_start=True)
     except NameError as error:
         return f"LearnedGaussianDiffusion.model_predictions(clip_x_start=True): NameError: {error}"
     return "LearnedGaussianDiffusion.model_predictions(clip_x_start=True) works"
+
+
+def rectangle():
+    """DiTTransformer2DModel takes the side of the grid for the root of the number of tokens (M99)."""
+    import torch
+
+    made = verify.diffusers.diffusers().DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=4, num_layers=1, in_channels=3, sample_size=6, patch_size=2,
+        num_embeds_ada_norm=10,
+    )  # fmt: skip
+    x = torch.zeros(2, 3, 4, 6)
+    out = made(x, torch.tensor([3, 37]), torch.tensor([1, 2])).sample
+    return f"DiTTransformer2DModel: {tuple(x.shape)} goes in, {tuple(out.shape)} comes out"
+
+
+BESIDE = {"diffusers": rectangle, "denoising-diffusion-pytorch": crash_of_learned_variance}
 
 
 def main(words):
@@ -70,9 +87,10 @@ def main(words):
         if words:
             print(report)
         else:
-            print(f"{report.target}: {len(report.findings)} topics, {sum(f.passed for f in report.findings)} right; {report.summary}")
-        if project == "denoising-diffusion-pytorch":
-            print(crash_of_learned_variance())
+            right = sum(f.passed for f in report.findings)
+            print(f"{report.target}: {len(report.findings)} topics, {right} right; {report.summary}")
+        if project in BESIDE:
+            print(BESIDE[project]())
     return 0
 
 

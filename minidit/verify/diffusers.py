@@ -56,7 +56,7 @@ def scheduler(given: Any, *, use_clipped_model_output: bool = False) -> Answers:
 
 
 def named(words: list[str]) -> Answers:
-    """A scheduler from words: "DDIMScheduler timestep_spacing=trailing clip_sample=false". Raises ValueError for what it lacks."""
+    """A scheduler from words: DDIMScheduler timestep_spacing=trailing clip_sample=false. Raises ValueError for what it lacks."""
     name, *pairs = words
     kind = getattr(diffusers(), name, None)
     if not (inspect.isclass(kind) and hasattr(kind, "set_timesteps")):
@@ -122,8 +122,9 @@ def transformer() -> Answers:
     def label_dropout(y: Any, p: float, num_classes: int, depth: int, train: bool, seed: int) -> Any:
         """What each block's own embedder is told of the labels. It calls dropout "on" by its training flag."""
         model = diffusers().DiTTransformer2DModel(
-            num_attention_heads=1, attention_head_dim=4, num_layers=depth, in_channels=1, sample_size=4, num_embeds_ada_norm=num_classes
-        )
+            num_attention_heads=1, attention_head_dim=4, num_layers=depth, in_channels=1, sample_size=4,
+            num_embeds_ada_norm=num_classes,
+        )  # fmt: skip
         t_.manual_seed(seed)
         told = []
         for part in model.train(train).transformer_blocks:

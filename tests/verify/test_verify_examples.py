@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,13 @@ def test_every_example_is_tried_here():
 def test_five_lines_name_a_mistake(capsys):
     report = example("numpy_step").main()
     assert report.mistakes == ["M02"] and "M02 ALPHA_PREV_INDEX" in capsys.readouterr().out
+
+
+def test_the_readme_shows_what_its_snippet_prints(capsys):
+    text = (ROOT / "README.md").read_text("utf-8").split("## Verify yours in 5 lines")[1]
+    snippet, shown = re.search(r"```python\n(.*?)```\s*```text\n(.*?)```", text, re.S).groups()
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert capsys.readouterr().out == shown
 
 
 def test_a_foreign_suite_is_parametrised_by_the_kit(tmp_path):

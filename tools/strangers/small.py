@@ -121,7 +121,7 @@ def block(weights, x, c, heads):
 def initial_weights(D, L, heads, patch_size, C, K, learn_sigma, seed):
     """Its modulations by the official names; the rest takes our start.
 
-    The official layer of a block holds three of its matrices: Xavier's bound √(6/(m+n)) of theirs is put on the scale of that shape.
+    The official layer of a block holds three of its matrices: Xavier's bound √(6/(m+n)) is put on the scale of that shape.
     """
     from minidit.verify.reference import Reference
 
@@ -132,8 +132,8 @@ def initial_weights(D, L, heads, patch_size, C, K, learn_sigma, seed):
     out, scale_of_shape = {name: torch.as_tensor(a) for name, a in ours.items()}, ((2 * D + D) / (6 * D + D)) ** 0.5
     for kind in ("weight", "bias"):
         for i, b in enumerate(net.blocks):
-            (scale_1, shift_1), (scale_2, shift_2), (gate_1, gate_2) = (
-                getattr(m.proj[1], kind).chunk(2) for m in (b.norm1.modulation, b.norm2.modulation, b.scale_modulation))  # fmt: skip
+            layers = (b.norm1.modulation, b.norm2.modulation, b.scale_modulation)
+            (scale_1, shift_1), (scale_2, shift_2), (gate_1, gate_2) = (getattr(m.proj[1], kind).chunk(2) for m in layers)
             official = torch.cat([shift_1, scale_1, gate_1, shift_2, scale_2, gate_2])
             out[f"blocks.{i}.adaLN_modulation.1.{kind}"] = official * scale_of_shape
         scale, shift = getattr(net.final_norm.modulation.proj[1], kind).chunk(2)
