@@ -33,6 +33,9 @@ SHORT = {
     "minidit eval runs/PICTURES": "eval {run} -n 6 --ddpm-steps 2 --quiet",
     "minidit convert WEIGHTS": "convert {weights}",
     "minidit convert WEIGHTS dit.safetensors --to official": "convert {weights} dit.safetensors --to official",
+    "minidit verify mine.py": "verify {mine}",
+    "minidit verify M02": "verify M02",
+    "minidit vectors export vectors": "vectors export vectors",
     "minidit sample --labels 0-9 --out grid.png": "sample --labels 0-9 --steps 2 --out grid.png --quiet",
 }
 
@@ -61,6 +64,14 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A file with an implementation of somebody's."""
+    path = tmp_path_factory.mktemp("mine") / "mine.py"
+    path.write_text("def guide(eps_u, eps_c, w):\n    return eps_u + w * (eps_c - eps_u)\n")
+    return path
+
+
+@pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs") / "PICTURES"
 
@@ -71,9 +82,9 @@ def test_every_command_of_the_readme_is_known_here():
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if SHORT.get(c)])
-def test_a_command_of_the_readme_runs(command, pictures, weights, run_folder, tmp_path, monkeypatch, capsys):
+def test_a_command_of_the_readme_runs(command, pictures, weights, mine, run_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    short = SHORT[command].format(pictures=pictures, weights=weights, run=run_folder)
+    short = SHORT[command].format(pictures=pictures, weights=weights, mine=mine, run=run_folder)
     if short.startswith("eval"):
         config = run_folder / "config.toml"
         config.write_text(re.sub(r"(\[classify\][^\[]*?\nsteps = )\d+", r"\g<1>2", config.read_text()))

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "minidit verify package.module:object   a mapping, a module, a class or an object\n"
         "minidit verify torch mine:DiT          a torch module of the official names, or torch functions\n"
         "minidit verify diffusers               the installed diffusers: schedulers and DiT\n"
+        "minidit verify diffusers DDIMScheduler timestep_spacing=trailing    one scheduler with its options\n"
         "minidit verify --exec ./mine           a program in any language (docs/protocol.md)\n"
         "minidit verify M02                     one mistake: what it does, what is right, who makes it\n"
         "minidit verify --bank                  every known mistake: is it found, is it named?"
@@ -75,6 +76,8 @@ def target_of(words: list[str]) -> tuple[Any, str]:
         raise ValueError("name what to verify: a file, module:object, torch module:object, diffusers, or --exec COMMAND; --list")
     if words[0] == "torch" and len(words) == 2:
         return verify.torch.target(load(words[1])), f"torch {words[1]}"
+    if words[0] == "diffusers" and len(words) > 1:
+        return verify.diffusers.named(words[1:]), f"{verify.diffusers.version()} {' '.join(words[1:])}"
     if len(words) > 1:
         raise ValueError(f"one target at a time: {' '.join(words)!r} are {len(words)}")
     if words[0] == "diffusers":

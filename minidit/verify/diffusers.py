@@ -10,8 +10,10 @@ put in as float64, so that the comparison sees the equations and not the float32
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,6 +53,26 @@ def scheduler(given: Any, *, use_clipped_model_output: bool = False) -> Answers:
     if name not in kinds:
         raise ValueError(f"{name} is not one of {', '.join(kinds)}")
     return kinds[name]()
+
+
+def named(words: list[str]) -> Answers:
+    """A scheduler from words: DDIMScheduler timestep_spacing=trailing clip_sample=false. Raises ValueError for what it lacks."""
+    name, *pairs = words
+    kind = getattr(diffusers(), name, None)
+    if not (inspect.isclass(kind) and hasattr(kind, "set_timesteps")):
+        raise ValueError(f"diffusers has no scheduler {name!r}")
+    known = {k for k in inspect.signature(kind.__init__).parameters if k not in ("self", "kwargs")}
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise ValueError(f"{name} has no option {pair!r}" + (f", did you mean {near[0]}=…?" if near else ""))
+        try:
+            options[key] = json.loads(text)
+        except ValueError:  # a word
+            options[key] = text
+    return scheduler(kind(**options))
 
 
 def target() -> Answers:
@@ -97,7 +119,22 @@ def transformer() -> Answers:
         with t_.no_grad():
             return to_numpy(model(t_.tensor(x), t_.tensor(t), t_.tensor(y), return_dict=False)[0])
 
-    return {"dit_square": dit}
+    def label_dropout(y: Any, p: float, num_classes: int, depth: int, train: bool, seed: int) -> Any:
+        """What each block's own embedder is told of the labels. It calls dropout "on" by its training flag."""
+        model = diffusers().DiTTransformer2DModel(
+            num_attention_heads=1, attention_head_dim=4, num_layers=depth, in_channels=1, sample_size=4,
+            num_embeds_ada_norm=num_classes,
+        )  # fmt: skip
+        t_.manual_seed(seed)
+        told = []
+        for part in model.train(train).transformer_blocks:
+            embedder = part.norm1.emb.class_embedder
+            embedder.dropout_prob = p
+            embedder.embedding_table.register_forward_pre_hook(lambda _, labels: told.append(to_numpy(labels[0])))
+            embedder(t_.tensor(y))
+        return np.stack(told)
+
+    return {"dit_square": dit, "label_dropout": label_dropout}
 
 
 def named_by_diffusers(weights: Any) -> dict[str, Any]:
@@ -352,7 +389,7 @@ class _Whole:
 @contextlib.contextmanager
 def _noise(kind: Any, z: Any) -> Iterator[None]:
     """The scheduler draws z: its module's randn_tensor hands it out."""
-    module = importlib.import_module(kind.__module__)
+    module: Any = importlib.import_module(kind.__module__)
     drawn = module.randn_tensor
     module.randn_tensor = lambda *args, **options: torch().tensor(z)
     try:

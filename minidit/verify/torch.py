@@ -170,7 +170,8 @@ def network(
         return (call or (lambda m, *args: m(*args)))(module, x, t_.tensor(t), t_.tensor(y))
 
     def dit(weights: Any, x: Any, t: Any, y: Any, heads: int, patch_size: int) -> Any:
-        module, taps = loaded(weights, x, heads, patch_size), {}
+        module = loaded(weights, x, heads, patch_size)
+        taps: dict[str, Any] = {}
         inside = dict(module.named_modules())
         wanted = {n: rename(n + ".weight").removesuffix(".weight") for n in layers_of(weights)}
         with_taps(module, {n: place for n, place in wanted.items() if place in inside}, taps)

@@ -39,7 +39,10 @@ def packed(value: Any, keep: Keep, call: Callable[[Callable[..., Any]], str] = n
         return value if np.isfinite(value) else "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     if callable(value) and not hasattr(value, "dtype"):
         return {"call": call(value)}
-    array = np.asarray(to_host(plain(value)))
+    value = plain(value)
+    if not hasattr(value, "dtype"):
+        raise ValueFormError(f"{type(value).__name__} is an object, which cannot be written down")
+    array = np.asarray(to_host(value))
     head = {"dtype": str(array.dtype), "shape": list(array.shape)}
     if array.size > inline:
         return {**head, **keep(np.ascontiguousarray(array))}

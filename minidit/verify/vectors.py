@@ -4,8 +4,9 @@
 
 Answers are float64, made by the reference; there is no second source. An array of more than 64 entries stands in the safetensors
 file under the hash of its contents, so that equal tables stand there once. A case is valid (the answer is given) or invalid (an
-implementation has to refuse it). The same topics give the same bytes on one machine; elsewhere the numbers agree within the
-tolerances, which each topic states with its reason and with what independent implementations were observed to need.
+implementation has to refuse it); `intermediate` holds what every block and every step of a sampler made on the way. The same
+topics give the same bytes on one machine; elsewhere the numbers agree within the tolerances, which each topic states with its
+reason and with what independent implementations were observed to need.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import numpy as np
 
 from minidit.checkpoint.files import read_arrays, write_arrays
 from minidit.verify.cases import topics_named
+from minidit.verify.chains import Linear
 from minidit.verify.compare import TOLERANCE, difference
 from minidit.verify.reference import Probe, Reference, Topic
+from minidit.verify.refusals import refusals
 from minidit.verify.schema import SCHEMA, violations
 from minidit.verify.values import ValueFormError, packed, unpacked
 
@@ -30,6 +33,7 @@ INLINE = 64
 CORE = 96_000  # bytes of arrays that the questions of one topic may bring into the core pack, beyond its smallest question
 SHIPPED = Path(__file__).parents[1] / "vectors"  # the core pack
 OBSERVED = Path(__file__).with_name("observed.json")  # made by tools/observe_vectors.py
+DENOISER = "{linear: slope, shift, pattern} is the network of a sampler's case: eps = slope[t] * x + shift[t] * pattern"
 RULE = "max |a - b| / max |b| over each array, b the answer here; NaN equals NaN, infinities equal themselves; shapes must agree"
 
 
@@ -57,7 +61,7 @@ def export(folder: str | Path, *, full: bool = False) -> dict[str, Any]:
         groups.setdefault(topic.group, []).append(_about(topic) | {"cases": made})
     files = []
     for group, topics in groups.items():
-        _write(folder / f"{group}.json", {"format": FORMAT, "group": group, "topics": topics})
+        _write_group(folder / f"{group}.json", group, topics)
         files.append(_file(folder / f"{group}.json", sum(len(t["cases"]) for t in topics)))
         if arrays[group]:
             write_arrays(folder / f"{group}.safetensors", arrays[group], {})
@@ -73,7 +77,8 @@ def _manifest(files: list[dict[str, Any]], left_out: list[dict[str, str]], full:
 
     return {
         "suite": "minidit-vectors", "format": FORMAT, "version": SUITE, "pack": "full" if full else "core", "licence": "MIT",
-        "generator": {"name": "minidit", "version": __version__}, "rule": RULE, "tolerance": TOLERANCE,
+        "generator": {"name": "minidit", "version": __version__}, "rule": RULE, "denoiser": DENOISER,
+        "tolerance": TOLERANCE,
         "cases": sum(f["cases"] for f in files), "bytes": sum(f["bytes"] for f in files), "files": files, "left_out": left_out,
     }  # fmt: skip
 
@@ -90,11 +95,12 @@ def _about(topic: Topic) -> dict[str, Any]:
 
 def _cases(topic: Topic, full: bool, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
     new = 0
-    for k, probe in enumerate(topic.probes()):
+    nonsense = [probe for name, probe in refusals() if name == topic.name]
+    for k, probe in enumerate([*topic.probes(), *nonsense]):
         mine: dict[str, Any] = {}
         case = _case(topic, probe, mine)
         size = sum(a.nbytes for name, a in mine.items() if name not in arrays)
-        if full or k == 0 or new + size <= CORE:
+        if full or k == 0 or k >= len(topic.probes()) or new + size <= CORE:
             arrays.update(mine)
             new += size
             yield case
@@ -114,22 +120,52 @@ def _case(topic: Topic, probe: Probe, arrays: dict[str, Any]) -> dict[str, Any]:
     def form(value: Any) -> Any:
         return packed(value, keep, call, INLINE)
 
-    case: dict[str, Any] = {"id": f"{topic.group}.{topic.name}.{probe.name}", "reveals": probe.reveals, "args": form(probe.args)}
-    R = Reference()
+    if topic.allowed and any(isinstance(a, Linear) for a in probe.args):
+        raise ValueFormError("its noise is the sampler's own: only the moments of very many samples say something")
+    case: dict[str, Any] = {"id": f"{topic.group}.{topic.name}.{probe.name}", "reveals": probe.reveals}
+    case["args"] = form([_denoiser(a) if isinstance(a, Linear) else a for a in probe.args])
+    R, args = Reference(), [a.fresh() if isinstance(a, Linear) else a for a in probe.args]
     try:
         with np.errstate(all="ignore"):
-            answer = getattr(R, topic.name)(*probe.args)
+            answer = getattr(R, topic.name)(*args)
     except Exception as error:
-        return case | {"result": "invalid", "error": str(error)}
-    case |= {"result": "valid", "answer": form(answer)}
-    if topic.measure is not None:
-        case["measure"] = getattr(topic.measure, "__name__", "measured")
+        return case | {"result": "invalid", "error": case["reveals"] or str(error)}
+    case |= {"result": "valid"}
+    if topic.measure is None:
+        case["answer"] = form(answer)
+    else:  # what is compared; the answer itself may be random, or an object
+        case["measure"] = topic.measure.__name__.strip("_")
         case["measured"] = form(topic.measure(answer))
-    return case | ({"intermediate": form(R.taps)} if R.taps else {})
+    on_the_way = R.taps | {k: v for a in args if isinstance(a, Linear) for k, v in _steps(a).items()}
+    return case | ({"intermediate": form(on_the_way)} if on_the_way else {})
+
+
+def _denoiser(linear: Linear) -> dict[str, Any]:
+    """A denoiser as values."""
+    return {"linear": {"slope": linear.slope, "shift": linear.shift, "pattern": linear.pattern}}
+
+
+def _steps(linear: Linear) -> dict[str, Any]:
+    """What a sampler asked its denoiser at every step, and what it was told."""
+    return {f"step {k}": {"t": t, "x": x, "eps": eps} for k, (t, x, eps) in enumerate(linear.seen)}
 
 
 def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def _write_group(path: Path, group: str, topics: Sequence[dict[str, Any]]) -> None:
+    """A line a case, so that people and version control can read it."""
+
+    def line(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    blocks = []
+    for topic in topics:
+        head = {k: v for k, v in topic.items() if k != "cases"}
+        blocks.append(f'{line(head)[:-1]},"cases":[\n' + ",\n".join(map(line, topic["cases"])) + "\n]}")
+    head = {"format": FORMAT, "group": group}
+    path.write_text(f'{line(head)[:-1]},"topics":[\n' + ",\n".join(blocks) + "\n]}\n", "utf-8")
 
 
 def _file(path: Path, cases: int) -> dict[str, Any]:
@@ -197,7 +233,8 @@ def _again(folder: Path) -> list[str]:
         R = Reference()
         try:
             with np.errstate(all="ignore"):
-                answer = getattr(R, about["topic"])(*case["args"])
+                args = [Linear(**a["linear"]) if isinstance(a, dict) and "linear" in a else a for a in case["args"]]
+            answer = getattr(R, about["topic"])(*args)
         except Exception as error:
             found += [f"{case['id']}: refused today ({error})"] if case["result"] == "valid" else []
             continue
@@ -206,7 +243,8 @@ def _again(folder: Path) -> list[str]:
             continue
         measure = topics[about["topic"]].measure
         pairs = [(measure(answer), case["measured"])] if measure is not None else [(answer, case["answer"])]
-        pairs += [(R.taps, case["intermediate"])] if "intermediate" in case else []
+        on_the_way = R.taps | {k: v for a in args if isinstance(a, Linear) for k, v in _steps(a).items()}
+        pairs += [(on_the_way, case["intermediate"])] if "intermediate" in case else []
         gap = max((difference(now, then) for now, then in pairs), key=lambda d: d.error)
         if not gap.error <= about["tolerance"]["float64"]:
             found.append(f"{case['id']}: {gap.where} {gap.what} (error {gap.error:.1e})")

@@ -47,7 +47,8 @@ def square(x):
 
 def heads(x):
     """(B, 2, N, D/2)"""
-    return x.reshape(B, N, 2, D // 2).transpose(0, 2, 1, 3) if isinstance(x, Tensor) else x.reshape(B, N, 2, D // 2).permute(0, 2, 1, 3)
+    cut = x.reshape(B, N, 2, D // 2)
+    return cut.transpose(0, 2, 1, 3) if isinstance(x, Tensor) else cut.permute(0, 2, 1, 3)
 
 
 def joined(x):
@@ -84,6 +85,7 @@ def torch_patches(x):
 LABELS = np.array([1, 0, 3, 7, 7, 2, 5, 1])
 INDEX = np.array([[3, 0, 0, 1], [7, 7, 2, 5]])
 BIAS = np.linspace(-1, 1, D)
+WEIGHTS = np.array([0.3, 1.7])  # of samples: what a loss is weighted with is no parameter, and has no gradient
 MASK = np.where(np.tri(N, dtype=bool), 0.0, -1e9)
 LIKE = torch.from_numpy
 
@@ -95,6 +97,7 @@ STEPS = {
     "div": (lambda a, b, c: a / positive(b), lambda a, b, c: a / positive(b)),
     "neg": (lambda a, b, c: -a, lambda a, b, c: -a),
     "power": (lambda a, b, c: positive(a) ** -0.7, lambda a, b, c: positive(a) ** -0.7),
+    "cast": (lambda a, b, c: ops.cast(ops.cast(a, dtype=np.float32), dtype=np.float64), lambda a, b, c: a.float().double()),
     "exp": (lambda a, b, c: ops.exp(ops.tanh(a)), lambda a, b, c: a.tanh().exp()),
     "log": (lambda a, b, c: ops.log(positive(a)), lambda a, b, c: positive(a).log()),
     "sqrt": (lambda a, b, c: ops.sqrt(positive(a)), lambda a, b, c: positive(a).sqrt()),
@@ -153,8 +156,8 @@ STEPS = {
         lambda a, b, c: tokens(ops.unpatchify(a.reshape(B, 1, N * D), patch_size=2, size=(2, 2))),
         lambda a, b, c: tokens(a.reshape(B, 2, 2, D).permute(0, 3, 1, 2))),
     "mse": (
-        lambda a, b, c: a * ops.mse(b, c, (row(a) * row(a)).sum(axis=1)),
-        lambda a, b, c: a * ((b - c) ** 2 * (row(a) ** 2).sum(1)[:, None, None]).mean()),
+        lambda a, b, c: a * ops.mse(b, c, WEIGHTS),
+        lambda a, b, c: a * ((b - c) ** 2 * LIKE(WEIGHTS)[:, None, None]).mean()),
     "cross_entropy": (
         lambda a, b, c: a * ops.cross_entropy(b.reshape(B * N, D), labels=LABELS),
         lambda a, b, c: a * F.cross_entropy(b.reshape(B * N, D), LIKE(LABELS))),
@@ -202,9 +205,12 @@ def test_a_primitive_alone(name):
     agrees([(name, 0, 1, 2)], bound=1e-12)
 
 
+SMOOTH = sorted(STEPS.keys() - {"cast"})  # the last digit decides how a cast rounds
+
+
 @settings(max_examples=60)
 @given(
-    st.lists(st.tuples(st.sampled_from(sorted(STEPS)), *(st.integers(0, 20),) * 3), min_size=2, max_size=14),
+    st.lists(st.tuples(st.sampled_from(SMOOTH), *(st.integers(0, 20),) * 3), min_size=2, max_size=14),
     st.integers(0, 2**20),
 )
 def test_random_graphs_have_the_gradients_of_torch(plan, seed):

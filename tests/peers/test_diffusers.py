@@ -13,7 +13,9 @@ from minidit.cli import main  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("default")  # theirs, not ours
 
 SHARED = {
-    "beta_schedule": st.sampled_from([("linear", 1e-4, 0.02), ("scaled_linear", 8.5e-4, 0.012), ("squaredcos_cap_v2", 1e-4, 0.02)]),
+    "beta_schedule": st.sampled_from(
+        [("linear", 1e-4, 0.02), ("scaled_linear", 8.5e-4, 0.012), ("squaredcos_cap_v2", 1e-4, 0.02)]
+    ),
     "prediction_type": st.sampled_from(["epsilon", "sample", "v_prediction"]),
     "timestep_spacing": st.sampled_from(["leading", "linspace", "trailing"]),
     "steps_offset": st.sampled_from([0, 1]),

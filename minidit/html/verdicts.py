@@ -1,0 +1,117 @@
+"""One page about one verification: which equations hold, and for each that does not, the mistake and the correct equation.
+
+It is made from the plain data of a report (`Report.as_dict()`), as one file that loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minidit.html.page import document, escape, section, table
+
+CSS = """
+.lead { font-size: 1.1rem; color: var(--muted); }
+header .facts { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.5rem 0 0; }
+.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .6rem .8rem; min-width: 8rem; }
+.facts dt { color: var(--muted); font-size: .82rem; }
+.facts dd { margin: 0; font-size: 1.22rem; font-weight: 600; line-height: 1.3; }
+.good { color: var(--c2); } .bad { color: var(--c4); font-weight: 650; }
+article { background: var(--card); border: 1px solid var(--line); border-left: 4px solid var(--c4); border-radius: 10px;
+  padding: .9rem 1.1rem; margin: 1rem 0 0; }
+article > header { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: baseline; }
+article h3 { margin: 0; } article h3 .spec { color: var(--c0); margin-right: .5rem; }
+article dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1rem; margin: .7rem 0 0; }
+article dt { color: var(--muted); } article dd { margin: 0; }
+article h4 { margin: .9rem 0 0; font-size: 1rem; }
+.scroll { margin-top: 1rem; } .scroll td:last-child { min-width: 16rem; }
+@media (max-width: 34rem) { article dl { grid-template-columns: minmax(0, 1fr); gap: 0; } article dd { margin-bottom: .4rem; } }
+"""
+Finding = Mapping[str, Any]
+
+
+def write_verdicts(path: str | Path, report: Mapping[str, Any]) -> Path:
+    """Writes the page of a report's plain data. The same report gives the same bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page_of(report), "utf-8")
+    return path
+
+
+def page_of(report: Mapping[str, Any]) -> str:
+    """The report as HTML."""
+    topics: Sequence[Finding] = report["topics"]
+    wrong, right = [t for t in topics if not t["passed"]], [t for t in topics if t["passed"]]
+    parts = [head(report, len(topics), len(wrong))]
+    if wrong:
+        parts.append(section("wrong", "What does not hold", *map(explained, wrong)))
+    if right:
+        rows = [(escape(t["topic"]), spec(t), number(t["error"]), number(t["tolerance"]), escape(reason(t))) for t in right]
+        columns = ("topic", "equation", "error", "allowed", "because")
+        parts.append(section("right", "What holds", table(columns, rows, numbers=(2, 3), label="topics that are right")))
+    made = f"minidit {report['minidit']}. An error is relative to the largest entry of the right answer."
+    parts.append(f"<footer>{escape(made)} This page is one file and loads nothing from anywhere.</footer>")
+    name = report["target"] or "target"
+    return document(f"{name}: verified by minidit", "<main>\n" + "\n".join(parts) + "\n</main>", css=CSS)
+
+
+def head(report: Mapping[str, Any], asked: int, wrong: int) -> str:
+    """The target, the summary, and the numbers that matter."""
+    verdict = '<span class="good">right</span>' if report["ok"] else '<span class="bad">wrong</span>'
+    tiles = {"verdict": verdict, "topics": str(asked), "right": str(asked - wrong), "wrong": str(wrong)}
+    tiles["conventions"] = escape(report["dialect"] or "minidit")
+    facts = "".join(f"<div><dt>{name}</dt><dd>{html}</dd></div>" for name, html in tiles.items())
+    summary = report["summary"][:1].upper() + report["summary"][1:]
+    return (f'<header>\n<h1>{escape(report["target"] or "target")}</h1>\n<p class="lead">{escape(summary)}.</p>\n'
+            f'<dl class="facts">{facts}</dl>\n</header>')
+
+
+def explained(t: Finding) -> str:
+    """One wrong topic: its mistakes with what they do, what is right, who makes them; or the smallest question that shows it."""
+    error = "wrong form" if t["error"] is None else f"error {t['error']:.1e}"
+    title = f'<h3 id="{escape(t["topic"])}"><span class="spec">{escape(t["spec"])}</span> {escape(t["topic"])}</h3>'
+    top = f'<header>{title}<span class="bad">{error}</span><span class="muted">allowed {t["tolerance"]:.0e}: '
+    top += f"{escape(t['because'])}</span></header>"
+    names = [escape(" with ".join(f"{d['id']} {d['name']}" for d in names)) for names in t["candidates"]]
+    said = [f"<p>Equals {escape(t['spec'])} with <strong>" + "</strong>, or with <strong>".join(names) + "</strong>.</p>"]
+    if not names:
+        said = ["<p>It raises an error.</p>" if t["verdict"] == "raises" else "<p>No known mistake explains this.</p>"]
+    known = {d["id"]: d for names in t["candidates"] for d in names}
+    worst = shortened(" ".join(filter(None, (t["where"], t["what"]))))
+    rows = {"first layer that differs": t["layer"], "worst place": worst, "note": t["note"]}
+    if not names and t["probe"]:
+        rows["smallest question"] = t["probe"] + (f" ({t['reveals']})" if t["reveals"] else "")
+        rows |= {f"its {name}": value for name, value in t["question"].items()}
+    return "\n".join(["<article>", top, *said, *map(mistake, known.values()), listed(rows), "</article>"])
+
+
+def mistake(d: Mapping[str, Any]) -> str:
+    """What one mistake does and what is right instead."""
+    rows = {"does": d["wrong"], "right": f"{d['right']} ({d['spec']})", "seen in": d["seen"]}
+    rows["habit of"] = ", ".join(d["dialects"])
+    return f"<h4>{escape(d['id'])} {escape(d['name'])}</h4>{listed(rows)}"
+
+
+def listed(rows: Mapping[str, str]) -> str:
+    """Names with their texts, those that have any."""
+    inside = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text)
+    return f"<dl>{inside}</dl>" if inside else ""
+
+
+def spec(t: Finding) -> str:
+    return f'<span class="spec">{escape(t["spec"])}</span>'
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1e}"
+
+
+def reason(t: Finding) -> str:
+    """Why so much is allowed, and what was not quite equal."""
+    return f"{t['because']}; {t['note']}" if t["note"] else str(t["because"])
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,56 @@
+"""What the page of findings says of small projects holds for the installed versions: every disagreement has its name."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed (pip install 'minidit[peers]')")
+
+pytestmark = pytest.mark.filterwarnings("default")  # theirs, not ours
+FOUND = {  # project -> (package, the release that was looked at, its mistakes and conventions)
+    "smalldiffusion": ("smalldiffusion", "0.5.0", {"M08", "M15", "M18", "M68b", "M68c", "C01"}),
+    "k-diffusion": ("k_diffusion", "0.1.1.post1", set()),
+    "denoising-diffusion-pytorch": (
+        "denoising_diffusion_pytorch", "2.3.4", {"M25", "M38", "M40", "M44", "M54", "M75", "M76"}),
+    "torchcfm": ("torchcfm", "1.0.7", set()),
+}  # fmt: skip
+
+
+@pytest.fixture(params=FOUND)
+def project(request):
+    package, version, mistakes = FOUND[request.param]
+    if importlib.util.find_spec(package) is None or importlib.util.find_spec("einops") is None:
+        pytest.skip(f"{request.param} is not installed (pip install --no-deps {request.param} einops)")
+    if importlib.metadata.version(request.param) != version:
+        pytest.skip(f"{request.param} {importlib.metadata.version(request.param)}: the findings are of {version}")
+    return request.param, mistakes
+
+
+def test_every_disagreement_of_a_project_has_the_name_of_the_findings(project):
+    name, mistakes = project
+    report = importlib.import_module("tools.findings").report_on(name)
+    assert set(report.mistakes) == mistakes, str(report)
+    assert all(f.passed or f.candidates for f in report.findings), str(report)
+
+
+def test_stand_ins_leave_nothing_behind():
+    strangers = importlib.import_module("tools.strangers")
+    if importlib.util.find_spec("torchcfm") is None:
+        pytest.skip("torchcfm is not installed (pip install --no-deps torchcfm)")
+    importlib.import_module("tools.strangers.flows")
+    import sys
+
+    assert not [n for n, m in sys.modules.items() if isinstance(m, strangers.StandIn)]
+    assert not [f for f in sys.meta_path if isinstance(f, strangers.StandIns)]
+
+
+def test_the_table_of_places_of_smalldiffusion_is_ours():
+    if importlib.util.find_spec("smalldiffusion") is None or importlib.util.find_spec("einops") is None:
+        pytest.skip("smalldiffusion is not installed (pip install --no-deps smalldiffusion einops)")
+    from minidit.verify.compare import difference
+    from minidit.verify.reference import Reference
+
+    places = importlib.import_module("tools.strangers.small").square_positions(16, 5)
+    assert difference(places.numpy(), Reference().position_embedding(16, 5, 5)).error < 1e-7
