@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidit.backend import Array
-from minidit.diffusion.step import jump, posterior_coefficients
+from minidit.diffusion.step import posterior_coefficients
 
 
 def spread(a: Array, variance: Array) -> Array:
@@ -96,5 +96,5 @@ def decoder_nats(a_1: Array, variance: Array, model: Array) -> Array:
 
 def best_fraction(a_t: Array, a_s: Array, variance: Array) -> Array:
     """The f of (D.22) that a perfect variance head learns: 0 for a point, 1 for s² = 1, inside iff s² ≤ 1."""
-    _, _, small = posterior_coefficients(a_t, a_s)
-    return np.log(reverse(a_t, a_s, variance) / small) / np.log(jump(a_t, a_s) / small)  # (K.10)
+    n = (a_s - a_t) / (1 - a_s)  # β/β̃ = 1 + n and V/β̃ = 1 + n s²/S_A, close to 1 in deep noise: hence log1p
+    return np.log1p(n * variance / spread(a_t, variance)) / np.log1p(n)  # (K.10)
