@@ -153,7 +153,7 @@ class Tests:
         pool: dict[str, list[str]] = {}
         for path in files:
             room = path.removeprefix("minidit/").split("/")
-            mirror = f"tests/{room[0]}/" if len(room) > 1 else f"tests/test_{room[0]}"
+            mirror = f"tests/{room[0]}/" if len(room) > 1 else f"tests/test_{room[0].removesuffix('.py')}"
             pool[path] = [
                 n for n, ids in looked["cites"].items() if n.startswith(mirror) or any(path in homes.get(i, ()) for i in ids)
             ]
