@@ -44,6 +44,7 @@ article:target h2 { box-shadow: 0 .18em var(--c1); }
   padding: 1rem 1rem .9rem; margin: 0 0 .7rem; font-size: 1.12rem;
   display: flex; flex-wrap: wrap; justify-content: safe center; align-items: center; gap: .7rem 1.8em; }
 .equation math { min-width: max-content; }
+@media (max-width: 34rem) { .equation { font-size: 1rem; padding: .8rem .6rem; } }
 .letters { white-space: pre-wrap; font-size: .9rem; color: var(--muted); margin: 0 0 .7rem; }
 sub { line-height: 0; }
 .facts { font-size: .92rem; color: var(--muted); margin: .6rem 0; padding: 0; list-style: none; }
