@@ -6,6 +6,7 @@
     (1/T) Σ_t A s²/S_A                                   the floor of L_simple                             (D.48)
     x_s = √P m + √(S_P/S_A) (x_t - √A m)                 the probability flow, solved                      (D.40)
     ρ = (√(AP) s² + √((1-A)(1-P)))/S_A                   what one DDIM step does to x_t - √A m instead     (D.41)
+    ρ = (√(AP) s² + √((1-A)(1-P-σ²)))/S_A                and with fresh noise: var' = ρ² var + σ²          (D.51)
     mean' = g mean + h    var' = g² var + σ²             one DDPM step with noise σ²                       (D.45)
         g = c_1 k + c_2    h = c_1 m (1 - k √A)
     A s²/S_A                                             x_t <- √A x̂_0, fed back at the same rung          (D.46)
@@ -21,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidit.backend import Array
-from minidit.diffusion.step import jump, posterior_coefficients
+from minidit.diffusion.step import posterior_coefficients
 
 
 def spread(a: Array, variance: Array) -> Array:
@@ -56,9 +57,9 @@ def flow_factor(a_t: Array, a_s: Array, variance: Array) -> Array:
     return (spread(a_s, variance) / spread(a_t, variance)) ** 0.5  # (D.40)
 
 
-def ddim_factor(a_t: Array, a_s: Array, variance: Array) -> Array:
-    """ρ, what one DDIM step does to x_t - √A m; for a_s < a_t what one inversion step does."""
-    return ((a_t * a_s) ** 0.5 * variance + ((1 - a_t) * (1 - a_s)) ** 0.5) / spread(a_t, variance)  # (D.41)
+def ddim_factor(a_t: Array, a_s: Array, variance: Array, sigma2: Array = 0.0) -> Array:
+    """ρ, what one DDIM step does to x_t - √A m, beside its noise of variance sigma2; for a_s < a_t an inversion step."""
+    return ((a_t * a_s) ** 0.5 * variance + ((1 - a_t) * (1 - a_s - sigma2)) ** 0.5) / spread(a_t, variance)  # (D.41, D.51)
 
 
 def ancestral(mean: Array, var: Array, a_t: Array, a_s: Array, m: Array, variance: Array, sigma2: Array) -> tuple[Array, Array]:
@@ -96,5 +97,5 @@ def decoder_nats(a_1: Array, variance: Array, model: Array) -> Array:
 
 def best_fraction(a_t: Array, a_s: Array, variance: Array) -> Array:
     """The f of (D.22) that a perfect variance head learns: 0 for a point, 1 for s² = 1, inside iff s² ≤ 1."""
-    _, _, small = posterior_coefficients(a_t, a_s)
-    return np.log(reverse(a_t, a_s, variance) / small) / np.log(jump(a_t, a_s) / small)  # (K.10)
+    n = (a_s - a_t) / (1 - a_s)  # β/β̃ = 1 + n and V/β̃ = 1 + n s²/S_A, close to 1 in deep noise: hence log1p
+    return np.log1p(n * variance / spread(a_t, variance)) / np.log1p(n)  # (K.10)

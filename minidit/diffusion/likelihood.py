@@ -77,8 +77,8 @@ def discretised_nll(
     per_std = _exp(enter(log_variance, like=x) * -0.5)
     bottom, top, right = x < -1 + h, x > 1 - h, c > 0
     # Φ(u) - Φ(l) = Φ(-l) - Φ(-u): every bin is measured in the lower tail, where the difference does not cancel
-    away = (bottom & ~right) | (top & right)  # end bins open away from the mean: no lower edge
-    across = (bottom & right) | (top & ~right)  # ... or across it: no upper edge
+    away = xp_of(x).where(right, top, bottom)  # end bins open away from the mean: no lower edge
+    across = xp_of(x).where(right, bottom, top)  # ... or across it: no upper edge
     upper = cdf(per_std * (h - abs(c))) * enter(~across, like=x) + enter(across, like=x)
     lower = cdf(per_std * (-h - abs(c))) * enter(~away, like=x)
     return -ops.log(ops.clip(upper - lower, low=floor, high=1.0))  # (K.4)

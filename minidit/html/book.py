@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minidit.html.formula import FormulaError, mathml
+from minidit.html.formula import FormulaError, displayed
 from minidit.html.looks import CSS, SEARCH
 from minidit.html.page import document, escape, section, table
 from minidit.html.prose import Segment, coloured, inline, markdown, segments
@@ -141,7 +141,7 @@ def entry_html(book: Book, e: Entry, before: Entry | None, after: Entry | None) 
              for n, rel, mark in ((before, "prev", f"← {before and before.id}"), (after, "next", f"{after and after.id} →")) if n]
     plain = f'<p class="letters" tabindex="0" title="as the code writes it">{escape(letters)}</p>' if letters else ""
     formulas = "".join(f'<div class="equation" tabindex="0">{equation(e, tex)}</div>' for tex in e.equations)
-    wide = max((length(equation(e, tex)) for tex in e.equations), default=0) > WIDE
+    wide = max((length(math) for tex in e.equations for math in equation(e, tex).split("</math>")), default=0) > WIDE
     left = ["" if wide else formulas, plain, markdown(e.prose, book.link), facts(book, e)]
     right = [*(code_box(book, place, e.id) for place in e.homes),
              f"<h3>{len(proofs)} test{'s' * (len(proofs) != 1)}</h3>", *(test_box(book, p) for p in proofs)]
@@ -158,9 +158,9 @@ def length(formula: str) -> int:
 
 
 def equation(e: Entry, tex: str) -> str:
-    """The MathML of an entry's equation; an error names the entry."""
+    """The MathML of an entry's equation, a <math> for each piece; an error names the entry."""
     try:
-        return mathml(tex, display=True)
+        return displayed(tex)
     except FormulaError as error:
         raise FormulaError(f"SPEC.md:{e.line}: {e.id}: {error}") from error
 

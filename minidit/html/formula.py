@@ -20,6 +20,8 @@ FENCES = {r"\{": "{", r"\}": "}", r"\|": "‖", r"\Vert": "‖", r"\lVert": "‖
 VARIANTS = {"bold": "BOLD", "bold-italic": "BOLD ITALIC", "double-struck": "DOUBLE-STRUCK", "script": "SCRIPT",
             "fraktur": "FRAKTUR", "sans-serif": "SANS-SERIF", "monospace": "MONOSPACE"}
 SPACES = {"negativethinmathspace": "-0.167em", "negativemediummathspace": "-0.222em", "negativethickmathspace": "-0.278em"}
+MARKS = re.compile(r"\\[{}]|(?P<gap>\\q?quad(?![A-Za-z]))|(?P<open>\{|\\(?:left|begin)(?![A-Za-z]))"
+                   r"|(?P<close>\}|\\(?:right|end)(?![A-Za-z]))")
 OPENING, CLOSING = "([{⌊⌈⟨", ")]}⌋⌉⟩"
 
 
@@ -48,6 +50,22 @@ def mathml(tex: str, display: bool = False) -> str:
         hang_on_fences(node)
         set_apart(node)
     return ET.tostring(root, encoding="unicode")
+
+
+def pieces(tex: str) -> list[str]:
+    """A formula cut at its \\quad and \\qquad, outside of braces, fences and environments: where a narrow page may break it."""
+    found, start, depth = [], 0, 0
+    for m in MARKS.finditer(tex):
+        if m["gap"] and depth == 0:
+            found.append(tex[start : m.start()])
+            start = m.end()
+        depth += bool(m["open"]) - bool(m["close"])
+    return [piece for piece in (*found, tex[start:]) if piece.strip()]
+
+
+def displayed(tex: str) -> str:
+    """A formula of its own line: one <math> element for each piece."""
+    return "".join(mathml(piece, display=True) for piece in pieces(tex))
 
 
 def mend(node: ET.Element) -> None:

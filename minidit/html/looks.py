@@ -41,11 +41,12 @@ article:target h2 { box-shadow: 0 .18em var(--c1); }
 .pair { display: grid; gap: 1rem 2.2rem; grid-template-columns: minmax(0, 1fr); }
 @media (min-width: 68rem) { .pair { grid-template-columns: minmax(0, 5fr) minmax(0, 7fr); } }
 .equation { overflow-x: auto; overflow-y: hidden; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 1rem 1rem .9rem; margin: 0 0 .7rem; font-size: 1.12rem; }
-.equation math { min-width: max-content; margin: 0 auto; }
-.letters { white-space: pre-wrap; font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono",
-  monospace;
-  font-size: .86rem; color: var(--muted); margin: 0 0 .7rem; }
+  padding: 1rem 1rem .9rem; margin: 0 0 .7rem; font-size: 1.12rem;
+  display: flex; flex-wrap: wrap; justify-content: safe center; align-items: center; gap: .7rem 1.8em; }
+.equation math { min-width: max-content; }
+@media (max-width: 34rem) { .equation { font-size: 1rem; padding: .8rem .6rem; } }
+.letters { white-space: pre-wrap; font-size: .9rem; color: var(--muted); margin: 0 0 .7rem; }
+sub { line-height: 0; }
 .facts { font-size: .92rem; color: var(--muted); margin: .6rem 0; padding: 0; list-style: none; }
 .facts li { margin: .25rem 0; } .facts b { font-weight: 600; color: var(--ink); }
 .source { border: 1px solid var(--line); border-radius: 10px; background: var(--card); margin: 0 0 .8rem;

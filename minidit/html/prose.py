@@ -12,7 +12,7 @@ import re
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
 
-from minidit.html.formula import mathml
+from minidit.html.formula import displayed, mathml
 from minidit.html.page import escape, table
 
 Link = Callable[[str], str]  # an equation id -> the address of its entry, or "" if there is none
@@ -21,6 +21,7 @@ Segment = tuple[str, str]  # (class of the token or "", text)
 ID = re.compile(r"(?<![\w.])[A-Z]\.\d+(?![\w.]*\w)")
 INLINE = re.compile(r"`(?P<code>[^`]+)`|\$(?P<math>[^$]+)\$|\[(?P<text>[^\]]+)\]\((?P<url>(?:https?://|#)[^)\s]+)\)"
                     r"|\*\*(?P<bold>[^*]+)\*\*|(?<!\w)\*(?P<em>[^*\s][^*]*)\*(?!\w)")
+BELOW = re.compile(r"(?<!\w)([^\W\d_][\u0300-\u036f]*)_(?:([A-Za-z0-9]{1,3})(?!\w)|\{([^{}]+)\})")  # x_0, ᾱ_{t-1}: letter, index
 FOREIGN = re.compile(r"(?:eqs?\.|[Aa]ppendix|App\.|[Ss]ections?|[Tt]heorem|[Ll]emma|[Tt]able|[Ff]ig\.)\s*\(?$")
 
 
@@ -37,11 +38,16 @@ def linked(text: str, link: Link) -> str:
     return ID.sub(one, escape(text))
 
 
+def plain(text: str, link: Link) -> str:
+    """Text without marks, its ids linked and its indices set low."""
+    return BELOW.sub(r"\1<sub>\2\3</sub>", linked(text, link))
+
+
 def inline(text: str, link: Link) -> str:
     """One paragraph's text as HTML."""
     out, end = [], 0
     for m in INLINE.finditer(text):
-        out.append(linked(text[end : m.start()], link))
+        out.append(plain(text[end : m.start()], link))
         end = m.end()
         if m["code"]:
             out.append(f"<code>{escape(m['code'])}</code>")
@@ -52,7 +58,7 @@ def inline(text: str, link: Link) -> str:
         else:
             tag = "strong" if m["bold"] else "em"
             out.append(f"<{tag}>{inline(m['bold'] or m['em'], link)}</{tag}>")
-    return "".join(out) + linked(text[end:], link)
+    return "".join(out) + plain(text[end:], link)
 
 
 def blocks(text: str) -> Iterator[list[str]]:
@@ -119,7 +125,7 @@ def markdown(text: str, link: Link) -> str:
         else:
             for i, part in enumerate(re.split(r"\$\$(.+?)\$\$", whole, flags=re.DOTALL)):
                 if i % 2:
-                    out.append(f'<div class="equation" tabindex="0">{mathml(part, display=True)}</div>')
+                    out.append(f'<div class="equation" tabindex="0">{displayed(part)}</div>')
                 elif part.strip():
                     out.append(f"<p>{inline(part.strip(), link)}</p>")
     return "\n".join(out)

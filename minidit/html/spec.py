@@ -112,7 +112,8 @@ class Spec:
         for source in [*homes, *self.sources.values()]:
             for line in source.docstring.splitlines():
                 if f"({entry.id})" in line:
-                    return re.sub(r"\s{2,}", "    ", CITATION.sub("", line).strip())
+                    plain = re.sub(r"\s+(?=[=≈∝←<]|->)", " ", CITATION.sub("", line).strip())  # columns were aligned there
+                    return re.sub(r"\s{2,}", "    ", plain)
         return ""
 
 

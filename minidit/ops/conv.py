@@ -31,7 +31,7 @@ def image_of(columns: Array, shape: tuple[int, ...], stride: int, padding: int) 
     for i in range(kh):
         for j in range(kw):
             x[:, :, i : i + stride * h : stride, j : j + stride * w : stride] += columns[:, :, i, j]
-    return x[:, :, padding : padding + H, padding : padding + W]
+    return x[:, :, padding : x.shape[2] - padding, padding : x.shape[3] - padding]
 
 
 @primitive(cpu=cpu_conv.conv2d)

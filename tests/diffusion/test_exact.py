@@ -9,7 +9,7 @@ from support import agree, spec
 
 from minidit.autograd import Gradients
 from minidit.diffusion import gaussian
-from minidit.diffusion.ddim import ddim_invert_step, ddim_step
+from minidit.diffusion.ddim import ddim_invert_step, ddim_std, ddim_step
 from minidit.diffusion.ddpm import ddpm_step, q_climb, q_sample
 from minidit.diffusion.exact import Gaussian
 from minidit.diffusion.loss import simple
@@ -148,6 +148,28 @@ def test_a_ddim_step_shrinks_by_its_closed_factor_down_and_up(ladder, xs, s2, m)
     if s > 0:
         up = ddim_invert_step(x, model(x, int(sch.time[s])), s, t, sch)
         agree(up - a_t**0.5 * m, gaussian.ddim_factor(a_s, a_t, s2) * (x - a_s**0.5 * m), bound=1e-10, of="D.41")
+
+
+@spec("D.51", "D.6")
+@given(steps(), st.floats(0.01, 3), st.floats(-1, 1), st.floats(0, 1))
+def test_a_noisy_ddim_step_shrinks_less_and_adds_its_noise(ladder, s2, m, eta):
+    sch, t, s = ladder
+    a_t, a_s, sigma = sch.alpha_bar[t], sch.alpha_bar[s], float(ddim_std(t, s, sch, eta))
+    model = Gaussian(m, s2, sch=sch)
+    g, h = probe(lambda *a, z: ddim_step(*a, eta=eta, z=z), model, sch, t, s, z=np.zeros((2, 1)))
+    agree([g, g * a_t**0.5 * m + h], [gaussian.ddim_factor(a_t, a_s, s2, sigma**2), a_s**0.5 * m], bound=1e-10, of="D.51")
+    fresh = ddim_step(np.zeros((1, 1)), np.zeros((1, 1)), t, s, sch, eta=eta, z=np.ones((1, 1)))
+    agree(fresh[0, 0], sigma, bound=1e-14, of=("D.6", "D.51"))
+
+
+@spec("D.51", "D.45")
+@given(steps(), st.floats(0.01, 3), st.floats(-1, 1), st.floats(0, 2))
+def test_at_eta_one_it_is_the_ddpm_recursion_with_the_small_variance(ladder, s2, m, var):
+    sch, t, s = ladder
+    a_t, a_s, sigma2 = sch.alpha_bar[t], sch.alpha_bar[s], small(t, s, sch)
+    mean, spread = gaussian.ancestral(a_t**0.5 * m, var, a_t, a_s, m, s2, sigma2)
+    noisy = gaussian.ddim_factor(a_t, a_s, s2, sigma2) ** 2 * var + sigma2
+    agree([mean, spread], [a_s**0.5 * m, noisy], bound=1e-10, of=("D.45", "D.51"))
 
 
 @spec("D.41")
