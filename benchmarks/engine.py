@@ -115,7 +115,7 @@ class Engine:
             raise EngineError(f"{self.kind.name}: the process ended with code {self.process.wait()} in {call}")
         answer = json.loads(line)
         if "error" in answer:
-            print(answer["traceback"], file=sys.stderr)
+            print(*answer["traceback"].splitlines()[-5:], sep="\n", file=sys.stderr)
             raise EngineError(f"{self.kind.name}: {answer['error'].splitlines()[0]}")
         return answer["ok"]
 

@@ -70,6 +70,8 @@ class MiniditEngine:
         self.drop()
         model = self.load(size, folder, "inputs.npz", precision)
         self.step = self.training(model)[0] if task == "train" else self.sampling(model)[0]
+        if self.device != "cpu":
+            self.step()  # kernels are compiled, and what does not fit into the memory says so
 
     def drop(self) -> None:
         """Forgets the model and gives its memory back."""
