@@ -20,7 +20,7 @@ from minidit.models.dit import DiTConfig, count_parameters
 from minidit.recipes.loop import LoopConfig, RunError
 
 KEPT = {"adaln_zero": 10, "adaln": 8, "cross_attention": 12, "in_context": 8}  # and twice the ratio of the MLP: its slope, its y
-WORKING = {"cpu": 10, "cuda": 2}  # and once the ratio; on a CPU the arena's buffers of other sizes wait beside them
+WORKING = {"cpu": 10, "cuda": 1}  # and once the ratio; on a CPU the arena's buffers of other sizes wait beside them
 LIBRARIES = 33 << 20  # bytes on a GPU: the workspace of cuBLAS, and counters
 
 
@@ -49,12 +49,12 @@ def memory_of_step(config: DiTConfig, train: LoopConfig, device: str = "cpu") ->
     kept = size * ((KEPT[config.conditioning] + 2 * r) * n * D + gates * D)
     kept += 4 * h * n * n if home == "cpu" else 4 * n * (4 + h)  # e^logits; or means, deviations and sums of the rows
     latents = 4 * math.prod(config.size) * (config.in_channels + config.out_channels)
-    working = size * (WORKING[home] + r) * n * D + (6 if home == "cpu" else 2) * latents
+    working = size * (WORKING[home] + r) * n * D + (6 if home == "cpu" else 1) * latents
     if train.checkpoint_blocks:
         working, kept = working + kept, size * n * D
     vectors = 4 + shards + (train.weight_decay > 0)
     weights = 4 * vectors * count_parameters(config) + (LIBRARIES if home == "cuda" else 0)
-    casts = 2 * max(6, int(r)) * D * D if size == 2 else 0  # of the widest matrix, while it is multiplied
+    casts = int(2 * r * D * D) if size == 2 else 0  # of a matrix of the MLP, while it is multiplied
     return StepMemory(weights, int(config.depth * B * kept), int(B * working) + casts)
 
 
