@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 GUIDANCE, T, S = 4.0, 500, 480  # a guided step from rung 500 to rung 480 of the linear schedule with 1000 rungs
+WALK = 20  # guided steps of a walk, which is what a GPU is timed with: a graph is recorded in its first steps, as for any user
 LR, BETAS, EPS, EMA = 1e-4, (0.9, 0.999), 1e-8, 0.9999  # of the optimiser step, on every side
 
 
