@@ -40,6 +40,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.span = 0.3 if args.quick else 1.5  # seconds that a round of one engine should take
+        self.pause = PAUSE
         self.record: dict[str, Any] = {"machine": machine(), "arguments": told(args), "engines": {}, "gemm": {}}
         self.record |= {"checks": [], "results": [], "skipped": {}}
         self.kinds: list[Kind] = []
@@ -139,7 +140,7 @@ class Bench:
         for r in range(self.args.rounds):
             shift = r % len(engines)
             for engine, steps in [*engines[shift:], *engines[:shift]]:  # another one begins each round
-                time.sleep(PAUSE)
+                time.sleep(self.pause)
                 times[engine.kind.name].append(1e3 * statistics.median(engine.ask("steps", k=steps)))
         return times
 

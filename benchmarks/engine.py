@@ -8,7 +8,7 @@ import os
 import select
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +34,10 @@ class Kind:
     def torch(self) -> bool:
         return self.module == "benchmarks.torch_engine"
 
+    def on(self, *arguments: str) -> Kind:
+        """The same with more arguments."""
+        return replace(self, arguments=(*self.arguments, *arguments))
+
 
 KINDS = {
     k.name: k
@@ -44,6 +48,18 @@ KINDS = {
         Kind("eager", "benchmarks.torch_engine"),
         # the compiler's own pool of processes would stay and be counted as memory of the engine
         Kind("compile", "benchmarks.torch_engine", ("--compile",), {"TORCHINDUCTOR_COMPILE_THREADS": "1"}),
+    )
+}
+GPU_KINDS = {
+    k.name: k.on("--device", "cuda")
+    for k in (
+        Kind("minidit", "benchmarks.minidit_engine"),
+        Kind("minidit-eager", "benchmarks.minidit_engine", ("--eager",)),
+        Kind("minidit-plain", "benchmarks.minidit_engine", ("--eager",), {"MINIDIT_KERNELS": "off"}),
+        Kind("eager", "benchmarks.torch_engine"),
+        Kind("compile", "benchmarks.torch_engine", ("--compile",)),
+        Kind("compile-graphs", "benchmarks.torch_engine", ("--compile", "--graphs")),
+        Kind("checks", "benchmarks.gpu_checks"),
     )
 }
 
@@ -78,12 +94,18 @@ class Engine:
         self.process.stdout.close()
 
     def ask(self, call: str, **arguments: Any) -> Any:
-        assert self.process.stdin and self.process.stdout
-        try:
+        self.send(call, **arguments)
+        return self.answer(call)
+
+    def send(self, call: str, **arguments: Any) -> None:
+        """Asks without waiting: others may be asked meanwhile. `answer` comes next."""
+        assert self.process.stdin
+        with contextlib.suppress(BrokenPipeError):  # it is dead: the empty answer says so
             self.process.stdin.write(json.dumps({"call": call, **arguments}) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it is dead: the empty answer below says so
+
+    def answer(self, call: str) -> Any:
+        assert self.process.stdout
         ready, _, _ = select.select([self.process.stdout], [], [], self.timeout)
         if not ready:
             self.process.kill()  # or it would work on while others are timed
@@ -93,7 +115,7 @@ class Engine:
             raise EngineError(f"{self.kind.name}: the process ended with code {self.process.wait()} in {call}")
         answer = json.loads(line)
         if "error" in answer:
-            print(answer["traceback"], file=sys.stderr)
+            print(*answer["traceback"].splitlines()[-5:], sep="\n", file=sys.stderr)
             raise EngineError(f"{self.kind.name}: {answer['error'].splitlines()[0]}")
         return answer["ok"]
 

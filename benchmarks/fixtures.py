@@ -37,11 +37,14 @@ def parameters(size: Size) -> int:
     return count_parameters(config_of(size))
 
 
-def draw_weights(size: Size, seed: int = 0) -> dict[str, Any]:
-    """Official names. What adaLN-Zero starts at zero is drawn too: from zero, most gradients would be zero and prove nothing."""
-    state = md.DiT(config_of(size), md.Philox(seed)).state_dict()
+def draw_weights(size: Size, seed: int = 0, *, initial: bool = True) -> dict[str, Any]:
+    """Official names. What adaLN-Zero starts at zero is drawn too: from zero, most gradients would be zero and prove nothing.
+
+    initial=False draws all of them so, in seconds also for the largest networks.
+    """
+    state = md.DiT(config_of(size), md.Philox(seed) if initial else None).state_dict()
     rng = np.random.default_rng(seed)
-    return {n: a if a.any() else rng.normal(0, 0.02, a.shape).astype(np.float32) for n, a in state.items()}
+    return {n: a if a.any() else 0.02 * rng.standard_normal(a.shape, np.float32) for n, a in state.items()}
 
 
 def draw_inputs(size: Size, batch: int, seed: int = 1) -> dict[str, Any]:
@@ -60,11 +63,15 @@ def ladder() -> dict[str, float]:
     return {"time": float(sch.time[T]), "a_t": float(sch.alpha_bar[T]), "a_s": float(sch.alpha_bar[S]), "w": GUIDANCE}
 
 
-def write(folder: Path, size: Size) -> None:
+def write(folder: Path, size: Size, *, initial: bool = True) -> None:
     """weights.npz, inputs.npz (timed) and check.npz (a smaller batch)."""
-    np.savez(folder / "weights.npz", **draw_weights(size))
-    np.savez(folder / "inputs.npz", **draw_inputs(size, size.batch), **ladder())
+    np.savez(folder / "weights.npz", **draw_weights(size, initial=initial))
+    write_inputs(folder, size)
     np.savez(folder / "check.npz", **draw_inputs(size, size.check_batch), **ladder())
+
+
+def write_inputs(folder: Path, size: Size) -> None:
+    np.savez(folder / "inputs.npz", **draw_inputs(size, size.batch), **ladder())
 
 
 def sampler_of(model: md.DiT) -> Sampler:

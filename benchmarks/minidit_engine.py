@@ -1,10 +1,18 @@
-"""minidit's side: its ordinary Loop and Sampler, in the workers that it picks by itself (or in threads with --kind thread)."""
+"""minidit's side: its ordinary Loop and Sampler.
+
+On a CPU in the workers that they pick by themselves (or in threads with --kind thread); on a GPU as they come, captured where
+that is built, or with --eager without a graph. --standin: the imitation of a GPU that the tests use, to rehearse.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import gc
+import inspect
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +21,83 @@ from threadpoolctl import threadpool_limits
 
 import minidit as md
 from benchmarks.fixtures import config_of, sampler_of
-from benchmarks.serve import best_gflops, seconds, serve
-from benchmarks.sizes import BETAS, EMA, EPS, LR, Size
+from benchmarks.imitation import imitated_gpu
+from benchmarks.serve import best_gflops, mean_seconds, seconds, serve
+from benchmarks.sizes import BETAS, EMA, EPS, GUIDANCE, LR, WALK, Size
 from minidit import ops
 from minidit.autograd import kernels_on, no_grad
-from minidit.backend import Arena, flat_buffer
+from minidit.backend import Arena, flat_buffer, module_of, to_device, to_host
+from minidit.kernels import cuda_blas
 from minidit.kernels.blas import gemm, name_of_blas
+from minidit.nn.precision import computing_in
 from minidit.recipes.loop import Loop, LoopConfig
 from minidit.recipes.workers import Workers, cores, kind_of_workers, shard_of
 
+CAPTURE = "graph"  # the field of LoopConfig that says whether a step is captured; a build without one is always eager
+
+
+def capturable() -> bool:
+    return any(f.name == CAPTURE for f in fields(LoopConfig))
+
 
 class MiniditEngine:
-    def __init__(self, kind: str | None) -> None:
-        self.kind = kind
+    def __init__(self, kind: str | None = None, device: str = "cpu", eager: bool = False) -> None:
+        self.kind, self.device, self.eager, self.precision = kind, device, eager, "float32"
+        self.step: Any = None
+        self.steps_a_call = 1
 
     def hello(self) -> dict[str, Any]:
-        versions = {"minidit": md.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
+        versions = {"minidit": md.__version__, "numpy": np.__version__, "python": sys.version.split()[0], "kernels": kernels_on()}
+        if self.device != "cpu":
+            cupy = module_of(self.device)
+            number, runtime = cupy.cuda.runtime.getDevice(), cupy.cuda.runtime
+            name = runtime.getDeviceProperties(number)["name"]
+            own = {"cupy": cupy.__version__, "cuda": runtime.runtimeGetVersion(), "driver": runtime.driverGetVersion()}
+            blas = "cuBLAS" if cuda_blas.own() is not None else "CuPy's products"
+            graph = capturable() and not self.eager
+            device = name.decode() if isinstance(name, bytes) else str(name)
+            return versions | own | {"device": device, "blas": blas, "captured": graph}
         kind = self.kind or kind_of_workers(cores(), "cpu")
-        return versions | {"blas": name_of_blas(), "kernels": kernels_on(), "workers": f"{cores()} × {kind}"}
+        return versions | {"blas": name_of_blas(), "workers": f"{cores()} × {kind}"}
 
-    def load(self, size: dict[str, Any], folder: str, data: str) -> md.DiT:
-        self.size = Size(**size)
-        self.data = dict(np.load(Path(folder) / data))
-        model = md.DiT(config_of(self.size))
-        model.load_state_dict(dict(np.load(Path(folder) / "weights.npz")))
+    def load(self, size: dict[str, Any], folder: str, data: str, precision: str = "float32") -> md.DiT:
+        self.size, self.precision = Size(**size), precision
+        self.data = {n: to_device(a, self.device) if a.ndim else a for n, a in np.load(Path(folder) / data).items()}
+        model = md.DiT(config_of(self.size), device=self.device)
+        weights = np.load(Path(folder) / "weights.npz")
+        model.load_state_dict({n: weights[n] for n in weights})
         return model
 
-    def prepare(self, size: dict[str, Any], task: str, folder: str) -> None:
-        model = self.load(size, folder, "inputs.npz")
-        self.step = self.training(model)[0] if task == "train" else self.sampling(model)[0]
+    def prepare(self, size: dict[str, Any], task: str, folder: str, precision: str = "float32") -> None:
+        self.drop()
+        model = self.load(size, folder, "inputs.npz", precision)
+        if self.device == "cpu":
+            self.step = self.training(model)[0] if task == "train" else self.sampling(model)[0]
+            return
+        self.step, self.steps_a_call = (self.training(model)[0], 1) if task == "train" else (self.walk(model), WALK)
+        for _ in range(2):  # kernels are compiled, a graph is recorded, and what does not fit into the memory says so
+            self.step()
+
+    def drop(self) -> None:
+        """Forgets the model and gives its memory back."""
+        self.step, self.data = None, {}
+        gc.collect()
+        if self.device != "cpu":
+            module_of(self.device).get_default_memory_pool().free_all_blocks()
 
     def training(self, model: md.DiT) -> tuple[Any, Loop]:
         """A function that takes one step, and the Loop that it advances."""
         x_t, t, y, target = (self.data[name] for name in ("x_t", "t", "y", "target"))
 
         def loss_of(step: int, samples: Any) -> Any:
-            return ops.mse(model(x_t[samples], t[samples], y[samples]), target[samples], n=target.size), {}
+            part = samples if self.device == "cpu" else slice(None)  # a device takes the batch in one piece
+            return ops.mse(model(x_t[part], t[part], y[part]), target[part], n=target.size), {}
 
-        config = LoopConfig(lr=LR, betas=BETAS, eps=EPS, ema=EMA, batch_size=len(x_t), steps=10**9)
+        loss_of.clocked = True  # type: ignore[attr-defined]  # nothing in it is counted on the host: it may be captured
+        config = LoopConfig(
+            lr=LR, betas=BETAS, eps=EPS, ema=EMA, batch_size=len(x_t), steps=10**9, precision=self.precision,
+            **({CAPTURE: False} if self.eager and capturable() else {}),
+        )  # fmt: skip
         loop = Loop(model, loss_of, config, kind=self.kind)
         return functools.partial(next, loop.run()), loop
 
@@ -61,6 +108,8 @@ class MiniditEngine:
         """
         x_t, labels = self.data["x_t"], self.data["labels"]
         n = len(x_t)
+        if self.device != "cpu":
+            return self.sampling_on_device(model, x_t, labels)
         sampler, shards = sampler_of(model), min(cores(), n)
         result = flat_buffer(x_t.size).reshape(x_t.shape)
         arenas = [Arena() for _ in range(shards)]
@@ -74,22 +123,53 @@ class MiniditEngine:
         self.workers.__enter__()
         return functools.partial(self.workers.run, 0), result
 
-    def check(self, size: dict[str, Any], folder: str, out: str) -> None:
+    def walk(self, model: md.DiT) -> Any:
+        """A function that samples from x_t by WALK guided steps, as anybody would."""
+        x_t, labels, sch = self.data["x_t"], self.data["labels"], md.Schedule.linear()
+        how: dict[str, Any] = {"steps": WALK, "guidance": GUIDANCE, "precision": self.precision}
+        if self.eager and "graph" in inspect.signature(md.sample).parameters:
+            how["graph"] = False
+        return lambda: md.sample(model, sch, labels, x_T=x_t, **how)
+
+    def sampling_on_device(self, model: md.DiT, x_t: Any, labels: Any) -> tuple[Any, Any]:
+        sampler, samples = sampler_of(model), module_of(self.device).arange(len(x_t))
+        result = module_of(self.device).empty_like(x_t)
+
+        def step() -> None:
+            with no_grad(), computing_in(self.precision, self.device):
+                *_, result[...] = sampler.walk(samples, labels, x_t)
+
+        return step, result
+
+    def check(self, size: dict[str, Any], folder: str, out: str, precision: str = "float32") -> None:
         """Loss, gradients and x_s of the check batch, made on the timed path: sharded, in workers. Written as .npz."""
-        model = self.load(size, folder, "check.npz")
+        self.drop()
+        model = self.load(size, folder, "check.npz", precision)
         step, x_s = self.sampling(model)  # before the training step, which moves the weights
         step()
         step, loop = self.training(model)
         loss = step()["loss"]
         gradients = loop.model.views(loop.buffers[0])  # summed over shards; without clipping the update leaves it
         names = [n for n, _ in model.named_parameters()]
-        np.savez(out, loss=loss, x_s=x_s, **dict(zip(names, gradients, strict=True)))
+        found = dict(zip(names, gradients, strict=True)) | {"loss": loss, "x_s": x_s}
+        np.savez(out, **{n: to_host(a) for n, a in found.items()})
 
     def steps(self, k: int) -> list[float]:
-        return seconds(self.step, k)
+        if self.device == "cpu":
+            return seconds(self.step, k)
+        return [mean_seconds(self.step, max(1, k // self.steps_a_call), self.wait) / self.steps_a_call]
 
-    def gemm(self, threads: int, n: int) -> float:
+    def wait(self) -> None:
+        module_of(self.device).cuda.runtime.deviceSynchronize()
+
+    def peak_gb(self) -> float:
+        """The most memory that the pool has asked the device for since `prepare`, fragments included."""
+        return 0.0 if self.device == "cpu" else module_of(self.device).get_default_memory_pool().total_bytes() / 1e9
+
+    def gemm(self, threads: int, n: int, precision: str = "float32") -> float:
         """One product a worker, each on one thread: how minidit uses the cores. GFLOP/s of all together."""
+        if self.device != "cpu":
+            return self.product(n, precision)
         a, b = (np.random.default_rng(i).standard_normal((n, n), dtype=np.float32) for i in range(2))
         outs = [np.empty_like(a) for _ in range(threads)]
         body = lambda i, *_: gemm(a, b, outs[i])
@@ -97,7 +177,22 @@ class MiniditEngine:
             return threads * best_gflops(functools.partial(workers.run, 0), n)
 
 
+    def product(self, n: int, precision: str) -> float:
+        """A product on the device as the twins send it there, GFLOP/s."""
+        xp, rng = module_of(self.device), np.random.default_rng(0)
+        dtype = cuda_blas.bfloat16() if precision == "bf16" else np.float32
+        a, b = (xp.asarray(rng.standard_normal((n, n), np.float32)).astype(dtype) for _ in range(2))
+        out = xp.empty((n, n), dtype)
+        with computing_in(precision, self.device):
+            return 2e-9 * n**3 / mean_seconds(lambda: cuda_blas.gemm(a, b, out), 10, self.wait)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", choices=["serial", "thread", "process"])
-    serve(MiniditEngine(parser.parse_args().kind))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--eager", action="store_true", help="no captured step")
+    parser.add_argument("--standin", action="store_true", help="an imitation of a GPU, from the tests: to rehearse")
+    args = parser.parse_args()
+    with imitated_gpu() if args.standin else contextlib.nullcontext():
+        serve(MiniditEngine(args.kind, args.device, args.eager))

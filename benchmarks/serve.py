@@ -38,6 +38,17 @@ def seconds(step: Step, k: int) -> list[float]:
     return times
 
 
+def mean_seconds(step: Step, k: int, wait: Step) -> float:
+    """The time of k steps that are only queued by the host, until the device has done them; a step before is not counted."""
+    step()
+    wait()
+    start = time.perf_counter()
+    for _ in range(k):
+        step()
+    wait()
+    return (time.perf_counter() - start) / k
+
+
 def best_gflops(product: Step, n: int, repeats: int = 12) -> float:
     """The best rate of an n × n × n matrix product."""
     return 2e-9 * n**3 / min(seconds(product, repeats))

@@ -1,4 +1,4 @@
-"""What is timed: four networks, and the files that hand one set of weights and inputs to every engine.
+"""What is timed: four networks on a CPU, three on a GPU, and the files that hand one set of weights and inputs to every engine.
 
 This file needs NumPy only (the torch side reads it too); what needs minidit is in `fixtures.py`.
 """
@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 GUIDANCE, T, S = 4.0, 500, 480  # a guided step from rung 500 to rung 480 of the linear schedule with 1000 rungs
+WALK = 20  # guided steps of a walk, which is what a GPU is timed with: a graph is recorded in its first steps, as for any user
 LR, BETAS, EPS, EMA = 1e-4, (0.9, 0.999), 1e-8, 0.9999  # of the optimiser step, on every side
 
 
@@ -47,3 +48,13 @@ SIZES = {
         Size("S2", input_size=32, width=384, depth=12, heads=6, batch=8, classes=1000, check_batch=2),
     )
 }
+
+GPU_SIZES = {  # DiT-S/2, B/2 and XL/2 on latents 4 × 32 × 32; the batch is set by who times them
+    s.name: s
+    for s in (
+        Size("S2", input_size=32, width=384, depth=12, heads=6, batch=64, classes=1000, check_batch=2),
+        Size("B2", input_size=32, width=768, depth=12, heads=12, batch=64, classes=1000, check_batch=2),
+        Size("XL2", input_size=32, width=1152, depth=28, heads=16, batch=64, classes=1000, check_batch=1),
+    )
+}
+REHEARSED = Size("rehearsal", input_size=4, width=32, depth=2, heads=2, batch=3, classes=3, check_batch=2)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 HEAD = ("size", "task", "engine", "ms", "quartiles", "speed", "quartiles", "GFLOP/s", "of peak", "MB", "above base", "base")
 WIDTHS = (8, 7, 16, 9, 19, 7, 15, 9, 9, 8, 12, 8)
 
 
-def line(cells: Any) -> str:
-    left = 3  # names stand on the left, numbers on the right
-    return "".join(f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, WIDTHS, strict=True)))
+def line(cells: Any, widths: Sequence[int] = WIDTHS, left: int = 3) -> str:
+    """Names stand on the left, numbers on the right."""
+    return "".join(f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -47,3 +48,20 @@ def print_gemm(record: dict[str, Any]) -> None:
         told = ", ".join(f"{rate:.0f} on {threads}" for threads, rate in rates.items())
         versions = ", ".join(f"{k} {v}" for k, v in record["engines"][name].items())
         print(f"{name}: {versions}; matrix product GFLOP/s {told}", flush=True)
+
+
+GPU_NAMES = ("size", "batch", "task", "precision", "engine")
+GPU_HEAD = (*GPU_NAMES, "ms", "quartiles", "eager", "compile", "TFLOP/s", "MFU", "of product", "GB")
+GPU_WIDTHS = (10, 6, 7, 10, 15, 9, 19, 8, 8, 9, 7, 11, 7)
+
+
+def print_gpu_rows(rows: list[dict[str, Any]]) -> None:
+    """eager, compile: how many times faster than that engine. * timed alone: it did not fit into the memory beside the others."""
+    print(line(GPU_HEAD, GPU_WIDTHS, left=5))
+    for r in rows:
+        beside = [f"{r['speed beside'][b]:.2f}x" if b in r["speed beside"] else "" for b in ("eager", "compile")]
+        parts = ["" if r[k] is None else f"{r[k]:.1%}" for k in ("mfu", "of the measured product")]
+        ms = r["ms"]
+        figures = [f"{ms['median']:.2f}", f"{ms['q1']:.2f} … {ms['q3']:.2f}", *beside, f"{r['tflops']:.1f}", *parts]
+        names = [r["size"], str(r["batch"]), r["task"], r["precision"], r["engine"] + ("*" if r["alone"] else "")]
+        print(line([*names, *figures, f"{r.get('peak_gb', 0):.1f}"], GPU_WIDTHS, left=5), flush=True)

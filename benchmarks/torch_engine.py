@@ -1,8 +1,12 @@
-"""PyTorch's side: eager, or compiled with --compile. Default AdamW (foreach), EMA by one foreach call, all cores."""
+"""PyTorch's side: eager, or compiled with --compile. EMA by one foreach call, all cores.
+
+On a CPU default AdamW (foreach); on a GPU the fused one, bf16 by autocast over float32 weights, tf32 by PyTorch's own setting.
+"""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import sys
@@ -13,48 +17,78 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.serve import best_gflops, seconds, serve
-from benchmarks.sizes import BETAS, EMA, EPS, LR, Size
+from benchmarks.serve import best_gflops, mean_seconds, seconds, serve
+from benchmarks.sizes import BETAS, EMA, EPS, LR, WALK, Size
 from benchmarks.torch_dit import DiT
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class TorchEngine:
-    def __init__(self, compiled: bool) -> None:
-        self.compiled = compiled
+    def __init__(self, compiled: bool, graphs: bool = False, device: str = "cpu") -> None:
+        self.compiled, self.graphs, self.device, self.precision = compiled, graphs, device, "float32"
+        self.step: Any = None
+        self.steps_a_call = 1
         torch.set_num_threads(CORES)
 
     def hello(self) -> dict[str, Any]:
         versions = {"torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
+        if self.device != "cpu":
+            torch.zeros(1, device=self.device)  # raises where there is no GPU
+            own = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "device": torch.cuda.get_device_name()}
+            return versions | own | {"compiled": self.compiled, "graphs": self.graphs}
         text = torch.__config__.show()
         blas = re.search(r"BLAS_INFO=(\w+)", text)
         version = re.search(r"Math Kernel Library Version ([\w.]+)", text)
         named = " ".join(m[1] for m in (blas, version) if m) or "unknown"
         return versions | {"blas": named, "compiled": self.compiled, "workers": f"{torch.get_num_threads()} threads"}
 
-    def load(self, size: dict[str, Any], folder: str, data: str) -> tuple[DiT, Any]:
+    def load(self, size: dict[str, Any], folder: str, data: str, precision: str) -> tuple[DiT, Any]:
         """The model, and the function that runs it: the model itself, or what the compiler made of it."""
+        self.precision = precision
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         numbers = np.load(Path(folder) / data)
-        self.data = {n: torch.from_numpy(numbers[n]) for n in numbers if numbers[n].ndim}
+        self.data = {n: torch.from_numpy(numbers[n]).to(self.device) for n in numbers if numbers[n].ndim}
         self.ladder = {n: float(numbers[n]) for n in numbers if not numbers[n].ndim}
-        model = DiT(Size(**size))
+        with torch.device(self.device):
+            model = DiT(Size(**size))
         weights = np.load(Path(folder) / "weights.npz")
         model.load_state_dict({n: torch.from_numpy(weights[n]) for n in weights})
-        return model, torch.compile(model, dynamic=False) if self.compiled else model
+        how = {"mode": "reduce-overhead"} if self.graphs else {}  # CUDA graphs
+        return model, torch.compile(model, dynamic=False, **how) if self.compiled else model
 
-    def prepare(self, size: dict[str, Any], task: str, folder: str) -> None:
-        model, run = self.load(size, folder, "inputs.npz")
+    def prepare(self, size: dict[str, Any], task: str, folder: str, precision: str = "float32") -> None:
+        self.drop()
+        model, run = self.load(size, folder, "inputs.npz", precision)
         self.step = self.training(model, run) if task == "train" else self.sampling(model, run)
+        self.steps_a_call = 1
+        if task != "train" and self.device != "cpu":
+            self.step, self.steps_a_call = self.walk(self.step), WALK
+        self.step()  # compiles
+
+    def drop(self) -> None:
+        """Forgets the model and gives its memory back."""
+        self.step, self.data = None, {}
+        if self.compiled:
+            torch._dynamo.reset()
+        gc.collect()
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def computing(self) -> Any:
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
 
     def loss(self, run: Any) -> Any:
-        out = run(self.data["x_t"], self.data["t"], self.data["y"])
-        return torch.nn.functional.mse_loss(out, self.data["target"])
+        with self.computing():
+            out = run(self.data["x_t"], self.data["t"], self.data["y"])
+        return torch.nn.functional.mse_loss(out.float(), self.data["target"])
 
     def training(self, model: DiT, run: Any) -> Callable[[], None]:
         parameters = list(model.parameters())
         average = [p.detach().clone() for p in parameters]
-        optimiser = torch.optim.AdamW(parameters, lr=LR, betas=BETAS, eps=EPS, weight_decay=0.0)
+        fused = {"fused": True} if self.device != "cpu" else {}
+        optimiser = torch.optim.AdamW(parameters, lr=LR, betas=BETAS, eps=EPS, weight_decay=0.0, **fused)
 
         def step() -> None:
             optimiser.zero_grad(set_to_none=True)
@@ -71,28 +105,51 @@ class TorchEngine:
 
         @torch.inference_mode()
         def step() -> Any:
-            t = torch.full((2 * len(x),), int(self.ladder["time"]))
+            t = torch.full((2 * len(x),), int(self.ladder["time"]), device=x.device)
             y = torch.cat((labels, torch.full_like(labels, model.size.classes)))
-            eps_c, eps_u = run(torch.cat((x, x)), t, y).chunk(2)
+            with self.computing():
+                eps_c, eps_u = run(torch.cat((x, x)), t, y).float().chunk(2)
             eps = eps_u + w * (eps_c - eps_u)
             x_0 = (x - (1 - a_t) ** 0.5 * eps) / a_t**0.5
             return a_s**0.5 * x_0 + (1 - a_s) ** 0.5 * eps
 
         return step
 
-    def check(self, size: dict[str, Any], folder: str, out: str) -> None:
+    def walk(self, step: Callable[[], Any]) -> Callable[[], Any]:
+        """WALK guided steps. Each starts from the same x_t and has the same rungs, which changes no time."""
+
+        def run() -> Any:
+            for _ in range(WALK):
+                x = step()
+            return x
+
+        return run
+
+    def check(self, size: dict[str, Any], folder: str, out: str, precision: str = "float32") -> None:
         """Loss, gradients and x_s of the check batch, as .npz."""
-        model, run = self.load(size, folder, "check.npz")
+        self.drop()
+        model, run = self.load(size, folder, "check.npz", precision)
         x_s = self.sampling(model, run)()
         loss = self.loss(run)
         loss.backward()
-        gradients = {n: p.grad.numpy() for n, p in model.named_parameters()}
-        np.savez(out, loss=loss.item(), x_s=x_s.numpy(), **gradients)
+        gradients = {n: p.grad.cpu().numpy() for n, p in model.named_parameters()}
+        np.savez(out, loss=loss.item(), x_s=x_s.cpu().numpy(), **gradients)
 
     def steps(self, k: int) -> list[float]:
-        return seconds(self.step, k)
+        if self.device == "cpu":
+            return seconds(self.step, k)
+        return [mean_seconds(self.step, max(1, k // self.steps_a_call), torch.cuda.synchronize) / self.steps_a_call]
 
-    def gemm(self, threads: int, n: int) -> float:
+    def peak_gb(self) -> float:
+        """The most memory of the device that was asked for since `prepare`, fragments included."""
+        return 0.0 if self.device == "cpu" else torch.cuda.max_memory_reserved() / 1e9
+
+    def gemm(self, threads: int, n: int, precision: str = "float32") -> float:
+        if self.device != "cpu":
+            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            a, b = (torch.randn(n, n, device=self.device, dtype=dtype) for _ in range(2))
+            return 2e-9 * n**3 / mean_seconds(lambda: torch.mm(a, b), 10, torch.cuda.synchronize)
         torch.set_num_threads(threads)
         a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
         rate = best_gflops(lambda: torch.mm(a, b, out=out), n)
@@ -103,4 +160,7 @@ class TorchEngine:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--compile", action="store_true")
-    serve(TorchEngine(parser.parse_args().compile))
+    parser.add_argument("--graphs", action="store_true", help="with --compile: CUDA graphs as well")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    serve(TorchEngine(args.compile, args.graphs, args.device))

@@ -11,6 +11,7 @@ import functools
 import importlib
 import math
 import mmap
+import os
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
@@ -247,6 +248,15 @@ def empty(like: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
     if arena is None or math.prod(shape) < SMALL:
         return np.empty(shape, dtype)
     return arena.empty(shape, dtype)
+
+
+def memory_of(device: str) -> int:
+    """The bytes that arrays of this process may take on a device, those that it has already among them."""
+    xp = module_of(device)
+    if xp is np:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
+    pool, (free, _) = xp.get_default_memory_pool(), xp.cuda.runtime.memGetInfo()
+    return min(free + pool.total_bytes(), pool.get_limit() or sys.maxsize)
 
 
 def flat_buffer(n: int, dtype: Any = np.float32, device: str = "cpu") -> Array:

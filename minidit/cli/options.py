@@ -19,6 +19,7 @@ HIDDEN = {  # what the data decide, or another flag says, or what only the weigh
     "sample": {"eta"},
 }
 PREFIX = {"train": "", "dit": "", "autoencode": "ae-", "autoencoder": "ae-", "sample": "sample-", "classify": "classifier-"}
+NAMES = {"checkpoint_blocks": "recompute"}  # fields whose flag says more shortly what they do
 TITLES = {
     "train": "training the denoiser",
     "dit": "the denoiser",
@@ -34,7 +35,7 @@ def flags_of(section: str) -> list[tuple[str, dataclasses.Field[Any], Any]]:
     cls = next(type(getattr(RunConfig(), f.name)) for f in fields(RunConfig) if f.name == section)
     types = typing.get_type_hints(cls)
     shown = [f for f in fields(cls) if f.name not in HIDDEN.get(section, set())]
-    return [(f"--{PREFIX[section]}{f.name.replace('_', '-')}", f, types[f.name]) for f in shown]
+    return [(f"--{PREFIX[section]}{NAMES.get(f.name, f.name).replace('_', '-')}", f, types[f.name]) for f in shown]
 
 
 def add_config_flags(parser: argparse.ArgumentParser, sections: list[str]) -> None:

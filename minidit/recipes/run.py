@@ -30,6 +30,7 @@ from minidit.random import Philox
 from minidit.recipes.autoencode import autoencode, latents_of
 from minidit.recipes.config import read_config, tables_of, to_toml
 from minidit.recipes.loop import Loop, RunError, diverged
+from minidit.recipes.memory import explained
 from minidit.recipes.pipeline import Pipeline, load_pipeline
 from minidit.recipes.presets import RunConfig
 from minidit.recipes.source import Source, source_of
@@ -172,6 +173,10 @@ class Run:
 
     def train_denoiser(self, source: Source, autoencoder: Autoencoder | None) -> Pipeline:
         """Trains the denoiser from where state.safetensors left it; draws grids on the way; leaves the EMA weights."""
+        with explained(self.config.dit, self.config.train, self.device):
+            return self._train_denoiser(source, autoencoder)
+
+    def _train_denoiser(self, source: Source, autoencoder: Autoencoder | None) -> Pipeline:
         c = self.config
         model = DiT(c.dit, Philox(c.train.seed, DIT_DRAW), device=self.device)
         resumed = (self.folder / "state.safetensors").exists()

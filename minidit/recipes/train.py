@@ -24,6 +24,7 @@ from minidit.kernels import cuda_laws
 from minidit.models.dit import DiT
 from minidit.recipes.clock import Clock, batch_of, stream_of
 from minidit.recipes.loop import Loop, LoopConfig
+from minidit.recipes.memory import explained
 from minidit.recipes.source import Source, source_of
 
 TRAIN_STREAM, DRAWS = 0x74726E, 8  # the stream of this recipe, and how many draws a step may make
@@ -121,7 +122,9 @@ def train(model: DiT, data: Any, config: TrainConfig | None = None, **overrides:
     data : a Dataset, (x_0, labels), x_0 alone, or any Source.  overrides : fields of TrainConfig, over those of config.
     The model is left with its raw weights; `loop_for` gives the Loop itself, with the EMA in loop.optimiser.average.
     """
-    yield from loop_for(model, data, replace(config or TrainConfig(), **overrides)).run()
+    config = replace(config or TrainConfig(), **overrides)
+    with explained(model.config, config, model.device):
+        yield from loop_for(model, data, config).run()
 
 
 def loop_for(model: DiT, data: Any, config: TrainConfig, *, kind: str | None = None) -> Loop:

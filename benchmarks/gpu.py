@@ -1,0 +1,372 @@
+"""All that needs a GPU, in parts of under nine minutes each; a part ends with a table and a JSON in results/.
+
+    python -m benchmarks.gpu --part 1      is it right? every primitive, the streams, a run and samples beside NumPy; the tests
+    python -m benchmarks.gpu --part 2      how fast? DiT-S/2 and B/2, training and guided sampling, beside PyTorch
+    python -m benchmarks.gpu --part 3      the same for DiT-XL/2
+    python -m benchmarks.gpu --part 1 --rehearse     on a machine without a GPU, on the imitation that the tests use, tiny
+
+Engines are processes that take turns (README.md here). What is missing is said and left out; one that fails, or dies, takes
+nothing else with it; every result is written as it comes; when the budget is spent, what is left is listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import fixtures
+from benchmarks.cpu import Bench, chosen, spread, write
+from benchmarks.engine import GPU_KINDS, ROOT, Engine, EngineError, Kind
+from benchmarks.sizes import GPU_SIZES, REHEARSED, Size
+from benchmarks.table import print_check, print_gpu_rows
+
+RESULTS = Path(__file__).parent / "results"
+BUDGET = 510.0  # seconds: under nine minutes, the end of a job that has begun included
+PEAKS = {  # dense TFLOP/s that the makers state
+    "H100": {"bf16": 989, "tf32": 495, "float32": 67}, "H200": {"bf16": 989, "tf32": 495, "float32": 67},
+    "A100": {"bf16": 312, "tf32": 156, "float32": 19.5},
+}  # fmt: skip
+TESTS = ["tests/kernels", "tests/ops", "tests/test_random.py", "tests/test_optim.py", "tests/nn", "tests/test_exchange.py"]
+PACKAGES = ("numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x", "torch", "triton", "jax", "ml_dtypes", "hypothesis", "pytest",
+            "threadpoolctl", "tqdm", "pillow", "safetensors")  # fmt: skip
+
+
+def jobs_of(part: int, names: list[str], rehearse: bool) -> list[tuple[Size, str, str]]:
+    """(size with its batch, task, precision), the most wanted first."""
+    if rehearse:
+        return [(REHEARSED, task, precision) for precision in ("bf16", "float32") for task in ("train", "sample")]
+    sizes = [GPU_SIZES[n] for n in names or (("S2", "B2") if part == 2 else ("XL2",))]
+    first = [(s.with_batch(b), task, "bf16") for b, task in ((64, "train"), (256, "train"), (64, "sample")) for s in sizes]
+    return first + [(s.with_batch(64), "train", p) for p in ("tf32", "float32") for s in sizes]
+
+
+class GpuBench(Bench):
+    """One part. The record is written after every result."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        self.ends = time.monotonic() + args.budget
+        self.span, self.pause = (0.05, 0.0) if args.rehearse else (0.4, 0.02)
+        self.record |= {"machine": {**self.record["machine"], **card()}, "packages": packages(), "left out": []}
+        self.engines: dict[str, Engine] = {}
+        self.deaths: dict[str, int] = {}
+
+    def left(self) -> float:
+        return self.ends - time.monotonic()
+
+    def flush(self) -> None:
+        write(self.args.out, self.record)
+
+    def leave_out(self, what: str) -> None:
+        print(f"left out: {what}", file=sys.stderr)
+        self.record["left out"].append(what)
+
+    # -------------------------------------------------------------------------------------- engines that may die
+
+    def kind(self, name: str) -> Kind:
+        kind = GPU_KINDS[name]
+        if not self.args.rehearse:
+            return kind
+        return replace(kind, arguments=(*kind.arguments[:-1], "cpu")) if kind.torch else kind.on("--standin")
+
+    def engine(self, name: str) -> Engine:
+        """The running engine, started anew if it has died."""
+        if name not in self.engines:
+            engine = self.start(self.kind(name))
+            self.engines[name] = engine.__enter__()
+        self.engines[name].timeout = max(1.0, min(self.args.timeout, self.left()))
+        return self.engines[name]
+
+    def bury(self, name: str, error: Exception, what: str = "") -> None:
+        """An engine that did not do what it was asked: told. If its process is gone, another is started when it is next asked."""
+        self.skip(f"{name}{what and f' ({what})'}", error)
+        engine = self.engines.get(name)
+        if engine is not None and (engine.process.poll() is not None or "no answer" in str(error)):
+            self.close(name)
+            self.deaths[name] = self.deaths.get(name, 0) + 1
+        self.flush()
+
+    def close(self, name: str) -> None:
+        engine = self.engines.pop(name, None)
+        if engine is not None:
+            with contextlib.suppress(OSError):
+                engine.__exit__(None, None, None)
+
+    # -------------------------------------------------------------------------------------- part 1
+
+    def checks(self, size: Size, folder: Path) -> list[dict[str, Any]]:
+        """Loss, gradients and x_s of every engine in bf16 against float64, on a small batch."""
+        true, rows = fixtures.truth(folder, size), []
+        for name in self.alive():
+            out = folder / f"answer-{name}.npz"
+            try:
+                asked = {"size": size.as_dict(), "folder": str(folder), "out": str(out), "precision": "bf16"}
+                self.engine(name).ask("check", **asked)
+                rows.append({"size": size.name, "engine": name, **fixtures.compare(dict(np.load(out)), true)})
+                print_check(rows[-1])
+            except (EngineError, ValueError) as error:
+                self.bury(name, error)
+            out.unlink(missing_ok=True)
+        return rows
+
+    def correctness(self) -> None:
+        try:
+            self.record["engines"]["checks"] = self.engine("checks").ask("hello")
+            names = self.args.checks or self.engine("checks").ask("names")
+        except EngineError as error:
+            self.bury("checks", error)
+            return
+        for k, name in enumerate(names):
+            if self.left() < 0.1 * self.args.budget:
+                self.leave_out(f"no time for {', '.join(names[k:])}")
+                break
+            try:
+                row = {"check": name, **self.engine("checks").ask("check", name=name)}
+            except EngineError as error:
+                row = {"check": name, "ok": False, "error": str(error)}
+                self.bury("checks", error)
+            self.record["checks"].append(row)
+            self.flush()
+            worst = f"{row['worst']:10.3g} of what is allowed" if "worst" in row else ""
+            more = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("check", "worst", "ok"))
+            print(f"{'ok  ' if row['ok'] else 'LOOK'} {name:22s} {worst}  {more[:150]}", flush=True)
+        self.close("checks")
+        if self.args.tests:
+            self.run_tests()
+
+    def run_tests(self) -> None:
+        """The tests that meet the device, by pytest, in the time that is left."""
+        with tempfile.TemporaryDirectory() as name:
+            report = Path(name) / "report.xml"
+            command = [sys.executable, "-m", "pytest", *self.args.tests, f"--junitxml={report}", "-q", "-p", "no:cacheprovider"]
+            try:
+                run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=max(5.0, self.left()))
+                tail = run.stdout.strip().splitlines()[-1:]
+            except subprocess.TimeoutExpired:
+                self.leave_out(f"no time for the end of {' '.join(self.args.tests)}")
+                return
+            failed = []
+            if report.exists():
+                cases = ElementTree.parse(report).getroot().iter("testcase")
+                failed = [
+                    [f"{c.get('classname')}::{c.get('name')}", (bad.get("message") or "").partition("\n")[0][:300]]
+                    for c in cases for bad in (*c.findall("failure"), *c.findall("error"))
+                ]  # fmt: skip
+        self.record["tests"] = {"files": self.args.tests, "code": run.returncode, "summary": tail, "failed": failed}
+        print(f"pytest {' '.join(self.args.tests)}: {' '.join(tail) or run.stderr[-300:]}")
+        for test, message in failed:
+            print(f"  LOOK {test}: {message}")
+        self.flush()
+
+    # -------------------------------------------------------------------------------------- parts 2 and 3
+
+    def alive(self) -> list[str]:
+        """The engines that have answered once, and have not died three times since."""
+        return [n for n in self.args.engines if n in self.record["engines"] and self.deaths.get(n, 0) < 3]
+
+    def probe(self) -> None:
+        """Which engines work here, and how fast their matrix product is in each precision."""
+        asked = [n for n in self.args.engines if not self.lacks_torch(n)]
+        for name in asked:  # all at once: importing takes a while
+            self.engine(name).send("hello")
+        for name in asked:
+            try:
+                self.record["engines"][name] = self.engines[name].answer("hello")
+            except EngineError as error:
+                self.bury(name, error)
+        n = 32 if self.args.rehearse else 8192
+        for name in self.alive():
+            rates = self.record["gemm"].setdefault(name, {})
+            for precision in ("bf16", "tf32", "float32"):
+                try:
+                    rates[precision] = self.engine(name).ask("gemm", threads=1, n=n, precision=precision)
+                except EngineError as error:
+                    self.bury(name, error, f"product in {precision}")
+            told = ", ".join(f"{p} {r / 1e3:.0f}" for p, r in rates.items())
+            print(f"{name}: {self.record['engines'][name]}; products TFLOP/s {told}", flush=True)
+        self.flush()
+
+    def lacks_torch(self, name: str) -> bool:
+        lacks = GPU_KINDS[name].torch and self.args.torch_python == sys.executable and "torch" not in self.record["packages"]
+        if lacks:
+            self.leave_out(f"{name}: PyTorch is not installed here (--torch-python names another Python)")
+        return lacks
+
+    def speed(self) -> None:
+        self.probe()
+        jobs = jobs_of(self.args.part, self.args.sizes, self.args.rehearse)
+        with tempfile.TemporaryDirectory() as name:
+            folder, written = Path(name), None
+            for size, task, precision in jobs:
+                what = f"{size.name} batch {size.batch}, {task}, {precision}"
+                if self.left() < self.args.least:
+                    self.leave_out(f"no time for {what}")
+                    continue
+                if written != size.name:
+                    folder = Path(name) / size.name
+                    if not folder.exists():
+                        folder.mkdir()
+                        fixtures.write(folder, size, initial=False)
+                        self.record["checks"] += self.checks(size, folder)
+                        self.flush()
+                    written = size.name
+                fixtures.write_inputs(folder, size)
+                self.job(size, task, precision, folder)
+        for engine in list(self.engines):
+            self.close(engine)
+
+    def prepared(self, names: list[str], size: Size, task: str, precision: str, folder: Path) -> tuple[list[str], list[str]]:
+        """(ready for a job, out of memory). They prepare side by side, and with a limit: compilation may take long."""
+        asked = {"size": size.as_dict(), "task": task, "folder": str(folder), "precision": precision}
+        for name in names:
+            self.engine(name).send("prepare", **asked)
+        until, ready, full = time.monotonic() + min(self.args.patience, self.left()), [], []
+        for name in names:
+            try:
+                self.engines[name].timeout = max(1.0, until - time.monotonic())
+                self.engines[name].answer("prepare")
+                ready.append(name)
+            except EngineError as error:
+                full += [name] if "memory" in str(error).lower() else []
+                self.bury(name, error, f"{size.name} {size.batch} {task} {precision}")
+        return ready, full
+
+    def job(self, size: Size, task: str, precision: str, folder: Path) -> None:
+        """One table: the engines in turns; those that do not fit into the memory beside the others after them, alone."""
+        ready, full = self.prepared(self.alive(), size, task, precision, folder)
+        rows = self.timed(ready, size, task, precision, alone=False)
+        for name in full:
+            for other in self.engines:
+                with contextlib.suppress(EngineError):
+                    self.engine(other).ask("drop")
+            ready, _ = self.prepared([name], size, task, precision, folder)
+            rows += self.timed(ready, size, task, precision, alone=True)
+        for row in rows:
+            bases = [r for r in rows if r["engine"] in ("eager", "compile") and r is not row]
+            row["speed beside"] = {r["engine"]: ratio(r["rounds_ms"], row["rounds_ms"]) for r in bases}
+        self.record["results"] += rows
+        self.flush()
+        print_gpu_rows(rows)
+
+    def timed(self, names: list[str], size: Size, task: str, precision: str, *, alone: bool) -> list[dict[str, Any]]:
+        ready, rows = [], []
+        for name in names:
+            try:
+                engine = self.engine(name)
+                first = statistics.median(engine.ask("steps", k=2))
+                ready.append((engine, max(1, round(self.span / first))))
+            except EngineError as error:
+                self.bury(name, error)
+        try:
+            times = self.rounds(ready) if ready else {}
+        except EngineError as error:  # whichever it was: the others are asked once more, without it
+            gone = str(error).partition(":")[0]
+            self.bury(gone, error)
+            return self.timed([n for n in names if n != gone], size, task, precision, alone=alone) if gone in names else []
+        for engine, steps in ready:
+            name = engine.kind.name
+            row = {"size": size.name, "batch": size.batch, "task": task, "precision": precision, "engine": name, "alone": alone}
+            row |= {"steps_a_round": steps, "ms": spread(times[name]), "rounds_ms": times[name]}
+            with contextlib.suppress(EngineError):
+                row["peak_gb"] = engine.ask("peak_gb")
+            rows.append(row | self.utilisation(size, task, precision, row["ms"]["median"]))
+        return rows
+
+    def utilisation(self, size: Size, task: str, precision: str, ms: float) -> dict[str, Any]:
+        """Model FLOPs (matrix products of the network, forward once and backward twice) a second, beside two peaks."""
+        rate = fixtures.gflop(size, task) / ms  # TFLOP/s
+        named = next((p[precision] for n, p in PEAKS.items() if n in str(self.record["machine"].get("gpu"))), None)
+        shown = max((r[precision] / 1e3 for r in self.record["gemm"].values() if precision in r), default=None)
+        return {"tflops": rate, "mfu": named and rate / named, "of the measured product": shown and rate / shown}
+
+    def run(self) -> None:
+        began = time.monotonic()
+        gpu = self.record["machine"].get("gpu") or "no nvidia-smi"
+        print(f"part {self.args.part}: {gpu}, {self.record['packages']}", flush=True)
+        self.flush()
+        try:
+            if self.args.part == 1:
+                self.correctness()
+            else:
+                self.speed()
+        finally:
+            self.record["seconds"] = round(time.monotonic() - began, 1)
+            self.flush()
+            for name in list(self.engines):
+                self.close(name)
+        for what in self.record["left out"]:
+            print(f"left out: {what}")
+
+
+def ratio(theirs: list[float], ours: list[float]) -> float:
+    """How many times faster ours are: the median over the rounds."""
+    return statistics.median(b / m for b, m in zip(theirs, ours, strict=True))
+
+
+def card() -> dict[str, Any]:
+    """The GPU and its driver, as nvidia-smi tells them."""
+    if shutil.which("nvidia-smi") is None:
+        return {"gpu": None}
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        line = subprocess.run(asked, capture_output=True, text=True, timeout=30).stdout.strip().partition("\n")[0]
+        return dict(zip(("gpu", "driver", "gpu memory", "gpu clock"), re.split(r",\s*", line), strict=False))
+    return {"gpu": None}
+
+
+def packages() -> dict[str, str]:
+    """Versions of what is installed; what is not there is not named."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="what needs a GPU, in parts", prog="python -m benchmarks.gpu")
+    parser.add_argument("--part", type=int, choices=(1, 2, 3), required=True)
+    parser.add_argument("--rehearse", action="store_true", help="on the imitation of a GPU, tiny: does all of it run?")
+    parser.add_argument("--sizes", type=chosen(list(GPU_SIZES)), default=[], help=f"of {','.join(GPU_SIZES)} (as the part has)")
+    parser.add_argument("--engines", type=chosen(list(GPU_KINDS)), default=["minidit", "eager", "compile"],
+                        help=f"of {','.join(n for n in GPU_KINDS if n != 'checks')}")  # fmt: skip
+    parser.add_argument("--checks", type=lambda text: text.split(","), help="part 1: only these")
+    parser.add_argument("--tests", type=lambda text: text.split(",") if text else [], help="part 1: files for pytest, or none")
+    parser.add_argument("--rounds", type=int, help="rounds that count (7; in a rehearsal 2)")
+    parser.add_argument("--budget", type=float, default=BUDGET, help=f"seconds ({BUDGET:.0f})")
+    parser.add_argument("--patience", type=float, help="seconds that getting ready for a job may take (150; part 3: 270)")
+    parser.add_argument("--timeout", type=float, default=150, help="seconds that any other request may take (150)")
+    parser.add_argument("--torch-python", default=sys.executable, help="the Python that has torch (this one)")
+    parser.add_argument("--out", type=Path, help="the JSON file (benchmarks/results/gpu-DATE-partN.json)")
+    args = parser.parse_args()
+    args.quick, args.patience = args.rehearse, args.patience or (270.0 if args.part == 3 else 150.0)
+    args.rounds = args.rounds or (2 if args.rehearse else 7)
+    args.least = 1.0 if args.rehearse else 40.0  # seconds without which no job is begun
+    if args.tests is None:
+        args.tests = ["tests/nn/test_place_and_time.py"] if args.rehearse else TESTS
+    name = f"gpu-{time.strftime('%Y-%m-%d')}-part{args.part}{'-'.join(['', *args.sizes])}{'-rehearsed' if args.rehearse else ''}"
+    args.out = args.out or RESULTS / f"{name}.json"
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    GpuBench(args).run()
+    print(f"written: {args.out}")
+
+if __name__ == "__main__":
+    main()
