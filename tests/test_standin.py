@@ -245,8 +245,8 @@ def test_launches_and_synchronisations_are_counted(f, launches, syncs):
 
 @pytest.fixture
 def stream():
-    stream = cp.cuda.Stream(non_blocking=True)
-    with stream:
+    stream, pool = cp.cuda.Stream(non_blocking=True), cp.cuda.MemoryPool()
+    with stream, cp.cuda.using_allocator(pool.malloc):
         stream.begin_capture()
         yield stream
         if stream.is_capturing():
@@ -286,8 +286,8 @@ def test_a_capture_refuses_what_a_real_one_refuses(request, f):
 
 def test_a_graph_computes_into_the_same_memory_at_every_launch():
     rate, weights, index = cp.ones(()), cp.zeros((2, 3)), cp.asarray([0, 0, 1])
-    stream = cp.cuda.Stream(non_blocking=True)
-    with stream:
+    stream, pool = cp.cuda.Stream(non_blocking=True), cp.cuda.MemoryPool()
+    with stream, cp.cuda.using_allocator(pool.malloc):
         stream.begin_capture()
         step = cp.full((2, 3), 2.0) * rate
         weights[:, 1:] += step[:, 1:]
@@ -308,6 +308,32 @@ def test_a_graph_computes_into_the_same_memory_at_every_launch():
         rows = [*expected.sum(axis=1), 6 * value, 6 * value]
         assert np.array_equal(host(norm), np.reshape(rows, (2, 2)).T.ravel())
         assert np.array_equal(host(quotient * 3 + rest), expected)
+
+
+def test_memory_of_a_recording_comes_from_a_pool_of_its_own_that_lives_as_long():
+    stream, x = cp.cuda.Stream(non_blocking=True), cp.ones(2)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match="from the shared pool"):
+            x + 1
+        pool = cp.cuda.MemoryPool()
+        with cp.cuda.using_allocator(pool.malloc):
+            y = x + 1
+        graph = stream.end_capture()
+    graph.launch()
+    assert host(y).tolist() == [2, 2]
+    del pool
+    with pytest.raises(RuntimeError, match="pool of this graph is gone"):
+        graph.launch()
+
+
+def test_arrays_are_put_side_by_side_one_by_one_or_by_an_upload():
+    x = x34()
+    for n, launches, uploads in ((1, 1, 0), (8, 8, 0), (9, 1, 1)):
+        for join in (cp.concatenate, cp.stack):
+            with counting() as spent:
+                join([x] * n)
+            assert (spent.launches, spent.uploads) == (launches, uploads)
 
 
 def test_only_the_capturing_stream_is_captured():

@@ -277,6 +277,7 @@ def launch_residual(x: Array, gate: Array, h: Array, bias: Array, y: Array) -> N
 def residual_adjoint(gate: Array, h: Array, bias: Array | None) -> Any:
     """ȳ  ->  (gate̅, h̄, bias̅) of y = x + gate ⊙ (h + bias)."""
     (B, N, D), piece, (gate, stride) = h.shape, gate, by_rows(gate)
+    counters(h, (2 * B + 1) * ceil(D, WARP))  # now, while the plain text can still be taken
 
     def adjoint(y_bar: Array) -> tuple[Array, Array, Array]:
         bar, h_bar, gate_bar = dense(y_bar), empty(h, h.shape), home_of_bar(piece)

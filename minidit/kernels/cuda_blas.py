@@ -141,11 +141,36 @@ def bfloat16() -> Any:
         raise NoTwin("bfloat16 needs ml_dtypes") from None
 
 
+_rounded: ContextVar[tuple[Array, Array] | None] = ContextVar("rounded_weights", default=None)
+
+
+@contextmanager
+def rounded_once(flat: Array) -> Iterator[None]:
+    """`with rounded_once(flat):` under bf16 every factor that is a view of this buffer comes from one rounded copy of it."""
+    copy = (flat, flat.astype(bfloat16())) if precision() == "bf16" and flat.dtype.name == "float32" else None
+    token = _rounded.set(copy)
+    try:
+        yield
+    finally:
+        _rounded.reset(token)
+
+
+def rounded(x: Array) -> Array:
+    """x in bfloat16."""
+    if x.dtype.name == "bfloat16":
+        return x
+    once = _rounded.get()
+    if once is None or x.data.mem is not once[0].data.mem:
+        return x.astype(bfloat16())
+    flat, copy = once
+    start = (x.data.ptr - flat.data.ptr) // x.itemsize
+    return sys.modules["cupy"].lib.stride_tricks.as_strided(copy[start:], x.shape, tuple(n // 2 for n in x.strides))
+
+
 def entered(a: Array, b: Array) -> tuple[Array, Array, int]:
     """Both factors in one type, as the precision wants them, and the number of that precision in cuBLAS."""
     if "bfloat16" in (a.dtype.name, b.dtype.name) or precision() == "bf16":
-        a, b = (x if x.dtype.name == "bfloat16" else x.astype(bfloat16()) for x in (a, b))
-        return a, b, COMPUTE_32F
+        return rounded(a), rounded(b), COMPUTE_32F
     return a, b, COMPUTE_32F_FAST_TF32 if precision() == "tf32" else COMPUTE_32F
 
 

@@ -21,7 +21,7 @@ from minidit.backend import Array
 FOLDER = Path(__file__).parent / "cuda"
 STORAGE = {"float32": "float", "bfloat16": "bf16"}
 NULL = np.uint64(0)  # a pointer to nothing
-COUNTERS = 1 << 16
+COUNTERS = 1 << 18
 DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block has without asking for more
 BLOCKS = 512  # enough blocks to fill a large device; more chunks than that only make more partial sums
 KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(")

@@ -12,13 +12,14 @@ float64), sums and the softmax are taken in float32, and a checkpoint is float32
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
 from minidit import ops
 from minidit.autograd import NoTwin, value
+from minidit.backend import Array
 from minidit.kernels import blas, cuda, cuda_blas
 
 POLICIES = ("float32", "tf32", "bf16")
@@ -47,10 +48,16 @@ def check_precision(policy: str, device: str) -> None:
 
 
 @contextmanager
-def computing_in(policy: str, device: str) -> Iterator[None]:
-    """`with computing_in("bf16", device):` networks inside compute under this policy. Raises ValueError as check_precision."""
+def computing_in(policy: str, device: str, weights: Array = None) -> Iterator[None]:
+    """`with computing_in("bf16", device):` networks inside compute under this policy. Raises ValueError as check_precision.
+
+    weights : a flat buffer that does not change inside; under bf16 on a GPU it is rounded once, not in every product
+    """
     check_precision(policy, device)
-    with blas.using(blas.precise(policy)) if device == "cpu" else cuda_blas.using_precision(policy):
+    with ExitStack() as stack:
+        stack.enter_context(blas.using(blas.precise(policy)) if device == "cpu" else cuda_blas.using_precision(policy))
+        if device != "cpu" and weights is not None:
+            stack.enter_context(cuda_blas.rounded_once(weights))
         yield
 
 

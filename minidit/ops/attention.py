@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidit.autograd import Onto, Vjp, primitive
-from minidit.backend import Array, xp_of
+from minidit.backend import Array, empty, xp_of
 from minidit.kernels import cpu, cuda, cuda_attention
 from minidit.ops.elementwise import shape_of, unbroadcast
 from minidit.ops.linear import linear
@@ -95,7 +95,7 @@ def linear_residual_modulate(
 
     def vjp(y_bar: Array, n_bar: Array) -> tuple[Any, ...]:
         through, shift_bar, scale_bar = norm_vjp(n_bar)
-        total = through(y_bar) if isinstance(through, Onto) else y_bar + through
+        total = through(y_bar) if isinstance(through, Onto) else xp_of(y_bar).add(y_bar, through, out=empty(y_bar, y_bar.shape))
         return *residual_vjp(total), shift_bar, scale_bar
 
     return (y, n), vjp

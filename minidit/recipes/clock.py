@@ -36,7 +36,7 @@ class Clock:
         old, self.now = self.now // ROWS, step
         if anew or step // ROWS != old:
             for key, table in self.tables.items():
-                table.set(self._rows(*key))
+                table[...] = self.xp.asarray(self._rows(*key))  # in the stream's order: after all who still read it
 
     def _rows(self, batch_size: int, n: int, seed: int) -> Array:
         first = self.now // ROWS * ROWS

@@ -157,7 +157,7 @@ class Loop:
     @contextmanager
     def _computing(self, i: int) -> Iterator[None]:
         """Memory, gradients and precision of shard i."""
-        policy = computing_in(self.config.precision, self.device)
+        policy = computing_in(self.config.precision, self.device, self.model.flat)
         with self.arenas[i], self.gradients[i], policy, recomputing(self.config.checkpoint_blocks):
             yield
 

@@ -128,7 +128,7 @@ def test_epilogues_save_launches_and_change_no_number(refuse, monkeypatch):
     for a, e in zip(fast, expected, strict=True):
         agree(np.asarray(a), np.asarray(e), bound=1e-5)
     saved = [off - on for off, on in zip(launches["off"], launches["on"], strict=True)]
-    assert saved == [0, 0 if refuse else 12]  # around the blocks, whose kernels add biases by the way: six layers, and the gradients
+    assert saved == [0, 0 if refuse else 12]  # the blocks add biases by the way; around them are six layers
 
 
 def test_training_with_tf32_products_stays_near():
@@ -139,3 +139,29 @@ def test_training_with_tf32_products_stays_near():
         assert "gemm" in library.calls
     agree(np.asarray(fast), np.asarray(losses), bound=2e-2)
     assert np.abs(np.asarray(fast) / np.asarray(losses) - 1).max() > 1e-5
+
+
+@spec("A.12")
+def test_under_bf16_the_weights_are_rounded_once_a_step():
+    pytest.importorskip("ml_dtypes")
+    spent = {}
+    with standin.kernels(), imitated_cublas():
+        for policy in ("float32", "bf16"):
+            loop = loop_for(DiT(CONFIG, Philox(3), device="cuda"), (np.zeros((4, 2, 4, 4), np.float32), np.zeros(4, int)),
+                            replace(TRAIN, precision=policy, graph=False))  # fmt: skip
+            steps = loop.run()
+            next(steps)
+            with standin.counting() as spent[policy]:
+                next(steps)
+        assert spent["bf16"].launches - spent["float32"].launches < 20  # the ends, and one for all weights; not 8 a block
+        flat = CUPY.arange(24, dtype="float32") / 3
+        w, other = flat[8:20].reshape(3, 4), CUPY.ones((3, 4), "float32")
+        with cuda_blas.using_precision("bf16"), cuda_blas.rounded_once(flat):
+            with standin.counting() as free:
+                views = cuda_blas.rounded(w), cuda_blas.rounded(w.T)
+            assert free.launches == 0 and cuda_blas.rounded(views[0]) is views[0]
+            for view, x in zip(views, (w, w.T), strict=True):
+                assert np.array_equal(host(view), host(x.astype(view.dtype)))
+            with standin.counting() as cost:
+                cuda_blas.rounded(other)
+            assert cost.launches == 1

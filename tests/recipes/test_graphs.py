@@ -1,6 +1,7 @@
 """Training steps and sampling steps on a GPU as graphs: bit for bit the steps that were not recorded, and nobody waits."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def a_gpu():
 
 
 def trained(config=DIT, source=None, **changes):
-    loop = loop_for(awake(config, device="cuda"), pictures(config=config) if source is None else source, replace(CONFIG, **changes))
+    source = pictures(config=config) if source is None else source
+    loop = loop_for(awake(config, device="cuda"), source, replace(CONFIG, **changes))
     records = list(loop.run())
     numbers = {k: [float(host(r[k])) for r in records] for k in records[0]}
     return numbers, {"theta": host(loop.model.flat), **{k: host(a) for k, a in loop.optimiser.state_dict().items()}}
@@ -108,9 +110,9 @@ def test_a_run_that_goes_on_elsewhere_is_the_run_that_never_stopped():
 
 
 def test_the_batches_of_many_steps_are_sent_now_and_then():
-    loop = loop_for(awake(device="cuda"), pictures(), replace(CONFIG, steps=ROWS + 3))
+    loop, other = (loop_for(awake(device="cuda"), pictures(), replace(CONFIG, steps=ROWS + 3)) for _ in range(2))
     with plain_text():
-        plain = [float(host(r["loss"])) for r in loop_for(awake(device="cuda"), pictures(), replace(CONFIG, steps=ROWS + 3)).run()]
+        plain = [float(host(r["loss"])) for r in other.run()]
     fast, uploads = [], []
     steps = loop.run()
     for _ in range(ROWS + 3):
@@ -175,7 +177,7 @@ def test_a_replayed_sampling_step_is_one_launch_and_nobody_waits():
         spent.append(standin.COUNTS.copy())
 
     sample(model, SCHEDULES["linear"](50), np.array([0, 1]), steps=8, step=ddpm(), guidance=2.0, progress=count)
-    assert [b.launches - a.launches for a, b in zip(spent[1:], spent[2:], strict=False)] == [1] * 6
+    assert [b.launches - a.launches for a, b in pairwise(spent[1:])] == [1] * 6
     assert spent[0].syncs == spent[-1].syncs and spent[0].uploads == spent[-1].uploads
 
 

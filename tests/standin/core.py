@@ -37,6 +37,8 @@ class Device:
 class Memory:
     """Bytes that arrays share; they count as used until the last view is gone. In a capture they come from a pool of its own."""
 
+    nbytes = 0
+
     def __init__(self, nbytes):
         if Device.capture() is not None:
             Device.capture().allocate(Device.pools[-1] if Device.pools else None)
