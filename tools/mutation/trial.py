@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import compileall
+import gc
 import json
 import os
 import resource
@@ -16,6 +18,7 @@ from typing import Any
 
 import hypothesis
 import hypothesis.extra.numpy
+import hypothesis.internal.conjecture.providers as providers
 import mpmath  # noqa: F401  (imported here once, for all forks)
 import numpy as np  # noqa: F401
 import PIL.Image  # noqa: F401
@@ -24,6 +27,7 @@ import scipy.special  # noqa: F401
 from mutation.draw import Mutant, around, hashed, remembered
 
 FEW = 8  # examples of the first round
+providers._get_local_constants = lambda: providers._local_constants  # reads every module's text for numbers to try: too slow here
 
 
 class Session:
@@ -93,6 +97,7 @@ def in_fork(copy: Path, files: list[str], session: Session, *, limit: float, sto
     """The session's findings, run in a child process; None if it took longer than `limit` seconds or died."""
     answer = copy / "answer.json"
     answer.unlink(missing_ok=True)
+    gc.freeze()  # the child need not look at what it inherits
     child = os.fork()
     if child == 0:
         try:
@@ -134,6 +139,7 @@ def checkout_copy(root: Path, folder: Path) -> Path:
         if (root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, folder / name)
+    compileall.compile_dir(folder / "minidit", quiet=1)
     return folder
 
 
