@@ -76,9 +76,9 @@ class Session:
         if self.watch:
             sys.settrace(lambda frame, event, arg: seen.add(frame.f_code))
         if self.usual is not None:
-            signal.alarm(15 + int(30 * self.usual[item.nodeid]))  # ends the process: an endless loop
+            signal.setitimer(signal.ITIMER_PROF, 15 + 30 * self.usual[item.nodeid])  # seconds of CPU; ends an endless loop
         yield
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if self.watch:
             sys.settrace(None)
             self.calls[item.nodeid] = self._ours(seen)
@@ -107,6 +107,7 @@ def in_fork(copy: Path, files: list[str], session: Session, *, limit: float, sto
             for stream in (0, 1, 2):
                 os.dup2(nowhere, stream)
             resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit)))
             os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
             sys.path[:0] = [str(copy)]
             if stop:
@@ -214,7 +215,7 @@ class Tests:
             for names, examples in rounds:
                 if not names:
                     continue
-                patience = 60 + 10 * sum(self.seconds[n] for n in names)
+                patience = 600 + 10 * sum(self.seconds[n] for n in names)  # of the clock, which other programs may hold up
                 found = in_fork(self.copy, self._files(names), Session(names, examples, usual=self.seconds), limit=patience)
                 by = "timeout" if found is None else found["failed"][0] if found["failed"] else ""
                 by = by or ("pytest stopped" if found and found["code"] not in (0, 5) else "")
