@@ -2,7 +2,7 @@
 
     python tools/mutants.py                         1,000 places drawn with seed 0; resumes where it was stopped
     python tools/mutants.py --minutes 5             stops after five minutes
-    python tools/mutants.py --again                 runs the survivors once more (after tests were written)
+    python tools/mutants.py --again                 runs once more what survived or ran out of time (after tests were written)
     python tools/mutants.py --page docs/mutants.md  writes the result; no mutant is run that has a result already
 
 Mutations are those of cosmic-ray (pip install -e '.[mutants]'), which also mutates decorated functions, and so is the
@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--database", type=Path, default=ROOT / "build" / "mutants.sqlite")
     parser.add_argument("--only", default="", help="only files whose path contains this")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many; the next call goes on")
-    parser.add_argument("--again", action="store_true", help="run the survivors once more")
+    parser.add_argument("--again", action="store_true", help="run survivors and timeouts once more")
     parser.add_argument("--page", type=Path, help="write the result here")
     args = parser.parse_args()
     args.database.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def main() -> int:
         mutants = [m for m in mutants if args.only in m.path]
         if args.again:
             with sqlite3.connect(args.database) as raw:
-                raw.execute("DELETE FROM work_results WHERE test_outcome = 'SURVIVED'")
+                raw.execute("DELETE FROM work_results WHERE test_outcome = 'SURVIVED' OR output LIKE '%timeout%'")
         run(mutants, copy, list(texts), db, args.database.with_suffix(".tests"), args.minutes)
         page, good = report(mutants, number, results_of(db), f"python tools/mutants.py --sample {args.sample} --seed {args.seed}")
     if args.page:

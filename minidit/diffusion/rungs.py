@@ -64,7 +64,7 @@ def sections(T: int, counts: Iterable[int]) -> list[int]:
         size = T // len(counts) + (i < T % len(counts))
         if not 1 <= n <= size:
             raise ValueError(f"cannot take {n} rungs from a section of {size}")
-        stride, place = (size - 1) / (n - 1) if n > 1 else 1.0, 0.0
+        stride, place = (size - 1) / max(1, n - 1), 0.0
         for _ in range(n):  # the sum runs in floating point, as in the reference: k · stride may round differently
             rungs.append(start + round(place) + 1)  # (D.28)
             place += stride

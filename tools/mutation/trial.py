@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import compileall
+import gc
 import json
 import os
 import resource
@@ -16,6 +18,7 @@ from typing import Any
 
 import hypothesis
 import hypothesis.extra.numpy
+import hypothesis.internal.conjecture.providers as providers
 import mpmath  # noqa: F401  (imported here once, for all forks)
 import numpy as np  # noqa: F401
 import PIL.Image  # noqa: F401
@@ -24,6 +27,7 @@ import scipy.special  # noqa: F401
 from mutation.draw import Mutant, around, hashed, remembered
 
 FEW = 8  # examples of the first round
+providers._get_local_constants = lambda: providers._local_constants  # reads every module's text for numbers to try: too slow here
 
 
 class Session:
@@ -72,9 +76,9 @@ class Session:
         if self.watch:
             sys.settrace(lambda frame, event, arg: seen.add(frame.f_code))
         if self.usual is not None:
-            signal.alarm(15 + int(30 * self.usual[item.nodeid]))  # ends the process: an endless loop
+            signal.setitimer(signal.ITIMER_PROF, 15 + 30 * self.usual[item.nodeid])  # seconds of CPU; ends an endless loop
         yield
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if self.watch:
             sys.settrace(None)
             self.calls[item.nodeid] = self._ours(seen)
@@ -93,6 +97,7 @@ def in_fork(copy: Path, files: list[str], session: Session, *, limit: float, sto
     """The session's findings, run in a child process; None if it took longer than `limit` seconds or died."""
     answer = copy / "answer.json"
     answer.unlink(missing_ok=True)
+    gc.freeze()  # the child need not look at what it inherits
     child = os.fork()
     if child == 0:
         try:
@@ -102,6 +107,7 @@ def in_fork(copy: Path, files: list[str], session: Session, *, limit: float, sto
             for stream in (0, 1, 2):
                 os.dup2(nowhere, stream)
             resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit)))
             os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
             sys.path[:0] = [str(copy)]
             if stop:
@@ -134,6 +140,7 @@ def checkout_copy(root: Path, folder: Path) -> Path:
         if (root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, folder / name)
+    compileall.compile_dir(folder / "minidit", quiet=1)
     return folder
 
 
@@ -208,7 +215,7 @@ class Tests:
             for names, examples in rounds:
                 if not names:
                     continue
-                patience = 60 + 10 * sum(self.seconds[n] for n in names)
+                patience = 600 + 10 * sum(self.seconds[n] for n in names)  # of the clock, which other programs may hold up
                 found = in_fork(self.copy, self._files(names), Session(names, examples, usual=self.seconds), limit=patience)
                 by = "timeout" if found is None else found["failed"][0] if found["failed"] else ""
                 by = by or ("pytest stopped" if found and found["code"] not in (0, 5) else "")
