@@ -220,6 +220,6 @@ def rows_of(head: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
 
 if __name__ == "__main__":
     made = bank_table()
-    print(text(made))
+    sys.stdout.write(text(made) + "\n")
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(page(made), "utf-8")

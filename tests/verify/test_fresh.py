@@ -1,9 +1,15 @@
 """Mistakes that are in no catalogue, by hand in code that is not the package's: every one is seen, right code never accused."""
 
+import numpy as np
 import pytest
 from verify import fresh_laws, fresh_layers, fresh_losses
+from verify.fresh_gradients import GRADIENTS
 
 import minidit as md
+from minidit.verify.check import Judge, ask, examine
+from minidit.verify.reference import Deviation, Reference
+
+JUDGE = Judge()
 
 RIGHT = fresh_laws.LADDERS | fresh_laws.STEPS | fresh_losses.GUIDANCE | fresh_losses.LOSSES | fresh_layers.LAYERS
 RIGHT |= fresh_layers.TRAINING | fresh_layers.DROPOUT | fresh_layers.LATENTS
@@ -17,6 +23,53 @@ FRESH = {
 @pytest.mark.parametrize("topic", RIGHT)
 def test_right_code_written_by_somebody_else_is_not_accused(topic):
     (finding,) = md.verify.check({topic: RIGHT[topic]}).findings
+    assert finding.verdict == "equal", md.verify.report.line(finding)
+
+
+def down(value):
+    """A question, or an answer, in float32."""
+    if isinstance(value, dict):
+        return {k: down(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)) and any(isinstance(v, (np.ndarray, list, tuple)) for v in value):
+        return type(value)(map(down, value))
+    a = np.asarray(value) if isinstance(value, (np.ndarray, list, tuple, float, np.floating)) else None
+    return a.astype(np.float32) if a is not None and a.dtype == np.float64 else value
+
+
+def as_lists(value):
+    """An answer without arrays."""
+    if isinstance(value, dict):
+        return {k: as_lists(v) for k, v in value.items()}
+    return [as_lists(v) for v in value] if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
+
+
+def spoiling(f):
+    """The same in place: whatever arrays came in are overwritten once the answer is there."""
+
+    def run(*args):
+        out = f(*args)
+        for a in args:
+            if isinstance(a, np.ndarray) and not np.shares_memory(a, np.asarray(out) if isinstance(out, np.ndarray) else a[:0]):
+                a[...] = 0
+        return out
+
+    return run
+
+
+OBJECTS = ("ddim_scheduler", "ddpm_scheduler")
+FORMS = {
+    "float32": lambda f: lambda *args: down(f(*map(down, args))),
+    "lists": lambda f: lambda *args: as_lists(f(*args)),
+    "float32 answers": lambda f: lambda *args: down(f(*args)),
+    "in place": spoiling,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("topic", [t for t in RIGHT if t not in OBJECTS])
+def test_nor_is_it_in_another_form(topic, form):
+    with np.errstate(all="ignore"):
+        (finding,) = md.verify.check({topic: FORMS[form](RIGHT[topic])}).findings
     assert finding.verdict == "equal", md.verify.report.line(finding)
 
 
@@ -38,3 +91,13 @@ def test_a_fresh_mistake_is_seen_with_its_equation_its_size_and_the_smallest_que
         assert p.name != finding.probe.name and alone.probes is finding.topic.probes()
     text = str(report)
     assert finding.topic.spec in text and ("error" in text or "wrong form" in text) and finding.probe.name in text
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_a_fresh_mistake_of_gradients_is_seen_where_the_forward_pass_is_right(name):
+    R = Reference((Deviation("U", name.upper(), "A.1", "", "", patches=GRADIENTS[name]),))
+    topics = [md.verify.TOPICS[t] for t in ("dit_square", "dit_gradients")]
+    asked = {t.name: ask(getattr(R, t.name), t) for t in topics}
+    forward, back = examine(topics, asked, list(md.verify.DEVIATIONS.values()), JUDGE, depth=1)
+    assert forward.passed and not back.passed and not back.candidates
+    assert back.worst.where.startswith("['") and back.probe is not None

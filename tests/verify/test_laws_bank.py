@@ -135,7 +135,7 @@ def test_a_mistake_on_top_of_a_dialect_is_named_relative_to_it(bench):
 
 
 def test_pairs_of_mistakes_are_seen_always_and_named_mostly(bench):
-    rows = [bench.row(*drawn) for drawn in bench.draw(20, 40)]
+    rows = [bench.row(*drawn) for drawn in bench.draw(20, 16)]
     assert Table.share(rows, named=False) == 1.0
     assert Table.share(rows, named=True) >= 0.8
 

@@ -80,7 +80,7 @@ def draw_two(draw, bank):
 def test_pairs_are_always_detected_and_mostly_named():
     draw = random.Random(11)
     near = [d for d in BANK if moves(d, "block")]
-    named, drawn = 0, 16
+    named, drawn = 0, 8
     topics = [TOPICS["block"]]
     for _ in range(drawn):
         two = draw_two(draw, near)
