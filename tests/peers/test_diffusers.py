@@ -97,7 +97,10 @@ def test_the_whole_version_is_named_by_one_command(capsys):
     assert main(["verify", "diffusers"]) == 1
     out = capsys.readouterr().out
     assert out.startswith(f"diffusers {diffusers.__version__}: ") and "no known mistake explains" not in out
-    for mistake in ("M76 TEMB_HALF_MINUS_1", "M83 LABEL_DROPOUT_PER_BLOCK", "M61b LN_EPS_MLP", "M04 DDIM_PREV_BY_STRIDE", "M31 CLIP_NOT_REDERIVED"):
+    for mistake in (
+        "M76 TEMB_HALF_MINUS_1", "M83 LABEL_DROPOUT_PER_BLOCK", "M61b LN_EPS_MLP", "M04 DDIM_PREV_BY_STRIDE",
+        "M31 CLIP_NOT_REDERIVED",
+    ):
         assert mistake in out
 
 
