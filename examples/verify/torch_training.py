@@ -1,4 +1,4 @@
-"""A training step and a sampler's side in torch's own words: its losses, optimisers, distributions and layers against the equations.
+"""A training step and a sampler's side in torch's own words: losses, optimisers, distributions and layers against the equations.
 
     python examples/verify/torch_training.py
 """
