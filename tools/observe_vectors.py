@@ -6,6 +6,8 @@ minidit/verify/observed.json: topic -> {implementation: worst error over the top
 count; what an implementation does wrong says nothing about rounding. Afterwards: minidit vectors export minidit/vectors
 """
 
+import contextlib
+import importlib
 import importlib.util
 import json
 import math
@@ -18,6 +20,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+findings = importlib.import_module("tools.findings")
 
 from minidit import verify  # noqa: E402
 from minidit.verify.vectors import OBSERVED  # noqa: E402
@@ -38,15 +41,19 @@ def implementations():
     loops = module(ROOT / "tests" / "verify" / "foreign_dit.py").dit
     yield "NumPy loops, float64", verify.check({"dit": loops()})
     examples = ROOT / "examples"
-    torch = module(examples / "verify" / "torch_functions.py")
+    torch, more = (module(examples / "verify" / f"torch_{name}.py") for name in ("functions", "training"))
     net = module(examples / "verify" / "torch_dit.py")
     for kind in ("float64", "float32"):
-        answers = verify.torch.functions(torch.mine(), dtype=getattr(torch.torch, kind))
+        answers = verify.torch.functions(torch.mine() | more.mine(), dtype=getattr(torch.torch, kind))
         name = f"PyTorch {torch.torch.__version__.split('+')[0]}, {kind}"
         yield name, verify.check(answers, precision=kind)
         network = verify.torch.network(net.Net, names=net.name, dtype=kind)
         yield name, verify.check(network, topics=["network"], precision=kind)
     yield f"{verify.diffusers.version()}, float64", verify.check(verify.diffusers.target(), precision="float64")
+    for project, (_, package, precision) in findings.STRANGERS.items():
+        with contextlib.suppress(ImportError):
+            report, kind = findings.report_on(project), precision or "float64"
+            yield f"{importlib.import_module('tools.strangers').version(package)}, {kind}", report
     with tempfile.TemporaryDirectory() as folder:
         built = f"{folder}/mine"
         subprocess.run(["g++", "-std=c++17", "-O1", "-o", built, examples / "process" / "mine.cpp"], check=True)

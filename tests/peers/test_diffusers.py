@@ -20,10 +20,15 @@ SHARED = {
     "timestep_spacing": st.sampled_from(["leading", "linspace", "trailing"]),
     "steps_offset": st.sampled_from([0, 1]),
     "clip_sample": st.booleans(),
+    "clip_sample_range": st.sampled_from([1.0, 1.0, 2.5]),
+    "dynamic_thresholding_ratio": st.sampled_from([0.995, 0.8]),
+    "sample_max_value": st.sampled_from([1.0, 1.5]),
+    "num_train_timesteps": st.sampled_from([1000, 100]),
     "thresholding": st.booleans(),
     "rescale_betas_zero_snr": st.booleans(),
 }
-DDPM = {"variance_type": st.sampled_from(["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned_range"])}
+VARIANCES = ["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range"]
+DDPM = {"variance_type": st.sampled_from(VARIANCES)}
 DDIM = {"set_alpha_to_one": st.booleans()}
 HABITS = set(verify.DIALECTS["diffusers"].habits) if "diffusers" in verify.DIALECTS else set()
 ERRORS = {  # live in the released version
@@ -92,8 +97,30 @@ def test_the_whole_version_is_named_by_one_command(capsys):
     assert main(["verify", "diffusers"]) == 1
     out = capsys.readouterr().out
     assert out.startswith(f"diffusers {diffusers.__version__}: ") and "no known mistake explains" not in out
-    for mistake in ("M76 TEMB_HALF_MINUS_1", "M61b LN_EPS_MLP", "M04 DDIM_PREV_BY_STRIDE", "M31 CLIP_NOT_REDERIVED"):
+    for mistake in (
+        "M76 TEMB_HALF_MINUS_1", "M83 LABEL_DROPOUT_PER_BLOCK", "M61b LN_EPS_MLP", "M04 DDIM_PREV_BY_STRIDE",
+        "M31 CLIP_NOT_REDERIVED",
+    ):
         assert mistake in out
+
+
+def test_one_scheduler_is_asked_with_its_options(capsys):
+    words = ["DDPMScheduler", "variance_type=fixed_large_log", "clip_sample=false", "--topics", "ddpm_step_large"]
+    assert main(["verify", "diffusers", *words]) == 1
+    assert "M24 LOGVAR_TREATED_AS_VAR" in capsys.readouterr().out
+    for wrong, says in (
+        (["DDIMScheduler", "timestep_spacin=trailing"], "no option 'timestep_spacin=trailing', did you mean timestep_spacing=…?"),
+        (["DDIMSchedule"], "diffusers has no scheduler 'DDIMSchedule'"),
+        (["DiTPipeline"], "diffusers has no scheduler 'DiTPipeline'"),
+    ):
+        assert main(["verify", "diffusers", *wrong]) == 2 and says in capsys.readouterr().err
+
+
+def test_a_rectangle_comes_back_as_something_else():
+    """M99, told on the page of findings."""
+    from tools.findings import rectangle
+
+    assert rectangle() == "DiTTransformer2DModel: (2, 3, 4, 6) goes in, (3, 3, 4, 4) comes out"
 
 
 def test_a_scheduler_that_is_not_known_is_told():

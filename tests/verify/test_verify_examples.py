@@ -32,7 +32,7 @@ def needs(*packages):
 
 
 def test_every_example_is_tried_here():
-    tried = {"numpy_step", "test_mine", "torch_functions", "torch_dit", "diffusers_schedulers", "read_vectors"}
+    tried = {"numpy_step", "test_mine", "torch_functions", "torch_training", "torch_dit", "diffusers_schedulers", "read_vectors"}
     assert {p.stem for p in FOLDER.glob("*.py")} == tried
 
 
@@ -62,7 +62,7 @@ def test_a_foreign_suite_is_parametrised_by_the_kit(tmp_path):
 
 def test_functions_on_tensors_are_right(capsys):
     needs("torch")
-    assert example("torch_functions").main().ok
+    assert example("torch_functions").main().ok and example("torch_training").main().ok
     assert main(["verify", "torch", str(FOLDER / "torch_functions.py"), "--topics", "layers"]) == 0
     capsys.readouterr()
 
@@ -105,6 +105,5 @@ def test_that_runner_sees_mistakes_and_answers_to_nonsense(suite):
 def test_another_library_answers_the_vectors(suite):
     """Every case of the layers and conversions, answered by torch, is within the stated tolerance."""
     needs("torch")
-    mine = verify.torch.functions(example("torch_functions").mine())
-    outcome = example("read_vectors").main(suite, {n: f for n, f in mine.items() if n != "cosine_alpha_bar"})
+    outcome = example("read_vectors").main(suite, verify.torch.functions(example("torch_functions").mine()))
     assert all(outcome.values()) and len(outcome) > 60
