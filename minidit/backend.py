@@ -71,7 +71,9 @@ def cupy_or_reason() -> tuple[ModuleType | None, str]:
     """(cupy, "") if a GPU can be used, else (None, why not): no package, no driver or device, or no CUDA libraries."""
     try:
         cupy = importlib.import_module("cupy")
-    except ImportError:
+    except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError) or (error.name or "cupy") != "cupy":  # there, but it cannot be loaded
+            return None, f"the CUDA libraries do not work: {str(error).splitlines()[0]}"
         return None, "CuPy is not installed (pip install 'minidit[cuda12]' or 'minidit[cuda13]')"
     reason = _why_unusable(cupy)
     return (None, reason) if reason else (cupy, "")
