@@ -241,7 +241,7 @@ def memory_of(device: str) -> int:
     if xp is np:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
     pool, (free, _) = xp.get_default_memory_pool(), xp.cuda.runtime.memGetInfo()
-    return min(free + pool.total_bytes(), pool.get_limit() or sys.maxsize)
+    return int(min(free + pool.total_bytes(), pool.get_limit() or sys.maxsize))
 
 
 def flat_buffer(n: int, dtype: Any = np.float32, device: str = "cpu") -> Array:
