@@ -80,8 +80,9 @@ def measure(
     conditional = bool(pipeline.model.config.num_classes)
     s = run.config.sample
     seed, steps, own = s.seed, s.steps, f", w = {told(s.guidance, s.interval)}" if conditional else ""
-    as_run = {"guidance": s.guidance, "interval": s.interval, "seed": seed, "precision": precision}
+    as_run: dict[str, Any] = {"guidance": s.guidance, "interval": s.interval, "seed": seed}
     evaluation.references(pipeline)
+    as_run["precision"] = precision
     x = evaluation.samples(f"DDIM {steps}{own}", pipeline, steps=steps, **as_run)
     for w in (1.0, 2.0, 3.0) if conditional else ():
         if (w, (0.0, 1.0)) != (s.guidance, s.interval):
