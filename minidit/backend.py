@@ -72,7 +72,9 @@ def cupy_or_reason() -> tuple[ModuleType | None, str]:
     """(cupy, "") if a GPU can be used, else (None, why not): no package, no driver or device, or no CUDA libraries."""
     try:
         cupy = importlib.import_module("cupy")
-    except ImportError:
+    except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError) or (error.name or "cupy") != "cupy":  # there, but it cannot be loaded
+            return None, f"the CUDA libraries do not work: {str(error).splitlines()[0]}"
         return None, "CuPy is not installed (pip install 'minidit[cuda12]' or 'minidit[cuda13]')"
     reason = _why_unusable(cupy)
     return (None, reason) if reason else (cupy, "")
@@ -256,7 +258,7 @@ def memory_of(device: str) -> int:
     if xp is np:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
     pool, (free, _) = xp.get_default_memory_pool(), xp.cuda.runtime.memGetInfo()
-    return min(free + pool.total_bytes(), pool.get_limit() or sys.maxsize)
+    return int(min(free + pool.total_bytes(), pool.get_limit() or sys.maxsize))
 
 
 def flat_buffer(n: int, dtype: Any = np.float32, device: str = "cpu") -> Array:

@@ -110,6 +110,15 @@ def test_a_missing_gpu_is_told_with_its_reason(monkeypatch, cupy, reason):
     assert backend.cupy_or_reason()[0] is None
 
 
+def test_a_cupy_that_cannot_be_loaded_is_not_called_missing(monkeypatch):
+    def refused(name):
+        raise ImportError("libcuda.so.1: cannot open shared object file\nsecond line")
+
+    monkeypatch.setattr(backend.importlib, "import_module", refused)
+    reason = "the CUDA libraries do not work: libcuda.so.1: cannot open shared object file"
+    assert backend.cupy_or_reason() == (None, reason)
+
+
 def test_the_probe_of_the_gpu_runs_once(monkeypatch):
     probes = []
     cupy = package(is_available=lambda: True, ones=lambda n: probes.append(n) or np.ones(n))

@@ -114,8 +114,12 @@ def test_auto_is_the_cpu_where_there_is_no_gpu_and_says_why(monkeypatch, case, t
     out = str(tmp_path / "a.png")
     assert main(["sample", "--device", "auto", "-n", "1", "--steps", "1", "--out", out, "--labels", "3"]) == 0
     assert f"minidit: device cpu ({reason}" in capsys.readouterr().err
-    assert main(["sample", "--device", "cuda", "-n", "1", "--steps", "1", "--out", out]) == 2
-    assert reason in capsys.readouterr().err
+    for command in (["sample", "-n", "1", "--out", out], ["train", "--out", str(tmp_path / "run")], ["demo", "--quick"]):
+        assert main([*command, "--device", "cuda"]) == 2
+        assert capsys.readouterr().err.startswith(f"minidit: device 'cuda': {reason}")
+    assert main(["bench", "--launches"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"minidit: launches are counted on a GPU, and none can be used here: {reason}") and told.count("\n") == 1
 
 
 def test_auto_is_the_gpu_where_there_is_one():

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from minidit.backend import cupy_or_reason
     from minidit.models.dit import DIT
 
     if not args.launches:
@@ -27,6 +28,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"preset {args.preset!r} is not one of {', '.join(DIT)}")
     if args.batch_size < 1:
         raise ValueError("--batch-size must be at least 1")
+    cupy, reason = cupy_or_reason()
+    if cupy is None:
+        raise ValueError(f"launches are counted on a GPU, and none can be used here: {reason}")
     for name, (block, rest) in launches_of(DIT[args.preset], args.batch_size).items():
         print(f"{name:12} {block:4} launches a block, {rest:4} around the blocks (forward and backward)")
     return 0

@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from minidit.cli.device import add_device, settle_device
+from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.options import add_config_flags, resolve
 
 
@@ -29,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     preset = "quick" if args.quick else "demo"
     progress = Progress(args.quiet)
-    job = Run(Path(args.out or f"runs/{preset}"), resolve(args, preset), device=settle_device(args), tell=progress.tell)
+    config, device = resolve(args, preset), settle_device(args)
+    settle_precision(device, config.train.precision, config.autoencode.precision)
+    job = Run(Path(args.out or f"runs/{preset}"), config, device=device, tell=progress.tell)
     train, held_out = job.data()
     job.fit_to(train)
     job.create(overwrite=True)

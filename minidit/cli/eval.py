@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from minidit.cli.device import add_device, settle_device
+from minidit.cli.device import add_device, add_precision, settle_device, settle_precision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bpd", type=int, metavar="N", help="also the variational bound of N held-out images, bits a dimension")
     parser.add_argument("--data", help="where the pictures are now, if not where the run found them")
     add_device(parser)
+    add_precision(parser)
     parser.add_argument("--quiet", action="store_true")
 
 
@@ -30,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from minidit.recipes.run import finished
 
     progress = Progress(args.quiet)
-    job, pipeline = finished(Path(args.run), device=settle_device(args))
+    device = settle_device(args)
+    settle_precision(device, args.precision)
+    job, pipeline = finished(Path(args.run), device=device)
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
     train, held_out = job.data()
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         save_model(file, classifier)
     progress.close()
     evaluation = Evaluation(classifier, train, held_out, n=args.n)
-    measure(job, pipeline, evaluation, lambda text: print(text), ddpm_steps=args.ddpm_steps)
+    measure(job, pipeline, evaluation, lambda text: print(text), ddpm_steps=args.ddpm_steps, precision=args.precision)
     if args.bpd:
         bits(job, pipeline, held_out.take(slice(args.bpd)), progress)
     write_report(job.folder)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from minidit.cli.device import add_device, settle_device
+from minidit.cli.device import add_device, add_precision, settle_device, settle_precision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="grid.png", help="a .png, .gif (the denoising) or .npz (for external tools) file")
     add_device(parser)
-    parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32", help="(default float32)")
+    add_precision(parser)
     parser.add_argument("--quiet", action="store_true")
 
 
@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress
     from minidit.recipes.pipeline import load
 
-    pipeline = load(args.run, device=settle_device(args))
+    device = settle_device(args)
+    settle_precision(device, args.precision)
+    pipeline = load(args.run, device=device)
     if not hasattr(pipeline, "latents"):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
     labels = pipeline.labels(args.labels, args.n)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minidit.cli.device import add_device, settle_device
+from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.options import add_config_flags, resolve, with_threads
 
 
@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
             print(to_toml(tables_of(config)))
             return 0
-        job = runs.Run(Path(), config, device=settle_device(args), tell=progress.tell)
+        device = settle_device(args)
+        settle_precision(device, config.train.precision, config.autoencode.precision)
+        job = runs.Run(Path(), config, device=device, tell=progress.tell)
         train, held_out = job.data()
         job.fit_to(train)
         job.folder = Path(args.out) if args.out else Path("runs") / (args.preset or name_of(job.config.data.source))

@@ -67,7 +67,14 @@ def neighbour_picture(x: Any, train: Dataset, index: list[int]) -> Any:
 
 
 def measure(
-    run: Run, pipeline: Pipeline, evaluation: Evaluation, note: Note, *, ddpm_steps: int = 250, ddpm_n: int | None = None
+    run: Run,
+    pipeline: Pipeline,
+    evaluation: Evaluation,
+    note: Note,
+    *,
+    ddpm_steps: int = 250,
+    ddpm_n: int | None = None,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """eval.json and neighbours.png: the reference rows, DDIM and DDPM as the run draws them, DDIM at guidance 1, 2 and 3."""
     conditional = bool(pipeline.model.config.num_classes)
@@ -75,10 +82,11 @@ def measure(
     seed, steps, own = s.seed, s.steps, f", w = {told(s.guidance, s.interval)}" if conditional else ""
     as_run: dict[str, Any] = {"guidance": s.guidance, "interval": s.interval, "seed": seed}
     evaluation.references(pipeline)
+    as_run["precision"] = precision
     x = evaluation.samples(f"DDIM {steps}{own}", pipeline, steps=steps, **as_run)
     for w in (1.0, 2.0, 3.0) if conditional else ():
         if (w, (0.0, 1.0)) != (s.guidance, s.interval):
-            evaluation.samples(f"DDIM {steps}, w = {w:g}", pipeline, steps=steps, guidance=w, seed=seed)
+            evaluation.samples(f"DDIM {steps}, w = {w:g}", pipeline, steps=steps, guidance=w, seed=seed, precision=precision)
     n = ddpm_n or evaluation.n
     few = f"of {n}: a few more points of bias than the rows above" if n < evaluation.n else ""
     evaluation.samples(f"DDPM {ddpm_steps}{own}", pipeline, n=n, note=few, steps=ddpm_steps, sampler="ddpm", **as_run)

@@ -106,6 +106,11 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["sample", "-n", "0"], "minidit: --steps and -n must be at least 1"),
     (["eval", "/nowhere"], "minidit: /nowhere: no run there"),
     (["report", "/nowhere"], "minidit: /nowhere is not a run folder"),
+    (["sample", "--precision", "tf32"], "minidit: precision 'tf32' is a GPU's: on the CPU there are float32 and bf16"),
+    (["train", "--precision", "tf32"], "minidit: precision 'tf32' is a GPU's: on the CPU there are float32 and bf16"),
+    (["eval", "/nowhere", "--precision", "fp8"], "minidit: precision 'fp8' is not one of float32, tf32, bf16"),
+    (["info", "--memory", "--preset", "fasion"], "minidit: there is no preset 'fasion', did you mean 'fashion'?"),
+    (["info", "--memory", "--device", "tpu"], "minidit: unknown device 'tpu': use 'cpu', 'cuda', 'cuda:N' or 'auto'"),
 ])  # fmt: skip
 def test_wrong_usage_is_one_line_and_exit_code_2(told, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
