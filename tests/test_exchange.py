@@ -119,7 +119,8 @@ def test_auto_is_the_cpu_where_there_is_no_gpu_and_says_why(monkeypatch, case, t
         assert capsys.readouterr().err.startswith(f"minidit: device 'cuda': {reason}")
     assert main(["bench", "--launches"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"minidit: launches are counted on a GPU, and none can be used here: {reason}") and told.count("\n") == 1
+    said = f"minidit: launches are counted on a GPU, and none can be used here: {reason}"
+    assert told.startswith(said) and told.count("\n") == 1
 
 
 def test_auto_is_the_gpu_where_there_is_one():

@@ -80,10 +80,10 @@ def mlp(x: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array) ->
     a = gemm(rows, weight1.T, empty(x, (len(rows), m)))
     h, step = empty(a, a.shape) if keep else a, max(8, TILE // m)
     tiles = [slice(i, i + step) for i in range(0, len(rows), step)]
-    scratch = empty(a, (2, step, m))
+    scratch = empty(a, (3, step, m))  # three as in the adjoint: one size, one buffer
     for tile in tiles:
         part = a[tile]
-        phi, square = scratch[:, : len(part)]
+        phi, square = scratch[:2, : len(part)]
         np.add(part, bias1, out=part)
         gelu_cdf(part, phi, square)
         np.multiply(part, phi, out=h[tile])

@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from minidit.backend import memory_of
+from minidit.kernels.cpu import TILE
 from minidit.models.dit import DiTConfig, count_parameters
 from minidit.recipes.loop import LoopConfig, RunError
 
-KEPT = {"adaln_zero": 10, "adaln": 8, "cross_attention": 12, "in_context": 8}  # and twice the ratio of the MLP: its slope, its y
-WORKING = {"cpu": 10, "cuda": 1}  # and once the ratio; on a CPU the arena's buffers of other sizes wait beside them
+KEPT = {"adaln_zero": 10, "adaln": 8, "cross_attention": 12, "in_context": 8}
+WORKING = {"cpu": 14, "cuda": 1}  # on a CPU the arena's buffers of other sizes wait beside them
+INNER = {"cpu": (1, 2), "cuda": (2, 1)}  # of the MLP's width: kept (W₁ x + b₁, or gelu and its slope), made again
 LIBRARIES = 33 << 20  # bytes on a GPU: the workspace of cuBLAS, and counters
 
 
@@ -46,16 +48,18 @@ def memory_of_step(config: DiTConfig, train: LoopConfig, device: str = "cpu") ->
     n = config.tokens + (told if config.conditioning == "in_context" else 0)
     size = 2 if train.precision == "bf16" and home == "cuda" and config.conditioning.startswith("adaln") else 4
     gates = {"adaln_zero": 7, "adaln": 5}.get(config.conditioning, 2 * told)  # of a sample, not of a token
-    kept = size * ((KEPT[config.conditioning] + 2 * r) * n * D + gates * D)
+    held, made = INNER[home]
+    kept = size * ((KEPT[config.conditioning] + held * r) * n * D + gates * D)
     kept += 4 * h * n * n if home == "cpu" else 4 * n * (4 + h)  # e^logits; or means, deviations and sums of the rows
     latents = 4 * math.prod(config.size) * (config.in_channels + config.out_channels)
-    working = size * (WORKING[home] + r) * n * D + (6 if home == "cpu" else 1) * latents
+    working = size * (WORKING[home] + made * r) * n * D + (6 if home == "cpu" else 1) * latents
     if train.checkpoint_blocks:
         working, kept = working + kept, size * n * D
     vectors = 4 + shards + (train.weight_decay > 0)
     weights = 4 * vectors * count_parameters(config) + (LIBRARIES if home == "cuda" else 0)
-    casts = int(2 * r * D * D) if size == 2 else 0  # of a matrix of the MLP, while it is multiplied
-    return StepMemory(weights, int(config.depth * B * kept), int(B * working) + casts)
+    casts = 2 * count_parameters(config) if size == 2 else 0  # the weights, rounded once a step
+    tiles = 12 * TILE * shards if home == "cpu" else 0
+    return StepMemory(weights, int(config.depth * B * kept), int(B * working) + casts + tiles)
 
 
 def largest_batch(config: DiTConfig, train: LoopConfig, device: str, budget: float) -> int:
