@@ -110,7 +110,8 @@ def draw(rows: list[dict[str, Any]]) -> None:
         for seed in (0, 1):
             own = sorted((r for r in sizes if r["seed"] == seed), key=lambda r: r["macs"])
             by_seed[f"seed {seed}"] = (np.array([r["macs"] / 1e6 for r in own]), np.array([r["loss"] for r in own]))
-        save_png(DOCS / "learning-sizes.png", md.pictures.curves(by_seed, "held-out loss against million MACs", smooth=False))
+        title, label = "held-out loss against the work of a model", "MACs of a sample, millions"
+        save_png(DOCS / "learning-sizes.png", md.pictures.curves(by_seed, title, smooth=False, x_label=label))
 
 
 def _bars(values: dict[str, list[float]], title: str) -> Any:
@@ -119,8 +120,8 @@ def _bars(values: dict[str, list[float]], title: str) -> Any:
     rows, names = [], []
     for name, pair in values.items():
         for v in pair:
-            row = np.full((1, 12, width), -1.0)
-            row[:, 2:10, : max(1, int(v / most * width))] = 1.0
+            row = np.full((1, 12, width), 1.0)
+            row[:, 2:10, : max(1, int(v / most * width))] = -0.2
             rows.append(row)
             names.append(f"{name} {v:.2f}")
     return grid(np.stack(rows), 1, scale=1, row_labels=names, title=title)
@@ -131,7 +132,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--only", choices=("variants", "sizes"))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--draw", action="store_true", help="only the pictures again, from the last results")
     args = parser.parse_args()
+    if args.draw:
+        draw(json.loads(RESULT.read_text())["rows"])
+        return
     todo, command = jobs(args.only), f"python -m benchmarks.learning --steps {args.steps}"
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
         rows = []

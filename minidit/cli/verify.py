@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expect", metavar="FILE", type=Path, help="fail on an unexpected failure or an unexpected pass only")
     parser.add_argument("--write-expect", metavar="FILE", type=Path, help="write down what came out as what is expected")
     parser.add_argument("--list", action="store_true", help="the topics with their signatures, and the dialects")
-    parser.add_argument("--bank", action="store_true", help="the table of all mistakes: detected, named")
+    parser.add_argument("--bank", nargs="?", const="", metavar="FILE", help="the table of all mistakes (FILE: also as a page)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print(listing(args.topics))
         return 0
-    if args.bank:
-        return bank()
-    if len(args.target) == 1 and re.fullmatch(r"[Mm]\d+[a-z]?", args.target[0]):
+    if args.bank is not None:
+        return bank(args.bank)
+    if len(args.target) == 1 and re.fullmatch(r"[MmXxCc]\d+[a-z]?", args.target[0]):
         print(mistake(args.target[0]))
         return 0
     topics = [name.strip() for name in args.topics.split(",") if name.strip()] if args.topics else None
@@ -172,9 +172,12 @@ def _differs(judge: Any, topic: Any, deviation: Any) -> bool:
     return False
 
 
-def bank() -> int:
-    """Prints the table of all mistakes."""
-    from minidit.verify.table import text
+def bank(file: str) -> int:
+    """Prints the table of all mistakes; into `file`, if it is named, goes the page."""
+    from minidit.verify.table import bank_table, page, text
 
-    print(text())
+    table = bank_table()
+    print(text(table))
+    if file:
+        Path(file).write_text(page(table), "utf-8")
     return 0

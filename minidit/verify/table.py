@@ -6,16 +6,14 @@
     clean      right answers, of the reference and of each dialect, in which nothing may be found
 
 Pairs are drawn by seed among those that share a topic and do not hide each other: detected, and named where both ids come out.
-`python -m minidit.verify.table docs/deviations.md` writes the page; `minidit verify --bank` prints the table.
+`minidit verify --bank docs/deviations.md` writes the page; `minidit verify --bank` prints the table.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,7 +181,7 @@ def text(table: Table | None = None) -> str:
 
 HEAD = """# The bank of mistakes
 
-Made by `python -m minidit.verify.table docs/deviations.md`: every mistake is put into the reference, the result is offered as
+Made by `minidit verify --bank docs/deviations.md`: every mistake is put into the reference, the result is offered as
 somebody's implementation, and this is what the kit says. Ids M.. are those of the catalogue; X.. are mistakes that nobody was
 found to make in public; C.. are conventions that are no mistake anywhere.
 """
@@ -216,10 +214,3 @@ def rows_of(head: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
     """A table in Markdown."""
     line: Any = lambda row: "| " + " | ".join(c.replace("|", "\\|") for c in row) + " |"
     return [line(head), "|---" * len(head) + "|", *map(line, cells)]
-
-
-if __name__ == "__main__":
-    made = bank_table()
-    sys.stdout.write(text(made) + "\n")
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(page(made), "utf-8")
