@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from models import draws
 from support import agree, host, spec
 
-from minidit.autograd import Tensor, no_grad, value
+from minidit.autograd import Tensor, no_grad, plain_text, value
 from minidit.backend import side_by_side
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.classifier import ClassifierConfig
-from minidit.models.dit import CONDITIONING, DiT, DiTConfig
+from minidit.models.dit import CONDITIONING, DiT, DiTBlock, DiTConfig
 from minidit.nn import timestep_embedding
 from minidit.random import Philox
 
@@ -126,6 +126,32 @@ def test_all_modulations_are_one_product_whether_the_weights_stand_side_by_side_
         agree(value(modulation), value(block.adaLN_modulation(c)), bound=1e-5 if dtype == np.float32 else 1e-12, of="T.4")
     other = DiT(dataclasses.replace(LABELLED, hidden_size=16, num_heads=4, conditioning="adaln"), None)
     assert other.modulations(np.zeros((2, 16))) == [None, None]
+
+
+@spec("T.5")
+def test_the_coarse_form_of_a_block_is_its_sentence_and_only_a_gpu_takes_it(xp, device, monkeypatch):
+    config = DiTConfig(4, 2, 3, 16, 1, 2, num_classes=2)
+    block = draws.model_of(config, device)[0].blocks[0]
+    r = np.random.default_rng(0)
+    x, c, bar = (xp.asarray(r.standard_normal(s)) for s in ((3, 4, 16), (3, 16), (3, 4, 16)))
+    answers, calls, coarse = [], [], DiTBlock.coarse
+    monkeypatch.setattr(DiTBlock, "coarse", lambda self, *args: (calls.append(1), coarse(self, *args))[1])
+    for forced in (False, True):
+        with plain_text():
+            if forced:
+                monkeypatch.setattr("minidit.models.dit.in_coarse_steps", lambda x: True)
+            leaf = Tensor(x)
+            y = block(leaf, c)
+            y.backward(bar)
+        answers.append([host(y), host(leaf.grad), *(host(p.grad) for p in block.parameters())])
+        assert len(calls) == forced  # as it reads where kernels are off
+        for p in block.parameters():
+            p.grad = None
+    for a, e in zip(*answers, strict=True):
+        agree(a, e, bound=1e-12, of="T.5")
+    monkeypatch.undo()
+    monkeypatch.setattr(DiTBlock, "coarse", lambda self, x, *_: x)
+    assert (block(x, c) is x) == (xp is not np)
 
 
 def test_the_defaults_are_those_of_the_smallest_published_model():
