@@ -279,9 +279,12 @@ class Judge:
             return f"its steps cannot be read off ({error})"
 
 
+EACH_WEIGHT = {"zero_start"}  # parts that are asked weight by weight: two forms of a mistake may spoil two weights
+
+
 def rivals(a: Deviation, b: Deviation) -> bool:
     """Whether two are forms of one mistake (M81b, M81c) in one place, where nobody makes both."""
-    return a.id[:3] == b.id[:3] and bool(a.patches.keys() & b.patches.keys())
+    return a.id[:3] == b.id[:3] and bool((a.patches.keys() & b.patches.keys()) - EACH_WEIGHT)
 
 
 def _orders(sets: Iterable[Names]) -> Iterable[Names]:

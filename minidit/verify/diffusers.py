@@ -202,7 +202,7 @@ class _Made:
 
     def on(self, alpha_bar: Any) -> Any:
         """A scheduler on this table, in float64."""
-        made = self.make()
+        made = self.make(num_train_timesteps=len(alpha_bar))
         made.alphas_cumprod = torch().tensor(np.asarray(alpha_bar, np.float64))
         for name in ("final_alpha_cumprod", "initial_alpha_cumprod"):
             if hasattr(made, name) and not made.config.set_alpha_to_one:

@@ -64,6 +64,10 @@ def kernel(x):
     return x.reshape(D, D, 1, 1)
 
 
+def torch_residual(x, b, h):
+    return x + row(b)[:, None] * F.linear(h, square(b), vector(h))
+
+
 def torch_norm(x, eps=1e-6):
     return F.layer_norm(x, (D,), eps=eps)
 
@@ -123,6 +127,9 @@ STEPS = {
     "linear_gelu": (
         lambda a, b, c: ops.linear_gelu(a, square(b), vector(c)),
         lambda a, b, c: F.gelu(F.linear(a, square(b), vector(c)), approximate="tanh")),
+    "mlp": (
+        lambda a, b, c: ops.mlp(a, square(b), vector(c), square(c), vector(b)),
+        lambda a, b, c: F.linear(F.gelu(F.linear(a, square(b), vector(c)), approximate="tanh"), square(c), vector(b))),
     "embedding": (lambda a, b, c: ops.embedding(square(a), index=INDEX), lambda a, b, c: F.embedding(LIKE(INDEX), square(a))),
     "standardise": (lambda a, b, c: ops.standardise(a), lambda a, b, c: torch_norm(a)),
     "layer_norm": (
@@ -137,6 +144,16 @@ STEPS = {
         lambda a, b, c: tokens(F.group_norm(image(a), 2, vector(b), vector(c), 1e-6))),
     "gated_residual": (
         lambda a, b, c: ops.gated_residual(a, row(b), c), lambda a, b, c: a + row(b)[:, None] * c),
+    "linear_residual": (
+        lambda a, b, c: ops.linear_residual(a, row(b), c, square(b), vector(c)), lambda a, b, c: torch_residual(a, b, c)),
+    "linear_residual_modulate": (
+        lambda a, b, c: ops.add(*ops.linear_residual_modulate(a, row(b), c, square(b), vector(c), row(c), row(a))),
+        lambda a, b, c: (y := torch_residual(a, b, c)) + torch_norm(y) * (1 + row(a)[:, None]) + row(c)[:, None]),
+    "projected_attention": (
+        lambda a, b, c: ops.projected_attention(
+            a, ops.concat(*map(square, (a, b, c)), axis=0), ops.concat(*map(vector, (a, b, c)), axis=0), heads=2),
+        lambda a, b, c: torch_self_attention(
+            F.linear(a, torch.cat([square(x) for x in (a, b, c)]), torch.cat([vector(x) for x in (a, b, c)])))),
     "attention": (
         lambda a, b, c: joined(ops.attention(heads(a), heads(b), heads(c), MASK)),
         lambda a, b, c: joined(F.scaled_dot_product_attention(heads(a), heads(b), heads(c), LIKE(MASK)))),
