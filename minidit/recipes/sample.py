@@ -185,14 +185,19 @@ def sample(
     )
     if trace:
         return _traced(sampler, np.arange(n), y, x_T, precision)
-    with computing_in(precision, model.device, getattr(model, "flat", None)):
+    with _computing(model, precision):
         if model.device != "cpu":
             return _on_the_device(sampler, module_of(model.device).arange(n), y, x_T, graph, progress)
         return _in_shards(sampler, n, y, x_T, min(shards or cores(), max(1, n)), progress)
 
 
+def _computing(model: Any, precision: str) -> Any:
+    """The policy around a network, which may be anything that answers: only ours have all weights in one buffer."""
+    return computing_in(precision, model.device, getattr(model, "flat", None))
+
+
 def _traced(sampler: Sampler, samples: Array, y: Array | None, x_T: Array, precision: str) -> Iterator[Moment | Array]:
-    with no_grad(), computing_in(precision, sampler.model.device, getattr(sampler.model, "flat", None)):
+    with no_grad(), _computing(sampler.model, precision):
         yield from sampler.walk(samples, y, x_T)
 
 
