@@ -1,7 +1,8 @@
 """minidit beside PyTorch on this machine's CPU: time, memory and gradients of the same network, weights and inputs.
 
     python -m benchmarks.cpu --torch-python PATH        all sizes, minidit and eager PyTorch
-    python -m benchmarks.cpu --scaling                  time and memory of minidit against batch, tokens, width and depth
+    python -m benchmarks.cpu --precision bf16           beside PyTorch's autocast (needs the extra mkl)
+    python -m benchmarks.cpu --scaling                  time and memory against batch, tokens, width and depth
 
 Every engine is a process of its own; they take turns, round by round, and never work at the same time. See README.md here.
 """
@@ -85,7 +86,7 @@ class Bench:
             out = folder / "answer.npz"
             try:
                 with self.start(kind) as engine:
-                    engine.ask("check", size=size.as_dict(), folder=str(folder), out=str(out))
+                    engine.ask("check", size=size.as_dict(), folder=str(folder), out=str(out), precision=self.args.precision)
                 rows.append({"size": size.name, "engine": kind.name, **fixtures.compare(dict(np.load(out)), true)})
                 print_check(rows[-1])
             except EngineError as error:
@@ -102,7 +103,8 @@ class Bench:
                 try:
                     engine.ask("hello")
                     base[kind.name] = engine.memory()
-                    engine.ask("prepare", size=size.as_dict(), task=task, folder=str(folder))
+                    asked = {"size": size.as_dict(), "task": task, "folder": str(folder), "precision": self.args.precision}
+                    engine.ask("prepare", **asked)
                     ready.append((engine, self.warm(engine)))
                 except EngineError as error:
                     self.skip(kind.name, error)
@@ -197,13 +199,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--engines", type=chosen(list(KINDS)), default=["minidit", "eager"], help=f"of {','.join(KINDS)}")
     parser.add_argument("--rounds", type=int, help="rounds that count (9; with --quick 2)")
     parser.add_argument("--quick", action="store_true", help="short rounds: does it run? The numbers mean little")
-    parser.add_argument("--scaling", action="store_true", help="minidit alone, against batch, tokens, width and depth")
+    parser.add_argument("--scaling", action="store_true", help="time and memory against batch, tokens, width and depth")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of products' factors (float32)")
     parser.add_argument("--torch-python", default=sys.executable, help="the Python that has torch (this one)")
     parser.add_argument("--timeout", type=float, default=600, help="seconds that one request may take (600)")
     parser.add_argument("--out", type=Path, help="the JSON file (benchmarks/results/cpu-DATE.json)")
     args = parser.parse_args()
     args.rounds = args.rounds or (2 if args.quick else 9)
-    kind = "scaling" if args.scaling else "cpu"
+    kind = "scaling" if args.scaling else "cpu" if args.precision == "float32" else "cpu-bf16"
     args.out = args.out or RESULTS / f"{kind}-{time.strftime('%Y-%m-%d')}{'-quick' if args.quick else ''}.json"
     return args
 

@@ -44,6 +44,7 @@ KINDS = {
     for k in (
         Kind("minidit", "benchmarks.minidit_engine"),
         Kind("minidit-threads", "benchmarks.minidit_engine", ("--kind", "thread")),
+        Kind("minidit-pieces", "benchmarks.minidit_engine", ("--accumulate", "2")),
         Kind("minidit-plain", "benchmarks.minidit_engine", environment={"MINIDIT_KERNELS": "off"}),
         Kind("eager", "benchmarks.torch_engine"),
         # the compiler's own pool of processes would stay and be counted as memory of the engine

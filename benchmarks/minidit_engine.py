@@ -41,8 +41,8 @@ def capturable() -> bool:
 
 
 class MiniditEngine:
-    def __init__(self, kind: str | None = None, device: str = "cpu", eager: bool = False) -> None:
-        self.kind, self.device, self.eager, self.precision = kind, device, eager, "float32"
+    def __init__(self, kind: str | None = None, device: str = "cpu", eager: bool = False, accumulate: int = 1) -> None:
+        self.kind, self.device, self.eager, self.accumulate, self.precision = kind, device, eager, accumulate, "float32"
         self.step: Any = None
         self.steps_a_call = 1
 
@@ -96,7 +96,7 @@ class MiniditEngine:
         loss_of.clocked = True  # type: ignore[attr-defined]  # nothing in it is counted on the host: it may be captured
         config = LoopConfig(
             lr=LR, betas=BETAS, eps=EPS, ema=EMA, batch_size=len(x_t), steps=10**9, precision=self.precision,
-            **({CAPTURE: False} if self.eager and capturable() else {}),
+            accumulate=self.accumulate, **({CAPTURE: False} if self.eager and capturable() else {}),
         )  # fmt: skip
         loop = Loop(model, loss_of, config, kind=self.kind)
         return functools.partial(next, loop.run()), loop
@@ -116,7 +116,7 @@ class MiniditEngine:
 
         def body(i: int, phase: int, step: int) -> None:
             part = shard_of(n, shards, i)
-            with no_grad(), arenas[i]:
+            with no_grad(), arenas[i], computing_in(self.precision, self.device):
                 *_, result[part] = sampler.walk(np.arange(n)[part], labels[part], x_t[part])
 
         self.workers = Workers(shards, body, self.kind or kind_of_workers(shards, "cpu"))
@@ -176,7 +176,6 @@ class MiniditEngine:
         with threadpool_limits(1), Workers(threads, body, kind_of_workers(threads, "cpu")) as workers:
             return threads * best_gflops(functools.partial(workers.run, 0), n)
 
-
     def product(self, n: int, precision: str) -> float:
         """A product on the device as the twins send it there, GFLOP/s."""
         xp, rng = module_of(self.device), np.random.default_rng(0)
@@ -191,8 +190,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", choices=["serial", "thread", "process"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--accumulate", type=int, default=1, help="pieces of a shard, one after the other")
     parser.add_argument("--eager", action="store_true", help="no captured step")
     parser.add_argument("--standin", action="store_true", help="an imitation of a GPU, from the tests: to rehearse")
     args = parser.parse_args()
     with imitated_gpu() if args.standin else contextlib.nullcontext():
-        serve(MiniditEngine(args.kind, args.device, args.eager))
+        serve(MiniditEngine(args.kind, args.device, args.eager, args.accumulate))

@@ -1,4 +1,4 @@
-"""How minidit's training step grows: time and memory against batch, tokens, width and depth.
+"""How a training step grows: time and memory against batch, tokens, width and depth, minidit's beside PyTorch's.
 
 A grid along one axis is fitted by time ~ axis^p (least squares on the logarithms), and the same fit of the MACs formula (T.8)
 says what p the matrix products alone would give. Every point is a fresh process.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import fixtures
-from benchmarks.engine import KINDS, Engine
+from benchmarks.engine import KINDS, Engine, EngineError, Kind
 from benchmarks.machine import machine
 from benchmarks.sizes import Size
 
@@ -36,9 +36,9 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
     return float(np.polyfit(np.log(xs), np.log(ys), 1)[0])
 
 
-def measure(size: Size, rounds: int, span: float) -> dict[str, Any]:
+def measure(kind: Kind, python: str, size: Size, rounds: int, span: float) -> dict[str, Any]:
     """ms of a training step (the best of `rounds` medians: what the machine can do) and MB above the base."""
-    with tempfile.TemporaryDirectory() as name, Engine(KINDS["minidit"], sys.executable) as engine:
+    with tempfile.TemporaryDirectory() as name, Engine(kind, python) as engine:
         fixtures.write(Path(name), size)
         engine.ask("hello")
         base = engine.memory()
@@ -48,22 +48,36 @@ def measure(size: Size, rounds: int, span: float) -> dict[str, Any]:
         ms = 1e3 * min(statistics.median(engine.ask("steps", k=k)) for _ in range(rounds))
         after = engine.memory()
     own = after["own"] - base["own"] if base and after else None
-    return {"ms": ms, "mb": own, "gflop": fixtures.gflop(size, "train"), "parameters": fixtures.parameters(size)}
+    return {"ms": ms, "mb": own}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    record: dict[str, Any] = {"machine": machine(), "axes": {}}
+    record: dict[str, Any] = {"machine": machine(), "axes": {}, "skipped": {}}
     rounds, span = (1, 0.1) if args.quick else (5, 0.5)
+    kinds = [KINDS[name] for name in args.engines]
     for axis, sizes in AXES.items():
-        xs = [getattr(s, axis) for s in sizes]
-        points = [{axis: x, **measure(s, rounds, span)} for x, s in zip(xs, sizes, strict=True)]
-        fits = {n: exponent(xs, [p[n] for p in points]) for n in ("ms", "gflop", "mb") if points[0][n] is not None}
+        xs, points = [getattr(s, axis) for s in sizes], []
+        for x, size in zip(xs, sizes, strict=True):
+            points.append({axis: x, "gflop": fixtures.gflop(size, "train"), "parameters": fixtures.parameters(size)})
+            for kind in list(kinds):  # in turns, point by point
+                try:
+                    python = args.torch_python if kind.torch else sys.executable
+                    points[-1] |= {f"{kind.name} {n}": v for n, v in measure(kind, python, size, rounds, span).items()}
+                except EngineError as error:
+                    print(f"skipped: {error}", file=sys.stderr)
+                    record["skipped"][kind.name] = str(error)
+                    kinds.remove(kind)
+        names = [n for n, v in points[-1].items() if n not in (axis, "parameters") and v is not None]
+        fits = {n: exponent(xs, [p[n] for p in points]) for n in names}
         record["axes"][axis] = {"points": points, "exponents": fits}
-        print(f"\n{axis:>8}{'ms':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'MB':>9}{'parameters':>12}")
-        for p in points:
-            mb = "?" if p["mb"] is None else f"{p['mb']:.0f}"
-            rate = 1e3 * p["gflop"] / p["ms"]
-            print(f"{p[axis]:>8}{p['ms']:>10.1f}{p['gflop']:>10.2f}{rate:>10.0f}{mb:>9}{p['parameters']:>12}")
-        told = {"ms": "time", "mb": "memory", "gflop": "the formula's work"}
-        print("; ".join(f"{told[n]} ~ {axis}^{p:.2f}" for n, p in fits.items()), flush=True)
+        show(axis, points, fits)
     return record
+
+
+def show(axis: str, points: list[dict[str, Any]], fits: dict[str, float]) -> None:
+    names = list(points[-1])
+    widths = [max(12, len(n) + 3) for n in names]
+    print("\n" + "".join(f"{n:>{w}}" for n, w in zip(names, widths, strict=True)))
+    for p in points:
+        print("".join(f"{p[n]:>{w}}" if isinstance(p[n], int) else f"{p[n]:>{w}.2f}" for n, w in zip(names, widths, strict=True)))
+    print("".join(f"{f'^{fits[n]:.2f}' if n in fits else '':>{w}}" for n, w in zip(names, widths, strict=True)), flush=True)
