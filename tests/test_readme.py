@@ -31,6 +31,10 @@ SHORT = {
         "sample {run} --labels 0 --steps 2 --guidance 2 --out grid.png --quiet"
     ),
     "minidit eval runs/PICTURES": "eval {run} -n 6 --ddpm-steps 2 --quiet",
+    "pip install '.[cuda12]'": None,
+    "minidit info": "info --no-speed",
+    "minidit train --data PICTURES --device auto --precision bf16": f"train --data {{pictures}} --out auto --device auto {TINY}",
+    "minidit info --memory --preset DiT-XL/2 --precision bf16": "info --memory --preset DiT-XL/2 --precision bf16",
     "minidit convert WEIGHTS": "convert {weights}",
     "minidit convert WEIGHTS dit.safetensors --to official": "convert {weights} dit.safetensors --to official",
     "minidit verify mine.py": "verify {mine}",

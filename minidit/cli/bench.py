@@ -1,21 +1,25 @@
 """`minidit bench --launches`: how many kernels a training step starts on a GPU, with and without the fast twins.
 
 The figure a block is the difference between networks of one and of two blocks: forward and backward, without the optimiser.
+Without a GPU they are counted on the imitation that the repository's tests use.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--launches", action="store_true", help="count kernel launches a block (needs CuPy)")
+    parser.add_argument("--launches", action="store_true", help="count kernel launches a block")
     parser.add_argument("--preset", default="digits", help="which DiT (default digits; the count does not depend on its size)")
     parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--root", default=".", help="minidit's repository, whose imitation serves where there is no GPU (default .)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,11 +33,20 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise ValueError("--batch-size must be at least 1")
     cupy, reason = cupy_or_reason()
-    if cupy is None:
-        raise ValueError(f"launches are counted on a GPU, and none can be used here: {reason}")
-    for name, (block, rest) in launches_of(DIT[args.preset], args.batch_size).items():
-        print(f"{name:12} {block:4} launches a block, {rest:4} around the blocks (forward and backward)")
+    with contextlib.nullcontext() if cupy is not None else imitation(Path(args.root), reason):
+        for name, (block, rest) in launches_of(DIT[args.preset], args.batch_size).items():
+            print(f"{name:12} {block:4} launches a block, {rest:4} around the blocks (forward and backward)")
     return 0
+
+
+def imitation(root: Path, reason: str) -> contextlib.AbstractContextManager[None]:
+    """The repository's imitation of a GPU, for the rest of this process."""
+    if not (root / "benchmarks" / "imitation.py").exists():
+        raise ValueError(f"launches are counted on a GPU, or without one in minidit's repository (--root), and here: {reason}")
+    print(f"no GPU can be used ({reason}): counted on the imitation that the tests use", file=sys.stderr)
+    sys.path.insert(0, str(root.resolve()))
+    found: contextlib.AbstractContextManager[None] = importlib.import_module("benchmarks.imitation").imitated_gpu()
+    return found
 
 
 def launches_of(config: Any, batch: int) -> dict[str, tuple[int, int]]:

@@ -1,7 +1,11 @@
 """Whole training steps with the CUDA twins, on the stand-in: the same numbers as the plain text, fewer launches, no waiting."""
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +69,17 @@ def test_the_command_counts_launches_a_block(capsys):
     assert twins < 25 and plain > 120
     assert main(["bench"]) == 2 and "--launches" in capsys.readouterr().err
     assert main(["bench", "--launches", "--preset", "huge"]) == 2
+
+
+def test_without_a_gpu_the_command_counts_on_the_imitation_of_the_repository(tmp_path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "minidit", "bench", "--launches"]
+    how = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(root)}, "capture_output": True, "text": True}
+    here = subprocess.run([*command, "--root", root], **how)
+    assert here.returncode == 0 and "imitation" in here.stderr, here.stderr
+    assert [line.split()[0] for line in here.stdout.splitlines()] == ["plain", "twins"]
+    away = subprocess.run(command, **how)
+    assert away.returncode == 2 and "minidit's repository (--root)" in away.stderr and "CuPy" in away.stderr
 
 
 # ------------------------------------------------------------------------------------------------ our own cuBLAS handle
