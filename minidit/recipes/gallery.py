@@ -76,7 +76,7 @@ def measure(
     ddpm_n: int | None = None,
     precision: str = "float32",
 ) -> dict[str, Any]:
-    """eval.json and neighbours.png: the reference rows, DDIM and DDPM as the run draws them, DDIM at guidance 1, 2 and 3."""
+    """eval.json and neighbours.png: the reference rows, DDIM and DDPM as the run draws them, DDIM at other guidance."""
     conditional = bool(pipeline.model.config.num_classes)
     s = run.config.sample
     seed, steps, own = s.seed, s.steps, f", w = {told(s.guidance, s.interval)}" if conditional else ""
@@ -84,7 +84,8 @@ def measure(
     evaluation.references(pipeline)
     as_run["precision"] = precision
     x = evaluation.samples(f"DDIM {steps}{own}", pipeline, steps=steps, **as_run)
-    for w in (1.0, 2.0, 3.0) if conditional else ():
+    others = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
+    for w in others if conditional else ():
         if (w, (0.0, 1.0)) != (s.guidance, s.interval):
             evaluation.samples(f"DDIM {steps}, w = {w:g}", pipeline, steps=steps, guidance=w, seed=seed, precision=precision)
     n = ddpm_n or evaluation.n

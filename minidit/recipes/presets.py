@@ -69,9 +69,9 @@ _FAST = TrainConfig(
 PRESETS: dict[str, RunConfig] = {
     "demo": RunConfig(
         autoencode=AutoencodeConfig(steps=750),
-        train=replace(_FAST, steps=1400),
+        train=replace(_FAST, steps=1800),
         classify=ClassifyConfig(steps=400),
-        sample=SampleConfig(every=350, save_every=1400),
+        sample=SampleConfig(guidance=4.0, interval=(0.2, 0.7), every=450, save_every=1800),
     ),
     "quick": RunConfig(
         data=DataConfig(source="digits", pixels=True),
