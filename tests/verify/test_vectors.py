@@ -62,6 +62,16 @@ def test_what_independent_implementations_needed_is_within_the_tolerance():
             assert error <= about["tolerance"][kind], (about["topic"], who)
 
 
+FLOOR = ("ddpm_step", "diffusers 0.42.1, float64")  # no rounding: it adds 1e-10 z in the step into the data (docs/findings.md)
+
+
+def test_and_the_tolerance_leaves_twice_as_much_room_as_they_needed():
+    for about, _ in vectors.read(vectors.SHIPPED):
+        for who, error in about["observed"].items():
+            narrow = 2 * error > about["tolerance"][who.split(", ")[-1]]
+            assert not narrow or (about["topic"], who) == FLOOR, (about["topic"], who, error)
+
+
 def test_every_topic_with_a_tolerance_was_tried_by_two_independent_implementations():
     seen = {about["topic"]: about for about, _ in vectors.read(vectors.SHIPPED)}
     for topic, about in seen.items():
