@@ -1,6 +1,6 @@
 """Measures what independent implementations need of the vectors' tolerances, and writes it beside them.
 
-    python tools/observe_vectors.py        (PyTorch, diffusers, node, g++, as far as they are there)
+    python tools/observe_vectors.py        (needs pytest, PyTorch, diffusers, node and g++)
 
 minidit/verify/observed.json: topic -> {implementation: worst error over the topic's questions}. Only answers that are right
 count; what an implementation does wrong says nothing about rounding. Afterwards: minidit vectors export minidit/vectors
@@ -17,10 +17,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import scipy
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-findings = importlib.import_module("tools.findings")
+findings, test_fresh = (importlib.import_module(name) for name in ("tools.findings", "verify.test_fresh"))
 
 from minidit import verify  # noqa: E402
 from minidit.verify.vectors import OBSERVED  # noqa: E402
@@ -33,22 +34,32 @@ def module(path):
     return made
 
 
+def in_float32(functions):
+    """The same functions: what comes in and what goes out is rounded to float32."""
+    return {name: test_fresh.FORMS["float32"](f) for name, f in functions.items()}
+
+
 def implementations():
     """(name, report) of everything that is here."""
     laws = module(ROOT / "tests" / "verify" / "test_laws_foreign.py").answers
     for kind in ("float64", "float32"):
         yield f"NumPy tables, {kind}", verify.check(laws(getattr(np, kind)), precision=kind)
     loops = module(ROOT / "tests" / "verify" / "foreign_dit.py").dit
-    yield "NumPy loops, float64", verify.check({"dit": loops()})
+    yield "NumPy loops, float64", verify.check({"dit": loops(), "dit_square": loops()}, precision="float64")
     examples = ROOT / "examples"
-    torch, more = (module(examples / "verify" / f"torch_{name}.py") for name in ("functions", "training"))
-    net = module(examples / "verify" / "torch_dit.py")
+    mine = {}
+    for part in ("sampling", "network", "training"):
+        mine |= module(examples / "verify" / f"scipy_{part}.py").mine()
+    for who, functions in ((f"SciPy {scipy.__version__}", mine), ("NumPy formulas", test_fresh.RIGHT)):
+        yield f"{who}, float64", verify.check(functions, precision="float64")
+        yield f"{who}, float32", verify.check(in_float32(functions), precision="float32")
+    parts = [module(examples / "verify" / f"torch_{part}.py") for part in ("functions", "sampling", "training")]
+    net, torch = module(examples / "verify" / "torch_dit.py"), parts[0].torch
     for kind in ("float64", "float32"):
-        answers = verify.torch.functions(torch.mine() | more.mine(), dtype=getattr(torch.torch, kind))
-        name = f"PyTorch {torch.torch.__version__.split('+')[0]}, {kind}"
-        yield name, verify.check(answers, precision=kind)
-        network = verify.torch.network(net.Net, names=net.name, dtype=kind)
-        yield name, verify.check(network, topics=["network"], precision=kind)
+        answers = net.mine(dtype=kind)
+        for part in parts:
+            answers |= verify.torch.functions(part.mine(), dtype=getattr(torch, kind))
+        yield f"PyTorch {torch.__version__.split('+')[0]}, {kind}", verify.check(answers, precision=kind)
     yield f"{verify.diffusers.version()}, float64", verify.check(verify.diffusers.target(), precision="float64")
     for project, (_, package, precision) in findings.STRANGERS.items():
         with contextlib.suppress(ImportError):
@@ -65,13 +76,18 @@ def implementations():
 def main():
     observed = {}
     for name, report in implementations():
+        wrong = [f.topic.name for f in report.findings if f.verdict != "equal"]
+        print(f"{name}: {len(report.findings) - len(wrong)} topics" + (f", not equal: {', '.join(wrong)}" if wrong else ""))
         for f in report.findings:
             if f.verdict == "equal" and math.isfinite(f.worst.error) and not f.topic.allowed:
                 observed.setdefault(f.topic.name, {})[name] = float(f"{f.worst.error:.1e}")
     ordered = {topic: dict(sorted(observed[topic].items())) for topic in verify.TOPICS if topic in observed}
     OBSERVED.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    twice = sum(len({who.split(",")[0] for who in found}) > 1 for found in ordered.values())
-    print(f"{OBSERVED}: {len(ordered)} topics, {twice} of them by two implementations or more, of {len(verify.TOPICS)}")
+    exact = [topic for topic, about in verify.TOPICS.items() if not about.allowed]
+    for kind in ("float64", "float32"):
+        who = {t: {n.split(",")[0] for n in ordered.get(t, {}) if n.endswith(kind)} for t in exact}
+        few = [t for t in exact if len(who[t]) < 2]
+        print(f"{kind}: {len(exact) - len(few)} of {len(exact)} topics by two or more; fewer: {', '.join(few) or 'none'}")
 
 
 if __name__ == "__main__":

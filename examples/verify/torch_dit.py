@@ -63,6 +63,17 @@ class Net(nn.Module):
         self.label = nn.Embedding(num_classes + 1, hidden_size)
         self.layers = nn.ModuleList(Block(hidden_size, num_heads, wrong) for _ in range(depth))
         self.last_control, self.last = nn.Linear(hidden_size, 2 * hidden_size), nn.Linear(hidden_size, patch_size**2 * out)
+        self.begin()
+
+    def begin(self):
+        """Xavier for what carries the stream, N(0, 0.02²) for time and class, and zero for what makes gates and the output."""
+        for name, p in self.named_parameters():
+            if name.endswith("bias") or "control" in name or name.startswith("last"):
+                nn.init.zeros_(p)
+            elif name.startswith(("time", "label")):
+                nn.init.normal_(p, std=0.02)
+            else:
+                nn.init.xavier_uniform_(p.data.flatten(1))  # the patch embedding counts as a linear layer
 
     def forward(self, x, t, y):
         H, W = (n // self.p for n in x.shape[2:])
@@ -89,11 +100,61 @@ def name(official):
     return official
 
 
-def main(wrong=False, topics=("network", "parameter_shapes")):
+# ------------------------------------------------------------------------------------------------ diffusers' names
+
+STEMS = {  # official -> diffusers; {} is a block, and an embedder of diffusers' is in every block
+    "x_embedder.proj": "pos_embed.proj",
+    "t_embedder.mlp.0": "transformer_blocks.{}.norm1.emb.timestep_embedder.linear_1",
+    "t_embedder.mlp.2": "transformer_blocks.{}.norm1.emb.timestep_embedder.linear_2",
+    "y_embedder.embedding_table": "transformer_blocks.{}.norm1.emb.class_embedder.embedding_table",
+    "blocks.{}.adaLN_modulation.1": "transformer_blocks.{}.norm1.linear",
+    "blocks.{}.attn.qkv": "transformer_blocks.{}.attn1.to_%s", "blocks.{}.attn.proj": "transformer_blocks.{}.attn1.to_out.0",
+    "blocks.{}.mlp.fc1": "transformer_blocks.{}.ff.net.0.proj", "blocks.{}.mlp.fc2": "transformer_blocks.{}.ff.net.2",
+    "final_layer.adaLN_modulation.1": "proj_out_1", "final_layer.linear": "proj_out_2",
+}  # fmt: skip
+
+
+def cousins(depth):
+    """(an official name, the names of its pieces, for each of its copies) of a network so deep."""
+    for stem, theirs in STEMS.items():
+        for i in range(depth if "{}" in stem else 1):
+            for end in ("weight", "bias") if "table" not in stem else ("weight",):
+                blocks = range(depth) if "{}" in theirs and "{}" not in stem else [i]
+                copies = [f"{theirs.format(k)}.{end}" for k in blocks]
+                yield f"{stem.format(i)}.{end}", [[c % x for x in "qkv"] if "%s" in c else [c] for c in copies]
+
+
+def dit_to_diffusers(weights):
+    state = {}
+    for ours, copies in cousins(sum(name.endswith("fc1.bias") for name in weights)):
+        for names in copies:
+            state |= dict(zip(names, weights[ours].chunk(len(names)), strict=True))
+    return state
+
+
+def dit_from_diffusers(state):
+    weights = {}
+    for ours, copies in cousins(sum(name.endswith("net.2.bias") for name in state)):
+        first, *others = (torch.cat([state[name] for name in names]) for names in copies)
+        if not all(torch.equal(first, other) for other in others):
+            raise ValueError(f"the blocks' copies of {ours} have parted in training: no single embedder says the same")
+        weights[ours] = first
+    return weights
+
+
+def mine(wrong=False, dtype="float64"):
+    """topic -> function: the class, on square grids too, and the two maps of names."""
+
     def build(input_size, patch_size, in_channels, hidden_size, depth, num_heads, num_classes, learn_sigma):
         return Net(input_size, patch_size, in_channels, hidden_size, depth, num_heads, num_classes, learn_sigma, wrong)
 
-    report = md.verify.check(md.verify.torch.network(build, names=name), topics=topics)
+    network = md.verify.torch.network(build, names=name, dtype=dtype)
+    maps = {"dit_from_diffusers": dit_from_diffusers, "dit_to_diffusers": dit_to_diffusers}
+    return network | {"dit_square": network["dit"]} | md.verify.torch.functions(maps, dtype=getattr(torch, dtype))
+
+
+def main(wrong=False, topics=None):
+    report = md.verify.check(mine(wrong), topics=topics)
     print(report)
     return report
 

@@ -3,10 +3,10 @@
     python examples/verify/torch_functions.py
     minidit verify torch examples/verify/torch_functions.py
 
-Written from the equations in another way than minidit's: tables first, then torch's own functions.
+Conversions, guidance, layers, embeddings and latents, written from the equations in another way than minidit's: tables first,
+then torch's own functions. Ladders and samplers: torch_sampling.py; losses and optimisers: torch_training.py.
 """
 
-import math
 
 import torch
 import torch.nn.functional as F
@@ -18,26 +18,7 @@ def column(table, t, like):
     return table[t].reshape(-1, *[1] * (like.ndim - 1)).to(like)
 
 
-def rungs(alpha_bar, t, s):
-    return float(alpha_bar[t]), float(alpha_bar[s]) if s >= 0 else 1.0
-
-
 # ------------------------------------------------------------------------------------------------ laws
-
-
-def alpha_bar(betas):
-    return torch.cumprod(1 - betas, 0)
-
-
-def linear_betas(T):
-    if T <= 20:
-        raise ValueError("β would reach 1")
-    return torch.linspace(0.1 / T, 20 / T, T, dtype=torch.float64)
-
-
-def cosine_betas(T):
-    f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + 0.008) / 1.008 * math.pi / 2) ** 2
-    return (1 - f[1:] / f[:-1]).clamp(max=0.999)
 
 
 def q_sample(x_0, eps, t, alpha_bar):
@@ -65,33 +46,49 @@ def eps_from_v(x_t, v, t, alpha_bar):
     return column((1 - alpha_bar).sqrt(), t, x_t) * x_t + column(alpha_bar.sqrt(), t, v) * v
 
 
-def ddim_step(x_t, eps, t, s, alpha_bar, eta, z):
-    a, p = rungs(alpha_bar, t, s)
-    x_0 = x_t / math.sqrt(a) - math.sqrt(1 / a - 1) * eps
-    sigma = eta * math.sqrt((1 - p) / (1 - a)) * math.sqrt(1 - a / p)
-    return math.sqrt(p) * x_0 + math.sqrt(max(0.0, 1 - p - sigma**2)) * eps + (sigma * z if s >= 0 else 0)
+def score_from_eps(eps, t, alpha_bar):
+    return -eps * column((1 - alpha_bar).rsqrt(), t, eps)
 
 
-def ddpm_step(x_t, eps, t, s, alpha_bar, z):
-    a, p = rungs(alpha_bar, t, s)
-    beta = 1 - a / p
-    mean = (x_t - beta / math.sqrt(1 - a) * eps) / math.sqrt(1 - beta)  # Ho et al. (11)
-    return mean + (math.exp(0.5 * math.log(beta * (1 - p) / (1 - a))) * z if s >= 0 else 0)
+def eps_from_score(score, t, alpha_bar):
+    return -score * column((1 - alpha_bar).sqrt(), t, score)
 
 
-def posterior_variance(alpha_bar):
-    before = F.pad(alpha_bar[:-1], (1, 0), value=1.0)
-    return (1 - alpha_bar / before) * (1 - before) / (1 - alpha_bar)
+# ------------------------------------------------------------------------------------------------ guidance
 
 
 def guide(eps_u, eps_c, w):
     return torch.lerp(eps_u, eps_c, w)
 
 
-def normal_kl(mean_1, logvar_1, mean_2, logvar_2):
-    m_1, l_1, m_2, l_2 = (torch.as_tensor(a, dtype=torch.float64) for a in (mean_1, logvar_1, mean_2, logvar_2))
-    normal = torch.distributions.Normal
-    return torch.distributions.kl_divergence(normal(m_1, (l_1 / 2).exp()), normal(m_2, (l_2 / 2).exp()))
+def guide_omega(eps_u, eps_c, omega):
+    return torch.lerp(eps_u, eps_c, 1 + omega)
+
+
+def guide_uncond_first(out, w):
+    return torch.lerp(*out.chunk(2), w)
+
+
+def guide_cond_first(out, w):
+    return torch.lerp(*out.chunk(2)[::-1], w)
+
+
+def clip_static(x_0):
+    return F.hardtanh(x_0)
+
+
+def clip_dynamic(x_0, p, most):
+    s = x_0.flatten(1).abs().quantile(p, dim=1).clamp(1, most).reshape(-1, *[1] * (x_0.ndim - 1))
+    return x_0.clamp(-s, s) / s
+
+
+def rescale_guided(eps, eps_c, phi):
+    wide, narrow = (e.std((1, 2, 3), keepdim=True) for e in (eps_c, eps))
+    return torch.lerp(eps, eps * wide / narrow, phi)
+
+
+def guidance_interval(w, t, low, high):
+    return 1 + (w - 1) * ((t >= low) & (t < high)).double()
 
 
 # ------------------------------------------------------------------------------------------------ layers
@@ -121,6 +118,43 @@ def attention(q, k, v):
     return F.scaled_dot_product_attention(q, k, v)
 
 
+def modulate(x, shift, scale):
+    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
+
+
+def gated_residual(x, gate, h):
+    return torch.addcmul(x, gate[:, None], h)
+
+
+def self_attention(weights, x, heads):
+    out, _ = F.multi_head_attention_forward(
+        *[x.transpose(0, 1)] * 3, x.shape[-1], heads, weights["qkv.weight"], weights["qkv.bias"], None, None, False, 0.0,
+        weights["proj.weight"], weights["proj.bias"], need_weights=False,
+    )  # fmt: skip
+    return out.transpose(0, 1)
+
+
+def mlp(weights, x):
+    h = F.gelu(F.linear(x, weights["fc1.weight"], weights["fc1.bias"]), approximate="tanh")
+    return F.linear(h, weights["fc2.weight"], weights["fc2.bias"])
+
+
+def final_layer(weights, x, c):
+    c = F.linear(F.silu(c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
+    x = modulate(F.layer_norm(x, x.shape[-1:], eps=1e-6), *c.chunk(2, 1))
+    return F.linear(x, weights["linear.weight"], weights["linear.bias"])
+
+
+def block(weights, x, c, heads):
+    six = F.linear(F.silu(c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"]).chunk(6, 1)
+    attn, feed = ({n.removeprefix(p): w for n, w in weights.items() if n.startswith(p)} for p in ("attn.", "mlp."))
+    x = gated_residual(x, six[2], self_attention(attn, modulate(layer_norm(x), *six[:2]), heads))
+    return gated_residual(x, six[5], mlp(feed, modulate(layer_norm(x), *six[3:5])))
+
+
+# ------------------------------------------------------------------------------------------------ time, class, place, patches
+
+
 def patch_embed(x, weight, bias):
     if any(n % weight.shape[-1] for n in x.shape[2:]):  # the convolution would silently leave the last rows out
         raise ValueError(f"the patches of {weight.shape[-1]} do not fill {tuple(x.shape[2:])}")
@@ -140,6 +174,47 @@ def timestep_embedding(t, width):
     f = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
     phase = torch.outer(t.double(), f)
     return torch.cat([phase.cos(), phase.sin()], 1)
+
+
+def timestep_embedder(weights, t):
+    h = F.linear(timestep_embedding(t, 256).to(weights["mlp.0.weight"]), weights["mlp.0.weight"], weights["mlp.0.bias"])
+    return F.linear(F.silu(h), weights["mlp.2.weight"], weights["mlp.2.bias"])
+
+
+def null_label(num_classes):
+    return num_classes  # the row behind those of the classes
+
+
+def label_embedding(table, y, drop):
+    return F.embedding(torch.where(drop, len(table) - 1, y), table)
+
+
+def position_embedding(D, h, w):
+    row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    return torch.cat([timestep_embedding(k.flatten(), D // 2).roll(D // 4, 1) for k in (column, row)], 1)  # sine first
+
+
+# ------------------------------------------------------------------------------------------------ latents and pixels
+
+
+def latent_sample(mean, logvar, eps, scale):
+    return torch.addcmul(mean, (logvar / 2).exp(), eps) * scale
+
+
+def latent_to_decoder(z_0, scale):
+    return z_0 / scale
+
+
+def measured_scale(latents):
+    return 1 / latents.std(correction=0)
+
+
+def pixels_in(pixels):
+    return pixels.double().div(127.5).sub(1)
+
+
+def pixels_out(x):
+    return x.add(1).mul(127.5).clamp(0, 255).round().byte()
 
 
 def halve(x, weight, bias):

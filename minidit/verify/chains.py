@@ -123,7 +123,7 @@ def ddim_sample(R: Any, denoise: Any, x: Any, N: int, alpha_bar: Any, eta: float
     gives="x_0 (B,C,H,W)",
     probes=_runs(False),
     tol=10.0,
-    because="N steps",
+    because="N steps; 1 - β loses digits where ᾱ_t/ᾱ_s is near 0",
 )
 def ddpm_sample(R: Any, denoise: Any, x: Any, N: int, alpha_bar: Any, z: Any) -> Any:
     """DDPM steps with the small variance along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""

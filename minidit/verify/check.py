@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.verify.compare import TOLERANCE, Difference, difference, precision_of
+from minidit.verify.compare import TOLERANCE, Difference, allowed, difference, precision_of
 from minidit.verify.reference import TOPICS, Deviation, Probe, Reference, Topic
 
 Names = tuple[Deviation, ...]
@@ -154,11 +154,9 @@ class Judge:
 
     def tolerance(self, topic: Topic, answers: Sequence[Answer]) -> float:
         """What the topic allows in the declared precision, or in that of the answers."""
-        if topic.allowed:
-            return topic.allowed
         said = [precision_of(a.value) for a in answers if not a.error]
         coarsest = self.precision or next((p for p in ("bfloat16", "float16", "float32") if p in said), "float64")
-        return TOLERANCE[coarsest] * (topic.exact if topic.exact and coarsest == "float64" else topic.tol)
+        return allowed(topic, coarsest)
 
     def explains(self, topic: Topic, answers: Sequence[Answer], names: Names, tolerance: float) -> bool:
         """Whether the reference with these mistakes gives all of these answers."""

@@ -6,17 +6,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidit.autograd import value
 from minidit.backend import Array, to_host
 
+if TYPE_CHECKING:
+    from minidit.verify.reference import Topic
+
 # error allowed by default in units of the largest entry: some thousand roundings, far below the smallest known mistake
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 3e-2, "float16": 5e-3}
+
+
+def allowed(topic: Topic, precision: str) -> float:
+    """The error that a topic allows in a precision: relative (E.10), or standard errors where the topic is statistical."""
+    return topic.allowed or TOLERANCE[precision] * (topic.exact if topic.exact and precision == "float64" else topic.tol)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def together(answer: Any, expected: Any, where: str = "") -> Iterator[tuple[str,
             raise ValueError(f"the answer{where} is a {type(answer).__name__}, expected a mapping")
         for odd, says in ((expected.keys() - answer.keys(), "lacks"), (answer.keys() - expected.keys(), "has too much:")):
             if odd:
-                raise ValueError(f"the answer{where} {says} {', '.join(sorted(map(str, odd)))}")
+                raise ValueError(f"the answer{where} {says} {_few(odd)}")
         for key, entry in expected.items():
             yield from together(answer[key], entry, f"{where}[{key!r}]")
     elif isinstance(expected, (tuple, list)) and not all(isinstance(e, (int, float, np.number)) for e in expected):
@@ -72,6 +80,12 @@ def together(answer: Any, expected: Any, where: str = "") -> Iterator[tuple[str,
             yield from together(answer[i], entry, f"{where}[{i}]")
     else:
         yield where, _array(answer), _array(expected)
+
+
+def _few(names: Iterable[Any], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    first = sorted(map(str, names))
+    return ", ".join(first[:shown]) + (f" and {len(first) - shown} more" if len(first) > shown else "")
 
 
 def _array(answer: Any) -> Array:

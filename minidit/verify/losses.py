@@ -124,6 +124,9 @@ def _one_step() -> list[Probe]:
     takes="t, s, alpha_bar (T,), variance",
     gives="float: the factor of ‖ε-ε̂‖² in L_{t-1}, nats",
     probes=_one_step,
+    tol=10.0,
+    exact=1.0,
+    because="β² of neighbours: a float32 table keeps five digits of 1 - ᾱ_t/ᾱ_s",
 )
 def bound_weight(R: Any, t: int, s: int, alpha_bar: Any, variance: float) -> Any:
     """β²/(2σ²α(1-ᾱ_t))."""

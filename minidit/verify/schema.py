@@ -23,7 +23,8 @@ _TOPIC = {
     "type": "object", "required": ["topic", "spec", "takes", "gives", "tolerance", "because", "observed", "cases"],
     "properties": {
         "topic": _TEXT, "spec": _TEXT, "takes": _TEXT, "gives": _TEXT, "tolerance": _TOLERANCE, "because": _TEXT,
-        "observed": {"type": "object", "additionalProperties": _NUMBER}, "cases": {"type": "array", "items": _CASE},
+        "observed": {"type": "object", "additionalProperties": _NUMBER}, "absolute": {"enum": [True]}, "unobserved": _TEXT,
+        "cases": {"type": "array", "items": _CASE},
     },
     "additionalProperties": False,
 }  # fmt: skip

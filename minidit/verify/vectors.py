@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,33 +23,71 @@ import numpy as np
 from minidit.checkpoint.files import read_arrays, write_arrays
 from minidit.verify.cases import topics_named
 from minidit.verify.chains import Linear
-from minidit.verify.compare import TOLERANCE, difference
+from minidit.verify.compare import TOLERANCE, allowed, difference
 from minidit.verify.reference import Probe, Reference, Topic
 from minidit.verify.refusals import refusals
 from minidit.verify.schema import SCHEMA, violations
 from minidit.verify.values import ValueFormError, packed, unpacked
 
-FORMAT, SUITE = 1, "1.0.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
+FORMAT, SUITE = 1, "1.1.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
 INLINE = 64
 CORE = 96_000  # bytes of arrays that the questions of one topic may bring into the core pack, beyond its smallest question
 SHIPPED = Path(__file__).parents[1] / "vectors"  # the core pack
 OBSERVED = Path(__file__).with_name("observed.json")  # made by tools/observe_vectors.py
 DENOISER = "{linear: slope, shift, pattern} is the network of a sampler's case: eps = slope[t] * x + shift[t] * pattern"
-RULE = "max |a - b| / max |b| over each array, b the answer here; NaN equals NaN, infinities equal themselves; shapes must agree"
+RULE = (
+    "max |a - b| / max |b| over each array, b the answer here, or max |a - b| where a topic is marked absolute; "
+    "NaN equals NaN, infinities equal themselves; shapes must agree"
+)
+UNOBSERVED = (
+    "a draw: what is compared is how many standard errors its statistics are from those of the law, and the generator decides "
+    "that, not rounding"
+)
 
 
 def export(folder: str | Path, *, full: bool = False) -> dict[str, Any]:
     """Writes the suite into a folder and returns its manifest. full: every question, not only what the core pack has room for.
 
-    Raises ValueError if the folder holds files that do not belong to a suite.
+    A suite that is there stays until the new one is complete, and is replaced as a whole. Raises ValueError for a folder that
+    holds anything else than a suite, which stays as it is.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    strange = [p.name for p in folder.iterdir() if p.suffix not in (".json", ".safetensors")]
+    folder = Path(folder).resolve()
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        new.mkdir()
+        manifest = _export(new, full)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except BaseException:
+            if old.exists():
+                old.rename(folder)
+            raise
+    return manifest
+
+
+def _check_replaceable(folder: Path) -> None:
+    """ValueError where something would be lost that is no suite."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder for the vectors alone")
+    names = {p.name for p in folder.iterdir()}
+    if not names:
+        return
+    manifest = _json(folder / "manifest.json") if "manifest.json" in names else {}
+    if not isinstance(manifest, dict) or manifest.get("suite") != "minidit-vectors":
+        raise ValueError(f"{folder} holds other files ({min(names)}) and is no suite: name a folder for the vectors alone")
+    strange = sorted(names - {"manifest.json"} - {entry["path"] for entry in manifest.get("files", [])})
     if strange:
         raise ValueError(f"{folder} holds other files ({strange[0]}): name a folder for the vectors alone")
-    for path in folder.iterdir():
-        path.unlink()
+
+
+def _export(folder: Path, full: bool) -> dict[str, Any]:
+    """Into an empty folder."""
     groups: dict[str, list[dict[str, Any]]] = {}
     arrays: dict[str, dict[str, Any]] = {}
     left_out = []
@@ -88,8 +127,8 @@ def _about(topic: Topic) -> dict[str, Any]:
     observed = json.loads(OBSERVED.read_text("utf-8")) if OBSERVED.exists() else {}
     return {
         "topic": topic.name, "spec": topic.spec, "takes": topic.takes, "gives": topic.gives,
-        "tolerance": {name: unit * topic.tol for name, unit in TOLERANCE.items()}, "because": topic.because,
-        "observed": observed.get(topic.name, {}),
+        "tolerance": {name: allowed(topic, name) for name in TOLERANCE}, "because": topic.because,
+        "observed": observed.get(topic.name, {}), **({"absolute": True, "unobserved": UNOBSERVED} if topic.allowed else {}),
     }  # fmt: skip
 
 
@@ -245,7 +284,8 @@ def _again(folder: Path) -> list[str]:
         pairs = [(measure(answer), case["measured"])] if measure is not None else [(answer, case["answer"])]
         on_the_way = R.taps | {k: v for a in args if isinstance(a, Linear) for k, v in _steps(a).items()}
         pairs += [(on_the_way, case["intermediate"])] if "intermediate" in case else []
-        gap = max((difference(now, then) for now, then in pairs), key=lambda d: d.error)
+        relative = not about.get("absolute", False)
+        gap = max((difference(now, then, relative=relative) for now, then in pairs), key=lambda d: d.error)
         if not gap.error <= about["tolerance"]["float64"]:
             found.append(f"{case['id']}: {gap.where} {gap.what} (error {gap.error:.1e})")
     return found

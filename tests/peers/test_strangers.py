@@ -54,3 +54,16 @@ def test_the_table_of_places_of_smalldiffusion_is_ours():
 
     places = importlib.import_module("tools.strangers.small").square_positions(16, 5)
     assert difference(places.numpy(), Reference().position_embedding(16, 5, 5)).error < 1e-7
+
+
+def test_pytorch_still_does_what_the_findings_say_of_it():
+    import torch
+
+    if torch.__version__.split("+")[0] != "2.13.0":
+        pytest.skip(f"PyTorch {torch.__version__}: the findings are of 2.13.0")
+    z = torch.tensor(-8.0, dtype=torch.float64)
+    assert 0.015 < 1 - torch.special.ndtr(z) / (torch.erfc(-z / 2**0.5) / 2) < 0.025
+    p = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    p.grad = torch.full_like(p, 5.0)
+    torch.nn.utils.clip_grad_norm_([p], 1.0)
+    assert 1.9e-7 < 1 - p.grad.item() < 2.1e-7

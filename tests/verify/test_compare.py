@@ -58,3 +58,10 @@ def test_answers_of_any_nesting_and_home_are_arrays(kind):
     assert list(leaves(({"x": a}, [a, (1.0, 2.0)]))) == ["[0]['x']", "[1][0]", "[1][1]"]
     assert precision_of({"x": a, "y": [1, 2]}) == a.dtype.name
     assert difference(md.Tensor(a), a.astype(np.float64)).error == 0
+
+
+def test_many_keys_that_are_lacking_are_counted_not_listed():
+    weights = {f"blocks.{k}": [0.0] for k in range(40)}
+    assert difference({}, weights).what == "the answer lacks blocks.0, blocks.1, blocks.10 and 37 more"
+    assert difference(weights, {}).what == "the answer has too much: blocks.0, blocks.1, blocks.10 and 37 more"
+    assert difference({"a": [0.0]}, {"a": [0.0], "b": [0.0]}).what == "the answer lacks b"

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,14 @@ def example(name):
     return module
 
 
+def altered(name, right, wrong):
+    """The example with one piece of its text changed."""
+    text, module = (FOLDER / f"{name}.py").read_text("utf-8"), types.ModuleType(f"altered_{name}")
+    assert text.count(right) == 1, (right, text.count(right))
+    exec(compile(text.replace(right, wrong), f"{name}.py", "exec"), module.__dict__)
+    return module
+
+
 def needs(*packages):
     for name in packages:
         if importlib.util.find_spec(name) is None:
@@ -32,8 +41,8 @@ def needs(*packages):
 
 
 def test_every_example_is_tried_here():
-    tried = {"numpy_step", "test_mine", "torch_functions", "torch_training", "torch_dit", "diffusers_schedulers", "read_vectors"}
-    assert {p.stem for p in FOLDER.glob("*.py")} == tried
+    tried = {"numpy_step", "test_mine", "diffusers_schedulers", "read_vectors", "torch_dit"}
+    assert {p.stem for p in FOLDER.glob("*.py")} == tried.union(WHOLE)
 
 
 def test_five_lines_name_a_mistake(capsys):
@@ -60,9 +69,48 @@ def test_a_foreign_suite_is_parametrised_by_the_kit(tmp_path):
     assert "test_wrong.py::test_mine[layer_norm]" in done.stdout and "M61 LN_EPS" in done.stdout
 
 
-def test_functions_on_tensors_are_right(capsys):
+# one mistake in each file, as a change of its text, and the topics that are asked then
+WHOLE = {
+    "torch_functions": (
+        "M59", 'F.gelu(x, approximate="tanh")\n\n\ndef silu', "F.gelu(x)\n\n\ndef silu", ["gelu", "silu", "linear"]),
+    "torch_sampling": ("M31", "eps = (x_t - math.sqrt(a) * x_0) / math.sqrt(1 - a)", "pass", ["ddim_step", "ddim_step_clipped"]),
+    "torch_training": ("M39", "said.detach()", "said", ["hybrid_loss", "hybrid_gradient"]),
+    "scipy_sampling": ("M14", "np.cos(a) ** 2, 0.999)", "np.cos(a) ** 2, 1.0)", ["cosine_betas", "linear_betas"]),
+    "scipy_network": ("X56", "np.add.at(table, self.y, c_bar)", "table[self.y] += c_bar", ["dit_gradients"]),
+    "scipy_training": ("M38", "1e-3 * len(alpha_bar) * kl", "1e-3 * kl", ["hybrid_loss", "hybrid_gradient"]),
+}  # fmt: skip
+
+
+def answers(name, module):
+    """The example's functions as the kit asks them."""
+    return verify.torch.functions(module.mine()) if name.startswith("torch") else module.mine()
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_implementation_in_another_library_is_right(name, capsys):
+    needs(*(["torch"] if name.startswith("torch") else []))
+    report = example(name).main()
+    assert report.ok and "equal" in {f.verdict for f in report.findings} and capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_and_with_one_mistake_in_it_gets_its_name(name):
+    needs(*(["torch"] if name.startswith("torch") else []))
+    mistake, right, wrong, topics = WHOLE[name]
+    report = verify.check(answers(name, altered(name, right, wrong)), topics=topics)
+    assert report.mistakes == [mistake]
+
+
+def test_two_whole_implementations_answer_every_topic_that_is_no_draw():
     needs("torch")
-    assert example("torch_functions").main().ok and example("torch_training").main().ok
+    exact = {name for name, topic in verify.TOPICS.items() if not topic.allowed}
+    for library, more in (("torch", ["torch_dit"]), ("scipy", [])):
+        named = [example(name).mine() for name in (*WHOLE, *more) if name.startswith(library)]
+        assert exact == set().union(*named), library
+
+
+def test_functions_on_tensors_are_asked_from_the_command_line(capsys):
+    needs("torch")
     assert main(["verify", "torch", str(FOLDER / "torch_functions.py"), "--topics", "layers"]) == 0
     capsys.readouterr()
 
@@ -71,8 +119,10 @@ def test_a_torch_module_of_other_names_is_right_and_its_mistake_named():
     needs("torch")
     made = example("torch_dit")
     right, wrong = made.main(), made.main(wrong=True, topics=["dit"])
-    assert right.ok and {f.topic.name for f in right.findings} == {"dit", "dit_gradients", "parameter_shapes"}
+    assert right.ok and {"dit", "dit_gradients", "dit_square", "initial_weights"} < {f.topic.name for f in right.findings}
     assert wrong.mistakes == ["M65"]
+    unchecked = altered("torch_dit", "torch.equal(first, other)", "True")
+    assert verify.check(unchecked.mine(), topics=["checkpoints"]).mistakes == ["X70"]
 
 
 @pytest.mark.filterwarnings("default")  # theirs, not ours
