@@ -51,6 +51,7 @@ KINDS = {
         Kind("compile", "benchmarks.torch_engine", ("--compile",), {"TORCHINDUCTOR_COMPILE_THREADS": "1"}),
     )
 }
+SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # JAX would take most of a GPU's memory as soon as it is asked for anything
 GPU_KINDS = {
     k.name: k.on("--device", "cuda")
     for k in (
@@ -60,7 +61,7 @@ GPU_KINDS = {
         Kind("eager", "benchmarks.torch_engine"),
         Kind("compile", "benchmarks.torch_engine", ("--compile",)),
         Kind("compile-graphs", "benchmarks.torch_engine", ("--compile", "--graphs")),
-        Kind("checks", "benchmarks.gpu_checks"),
+        Kind("checks", "benchmarks.gpu_checks", environment=SHARING),
     )
 }
 

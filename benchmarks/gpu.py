@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ import numpy as np
 
 from benchmarks import fixtures
 from benchmarks.cpu import Bench, chosen, spread, write
-from benchmarks.engine import GPU_KINDS, ROOT, Engine, EngineError, Kind
+from benchmarks.engine import GPU_KINDS, Engine, EngineError, Kind
+from benchmarks.own_tests import Tests, results
 from benchmarks.sizes import GPU_SIZES, REHEARSED, Size
 from benchmarks.table import print_check, print_gpu_rows
 
@@ -61,7 +61,7 @@ class GpuBench(Bench):
         super().__init__(args)
         self.ends = time.monotonic() + args.budget
         self.span, self.pause = (0.05, 0.0) if args.rehearse else (0.4, 0.02)
-        self.record |= {"machine": {**self.record["machine"], **card()}, "packages": packages(), "left out": []}
+        self.record |= {"machine": {**self.record["machine"], **card()}, "packages": packages(), "left out": [], "tests": []}
         self.engines: dict[str, Engine] = {}
         self.deaths: dict[str, int] = {}
 
@@ -83,12 +83,12 @@ class GpuBench(Bench):
             return kind
         return replace(kind, arguments=(*kind.arguments[:-1], "cpu")) if kind.torch else kind.on("--standin")
 
-    def engine(self, name: str) -> Engine:
-        """The running engine, started anew if it has died."""
+    def engine(self, name: str, patience: float | None = None) -> Engine:
+        """The running engine, started anew if it has died, and how long its next answer may take."""
         if name not in self.engines:
             engine = self.start(self.kind(name))
             self.engines[name] = engine.__enter__()
-        self.engines[name].timeout = max(1.0, min(self.args.timeout, self.left()))
+        self.engines[name].timeout = max(1.0, min(patience or self.args.timeout, self.left()))
         return self.engines[name]
 
     def bury(self, name: str, error: Exception, what: str = "") -> None:
@@ -108,22 +108,42 @@ class GpuBench(Bench):
 
     # -------------------------------------------------------------------------------------- part 1
 
-    def checks(self, size: Size, folder: Path) -> list[dict[str, Any]]:
-        """Loss, gradients and x_s of every engine in bf16 against float64, on a small batch."""
-        true, rows = fixtures.truth(folder, size), []
-        for name in self.alive():
+    def compare(self, size: Size, folder: Path, *, compiled: bool) -> None:
+        """Loss, gradients and x_s of the engines in bf16 against float64, on a small batch; `compiled` ones take long."""
+        names = [n for n in self.alive() if ("--compile" in GPU_KINDS[n].arguments) == compiled]
+        true = fixtures.truth(folder, size) if names else {}
+        for name in names:
             out = folder / f"answer-{name}.npz"
             try:
                 asked = {"size": size.as_dict(), "folder": str(folder), "out": str(out), "precision": "bf16"}
-                self.engine(name).ask("check", **asked)
-                rows.append({"size": size.name, "engine": name, **fixtures.compare(dict(np.load(out)), true)})
-                print_check(rows[-1])
+                self.engine(name, self.args.patience).ask("check", **asked)
+                row = {"size": size.name, "engine": name, **fixtures.compare(dict(np.load(out)), true)}
+                self.record["checks"].append(row)
+                print_check(row)
             except (EngineError, ValueError) as error:
                 self.bury(name, error)
             out.unlink(missing_ok=True)
-        return rows
+        self.flush()
 
     def correctness(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            tests = [Tests(files, Path(folder)) for files in self.args.tests]
+            try:
+                self.asked_checks()
+            finally:  # they, too, end with the budget
+                for row in results(tests, self.left()):
+                    self.tested(row)
+
+    def tested(self, row: dict[str, Any]) -> None:
+        self.record["tests"].append(row)
+        self.flush()
+        if not row["finished"]:
+            self.leave_out(f"no time for the end of pytest {row['files']}: {row['ran']} tests ran")
+        print(f"{'LOOK' if row['code'] else 'ok  '} pytest {row['files']}: {row['summary']}")
+        for test, message in row["failed"]:
+            print(f"  LOOK {test}: {message}")
+
+    def asked_checks(self) -> None:
         try:
             self.record["engines"]["checks"] = self.engine("checks").ask("hello")
             names = self.args.checks or self.engine("checks").ask("names")
@@ -145,32 +165,6 @@ class GpuBench(Bench):
             more = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("check", "worst", "ok"))
             print(f"{'ok  ' if row['ok'] else 'LOOK'} {name:22s} {worst}  {more[:150]}", flush=True)
         self.close("checks")
-        if self.args.tests:
-            self.run_tests()
-
-    def run_tests(self) -> None:
-        """The tests that meet the device, by pytest, in the time that is left."""
-        with tempfile.TemporaryDirectory() as name:
-            report = Path(name) / "report.xml"
-            command = [sys.executable, "-m", "pytest", *self.args.tests, f"--junitxml={report}", "-q", "-p", "no:cacheprovider"]
-            try:
-                run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=max(5.0, self.left()))
-                tail = run.stdout.strip().splitlines()[-1:]
-            except subprocess.TimeoutExpired:
-                self.leave_out(f"no time for the end of {' '.join(self.args.tests)}")
-                return
-            failed = []
-            if report.exists():
-                cases = ElementTree.parse(report).getroot().iter("testcase")
-                failed = [
-                    [f"{c.get('classname')}::{c.get('name')}", (bad.get("message") or "").partition("\n")[0][:300]]
-                    for c in cases for bad in (*c.findall("failure"), *c.findall("error"))
-                ]  # fmt: skip
-        self.record["tests"] = {"files": self.args.tests, "code": run.returncode, "summary": tail, "failed": failed}
-        print(f"pytest {' '.join(self.args.tests)}: {' '.join(tail) or run.stderr[-300:]}")
-        for test, message in failed:
-            print(f"  LOOK {test}: {message}")
-        self.flush()
 
     # -------------------------------------------------------------------------------------- parts 2 and 3
 
@@ -210,28 +204,36 @@ class GpuBench(Bench):
         self.probe()
         jobs = jobs_of(self.args.part, self.args.sizes, self.args.rehearse)
         with tempfile.TemporaryDirectory() as name:
-            folder, written = Path(name), None
+            folder, written = Path(name), dict[str, Size]()
             for size, task, precision in jobs:
                 what = f"{size.name} batch {size.batch}, {task}, {precision}"
                 if self.left() < self.args.least:
                     self.leave_out(f"no time for {what}")
                     continue
-                if written != size.name:
-                    folder = Path(name) / size.name
-                    if not folder.exists():
-                        folder.mkdir()
-                        fixtures.write(folder, size, initial=False)
-                        self.record["checks"] += self.checks(size, folder)
-                        self.flush()
-                    written = size.name
+                folder = Path(name) / size.name
+                if size.name not in written:
+                    folder.mkdir()
+                    fixtures.write(folder, size, initial=False)
+                    self.compare(size, folder, compiled=False)
+                    written[size.name] = size
                 fixtures.write_inputs(folder, size)
                 self.job(size, task, precision, folder)
+            for size in written.values():
+                if self.left() < self.args.least:
+                    self.leave_out(f"no time to compare compiled engines on {size.name}")
+                    continue
+                self.compare(size, Path(name) / size.name, compiled=True)
         for engine in list(self.engines):
             self.close(engine)
 
-    def prepared(self, names: list[str], size: Size, task: str, precision: str, folder: Path) -> tuple[list[str], list[str]]:
+    def prepared(
+        self, names: list[str], size: Size, task: str, precision: str, folder: Path, *, alone: bool
+    ) -> tuple[list[str], list[str]]:
         """(ready for a job, out of memory). They prepare side by side, and with a limit: compilation may take long."""
-        asked = {"size": size.as_dict(), "task": task, "folder": str(folder), "precision": precision}
+        asked = {"size": size.as_dict(), "task": task, "folder": str(folder), "precision": precision, "alone": alone}
+        for name in list(self.engines) if alone else names:  # first everybody lets go of the job before
+            with contextlib.suppress(EngineError):
+                self.engine(name).ask("drop")
         for name in names:
             self.engine(name).send("prepare", **asked)
         until, ready, full = time.monotonic() + min(self.args.patience, self.left()), [], []
@@ -247,20 +249,22 @@ class GpuBench(Bench):
 
     def job(self, size: Size, task: str, precision: str, folder: Path) -> None:
         """One table: the engines in turns; those that do not fit into the memory beside the others after them, alone."""
-        ready, full = self.prepared(self.alive(), size, task, precision, folder)
-        rows = self.timed(ready, size, task, precision, alone=False)
+        ready, full = self.prepared(self.alive(), size, task, precision, folder, alone=False)
+        rows, lacking = self.timed(ready, size, task, precision, alone=False), list[dict[str, Any]]()
         for name in full:
-            for other in self.engines:
-                with contextlib.suppress(EngineError):
-                    self.engine(other).ask("drop")
-            ready, _ = self.prepared([name], size, task, precision, folder)
+            ready, still = self.prepared([name], size, task, precision, folder, alone=True)
             rows += self.timed(ready, size, task, precision, alone=True)
+            lacking += [self.row(n, size, task, precision, alone=True) | {"out of memory": True} for n in still]
         for row in rows:
             bases = [r for r in rows if r["engine"] in ("eager", "compile") and r is not row]
             row["speed beside"] = {r["engine"]: ratio(r["rounds_ms"], row["rounds_ms"]) for r in bases}
-        self.record["results"] += rows
+        self.record["results"] += rows + lacking
         self.flush()
-        print_gpu_rows(rows)
+        print_gpu_rows(rows + lacking)
+
+    def row(self, name: str, size: Size, task: str, precision: str, *, alone: bool) -> dict[str, Any]:
+        named = {"size": size.name, "batch": size.batch, "task": task, "precision": precision}
+        return {**named, "engine": name, "alone": alone}
 
     def timed(self, names: list[str], size: Size, task: str, precision: str, *, alone: bool) -> list[dict[str, Any]]:
         ready, rows = [], []
@@ -279,10 +283,10 @@ class GpuBench(Bench):
             return self.timed([n for n in names if n != gone], size, task, precision, alone=alone) if gone in names else []
         for engine, steps in ready:
             name = engine.kind.name
-            row = {"size": size.name, "batch": size.batch, "task": task, "precision": precision, "engine": name, "alone": alone}
+            row = self.row(name, size, task, precision, alone=alone)
             row |= {"steps_a_round": steps, "ms": spread(times[name]), "rounds_ms": times[name]}
             with contextlib.suppress(EngineError):
-                row["peak_gb"] = engine.ask("peak_gb")
+                row |= engine.ask("told")
             rows.append(row | self.utilisation(size, task, precision, row["ms"]["median"]))
         return rows
 

@@ -12,7 +12,9 @@ import importlib
 import itertools
 import logging
 import math
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -24,17 +26,19 @@ from benchmarks.imitation import TESTS, imitated_gpu
 from benchmarks.minidit_engine import CAPTURE, MiniditEngine, capturable
 from benchmarks.serve import serve
 from minidit.autograd import PRIMITIVES, NoTwin
-from minidit.backend import module_of, to_device, to_host
-from minidit.kernels import cuda_blas
+from minidit.backend import bytes_held, module_of, to_device, to_host
+from minidit.kernels import cublaslt, cuda_blas, cudnn_attention
 from minidit.kernels.cuda_laws import Philox
 from minidit.models.dit import DiTConfig
-from minidit.nn.precision import check_precision
+from minidit.nn.precision import check_precision, computing_in
 from minidit.recipes.train import TrainConfig, loop_for
 
 Row = dict[str, Any]
 U64, U, B16 = 2.0**-53, 2.0**-24, 2.0**-8  # rounding units of the three types
 DRAWS = 12  # drawn cases of a primitive
+PATIENCE = 30.0, 4.0  # seconds, and in a rehearsal, after which a primitive begins no case more: most of them is compilation
 MODEL = DiTConfig(input_size=8, hidden_size=128, depth=4, num_heads=4, num_classes=10, learn_sigma=False)
+SMALL = replace(MODEL, hidden_size=24, num_heads=3, depth=2, input_size=4)  # of a rehearsal
 TRAIN = TrainConfig(steps=20, batch_size=32, lr=1e-3, clip=1.0, eps=1e-6, weight_decay=0.01)
 
 
@@ -120,9 +124,12 @@ class Checks(MiniditEngine):
         self.shaped = shaped(small)
 
     def names(self) -> list[str]:
+        """The most wanted first."""
         own = [n for n, p in PRIMITIVES.items() if p.__module__.startswith("minidit")]
-        rest = ["integers", "losses", "samples", "losses in tf32", "losses in bf16", "captured step", "captured sampling"]
-        return [*own, *rest, "recompute", "exchange", "memory", "launches"]
+        runs = ["losses", "losses in tf32", "losses in bf16", "captured step", "samples", "captured sampling", "recompute"]
+        twins = [n for n in own if PRIMITIVES[n].cuda is not None]
+        more = ["attention by cuDNN", "epilogues", "memory", "launches", "exchange"]
+        return ["integers", *runs, *twins, *more, *(n for n in own if n not in twins)]
 
     def check(self, name: str) -> Row:
         if name in PRIMITIVES:
@@ -137,12 +144,14 @@ class Checks(MiniditEngine):
     # -------------------------------------------------------------------------------------- primitives
 
     def primitive(self, name: str) -> Row:
-        p, worst, told, n, twins = PRIMITIVES[name], 0.0, "", 0, 0
+        p, worst, told, n, twins, until = PRIMITIVES[name], 0.0, "", 0, 0, time.monotonic() + PATIENCE[self.small]
         kinds: list[tuple[str, Any]] = [("float64", np.float64), ("float32", np.float32)]
         with contextlib.suppress(NoTwin):
             kinds.append(("bfloat16", cuda_blas.bfloat16()))
-        cases = [*drawn(name, 3 if self.small else DRAWS), *self.shaped.get(name, [])]
-        for (kind, dtype), (args, static) in itertools.product(kinds, cases):
+        cases = [*self.shaped.get(name, []), *drawn(name, 3 if self.small else DRAWS)]
+        for (args, static), (kind, dtype) in itertools.product(cases, kinds):
+            if time.monotonic() > until:
+                break
             if kind == "bfloat16" and (p.cuda is None or max(np.size(a) for a in args) < 64):
                 continue  # bfloat16 is the twins' only, and in a handful of numbers its rounding says nothing
             error, served = self.compared(p, [cast(a, dtype) for a in args], static, kind)
@@ -184,6 +193,39 @@ class Checks(MiniditEngine):
             worst = max(worst, error if math.isfinite(error) else math.inf)
         return worst, served
 
+    # -------------------------------------------------------------------------------------- libraries that are not always there
+
+    def attention_by_cuDNN(self) -> Row:
+        """Whether its frontend is there, agrees with our kernels (that is asked before it is used), and is faster."""
+        if not cudnn_attention.installed():
+            return {"absent": "pip install nvidia-cudnn-frontend", "ok": True}
+        r, shapes = np.random.default_rng(0), ((64, 256, 6, 64), (64, 256, 16, 72), (2, 77, 3, 64))
+        shapes = ((2, 5, 2, 8),) if self.small else shapes
+        for B, N, h, K in shapes:
+            qkv = to_device(r.standard_normal((B, N, 3 * h * K), np.float32), self.device).astype(cuda_blas.bfloat16())
+            _, vjp = PRIMITIVES["self_attention"].cuda(qkv, heads=h)  # type: ignore[misc]
+            vjp(qkv[..., : h * K])
+        told = cudnn_attention.choices()
+        return {"taken": told, "ok": len(told) >= len(shapes) and all("ms" in line for line in told.values())}
+
+    def epilogues(self) -> Row:
+        """A linear layer and its gradients in tf32, by the epilogues of cublasLt, which are off otherwise, and without."""
+        before, found = os.environ.get("MINIDIT_CUBLASLT"), []
+        r = np.random.default_rng(0)
+        x, weight, bias, bar = (self.move(r.standard_normal(s, np.float32)) for s in ((48, 64), (96, 64), (96,), (48, 96)))
+        try:
+            for wish in ("off", "on"):
+                os.environ["MINIDIT_CUBLASLT"] = wish
+                with computing_in("tf32", self.device):
+                    y, vjp = PRIMITIVES["linear"].cuda(x, weight, bias)  # type: ignore[misc]
+                    _, weight_bar, bias_bar = vjp(bar)
+                found.append([to_host(a) for a in (y, weight_bar, bias_bar)])
+            there = cublaslt.handle() is not None
+        finally:
+            os.environ["MINIDIT_CUBLASLT"] = before or "off"
+        worst = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(*found, strict=True)) / 2.0**-10
+        return {"worst": worst, **({} if there else {"absent": "cublasLt does not load"}), "ok": worst <= 1}
+
     # -------------------------------------------------------------------------------------- the same seed on both homes
 
     def integers(self) -> Row:
@@ -205,7 +247,7 @@ class Checks(MiniditEngine):
 
     def trained(self, device: str, **changes: Any) -> tuple[list[float], md.DiT, Any]:
         """(losses, the model, the loop) of a short run from one seed; 20 steps."""
-        config = replace(MODEL, hidden_size=24, num_heads=3, depth=2, input_size=4) if self.small else MODEL
+        config = SMALL if self.small else MODEL
         model = md.DiT(config, md.Philox(3), device=device)
         noise = 0.05 * md.Philox(4).normal((model.layout.size,))  # adaLN-Zero starts with most gradients at zero
         model.flat += to_device(noise, device)
@@ -234,7 +276,7 @@ class Checks(MiniditEngine):
         _, model, _ = self.trained("cpu", shards=1)
         other = md.DiT(model.config, device=self.device)
         other.load_state_dict(model.state_dict())
-        how = {"steps": 5 if self.small else 50, "guidance": 2.0, "seed": 1}
+        how = {"steps": 5 if self.small else 50, "guidance": 2.0, "seed": 1, "shards": 1}
         sch, labels = md.Schedule.linear(), np.arange(4 if self.small else 16) % model.config.num_classes
         a, b = (to_host(md.sample(m, sch, labels, **how)).astype(np.float64) for m in (model, other))
         psnr = 10 * math.log10(float(np.ptp(a)) ** 2 / max(float(((a - b) ** 2).mean()), 1e-30))
@@ -287,35 +329,37 @@ class Checks(MiniditEngine):
 
     def memory(self) -> Row:
         """The peak of a training step beside the prediction of `minidit info --memory`: within 15 %."""
-        from minidit.recipes.memory import memory_of_step
+        from minidit.recipes.memory import LIBRARIES, memory_of_step
 
-        if self.small:
-            return {"missing": "the imitation has no pool that keeps what it was asked for", "ok": False}
-        pool, rows, worst = module_of(self.device).get_default_memory_pool(), {}, 0.0
-        policies = ["float32", "bf16"]
-        config = md.DIT["DiT-S/2"]
-        for precision, again in itertools.product(policies, (False, True)):
+        rows, worst = {}, 0.0
+        config = replace(MODEL, hidden_size=64, depth=6) if self.small else md.DIT["DiT-S/2"]
+        for precision, again in itertools.product(("float32", "bf16"), (False, True)):
+            changes = {"batch_size": 16, "graph": False} if self.small else {"batch_size": 64}  # the imitation records for good
+            train = TrainConfig(steps=2, precision=precision, checkpoint_blocks=again, **changes)
+            self.stepped(replace(config, depth=1), replace(train, batch_size=1))  # libraries, counters, tables: they stay
             self.drop()
-            before = pool.used_bytes()
-            train = TrainConfig(steps=2, batch_size=64, precision=precision, checkpoint_blocks=again)
-            peak = self.peak_of(config, train, pool) - before
-            predicted = memory_of_step(config, train, self.device).total
+            before = bytes_held(self.device)
+            peak = self.stepped(config, train) - before
+            predicted = memory_of_step(config, train, self.device).total - LIBRARIES
             rows[f"{precision}{' recomputed' if again else ''}"] = [peak / 1e9, predicted / 1e9]
             worst = max(worst, abs(predicted / peak - 1) / 0.15)
         return {"worst": worst, "GB measured and predicted": rows, "ok": worst <= 1}
 
-    def peak_of(self, config: DiTConfig, train: TrainConfig, pool: Any) -> float:
+    def stepped(self, config: DiTConfig, train: TrainConfig) -> float:
+        """The bytes that the pools hold after two steps, the second of them a recording."""
         model = md.DiT(config, md.Philox(0), device=self.device)
         x_0 = np.zeros((train.batch_size, config.in_channels, *config.size), np.float32)
         loop = loop_for(model, (x_0, np.zeros(len(x_0), np.int64)), train)
-        for _ in loop.run():
-            pass
-        return float(pool.total_bytes())
+        module_of(self.device).get_default_memory_pool().free_all_blocks()  # of drawing the weights
+        steps = loop.run()  # held: a recording that is over gives its pool back
+        for _ in range(train.steps):
+            next(steps)
+        return float(bytes_held(self.device))
 
     def launches(self) -> Row:
         from minidit.cli.bench import launches_of
 
-        found = launches_of(replace(MODEL, hidden_size=24, num_heads=3) if self.small else MODEL, 2)
+        found = launches_of(SMALL if self.small else MODEL, 2)
         return {"worst": 0.0, "a block and the rest": found, "ok": True}
 
 

@@ -26,11 +26,12 @@ from benchmarks.serve import best_gflops, mean_seconds, seconds, serve
 from benchmarks.sizes import BETAS, EMA, EPS, GUIDANCE, LR, WALK, Size
 from minidit import ops
 from minidit.autograd import kernels_on, no_grad
-from minidit.backend import Arena, flat_buffer, module_of, to_device, to_host
-from minidit.kernels import cuda_blas
+from minidit.backend import Arena, bytes_held, flat_buffer, memory_of, module_of, to_device, to_host
+from minidit.kernels import cuda_blas, cudnn_attention
 from minidit.kernels.blas import gemm, name_of_blas
 from minidit.nn.precision import computing_in
 from minidit.recipes.loop import Loop, LoopConfig
+from minidit.recipes.memory import memory_of_step, ran_out_of_memory
 from minidit.recipes.workers import Workers, cores, kind_of_workers, shard_of
 
 CAPTURE = "graph"  # the field of LoopConfig that says whether a step is captured; a build without one is always eager
@@ -45,6 +46,7 @@ class MiniditEngine:
         self.kind, self.device, self.eager, self.accumulate, self.precision = kind, device, eager, accumulate, "float32"
         self.step: Any = None
         self.steps_a_call = 1
+        self.recomputed = False
 
     def hello(self) -> dict[str, Any]:
         versions = {"minidit": md.__version__, "numpy": np.__version__, "python": sys.version.split()[0], "kernels": kernels_on()}
@@ -68,8 +70,34 @@ class MiniditEngine:
         model.load_state_dict({n: weights[n] for n in weights})
         return model
 
-    def prepare(self, size: dict[str, Any], task: str, folder: str, precision: str = "float32") -> None:
+    def prepare(self, size: dict[str, Any], task: str, folder: str, precision: str = "float32", alone: bool = False) -> None:
+        """Ready for `steps`. A training step that does not fit into the device recomputes its blocks, and `told` tells.
+
+        alone: nobody else uses the device, so that what does not fit now never will
+        """
         self.drop()
+        self.recomputed = task == "train" and self.device != "cpu" and self.too_large(Size(**size), precision, alone)
+        if not self.begun(size, task, folder, precision, alone and task == "train" and not self.recomputed):
+            self.drop()  # here, where the error no longer holds the arrays of what failed
+            self.recomputed = True
+            self.begin(size, task, folder, precision)
+
+    def too_large(self, size: Size, precision: str, alone: bool) -> bool:
+        """Whether a step of this size is predicted to need more than there is, or than a whole device has."""
+        need = memory_of_step(config_of(size), LoopConfig(batch_size=size.batch, precision=precision), self.device).total
+        return need > (memory_of(self.device) if alone else module_of(self.device).cuda.runtime.memGetInfo()[1])
+
+    def begun(self, size: dict[str, Any], task: str, folder: str, precision: str, forgiving: bool) -> bool:
+        """Whether `begin` found enough memory; raises where that would be no news."""
+        try:
+            self.begin(size, task, folder, precision)
+        except Exception as error:
+            if not forgiving or not ran_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def begin(self, size: dict[str, Any], task: str, folder: str, precision: str) -> None:
         model = self.load(size, folder, "inputs.npz", precision)
         if self.device == "cpu":
             self.step = self.training(model)[0] if task == "train" else self.sampling(model)[0]
@@ -96,7 +124,8 @@ class MiniditEngine:
         loss_of.clocked = True  # type: ignore[attr-defined]  # nothing in it is counted on the host: it may be captured
         config = LoopConfig(
             lr=LR, betas=BETAS, eps=EPS, ema=EMA, batch_size=len(x_t), steps=10**9, precision=self.precision,
-            accumulate=self.accumulate, **({CAPTURE: False} if self.eager and capturable() else {}),
+            accumulate=self.accumulate, checkpoint_blocks=self.recomputed,
+            **({CAPTURE: False} if self.eager and capturable() else {}),
         )  # fmt: skip
         loop = Loop(model, loss_of, config, kind=self.kind)
         return functools.partial(next, loop.run()), loop
@@ -144,6 +173,7 @@ class MiniditEngine:
     def check(self, size: dict[str, Any], folder: str, out: str, precision: str = "float32") -> None:
         """Loss, gradients and x_s of the check batch, made on the timed path: sharded, in workers. Written as .npz."""
         self.drop()
+        self.recomputed = False
         model = self.load(size, folder, "check.npz", precision)
         step, x_s = self.sampling(model)  # before the training step, which moves the weights
         step()
@@ -162,9 +192,10 @@ class MiniditEngine:
     def wait(self) -> None:
         module_of(self.device).cuda.runtime.deviceSynchronize()
 
-    def peak_gb(self) -> float:
-        """The most memory that the pool has asked the device for since `prepare`, fragments included."""
-        return 0.0 if self.device == "cpu" else module_of(self.device).get_default_memory_pool().total_bytes() / 1e9
+    def told(self) -> dict[str, Any]:
+        """The most memory that the pools have asked the device for since `prepare`, fragments included; what was recomputed."""
+        held = 0.0 if self.device == "cpu" else bytes_held(self.device) / 1e9
+        return {"peak_gb": held, "recomputed": self.recomputed, "attention": cudnn_attention.choices()}
 
     def gemm(self, threads: int, n: int, precision: str = "float32") -> float:
         """One product a worker, each on one thread: how minidit uses the cores. GFLOP/s of all together."""

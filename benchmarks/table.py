@@ -59,9 +59,14 @@ def print_gpu_rows(rows: list[dict[str, Any]]) -> None:
     """eager, compile: how many times faster than that engine. * timed alone: it did not fit into the memory beside the others."""
     print(line(GPU_HEAD, GPU_WIDTHS, left=5))
     for r in rows:
+        names = [r["size"], str(r["batch"]), r["task"], r["precision"], r["engine"] + ("*" if r["alone"] else "")]
+        if "ms" not in r:
+            print(line(names, GPU_WIDTHS[:5], left=5) + "   does not fit into the memory", flush=True)
+            continue
         beside = [f"{r['speed beside'][b]:.2f}x" if b in r["speed beside"] else "" for b in ("eager", "compile")]
         parts = ["" if r[k] is None else f"{r[k]:.1%}" for k in ("mfu", "of the measured product")]
         ms = r["ms"]
         figures = [f"{ms['median']:.2f}", f"{ms['q1']:.2f} … {ms['q3']:.2f}", *beside, f"{r['tflops']:.1f}", *parts]
-        names = [r["size"], str(r["batch"]), r["task"], r["precision"], r["engine"] + ("*" if r["alone"] else "")]
-        print(line([*names, *figures, f"{r.get('peak_gb', 0):.1f}"], GPU_WIDTHS, left=5), flush=True)
+        more = "  recomputed" if r.get("recomputed") else ""
+        more += "".join(f"\n    attention of {shape}: {told}" for shape, told in r.get("attention", {}).items())
+        print(line([*names, *figures, f"{r.get('peak_gb', 0):.1f}"], GPU_WIDTHS, left=5) + more, flush=True)

@@ -57,7 +57,7 @@ class TorchEngine:
         how = {"mode": "reduce-overhead"} if self.graphs else {}  # CUDA graphs
         return model, torch.compile(model, dynamic=False, **how) if self.compiled else model
 
-    def prepare(self, size: dict[str, Any], task: str, folder: str, precision: str = "float32") -> None:
+    def prepare(self, size: dict[str, Any], task: str, folder: str, precision: str = "float32", alone: bool = False) -> None:
         self.drop()
         model, run = self.load(size, folder, "inputs.npz", precision)
         self.step = self.training(model, run) if task == "train" else self.sampling(model, run)
@@ -140,9 +140,9 @@ class TorchEngine:
             return seconds(self.step, k)
         return [mean_seconds(self.step, max(1, k // self.steps_a_call), torch.cuda.synchronize) / self.steps_a_call]
 
-    def peak_gb(self) -> float:
+    def told(self) -> dict[str, Any]:
         """The most memory of the device that was asked for since `prepare`, fragments included."""
-        return 0.0 if self.device == "cpu" else torch.cuda.max_memory_reserved() / 1e9
+        return {"peak_gb": 0.0 if self.device == "cpu" else torch.cuda.max_memory_reserved() / 1e9}
 
     def gemm(self, threads: int, n: int, precision: str = "float32") -> float:
         if self.device != "cpu":

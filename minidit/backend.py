@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from types import ModuleType
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -252,13 +253,22 @@ def empty(like: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
     return arena.empty(shape, dtype)
 
 
+keepers: WeakSet[Any] = WeakSet()  # who has a memory pool of its own on a GPU, in `pool`, or None if it gave it up: recordings
+
+
+def bytes_held(device: str) -> int:
+    """The bytes of a GPU that this process' memory pools hold, those that no array uses at the moment among them."""
+    pools = [module_of(device).get_default_memory_pool(), *(k.pool for k in keepers if k.pool is not None)]
+    return sum(int(pool.total_bytes()) for pool in pools)
+
+
 def memory_of(device: str) -> int:
     """The bytes that arrays of this process may take on a device, those that it has already among them."""
     xp = module_of(device)
     if xp is np:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
-    pool, (free, _) = xp.get_default_memory_pool(), xp.cuda.runtime.memGetInfo()
-    return int(min(free + pool.total_bytes(), pool.get_limit() or sys.maxsize))
+    free, _ = xp.cuda.runtime.memGetInfo()
+    return int(min(free + bytes_held(device), xp.get_default_memory_pool().get_limit() or sys.maxsize))
 
 
 def flat_buffer(n: int, dtype: Any = np.float32, device: str = "cpu") -> Array:

@@ -6,9 +6,12 @@ import sys
 
 import pytest
 import standin
+from standin.cublas import imitated_cublas
 
-from benchmarks import gpu
+from benchmarks import fixtures, gpu, minidit_engine, own_tests
 from benchmarks.engine import EngineError
+from benchmarks.minidit_engine import MiniditEngine
+from benchmarks.sizes import REHEARSED
 from minidit.autograd import PRIMITIVES
 
 IMITATED = getattr(standin.install(), "__standin__", False) and standin.raw.compiler() is not None
@@ -29,16 +32,33 @@ def test_correctness_is_checked_and_a_check_that_fails_is_one_line_of_many(monke
     rows = {row["check"]: row for row in record["checks"]}
     assert list(rows) == names.split(",")
     assert rows["getitem"]["ok"] and rows["integers"]["ok"] and not rows["no such check"]["ok"]
-    assert record["tests"]["code"] == 0 and record["tests"]["failed"] == []
+    (tests,) = record["tests"]
+    assert tests["code"] == 0 and tests["failed"] == [] and tests["finished"] and tests["ran"] and "passed" in tests["summary"]
     assert record["machine"]["cores"] and record["packages"]["numpy"] and record["engines"]["checks"]["device"] == "stand-in"
     out = capsys.readouterr().out
     assert "ok   getitem" in out and "LOOK no such check" in out and f"written: {tmp_path}" in out
 
 
-def test_every_primitive_is_among_the_checks():
+def test_every_primitive_is_among_the_checks_and_those_with_a_twin_come_first():
     from benchmarks.gpu_checks import Checks
 
-    assert set(PRIMITIVES) <= set(Checks("cuda", small=True).names())
+    names = Checks("cuda", small=True).names()
+    assert set(PRIMITIVES) <= set(names) and len(names) == len(set(names))
+    twins = [p.cuda is not None for n in names if (p := PRIMITIVES.get(n)) is not None]
+    assert twins == sorted(twins, reverse=True)
+
+
+def test_tests_that_outlast_the_budget_report_what_ran(tmp_path):
+    (tmp_path / "test_slow.py").write_text(
+        "import pathlib, time\n"
+        "def test_quick(): pass\n"
+        "def test_slow(): pathlib.Path(__file__).with_name('begun').touch(); time.sleep(600)\n"
+    )
+    tests = own_tests.Tests(str(tmp_path / "test_slow.py"), tmp_path)
+    while not (tmp_path / "begun").exists() and not tests.wait(0.1):
+        pass
+    (row,) = own_tests.results([tests], 0)
+    assert not row["finished"] and row["ran"] >= 1 and row["code"] and row["failed"] == []
 
 
 def test_engines_are_timed_and_one_that_dies_takes_no_other_with_it(monkeypatch, tmp_path, capsys):
@@ -75,26 +95,76 @@ def test_what_does_not_fit_beside_the_others_is_timed_alone(monkeypatch, tmp_pat
 
     class Fake:
         def __init__(self, name):
-            self.kind, self.full, self.process = gpu.GPU_KINDS[name], name == "eager", argparse.Namespace(poll=lambda: None)
+            self.kind, self.process = gpu.GPU_KINDS[name], argparse.Namespace(poll=lambda: None)
+            self.full = {"eager": 1, "compile": 2}.get(name, 0)  # how often there is no room
 
         def send(self, call, **_):
             told.append((self.kind.name, call))
 
         def answer(self, call):
             if self.full:
-                self.full = False
-                raise EngineError("eager: OutOfMemoryError: CUDA out of memory")
+                self.full -= 1
+                raise EngineError(f"{self.kind.name}: OutOfMemoryError: CUDA out of memory")
 
         def ask(self, call, **_):
             told.append((self.kind.name, call))
-            return {"steps": [0.001], "peak_gb": 2.0}.get(call)
+            return {"steps": [0.001], "told": {"peak_gb": 2.0, "recomputed": self.kind.name == "minidit"}}.get(call)
 
     short = bench(tmp_path, budget=60)
-    short.engines = {n: Fake(n) for n in ("eager", "minidit")}
+    short.engines = {n: Fake(n) for n in ("eager", "minidit", "compile")}
     short.args.engines = list(short.engines)
     short.record["engines"] = {name: {} for name in short.engines}
     short.job(gpu.GPU_SIZES["S2"], "train", "bf16", tmp_path)
     found = {row["engine"]: row for row in short.record["results"]}
     assert found["eager"]["alone"] and not found["minidit"]["alone"] and found["minidit"]["speed beside"] == {"eager": 1.0}
-    assert told.index(("minidit", "drop")) < len(told) - 1 - told[::-1].index(("eager", "prepare"))
-    assert "eager*" in capsys.readouterr().out and any("OutOfMemory" in why for why in short.record["skipped"].values())
+    timed, last = told.index(("minidit", "steps")), len(told) - 1 - told[::-1].index(("eager", "prepare"))
+    assert ("minidit", "drop") in told[timed:last]
+    assert found["compile"]["out of memory"] and "ms" not in found["compile"] and found["minidit"]["recomputed"]
+    out = capsys.readouterr().out
+    assert "eager*" in out and "does not fit into the memory" in out and out.count("recomputed") == 1
+    assert any("OutOfMemory" in why for why in short.record["skipped"].values())
+
+
+@pytest.fixture
+def engine(tmp_path):
+    fixtures.write(tmp_path, REHEARSED)
+    with standin.kernels(), imitated_cublas():
+        yield MiniditEngine(device="cuda")
+
+
+@pytest.mark.parametrize("why", ["it fits", "predicted", "predicted for an empty device", "found out"])
+def test_a_step_that_does_not_fit_recomputes_its_blocks_and_says_so(monkeypatch, tmp_path, engine, why):
+    asked = {"size": REHEARSED.as_dict(), "task": "train", "folder": str(tmp_path)}
+    training, scarce = MiniditEngine.training, {"predicted": "memory_of", "predicted for an empty device": "memGetInfo"}.get(why)
+
+    def full(self, model):
+        if not self.recomputed:
+            raise MemoryError("Out of memory allocating 512 bytes (allocated so far: 0 bytes).")
+        return training(self, model)
+
+    if scarce == "memory_of":
+        monkeypatch.setattr(minidit_engine, "memory_of", lambda device: 1 << 20)
+    elif scarce:
+        monkeypatch.setattr(standin.install().cuda.runtime, "memGetInfo", lambda: (1 << 20, 1 << 20))
+    elif why == "found out":
+        monkeypatch.setattr(MiniditEngine, "training", full)
+        with pytest.raises(MemoryError):  # beside others: it is tried again alone
+            engine.prepare(**asked)
+    engine.prepare(**asked, alone=why != "predicted for an empty device")
+    told = engine.told()
+    assert told["recomputed"] == (why != "it fits") and told["peak_gb"] > 0
+    assert float(engine.step()["loss"].get()) > 0 and engine.steps(1)[0] > 0
+
+
+def test_a_walk_is_recorded_and_does_what_the_eager_one_does(monkeypatch, tmp_path, engine, caplog):
+    monkeypatch.setattr(minidit_engine, "WALK", 3)
+    asked = {"size": REHEARSED.as_dict(), "task": "sample", "folder": str(tmp_path), "precision": "tf32"}
+    found = []
+    for eager in (False, True):
+        engine.eager = eager
+        engine.prepare(**asked)
+        with standin.counting() as spent:
+            found.append(engine.step().get())
+        found.append(spent.launches)
+    (captured, few, eager, many) = found
+    assert (captured == eager).all() and few < many and caplog.messages == []

@@ -84,6 +84,12 @@ class CublasLt:
         return True
 
 
+def like_cupy(names: tuple[str, ...], cupy: Any) -> list[str]:
+    """The libraries of the CUDA that CuPy was built for first: another version may be on the machine as well."""
+    major = str(cupy.cuda.runtime.runtimeGetVersion() // 1000)
+    return sorted(names, key=lambda name: major not in name)
+
+
 def handle(load: Callable[[str], Any] = ctypes.CDLL) -> CublasLt | None:
     """The handle of the current device, or None where the library does not load or is not switched on."""
     if os.environ.get("MINIDIT_CUBLASLT") != "on":
@@ -93,7 +99,7 @@ def handle(load: Callable[[str], Any] = ctypes.CDLL) -> CublasLt | None:
     key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), imitated)
     if key not in _loaded:
         _loaded[key] = None
-        for name in NAMES:
+        for name in like_cupy(NAMES, cupy):
             try:
                 _loaded[key] = CublasLt(imitated or load(name), cupy)
                 break

@@ -18,6 +18,7 @@ from minidit.kernels.cuda_launch import (
     BLOCKS,
     DEFAULT_SHARED,
     NULL,
+    WARP,
     available,
     ceil,
     chunk_of,
@@ -37,7 +38,7 @@ __all__ = [
     "linear_residual", "linear_residual_modulate", "silu", "softmax",
 ]  # fmt: skip
 
-ROWS, WARP = 4, 32  # rows of a block that gives each a warp
+ROWS = 4  # of a block that gives each a warp
 SCAN = 1 << 28  # comparisons that the gradient of a table may cost
 
 

@@ -10,7 +10,8 @@ from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.cuda import checked_linear, column_sum, dense, kind_of, linear_bars, rows_of, softmax
 from minidit.kernels.cuda_blas import PRECISIONS, gemm, precision, product
-from minidit.kernels.cuda_launch import NULL, ceil, f32, i32, launch, vector
+from minidit.kernels.cuda_launch import NULL, ceil, f32, i32, launch, storage, vector
+from minidit.kernels.cudnn_attention import route
 from minidit.kernels.pieces import home_of_gradient
 
 TALL, WIDE, WIDEST_HEAD = 64, 32, 128  # as in attention.cu
@@ -23,25 +24,38 @@ def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
     return y, lambda y_bar: vjp(y_bar)[:1]
 
 
+class Tiles:
+    """Our own kernels for one shape."""
+
+    def __init__(self, qkv: Array, heads: int) -> None:
+        s, (B, N, width) = storage(qkv), qkv.shape
+        self.K = width // 3 // heads
+        self.pitch = 4 * (ceil(self.K, 16) * 16 + 8)  # bytes of a row of a tile
+        self.tail, self.grid = (i32(N), i32(heads), f32(self.K**-0.5)), (ceil(N, TALL), B * heads)
+        self.variant = {"STORAGE": s, "HEAD": self.K, "FACTORS": 2 if s == "bf16" else PRECISIONS.index(precision())}
+
+    def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
+        tiles, v = (TALL + 2 * WIDE) * self.pitch, vector(self.K, qkv, y)
+        launch("attention", "attention", self.grid, 128, (qkv, add, y, log_sum, *self.tail), tiles, VEC=v, **self.variant)
+
+    def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
+        tiles, v = (2 * TALL + 2 * WIDE) * self.pitch + 8 * WIDE, vector(self.K, qkv, y, bar)
+        args = (qkv, add, y, bar, log_sum, out, *self.tail)
+        launch("attention", "attention_backward", (*self.grid, 2), 128, args, tiles, VEC=v, **self.variant)
+
+
 def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, Vjp]:
-    """Self-attention of qkv + bias, and the bars of both."""
-    s, (B, N, width) = kind_of(qkv), qkv.shape
-    K, D, qkv, add = width // 3 // heads, width // 3, dense(qkv), NULL if bias is None else bias
-    if B * heads > 65535 or K > WIDEST_HEAD:
-        raise NoTwin(f"{B * heads} heads of {K} numbers")
-    y, log_sum = empty(qkv, (B, N, D)), empty(qkv, (B, heads, N), f32)
-    pitch = 4 * (ceil(K, 16) * 16 + 8)  # bytes of a row of a tile
-    factors = 2 if s == "bf16" else PRECISIONS.index(precision())
-    tail, grid = (i32(N), i32(heads), f32(K**-0.5)), (ceil(N, TALL), B * heads)
-    variant = {"STORAGE": s, "HEAD": K, "FACTORS": factors}
-    v = vector(K, qkv, y)
-    launch("attention", "attention", grid, 128, (qkv, add, y, log_sum, *tail), (TALL + 2 * WIDE) * pitch, VEC=v, **variant)
+    """Self-attention of qkv + bias, and the bars of both. With a bias qkv is memory that nobody else needs."""
+    kind_of(qkv)
+    (B, N, width), qkv, add = qkv.shape, dense(qkv), NULL if bias is None else bias
+    if B * heads > 65535 or width // 3 // heads > WIDEST_HEAD:
+        raise NoTwin(f"{B * heads} heads of {width // 3 // heads} numbers")
+    y, log_sum, way = empty(qkv, (B, N, width // 3)), empty(qkv, (B, heads, N), f32), route(Tiles(qkv, heads), qkv, add, heads)
+    way.forward(qkv, add, y, log_sum)
 
     def vjp(y_bar: Array) -> tuple[Array, Array]:
-        bar, out = dense(y_bar), empty(qkv, qkv.shape)
-        w, tiles = min(v, vector(K, bar)), (2 * TALL + 2 * WIDE) * pitch + 8 * WIDE
-        args = (qkv, add, y, bar, log_sum, out, *tail)
-        launch("attention", "attention_backward", (*grid, 2), 128, args, tiles, VEC=w, **variant)
+        out = empty(qkv, qkv.shape)
+        way.backward(qkv, add, y, dense(y_bar), log_sum, out)
         return out, None if bias is None else column_sum(rows_of(out), home_of_gradient(bias))
 
     return y, vjp

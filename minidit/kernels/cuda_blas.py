@@ -123,9 +123,9 @@ def own() -> CuBlas | None:
 def _library(cupy: Any) -> Any:
     if hasattr(cupy, "imitated_cublas"):  # a machine without a GPU
         return cupy.imitated_cublas
-    with suppress(ImportError):  # CuPy knows where its wheels put the library; once it is loaded, its name is enough
-        importlib.import_module("cupy_backends.cuda.libs.cublas")
-    for name in LIBRARIES:
+    with suppress(ImportError, AttributeError):  # an attribute: so CuPy looks into the wheels; loaded, a name is enough
+        _ = importlib.import_module("cupy_backends.cuda.libs").cublas
+    for name in cublaslt.like_cupy(LIBRARIES, cupy):
         try:
             return ctypes.CDLL(name)
         except OSError:  # not this one

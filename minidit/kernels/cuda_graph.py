@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from minidit.autograd import kernels_on
+from minidit.backend import keepers
 from minidit.kernels import cuda_blas, cuda_launch
 
 
@@ -53,6 +54,7 @@ class Captured:
         self.graph: Any = None
         self.out: Any = None
         self.calls, self.gave_up = 0, False
+        keepers.add(self)
 
     def __call__(self) -> Any:
         self.calls += 1

@@ -20,6 +20,7 @@ from minidit.backend import Array
 
 FOLDER = Path(__file__).parent / "cuda"
 STORAGE = {"float32": "float", "bfloat16": "bf16"}
+WARP = 32
 NULL = np.uint64(0)  # a pointer to nothing
 COUNTERS = 1 << 18
 DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block has without asking for more

@@ -90,12 +90,17 @@ def gb(n: float) -> str:
     return f"{n / 1e9:.2f} GB"
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether this is the host's or the device's way to say so."""
+    return isinstance(error, MemoryError) or "cudaErrorMemoryAllocation" in str(error)
+
+
 @contextmanager
 def explained(config: DiTConfig, train: LoopConfig, device: str) -> Iterator[None]:
     """`with explained(…):` what runs out of memory inside is a RunError that says which batch would fit."""
     try:
         yield
     except Exception as error:
-        if not isinstance(error, MemoryError) and "cudaErrorMemoryAllocation" not in str(error):
+        if not ran_out_of_memory(error):
             raise
         raise RunError(out_of_memory(config, train, device)) from error

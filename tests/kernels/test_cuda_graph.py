@@ -10,6 +10,7 @@ from standin.cublas import imitated_cublas
 from support import host
 
 from minidit.autograd import plain_text
+from minidit.backend import bytes_held
 from minidit.kernels import cuda_graph
 from minidit.kernels.cuda_graph import Captured, obstacle
 
@@ -55,6 +56,9 @@ def test_the_graph_keeps_its_memory_and_lets_go_of_it():
     f()
     gc.collect()
     pool = f.pool
+    held, f.pool = bytes_held("cuda"), None
+    assert bytes_held("cuda") == held - pool.total_bytes() < held
+    f.pool = pool
     f()
     assert all(p() is pool for p in f.graph.pools) and len(f.graph.pools) == 2
     f.pool = pool = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,7 @@ class Device:
     """The state of the one device: bytes in use, and the stacks of current streams (each knows its capture) and of pools."""
 
     used = 0
+    shared = None  # the pool of whoever names none
     streams: list = []  # noqa: RUF012
     pools: list = []  # noqa: RUF012
 
@@ -35,18 +37,22 @@ class Device:
 
 
 class Memory:
-    """Bytes that arrays share; they count as used until the last view is gone. In a capture they come from a pool of its own."""
+    """Bytes of a pool that arrays share; used until the last view is gone. A capture needs a pool of its own."""
 
     nbytes = 0
 
     def __init__(self, nbytes):
+        pool = Device.pools[-1] if Device.pools else None
         if Device.capture() is not None:
-            Device.capture().allocate(Device.pools[-1] if Device.pools else None)
-        self.nbytes = nbytes
+            Device.capture().allocate(pool)
+        self.nbytes, self.pool = nbytes, weakref.ref(pool or Device.shared)
         Device.used += nbytes
+        self.pool().take(nbytes)
 
     def __del__(self):
         Device.used -= self.nbytes
+        if self.nbytes and self.pool() is not None:
+            self.pool().take(-self.nbytes)
 
 
 def forbid_in_capture(what):

@@ -144,6 +144,8 @@ def imitated_cublas():
 
     from minidit.kernels import cuda_blas
 
+    if not getattr(cupy, "__standin__", False):
+        raise RuntimeError("an imitation cannot read the memory of a real GPU")
     before = dict(cuda_blas._own)
     cuda_blas._own.clear()
     cupy.__dict__["imitated_cublas"] = Cublas()

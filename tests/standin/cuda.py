@@ -153,24 +153,29 @@ class Device:
 
 
 class MemoryPool:
-    """Counts the bytes of the arrays that are alive; nothing is cached."""
+    """Counts the bytes of its arrays that are alive, and the most that it ever had: what is freed stays with it."""
 
     def __init__(self, allocator=None):
-        self.limit = 0
+        self.limit = self.used = self.total = 0
+
+    def take(self, nbytes):
+        self.used += nbytes
+        self.total = max(self.total, self.used)
 
     def used_bytes(self):
-        return State.used
+        return self.used
 
-    total_bytes = used_bytes
+    def total_bytes(self):
+        return self.total
 
     def free_bytes(self):
-        return 0
+        return self.total - self.used
 
     def n_free_blocks(self):
-        return 0
+        return int(self.total > self.used)
 
     def free_all_blocks(self, stream=None):
-        """Nothing is cached."""
+        self.total = self.used
 
     def set_limit(self, size=None, fraction=None):
         self.limit = size or 0
@@ -192,7 +197,7 @@ def using_allocator(allocator=None):
         State.pools.pop()
 
 
-POOL = MemoryPool()
+POOL = State.shared = MemoryPool()
 runtime = SimpleNamespace(
     getDeviceCount=lambda: 1,
     getDevice=lambda: 0,
