@@ -115,6 +115,17 @@ def reasons() -> Iterator[list[str]]:
         logging.getLogger("minidit").removeHandler(handler)
 
 
+@contextlib.contextmanager
+def wishing(name: str, value: str) -> Iterator[None]:
+    """`with wishing("MINIDIT_CUDNN", "auto"):` the environment inside."""
+    before = os.environ.get(name, "off")
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ[name] = before
+
+
 class Checks(MiniditEngine):
     """`check(name)` -> {"worst", "bound", "ok", …}; worst is the largest error as a part of what is allowed: ok below 1."""
 
@@ -201,28 +212,24 @@ class Checks(MiniditEngine):
             return {"absent": "pip install nvidia-cudnn-frontend", "ok": True}
         r, shapes = np.random.default_rng(0), ((64, 256, 6, 64), (64, 256, 16, 72), (2, 77, 3, 64))
         shapes = ((2, 5, 2, 8),) if self.small else shapes
-        for B, N, h, K in shapes:
-            qkv = to_device(r.standard_normal((B, N, 3 * h * K), np.float32), self.device).astype(cuda_blas.bfloat16())
-            _, vjp = PRIMITIVES["self_attention"].cuda(qkv, heads=h)  # type: ignore[misc]
-            vjp(qkv[..., : h * K])
+        with wishing("MINIDIT_CUDNN", "auto"):
+            for B, N, h, K in shapes:
+                qkv = to_device(r.standard_normal((B, N, 3 * h * K), np.float32), self.device).astype(cuda_blas.bfloat16())
+                _, vjp = PRIMITIVES["self_attention"].cuda(qkv, heads=h)  # type: ignore[misc]
+                vjp(qkv[..., : h * K])
         told = cudnn_attention.choices()
         return {"taken": told, "ok": len(told) >= len(shapes) and all("ms" in line for line in told.values())}
 
     def epilogues(self) -> Row:
         """A linear layer and its gradients in tf32, by the epilogues of cublasLt, which are off otherwise, and without."""
-        before, found = os.environ.get("MINIDIT_CUBLASLT"), []
-        r = np.random.default_rng(0)
+        r, found, there = np.random.default_rng(0), [], False
         x, weight, bias, bar = (self.move(r.standard_normal(s, np.float32)) for s in ((48, 64), (96, 64), (96,), (48, 96)))
-        try:
-            for wish in ("off", "on"):
-                os.environ["MINIDIT_CUBLASLT"] = wish
-                with computing_in("tf32", self.device):
-                    y, vjp = PRIMITIVES["linear"].cuda(x, weight, bias)  # type: ignore[misc]
-                    _, weight_bar, bias_bar = vjp(bar)
-                found.append([to_host(a) for a in (y, weight_bar, bias_bar)])
-            there = cublaslt.handle() is not None
-        finally:
-            os.environ["MINIDIT_CUBLASLT"] = before or "off"
+        for wish in ("off", "on"):
+            with wishing("MINIDIT_CUBLASLT", wish), computing_in("tf32", self.device):
+                y, vjp = PRIMITIVES["linear"].cuda(x, weight, bias)  # type: ignore[misc]
+                _, weight_bar, bias_bar = vjp(bar)
+                there = cublaslt.handle() is not None
+            found.append([to_host(a) for a in (y, weight_bar, bias_bar)])
         worst = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(*found, strict=True)) / 2.0**-10
         return {"worst": worst, **({} if there else {"absent": "cublasLt does not load"}), "ok": worst <= 1}
 

@@ -1,7 +1,8 @@
 """Attention by cuDNN in bfloat16, where its Python frontend is installed (nvidia-cudnn-frontend).
 
-When a shape is first met the two race, forward and backward; cuDNN's is taken if it agrees with our kernels and is faster.
-MINIDIT_CUDNN=on takes it without a race, =off never. There, too, logits and sums are float32, and no bit depends on any order.
+Off unless MINIDIT_CUDNN=on, which takes it wherever it agrees with our kernels, or =auto: when a shape is first met the two race,
+forward and backward, and the faster is taken. A race may end otherwise next time, and then the bits of a run are others; with one
+choice they are the same again: there, too, logits and sums are float32, and no sum depends on the order of threads.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def installed() -> bool:
 
 def route(own: Any, qkv: Array, add: Array, heads: int) -> Any:
     """`own`, or cuDNN's attention where it is to be taken for this shape: the same two functions, `forward` and `backward`."""
-    wish, cupy = os.environ.get("MINIDIT_CUDNN", "auto"), sys.modules["cupy"]
-    if wish == "off" or qkv.dtype.name != "bfloat16" or not installed():
+    wish, cupy = os.environ.get("MINIDIT_CUDNN", "off"), sys.modules["cupy"]
+    if wish not in ("on", "auto") or qkv.dtype.name != "bfloat16" or not installed():
         return own
     key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), *qkv.shape, heads, wish)
     if key not in _chosen:

@@ -124,7 +124,7 @@ def cudnn(monkeypatch):
     monkeypatch.setattr(cudnn_attention, "_chosen", {})
     monkeypatch.setattr(cudnn_attention, "_handles", {})
     monkeypatch.setattr(Graph, "wrong", 0.0)
-    monkeypatch.delenv("MINIDIT_CUDNN", raising=False)
+    monkeypatch.setenv("MINIDIT_CUDNN", "auto")
     with standin.kernels() as fake.state:
         fake.state.launched.clear()
         yield fake
@@ -213,11 +213,13 @@ def test_a_recording_takes_what_was_chosen_before_and_holds_no_race(cudnn, monke
 
 def test_it_is_left_alone_where_it_is_not_installed_switched_off_or_not_asked_for_bfloat16(cudnn, monkeypatch):
     qkv, _, heads = case()
-    for x, wish, there in ((qkv, "off", True), (qkv.astype(np.float32), "on", True), (qkv, "on", False)):
+    for x, wish, there in ((qkv, "off", True), (qkv, "", True), (qkv.astype(np.float32), "on", True), (qkv, "auto", False)):
         monkeypatch.setenv("MINIDIT_CUDNN", wish)
+        if not wish:
+            monkeypatch.delenv("MINIDIT_CUDNN")
         monkeypatch.setattr(cudnn_attention, "installed", lambda there=there: there)
         cuda_attention.fused_attention(CUPY.asarray(x), None, heads)
-    assert cudnn.state.launched == ["attention"] * 3 and cudnn_attention.choices() == {}
+    assert cudnn.state.launched == ["attention"] * 4 and cudnn_attention.choices() == {}
 
 
 def test_the_frontend_is_looked_for_without_importing_it():
