@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--launches", action="store_true", help="count kernel launches a block")
     parser.add_argument("--preset", default="digits", help="which DiT (default digits; the count does not depend on its size)")
     parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--root", default=".", help="minidit's repository, whose imitation serves where there is no GPU (default .)")
+    parser.add_argument("--root", default=".", help="minidit's repository, whose imitation serves without a GPU (default .)")
 
 
 def run(args: argparse.Namespace) -> int:
