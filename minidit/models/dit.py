@@ -102,7 +102,7 @@ class DiTBlock(Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(modulation, parts=6)  # (T.4)
         if in_coarse_steps(x):
             return self.coarse(x, shift1, scale1, gate1, shift2, scale2, gate2)
-        x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))
+        x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))  # (T.5)
         return ops.gated_residual(x, gate2, self.mlp(ops.layer_norm_modulate(x, shift2, scale2, eps=self.eps)))  # (T.5)
 
     def coarse(self, x: Any, shift1: Any, scale1: Any, gate1: Any, shift2: Any, scale2: Any, gate2: Any) -> Any:
