@@ -5,8 +5,8 @@ Wrong code lives here, where it is named wrong, and nowhere else. Ids are stable
 
 from __future__ import annotations
 
-from minidit.verify.deviations import checkpoints, embeddings, layers, likelihood, network, samplers, schedules, training
+from minidit.verify.deviations import checkpoints, embeddings, layers, likelihood, network, samplers, schedules, steps, training
 from minidit.verify.reference import Deviation
 
-MODULES = (schedules, samplers, likelihood, layers, embeddings, network, training, checkpoints)
+MODULES = (schedules, samplers, steps, likelihood, layers, embeddings, network, training, checkpoints)
 DEVIATIONS: dict[str, Deviation] = {d.id: d for module in MODULES for d in module.BANK}

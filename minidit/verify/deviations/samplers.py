@@ -14,7 +14,7 @@ PAIR_OF_V = "x_0 = √ᾱ x_t - √(1-ᾱ) v, ε = √(1-ᾱ) x_t + √ᾱ v, v 
 SIGMA = "σ = η √((1-ᾱ_s)/(1-ᾱ_t)) √(1-ᾱ_t/ᾱ_s)"
 
 
-def _mean(form: Any) -> Any:
+def mean_of(form: Any) -> Any:
     """A mean with its own use of (x, ε, β, ᾱ_t, α)."""
 
     def changed(R: Any, x_t: Any, eps: Any, alpha_bar: Any, t: int, s: int) -> Any:
@@ -156,21 +156,21 @@ BANK = [
         wrong="(x_t - β/(1-ᾱ_t) ε̂)/α: two roots are missing",
         right=CORE,
         seen="a widely copied dev.to tutorial",
-        patches={"ddpm_mean": _mean(lambda x, eps, beta, a, alpha: (x - beta / (1 - a) * eps) / alpha)},
+        patches={"ddpm_mean": mean_of(lambda x, eps, beta, a, alpha: (x - beta / (1 - a) * eps) / alpha)},
     ),
     Deviation(
         "M30b", "EPS_MEAN_WITHOUT_OUTER_ROOT", "D.9",
         wrong="divides by α",
         right=CORE,
         seen="class",
-        patches={"ddpm_mean": _mean(lambda x, eps, beta, a, alpha: (x - beta / (1 - a) ** 0.5 * eps) / alpha)},
+        patches={"ddpm_mean": mean_of(lambda x, eps, beta, a, alpha: (x - beta / (1 - a) ** 0.5 * eps) / alpha)},
     ),
     Deviation(
         "M30c", "EPS_MEAN_WITHOUT_INNER_ROOT", "D.9",
         wrong="β/(1-ᾱ_t) ε̂",
         right=CORE,
         seen="class",
-        patches={"ddpm_mean": _mean(lambda x, eps, beta, a, alpha: (x - beta / (1 - a) * eps) / alpha**0.5)},
+        patches={"ddpm_mean": mean_of(lambda x, eps, beta, a, alpha: (x - beta / (1 - a) * eps) / alpha**0.5)},
     ),
     Deviation(
         "M31", "CLIP_NOT_REDERIVED", "D.33",
