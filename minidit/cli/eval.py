@@ -37,6 +37,9 @@ def run(args: argparse.Namespace) -> int:
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
     train, held_out = job.data()
+    if train.class_names != pipeline.class_names:
+        told = [", ".join(names) or "none" for names in (train.class_names, pipeline.class_names)]
+        raise ValueError(f"{train.name} has the classes {told[0]}, and the run learned {told[1]}")
     if not train.num_classes:
         raise ValueError(f"{train.name} has no classes: without them there is no classifier to judge samples")
     file = job.folder / "classifier.safetensors"

@@ -23,15 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", nargs="?", help="show one equation: its code, its tests, its residual (for example D.7)")
     parser.add_argument("--html", metavar="DIR", type=Path, help="write the book of equations, code and tests as web pages")
     parser.add_argument("--problems", action="store_true", help="print only what is untied")
-    parser.add_argument("--root", metavar="DIR", type=Path, default=BESIDE, help="the checkout (default: beside the package)")
+    parser.add_argument("--root", metavar="DIR", type=Path, help="the checkout (default: beside the package, or here)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints or writes what the flags ask for; returns the exit status."""
-    if missing := missing_from(args.root):
+    root = args.root or (BESIDE if not missing_from(BESIDE) else Path("."))
+    if missing := missing_from(root):
         print(f"minidit spec: needs a checkout of minidit, and there is {missing} (name one with --root DIR)", file=sys.stderr)
         return 2
-    spec = read(args.root)
+    spec = read(root)
     if args.html is not None:
         return html(spec, args.html)
     if args.id is not None:
@@ -51,7 +52,7 @@ def show(spec: Spec, identifier: str) -> int:
     if entry is None:
         print(f"minidit spec: SPEC.md has no equation {identifier!r} (minidit spec lists them)", file=sys.stderr)
         return 2
-    print(one_entry(spec, entry))
+    print(one_entry(spec, entry) + ("" if spec.residuals else "\n(residuals are measured by pytest)"))
     return 0
 
 
@@ -60,7 +61,7 @@ def html(spec: Spec, folder: Path) -> int:
     try:
         pages = write_book(spec, folder)
     except ModuleNotFoundError as error:
-        print(f"minidit spec: the book needs {error.name} (pip install {error.name})", file=sys.stderr)
+        print(f"minidit spec: the book needs {error.name} (pip install {error.name}, or the extra test)", file=sys.stderr)
         return 2
     except FormulaError as error:
         print(f"minidit spec: {error}", file=sys.stderr)

@@ -103,9 +103,12 @@ class Run:
         }  # fmt: skip
 
     def create(self, *, overwrite: bool = False) -> None:
-        """Makes the folder and writes config.toml. Raises RunError if a run is there already."""
-        if (self.folder / "config.toml").exists() and not overwrite:
+        """Makes the folder and writes config.toml. Raises RunError if a run is there already, or anything that is none."""
+        run = (self.folder / "config.toml").exists()
+        if run and not overwrite:
             raise RunError(f"{self.folder} holds a run already: choose another --out, --resume it, or --overwrite")
+        if not run and self.folder.exists() and any(self.folder.iterdir()):
+            raise RunError(f"{self.folder} holds something that is no run: choose another --out")
         for pattern in ("*.safetensors", "*.json", "*.jsonl", "trace.npz", "report.html", "samples/step_*.png", "pictures/*"):
             for old in self.folder.glob(pattern):
                 old.unlink()

@@ -19,6 +19,7 @@ from minidit.verify.compare import TOLERANCE, Difference, allowed, difference, p
 from minidit.verify.reference import TOPICS, Deviation, Probe, Reference, Topic
 
 Names = tuple[Deviation, ...]
+DECLARE = 'declare its precision (precision="float32", --precision float32)'
 ROUNDED = 25 * 2.0**-23  # a float64 answer this near was computed in float32
 
 
@@ -174,20 +175,18 @@ class Judge:
         worst = max(gaps, key=lambda g: g.error)
         if worst.error <= tolerance:
             return Finding(topic, "equal", worst, tolerance)
-        shown = next(k for k, g in enumerate(gaps) if g.error > tolerance)
+        plain = self.precision is None and not topic.allowed
+        rounding, seen = min(ROUNDED * topic.tol, 1e-4) if plain else 0.0, [k for k, g in enumerate(gaps) if g.error > tolerance]
+        coarse = len(seen) == len(gaps) and gaps[0].error <= rounding < worst.error  # float32 in a layer, behind it a mistake
+        coarse = coarse and topic.group == "network"
+        shown = next(k for k in seen if gaps[k].error > rounding) if coarse else seen[0]
         finding = Finding(topic, "unknown", gaps[shown], tolerance, answers[shown].probe)
-        finding.layer = self._first_layer(topic, answers[shown], tolerance) or self._first_step(
-            topic, answers[shown], tolerance
-        )
+        blunt = TOLERANCE["float32"] * topic.tol if coarse else tolerance
+        finding.layer = self._first_layer(topic, answers[shown], blunt) or self._first_step(topic, answers[shown], blunt)
         bank = self.near(topic, bank)
         self.explain(finding, answers, ((d,) for d in bank))
-        if (
-            not finding.candidates
-            and worst.error <= min(ROUNDED * topic.tol, 1e-4)
-            and not topic.allowed
-            and self.precision is None
-        ):
-            finding.verdict, finding.note = "rounded", "equal to float32 rounding only: declare its precision"
+        if not finding.candidates and worst.error <= rounding:
+            finding.verdict, finding.note = "rounded", f"equal to float32 rounding only: {DECLARE}"
             return finding
         if not finding.candidates and depth > 1:
             self.explain(finding, answers, _orders(combinations(bank, 2)))
@@ -219,7 +218,7 @@ class Judge:
             alike.setdefault(frozenset(d.id for d in names), names)
         finding.candidates = list(alike.values())
         if found:
-            finding.verdict, finding.note = "named", "" if exact else "to float32 rounding: declare its precision"
+            finding.verdict, finding.note = "named", "" if exact else f"to float32 rounding: {DECLARE}"
         return bool(found)
 
     def loose(self, finding: Finding) -> float:

@@ -165,6 +165,11 @@ def test_an_evaluation_prints_its_table_and_keeps_the_classifier(trained):
         assert load_model(trained.folder / "classifier.safetensors")[0].config.num_classes == 10
 
 
+def test_an_evaluation_refuses_pictures_of_other_classes(trained):
+    code, out, err = told("eval", trained.folder, "--data", "fashion", "--quiet")
+    assert (code, out) == (2, "") and "fashion has the classes T-shirt/top" in err and "the run learned 0, 1" in err
+
+
 def test_a_report_is_written_beside_the_run(trained):
     path = trained.folder / "report.html"
     path.unlink()

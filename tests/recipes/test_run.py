@@ -151,6 +151,16 @@ def test_a_run_never_replaces_another_unasked(tmp_path):
         job.create()
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_is_never_put_among_other_files(tmp_path, overwrite):
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(RunError, match="holds something that is no run"):
+        begun_in = Run(tmp_path, run_config())
+        begun_in.fit_to(begun_in.data()[0])
+        begun_in.create(overwrite=overwrite)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.json"]
+
+
 def test_overwriting_leaves_nothing_of_the_old_run_and_nothing_else_is_touched(tmp_path):
     job, _ = whole(tmp_path / "run", replace(run_config(), sample=SampleConfig(steps=3, every=2)))
     own = ("classifier.safetensors", "eval.json", "report.html", "trace.npz", "pictures/ddim.png")

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 from verify import foreign_dit
 
@@ -140,3 +141,12 @@ def test_a_clean_dialect_is_right_in_itself(dialect):
     base = DIALECTS[dialect].deviations
     findings = examine(MINE, answers(*base), EVERY, Judge(base))
     assert all(f.verdict == "equal" for f in findings)
+
+
+@pytest.mark.parametrize("mistake", ["M55", "M56", "M57"])
+def test_a_mistake_is_named_behind_an_angle_of_time_in_float32(mistake):
+    rounded = Deviation("U", "ANGLE_IN_FLOAT32", "N.8", "", "", patches={"time_angles": lambda original: lambda R, *args: (
+        original(R, *args).astype(np.float32).astype(np.float64))})  # fmt: skip
+    (finding,) = check({"dit": Reference((rounded, DEVIATIONS[mistake])).dit}).findings
+    assert [d.id for names in finding.candidates for d in names] == [mistake]
+    assert finding.worst.error > 1e-4 and "--precision float32" in finding.note
