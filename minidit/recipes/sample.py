@@ -21,7 +21,7 @@ from minidit.diffusion.ddim import ddim_from_pair, ddim_std
 from minidit.diffusion.ddpm import ddpm_from_pair
 from minidit.diffusion.guidance import guide
 from minidit.diffusion.guidance import interval as interval_law
-from minidit.diffusion.prediction import EPS, Prediction
+from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule, at
 from minidit.kernels.cuda_graph import explain, obstacle
 from minidit.kernels.cuda_laws import Philox
@@ -141,7 +141,7 @@ def sample(
     pairs: Sequence[tuple[int, int]] | None = None,
     steps: int = 50,
     step: Step | None = None,
-    prediction: Prediction = EPS,
+    prediction: Prediction | str = EPS,
     guidance: float = 1.0,
     interval: tuple[float, float] = (0.0, 1.0),
     clip: bool = False,
@@ -157,12 +157,17 @@ def sample(
 
     labels : (B,) ints, or n for an unconditional model.  pairs : [(t, s), …], else `steps` rungs evenly spaced with both ends.
     guidance : the scale w in the part (low, high] of the ladder that `interval` names, 1 outside.
+    prediction : what the network says: md.EPS, md.X_0, md.V, or its name as in TrainConfig.
     step : ddim(η) or ddpm(variance law); ddim() if None.  x_T : the noise to start from, else drawn from the seed.
     shards : pieces of the batch that run side by side (0: one a core).  precision : a policy of nn/precision.py.
     graph : on a GPU, record a step as a CUDA graph and replay it.
     progress(done, total) is called after every step.
-    Raises ValueError for labels that the model does not know.
+    Raises ValueError for labels that the model does not know, and for an unknown name.
     """
+    if isinstance(prediction, str):
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction {prediction!r} is not one of {', '.join(PREDICTIONS)}")
+        prediction = PREDICTIONS[prediction]
     pairs = spacing.pairs(spacing.linspace(sch.T, min(steps, sch.T))) if pairs is None else pairs
     step = ddim() if step is None else step
     y = None

@@ -43,7 +43,7 @@ _BORDER = ("diffusers", "process", "torch", "vectors")  # imported when they are
 
 
 def check(
-    target: Any, *, topics: Iterable[str] | None = None, dialect: str | None = None, precision: str | None = None
+    target: Any, *, topics: str | Iterable[str] | None = None, dialect: str | None = None, precision: str | None = None
 ) -> Report:
     """Asks `target` (a mapping topic -> callable, a module, or an object) and returns the Report.
 

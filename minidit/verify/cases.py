@@ -19,10 +19,11 @@ from minidit.verify.reference import TOPICS, Probe, Topic
 from minidit.verify.report import Report
 
 
-def topics_named(names: Iterable[str] | None) -> list[Topic]:
+def topics_named(names: str | Iterable[str] | None) -> list[Topic]:
     """Topics from names of topics or of groups, in the order of the kit. Raises ValueError for a name that is neither."""
     if names is None:
         return list(TOPICS.values())
+    names = [names] if isinstance(names, str) else names
     wanted, groups = set(), {t.group for t in TOPICS.values()}
     for name in names:
         if name not in TOPICS and name not in groups:

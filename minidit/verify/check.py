@@ -379,9 +379,9 @@ def narrowed(findings: Sequence[Finding], asked: Mapping[str, Sequence[Answer]],
 
 def functions_of(target: Any) -> dict[str, Callable[..., Any]]:
     """topic name -> callable, from a mapping, a module or an object. Raises ValueError for an unknown topic, or for none."""
-    if isinstance(target, Mapping):
-        import difflib
+    import difflib
 
+    if isinstance(target, Mapping):
         for name in target:
             if name not in TOPICS:
                 near = difflib.get_close_matches(str(name), TOPICS, 1)
@@ -389,7 +389,7 @@ def functions_of(target: Any) -> dict[str, Callable[..., Any]]:
         return dict(target)
     found = {name: getattr(target, name) for name in TOPICS if callable(getattr(target, name, None))}
     if not found:
-        raise ValueError(
-            f"{target!r} answers to no topic: it needs callables named like {', '.join(list(TOPICS)[:5])}, …"
-        )
+        near = [m for name in dir(target) for m in difflib.get_close_matches(name, TOPICS, 1, 0.8)]
+        meant = f" as the topics are: {near[0]}?" if near else f" like {', '.join(list(TOPICS)[:5])}, …"
+        raise ValueError(f"{getattr(target, '__name__', repr(target))} answers to no topic: it needs callables named{meant}")
     return found

@@ -134,6 +134,13 @@ def test_the_same_call_gives_the_same_bits_and_another_seed_another_picture():
     assert not np.allclose(sample(model, SCH, labels, steps=3, seed=1), first)
 
 
+def test_a_prediction_may_be_said_by_its_name():
+    model, labels = awake(), np.arange(3)
+    assert np.array_equal(*(sample(model, SCH, labels, steps=2, prediction=said) for said in ("v", V)))
+    with pytest.raises(ValueError, match="prediction 'u' is not one of eps, x_0, v"):
+        sample(model, SCH, labels, steps=2, prediction="u")
+
+
 def test_the_noise_of_a_rung_does_not_depend_on_the_rungs_before_it():
     """Two ladders that share their lower half, from the same x at the top of it, walk it alike."""
     model, x = gaussian_data(), start(2)

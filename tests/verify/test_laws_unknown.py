@@ -127,3 +127,10 @@ def test_refusals_everywhere_are_reported_as_such():
     asked = {"q_sample": ask(broken, TOPICS["q_sample"])}
     (finding,) = examine([TOPICS["q_sample"]], asked, list(DEVIATIONS.values()), judge)
     assert finding.verdict == "raises" and "no such thing" in finding.note
+
+
+def test_one_topic_may_be_named_alone_and_a_misspelt_function_is_told_its_name():
+    assert [t.name for t in md.verify.topics_named("gelu")] == ["gelu"]
+    mine = type("Mine", (), {"__name__": "mine", "ddim_stp": staticmethod(lambda *args: 0)})()
+    with pytest.raises(ValueError, match="mine answers to no topic: it needs callables named as the topics are: ddim_step"):
+        md.verify.check(mine)
