@@ -177,8 +177,8 @@ class Judge:
             return Finding(topic, "equal", worst, tolerance)
         plain = self.precision is None and not topic.allowed
         rounding, seen = min(ROUNDED * topic.tol, 1e-4) if plain else 0.0, [k for k, g in enumerate(gaps) if g.error > tolerance]
-        coarse = len(seen) == len(gaps) and gaps[0].error <= rounding < worst.error  # float32 in a layer, behind it a mistake
-        coarse = coarse and topic.group == "network"
+        everywhere = topic.group == "network" and len(seen) == len(gaps)
+        coarse = everywhere and gaps[0].error <= rounding < worst.error  # float32 in a layer, and behind it a mistake
         shown = next(k for k in seen if gaps[k].error > rounding) if coarse else seen[0]
         finding = Finding(topic, "unknown", gaps[shown], tolerance, answers[shown].probe)
         blunt = TOLERANCE["float32"] * topic.tol if coarse else tolerance

@@ -14,7 +14,7 @@ NOISE = "mean + [s > 0] σ z"
 
 
 def _slip(id: str, name: str, spec: str, wrong: str, right: str, part: str, change: Any) -> Deviation:
-    return Deviation(id, name, spec, wrong=wrong, right=right, seen="beginners' code", patches={part: change})
+    return Deviation(id, name, spec, wrong=wrong, right=right, seen="", patches={part: change})
 
 
 def _inverted(R: Any, alpha_bar: Any, t: int, s: int) -> float:
