@@ -12,7 +12,7 @@ from benchmarks.sizes import GUIDANCE, S, Size, T
 from minidit import ops
 from minidit.autograd import plain_text
 from minidit.models.dit import DiTConfig, count_parameters
-from minidit.recipes.sample import Sampler, ddim
+from minidit.processes.sample import Sampler, ddim
 
 
 def config_of(size: Size) -> DiTConfig:

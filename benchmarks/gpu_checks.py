@@ -31,7 +31,7 @@ from minidit.kernels import cublaslt, cuda_blas, cudnn_attention
 from minidit.kernels.cuda_laws import Philox
 from minidit.models.dit import DiTConfig
 from minidit.nn.precision import check_precision, computing_in
-from minidit.recipes.train import TrainConfig, loop_for
+from minidit.processes.train import TrainConfig, loop_for
 
 Row = dict[str, Any]
 U64, U, B16 = 2.0**-53, 2.0**-24, 2.0**-8  # rounding units of the three types
@@ -336,7 +336,7 @@ class Checks(MiniditEngine):
 
     def memory(self) -> Row:
         """The peak of a training step beside the prediction of `minidit info --memory`: within 15 %."""
-        from minidit.recipes.memory import LIBRARIES, memory_of_step
+        from minidit.training.memory import LIBRARIES, memory_of_step
 
         rows, worst = {}, 0.0
         config = replace(MODEL, hidden_size=64, depth=6) if self.small else md.DIT["DiT-S/2"]

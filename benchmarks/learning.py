@@ -27,11 +27,11 @@ import minidit as md
 from minidit.autograd import no_grad
 from minidit.models.dit import DIT, DiTConfig, count_parameters
 from minidit.pictures import grid, save_png, stack
-from minidit.recipes.evaluate import Evaluation, train_classifier
-from minidit.recipes.pipeline import Pipeline
-from minidit.recipes.presets import PRESETS
-from minidit.recipes.source import source_of
-from minidit.recipes.train import Denoising, loop_for
+from minidit.processes.train import Denoising, loop_for
+from minidit.runs.evaluate import Evaluation, train_classifier
+from minidit.runs.pipeline import Pipeline
+from minidit.runs.presets import PRESETS
+from minidit.training.source import source_of
 
 RESULT = Path(__file__).parent / "results" / "learning.json"
 DOCS = Path(__file__).parent.parent / "docs"

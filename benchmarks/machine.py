@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from minidit.recipes.workers import cores
+from minidit.training.workers import cores
 
 GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 MEMORY = {"pss": "Pss", "anonymous": "Pss_Anon", "shared": "Pss_Shmem", "files": "Pss_File"}

@@ -30,9 +30,9 @@ from minidit.backend import Arena, bytes_held, flat_buffer, memory_of, module_of
 from minidit.kernels import cuda_blas, cudnn_attention
 from minidit.kernels.blas import gemm, name_of_blas
 from minidit.nn.precision import computing_in
-from minidit.recipes.loop import Loop, LoopConfig
-from minidit.recipes.memory import memory_of_step, ran_out_of_memory
-from minidit.recipes.workers import Workers, cores, kind_of_workers, shard_of
+from minidit.training.loop import Loop, LoopConfig
+from minidit.training.memory import memory_of_step, ran_out_of_memory
+from minidit.training.workers import Workers, cores, kind_of_workers, shard_of
 
 CAPTURE = "graph"  # the field of LoopConfig that says whether a step is captured; a build without one is always eager
 

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 import minidit as md
-from minidit.recipes.sample import Sampler
+from minidit.processes.sample import Sampler
 
 
 def climb(pipeline, x_0, labels, rungs):

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
     from minidit.optim import AdamW, OptimConfig
+    from minidit.processes.autoencode import AutoencodeConfig, autoencode, decode, latents_of, reconstruct
+    from minidit.processes.sample import ddim, ddpm, sample
+    from minidit.processes.train import TrainConfig, loop_for, train
     from minidit.random import Philox
-    from minidit.recipes.autoencode import AutoencodeConfig, autoencode, decode, latents_of, reconstruct
-    from minidit.recipes.loop import Loop
-    from minidit.recipes.pipeline import Pipeline, load
-    from minidit.recipes.sample import ddim, ddpm, sample
-    from minidit.recipes.train import TrainConfig, loop_for, train
+    from minidit.runs.pipeline import Pipeline, load
+    from minidit.training.loop import Loop
 
 _HOMES = {
     "": ("data", "metrics", "nn", "ops", "pictures", "verify"),
@@ -46,11 +46,11 @@ _HOMES = {
     "models.dit": ("DIT", "DiT", "DiTConfig"),
     "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),
-    "recipes.autoencode": ("AutoencodeConfig", "autoencode", "decode", "latents_of", "reconstruct"),
-    "recipes.loop": ("Loop",),
-    "recipes.pipeline": ("Pipeline", "load"),
-    "recipes.sample": ("ddim", "ddpm", "sample"),
-    "recipes.train": ("TrainConfig", "loop_for", "train"),
+    "processes.autoencode": ("AutoencodeConfig", "autoencode", "decode", "latents_of", "reconstruct"),
+    "training.loop": ("Loop",),
+    "runs.pipeline": ("Pipeline", "load"),
+    "processes.sample": ("ddim", "ddpm", "sample"),
+    "processes.train": ("TrainConfig", "loop_for", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])

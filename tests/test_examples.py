@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from recipes.small import run_config
+from small import run_config
 
-from minidit.recipes.run import Run
+from minidit.runs.run import Run
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 SHORT = {

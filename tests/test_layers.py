@@ -15,14 +15,16 @@ LAYER = {
     "nn": 3, "optim": 3,
     "models": 4, "data": 4,
     "checkpoint": 5, "metrics": 5,
-    "recipes": 6,
-    "verify": 7, "html": 7,
-    "cli": 8,
-    "__init__": 9, "__main__": 9,
+    "training": 6,
+    "processes": 7,
+    "runs": 8,
+    "verify": 9, "html": 9,
+    "cli": 10,
+    "__init__": 11, "__main__": 11,
 }  # fmt: skip
 LAWS = {"diffusion"}
 A_LAW_KNOWS = {"backend", "ops"}
-A_LAW_IS_KNOWN_FROM = LAYER["recipes"]
+A_LAW_IS_KNOWN_FROM = LAYER["training"]
 BESIDE = {("random", "backend"), ("kernels", "autograd"), ("optim", "nn")}  # the only arrows between two rooms of one layer
 CUPY = {"backend", "kernels"}
 PRINTS = {"cli", "html"}
@@ -69,7 +71,7 @@ def why_forbidden(here, there):
     if here in LAWS:
         return None if there in A_LAW_KNOWS else "a law knows only " + " and ".join(sorted(A_LAW_KNOWS))
     if there in LAWS:
-        return None if LAYER[here] >= A_LAW_IS_KNOWN_FROM else "laws and networks meet only in recipes"
+        return None if LAYER[here] >= A_LAW_IS_KNOWN_FROM else "laws and networks meet only in processes"
     if LAYER[there] < LAYER[here] or (here, there) in BESIDE:
         return None
     return f"layer {LAYER[here]} may not know layer {LAYER[there]}"
@@ -160,7 +162,7 @@ def tree_of(tmp_path, files):
         ("models/dit.py", "import minidit as md"),
         ("models/dit.py", "from minidit import DiT"),
         ("models/dit.py", "from minidit.data import digits"),
-        ("metrics.py", "import minidit.recipes.train"),
+        ("metrics.py", "import minidit.processes.train"),
         ("ops/linear.py", "import importlib\nimportlib.import_module('minidit.nn.layers')"),
         ("ops/linear.py", "import cupy"),
         ("ops/linear.py", "def f():\n    from cupyx.scipy import special"),
@@ -181,9 +183,9 @@ def test_a_forbidden_import_is_found(tmp_path, file, text):
     [
         ("diffusion/step.py", "from minidit.diffusion.schedule import at\nfrom minidit import backend, ops"),
         ("random.py", "from minidit.backend import empty\nimport numpy"),
-        ("recipes/train.py", "from minidit.diffusion import step\nfrom minidit.models.dit import DiT"),
+        ("processes/train.py", "from minidit.diffusion import step\nfrom minidit.models.dit import DiT"),
         ("kernels/cuda.py", "import cupy"),
-        ("__init__.py", "from minidit.recipes.train import train"),
+        ("__init__.py", "from minidit.processes.train import train"),
         ("__main__.py", "from minidit.cli import main"),
         ("ops/__init__.py", "from minidit.ops.linear import linear"),
         ("cli/__init__.py", "import cupyish"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from minidit.checkpoint import load_model, save_model
-from minidit.recipes.pipeline import SHIPPED
+from minidit.runs.pipeline import SHIPPED
 
 LIMIT = 8_000_000
 

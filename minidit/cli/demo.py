@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress
     from minidit.html.report import write_report
-    from minidit.recipes.evaluate import Evaluation, train_classifier
-    from minidit.recipes.gallery import measure, show_run
-    from minidit.recipes.run import Run
+    from minidit.runs.evaluate import Evaluation, train_classifier
+    from minidit.runs.gallery import measure, show_run
+    from minidit.runs.run import Run
 
     began = time.monotonic()
     preset = "quick" if args.quick else "demo"

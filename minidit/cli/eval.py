@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
     from minidit.checkpoint import load_model, save_model
     from minidit.cli.progress import Progress
     from minidit.html.report import write_report
-    from minidit.recipes.evaluate import Evaluation, train_classifier
-    from minidit.recipes.gallery import measure
-    from minidit.recipes.run import finished
+    from minidit.runs.evaluate import Evaluation, train_classifier
+    from minidit.runs.gallery import measure
+    from minidit.runs.run import finished
 
     progress = Progress(args.quiet)
     device = settle_device(args)
@@ -62,8 +62,8 @@ def bits(job: Any, pipeline: Any, some: Any, progress: Any) -> None:
     import json
 
     from minidit.checkpoint import write_atomically
-    from minidit.recipes.autoencode import posterior_of
-    from minidit.recipes.bits import bits_per_dim
+    from minidit.processes.autoencode import posterior_of
+    from minidit.processes.bits import bits_per_dim
 
     x_0 = some.x_0()
     if pipeline.autoencoder is not None:

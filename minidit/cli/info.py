@@ -29,8 +29,8 @@ def memory(args: argparse.Namespace) -> int:
 
     from minidit.backend import chosen_device, cupy_or_reason, memory_of
     from minidit.models.dit import DIT
-    from minidit.recipes.memory import gb, largest_batch, memory_of_step
-    from minidit.recipes.train import TrainConfig
+    from minidit.processes.train import TrainConfig
+    from minidit.training.memory import gb, largest_batch, memory_of_step
 
     if args.preset is not None and args.preset not in DIT:
         near = difflib.get_close_matches(args.preset, DIT, 1)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.backend import cupy_or_reason
     from minidit.kernels.blas import Blas, default_blas, mkl, precise
     from minidit.models.dit import DIT, count_parameters
-    from minidit.recipes.workers import cores
+    from minidit.training.workers import cores
     from minidit.version import __version__
 
     print(f"minidit {__version__}")

@@ -9,8 +9,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from minidit.recipes.config import read_config
-from minidit.recipes.presets import PRESETS, RunConfig
+from minidit.runs.config import read_config
+from minidit.runs.presets import PRESETS, RunConfig
 
 HIDDEN = {  # what the data decide, or another flag says, or what only the weights of others need
     "dit": {"input_size", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps"},

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--steps and -n must be at least 1")
 
     from minidit.cli.progress import Progress
-    from minidit.recipes.pipeline import load
+    from minidit.runs.pipeline import load
 
     device = settle_device(args)
     settle_precision(device, args.precision)
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     }  # fmt: skip
     if out.suffix == ".gif":
         from minidit.pictures import save_gif
-        from minidit.recipes.show import denoising_frames
+        from minidit.runs.show import denoising_frames
 
         save_gif(out, denoising_frames(pipeline, labels, **options))
     else:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             _save_npz(out, x, labels, pipeline.class_names)
         else:
             from minidit.pictures import save_png
-            from minidit.recipes.show import class_grid
+            from minidit.runs.show import class_grid
 
             save_png(out, class_grid(x, labels, pipeline.class_names))
     print(out)

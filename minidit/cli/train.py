@@ -14,7 +14,7 @@ from minidit.cli.options import add_config_flags, resolve, with_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from minidit.recipes.presets import PRESETS
+    from minidit.runs.presets import PRESETS
 
     parser.add_argument("--data", help='a folder of pictures, an IDX, CIFAR or npz file, "digits" or "fashion"')
     parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress
-    from minidit.recipes import run as runs
+    from minidit.runs import run as runs
 
     progress = Progress(args.quiet)
     if args.resume:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         config = configure(args)
         if args.print_config:
-            from minidit.recipes.config import tables_of, to_toml
+            from minidit.runs.config import tables_of, to_toml
 
             print(to_toml(tables_of(config)))
             return 0
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     progress.close()
 
     from minidit.html.report import write_report
-    from minidit.recipes.gallery import show_run
+    from minidit.runs.gallery import show_run
 
     show_run(job, pipeline, held_out, progress.note)
     progress.note(f"open {write_report(job.folder)}")

@@ -8,8 +8,8 @@ import numpy as np
 
 from minidit import optim
 from minidit.backend import Array
+from minidit.processes.train import drop_labels
 from minidit.random import Philox
-from minidit.recipes.train import drop_labels
 from minidit.verify.draws import SIX
 from minidit.verify.layers import normal
 from minidit.verify.reference import Probe, part, topic

@@ -67,7 +67,7 @@ def test_help_and_import_load_nothing_heavy():
     assert "'numpy'" not in outside("-c", script).stderr
     script = "import sys, minidit; minidit.DiT; minidit.train; print(sorted(sys.modules))"
     modules = outside("-c", script).stdout
-    assert "'minidit.recipes.train'" in modules
+    assert "'minidit.processes.train'" in modules
     assert not [name for name in ("scipy", "PIL", "cupy", "tqdm", "safetensors") if f"'{name}'" in modules]
 
 
@@ -161,8 +161,8 @@ def test_info_tells_the_versions_and_sizes(told):
 
 
 def test_flags_stand_over_the_file_and_the_file_over_the_preset(told, tmp_path):
-    from minidit.recipes.config import read_config
-    from minidit.recipes.presets import PRESETS
+    from minidit.runs.config import read_config
+    from minidit.runs.presets import PRESETS
 
     file = tmp_path / "my.toml"
     file.write_text("[train]\nlr = 0.25\nsteps = 77\n[sample]\nguidance = 4\n")
@@ -190,7 +190,7 @@ def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section):
     from dataclasses import fields
 
     from minidit.cli.options import HIDDEN, flags_of
-    from minidit.recipes.presets import RunConfig
+    from minidit.runs.presets import RunConfig
 
     flags = [f.name for _, f, _ in flags_of(section)]
     assert flags == [f.name for f in fields(getattr(RunConfig(), section)) if f.name not in HIDDEN.get(section, ())]

@@ -16,8 +16,8 @@ from PIL import Image
 
 from minidit.checkpoint import load_model, read_arrays
 from minidit.cli import main
-from minidit.recipes import run as runs
-from minidit.recipes.presets import PRESETS
+from minidit.runs import run as runs
+from minidit.runs.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 TINY = [

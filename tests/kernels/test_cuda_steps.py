@@ -18,8 +18,8 @@ from minidit.cli import main
 from minidit.cli.bench import launches_of
 from minidit.kernels import cuda_blas
 from minidit.models.dit import DiT, DiTConfig
+from minidit.processes.train import TrainConfig, loop_for
 from minidit.random import Philox
-from minidit.recipes.train import TrainConfig, loop_for
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)

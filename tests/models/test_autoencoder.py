@@ -13,8 +13,7 @@ from support import agree, host, spec
 from minidit.autograd import Tensor
 from minidit.backend import to_device
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig, spread
-from minidit.random import Philox
-from minidit.recipes.autoencode import (
+from minidit.processes.autoencode import (
     AUTOENCODE_STREAM,
     AutoencodeConfig,
     Reconstruction,
@@ -24,7 +23,8 @@ from minidit.recipes.autoencode import (
     posterior_of,
     reconstruct,
 )
-from minidit.recipes.source import Latents, Pixels
+from minidit.random import Philox
+from minidit.training.source import Latents, Pixels
 
 
 def test_the_defaults_are_grey_pictures_of_thirty_two_and_four_latent_channels():

@@ -12,8 +12,8 @@ from minidit.backend import to_device
 from minidit.models.condition import TimestepEmbedder
 from minidit.models.dit import DIT, DiT, DiTBlock, DiTConfig
 from minidit.nn import timestep_embedding
+from minidit.processes.train import TrainConfig, loop_for
 from minidit.random import Philox
-from minidit.recipes.train import TrainConfig, loop_for
 
 SMALL = DiTConfig(input_size=(4, 6), in_channels=2, hidden_size=24, depth=2, num_heads=3, num_classes=5)
 

@@ -9,8 +9,8 @@ from support import host, spec
 
 from minidit.backend import to_device
 from minidit.models.dit import DiT, DiTConfig
+from minidit.processes.train import TrainConfig, drop_labels, loop_for
 from minidit.random import Philox
-from minidit.recipes.train import TrainConfig, drop_labels, loop_for
 
 CONFIG = DiTConfig(input_size=4, in_channels=1, hidden_size=8, depth=1, num_heads=2, num_classes=7, class_dropout_prob=0.3)
 

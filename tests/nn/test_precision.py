@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import standin
-from recipes.small import DIT, awake, pictures
+from small import DIT, awake, pictures
 from standin.cublas import imitated_cublas
 from support import host
 
@@ -15,9 +15,9 @@ from minidit.autograd import NoTwin, Tensor, plain_text
 from minidit.backend import to_device
 from minidit.kernels import blas, cuda, cuda_blas
 from minidit.nn.precision import check_precision, computing_in, restored, stored
-from minidit.recipes.loop import LoopConfig
-from minidit.recipes.sample import sample
-from minidit.recipes.train import SCHEDULES, TrainConfig, loop_for
+from minidit.processes.sample import sample
+from minidit.processes.train import SCHEDULES, TrainConfig, loop_for
+from minidit.training.loop import LoopConfig
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import standin
-from recipes.small import DIT, awake, pictures
+from small import DIT, awake, pictures
 from support import host
 
 from minidit import ops
 from minidit.autograd import Gradients, Tensor, no_grad
 from minidit.backend import Arena, to_device
 from minidit.nn.recompute import recomputing, run
-from minidit.recipes.train import TrainConfig, loop_for
+from minidit.processes.train import TrainConfig, loop_for
 
 CONFIG = TrainConfig(steps=3, batch_size=12, lr=1e-2, T=30, eps=1e-3, shards=1)
 CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")

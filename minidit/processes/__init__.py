@@ -1,0 +1,1 @@
+"""Where a law meets a network: what is trained, and how samples are drawn."""

@@ -1,1 +1,0 @@
-"""Where a law meets a network: training and sampling as short loops."""

@@ -1,0 +1,102 @@
+"""Numbers beside the pictures: class accuracy, Fréchet distance, precision and recall, nearest neighbours.
+
+All features come from one small classifier trained on the training set; the Fréchet distance of every row is measured
+against the training images, with the same number of images in every row (the distance shrinks as the number grows).
+Two reference rows frame the others, held-out real images and noise; a latent model's ceiling is the third, the reconstructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidit import metrics
+from minidit.backend import Array
+from minidit.data import Dataset
+from minidit.models.classifier import Classifier, ClassifierConfig
+from minidit.processes.autoencode import reconstruct
+from minidit.processes.classify import ClassifyConfig, classify, judge
+from minidit.random import Philox
+from minidit.runs.pipeline import Pipeline
+
+EVAL_STREAM = 0x6576
+Tell = Callable[[str, dict[str, Any], int], None]
+
+
+def train_classifier(data: Dataset, config: ClassifyConfig, tell: Tell) -> Classifier:
+    """A classifier with EMA weights, for pictures of this set."""
+    model = Classifier(ClassifierConfig(data.channels, data.size, data.num_classes), Philox(config.seed, 3))
+    loop = classify(model, data, config)
+    for record in loop.run():
+        tell("classifier", record, config.steps)
+    model.flat[...] = loop.optimiser.average
+    return model
+
+
+def quantiles(d: Array) -> dict[str, float]:
+    """The 5 %, 50 % and 95 % quantiles of distances."""
+    return {f"q{q:02d}": float(np.quantile(d, q / 100)) for q in (5, 50, 95)}
+
+
+class Evaluation:
+    """Collects rows: `row(name, x, labels)` measures pictures x with the padding they were trained with."""
+
+    def __init__(self, classifier: Classifier, train: Dataset, held_out: Dataset, n: int = 500) -> None:
+        self.classifier, self.train, self.held_out, self.n = classifier, train, held_out, min(n, len(held_out))
+        self.reference = judge(classifier, train.x_0())[1]
+        self.moments = metrics.moments(self.reference)
+        self.rows: list[dict[str, Any]] = []
+
+    def padded(self, x: Array) -> Array:
+        """Puts the padding back that a Pipeline cut off: the classifier was trained with it."""
+        c = self.train.crop
+        return x if x.shape[2:] == self.train.size else np.pad(x, ((0, 0), (0, 0), (c, c), (c, c)), constant_values=-1.0)
+
+    def row(self, name: str, x: Array, labels: Array | None, note: str = "") -> dict[str, Any]:
+        logits, features = judge(self.classifier, self.padded(x))
+        precision, recall = metrics.precision_recall(self.reference[: 10 * self.n], features)
+        row = {
+            "name": name, "n": len(x), "frechet": metrics.frechet_of_moments(*self.moments, *metrics.moments(features)),
+            "precision": precision, "recall": recall, "note": note,
+        }  # fmt: skip
+        if labels is not None:
+            row["accuracy"] = metrics.accuracy(logits, np.asarray(labels))
+        self.rows.append(row)
+        return row
+
+    def references(self, pipeline: Pipeline) -> None:
+        """The rows that frame the others."""
+        some = self.held_out.take(slice(self.n))
+        x, labels = some.x_0(), some.labels
+        self.row("held-out real images", x, labels, "what cannot be beaten")
+        if pipeline.autoencoder is not None:
+            r = reconstruct(pipeline.autoencoder, x)
+            self.row("their reconstructions", r, labels, "the ceiling of a latent model")["psnr"] = metrics.psnr(
+                np.clip(r, -1, 1), x, crop=self.train.crop
+            )
+        noise = Philox(0, EVAL_STREAM).normal(x.shape)
+        self.row("noise", np.clip(noise, -1, 1), labels, "what an untrained model could show")
+
+    def samples(self, name: str, pipeline: Pipeline, n: int | None = None, note: str = "", **options: Any) -> Array:
+        """A row of samples, the classes in turn; returns the pictures."""
+        labels = pipeline.labels(None, n or self.n)
+        x = pipeline.sample(labels, n=n or self.n, **options)
+        self.row(name, x, labels, note)
+        return x
+
+    def neighbours(self, x: Array) -> dict[str, Any]:
+        """How near samples are to training images, beside how near held-out images are: a copy would be far nearer."""
+        bank = self.train.inner(self.train.x_0())
+        own, index = metrics.nearest(x, bank)
+        other, _ = metrics.nearest(self.held_out.inner(self.held_out.x_0(slice(len(x)))), bank)
+        return {"sample_distance": quantiles(own), "held_out_distance": quantiles(other), "index": [int(i) for i in index]}
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows, each with its Fréchet distance as a multiple of the ceiling's (or of held-out images, for pixels)."""
+        names = [r["name"] for r in self.rows]
+        unit = self.rows[names.index("their reconstructions" if "their reconstructions" in names else "held-out real images")]
+        for r in self.rows:
+            r["multiple"] = r["frechet"] / max(unit["frechet"], 1e-9)
+        return self.rows

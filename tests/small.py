@@ -1,0 +1,47 @@
+"""The smallest networks and data on which a recipe can be seen at work."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from minidit.models.autoencoder import AutoencoderConfig
+from minidit.models.dit import DiT, DiTConfig
+from minidit.processes.autoencode import AutoencodeConfig
+from minidit.processes.classify import ClassifyConfig
+from minidit.processes.train import TrainConfig
+from minidit.random import Philox
+from minidit.runs.presets import DataConfig, RunConfig, SampleConfig
+
+DIT = DiTConfig(input_size=4, patch_size=2, in_channels=1, hidden_size=32, depth=1, num_heads=2, num_classes=3, learn_sigma=False)
+UNCONDITIONAL = replace(DIT, num_classes=0)
+
+
+def awake(config=DIT, *, dtype=np.float32, device="cpu", seed=1):
+    """A DiT all of whose weights matter (a fresh one answers 0 whatever it is shown)."""
+    model = DiT(config, Philox(seed), dtype=np.float64)
+    for k, p in enumerate(model.parameters()):
+        p.data[...] += 0.1 * Philox(seed, 7, state=k).normal(p.shape, dtype=np.float64)
+    there = DiT(config, None, device=device, dtype=dtype)
+    there.load_state_dict(model.state_dict())
+    return there
+
+
+def pictures(n=11, config=DIT, dtype=np.float32):
+    """(x_0, labels): n pictures of unit size and their classes in turn."""
+    x_0 = Philox(2).normal((n, config.in_channels, *config.size), dtype=dtype)
+    return x_0, np.arange(n) % max(1, config.num_classes)
+
+
+def run_config(source="digits", *, pixels=True, steps=6, **data):
+    """A whole run in a second."""
+    width = {"hidden_size": 32, "depth": 1, "num_heads": 2}
+    fast = {"lr": 1e-2, "steps": steps, "batch_size": 8, "shards": 2}
+    return RunConfig(
+        data=DataConfig(source=source, pixels=pixels, **data),
+        autoencoder=AutoencoderConfig(widths=(8, 8, 16)),
+        autoencode=AutoencodeConfig(**fast),
+        dit=DiTConfig(**width, learn_sigma=False),
+        train=TrainConfig(**fast, prediction="v", schedule="cosine", T=20, ema=0.9),
+        classify=ClassifyConfig(**fast),
+        sample=SampleConfig(steps=3),
+    )

@@ -1,0 +1,196 @@
+"""Training steps and sampling steps on a GPU as graphs: bit for bit the steps that were not recorded, and nobody waits."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import standin
+from small import DIT, UNCONDITIONAL, awake, pictures
+from standin.cublas import imitated_cublas
+from support import agree, host
+
+from minidit.autograd import plain_text
+from minidit.kernels import cuda_graph
+from minidit.processes.sample import ddim, ddpm, sample
+from minidit.processes.train import SCHEDULES, TrainConfig, loop_for
+from minidit.training.clock import ROWS
+from minidit.training.source import Latents
+
+CUPY = standin.install()
+REAL = not getattr(CUPY, "__standin__", False)
+pytestmark = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the stand-in, and g++ to run kernels on the CPU")
+CONFIG = TrainConfig(steps=6, batch_size=6, lr=1e-2, warmup=3, final_lr=0.1, clip=0.5, weight_decay=0.1, ema=0.9, T=30, eps=1e-3)
+
+
+@pytest.fixture(autouse=True)
+def a_gpu():
+    cuda_graph.explain.cache_clear()
+    with standin.kernels(), imitated_cublas():
+        yield
+
+
+def trained(config=DIT, source=None, **changes):
+    source = pictures(config=config) if source is None else source
+    loop = loop_for(awake(config, device="cuda"), source, replace(CONFIG, **changes))
+    records = list(loop.run())
+    numbers = {k: [float(host(r[k])) for r in records] for k in records[0]}
+    return numbers, {"theta": host(loop.model.flat), **{k: host(a) for k, a in loop.optimiser.state_dict().items()}}
+
+
+def latents():
+    x, labels = pictures()
+    return Latents(CUPY.asarray(x), CUPY.asarray(abs(x)), 0.5, CUPY.asarray(labels))
+
+
+@pytest.mark.parametrize("config, changes", [
+    (DIT, {}),
+    (replace(DIT, learn_sigma=True), {"prediction": "v", "loss_weight": "min_snr"}),
+    (UNCONDITIONAL, {"accumulate": 2}),
+    (replace(DIT, depth=2), {"checkpoint_blocks": True}),
+    (replace(DIT, conditioning="in_context"), {}),
+    (DIT, {"precision": "bf16"}),
+    (DIT, {"source": latents}),
+])  # fmt: skip
+def test_the_recorded_step_is_the_step_bit_for_bit(config, changes, caplog):
+    if changes.get("precision") == "bf16":
+        pytest.importorskip("ml_dtypes")
+    changes = {k: v() if k == "source" else v for k, v in changes.items()}
+    recorded, eager = trained(config, **changes), trained(config, graph=False, **changes)
+    assert caplog.messages == []
+    assert recorded[0] == eager[0]
+    for name, a in recorded[1].items():
+        assert np.array_equal(a, eager[1][name]), name
+
+
+def test_a_step_counted_on_the_device_is_that_of_the_host_s_count():
+    """Its rungs, labels, noise, images and rates are read from the device; the plain text is told the number of the step."""
+    recorded, state = trained()
+    with plain_text():
+        plain, expected = trained()
+    for name, numbers in plain.items():
+        agree(recorded[name], numbers, bound=1e-5)
+    for name, a in state.items():
+        agree(a, expected[name], bound=1e-5)
+
+
+def test_a_replayed_step_is_one_launch_and_nobody_waits():
+    for graph, most in ((True, 2), (False, 250)):  # the graph, and the copy of its numbers
+        loop = loop_for(awake(device="cuda"), pictures(), replace(CONFIG, graph=graph))
+        steps = loop.run()
+        next(steps)
+        with standin.counting() as spent:
+            next(steps)
+        assert spent.syncs == spent.uploads == 0
+        with standin.counting() as spent:
+            record = next(steps)
+        assert spent.syncs == spent.uploads == 0 and 0 < spent.launches <= most
+        with standin.counting() as spent:
+            assert float(record["loss"]) > 0
+        assert spent.syncs == 1
+
+
+def test_a_run_that_goes_on_elsewhere_is_the_run_that_never_stopped():
+    def part(loop, stop):
+        for record in loop.run():
+            losses.append(float(host(record["loss"])))
+            loop.stop = record["step"] == stop
+
+    losses = []
+    first = loop_for(awake(device="cuda"), pictures(), CONFIG)
+    part(first, 4)
+    second = loop_for(awake(device="cuda"), pictures(), CONFIG)
+    second.model.flat[...] = first.model.flat
+    second.optimiser.load_state_dict(first.optimiser.state_dict())
+    second.done = first.done
+    part(second, None)
+    expected, state = trained()
+    assert losses == expected["loss"] and np.array_equal(host(second.model.flat), state["theta"])
+    assert second.done == 6
+
+
+def test_the_batches_of_many_steps_are_sent_now_and_then():
+    loop, other = (loop_for(awake(device="cuda"), pictures(), replace(CONFIG, steps=ROWS + 3)) for _ in range(2))
+    with plain_text():
+        plain = [float(host(r["loss"])) for r in other.run()]
+    fast, uploads = [], []
+    steps = loop.run()
+    for _ in range(ROWS + 3):
+        with standin.counting() as spent:
+            record = next(steps)
+        uploads.append(spent.uploads)
+        fast.append(float(host(record["loss"])))
+    agree(fast[-4:], plain[-4:], bound=1e-4)
+    assert not any(uploads[1:ROWS]) and uploads[ROWS] == 1 and not any(uploads[ROWS + 1 :])
+
+
+def test_an_old_record_keeps_its_numbers():
+    loop = loop_for(awake(device="cuda"), pictures(), CONFIG)
+    records, at_once = [], []
+    for record in loop.run():
+        records.append(record)
+        at_once.append(float(host(record["loss"])))
+    assert [float(host(r["loss"])) for r in records] == at_once and len(set(at_once)) == 6
+
+
+def test_what_cannot_be_recorded_trains_all_the_same_and_says_why(caplog):
+    with plain_text():
+        losses, _ = trained(steps=3)
+    assert caplog.messages == ["the training step is not recorded as a CUDA graph: the kernels are switched off"]
+    loop = loop_for(awake(device="cuda"), pictures(), replace(CONFIG, steps=3))
+    law = loop.loss_of
+    loop.loss_of = lambda step, samples: law(int(step), samples)
+    agree([float(host(r["loss"])) for r in loop.run()], losses["loss"], bound=1e-5)
+    assert caplog.messages[1:] == ["the training step is not recorded as a CUDA graph: this loss is counted on the host"]
+
+
+# ------------------------------------------------------------------------------------------------ sampling
+
+WALKS = {
+    "ddim": {},
+    "guided": {"guidance": 2.0, "clip": True},
+    "interval": {"guidance": 2.0, "interval": (0.2, 0.7), "step": ddim(0.5)},
+    "ddpm": {"step": ddpm(), "guidance": 1.5},
+}
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_the_recorded_walk_is_the_walk_bit_for_bit_and_that_of_the_plain_text(name, caplog):
+    model, sch, labels = awake(device="cuda"), SCHEDULES["linear"](50), np.array([0, 1, 2])
+    walk = lambda **more: host(sample(model, sch, labels, steps=8, **WALKS[name], **more))
+    recorded, eager, trace = walk(), walk(graph=False), list(sample(model, sch, labels, steps=8, trace=True, **WALKS[name]))
+    assert caplog.messages == []
+    assert np.array_equal(recorded, eager) and np.array_equal(recorded, host(trace[-1])) and len(trace) == 9
+    with plain_text():
+        plain = list(sample(model, sch, labels, steps=8, trace=True, **WALKS[name]))
+    agree(recorded, plain[-1], bound=1e-4)
+    for a, b in zip(trace[:-1], plain[:-1], strict=True):
+        assert (a.t, a.s) == (b.t, b.s)
+        agree(a.x_t, b.x_t, bound=1e-4)
+        agree(a.x_0_hat, b.x_0_hat, bound=1e-4)
+
+
+def test_a_replayed_sampling_step_is_one_launch_and_nobody_waits():
+    model, spent = awake(device="cuda"), []
+
+    def count(done, total):
+        spent.append(standin.COUNTS.copy())
+
+    sample(model, SCHEDULES["linear"](50), np.array([0, 1]), steps=8, step=ddpm(), guidance=2.0, progress=count)
+    assert [b.launches - a.launches for a, b in pairwise(spent[1:])] == [1] * 6
+    assert spent[0].syncs == spent[-1].syncs and spent[0].uploads == spent[-1].uploads
+
+
+def test_noise_that_is_given_stays_as_it_is():
+    x_T = CUPY.asarray(np.random.default_rng(0).standard_normal((2, 1, 4, 4)).astype(np.float32))
+    before = host(x_T).copy()
+    sample(awake(device="cuda"), SCHEDULES["linear"](50), np.array([0, 1]), steps=4, x_T=x_T)
+    assert np.array_equal(host(x_T), before)
+
+
+def test_a_variance_that_the_network_makes_walks_without_a_graph(caplog):
+    from minidit.diffusion import variance
+
+    model = awake(replace(DIT, learn_sigma=True), device="cuda")
+    sample(model, SCHEDULES["linear"](50), np.array([0, 1]), steps=4, step=ddpm(variance.learned_range))
+    assert caplog.messages == ["the sampling step is not recorded as a CUDA graph: its variance comes from the network"]
