@@ -92,7 +92,7 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> str:
-        """"cpu" or "cuda", where the weights live."""
+        """Where the weights live: "cpu" or "cuda"."""
 
     @property
     def dtype(self) -> Any:
