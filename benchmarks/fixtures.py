@@ -11,7 +11,7 @@ import minidit as md
 from benchmarks.sizes import GUIDANCE, S, Size, T
 from minidit import ops
 from minidit.autograd import plain_text
-from minidit.models.dit import DiTConfig, count_parameters
+from minidit.models.dit import DiTConfig
 from minidit.processes.sample import Sampler, ddim
 
 
@@ -34,7 +34,7 @@ def gflop(size: Size, task: str) -> float:
 
 
 def parameters(size: Size) -> int:
-    return count_parameters(config_of(size))
+    return config_of(size).parameters()
 
 
 def draw_weights(size: Size, seed: int = 0, *, initial: bool = True) -> dict[str, Any]:

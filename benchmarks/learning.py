@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 import minidit as md
 from minidit.autograd import no_grad
-from minidit.models.dit import DIT, DiTConfig, count_parameters
+from minidit.models.dit import DIT, DiTConfig
 from minidit.pictures import grid, save_png, stack
 from minidit.processes.train import Denoising, loop_for
 from minidit.runs.evaluate import Evaluation, train_classifier
@@ -75,7 +75,7 @@ def learn(job: tuple[str, str, DiTConfig, int], steps: int) -> dict[str, Any]:
     pictures = pipeline.sample([k % 10 for k in range(n)], n=n, steps=50, guidance=1.5, seed=0, shards=1)
     row = evaluation.row(name, pictures, [k % 10 for k in range(n)])
     return {
-        "group": group, "name": name, "seed": seed, "steps": steps, "parameters": count_parameters(config), "macs": config.macs(),
+        "group": group, "name": name, "seed": seed, "steps": steps, "parameters": config.parameters(), "macs": config.macs(),
         "loss": loss, "frechet": row["frechet"], "real": real, "multiple": row["frechet"] / real, "accuracy": row["accuracy"],
         "minutes": minutes, "curve": curve, "n": n,
     }  # fmt: skip

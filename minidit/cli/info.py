@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     from minidit.backend import cupy_or_reason
     from minidit.kernels.blas import Blas, default_blas, mkl, precise
-    from minidit.models.dit import DIT, count_parameters
+    from minidit.models.dit import DIT
     from minidit.training.workers import cores
     from minidit.version import __version__
 
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         shape = f"{c.in_channels}x{H}x{W}"
         print(
             f"{name:12s}  {shape:9s} {c.tokens:6d}  {c.hidden_size:5d}  {c.depth:5d}  {c.num_heads:5d}"
-            f"  {count_parameters(c):11,d}  {c.macs() / 1e9:11.3f} G"
+            f"  {c.parameters():11,d}  {c.macs() / 1e9:11.3f} G"
         )
     print("Parameters count the frozen position table, as the paper does; its \"Gflops\" are these MACs.")
     return 0

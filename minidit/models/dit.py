@@ -20,6 +20,7 @@ from minidit import ops
 from minidit.autograd import kernels_on, value
 from minidit.backend import Array
 from minidit.models import conditioning as other
+from minidit.models.backbone import Classes, Condition, Nothing, check_one_per_sample
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
 from minidit.models.conditioning import Conditioning
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
@@ -77,6 +78,18 @@ class DiTConfig:
     def out_channels(self) -> int:
         return self.in_channels * (2 if self.learn_sigma else 1)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one sample: (C, H, W)."""
+        return (self.in_channels, *self.size)
+
+    @property
+    def condition(self) -> Condition:
+        """The null label is one above the last class."""
+        if not self.num_classes:
+            return Nothing()
+        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None)
+
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample; the "Gflops" of the paper are these (T.8)."""
         N, D, L, p = self.tokens, self.hidden_size, self.depth, self.patch_size
@@ -86,6 +99,17 @@ class DiTConfig:
         block = (4 + 2 * self.mlp_ratio) * n * D * D + 2 * n * n * D + own.get(self.conditioning, 0)  # (T.8)
         final = 2 * D * D if self.conditioning.startswith("adaln") else 0
         return int(L * block + N * D * p * p * (self.in_channels + self.out_channels) + final + FREQUENCIES * D + D * D)
+
+    def parameters(self) -> int:
+        """Numbers in the checkpoint of such a model, the frozen position table included, as the paper counts (T.9)."""
+        D, L, p = self.hidden_size, self.depth, self.patch_size
+        inner = int(D * self.mlp_ratio)
+        own = {"adaln_zero": 6 * D * D + 6 * D, "adaln": 4 * D * D + 4 * D, "cross_attention": 4 * D * D + 10 * D}
+        block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + own.get(self.conditioning, 4 * D)  # (T.14)
+        final = 2 * D * D + 2 * D if self.conditioning.startswith("adaln") else 2 * D
+        out = p * p * self.out_channels
+        ends = (self.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + final + (D + 1) * out
+        return L * block + ends + self.condition.rows * D + self.tokens * D  # (T.9)
 
 
 class DiTBlock(Module):
@@ -150,6 +174,7 @@ class DiT(Module):
     def __init__(self, config: DiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> None:
         D, p = config.hidden_size, config.patch_size
         self.config = config
+        self.shape, self.condition, self.second_half = config.shape, config.condition, config.learn_sigma
         H, W = config.size
         self.register_buffer("pos_embed", sincos_2d(D, H // p, W // p)[None])
         self.x_embedder = PatchEmbed(config.in_channels, D, p)
@@ -161,6 +186,10 @@ class DiT(Module):
         self.blocks = [self.how.block(D, config.num_heads, int(D * config.mlp_ratio), **own) for _ in range(config.depth)]
         self.final_layer = self.how.final(D, p * p * config.out_channels)
         self.build(rng, device=device, dtype=dtype)
+
+    def null(self, y: Array | None) -> Array:
+        """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
+        return self.condition.left_out(y)
 
     @property
     def null_label(self) -> int:
@@ -194,32 +223,10 @@ class DiT(Module):
         return ops.unpatchify(restored(h, x), patch_size=config.patch_size, size=config.size)
 
     def _check(self, x: Any, t: Array, y: Array | None) -> None:
-        """Labels are looked at on the host only: on a GPU that would wait for it."""
-        config, rows = self.config, self.config.num_classes + (self.config.class_dropout_prob > 0)
-        expected = (config.in_channels, *config.size)
-        if tuple(x.shape[1:]) != expected:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, expected))})")
-        if (y is None) != (config.num_classes == 0):
-            raise ValueError(f"a model of {config.num_classes} classes {'needs a' if config.num_classes else 'takes no'} label y")
-        for name, a in (("t", t), ("y", y)):
-            shape = (len(x),) if a is None else tuple(getattr(a, "shape", ()))
-            if shape != (len(x),):
-                raise ValueError(f"{name} has shape {shape}, expected ({len(x)},), one number a sample")
-        if isinstance(y, np.ndarray) and len(y) and not 0 <= y.min() <= y.max() < rows:
-            raise ValueError(f"labels go from {y.min()} to {y.max()}, the model knows 0..{rows - 1}")
-
-
-def count_parameters(config: DiTConfig) -> int:
-    """Numbers in the checkpoint of such a model, the frozen position table included, as the paper counts (T.9)."""
-    D, L, p = config.hidden_size, config.depth, config.patch_size
-    inner = int(D * config.mlp_ratio)
-    own = {"adaln_zero": 6 * D * (D + 1), "adaln": 4 * D * (D + 1), "cross_attention": 4 * D * D + 10 * D, "in_context": 4 * D}
-    block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + own[config.conditioning]  # (T.14)
-    labels = (config.num_classes + (config.class_dropout_prob > 0)) * D if config.num_classes else 0
-    final = 2 * D * D + 2 * D if config.conditioning.startswith("adaln") else 2 * D
-    out = p * p * config.out_channels
-    ends = (config.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + final + (D + 1) * out
-    return L * block + ends + labels + config.tokens * D  # (T.9)
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
+        check_one_per_sample("t", t, len(x))
+        self.condition.check(y, len(x))
 
 
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}

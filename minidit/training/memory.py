@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from minidit.backend import memory_of
 from minidit.kernels.cpu import TILE
-from minidit.models.dit import DiTConfig, count_parameters
+from minidit.models.dit import DiTConfig
 from minidit.training.loop import LoopConfig, RunError
 
 KEPT = {"adaln_zero": 10, "adaln": 8, "cross_attention": 12, "in_context": 8}
@@ -56,8 +56,8 @@ def memory_of_step(config: DiTConfig, train: LoopConfig, device: str = "cpu") ->
     if train.checkpoint_blocks:
         working, kept = working + kept, size * n * D
     vectors = 4 + shards + (train.weight_decay > 0)
-    weights = 4 * vectors * count_parameters(config) + (LIBRARIES if home == "cuda" else 0)
-    casts = 2 * count_parameters(config) if size == 2 else 0  # the weights, rounded once a step
+    weights = 4 * vectors * config.parameters() + (LIBRARIES if home == "cuda" else 0)
+    casts = 2 * config.parameters() if size == 2 else 0  # the weights, rounded once a step
     tiles = 12 * TILE * shards if home == "cpu" else 0
     return StepMemory(weights, int(config.depth * B * kept), int(B * working) + casts + tiles)
 

@@ -13,7 +13,7 @@ from minidit import ops
 from minidit.autograd import no_grad
 from minidit.models import dit
 from minidit.models.conditioning import AdaLNBlock, CrossAttentionBlock, PlainBlock
-from minidit.models.dit import CONDITIONING, DIT, DiT, DiTConfig, count_parameters
+from minidit.models.dit import CONDITIONING, DIT, DiT, DiTConfig
 from minidit.random import Philox
 
 XL = DIT["DiT-XL/2"]
@@ -44,7 +44,7 @@ def small(how, **more):
     ],
 )
 def test_parameters_of_xl_2_are_the_papers(how, exactly, millions):
-    n = count_parameters(replace(XL, conditioning=how))
+    n = replace(XL, conditioning=how).parameters()
     assert n == exactly and abs(n / 1e6 - millions) < 1
 
 
@@ -83,7 +83,7 @@ def macs_of(config):
 def test_odd_widths_are_counted_like_round_ones(how, D, heads):
     config = DiTConfig(input_size=6, patch_size=3, in_channels=3, hidden_size=D, depth=3, num_heads=heads, mlp_ratio=1.75,
                        num_classes=7, conditioning=how)  # fmt: skip
-    assert count_parameters(config) == sum(a.size for a in DiT(config, None).state_dict().values())
+    assert config.parameters() == sum(a.size for a in DiT(config, None).state_dict().values())
     assert config.macs() == macs_of(config)
 
 
@@ -92,7 +92,7 @@ def test_odd_widths_are_counted_like_round_ones(how, D, heads):
 def test_the_formula_counts_what_a_model_holds(config, how):
     config = replace(config, conditioning=how)
     model = DiT(config, None)
-    assert count_parameters(config) == sum(a.size for a in model.state_dict().values())
+    assert config.parameters() == sum(a.size for a in model.state_dict().values())
 
 
 def test_an_unknown_conditioning_is_refused_by_name():

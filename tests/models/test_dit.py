@@ -170,7 +170,7 @@ def test_the_defaults_are_those_of_the_smallest_published_model():
         ({"x": (2, 2, 6, 4)}, r"x has shape \(2, 2, 6, 4\), expected \(B, 2, 4, 6\)"),
         ({"x": (2, 3, 4, 6)}, r"x has shape \(2, 3, 4, 6\), expected \(B, 2, 4, 6\)"),
         ({"x": (2, 4, 6)}, r"x has shape \(2, 4, 6\), expected \(B, 2, 4, 6\)"),
-        ({"t": (1,)}, r"t has shape \(1,\), expected \(2,\), one number a sample"),
+        ({"t": (1,)}, r"t has shape \(1,\), expected \(2,\), one number per sample"),
         ({"t": (2, 1)}, r"t has shape \(2, 1\), expected \(2,\)"),
         ({"t": ()}, r"t has shape \(\), expected \(2,\)"),
         ({"y": (1,)}, r"y has shape \(1,\), expected \(2,\)"),

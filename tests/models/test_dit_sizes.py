@@ -8,7 +8,7 @@ from hypothesis import given
 from models import draws
 from support import agree, spec
 
-from minidit.models.dit import DIT, DiT, DiTConfig, count_parameters
+from minidit.models.dit import DIT, DiT, DiTConfig
 
 # Peebles and Xie 2023: "Gflops" of table 4 (patch sizes 2, 4, 8); parameters counted on the published architecture
 PAPER = {
@@ -24,7 +24,7 @@ CELLS = [(f"DiT-{size}/{p}", *(column[k] for column in PAPER[size])) for size in
 @pytest.mark.parametrize(("name", "gmacs", "parameters"), CELLS)
 def test_a_preset_has_the_published_number_of_parameters(name, gmacs, parameters):
     config = DIT[name]
-    assert count_parameters(config) == parameters
+    assert config.parameters() == parameters
     trained = parameters - config.tokens * config.hidden_size
     assert {"DiT-S/2": 32_865_056, "DiT-B/2": 130_315_808, "DiT-L/2": 457_840_672, "DiT-XL/2": 674_834_720}.get(
         name, trained
@@ -61,8 +61,8 @@ def test_multiply_accumulates_are_those_of_every_product(config):
 @given(draws.configs())
 def test_the_count_is_what_a_checkpoint_holds(config):
     model = DiT(config, None)
-    assert count_parameters(config) == sum(a.size for a in model.state_dict().values())
-    assert model.count_parameters() == count_parameters(config) - config.tokens * config.hidden_size
+    assert config.parameters() == sum(a.size for a in model.state_dict().values())
+    assert model.count_parameters() == config.parameters() - config.tokens * config.hidden_size
 
 
 def test_presets_have_the_published_shapes():

@@ -1,0 +1,123 @@
+"""What training and sampling know of a network: the shape of a sample, its condition, and the two calls.
+
+    F = network(x, t, y)                 an answer for every sample, at its time and under its condition
+    F = network(x, t, network.null(y))   the same samples with the condition left out, for guidance (G.1)
+
+A backbone knows nothing of paths, noise levels or losses; nothing outside `models/` knows the class of a backbone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from minidit.autograd import Tensor
+from minidit.backend import Array, xp_of
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No condition: y is None."""
+
+    count: ClassVar[int] = 0
+    rows: ClassVar[int] = 0
+    null: ClassVar[None] = None
+
+    def check(self, y: Array | None, samples: int) -> None:
+        """Raises ValueError if there are labels."""
+        if y is not None:
+            raise ValueError("a model of 0 classes takes no label y")
+
+    def left_out(self, y: Array | None) -> Array:
+        """Raises ValueError: there is nothing to leave out."""
+        raise ValueError("a model without classes has no null label")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """y : (B,) ints in 0..count-1, or `null`, the label of a sample whose class is left out.
+
+    null is None where the network was built without label dropout: it has no row for a sample without a class.
+    """
+
+    count: int
+    null: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """The number of labels that the network knows, the null label among them."""
+        return self.count + (self.null is not None)
+
+    def check(self, y: Array | None, samples: int) -> None:
+        """Raises ValueError unless y holds one label per sample. Values are read on the host only: a GPU would have to wait."""
+        if y is None:
+            raise ValueError(f"a model of {self.count} classes needs a label y")
+        check_one_per_sample("y", y, samples)
+        if isinstance(y, np.ndarray) and samples and not 0 <= y.min() <= y.max() < self.rows:
+            raise ValueError(f"labels go from {y.min()} to {y.max()}, the model knows 0..{self.rows - 1}")
+
+    def left_out(self, y: Array | None) -> Array:
+        """The null label for every sample of y. Raises ValueError if the network has none."""
+        if self.null is None or y is None:
+            raise ValueError(f"a model of {self.count} classes, trained without label dropout, has no null label")
+        return xp_of(y).full_like(y, self.null)
+
+
+Condition = Nothing | Classes
+
+
+def check_one_per_sample(name: str, a: Array, samples: int) -> None:
+    """Raises ValueError unless a has the shape (samples,)."""
+    shape = tuple(getattr(a, "shape", ()))
+    if shape != (samples,):
+        raise ValueError(f"{name} has shape {shape}, expected ({samples},), one number per sample")
+
+
+class Backbone(Protocol):
+    """A network that training and sampling can use: DiT is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: (C, H, W)."""
+
+    @property
+    def condition(self) -> Condition:
+        """What y must be."""
+
+    @property
+    def second_half(self) -> bool:
+        """Whether the answer has twice the channels of a sample: the second half is about the variance (DiT's learn_sigma)."""
+
+    @property
+    def device(self) -> str:
+        """Where the weights live: "cpu" or "cuda"."""
+
+    @property
+    def dtype(self) -> Any:
+        """Of the weights, and of the samples that the network takes."""
+
+    def __call__(self, x: Any, t: Array, y: Array | None = None) -> Tensor:
+        """x : (B, *shape), t : (B,) in the network's own unit, y as `condition` says  ->  (B, C or 2C, H, W)."""
+
+    def null(self, y: Array | None) -> Array:
+        """The labels of the same batch with the condition left out. Raises ValueError if the network has no null label."""
+
+
+class BackboneConfig(Protocol):
+    """What can be asked of a network before it is built: its sizes and what a training step costs."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: (C, H, W)."""
+
+    @property
+    def condition(self) -> Condition:
+        """What y must be."""
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward pass of one sample."""
+
+    def parameters(self) -> int:
+        """Numbers in the checkpoint, buffers included."""
