@@ -21,7 +21,7 @@ from minidit.diffusion.schedule import Schedule
 
 
 def per_sample(out: Array, target: Array, weight: Array = None) -> Array:
-    """out, target : (B, ...), Tensors or arrays, weight : float, (B,) or None  ->  (B,): w times the mean of each sample's squares."""
+    """out, target : (B, ...), Tensors or arrays, weight : float, (B,) or None  ->  (B,): weighted mean squares."""
     check_shapes(out=out, target=target)
     return ops.mse(out, target, None if weight is None else enter(weight, like=target))  # (D.34)
 

@@ -1,5 +1,6 @@
 """One step of a walk as a row of numbers: everything in it that does not depend on the picture.
 
+    F = F_u + w (F_c - F_u)                           (G.1)
     F, x_t  ->  (x̂_0, ε̂)  by four numbers             (P.3)
     limited x̂_0, and ε̂ from it by α_t, σ_t            (D.31, D.33)
     x_s = α_s x̂_0 + √(σ_s² - c²) ε̂ + std z            (P.4)
@@ -19,11 +20,13 @@ import numpy as np
 from minidit import ops
 from minidit.backend import Array, home_of, resident
 from minidit.diffusion.fresh import Fresh, large_std, posterior_std
+from minidit.diffusion.guidance import guide
 from minidit.diffusion.level import Level, enter
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import Prediction, Reading, pair_of
 from minidit.diffusion.step import remaining_std
 from minidit.diffusion.threshold import Limit, rederived
+from minidit.ops.twins import twin
 
 
 class Row(NamedTuple):
@@ -64,14 +67,29 @@ def row_at(table: Array, k: Array) -> Row:
     return Row(*(map(float, table[k]) if home_of(k) == "" else resident(table, k)[k][0]))
 
 
+@twin("walk_step")
 def walk_step(
-    x_t: Array, F: Array, table: Array, k: Array, *, z: Array = None, v: Array = None, limit: Limit | None = None
+    x_t: Array,
+    F: Array,
+    table: Array,
+    k: Array,
+    *,
+    F_u: Array = None,
+    w: float = 1.0,
+    z: Array = None,
+    v: Array = None,
+    limit: Limit | None = None,
+    guess: bool = True,
+    into: Array = None,
 ) -> tuple[Array, Array]:
     """x_t, F, z : (B, ...)  ->  (x_s, x̂_0): step k of the walk that the table describes.
 
-    v : (B, ...), the network's choice of variance (D.22), or None;  limit : what keeps x̂_0 in the range of pictures
+    k : an int, or a counter (1,) int64   F_u, w : the unconditional answer and the guidance scale, or None
+    v : (B, ...), the network's choice of variance (D.22), or None   limit : what keeps x̂_0 in the range of pictures
+    guess : whether x̂_0 is asked for   into : where x_s goes, also x_t itself, or None for fresh memory
     """
     row = row_at(table, k)
+    F = F if F_u is None else guide(F_u, F, w)  # (G.1)
     x_0_hat, eps_hat = pair_of(F, x_t, Reading(*row[:4]))
     if limit is not None:
         x_0_hat, eps_hat = rederived(x_0_hat, x_t, Level(row.alpha_t, row.sigma_t), limit)
@@ -81,4 +99,6 @@ def walk_step(
         if v is not None:
             std = (std > 0) * ops.exp((low + (v + 1) * 0.5 * (high - low)) * 0.5)  # (D.22, D.17)
         x_s = x_s + std * z  # (P.4)
-    return x_s, x_0_hat
+    if into is not None:
+        into[...] = x_s
+    return x_s if into is None else into, x_0_hat

@@ -88,7 +88,7 @@ class DiTConfig:
         """The null label is one above the last class."""
         if not self.num_classes:
             return Nothing()
-        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None)
+        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
 
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample; the "Gflops" of the paper are these (T.8)."""
