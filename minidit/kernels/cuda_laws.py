@@ -7,7 +7,6 @@ replayed without the host. Each function raises NoTwin, before it has launched a
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from minidit import random
 from minidit.autograd import NoTwin, kernels_on
-from minidit.backend import Array, empty, module_of, to_device
+from minidit.backend import Array, empty, module_of, resident, to_device
 from minidit.kernels.cuda import dense, kind_of
 from minidit.kernels.cuda_launch import BLOCKS, NULL, ceil, counters, f32, f64, i32, i64, launch, storage, u32, vector
 
@@ -102,18 +101,6 @@ def either(twin: Any, plain: Any) -> Any:
     return law
 
 
-_tables: dict[Any, tuple[Array, Array]] = {}
-
-
-def on_the_device(table: Array) -> Array:
-    """A host table as an array on the current device, copied there once: the same array each time."""
-    cupy = sys.modules["cupy"]
-    key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), id(table))
-    if key not in _tables:
-        _tables[key] = (table, cupy.asarray(table))  # the table itself keeps its id taken
-    return _tables[key][1]
-
-
 def q_sample(x_0: Array, t: Array, eps: Array, sch: Any) -> Array:
     """(D.1): x_0, eps : (B, ...), t : (B,) int64 on the device, sch : a Schedule  ->  x_t."""
     if not on_device(x_0) or getattr(t, "shape", None) != x_0.shape[:1] or t.dtype.name != "int64":
@@ -121,7 +108,7 @@ def q_sample(x_0: Array, t: Array, eps: Array, sch: Any) -> Array:
     s, x_0, eps, out = kind_of(x_0, eps), dense(x_0), dense(eps), empty(x_0, x_0.shape)
     per_sample = x_0.size // len(x_0)
     v = vector(per_sample, x_0.reshape(len(x_0), -1), eps.reshape(len(x_0), -1))
-    args = (x_0, eps, dense(t), on_the_device(sch.alpha_bar), out, i64(x_0.size), i64(per_sample))
+    args = (x_0, eps, dense(t), resident(sch.alpha_bar, x_0), out, i64(x_0.size), i64(per_sample))
     launch("diffusion", "q_sample", flat_grid(x_0.size, v), 256, args, VEC=v, STORAGE=s)
     return out
 
