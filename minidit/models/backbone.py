@@ -15,6 +15,7 @@ import numpy as np
 
 from minidit.autograd import Tensor
 from minidit.backend import Array, xp_of
+from minidit.nn.memory import SampleMemory
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,6 @@ class BackboneConfig(Protocol):
 
     def parameters(self) -> int:
         """Numbers in the checkpoint, buffers included."""
+
+    def step_memory(self, home: str, precision: str) -> SampleMemory:
+        """What a training step needs per sample on "cpu" or "cuda"."""

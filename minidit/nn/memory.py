@@ -12,6 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from minidit.kernels.cpu import TILE
+
+TILES = 12 * TILE  # bytes per shard of a CPU: the twins' cache tiles
+
 
 @dataclass(frozen=True)
 class SampleMemory:
