@@ -124,15 +124,16 @@ class AdamW:
         adamw(theta, m, v, g, decays, lr=lr, betas=c.betas, eps=c.eps, n=n)
         ema(average, theta, d)
 
-    def counted_step(self, g: Array, done: Array, square: Array) -> None:
-        """The step after done : (1,) int64 steps, all on a GPU: done += 1, and its rates are computed there (O.4 - O.6).
+    def counted_step(self, g: Array, done: Array) -> Array:
+        """The step after done : (1,) int64 steps, all on a GPU: done += 1, rates and clipping are computed there (O.3 - O.6).
 
-        square : () the squared norm of g, for clipping (O.3).  Raises NoTwin where the kernels do not serve.
+        Returns ‖g‖ : (). Raises NoTwin where the kernels do not serve.
         """
-        c, rates = self.config, empty(g, (4,))
+        c, rates, square = self.config, empty(g, (4,)), cuda_laws.square_sum(g)
         cuda_laws.next_rates(done, rates, c, self.steps)
         laws: dict[str, Any] = {"betas": c.betas, "eps": c.eps, "rates": rates, "square": square, "limit": c.clip}
         cuda_laws.adamw_ema(self.theta, self.m, self.v, g, self.decays, self.average, **laws)
+        return square**0.5
 
     def state_dict(self) -> dict[str, Array]:
         """The moments and the average as flat arrays."""

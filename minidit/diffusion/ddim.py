@@ -12,8 +12,9 @@ at x_t, which is not known yet): encoding and decoding again leaves an error tha
 from __future__ import annotations
 
 from minidit.backend import Array, home_of
+from minidit.diffusion.level import check_shapes
 from minidit.diffusion.prediction import predict_x_0
-from minidit.diffusion.schedule import Schedule, at, check_rungs, check_shapes
+from minidit.diffusion.schedule import Schedule, check_rungs
 from minidit.diffusion.step import step
 from minidit.diffusion.variance import small
 
@@ -37,13 +38,13 @@ def ddim_from_pair(
     x_0_hat: Array, eps_hat: Array, t: Array, s: Array, sch: Schedule, *, eta: float = 0.0, z: Array = None
 ) -> Array:
     """The same from the pair (x̂_0, ε̂), which may have been clipped, or come from a network that predicts v."""
-    a_s, sigma = at(sch.alpha_bar, s), ddim_std(t, s, sch, eta)
-    if home_of(sigma) == "" and (eta < 0 or sigma**2 > 1 - a_s + 1e-12):
-        raise ValueError(f"η = {eta} asks for variance {sigma**2:.3g} at rung {s}, which holds {1 - a_s:.3g}")
+    level, c = sch.level(s), ddim_std(t, s, sch, eta)
+    if home_of(c) == "" and (eta < 0 or c**2 > level.sigma**2 + 1e-12):
+        raise ValueError(f"η = {eta} asks for variance {c**2:.3g} at rung {s}, which holds {level.sigma**2:.3g}")
     if eta == 0 or (z is None and home_of(s) == "" and s == 0):
-        return step(x_0_hat, eps_hat, a_s)  # (D.49)
+        return step(x_0_hat, eps_hat, level)  # (D.49)
     check_shapes(x_0_hat=x_0_hat, z=z)
-    return step(x_0_hat, eps_hat, a_s, c=sigma, z=z)
+    return step(x_0_hat, eps_hat, level, c=c, z=z)
 
 
 def ddim_invert_step(x_s: Array, eps_hat: Array, s: Array, t: Array, sch: Schedule) -> Array:
@@ -54,4 +55,4 @@ def ddim_invert_step(x_s: Array, eps_hat: Array, s: Array, t: Array, sch: Schedu
     check_shapes(x_s=x_s, eps_hat=eps_hat)
     check_rungs(t, s, sch.T, batch=x_s)
     x_0_hat = x_s if home_of(s) == "" and s == 0 else predict_x_0(x_s, eps_hat, s, sch)
-    return step(x_0_hat, eps_hat, at(sch.alpha_bar, t))  # (D.23)
+    return step(x_0_hat, eps_hat, sch.level(t))  # (D.23)

@@ -13,8 +13,9 @@ with α = ᾱ_t/ᾱ_s and β = 1-α of the step from t to any s < t (for s = t-1
 from __future__ import annotations
 
 from minidit.backend import Array, home_of
+from minidit.diffusion.level import at, check_shapes, climb, enter, mix
 from minidit.diffusion.prediction import predict_x_0
-from minidit.diffusion.schedule import Schedule, at, check_rungs, check_shapes, enter
+from minidit.diffusion.schedule import Schedule, check_rungs
 from minidit.diffusion.step import add_noise, posterior_coefficients, step
 from minidit.diffusion.variance import small
 
@@ -23,17 +24,14 @@ def q_sample(x_0: Array, t: Array, eps: Array, sch: Schedule) -> Array:
     """x_0, eps : (B, ...), t : int or (B,) in 1..T  ->  x_t : (B, ...). Raises ValueError for other rungs or shapes."""
     check_shapes(x_0=x_0, eps=eps)
     check_rungs(t, 0, sch.T, batch=x_0)
-    signal, noise = at(sch.alpha_bar**0.5, t, like=x_0), at((1 - sch.alpha_bar) ** 0.5, t, like=x_0)
-    return signal * x_0 + noise * eps  # (D.1)
+    return mix(x_0, eps, sch.level(t))  # (D.1)
 
 
 def q_climb(x_s: Array, s: Array, t: Array, z: Array, sch: Schedule) -> Array:
     """x_s, z : (B, ...), 0 ≤ s < t  ->  x_t : (B, ...): more noise on a picture that has some already."""
     check_shapes(x_s=x_s, z=z)
     check_rungs(t, s, sch.T, batch=x_s)
-    alpha = at(sch.alpha_bar, t) / at(sch.alpha_bar, s)
-    signal, noise = enter(alpha**0.5, (1 - alpha) ** 0.5, like=x_s)
-    return signal * x_s + noise * z  # (D.3)
+    return climb(x_s, sch.level(s), sch.level(t), z)  # (D.3)
 
 
 def posterior(x_t: Array, x_0: Array, t: Array, s: Array, sch: Schedule) -> tuple[Array, Array]:
@@ -77,7 +75,7 @@ def ddpm_from_pair(
 ) -> Array:
     """The same from the pair (x̂_0, ε̂), which may have been clipped, or come from a network that predicts v."""
     beta_tilde = small(t, s, sch)
-    mean = step(x_0_hat, eps_hat, at(sch.alpha_bar, s), c=beta_tilde**0.5)  # the posterior's mean
+    mean = step(x_0_hat, eps_hat, sch.level(s), c=beta_tilde**0.5)  # the posterior's mean
     if z is None and home_of(s) == "" and s == 0:
         return mean
     check_shapes(x_0_hat=x_0_hat, z=z)

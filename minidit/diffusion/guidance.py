@@ -12,7 +12,7 @@ All are linear in the outputs, so they hold for ε, x_0, v and the score alike.
 from __future__ import annotations
 
 from minidit.backend import Array, home_of, xp_of
-from minidit.diffusion.schedule import check_shapes, enter
+from minidit.diffusion.level import check_shapes, enter
 
 
 def guide(eps_u: Array, eps_c: Array, w: Array) -> Array:

@@ -23,7 +23,8 @@ from typing import NamedTuple
 from minidit import ops
 from minidit.backend import Array, home_of, special_of, xp_of
 from minidit.diffusion.ddpm import posterior
-from minidit.diffusion.schedule import Schedule, check_rungs, check_shapes, enter
+from minidit.diffusion.level import check_shapes, enter
+from minidit.diffusion.schedule import Schedule, check_rungs
 from minidit.diffusion.variance import log_small
 
 Law = Callable[..., Array]

@@ -1,49 +1,41 @@
 """What training minimises.
 
     L_simple = E ‖ε - ε̂‖²/dim         t uniform in 1..T                               (D.34)
-    min-SNR-γ:  weight min(SNR, γ) on the x_0 loss, SNR = ᾱ/(1-ᾱ)                     (D.35)
+    min-SNR-γ:  weight min(SNR, γ) on the x_0 loss, divided by an answer's gain       (D.35)
         ε: min(SNR,γ)/SNR      v: min(SNR,γ)/(SNR+1)
     L_hybrid = L_simple + λ T L_vb     λ = 0.001, L_vb one term of the bound in bits   (D.36)
     p_t ∝ √E[L_t²]                     importance-sampled t, weight 1/(T p_t)          (D.37)
     weight of ‖ε - ε̂‖² in the bound: β²/(2σ² α (1-ᾱ_t))                               (D.47)
 
-The three min-SNR weights are one weight in three coordinates: |error of ε|² = SNR |error of x_0|², that of v is SNR+1
-times as large. Written with m = max(ᾱ, γ(1-ᾱ)) they stay finite at both ends of the ladder.
+The min-SNR weights of all answers are one weight in several coordinates: |error of ε|² = SNR |error of x_0|², that of v is
+SNR+1 times as large. Written as γ (ασ/Δ)²/max(α², γσ²) they stay finite at both ends of a path.
 """
 
 from __future__ import annotations
 
 from minidit import ops
-from minidit.backend import Array, xp_of
-from minidit.diffusion.schedule import Schedule, at, check_shapes, enter
+from minidit.backend import Array, home_of, xp_of
+from minidit.diffusion.level import Level, at, check_shapes, enter
+from minidit.diffusion.prediction import Prediction
+from minidit.diffusion.schedule import Schedule
 
 
-def simple(out: Array, target: Array, weight: Array = None) -> Array:
-    """out, target : (B, ...), Tensors or arrays, weight : float, (B,) or None  ->  scalar: the mean over all entries."""
+def per_sample(out: Array, target: Array, weight: Array = None) -> Array:
+    """out, target : (B, ...), Tensors or arrays, weight : float, (B,) or None  ->  (B,): weighted mean squares."""
     check_shapes(out=out, target=target)
     return ops.mse(out, target, None if weight is None else enter(weight, like=target))  # (D.34)
 
 
-def per_sample(out: Array, target: Array) -> Array:
-    """out, target : (B, ...)  ->  (B,): what a history of losses keeps."""
-    check_shapes(out=out, target=target)
-    return ((out - target) ** 2).mean(axis=tuple(range(1, out.ndim)))  # (D.34)
+def simple(out: Array, target: Array, weight: Array = None) -> Array:
+    """The same, averaged over the batch  ->  scalar."""
+    return per_sample(out, target, weight).mean()  # (D.34)
 
 
-def min_snr_eps(a: Array, gamma: float = 5.0) -> Array:
-    """a = ᾱ : an array, any shape  ->  the weight of the ε loss (1 where SNR = 0)."""
-    rest = gamma * (1 - a)
-    return rest / xp_of(a).maximum(a, rest)  # (D.35)
-
-
-def min_snr_x_0(a: Array, gamma: float = 5.0) -> Array:
-    """The weight of the x_0 loss."""
-    return gamma * a / xp_of(a).maximum(a, gamma * (1 - a))  # (D.35)
-
-
-def min_snr_v(a: Array, gamma: float = 5.0) -> Array:
-    """The weight of the v loss."""
-    return xp_of(a).minimum(a, gamma * (1 - a))  # (D.35)
+def min_snr(answer: Prediction, at: Level, gamma: float = 5.0) -> Array:
+    """min(SNR, γ)/gain, the weight of this answer's loss : float or (B,), finite at both ends of a path."""
+    signal, noise = at.alpha**2, gamma * at.sigma**2
+    most = max(signal, noise) if home_of(signal) == "" else xp_of(signal).maximum(signal, noise)
+    return gamma * answer.joint_slope(at) ** 2 / most  # (D.35)
 
 
 def hybrid(simple: Array, vb: Array, T: int, lam: float = 1e-3) -> Array:

@@ -1,61 +1,114 @@
 """What a network may be asked for, and the pair (x̂_0, ε̂) that every other law wants.
 
-    x̂_0 = (x_t - √(1-ᾱ_t) ε̂) / √ᾱ_t                                      denoised guess     (D.4)
-    ε̂   = (x_t - √ᾱ_t x̂_0) / √(1-ᾱ_t)                                    its noise          (D.5)
-    v   = √ᾱ_t ε - √(1-ᾱ_t) x_0                                           velocity           (D.10)
-          x_0 = √ᾱ_t x_t - √(1-ᾱ_t) v     ε = √(1-ᾱ_t) x_t + √ᾱ_t v
-    ∇ log q(x_t) = -ε̂ / √(1-ᾱ_t)                                          score              (D.11)
+    F   = p x_0 + q ε                                                      what a network answers         (P.2)
+    x̂_0 = (q x_t - σ F)/Δ     ε̂ = (α F - p x_t)/Δ     Δ = αq - σp          both, read off the answer      (P.3)
+    gain = (Δ/σ)²                                                          |δF|² / |δx̂_0|²                (P.8)
 
-Of the three only v and x_0 survive ᾱ_T = 0, where ε says nothing about x_0.
+    answer    p             q
+    ε         0             1             x̂_0 = (x_t - σ ε̂)/α              denoised guess                 (D.4)
+    x_0       1             0             ε̂ = (x_t - α x̂_0)/σ              its noise                      (D.5)
+    v        -σ             α             x̂_0 = α x_t - σ v                 velocity, where α² + σ² = 1     (D.10)
+    u        -1             1                                              velocity of the flow
+    F        σ/(σ_d r)    -σ_d/r          r = √(σ² + σ_d²)                 EDM's, where α = 1
+
+    ∇ log q(x_t) = -ε̂ / σ                                                  score                          (D.11)
+
+Where α = 0 (ᾱ_T = 0) the answer ε says nothing about x_0; v, x_0 and u do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from minidit.backend import Array, home_of
-from minidit.diffusion.schedule import Schedule, at, check_rungs, check_shapes, enter
+from minidit.diffusion.level import Level, check_shapes, enter
+from minidit.diffusion.schedule import Schedule, check_rungs
+
+
+class Reading(NamedTuple):
+    """The four numbers of (P.3): x̂_0 = x_of_x x_t + x_of_F F and ε̂ = eps_of_x x_t + eps_of_F F."""
+
+    x_of_x: Array
+    x_of_F: Array
+    eps_of_x: Array
+    eps_of_F: Array
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network's output means. `a` is ᾱ_t: a float, or one number a sample, (B,) or (B, 1, ..., 1).
-
-    target(x_0, eps, a) -> what the network should output
-    pair(out, x_t, a)   -> (x_0_hat, eps_hat)
-    gain(a)             -> |error of the output|² / |error of x̂_0|²
-    """
+    """A network's answer F = p x_0 + q ε; p and q : level -> float, or (B,) one number per sample."""
 
     name: str
-    target: Callable[[Array, Array, Array], Array]
-    pair: Callable[[Array, Array, Array], tuple[Array, Array]]
-    gain: Callable[[Array], Array]
+    p: Callable[[Level], Array]
+    q: Callable[[Level], Array]
+
+    def target(self, x_0: Array, eps: Array, at: Level) -> Array:
+        """x_0, eps : (B, ...)  ->  F : (B, ...), what the network should answer at this level."""
+        p, q = enter(self.p(at), self.q(at), like=x_0)
+        return combined(p, x_0, q, eps)  # (P.2)
+
+    def reading(self, at: Level) -> Reading:
+        """How both parts are read off an answer. Raises ValueError where the answer says nothing about x_0."""
+        p, q = self.p(at), self.q(at)
+        delta = at.alpha * q - at.sigma * p
+        if home_of(delta) == "" and delta == 0:
+            raise ValueError(f"at the level α = {at.alpha}, σ = {at.sigma} the answer {self.name} does not determine x_0 and ε")
+        x_of_x, eps_of_x = (0.0 if is_zero(c) else c / delta for c in (q, -p))
+        return Reading(x_of_x, -at.sigma / delta, eps_of_x, at.alpha / delta)  # (P.3)
+
+    def pair(self, F: Array, x_t: Array, at: Level) -> tuple[Array, Array]:
+        """F, x_t : (B, ...)  ->  (x̂_0, ε̂), each (B, ...)."""
+        return pair_of(F, x_t, self.reading(at))
+
+    def gain(self, at: Level) -> Array:
+        """|error of F|² / |error of x̂_0|²: divides a weight on the x_0 loss to give that on this answer's."""
+        return ((at.alpha * self.q(at) - at.sigma * self.p(at)) / at.sigma) ** 2  # (P.8)
+
+    def joint_slope(self, at: Level) -> Array:
+        """ασ/Δ, finite at both ends of a path also where p or q is 0."""
+        p, q = self.p(at), self.q(at)
+        if is_zero(p) or is_zero(q):
+            return at.sigma / q if is_zero(p) else -at.alpha / p
+        return at.alpha * at.sigma / (at.alpha * q - at.sigma * p)
 
 
-def _x_0_of_eps(eps: Array, x_t: Array, a: Array) -> Array:
-    signal, noise = enter(a**0.5, (1 - a) ** 0.5, like=x_t)
-    return (x_t - noise * eps) / signal  # (D.4)
+def is_zero(c: Array) -> bool:
+    """Whether a coefficient is zero at every level: a Python number 0."""
+    return home_of(c) == "" and c == 0
 
 
-def _eps_of_x_0(x_0: Array, x_t: Array, a: Array) -> Array:
-    signal, noise = enter(a**0.5, (1 - a) ** 0.5, like=x_t)
-    return (x_t - signal * x_0) / noise  # (D.5)
+def combined(a: Array, x: Array, b: Array, y: Array) -> Array:
+    """a x + b y, exact where a coefficient is 0 or 1."""
+    if is_zero(a):
+        return y if home_of(b) == "" and b == 1 else b * y
+    if is_zero(b):
+        return x if home_of(a) == "" and a == 1 else a * x
+    return a * x + b * y
 
 
-def _v_of_pair(x_0: Array, eps: Array, a: Array) -> Array:
-    signal, noise = enter(a**0.5, (1 - a) ** 0.5, like=x_0)
-    return signal * eps - noise * x_0  # (D.10)
+def pair_of(F: Array, x_t: Array, reading: Reading) -> tuple[Array, Array]:
+    """F, x_t : (B, ...)  ->  (x̂_0, ε̂), each (B, ...)."""
+    r = Reading(*enter(*reading, like=x_t))
+    return combined(r.x_of_x, x_t, r.x_of_F, F), combined(r.eps_of_x, x_t, r.eps_of_F, F)  # (P.3)
 
 
-def _pair_of_v(v: Array, x_t: Array, a: Array) -> tuple[Array, Array]:
-    signal, noise = enter(a**0.5, (1 - a) ** 0.5, like=x_t)
-    return signal * x_t - noise * v, noise * x_t + signal * v  # (D.10)
+EPS = Prediction("eps", lambda at: 0.0, lambda at: 1.0)
+X_0 = Prediction("x_0", lambda at: 1.0, lambda at: 0.0)
+V = Prediction("v", lambda at: -at.sigma, lambda at: at.alpha)
+U = Prediction("u", lambda at: -1.0, lambda at: 1.0)
 
 
-EPS = Prediction("eps", lambda x_0, eps, a: eps, lambda out, x_t, a: (_x_0_of_eps(out, x_t, a), out), lambda a: a / (1 - a))
-X_0 = Prediction("x_0", lambda x_0, eps, a: x_0, lambda out, x_t, a: (out, _eps_of_x_0(out, x_t, a)), lambda a: 1.0)
-V = Prediction("v", _v_of_pair, _pair_of_v, lambda a: 1 / (1 - a))
+def edm(sigma_data: float) -> Prediction:
+    """The answer of EDM's preconditioned network, for data of this standard deviation (Karras et al. 2022, table 1)."""
+
+    def root(at: Level) -> Array:
+        return (at.sigma**2 + sigma_data**2) ** 0.5
+
+    return Prediction("edm", lambda at: at.sigma / (sigma_data * root(at)), lambda at: -sigma_data / root(at))
+
+
 PREDICTIONS = {p.name: p for p in (EPS, X_0, V)}
 
 
@@ -65,30 +118,30 @@ def predict_x_0(x_t: Array, eps_hat: Array, t: Array, sch: Schedule) -> Array:
     check_rungs(t, 0, sch.T, batch=x_t)
     if home_of(t) == "" and sch.alpha_bar[t] == 0:
         raise ValueError(f"ᾱ_{t} = 0: ε says nothing about x_0 there; let the network predict v or x_0")
-    return _x_0_of_eps(eps_hat, x_t, at(sch.alpha_bar, t))
+    return EPS.pair(eps_hat, x_t, sch.level(t))[0]  # (D.4)
 
 
 def predict_eps(x_t: Array, x_0_hat: Array, t: Array, sch: Schedule) -> Array:
     """x_t, x_0_hat : (B, ...), t : int or (B,)  ->  ε̂ : (B, ...)."""
     check_shapes(x_t=x_t, x_0_hat=x_0_hat)
     check_rungs(t, 0, sch.T, batch=x_t)
-    return _eps_of_x_0(x_0_hat, x_t, at(sch.alpha_bar, t))
+    return X_0.pair(x_0_hat, x_t, sch.level(t))[1]  # (D.5)
 
 
 def predict_v(x_0: Array, eps: Array, t: Array, sch: Schedule) -> Array:
     """x_0, eps : (B, ...), t : int or (B,)  ->  v : (B, ...)  (Salimans & Ho 2022)."""
     check_shapes(x_0=x_0, eps=eps)
     check_rungs(t, 0, sch.T, batch=x_0)
-    return _v_of_pair(x_0, eps, at(sch.alpha_bar, t))
+    return V.target(x_0, eps, sch.level(t))  # (D.10)
 
 
 def predict_score(eps_hat: Array, t: Array, sch: Schedule) -> Array:
     """eps_hat : (B, ...), t : int or (B,)  ->  ∇ log q(x_t) : (B, ...)."""
     check_rungs(t, 0, sch.T, batch=eps_hat)
-    return -eps_hat / at((1 - sch.alpha_bar) ** 0.5, t, like=eps_hat)  # (D.11)
+    return -eps_hat / enter(sch.level(t).sigma, like=eps_hat)  # (D.11)
 
 
 def eps_of_score(score: Array, t: Array, sch: Schedule) -> Array:
     """The way back: score : (B, ...), t : int or (B,)  ->  ε̂ : (B, ...)."""
     check_rungs(t, 0, sch.T, batch=score)
-    return -score * at((1 - sch.alpha_bar) ** 0.5, t, like=score)  # (D.11)
+    return -score * enter(sch.level(t).sigma, like=score)  # (D.11)

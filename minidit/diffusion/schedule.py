@@ -6,9 +6,12 @@
     β_t = min(1 - f(t/T)/f((t-1)/T), 0.999)                        cosine                 (D.14)
           f(u) = cos²(π/2 · (u+0.008)/1.008)
     ᾱ'_i = ᾱ_{S_i}    time'_i = time_{S_i}                         respaced to rungs S    (D.15)
+    r_t = √ᾱ_t        r'_t = (r_t - r_T) r_1/(r_1 - r_T)           zero terminal SNR      (D.16)
 
 The tables are float64 and read-only. `time[t]` is what a network is told at rung t: the original rung - 1, because
 networks of the DDPM family count from 0; respacing carries it along, so a network never sees a respaced index.
+
+A ladder is a path: its times are rungs, its levels α = √ᾱ_t and σ = √(1-ᾱ_t), two tables made once.
 """
 
 from __future__ import annotations
@@ -16,48 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
 from minidit.backend import Array, home_of, resident, xp_of
-
-
-def data_of(x: Array) -> Array:
-    """The raw array behind x, which may be a Tensor: the laws ask it for home, dtype and shape."""
-    return x.data if type(x).__module__.partition(".")[0] == "minidit" else x
-
-
-def enter(*coefficients: Array, like: Array) -> Any:
-    """Coefficients as they may stand beside `like`: the one door between float64 tables and pictures.
-
-    float -> the same Python float (it takes the other side's precision);  (B,) or () -> (B, 1, ..., 1) in the home and
-    dtype of `like`;  a full array keeps its shape. One coefficient comes back alone, several as a tuple.
-    """
-    x = data_of(like)
-
-    def door(c: Array) -> Any:
-        if home_of(c) == "":
-            return float(c)
-        if data_of(c) is not c or home_of(x) == "":  # a Tensor is a picture already; a scalar has no home to go to
-            return c
-        shape = c.shape if c.ndim > 1 else c.shape + (1,) * (x.ndim - c.ndim)
-        return xp_of(x).asarray(c.reshape(shape), dtype=x.dtype)
-
-    out = tuple(door(c) for c in coefficients)
-    return out[0] if len(out) == 1 else out
-
-
-def at(table: Array, t: Array, *, like: Array = None) -> Any:
-    """table[t] for an int t (a Python float) or for one rung a sample, t : (B,) int in any home.
-
-    With `like` the value is ready to stand beside that picture; without it, it is the exact float64 number, for the
-    arithmetic between coefficients that comes before (in float32, 1-ᾱ would lose four digits at small t).
-    """
-    if home_of(t) == "":
-        return float(table[t])
-    value = resident(table, t)[t]
-    return value if like is None else enter(value, like=like)
+from minidit.diffusion.level import Level, at, data_of
 
 
 def check_rungs(t: Array, s: Array, T: int, *, batch: Array = None) -> None:
@@ -67,19 +34,12 @@ def check_rungs(t: Array, s: Array, T: int, *, batch: Array = None) -> None:
     """
     for r in (t, s):
         if home_of(r) != "" and not hasattr(r, "shape"):
-            raise ValueError(f"a rung is an int or an array of ints, one a sample; got {r!r}")
+            raise ValueError(f"a rung is an int or an array of ints, one per sample; got {r!r}")
     on_host = home_of(t) in ("", "numpy") and home_of(s) in ("", "numpy")
     if on_host and not np.all((np.asarray(s) >= 0) & (np.asarray(s) < t) & (np.asarray(t) <= T)):
         raise ValueError(f"rungs must satisfy 0 ≤ s < t ≤ T = {T}; got t = {t}, s = {s}")
     if batch is not None and home_of(t) != "" and t.shape not in ((), data_of(batch).shape[:1]):
         raise ValueError(f"one rung for each sample: t has shape {t.shape}, the batch {data_of(batch).shape}")
-
-
-def check_shapes(**arrays: Array) -> None:
-    """Raises ValueError unless all arrays have one shape."""
-    shapes = {name: getattr(data_of(x), "shape", None) for name, x in arrays.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"shapes must agree: {shapes}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +54,28 @@ class Schedule:
         self.time.setflags(write=False)
 
     at = staticmethod(at)
+
+    @cached_property
+    def levels(self) -> Level:
+        """The two tables α = √ᾱ and σ = √(1-ᾱ) : (T+1,) float64 each."""
+        tables = Level(self.alpha_bar**0.5, (1 - self.alpha_bar) ** 0.5)  # (P.1)
+        for table in tables:
+            table.setflags(write=False)
+        return tables
+
+    def level(self, t: Array) -> Level:
+        """t : int rung, or (B,) one rung per sample  ->  (√ᾱ_t, √(1-ᾱ_t))."""
+        return Level(*(at(table, t) for table in self.levels))  # (P.1)
+
+    def inputs(self, x_t: Array, t: Array) -> tuple[Array, Array]:
+        """x_t : (B, ...) and the rungs t, an int or (B,)  ->  x_t as it is, and time[t] : (B,)."""
+        if home_of(t) == "":
+            return x_t, xp_of(x_t).full(len(x_t), int(self.time[t]))
+        return x_t, resident(self.time, t)[t]
+
+    def start(self, z: Array) -> Array:
+        """The sample at t = T: noise."""
+        return z
 
     @property
     def T(self) -> int:
@@ -148,6 +130,19 @@ class Schedule:
         if home_of(time) == "":
             return int(np.searchsorted(self.time[1:], time)) + 1
         return xp_of(time).searchsorted(xp_of(time).asarray(self.time[1:]), time) + 1
+
+
+def zero_terminal_snr(sch: Schedule) -> Schedule:
+    """The same ladder with √ᾱ shifted and stretched so that ᾱ_1 stays and ᾱ_T = 0. Raises ValueError if T = 1.
+
+    At t = T nothing of the picture is left (Lin, Liu, Li, Yang 2024): such a ladder needs a network that predicts v or x_0, and
+    a sampler that starts at T.
+    """
+    if sch.T == 1:
+        raise ValueError("a ladder of one rung cannot keep ᾱ_1 and reach ᾱ_T = 0")
+    r = sch.alpha_bar[1:] ** 0.5
+    r = (r - r[-1]) * r[0] / (r[0] - r[-1])
+    return Schedule(np.append(1.0, r**2), sch.time)  # (D.16)
 
 
 def _ends(T: int, start: float, end: float) -> tuple[float, float]:

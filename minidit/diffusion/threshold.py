@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minidit.backend import Array, xp_of
+from minidit.diffusion.level import Level
 from minidit.diffusion.prediction import X_0
 
 Limit = Callable[[Array], Array]
@@ -31,9 +32,9 @@ def dynamic(x_0_hat: Array, *, p: float = 0.995, most: float = 10.0) -> Array:
     return xp.clip(x_0_hat, -q, q) / q  # (D.32)
 
 
-def rederived(x_0_hat: Array, x_t: Array, a: Array, limit: Limit = static) -> tuple[Array, Array]:
-    """The limited x̂_0 and the ε̂ that goes with it at x_t; a = ᾱ_t as in prediction.py."""
-    return X_0.pair(limit(x_0_hat), x_t, a)  # (D.33)
+def rederived(x_0_hat: Array, x_t: Array, t: Level, limit: Limit = static) -> tuple[Array, Array]:
+    """The limited x̂_0 and the ε̂ that goes with it at x_t, a sample of level t."""
+    return X_0.pair(limit(x_0_hat), x_t, t)  # (D.33)
 
 
 def kept(x_0_hat: Array, eps_hat: Array, limit: Limit = static) -> tuple[Array, Array]:

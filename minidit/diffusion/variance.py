@@ -19,10 +19,11 @@ from minidit import ops
 from minidit.backend import Array, home_of, xp_of
 from minidit.diffusion import step
 from minidit.diffusion.gaussian import reverse
-from minidit.diffusion.schedule import Schedule, at, enter
+from minidit.diffusion.level import at, enter
+from minidit.diffusion.schedule import Schedule
 
 
-def jump(t: Array, s: Array, sch: Schedule) -> Array:
+def beta(t: Array, s: Array, sch: Schedule) -> Array:
     """β of a step from t to any s < t."""
     return step.jump(at(sch.alpha_bar, t), at(sch.alpha_bar, s))
 
@@ -51,7 +52,7 @@ def _finite(variance: Array, t: Array, s: Array, sch: Schedule, above: Array) ->
 
 def large(t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
     """β, except into s = 0: there β̃ of the step before."""
-    return _finite(jump(t, s, sch), t, s, sch, above)  # (D.19)
+    return _finite(beta(t, s, sch), t, s, sch, above)  # (D.19)
 
 
 def log_small(t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
@@ -66,7 +67,7 @@ def optimal(t: Array, s: Array, sch: Schedule, data_variance: Array) -> Array:
 
 def log_learned_range(v: Array, t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
     """The log-variance that a network's second half of the channels, v : (B, ...), stands for; v is not bounded."""
-    low, high = enter(log_small(t, s, sch, above=above), _log(jump(t, s, sch)), like=v)
+    low, high = enter(log_small(t, s, sch, above=above), _log(beta(t, s, sch)), like=v)
     frac = (v + 1) * 0.5
     return frac * high + (1 - frac) * low  # (D.22)
 

@@ -1,4 +1,4 @@
-"""Twins of laws on a GPU: Philox, the noisy sample, the guided step, and the optimiser over flat vectors.
+"""Twins of laws on a GPU: Philox, the noisy sample, a step of a walk, and the optimiser over flat vectors.
 
 What changes from step to step can be read from the device (a counter of draws, a rung, rates), so that a captured graph is
 replayed without the host. Each function raises NoTwin, before it has launched anything, where the plain text must run.
@@ -7,7 +7,6 @@ replayed without the host. Each function raises NoTwin, before it has launched a
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,15 +15,15 @@ import numpy as np
 
 from minidit import random
 from minidit.autograd import NoTwin, kernels_on
-from minidit.backend import Array, empty, module_of, to_device
+from minidit.backend import Array, empty, module_of, resident, to_device
 from minidit.kernels.cuda import dense, kind_of
 from minidit.kernels.cuda_launch import BLOCKS, NULL, ceil, counters, f32, f64, i32, i64, launch, storage, u32, vector
 
 PARTIAL = 1024  # blocks of the sum of squares
 
 
-class Philox(random.Philox):
-    """The stream of random.py, a kernel a draw on a GPU: the same integers.
+class DevicePhilox(random.Philox):
+    """The stream of random.py, one kernel per draw on a GPU: the same integers.
 
     counter : (1,) int64 on the device, or None: its value times `per` is added to the number of every draw
     """
@@ -90,79 +89,54 @@ def on_device(x: Array) -> bool:
     return kernels_on() and not isinstance(x, (np.ndarray, float, int))
 
 
-def either(twin: Any, plain: Any) -> Any:
-    """The twin, or the plain law where the twin does not serve."""
-
-    def law(*args: Any, **static: Any) -> Any:
-        try:
-            return twin(*args, **static)
-        except NoTwin:
-            return plain(*args, **static)
-
-    return law
-
-
-_tables: dict[Any, tuple[Array, Array]] = {}
-
-
-def on_the_device(table: Array) -> Array:
-    """A host table as an array on the current device, copied there once: the same array each time."""
-    cupy = sys.modules["cupy"]
-    key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), id(table))
-    if key not in _tables:
-        _tables[key] = (table, cupy.asarray(table))  # the table itself keeps its id taken
-    return _tables[key][1]
-
-
-def q_sample(x_0: Array, t: Array, eps: Array, sch: Any) -> Array:
-    """(D.1): x_0, eps : (B, ...), t : (B,) int64 on the device, sch : a Schedule  ->  x_t."""
-    if not on_device(x_0) or getattr(t, "shape", None) != x_0.shape[:1] or t.dtype.name != "int64":
-        raise NoTwin("rungs that are not on a device")
+def mix(x_0: Array, eps: Array, t: Any) -> Array:
+    """(P.1): x_0, eps : (B, ...), t : a Level of (B,) float64 arrays on the device  ->  x_t."""
+    numbers = [dense(c) for c in t if getattr(c, "shape", None) == x_0.shape[:1] and c.dtype.name == "float64"]
+    if len(numbers) < 2:
+        raise NoTwin("a level that is not on the device")
     s, x_0, eps, out = kind_of(x_0, eps), dense(x_0), dense(eps), empty(x_0, x_0.shape)
     per_sample = x_0.size // len(x_0)
     v = vector(per_sample, x_0.reshape(len(x_0), -1), eps.reshape(len(x_0), -1))
-    args = (x_0, eps, dense(t), on_the_device(sch.alpha_bar), out, i64(x_0.size), i64(per_sample))
-    launch("diffusion", "q_sample", flat_grid(x_0.size, v), 256, args, VEC=v, STORAGE=s)
+    launch("diffusion", "mix", flat_grid(x_0.size, v), 256, (x_0, eps, *numbers, out, i64(x_0.size), i64(per_sample)),
+           VEC=v, STORAGE=s)  # fmt: skip
     return out
 
 
-def guided_step(
+def walk_step(
     x_t: Array,
-    out: Array,
-    table: Array,
-    row: Array,
+    F: Array,
+    table: np.ndarray[Any, Any],
+    k: Array,
     *,
-    out_u: Array = None,
+    F_u: Array = None,
     w: float = 1.0,
     z: Array = None,
-    predicts: str = "eps",
-    clip: bool = False,
+    v: Array = None,
+    limit: Any = None,
     guess: bool = True,
     into: Array = None,
 ) -> tuple[Array, Array]:
-    """One step down: (G.1), the pair by (D.4), (D.5) or (D.10), (D.31) and (D.33) if clip, then (D.7)  ->  (x_s, x̂_0 or None).
+    """Step k of a walk, as diffusion/row.py has it: (G.1), (P.3), (D.31) and (D.33) if limited, (P.4)  ->  (x_s, x̂_0 or None).
 
-    x_t, z : (B, C, H, W);  out, out_u : (B, C or more, H, W) slices along the first two axes, conditional and unconditional
-    table : (steps, 4) float64 on the device, rows (ᾱ_t, ᾱ_s, c, std of z);  row : () or (1,) int64 on the device, which of them
-    into : where x_s goes, a dense array that may be x_t itself
+    F, F_u : (B, C or more, H, W) slices along the first two axes;  k : an int, or (1,) int64 on the device
     """
-    if not on_device(x_t):
-        raise NoTwin("not on a GPU")
-    s, x_t = kind_of(x_t, out), dense(x_t)
+    if v is not None or getattr(limit, "__name__", "static") != "static":
+        raise NoTwin("a learned variance, or another limit than the static one")
+    s, x_t = kind_of(x_t, F), dense(x_t)
     B, n, per_sample = len(x_t), x_t.size, x_t.size // len(x_t)
-    outs = [o for o in (out, out_u) if o is not None]
-    if any(o.shape != x_t.shape or o.strides != (out.strides[0], *x_t.strides[1:]) for o in outs):
+    if any(o is not None and (o.shape != x_t.shape or o.strides != (F.strides[0], *x_t.strides[1:])) for o in (F, F_u)):
         raise NoTwin("outputs that are no slices")
     x_s, x_0_hat = empty(x_t, x_t.shape) if into is None else into, empty(x_t, x_t.shape) if guess else NULL
-    stride = out.strides[0] // out.itemsize
-    rest = [NULL if a is None else a for a in (out_u, None if z is None else dense(z))]
-    v = 4 if per_sample % 4 == 0 and stride % 4 == 0 and all(
-        a.data.ptr % (4 * a.itemsize) == 0 for a in (x_t, x_s, out, *rest) if a is not NULL
+    stride = F.strides[0] // F.itemsize
+    rest = [NULL if a is None else a for a in (F_u, None if z is None else dense(z))]
+    width = 4 if per_sample % 4 == 0 and stride % 4 == 0 and all(
+        a.data.ptr % (4 * a.itemsize) == 0 for a in (x_t, x_s, F, *rest) if a is not NULL
     ) else 1  # fmt: skip
     sizes = (i64(n), i64(per_sample), i64(stride if B > 1 else per_sample))
-    kind = i32(("eps", "x_0", "v").index(predicts))
-    args = (x_t, out, *rest, table, row, x_s, x_0_hat, *sizes, f32(w), kind, i32(clip))
-    launch("diffusion", "guided_step", flat_grid(n, v), 256, args, VEC=v, STORAGE=s)
+    if isinstance(k, int):
+        k = module_of("cuda").full((1,), k, np.int64)
+    args = (x_t, F, *rest, resident(table, x_t), i32(table.shape[1]), k, x_s, x_0_hat, *sizes, f32(w), i32(limit is not None))
+    launch("diffusion", "walk_step", flat_grid(n, width), 256, args, VEC=width, STORAGE=s)
     return x_s, (x_0_hat if guess else None)
 
 

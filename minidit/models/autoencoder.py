@@ -103,6 +103,14 @@ class Autoencoder(Module):
         self.register_buffer("scale", np.ones(()))
         self.build(rng, device=device, dtype=dtype)
 
+    def latent_shape(self, H: int, W: int) -> tuple[int, int, int]:
+        """Of one picture's latents."""
+        return self.config.latent_channels, H // self.config.factor, W // self.config.factor
+
+    def picture_shape(self, h: int, w: int) -> tuple[int, int, int]:
+        """Of the picture that latents of this height and width decode to."""
+        return self.config.channels, h * self.config.factor, w * self.config.factor
+
     def encode(self, x: Any) -> tuple[Any, Any]:
         """The posterior's mean and log-variance, the latter limited to [-30, 20]."""
         if x.ndim != 4 or x.shape[1] != self.config.channels or x.shape[2] % 4 or x.shape[3] % 4:

@@ -192,6 +192,14 @@ class AutoencoderKL(Module):
         self.register_buffer("scale", np.asarray(config.scale))
         self.build(rng, device=device, dtype=dtype)
 
+    def latent_shape(self, H: int, W: int) -> tuple[int, int, int]:
+        """Of one picture's latents."""
+        return self.config.latent_channels, H // self.config.factor, W // self.config.factor
+
+    def picture_shape(self, h: int, w: int) -> tuple[int, int, int]:
+        """Of the picture that latents of this height and width decode to."""
+        return self.config.channels, h * self.config.factor, w * self.config.factor
+
     def encode(self, x: Any) -> tuple[Any, Any]:
         """The posterior's mean and log-variance, the latter limited to [-30, 20]."""
         C, f = self.config.channels, self.config.factor

@@ -15,6 +15,7 @@ import numpy as np
 
 from minidit.autograd import Tensor
 from minidit.backend import Array, xp_of
+from minidit.nn.memory import SampleMemory
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class Classes:
     """y : (B,) ints in 0..count-1, or `null`, the label of a sample whose class is left out.
 
     null is None where the network was built without label dropout: it has no row for a sample without a class.
+    dropout : the probability with which training leaves a class out (G.7)
     """
 
     count: int
     null: int | None = None
+    dropout: float = 0.0
 
     @property
     def rows(self) -> int:
@@ -121,3 +124,6 @@ class BackboneConfig(Protocol):
 
     def parameters(self) -> int:
         """Numbers in the checkpoint, buffers included."""
+
+    def step_memory(self, home: str, precision: str) -> SampleMemory:
+        """What a training step needs per sample on "cpu" or "cuda"."""

@@ -1,9 +1,9 @@
-"""What a denoiser is told: the time and the class.
+"""What a denoiser is conditioned on: the time and the class.
 
     c = MLP(emb(t)) + table[y],    MLP = Linear(256 → D), SiLU, Linear(D → D)                                 (T.3)
 
-The last row of the table is the null label: a sample whose class was dropped. The model draws nothing: the recipe that owns
-the random stream replaces labels by the null label with probability class_dropout_prob.
+The last row of the table is the null label: a sample whose class was dropped. The model draws nothing: whoever owns the random
+stream replaces labels by the null label with probability class_dropout_prob.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class TimestepEmbedder(Module):
 
 
 class LabelEmbedder(Module):
-    """y : (B,) ints in 0..num_classes, where num_classes is the null label (if dropout > 0)  ->  (B, D)."""
+    """y : (B,) ints in 0..rows-1, the null label among them if the network has one  ->  (B, D)."""
 
-    def __init__(self, num_classes: int, width: int, dropout: float) -> None:
-        self.embedding_table = Embedding(num_classes + (dropout > 0), width)
+    def __init__(self, rows: int, width: int) -> None:
+        self.embedding_table = Embedding(rows, width)
 
     def forward(self, y: Array) -> Any:
         return self.embedding_table(y)

@@ -11,23 +11,33 @@ Parameter names are those of the official checkpoints.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import kernels_on, value
 from minidit.backend import Array
-from minidit.models import conditioning as other
 from minidit.models.backbone import Classes, Condition, Nothing, check_one_per_sample
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
-from minidit.models.conditioning import Conditioning
+from minidit.models.variants import (
+    AdaLNBlock,
+    CrossAttentionBlock,
+    FirstTokens,
+    PlainBlock,
+    PlainFinalLayer,
+    Variant,
+    as_context,
+    as_tokens,
+    summed,
+)
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
+from minidit.nn.block import Block, Costs, ModulatedBlock, gated_branches, in_large_steps
 from minidit.nn.initial import zeros
+from minidit.nn.memory import HOMES, SampleMemory
 from minidit.nn.module import Parameter
-from minidit.nn.precision import restored, stored
-from minidit.nn.recompute import run
+from minidit.nn.stack import modulations_first, through
 from minidit.random import Philox
 
 
@@ -57,8 +67,8 @@ class DiTConfig:
             raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
         if H % self.patch_size or W % self.patch_size:
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
-        if self.conditioning not in CONDITIONING:
-            raise ValueError(f"conditioning {self.conditioning!r} is not one of {', '.join(CONDITIONING)}")
+        if self.conditioning not in VARIANTS:
+            raise ValueError(f"conditioning {self.conditioning!r} is not one of {', '.join(VARIANTS)}")
         if self.freq_shift not in (0, 1) or not self.mlp_norm_eps > 0:
             raise ValueError(f"freq_shift {self.freq_shift} must be 0 or 1, mlp_norm_eps {self.mlp_norm_eps} above 0")
         if self.mlp_norm_eps != 1e-6 and self.conditioning != "adaln_zero":
@@ -88,32 +98,51 @@ class DiTConfig:
         """The null label is one above the last class."""
         if not self.num_classes:
             return Nothing()
-        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None)
+        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
+
+    @property
+    def embeddings(self) -> int:
+        """Of the condition: time, and the class if there are classes."""
+        return 2 if self.num_classes else 1
+
+    @property
+    def variant(self) -> Variant:
+        return VARIANTS[self.conditioning]
+
+    def costs(self) -> Costs:
+        """Of one block."""
+        return self.variant.block.costs(self.tokens, self.embeddings, self.hidden_size)
 
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample; the "Gflops" of the paper are these (T.8)."""
         N, D, L, p = self.tokens, self.hidden_size, self.depth, self.patch_size
-        M = 2 if self.num_classes else 1  # embeddings
-        n = N + M if self.conditioning == "in_context" else N
-        own = {"adaln_zero": 6 * D * D, "adaln": 4 * D * D, "cross_attention": 2 * (N + M) * D * D + 2 * N * M * D}  # (T.13)
-        block = (4 + 2 * self.mlp_ratio) * n * D * D + 2 * n * n * D + own.get(self.conditioning, 0)  # (T.8)
-        final = 2 * D * D if self.conditioning.startswith("adaln") else 0
-        return int(L * block + N * D * p * p * (self.in_channels + self.out_channels) + final + FREQUENCIES * D + D * D)
+        own, final = self.costs(), self.variant.final.costs(D)  # (T.13)
+        n = N + own.more_tokens
+        block = (4 + 2 * self.mlp_ratio) * n * D * D + 2 * n * n * D + own.macs  # (T.8)
+        return int(L * block + N * D * p * p * (self.in_channels + self.out_channels) + final.macs + FREQUENCIES * D + D * D)
 
     def parameters(self) -> int:
         """Numbers in the checkpoint of such a model, the frozen position table included, as the paper counts (T.9)."""
         D, L, p = self.hidden_size, self.depth, self.patch_size
-        inner = int(D * self.mlp_ratio)
-        own = {"adaln_zero": 6 * D * D + 6 * D, "adaln": 4 * D * D + 4 * D, "cross_attention": 4 * D * D + 10 * D}
-        block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + own.get(self.conditioning, 4 * D)  # (T.14)
-        final = 2 * D * D + 2 * D if self.conditioning.startswith("adaln") else 2 * D
+        inner, own, final = int(D * self.mlp_ratio), self.costs(), self.variant.final.costs(D)  # (T.14)
+        block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + own.parameters
         out = p * p * self.out_channels
-        ends = (self.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + final + (D + 1) * out
+        ends = (self.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + final.parameters + (D + 1) * out
         return L * block + ends + self.condition.rows * D + self.tokens * D  # (T.9)
 
+    def step_memory(self, home: str, precision: str) -> SampleMemory:
+        """What a training step needs per sample on "cpu" or "cuda"."""
+        D, r, own, at = self.hidden_size, self.mlp_ratio, self.costs(), HOMES[home]
+        n = self.tokens + own.more_tokens
+        size = 2 if home == "cuda" and precision == "bf16" and not self.variant.block.float32_tokens else 4
+        block = size * ((own.kept + at.inner_kept * r) * n * D + own.kept_of_sample * D) + at.attention(n, self.num_heads)
+        ends = 4 * math.prod(self.size) * (self.in_channels + self.out_channels)
+        working = size * (at.working + at.inner_made * r) * n * D + at.ends * ends
+        return SampleMemory(self.depth * block, block, self.depth * size * n * D, working, size)
 
-class DiTBlock(Module):
-    """x : (B, N, D), c : (B, D)  ->  (B, N, D); modulation : (B, 6D) if it was made elsewhere."""
+
+class DiTBlock(ModulatedBlock):
+    """x : (B, N, D), c : (B, D)  ->  (B, N, D)"""
 
     def __init__(self, width: int, heads: int, inner: int, eps: float = 1e-6) -> None:
         self.eps = eps
@@ -121,31 +150,22 @@ class DiTBlock(Module):
         self.mlp = Mlp(width, inner)
         self.adaLN_modulation = Sequential(SiLU(), Linear(width, 6 * width, init=zeros))  # (T.7)
 
-    def forward(self, x: Any, c: Any, modulation: Any = None) -> Any:
-        modulation = self.adaLN_modulation(c) if modulation is None else modulation
-        shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(modulation, parts=6)  # (T.4)
-        if in_coarse_steps(x):
-            return self.coarse(x, shift1, scale1, gate1, shift2, scale2, gate2)
+    @in_large_steps(gated_branches)
+    def modulated(self, x: Any, m: Any) -> Any:
+        """m : (B, 6D) = Linear(SiLU(c)), the output of adaLN_modulation."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(m, parts=6)  # (T.4)
         x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))  # (T.5)
         return ops.gated_residual(x, gate2, self.mlp(ops.layer_norm_modulate(x, shift2, scale2, eps=self.eps)))  # (T.5)
 
-    def coarse(self, x: Any, shift1: Any, scale1: Any, gate1: Any, shift2: Any, scale2: Any, gate2: Any) -> Any:
-        """The same in fewer and larger steps, for a GPU, where each has its price: the last linear of a branch, its gate, the
-        sum and the next norm are one primitive."""
-        o, fc2, h = self.attn.proj, self.mlp.fc2, self.attn.mixed(ops.layer_norm_modulate(x, shift1, scale1))
-        x, h = ops.linear_residual_modulate(x, gate1, h, o.weight, o.bias, shift2, scale2, eps=self.eps)
-        return ops.linear_residual(x, gate2, self.mlp.inner(h), fc2.weight, fc2.bias)
-
-
-def in_coarse_steps(x: Any) -> bool:
-    """Whether the number of kernels matters here: on a GPU, unless everything is to run as it reads."""
-    return kernels_on() and not isinstance(value(x), np.ndarray)
+    @staticmethod
+    def costs(N: int, M: int, D: int) -> Costs:
+        return Costs(macs=6 * D * D, parameters=6 * D * D + 6 * D, kept=10, kept_of_sample=7)
 
 
 class FinalLayer(Module):
     """x : (B, N, D), c : (B, D)  ->  (B, N, p p C_out)"""
 
-    def __init__(self, width: int, out: int) -> None:
+    def __init__(self, width: int, out: int, tokens: int) -> None:
         self.linear = Linear(width, out, init=zeros)  # (T.7)
         self.adaLN_modulation = Sequential(SiLU(), Linear(width, 2 * width, init=zeros))
 
@@ -153,12 +173,16 @@ class FinalLayer(Module):
         shift, scale = ops.split(self.adaLN_modulation(c), parts=2)
         return self.linear(ops.layer_norm_modulate(x, shift, scale))  # (T.6)
 
+    @staticmethod
+    def costs(D: int) -> Costs:
+        return Costs(macs=2 * D * D, parameters=2 * D * D + 2 * D)
 
-CONDITIONING: dict[str, Conditioning] = {
-    "adaln_zero": Conditioning(DiTBlock, FinalLayer, other.summed, other.unchanged),
-    "adaln": Conditioning(other.AdaLNBlock, FinalLayer, other.summed, other.unchanged),
-    "cross_attention": Conditioning(other.CrossAttentionBlock, other.PlainFinalLayer, other.as_context, other.unchanged),
-    "in_context": Conditioning(other.PlainBlock, other.PlainFinalLayer, other.as_tokens, other.first),
+
+VARIANTS: dict[str, Variant] = {
+    "adaln_zero": Variant(DiTBlock, FinalLayer, summed),
+    "adaln": Variant(AdaLNBlock, FinalLayer, summed),
+    "cross_attention": Variant(CrossAttentionBlock, PlainFinalLayer, as_context),
+    "in_context": Variant(PlainBlock, FirstTokens, as_tokens),
 }
 
 
@@ -169,23 +193,28 @@ class DiT(Module):
     """
 
     pos_embed: Array
-    blocks: list[Any]
+    blocks: list[Block]
 
     def __init__(self, config: DiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> None:
-        D, p = config.hidden_size, config.patch_size
-        self.config = config
+        D, p, variant = config.hidden_size, config.patch_size, config.variant
+        self.config, self.enter = config, variant.enter
         self.shape, self.condition, self.second_half = config.shape, config.condition, config.learn_sigma
-        H, W = config.size
-        self.register_buffer("pos_embed", sincos_2d(D, H // p, W // p)[None])
+        self.register_buffer("pos_embed", sincos_2d(D, config.size[0] // p, config.size[1] // p)[None])
         self.x_embedder = PatchEmbed(config.in_channels, D, p)
         self.t_embedder = TimestepEmbedder(D, config.freq_shift)
         if config.num_classes:
-            self.y_embedder = LabelEmbedder(config.num_classes, D, config.class_dropout_prob)
-        self.how = CONDITIONING[config.conditioning]
-        own = {"eps": config.mlp_norm_eps} if config.conditioning == "adaln_zero" else {}
-        self.blocks = [self.how.block(D, config.num_heads, int(D * config.mlp_ratio), **own) for _ in range(config.depth)]
-        self.final_layer = self.how.final(D, p * p * config.out_channels)
+            self.y_embedder = LabelEmbedder(config.condition.rows, D)
+        inner = int(D * config.mlp_ratio)
+        self.blocks = [variant.block(D, config.num_heads, inner, config.mlp_norm_eps) for _ in range(config.depth)]
+        self.final_layer = variant.final(D, p * p * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
+
+    def forward(self, x: Any, t: Array, y: Array | None = None) -> Any:
+        self._check(x, t, y)
+        h = self.x_embedder(x) + self.pos_embed
+        h, c = self.enter(h, [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)])])  # T.3
+        h = through(self.blocks, self.final_layer, h, c)  # T.4 and T.5 for every block, then T.6
+        return ops.unpatchify(h, patch_size=self.config.patch_size, size=self.config.size)
 
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
@@ -193,34 +222,11 @@ class DiT(Module):
 
     @property
     def null_label(self) -> int:
-        """The label of a sample whose class is not told."""
+        """The label of a sample whose class is left out."""
         return self.config.num_classes
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
-        """The blocks' modulation weights first, then their biases: one matrix and one vector for all blocks."""
-        first = [p for tail in ("weight", "bias") for n, p in parameters.items() if n.endswith(f"adaLN_modulation.1.{tail}")]
-        return first + [p for p in parameters.values() if not any(p is q for q in first)]
-
-    def modulations(self, c: Any) -> list[Any]:
-        """(T.4) of all blocks in one product, whose weights lie side by side; None for a block that makes its own."""
-        if self.config.conditioning != "adaln_zero":
-            return [None] * self.config.depth
-        linears = [block.adaLN_modulation[1] for block in self.blocks]
-        weight, bias = (ops.concat(*(getattr(linear, name) for linear in linears), axis=0) for name in ("weight", "bias"))
-        return list(ops.split(ops.linear(ops.silu(c), weight, bias), parts=len(linears)))
-
-    def forward(self, x: Any, t: Array, y: Array | None = None) -> Any:
-        config = self.config
-        self._check(x, t, y)
-        h = self.x_embedder(x) + self.pos_embed
-        embeddings = [self.t_embedder(t)] + ([] if y is None else [self.y_embedder(y)])
-        h, c = self.how.enter(h, embeddings)
-        if config.conditioning.startswith("adaln"):  # layer norms without trained weights, which stay float32
-            h, c = stored(h), stored(c)
-        for block, modulation in zip(self.blocks, self.modulations(c), strict=True):
-            h = run(block, h, c, modulation)
-        h = self.final_layer(self.how.leave(h, config.tokens), c)
-        return ops.unpatchify(restored(h, x), patch_size=config.patch_size, size=config.size)
+        return modulations_first(parameters)
 
     def _check(self, x: Any, t: Array, y: Array | None) -> None:
         if tuple(x.shape[1:]) != self.shape:

@@ -1,8 +1,8 @@
-"""Losses: scalars at the end of the tape.
+"""Losses: one number per sample at the end of the tape; who trains averages them.
 
-    mse = (1/n) Σ w_b (x - target)²                                          w = 1 and n = size unless given   (A.25)
-    cross entropy = -(1/n) Σ_b ln softmax(logits_b)[label_b]                                                     (A.26)
-    KL(N(μ, e^λ) ‖ N(0, 1)) = ½ (μ² + e^λ - 1 - λ)  summed over all entries, divided by n                         (A.27)
+    mse_b = w_b mean (x_b - target_b)²                                       w = 1 unless given      (A.25)
+    cross entropy_b = -ln softmax(logits_b)[label_b]                                                 (A.26)
+    KL_b(N(μ, e^λ) ‖ N(0, 1)) = Σ ½ (μ² + e^λ - 1 - λ)                        over the sample's entries (A.27)
 """
 
 from __future__ import annotations
@@ -10,29 +10,34 @@ from __future__ import annotations
 from typing import Any
 
 from minidit.autograd import Vjp, primitive
-from minidit.backend import Array, xp_of
+from minidit.backend import Array, home_of, xp_of
+
+
+def beside(per_sample: Array, x: Array) -> Array:
+    """(B,) numbers, one per sample, as (B, 1, ..., 1) beside x : (B, ...)."""
+    return per_sample.reshape(-1, *[1] * (x.ndim - 1))
 
 
 @primitive
-def mse(x: Array, target: Array, weight: Array = None, *, n: int | None = None) -> tuple[Array, Vjp]:
-    """x, target : one shape (B, ...), weight : (B,) or None  ->  scalar. n: the divisor, x.size unless the batch is cut up."""
-    xp = xp_of(x, target)
-    n = x.size if n is None else n
+def mse(x: Array, target: Array, weight: Array = None) -> tuple[Array, Vjp]:
+    """x, target : one shape (B, ...), weight : (B,), a number or None  ->  (B,)."""
+    entries = x[0].size
     d = x - target
-    w = 1.0 if weight is None else weight.reshape(-1, *[1] * (x.ndim - 1))
+    w = weight if weight is None or home_of(weight) == "" else weight.reshape(-1)
+    y = (d * d).reshape(len(x), -1).sum(axis=1) * (1 / entries)  # (A.25)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        x_bar = d * w * (2 / n * y_bar)
+        bar = y_bar * (2 / entries) if w is None else y_bar * w * (2 / entries)
+        x_bar = d * beside(bar, d)
         return x_bar, lambda: -x_bar, None
 
-    return xp.asarray((w * d * d).sum() / n), vjp  # (A.25)
+    return y if w is None else w * y, vjp
 
 
 @primitive
-def cross_entropy(logits: Array, *, labels: Array, n: int | None = None) -> tuple[Array, Vjp]:
-    """logits : (B, K), labels : (B,) ints  ->  scalar."""
+def cross_entropy(logits: Array, *, labels: Array) -> tuple[Array, Vjp]:
+    """logits : (B, K), labels : (B,) ints  ->  (B,)."""
     xp = xp_of(logits, labels)
-    n = len(logits) if n is None else n
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
     rows = xp.arange(len(logits))
@@ -40,18 +45,19 @@ def cross_entropy(logits: Array, *, labels: Array, n: int | None = None) -> tupl
     def vjp(y_bar: Array) -> tuple[Array]:
         bar = xp.exp(log_p)
         bar[rows, labels] -= 1
-        return (bar * (y_bar / n),)
+        return (bar * beside(y_bar, bar),)
 
-    return xp.asarray(-log_p[rows, labels].sum() / n), vjp  # (A.26)
+    return -log_p[rows, labels], vjp  # (A.26)
 
 
 @primitive
-def gaussian_kl(mean: Array, logvar: Array, *, n: int = 1) -> tuple[Array, Vjp]:
-    """mean, logvar : one shape  ->  scalar, in nats. n: the divisor, 1 for the sum over all entries."""
+def gaussian_kl(mean: Array, logvar: Array) -> tuple[Array, Vjp]:
+    """mean, logvar : one shape (B, ...)  ->  (B,), in nats."""
     xp = xp_of(mean, logvar)
     var = xp.exp(logvar)
 
     def vjp(y_bar: Array) -> tuple[Array, Array]:
-        return mean * (y_bar / n), (var - 1) * (0.5 / n * y_bar)
+        bar = beside(y_bar, mean)
+        return mean * bar, (var - 1) * (0.5 * bar)
 
-    return xp.asarray(0.5 * (mean * mean + var - 1 - logvar).sum() / n), vjp  # (A.27)
+    return 0.5 * (mean * mean + var - 1 - logvar).reshape(len(mean), -1).sum(axis=1), vjp  # (A.27)

@@ -7,22 +7,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import value
+from minidit.autograd import Tensor, value
 from minidit.backend import Array, device_of, to_device, to_host
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.random import Philox
-from minidit.training.clock import Clock, batch_of, stream_of
+from minidit.training.draws import Draws
 from minidit.training.forward import forward
 from minidit.training.loop import Loop, LoopConfig
-from minidit.training.source import Latents, Pixels, Source, source_of
+from minidit.training.source import Latents, Pictures, source_of
 
-AUTOENCODE_STREAM, SCALE_STREAM, DRAWS = 0x6165, 0x7363, 4
+SCALE_STREAM = 0x7363
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,26 @@ class AutoencodeConfig(LoopConfig):
     kl_weight: float = 1e-4
 
 
+@dataclass(frozen=True)
 class Reconstruction:
-    """The autoencoder's loss at (step, samples)."""
+    """The loss of an autoencoder."""
 
-    clocked = True
+    kl_weight: float = 1e-4
 
-    def __init__(self, model: Autoencoder, source: Source, config: AutoencodeConfig) -> None:
-        self.model, self.source, self.config = model, source, config
+    stream: ClassVar[int] = 0x6165
+    per: ClassVar[int] = 4
 
-    def __call__(self, step: int | Clock, samples: Array) -> tuple[Any, dict[str, Any]]:
-        config, model = self.config, self.model
-        rng = stream_of(step, config.seed, AUTOENCODE_STREAM, DRAWS)
-        index = batch_of(step, samples, len(self.source), config, model.device)
-        x = self.source.draw(index, rng, samples)
-        H, W, c = x.shape[2], x.shape[3], model.config.latent_channels
-        latent = (len(x), c, H // model.config.factor, W // model.config.factor)
-        x_hat, mean, logvar = model(x, rng.normal(latent, samples, model.device, x.dtype))
-        error = ops.mse(x_hat, x, n=config.batch_size * x[0].size)
-        kl = ops.gaussian_kl(mean, logvar, n=config.batch_size * mean.size // len(x))
-        return error + kl * config.kl_weight, {"mse": error.data, "kl": kl.data}  # (L.2)
+    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+        x_hat, mean, logvar = network(x_0, draws.normal((len(x_0), *network.latent_shape(*x_0.shape[2:]))))
+        error = ops.mse(x_hat, x_0)
+        kl = ops.gaussian_kl(mean, logvar) * (1 / mean.data[0].size)
+        return error + kl * self.kl_weight, {"mse": error.data, "kl": kl.data}  # (L.2)
 
 
 def autoencode(model: Autoencoder, data: Any, config: AutoencodeConfig, *, kind: str | None = None) -> Loop:
     """The Loop of an autoencoder."""
-    return Loop(model, Reconstruction(model, source_of(data, model.device, model.dtype), config), config, kind=kind)
+    source = source_of(data, model.device, model.dtype)
+    return Loop(model, Reconstruction(config.kl_weight), source, config, kind=kind)
 
 
 def posterior_of(model: Autoencoder | AutoencoderKL, x: Array) -> tuple[Array, Array]:
@@ -72,8 +68,7 @@ def posterior_of(model: Autoencoder | AutoencoderKL, x: Array) -> tuple[Array, A
         mean, logvar = model.encode(to_device(x[part], model.device))
         return value(mean), ops.exp(value(logvar) * 0.5)
 
-    f = model.config.factor
-    mean, std = forward(model, len(x), 2 * [(model.config.latent_channels, x.shape[2] // f, x.shape[3] // f)], run)
+    mean, std = forward(model, len(x), 2 * [model.latent_shape(*x.shape[2:])], run)
     return mean, std
 
 
@@ -86,7 +81,7 @@ def measure_scale(mean: Array, std: Array, seed: int = 0) -> float:
 def latents_of(model: Autoencoder | AutoencoderKL, data: Any, seed: int = 0) -> Latents:
     """The latents of a data set, ready to train on; sets model.scale from them."""
     source = source_of(data, "cpu", model.dtype)
-    assert isinstance(source, Pixels)
+    assert isinstance(source, Pictures)
     mean, std = posterior_of(model, source.x_0)
     scale = measure_scale(mean, std, seed)
     model.scale[...] = scale
@@ -102,7 +97,10 @@ def reconstruct(model: Autoencoder | AutoencoderKL, x: Array) -> np.ndarray[Any,
 
 def decode(model: Autoencoder | AutoencoderKL, z: Array) -> np.ndarray[Any, Any]:
     """Scaled latents z, as a sampler leaves them  ->  pictures on the host."""
-    scale, f = float(model.scale), model.config.factor
-    shape = (model.config.channels, z.shape[2] * f, z.shape[3] * f)
-    (x,) = forward(model, len(z), [shape], lambda part: (value(model.decode(to_device(z[part], model.device) / scale)),))
+    scale = float(model.scale)
+
+    def run(part: slice) -> tuple[Array]:
+        return (value(model.decode(to_device(z[part], model.device) / scale)),)
+
+    (x,) = forward(model, len(z), [model.picture_shape(*z.shape[2:])], run)
     return to_host(x)

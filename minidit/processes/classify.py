@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import value
+from minidit.autograd import Tensor, value
 from minidit.backend import Array, to_device, to_host
 from minidit.models.classifier import Classifier
-from minidit.training.clock import Clock, batch_of, stream_of
+from minidit.training.draws import Draws
 from minidit.training.forward import forward
 from minidit.training.loop import Loop, LoopConfig
-from minidit.training.source import Source, source_of
-
-CLASSIFY_STREAM, DRAWS = 0x636C, 2
+from minidit.training.source import source_of
 
 
 @dataclass(frozen=True)
@@ -31,22 +29,16 @@ class ClassifyConfig(LoopConfig):
     batch_size: int = 64
 
 
+@dataclass(frozen=True)
 class Classification:
-    """The classifier's loss at (step, samples)."""
+    """The loss of a classifier."""
 
-    clocked = True
+    stream: ClassVar[int] = 0x636C
+    per: ClassVar[int] = 2
 
-    def __init__(self, model: Classifier, source: Source, config: ClassifyConfig) -> None:
-        self.model, self.source, self.config = model, source, config
-
-    def __call__(self, step: int | Clock, samples: Array) -> tuple[Any, dict[str, Any]]:
-        rng = stream_of(step, self.config.seed, CLASSIFY_STREAM, DRAWS)
-        index = batch_of(step, samples, len(self.source), self.config, self.model.device)
-        assert self.source.labels is not None
-        labels = self.source.labels[index]
-        logits, _ = self.model(self.source.draw(index, rng, samples))
-        hits = (logits.data.argmax(axis=1) == labels).sum() / self.config.batch_size
-        return ops.cross_entropy(logits, labels=labels, n=self.config.batch_size), {"accuracy": hits}
+    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+        logits, _ = network(x_0)
+        return ops.cross_entropy(logits, labels=y), {"accuracy": logits.data.argmax(axis=1) == y}
 
 
 def classify(model: Classifier, data: Any, config: ClassifyConfig, *, kind: str | None = None) -> Loop:
@@ -54,7 +46,7 @@ def classify(model: Classifier, data: Any, config: ClassifyConfig, *, kind: str 
     source = source_of(data, model.device, model.dtype)
     if source.labels is None:
         raise ValueError("a classifier needs labels: these data have none")
-    return Loop(model, Classification(model, source, config), config, kind=kind)
+    return Loop(model, Classification(), source, config, kind=kind)
 
 
 def judge(model: Classifier, x: Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -1,14 +1,96 @@
-"""placeholder of the lead's"""
+"""Training a denoiser on any path: draw a time, mix in the noise, ask, compare.
+
+    x_t = α x_0 + σ ε                          at a time of the path, ε ~ N(0, 1)                       (P.1, D.1)
+    loss_b = w (p x_0 + q ε - network(x_t, t, y))²         mean over the sample's entries               (P.2, D.34)
+
+`Hybrid` trains the second half of a network's channels as well, by λ T times one term of the bound (D.36), whose decoder is
+that of grey levels where the data are pixels, and the continuous one for latents and other numbers (K.11).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from minidit.diffusion.prediction import Prediction
+from minidit import ops
+from minidit.autograd import Tensor, value
+from minidit.backend import Array
+from minidit.diffusion import likelihood, loss, variance
+from minidit.diffusion.level import Level, mix
+from minidit.diffusion.path import Path
+from minidit.diffusion.prediction import EPS, Prediction
 from minidit.diffusion.schedule import Schedule
+from minidit.training.draws import Draws
+
+Times = Callable[[Draws], Array]  # -> (B,), one time per sample
+Weight = Callable[[Prediction, Level], Array]  # -> (B,), on the loss of that answer
+
+
+def rungs(T: int) -> Times:
+    """Every rung of a ladder alike."""
+    return lambda draws: draws.integers(1, T + 1)
 
 
 @dataclass(frozen=True)
 class Diffusion:
-    path: Schedule
+    """A path, what the network answers, at which times it is trained, and with which weight (None: 1)."""
+
+    path: Path
     answer: Prediction
+    times: Times
+    weight: Weight | None = None
+
+    stream: ClassVar[int] = 0x74726E
+    per: ClassVar[int] = 8
+
+    def question(self, x_0: Array, draws: Draws) -> tuple[Array, Array, Array, Level]:
+        """x_0 : (B, ...)  ->  t : (B,), ε, x_t, and the level of every sample."""
+        t = self.times(draws)
+        eps, level = draws.normal(x_0.shape), self.path.level(t)
+        return t, eps, mix(x_0, eps, level), level  # (P.1)
+
+    def error(self, F: Any, x_0: Array, eps: Array, level: Level) -> Tensor:
+        """F : (B, ...), the network's answers  ->  losses : (B,)."""
+        weight = None if self.weight is None else self.weight(self.answer, level)
+        return loss.per_sample(F, self.answer.target(x_0, eps, level), weight)  # (P.2, D.34)
+
+    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+        t, eps, x_t, level = self.question(x_0, draws)
+        return self.error(network(*self.path.inputs(x_t, t), y), x_0, eps, level), {}
+
+
+def ddpm(path: Schedule, answer: Prediction = EPS, weight: Weight | None = None) -> Diffusion:
+    """Diffusion on a ladder of rungs, each of them trained alike (Ho, Jain, Abbeel 2020)."""
+    return Diffusion(path, answer, rungs(path.T), weight)
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """A diffusion on a ladder whose network answers twice the channels: the second half is about the variance.
+
+    levels : grey levels of the data, or None;  vb_weight : λ of (D.36)
+    """
+
+    process: Diffusion
+    path: Schedule
+    levels: int | None = None
+    vb_weight: float = 1e-3
+
+    stream: ClassVar[int] = Diffusion.stream
+    per: ClassVar[int] = Diffusion.per
+
+    @property
+    def answer(self) -> Prediction:
+        return self.process.answer
+
+    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+        t, eps, x_t, level = self.process.question(x_0, draws)
+        F, v = ops.split(network(*self.path.inputs(x_t, t), y), parts=2, axis=1)
+        simple = self.process.error(F, x_0, eps, level)
+        x_0_hat, _ = self.answer.pair(value(F), x_t, level)  # a plain array: the stop-gradient of (D.36)
+        log_variance = variance.log_learned_range(v, t, t - 1, self.path)
+        decoder = likelihood.trained_decoder(self.levels)
+        vb = likelihood.bound_term(x_0, x_t, x_0_hat, log_variance, t, self.path, decoder=decoder)
+        vb = vb.mean(axis=tuple(range(1, x_0.ndim)))
+        return loss.hybrid(simple, vb, self.path.T, self.vb_weight), {"simple": simple.data}

@@ -1,32 +1,33 @@
-"""Walking down the rungs on a GPU: where one is, the coefficients of each step and its noise are read from the device.
+"""The walk that all samplers are: down a grid of times, one step of (P.4) for each pair.
 
-    row ← 0;    for each (t, s):   out = network(x, time[t_row]),   x ← one kernel(x, out, z, table[row]),   row ← row + 1
+    for (t, s) in grid:   F = network(x_t, t, y),   x_s = step(F, row, z),   row ← the next of the table
 
-So a step is the same function of the same arrays at every rung, and can be recorded as a CUDA graph (two where a guidance
-interval leaves the unconditional half out at some rungs).
+Everything that does not depend on the picture is a table, one row per step (diffusion/row.py). The host reads a row as
+numbers. A recorded walk reads it at a counter on the device, so that a step is the same function of the same arrays at every
+time, and is recorded once (twice where a guidance interval leaves the unconditional half out at some times).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from minidit.autograd import kernels_on, value
 from minidit.backend import Array, xp_of
-from minidit.diffusion.guidance import interval
-from minidit.diffusion.prediction import PREDICTIONS
-from minidit.kernels import cuda
-from minidit.kernels.cuda_graph import Captured
-from minidit.kernels.cuda_laws import Philox, guided_step
-from minidit.processes.train import at_time
+from minidit.diffusion.fresh import Fresh
+from minidit.diffusion.row import table_of, walk_step
+from minidit.nn.device import recorded
+from minidit.processes.denoise import Denoiser
+from minidit.training.draws import Draws
+
+Progress = Callable[[int, int], None]  # (steps done, steps in all)
+Grid = Sequence[tuple[int, int]]  # [(t, s), …] from noise to data
 
 
 @dataclass
 class Moment:
-    """What a trace shows: the picture at rung t, the network's guess of the clean one, and the next rung s."""
+    """What a trace shows: the sample at time t, the network's guess of the clean one, and the next time s."""
 
     t: int
     s: int
@@ -34,60 +35,49 @@ class Moment:
     x_0_hat: Array
 
 
-def walks_on_the_device(sampler: Any) -> bool:
-    """Whether a Sampler's steps are of the kind that the kernel knows, and the kernel is there."""
-    model, known = sampler.model, any(sampler.prediction is p for p in PREDICTIONS.values())
-    here = model.device != "cpu" and model.dtype == np.float32 and kernels_on()
-    return here and known and hasattr(sampler.step, "stds") and cuda.available("diffusion") and cuda.available("philox")
+class Walk:
+    """One walk of a denoiser. Raises ValueError for noise that no level of the grid holds, and for an empty grid."""
 
+    def __init__(self, denoiser: Denoiser, grid: Grid, fresh: Fresh, draws: Draws, y: Array | None) -> None:
+        if not grid:
+            raise ValueError("a walk needs at least one step")
+        self.denoiser, self.grid, self.fresh, self.draws, self.y = denoiser, list(grid), fresh, draws, y
+        self.table = table_of(denoiser.answer, denoiser.path, self.grid, fresh)
+        self.scales = [denoiser.scale(t) if y is not None else 1.0 for t, _ in self.grid]
 
-class DeviceWalk:
-    """One walk of a Sampler: x : (B, C, H, W) moves down in place."""
+    def step(
+        self, x: Array, k: Array, t: Array, w: float, *, noisy: bool, guess: bool = True, into: Array = None
+    ) -> tuple[Array, Array]:
+        """x : (B, ...) at time t  ->  (x_s, x̂_0). k : the row, a number of the host or a counter on the device, and so is t."""
+        F, F_u, v = self.denoiser(x, t if isinstance(t, int) else xp_of(x).broadcast_to(t, (len(x),)), self.y, w)
+        z = self.draws.at(t).normal(x.shape) if noisy else None
+        v = v if self.fresh.learned else None
+        return walk_step(x, F, self.table, k, F_u=F_u, w=w, z=z, v=v, limit=self.denoiser.limit, guess=guess, into=into)
 
-    def __init__(self, sampler: Any, samples: Array, y: Array | None, x_T: Array, stream: int) -> None:
-        self.sampler, self.samples, self.pairs = sampler, samples, sampler.pairs
-        xp, sch, self.n = xp_of(x_T), sampler.sch, len(x_T)
-        self.w = [interval(sampler.guidance, t, sampler.low, sampler.high) if y is not None else 1.0 for t, _ in self.pairs]
-        self.y, self.both = y, y if y is None else xp.concatenate((y, xp.full_like(y, sampler.model.null_label)))
-        rows = [(sch.alpha_bar[t], sch.alpha_bar[s], *sampler.step.stds(t, s, sch)) for t, s in self.pairs]
-        self.table = xp.asarray(np.array(rows, np.float64))
-        self.rungs, self.row = xp.asarray(np.array([t for t, _ in self.pairs])), xp.zeros((1,), np.int64)
-        self.noisy = getattr(sampler.step, "noisy", True)
-        self.rng = Philox(sampler.seed, stream)
-        self.x = x_T.copy()
+    def moments(self, x: Array) -> Iterator[Moment | Array]:
+        """x : (B, ...) at the first time  ->  a Moment per step, and x_0 at the end."""
+        for k, ((t, s), w) in enumerate(zip(self.grid, self.scales, strict=True)):
+            x_s, x_0_hat = self.step(x, k, t, w, noisy=self.fresh.noisy and s > 0)
+            yield Moment(t, s, x, x_0_hat)
+            x = x_s
+        yield x
 
-    def step(self, w: float, *, guess: bool = False) -> Array:
-        """One step down, and x̂_0 on the way if asked for; w = 1: the conditional half only."""
-        sampler, x, xp, n, channels = self.sampler, self.x, xp_of(self.x), self.n, self.x.shape[1]
-        t = self.rungs[self.row]
-        guided = w != 1
-        time = at_time(sampler.sch, xp.broadcast_to(t, (2 * n if guided else n,)))
-        out = value(sampler.model(xp.concatenate((x, x)) if guided else x, time, self.both if guided else self.y))
-        z = None
-        if self.noisy:
-            self.rng.counter, self.rng.state = t, 0  # the noise of a rung is its own, also into s = 0, where it is not used
-            z = self.rng.normal(x.shape, self.samples, sampler.model.device, x.dtype)
-        halves = {"out_u": out[n:, :channels], "w": w} if guided else {}
-        laws = {"z": z, "predicts": sampler.prediction.name, "clip": sampler.clip, "guess": guess, "into": x}
-        _, x_0_hat = guided_step(x, out[:n, :channels], self.table, self.row, **halves, **laws)
-        self.row += 1
-        return x_0_hat
+    def recorded(self, x: Array, progress: Progress | None = None) -> Array:
+        """The whole walk on a GPU, each kind of step recorded as a CUDA graph  ->  x_0."""
+        xp, x = xp_of(x), x.copy()
+        times, k = xp.asarray(np.array([t for t, _ in self.grid])), xp.zeros((1,), np.int64)
 
-    def moments(self) -> Iterator[Moment | Array]:
-        """A Moment a step, and x_0 at the end."""
-        for (t, s), w in zip(self.pairs, self.w, strict=True):
-            x_t = self.x.copy()
-            yield Moment(t, s, x_t, self.step(w, guess=True))
-        yield self.x
+        def down(w: float) -> Callable[[], None]:
+            def step() -> None:
+                nonlocal k
+                self.step(x, k, times[k], w, noisy=self.fresh.noisy, guess=False, into=x)
+                k += 1
 
-    def run(self, graph: bool, progress: Callable[[int, int], None] | None) -> Array:
-        """The whole way down  ->  x_0."""
-        steps: dict[float, Any] = {}
-        for k, w in enumerate(self.w):
-            if w not in steps:
-                step = lambda w=w: self.step(w)
-                steps[w] = Captured(step, "the sampling step") if graph else step
+            return recorded(step, "the sampling step")
+
+        steps = {w: down(w) for w in dict.fromkeys(self.scales)}
+        for done, w in enumerate(self.scales, 1):
             steps[w]()
             if progress is not None:
-                progress(k + 1, len(self.pairs))
-        return self.x
+                progress(done, len(self.grid))
+        return x

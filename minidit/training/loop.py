@@ -1,38 +1,37 @@
-"""The training loop that every recipe shares: a batch is cut into shards, their gradients are summed, one step is taken.
+"""The training loop that every process shares: a batch is cut into shards, their gradients are summed, one update is made.
 
-    for every shard:   gradient_i = ∂/∂θ Σ losses of its samples / batch      (own tape, own memory)
+    for every shard:   gradient_i = ∂/∂θ Σ_b loss_b / batch, over its samples      (own tape, own memory)
     gradient = gradient_1 + gradient_2 + …   in this order, whatever ran them
     clip, AdamW, EMA   each worker on its range of the flat vectors
 
-A loss is a function of (step, samples): everything random in it comes from a stream that starts at the step, so a run that
-is interrupted and resumed computes the same numbers. On a GPU the whole step is one function of arrays that live there, the
-number of the step among them, and is recorded as a CUDA graph.
+A loss draws from the `Draws` of its update only, so a run that is interrupted and resumed computes the same numbers. On a
+GPU the whole update is one function of arrays that live there, its number among them, and is recorded as a CUDA graph.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minidit.autograd import Gradients, Tensor, value
+from minidit.autograd import Gradients, value
 from minidit.backend import Arena, Array, flat_buffer, xp_of
-from minidit.kernels import cuda_laws
-from minidit.kernels.cuda_graph import Captured, explain, obstacle
+from minidit.nn.device import can_record, recorded
 from minidit.nn.module import Module
 from minidit.nn.precision import POLICIES, check_precision, computing_in
 from minidit.nn.recompute import recomputing
 from minidit.optim import AdamW, OptimConfig, clip_factor, learning_rate
-from minidit.training.clock import Clock
+from minidit.training.draws import Clock, Draws
+from minidit.training.process import Process
+from minidit.training.source import Source
 from minidit.training.workers import Workers, cores, kind_of_workers, shard_of
 
-LossOf = Callable[[Any, Array], tuple[Tensor, dict[str, Any]]]  # one with `clocked = True` is also asked with a Clock as step
 GRADIENTS, REDUCE, UPDATE = range(3)
-NUMBERS = 8  # at most so many numbers besides the loss may come back from a step
+NUMBERS = 8  # at most so many numbers besides the loss may come back from an update
 
 
 class RunError(RuntimeError):
@@ -75,56 +74,53 @@ class LoopConfig(OptimConfig):
 
 
 class Loop:
-    """One training run of one model. `for record in loop.run(): …` yields {"step", "loss", "lr", "grad_norm", …} a step."""
+    """One training of one network. `for record in loop.run(): …` yields {"step", "loss", "lr", "grad_norm", …} per update."""
 
-    def __init__(self, model: Module, loss_of: LossOf, config: LoopConfig, *, kind: str | None = None) -> None:
-        self.model, self.loss_of, self.config = model, loss_of, config
-        self.device = model.device
+    def __init__(
+        self, network: Module, process: Process, source: Source, config: LoopConfig, *, kind: str | None = None
+    ) -> None:
+        self.model, self.process, self.source, self.config = network, process, source, config
+        self.device = network.device
         self.shards = config.pieces(self.device)
         self.kind = kind or kind_of_workers(self.shards, self.device)
         check_precision(config.precision, self.device)
-        self.optimiser = AdamW(model, config, config.steps)
-        self.done, self.stop = 0, False  # steps taken so far; set `stop` to end after the step
-        size, arrays = model.layout.size, [p.data for p in model.parameters()]
-        self.buffers = [flat_buffer(size, model.dtype, self.device) for _ in range(self.shards)]
-        self.gradients = [Gradients(arrays, model.views(b)) for b in self.buffers]
+        self.optimiser = AdamW(network, config, config.steps)
+        self.done, self.stop = 0, False  # updates made so far; set `stop` to end after the one that runs
+        size, arrays = network.layout.size, [p.data for p in network.parameters()]
+        self.buffers = [flat_buffer(size, network.dtype, self.device) for _ in range(self.shards)]
+        self.gradients = [Gradients(arrays, network.views(b)) for b in self.buffers]
         self.arenas = [Arena() for _ in range(self.shards)]
         self.numbers = flat_buffer(self.shards * (NUMBERS + 2), np.float64).reshape(self.shards, NUMBERS + 2)
         self.names: list[str] = []
+        self.samples = np.arange(config.batch_size)
+        self.draws = Draws(config.seed, process.stream, self.samples, self.device, network.dtype, process.per,
+                           batch_size=config.batch_size)  # fmt: skip
+        self.shares: dict[int, Array] = {}
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Trains from `done` to config.steps. Raises RunError when the loss is no longer a number."""
-        why_not = "" if self.device == "cpu" else self._obstacle()
-        if self.device == "cpu" or why_not:
-            if why_not:
-                explain("the training step", why_not)
-            return self._on_the_host()
-        return self._on_the_device()
-
-    def _obstacle(self) -> str:
-        """Why the step cannot be a function of arrays on the device alone, or ""."""
-        return obstacle(self.model.dtype) if getattr(self.loss_of, "clocked", False) else "this loss is counted on the host"
+        return self._on_the_device() if can_record(self.device, self.model.dtype, "the training step") else self._on_the_host()
 
     def _on_the_device(self) -> Iterator[dict[str, Any]]:
         clock = Clock(self.device, self.config.batch_size)
         clock.set(self.done)
-        step: Any = lambda: self._whole_step(clock)
-        step = Captured(step, "the training step") if self.config.graph else step
+        draws, names = self.draws.at(clock, clock.samples), list[str]()
+
+        def update() -> Array:
+            """One update, which the clock on the device counts  ->  the numbers that `names` names."""
+            with self._computing(0):
+                totals = self._gradients(draws)
+            totals["grad_norm"] = self.optimiser.counted_step(self.buffers[0], clock.done)
+            names[:] = totals
+            return xp_of(clock.done).stack(list(totals.values()))
+
+        replayed = recorded(update, "the training step") if self.config.graph else update
         while self.done < self.config.steps and not self.stop:
             clock.follow(self.done)
-            numbers = step().copy()  # the next step writes over what this one returned
+            numbers = replayed().copy()  # the next update writes over what this one returned
             self.done += 1
             rate = learning_rate(self.config, self.done, self.config.steps)
-            yield {"step": self.done, **dict(zip(self.names, numbers, strict=True)), "lr": rate}
-
-    def _whole_step(self, clock: Clock) -> Array:
-        """One step, which the clock on the device counts  ->  the numbers that `names` names."""
-        with self._computing(0):
-            self._gradients(0, clock, clock.samples)
-        square = cuda_laws.square_sum(self.buffers[0])
-        self.optimiser.counted_step(self.buffers[0], clock.done, square)
-        self.names = [*self.totals, "grad_norm"]
-        return xp_of(square).stack([*self.totals.values(), square**0.5])
+            yield {"step": self.done, **dict(zip(names, numbers, strict=True)), "lr": rate}
 
     def _on_the_host(self) -> Iterator[dict[str, Any]]:
         with Workers(self.shards, self._body, self.kind) as workers:
@@ -134,11 +130,16 @@ class Loop:
                 self.done += 1
                 yield self._record()
 
-    def _body(self, i: int, phase: int, step: int) -> None:
+    def _body(self, i: int, phase: int, update: int) -> None:
         if phase == GRADIENTS:
             with self._computing(i):
-                mine = np.arange(self.config.batch_size)[shard_of(self.config.batch_size, self.shards, i)]
-                self._gradients(i, step, mine)
+                mine = self.samples[shard_of(self.config.batch_size, self.shards, i)]
+                totals = self._gradients(self.draws.at(update, mine))
+            self.names = list(totals)
+            if self.device == "cpu":
+                self.numbers[i, : len(totals)] = list(totals.values())
+            else:
+                self.totals = totals
         elif phase == REDUCE:
             part = shard_of(self.model.layout.size, self.shards, i)
             total = self.buffers[0][part]
@@ -152,7 +153,7 @@ class Loop:
         else:
             part = shard_of(self.model.layout.size, self.shards, i)
             factor = clip_factor(self._norm(), self.config.clip)
-            self.optimiser.step(self.buffers[0], step + 1, factor=factor, part=part)
+            self.optimiser.step(self.buffers[0], update + 1, factor=factor, part=part)
 
     @contextmanager
     def _computing(self, i: int) -> Iterator[None]:
@@ -161,22 +162,29 @@ class Loop:
         with self.arenas[i], self.gradients[i], policy, recomputing(self.config.checkpoint_blocks):
             yield
 
-    def _gradients(self, i: int, step: int | Clock, mine: Array) -> None:
-        """The gradient of shard i, its samples in `accumulate` pieces one after the other."""
+    def _gradients(self, draws: Draws) -> dict[str, Any]:
+        """The gradient of a shard, its samples in `accumulate` pieces one after the other  ->  its share of loss and numbers."""
         totals: dict[str, Any] = {}
         for k in range(self.config.accumulate):
-            samples = mine[shard_of(len(mine), self.config.accumulate, k)] if self.config.accumulate > 1 else mine
-            if not len(samples):
-                continue
-            loss, more = self.loss_of(step, samples)
-            loss.backward()
-            for name, number in {"loss": loss.data, **more}.items():
-                totals[name] = totals[name] + value(number) if name in totals else value(number)
-        self.names = list(totals)
-        if self.device == "cpu":
-            self.numbers[i, : len(totals)] = list(totals.values())
-        else:
-            self.totals = totals
+            piece = draws
+            if self.config.accumulate > 1:
+                samples = draws.samples[shard_of(len(draws.samples), self.config.accumulate, k)]
+                if not len(samples):
+                    continue
+                piece = draws.at(draws.when, samples)
+            x_0, y = self.source.draw(piece.pictures(len(self.source)), piece)
+            loss, more = self.process.loss(self.model, x_0, y, piece)
+            loss.backward(self._share(loss.data))
+            for name, numbers in {"loss": loss.data, **more}.items():
+                share = value(numbers).sum() / self.config.batch_size
+                totals[name] = totals[name] + share if name in totals else share
+        return totals
+
+    def _share(self, losses: Array) -> Array:
+        """1/batch for every loss of a piece, (B,): made once."""
+        if len(losses) not in self.shares:
+            self.shares[len(losses)] = xp_of(losses).full(losses.shape, 1 / self.config.batch_size, losses.dtype)
+        return self.shares[len(losses)]
 
     def _norm(self) -> Any:
         if self.device == "cpu":
@@ -184,7 +192,7 @@ class Loop:
         return xp_of(self.square).sqrt(self.square)
 
     def _record(self) -> dict[str, Any]:
-        """The numbers of the step just taken; on a GPU they stay there until somebody asks for their value."""
+        """The numbers of the update just made; on a GPU they stay there until somebody asks for their value."""
         step = self.done
         if self.device == "cpu":
             sums = self.numbers.sum(axis=0)

@@ -1,11 +1,11 @@
 """What a training step needs at its fullest: when the last block's adjoint runs and all the others still keep what they need.
 
-    weights    (5 + [decay]) P            θ, m, v, EMA and the gradient, float32; on a CPU one gradient a shard
-    kept       L · B · (u n D + …)        what the adjoints of L blocks hold: u numbers a token and channel, see KEPT
-    working    B · (w n D + …)            the adjoint that runs, the ends of the network, the noise and the noisy pictures
+    weights    (5 + [decay]) P            θ, m, v, EMA and the gradient, float32; on a CPU one gradient per shard
+    kept       B · kept                   what the adjoints of all blocks hold of one sample, `step_memory` of the config
+    working    B · working                the adjoint that runs, the ends of the network, the noise and the noisy pictures
 
-n tokens, D width, P parameters, B samples of a piece. With recomputation L blocks keep one number (their input), and the one
-that runs keeps its own. Counted for the fast twins, which a test holds to what is measured; the data set comes on top.
+P parameters, B samples of a piece. With recomputation every block keeps its input only, and the one that runs keeps its own.
+Counted for the fast twins, which a test holds to what is measured; the data set comes on top.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from minidit.backend import memory_of
-from minidit.kernels.cpu import TILE
-from minidit.models.dit import DiTConfig
+from minidit.models.backbone import BackboneConfig
+from minidit.nn.memory import TILES
 from minidit.training.loop import LoopConfig, RunError
 
-KEPT = {"adaln_zero": 10, "adaln": 8, "cross_attention": 12, "in_context": 8}
-WORKING = {"cpu": 14, "cuda": 1}  # on a CPU the arena's buffers of other sizes wait beside them
-INNER = {"cpu": (1, 2), "cuda": (2, 1)}  # of the MLP's width: kept (W₁ x + b₁, or gelu and its slope), made again
 LIBRARIES = 33 << 20  # bytes on a GPU: the workspace of cuBLAS, and counters
 
 
@@ -39,30 +36,22 @@ class StepMemory:
         return self.weights + self.kept + self.working
 
 
-def memory_of_step(config: DiTConfig, train: LoopConfig, device: str = "cpu") -> StepMemory:
+def memory_of_step(config: BackboneConfig, train: LoopConfig, device: str = "cpu") -> StepMemory:
     """The bytes that a step of this network needs on "cpu" or "cuda"."""
-    home, r, D, h = "cpu" if device == "cpu" else "cuda", config.mlp_ratio, config.hidden_size, config.num_heads
-    shards = train.pieces(device)
+    home, shards, P = "cpu" if device == "cpu" else "cuda", train.pieces(device), config.parameters()
     B = shards * math.ceil(train.batch_size / shards / train.accumulate)
-    told = 2 if config.num_classes else 1  # embeddings
-    n = config.tokens + (told if config.conditioning == "in_context" else 0)
-    size = 2 if train.precision == "bf16" and home == "cuda" and config.conditioning.startswith("adaln") else 4
-    gates = {"adaln_zero": 7, "adaln": 5}.get(config.conditioning, 2 * told)  # of a sample, not of a token
-    held, made = INNER[home]
-    kept = size * ((KEPT[config.conditioning] + held * r) * n * D + gates * D)
-    kept += 4 * h * n * n if home == "cpu" else 4 * n * (4 + h)  # e^logits; or means, deviations and sums of the rows
-    latents = 4 * math.prod(config.size) * (config.in_channels + config.out_channels)
-    working = size * (WORKING[home] + made * r) * n * D + (6 if home == "cpu" else 1) * latents
+    sample = config.step_memory(home, train.precision)
+    kept, working = sample.kept, sample.working
     if train.checkpoint_blocks:
-        working, kept = working + kept, size * n * D
+        kept, working = sample.inputs, working + sample.block
     vectors = 4 + shards + (train.weight_decay > 0)
-    weights = 4 * vectors * config.parameters() + (LIBRARIES if home == "cuda" else 0)
-    casts = 2 * config.parameters() if size == 2 else 0  # the weights, rounded once a step
-    tiles = 12 * TILE * shards if home == "cpu" else 0
-    return StepMemory(weights, int(config.depth * B * kept), int(B * working) + casts + tiles)
+    weights = 4 * vectors * P + (LIBRARIES if home == "cuda" else 0)
+    casts = 2 * P if sample.size == 2 else 0  # the weights, rounded once per step
+    tiles = TILES * shards if home == "cpu" else 0
+    return StepMemory(weights, int(B * kept), int(B * working) + casts + tiles)
 
 
-def largest_batch(config: DiTConfig, train: LoopConfig, device: str, budget: float) -> int:
+def largest_batch(config: BackboneConfig, train: LoopConfig, device: str, budget: float) -> int:
     """The largest batch, up to train.batch_size, whose step fits into so many bytes; 0 if not even one sample does."""
     low, high = 0, train.batch_size
     while low < high:
@@ -71,7 +60,7 @@ def largest_batch(config: DiTConfig, train: LoopConfig, device: str, budget: flo
     return low
 
 
-def out_of_memory(config: DiTConfig, train: LoopConfig, device: str) -> str:
+def out_of_memory(config: BackboneConfig, train: LoopConfig, device: str) -> str:
     """One line: what a step needs, what there is, and what would fit."""
     budget = memory_of(device)
     need, batch = memory_of_step(config, train, device).total, largest_batch(config, train, device, 0.9 * budget)
@@ -96,7 +85,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(config: DiTConfig, train: LoopConfig, device: str) -> Iterator[None]:
+def explained(config: BackboneConfig, train: LoopConfig, device: str) -> Iterator[None]:
     """`with explained(…):` what runs out of memory inside is a RunError that says which batch would fit."""
     try:
         yield

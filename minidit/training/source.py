@@ -1,6 +1,7 @@
 """Where a training batch comes from: pixels as they are, or samples of an autoencoder's posterior.
 
-    z_0 = scale · (μ + σ ε)        a fresh sample each time an image is used, as DiT trains        (L.5)
+    z_0 = scale · (μ + σ ε)        a fresh sample each time a picture is used, as DiT trains        (L.5)
+    y = null with probability p    so that a network also learns "any class"                        (G.7)
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minidit.backend import Array, device_of, to_device
-from minidit.random import Philox
+from minidit.backend import Array, to_device, xp_of
+from minidit.training.draws import Draws
+
+LABEL, POSTERIOR = 1, 2  # the numbers of a source's draws; number 0 is the process's first
+
+Batch = tuple[Array, Array | None]  # x_0 : (B, ...), y : (B,) or None
 
 
 class Source(Protocol):
-    """n images with labels (or None), on one device; draw gives x_0 : (B, C, H, W), one of `levels` grey levels or any number."""
+    """n pictures with labels (or None), on one device, on the grid of so many grey `levels` (None: any numbers of unit size)."""
 
     labels: Array | None
     levels: int | None
 
     def __len__(self) -> int: ...
 
-    def draw(self, index: Array, rng: Philox, samples: Array) -> Array: ...
+    def draw(self, index: Array, draws: Draws) -> Batch:
+        """The pictures index : (B,) as they are used now, and their labels."""
 
 
 @dataclass
-class Pixels:
-    """x_0 : (N, C, H, W) float in [-1, 1], on the grid of so many grey levels (None: any numbers of unit size)."""
+class Pictures:
+    """x_0 : (N, C, H, W) float in [-1, 1], or any numbers of unit size."""
 
     x_0: Array
     labels: Array | None = None
@@ -36,8 +42,8 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.x_0)
 
-    def draw(self, index: Array, rng: Philox, samples: Array) -> Array:
-        return self.x_0[index]
+    def draw(self, index: Array, draws: Draws) -> Batch:
+        return self.x_0[index], None if self.labels is None else self.labels[index]
 
 
 @dataclass
@@ -53,9 +59,58 @@ class Latents:
     def __len__(self) -> int:
         return len(self.mean)
 
-    def draw(self, index: Array, rng: Philox, samples: Array) -> Array:
+    def draw(self, index: Array, draws: Draws) -> Batch:
         mean, std = self.mean[index], self.std[index]
-        return self.scale * (mean + std * rng.normal(mean.shape, samples, device_of(mean), mean.dtype))  # (L.5)
+        z_0 = self.scale * (mean + std * draws.normal(mean.shape, number=POSTERIOR))  # (L.5)
+        return z_0, None if self.labels is None else self.labels[index]
+
+
+def drop_labels(y: Array, u: Array, p: float, null_label: int) -> Array:
+    """y : (B,) ints, u : (B,) uniform  ->  y, with the null label where u < p: one decision per sample."""
+    return xp_of(y, u).where(u < p, null_label, y)  # (G.7)
+
+
+@dataclass
+class LabelDropout:
+    """A source whose labels are left out with probability p."""
+
+    source: Source
+    p: float
+    null_label: int
+
+    @property
+    def labels(self) -> Array | None:
+        return self.source.labels
+
+    @property
+    def levels(self) -> int | None:
+        return self.source.levels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def draw(self, index: Array, draws: Draws) -> Batch:
+        x_0, y = self.source.draw(index, draws)
+        assert y is not None
+        return x_0, drop_labels(y, draws.uniform(number=LABEL), self.p, self.null_label)
+
+
+@dataclass
+class Unlabelled:
+    """A source for a network that takes no labels."""
+
+    source: Source
+    labels: None = None
+
+    @property
+    def levels(self) -> int | None:
+        return self.source.levels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def draw(self, index: Array, draws: Draws) -> Batch:
+        return self.source.draw(index, draws)[0], None
 
 
 def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source:
@@ -64,7 +119,8 @@ def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source
     x_0 : floats (N, C, H, W), cast to dtype;  labels : ints (N,)
     """
     if hasattr(data, "draw"):
-        return data  # type: ignore[no-any-return]
+        source: Source = data
+        return source
     levels = None
     if hasattr(data, "x_0"):
         x_0, labels, levels = data.x_0(dtype=dtype), data.labels, data.levels
@@ -75,10 +131,10 @@ def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source
     else:
         raise ValueError(f"cannot train on {type(data).__name__}: give a Dataset, an array (N, C, H, W) or (images, labels)")
     if getattr(x_0, "ndim", 0) != 4 or x_0.dtype.kind != "f":
-        found = f"{getattr(x_0, 'dtype', type(x_0).__name__)} {getattr(x_0, 'shape', '')}"
-        raise ValueError(f"x_0 must be floats (N, C, H, W) of unit size, such as pictures in [-1, 1]; got {found}")
+        what = f"{getattr(x_0, 'dtype', type(x_0).__name__)} {getattr(x_0, 'shape', '')}"
+        raise ValueError(f"x_0 must be floats (N, C, H, W) of unit size, such as pictures in [-1, 1]; got {what}")
     if labels is not None and (getattr(labels, "shape", ()) != x_0.shape[:1] or labels.dtype.kind not in "iu"):
-        found = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}"
-        raise ValueError(f"labels must be ints, one a picture: ({len(x_0)},); got {found}")
+        what = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}"
+        raise ValueError(f"labels must be ints, one per picture: ({len(x_0)},); got {what}")
     x_0 = to_device(x_0, device).astype(dtype, copy=False)
-    return Pixels(x_0, None if labels is None else to_device(labels, device), levels)
+    return Pictures(x_0, None if labels is None else to_device(labels, device), levels)

@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from models import draws
 from support import agree, host, spec
 
+from minidit import ops
 from minidit.autograd import Tensor, no_grad, plain_text, value
 from minidit.backend import side_by_side
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.classifier import ClassifierConfig
-from minidit.models.dit import CONDITIONING, DiT, DiTBlock, DiTConfig
+from minidit.models.dit import VARIANTS, DiT, DiTConfig
 from minidit.nn import timestep_embedding
+from minidit.nn.block import launches_matter
+from minidit.nn.stack import modulations
 from minidit.random import Philox
 
 LABELLED = DiTConfig(input_size=(4, 6), in_channels=2, hidden_size=24, depth=2, num_heads=3, num_classes=10)
@@ -122,36 +125,33 @@ def test_all_modulations_are_one_product_whether_the_weights_stand_side_by_side_
     weights = [b.adaLN_modulation[1].weight.data for b in model.blocks]
     assert (side_by_side([b.adaLN_modulation[1].bias.data for b in model.blocks]) is None) == bool(6 * D % 16)
     assert (side_by_side(weights) is None) == bool(6 * D * D % 16)
-    for block, modulation in zip(model.blocks, model.modulations(c), strict=True):
+    for block, modulation in zip(model.blocks, modulations(model.blocks, c), strict=True):
         agree(value(modulation), value(block.adaLN_modulation(c)), bound=1e-5 if dtype == np.float32 else 1e-12, of="T.4")
-    other = DiT(dataclasses.replace(LABELLED, hidden_size=16, num_heads=4, conditioning="adaln"), None)
-    assert other.modulations(np.zeros((2, 16))) == [None, None]
 
 
 @spec("T.5")
-def test_the_coarse_form_of_a_block_is_its_sentence_and_only_a_gpu_takes_it(xp, device, monkeypatch):
+def test_a_block_in_large_steps_is_its_sentence_and_only_a_gpu_takes_them(xp, device, monkeypatch):
     config = DiTConfig(4, 2, 3, 16, 1, 2, num_classes=2)
     block = draws.model_of(config, device)[0].blocks[0]
     r = np.random.default_rng(0)
     x, c, bar = (xp.asarray(r.standard_normal(s)) for s in ((3, 4, 16), (3, 16), (3, 4, 16)))
-    answers, calls, coarse = [], [], DiTBlock.coarse
-    monkeypatch.setattr(DiTBlock, "coarse", lambda self, *args: (calls.append(1), coarse(self, *args))[1])
+    answers, fused, plain = [], [], ops.linear_residual
+    monkeypatch.setattr(ops, "linear_residual", lambda *args: (fused.append(1), plain(*args))[1])
     for forced in (False, True):
         with plain_text():
             if forced:
-                monkeypatch.setattr("minidit.models.dit.in_coarse_steps", lambda x: True)
+                monkeypatch.setattr("minidit.nn.block.launches_matter", lambda x: True)
             leaf = Tensor(x)
             y = block(leaf, c)
             y.backward(bar)
         answers.append([host(y), host(leaf.grad), *(host(p.grad) for p in block.parameters())])
-        assert len(calls) == forced  # as it reads where kernels are off
+        assert len(fused) == forced  # as it reads where kernels are off
         for p in block.parameters():
             p.grad = None
     for a, e in zip(*answers, strict=True):
         agree(a, e, bound=1e-12, of="T.5")
     monkeypatch.undo()
-    monkeypatch.setattr(DiTBlock, "coarse", lambda self, x, *_: x)
-    assert (block(x, c) is x) == (xp is not np)
+    assert launches_matter(x) == launches_matter(Tensor(x)) == (xp is not np)
 
 
 def test_the_defaults_are_those_of_the_smallest_published_model():
@@ -247,7 +247,7 @@ def test_the_gradient_of_the_whole_model_is_its_derivative_in_any_direction(xp, 
 
 
 def test_a_configuration_cannot_be_changed_under_a_model():
-    for config in (DiTConfig(), AutoencoderConfig(), AutoencoderKLConfig(), ClassifierConfig(), CONDITIONING["adaln_zero"]):
+    for config in (DiTConfig(), AutoencoderConfig(), AutoencoderKLConfig(), ClassifierConfig(), VARIANTS["adaln_zero"]):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(config, dataclasses.fields(config)[0].name, None)
         assert dataclasses.replace(config) == config and len({config, dataclasses.replace(config)}) == 1

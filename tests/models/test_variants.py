@@ -1,4 +1,4 @@
-"""The paper's four ways to tell a transformer its condition: sizes, costs, and what each block computes."""
+"""The paper's four ways to condition a transformer: sizes, costs, and what each block computes."""
 
 from dataclasses import replace
 
@@ -11,9 +11,9 @@ from support import agree, host, spec
 
 from minidit import ops
 from minidit.autograd import no_grad
-from minidit.models import dit
-from minidit.models.conditioning import AdaLNBlock, CrossAttentionBlock, PlainBlock
-from minidit.models.dit import CONDITIONING, DIT, DiT, DiTConfig
+from minidit.models.dit import DIT, VARIANTS, DiT, DiTConfig
+from minidit.models.variants import AdaLNBlock, CrossAttentionBlock, PlainBlock
+from minidit.nn import stack
 from minidit.random import Philox
 
 XL = DIT["DiT-XL/2"]
@@ -26,16 +26,14 @@ def random_weights(model, seed=0, scale=0.1):
     return model
 
 
-def small(how, **more):
-    config = DiTConfig(
-        input_size=(4, 6), hidden_size=16, depth=2, num_heads=2, num_classes=3, learn_sigma=False, conditioning=how, **more
-    )
-    return random_weights(DiT(config, Philox(0), dtype=np.float64))
+def small(conditioning, **more):
+    sizes = {"input_size": (4, 6), "hidden_size": 16, "depth": 2, "num_heads": 2, "num_classes": 3, "learn_sigma": False}
+    return random_weights(DiT(DiTConfig(**sizes, **more, conditioning=conditioning), Philox(0), dtype=np.float64))
 
 
 @spec("T.14", "T.9")
 @pytest.mark.parametrize(
-    ("how", "exactly", "millions"),
+    ("conditioning", "exactly", "millions"),
     [
         ("in_context", 449_457_440, 449),
         ("cross_attention", 598_286_624, 598),
@@ -43,54 +41,54 @@ def small(how, **more):
         ("adaln_zero", 675_129_632, 675),
     ],
 )
-def test_parameters_of_xl_2_are_the_papers(how, exactly, millions):
-    n = replace(XL, conditioning=how).parameters()
+def test_parameters_of_xl_2_are_the_papers(conditioning, exactly, millions):
+    n = replace(XL, conditioning=conditioning).parameters()
     assert n == exactly and abs(n / 1e6 - millions) < 1
 
 
 @spec("T.13", "T.8")
 @pytest.mark.parametrize(
-    ("how", "paper"), [("in_context", 119.37), ("cross_attention", 137.62), ("adaln", 118.56), ("adaln_zero", 118.64)]
+    ("conditioning", "paper"), [("in_context", 119.37), ("cross_attention", 137.62), ("adaln", 118.56), ("adaln_zero", 118.64)]
 )
-def test_multiply_accumulates_of_xl_2_are_the_papers(how, paper):
-    agree(replace(XL, conditioning=how).macs() / 1e9 / paper, np.float64(1), bound=2e-4, of="T.13")
+def test_multiply_accumulates_of_xl_2_are_the_papers(conditioning, paper):
+    agree(replace(XL, conditioning=conditioning).macs() / 1e9 / paper, np.float64(1), bound=2e-4, of="T.13")
 
 
 @spec("T.13")
-@given(draws.configs(), st.sampled_from(sorted(CONDITIONING)))
-def test_multiply_accumulates_of_every_conditioning_are_those_of_every_product(config, how):
-    config = replace(config, conditioning=how)
+@given(draws.configs(), st.sampled_from(sorted(VARIANTS)))
+def test_multiply_accumulates_of_every_conditioning_are_those_of_every_product(config, conditioning):
+    config = replace(config, conditioning=conditioning)
     assert config.macs() == macs_of(config)
 
 
 def macs_of(config):
     """Counted product by product, with the weights' shapes taken from a model that was built."""
-    how = config.conditioning
+    conditioning = config.conditioning
     N, D, M = config.tokens, config.hidden_size, 2 if config.num_classes else 1
-    n, total = N + M * (how == "in_context"), 0
+    n, total = N + M * (conditioning == "in_context"), 0
     for name, w in DiT(config, None).state_dict().items():
         if w.ndim > 1 and name.endswith("weight") and "embedding_table" not in name:
             once = "adaLN" in name or name.startswith("t_embedder")  # for each sample; others for each token, if they are in a
             of = M if ".cross.kv" in name else n if name.startswith("blocks") else N  # block for the condition's tokens too
             total += int(np.prod(w.shape)) * (1 if once else of)
-    scores = n * n + (N * M if how == "cross_attention" else 0)
+    scores = n * n + (N * M if conditioning == "cross_attention" else 0)
     return total + config.depth * 2 * scores * D  # scores, and values weighted by them
 
 
 @spec("T.14", "T.13")
-@pytest.mark.parametrize("how", sorted(CONDITIONING))
+@pytest.mark.parametrize("conditioning", sorted(VARIANTS))
 @pytest.mark.parametrize("D, heads", [(20, 5), (28, 7), (36, 3), (12, 1)])
-def test_odd_widths_are_counted_like_round_ones(how, D, heads):
+def test_odd_widths_are_counted_like_round_ones(conditioning, D, heads):
     config = DiTConfig(input_size=6, patch_size=3, in_channels=3, hidden_size=D, depth=3, num_heads=heads, mlp_ratio=1.75,
-                       num_classes=7, conditioning=how)  # fmt: skip
+                       num_classes=7, conditioning=conditioning)  # fmt: skip
     assert config.parameters() == sum(a.size for a in DiT(config, None).state_dict().values())
     assert config.macs() == macs_of(config)
 
 
 @spec("T.14", "T.9")
-@given(draws.configs(), st.sampled_from(sorted(CONDITIONING)))
-def test_the_formula_counts_what_a_model_holds(config, how):
-    config = replace(config, conditioning=how)
+@given(draws.configs(), st.sampled_from(sorted(VARIANTS)))
+def test_the_formula_counts_what_a_model_holds(config, conditioning):
+    config = replace(config, conditioning=conditioning)
     model = DiT(config, None)
     assert config.parameters() == sum(a.size for a in model.state_dict().values())
 
@@ -157,9 +155,9 @@ def test_in_context_puts_two_tokens_behind_the_picture_and_takes_them_off_again(
 
 
 @spec("T.3", "T.10", "T.11", "T.12")
-@pytest.mark.parametrize("how", sorted(CONDITIONING))
-def test_time_and_class_change_the_output_of_every_variant_and_all_weights_get_a_gradient(how):
-    model = small(how)
+@pytest.mark.parametrize("conditioning", sorted(VARIANTS))
+def test_time_and_class_change_the_output_of_every_variant_and_all_weights_get_a_gradient(conditioning):
+    model = small(conditioning)
     x, t, y = np.random.default_rng(3).standard_normal((2, 4, 4, 6)), np.array([10, 900]), np.array([0, 2])
     out = model(x, t, y)
     (out * out).sum().backward()
@@ -169,25 +167,25 @@ def test_time_and_class_change_the_output_of_every_variant_and_all_weights_get_a
 
 
 @spec("T.7")
-@pytest.mark.parametrize("how", sorted(CONDITIONING))
-def test_every_fresh_variant_outputs_exactly_zero(how):
-    config = replace(DIT["fashion"], depth=1, conditioning=how)
+@pytest.mark.parametrize("conditioning", sorted(VARIANTS))
+def test_every_fresh_variant_outputs_exactly_zero(conditioning):
+    config = replace(DIT["fashion"], depth=1, conditioning=conditioning)
     x = np.ones((2, 4, 8, 8), np.float32)
     assert not host(DiT(config, Philox(0))(x, np.array([1, 2]), np.array([0, 10]))).any()
 
 
-@pytest.mark.parametrize("how", sorted(CONDITIONING))
-def test_without_a_tape_every_variant_gives_the_same_numbers(how):
-    model = small(how)
+@pytest.mark.parametrize("conditioning", sorted(VARIANTS))
+def test_without_a_tape_every_variant_gives_the_same_numbers(conditioning):
+    model = small(conditioning)
     x, t, y = np.random.default_rng(4).standard_normal((2, 4, 4, 6)), np.array([10, 900]), np.array([0, 2])
     with no_grad():
-        agree(model(x, t, y), host(small(how)(x, t, y)), bound=1e-12)
+        agree(model(x, t, y), host(small(conditioning)(x, t, y)), bound=1e-12)
 
 
-@pytest.mark.parametrize("how", sorted(CONDITIONING))
-def test_tokens_are_stored_in_the_policys_type_only_where_layer_norms_have_no_weights(how, monkeypatch):
+@pytest.mark.parametrize("conditioning", sorted(VARIANTS))
+def test_tokens_are_stored_in_the_policys_type_only_where_layer_norms_have_no_weights(conditioning, monkeypatch):
     """Trained gains and biases are float32, so those variants keep float32 tokens."""
-    asked, model = [], small(how)
-    monkeypatch.setattr(dit, "stored", lambda x: (asked.append(x.shape), x)[1])
+    asked, model = [], small(conditioning)
+    monkeypatch.setattr(stack, "stored", lambda x: (asked.append(x.shape), x)[1])
     model(np.zeros((2, 4, 4, 6)), np.array([1, 2]), np.array([0, 1]))
-    assert asked == ([(2, 6, 16), (2, 16)] if how.startswith("adaln") else [])
+    assert asked == ([(2, 6, 16), (2, 16)] if conditioning.startswith("adaln") else [])

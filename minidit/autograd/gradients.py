@@ -1,0 +1,76 @@
+"""Where gradients end: in the `grad` of a leaf, or in a flat buffer that holds those of a whole network side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar, Token
+from typing import Protocol
+
+import numpy as np
+
+from minidit.backend import Array, xp_of
+
+_gradients: ContextVar[Gradients | None] = ContextVar("gradients", default=None)
+
+
+class Leaf(Protocol):
+    """A Tensor that nothing was computed for: a parameter, or an input whose gradient is asked for."""
+
+    data: Array
+    grad: Array
+
+
+class Gradients:
+    """Where the gradients of some leaves go inside `with gradients:`: views into one flat buffer.
+
+    The first contribution to a view is written and later ones are added, so that nothing needs zeroing before a step; views
+    that nobody wrote are zero at the end. The object belongs to one thread.
+    """
+
+    def __init__(self, arrays: Sequence[Array], views: Sequence[Array]) -> None:
+        self.views = {id(a): v for a, v in zip(arrays, views, strict=True)}
+        self.arrays = list(arrays)  # while they live, nobody else can have their ids
+        self.written: set[int] = set()
+
+    def add(self, array: Array, bar: Array) -> bool:
+        """Adds a bar to the view of this leaf's array; False if it has none."""
+        view = self.views.get(id(array))
+        if view is None:
+            return False
+        if id(array) in self.written:
+            xp_of(view).add(view, bar, out=view)
+        else:
+            if bar is not view:
+                view[...] = bar
+            self.written.add(id(array))
+        return True
+
+    def __enter__(self) -> Gradients:
+        self.written.clear()
+        self._token: Token[Gradients | None] = _gradients.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _gradients.reset(self._token)
+        for key, view in self.views.items():
+            if key not in self.written:
+                view[...] = 0
+
+
+def home_of_gradient(w: Array) -> Array | None:
+    """The view of w's gradient in the flat buffer, while that is still unwritten: an adjoint may compute straight into it."""
+    gradients = _gradients.get()
+    return None if gradients is None or id(w) in gradients.written else gradients.views.get(id(w))
+
+
+def add_to_leaf(leaf: Leaf, bar: Array) -> None:
+    """Adds a bar where the gradient of this leaf goes (A.2)."""
+    gradients = _gradients.get()
+    if gradients is not None and gradients.add(leaf.data, bar):
+        return
+    leaf.grad = whole(bar if leaf.grad is None else leaf.grad + bar)  # never in place: other nodes may hold the first bar too
+
+
+def whole(y: Array) -> Array:
+    """An array also where NumPy made a scalar of a result without axes."""
+    return np.asarray(y) if isinstance(y, np.generic) else y

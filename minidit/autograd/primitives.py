@@ -1,0 +1,79 @@
+"""Primitives: functions on arrays that return their value and their adjoint, lifted to Tensors and registered by name.
+
+    y = f(x₁, x₂, …)   ->   x̄ᵢ = (∂y/∂xᵢ)ᵀ ȳ            a primitive: (y, vjp)                   (A.1)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, overload
+
+import numpy as np
+
+from minidit.autograd.kinds import check_one_kind
+from minidit.autograd.switches import kernels_on, recording
+from minidit.autograd.tape import Node, Vjp
+from minidit.autograd.tensor import Tensor, source_of
+from minidit.backend import Array
+
+Pair = Callable[..., tuple[Any, Vjp]]
+
+
+class NoTwin(Exception):
+    """A fast twin raises this, before it has done anything, for arguments that it cannot serve; then the plain text runs."""
+
+
+class Primitive:
+    """f(*arrays, **static) -> (y, vjp), lifted to Tensors. On plain arrays it is a plain function that returns y.
+
+    vjp(ȳ) returns one bar per array, in order (A.1); a bar may be None (no gradient) or a function without arguments, which is
+    called only if somebody waits for that gradient. Several outputs are a tuple, and vjp takes as many bars.
+    """
+
+    __name__: str
+
+    def __init__(self, plain: Pair, cpu: Pair | None = None, cuda: Pair | None = None) -> None:
+        self.plain, self.cpu, self.cuda = plain, cpu, cuda
+        functools.update_wrapper(self, plain)
+
+    def pair(self, *arrays: Array, **static: Any) -> tuple[Any, Vjp]:
+        """(y, vjp) on plain arrays, by the fast twin where there is one for this home and it is switched on."""
+        x = arrays[0]
+        twin = (self.cpu if x.dtype == np.float32 else None) if isinstance(x, np.ndarray) else self.cuda
+        if twin is not None and kernels_on():
+            with suppress(NoTwin):
+                return twin(*arrays, **static)
+        return self.plain(*arrays, **static)
+
+    def __call__(self, *args: Any, **static: Any) -> Any:
+        arrays = [a.data if isinstance(a, Tensor) else a for a in args]
+        check_one_kind(self.__name__, arrays)
+        if any(isinstance(v, Tensor) for v in static.values()):
+            raise TypeError(f"{self.__name__}: arrays are passed by position, only static arguments by name")
+        y, vjp = self.pair(*arrays, **static)
+        if not any(isinstance(a, Tensor) for a in args):
+            return y
+        ys = y if isinstance(y, tuple) else (y,)
+        node = None
+        if recording() and any(isinstance(a, Tensor) and a.node is not None for a in args):
+            node = Node([source_of(a) for a in args], vjp, ys)
+        out = tuple(Tensor.made(v, node, k) for k, v in enumerate(ys))
+        return out if isinstance(y, tuple) else out[0]
+
+
+PRIMITIVES: dict[str, Primitive] = {}
+Tensor.primitives = PRIMITIVES  # what the operators of a Tensor call
+
+
+@overload
+def primitive(plain: Pair) -> Primitive: ...
+@overload
+def primitive(*, cpu: Pair | None = None, cuda: Pair | None = None) -> Callable[[Pair], Primitive]: ...
+def primitive(plain: Pair | None = None, *, cpu: Pair | None = None, cuda: Pair | None = None) -> Any:
+    """Registers f(*arrays, **static) -> (y, vjp) as a primitive; cpu and cuda are fast twins of the same signature."""
+    if plain is None:
+        return functools.partial(primitive, cpu=cpu, cuda=cuda)
+    p = PRIMITIVES[plain.__name__] = Primitive(plain, cpu, cuda)
+    return p

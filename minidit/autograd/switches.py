@@ -1,0 +1,43 @@
+"""What can be switched around a piece of code: whether the tape remembers, and whether fast twins may run.
+
+Both are context variables: one value per thread, restored at the end of a `with` block.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+
+_recording: ContextVar[bool] = ContextVar("recording", default=True)
+_kernels: ContextVar[bool] = ContextVar("kernels", default=os.environ.get("MINIDIT_KERNELS", "on") != "off")
+
+
+@contextmanager
+def _set(variable: ContextVar[bool], value: bool) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def no_grad() -> AbstractContextManager[None]:
+    """`with no_grad():` primitives keep nothing and Tensors remember no history."""
+    return _set(_recording, False)
+
+
+def recording() -> bool:
+    """True where an adjoint may be asked for later: the only thing that a kernel knows about the tape."""
+    return _recording.get()
+
+
+def plain_text() -> AbstractContextManager[None]:
+    """`with plain_text():` every primitive runs as it reads, without its fast twin (for a process: MINIDIT_KERNELS=off)."""
+    return _set(_kernels, False)
+
+
+def kernels_on() -> bool:
+    """True where a primitive or a law may choose its fast twin."""
+    return _kernels.get()

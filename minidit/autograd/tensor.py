@@ -1,0 +1,161 @@
+"""The Tensor: an array that remembers how it was made, and the operators that may be written with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from minidit.autograd.gradients import add_to_leaf, whole
+from minidit.autograd.kinds import check_one_kind
+from minidit.autograd.tape import LEAF, Node, Parent, run_backwards
+from minidit.backend import Array, xp_of
+
+
+class Tensor:
+    """An array that remembers how it was made. Tensor(array) is a leaf: `backward` leaves the gradient in its `grad`.
+
+    data : float array, NumPy or CuPy.     Raises TypeError for integers: labels and rungs stay plain arrays.
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "k", "node")
+    __array_ufunc__ = None  # array × Tensor reaches the Tensor
+    primitives: ClassVar[Mapping[str, Callable[..., Any]]] = {}  # spelled in ops/, which stands above this file
+
+    def __init__(self, data: Array) -> None:
+        if isinstance(data, (float, list, tuple)) and not isinstance(data, np.generic):
+            data = np.asarray(data, np.float32)
+        if isinstance(data, Tensor) or getattr(getattr(data, "dtype", None), "kind", "") not in ("f", "V"):
+            what = getattr(data, "dtype", type(data).__name__) if not isinstance(data, Tensor) else "a Tensor"
+            raise TypeError(f"a Tensor holds floating-point numbers, got {what}: labels and rungs stay plain arrays")
+        self.data: Array = data
+        self.node: Node | None = LEAF
+        self.k = 0
+        self.grad: Array = None
+
+    @classmethod
+    def made(cls, data: Array, node: Node | None, k: int = 0) -> Tensor:
+        """A Tensor that a primitive made; node None means that nothing is remembered."""
+        t = object.__new__(Tensor)
+        t.data, t.node, t.k, t.grad = whole(data), node, k, None
+        return t
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def ndim(self) -> int:
+        return int(self.data.ndim)
+
+    @property
+    def size(self) -> int:
+        return int(self.data.size)
+
+    @property
+    def dtype(self) -> Any:
+        return self.data.dtype
+
+    def backward(self, bar: Array = None) -> None:
+        """Runs the tape backwards from here; bar is the gradient of this value (1 for a scalar)."""
+        backward(self, bar)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.data.__dlpack_device__()
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.data!r})"
+
+    def __float__(self) -> float:
+        return float(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __add__(self, other: Value) -> Value:
+        return self.primitives["add"](self, other)
+
+    def __radd__(self, other: Value) -> Value:
+        return self.primitives["add"](other, self)
+
+    def __sub__(self, other: Value) -> Value:
+        return self.primitives["sub"](self, other)
+
+    def __rsub__(self, other: Value) -> Value:
+        return self.primitives["sub"](other, self)
+
+    def __mul__(self, other: Value) -> Value:
+        return self.primitives["mul"](self, other)
+
+    def __rmul__(self, other: Value) -> Value:
+        return self.primitives["mul"](other, self)
+
+    def __truediv__(self, other: Value) -> Value:
+        return self.primitives["div"](self, other)
+
+    def __rtruediv__(self, other: Value) -> Value:
+        return self.primitives["div"](other, self)
+
+    def __matmul__(self, other: Value) -> Value:
+        return self.primitives["matmul"](self, other)
+
+    def __rmatmul__(self, other: Value) -> Value:
+        return self.primitives["matmul"](other, self)
+
+    def __pow__(self, p: float) -> Value:
+        return self.primitives["power"](self, p=p)
+
+    def __neg__(self) -> Value:
+        return self.primitives["neg"](self)
+
+    def __getitem__(self, index: Any) -> Value:
+        return self.primitives["getitem"](self, index=index)
+
+    def reshape(self, *shape: Any) -> Value:
+        return self.primitives["reshape"](self, shape=shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+    def transpose(self, *axes: int) -> Value:
+        return self.primitives["transpose"](self, axes=axes)
+
+    def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Value:
+        return self.primitives["sum"](self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Value:
+        return self.primitives["mean"](self, axis=axis, keepdims=keepdims)
+
+
+Value: TypeAlias = Tensor | Array  # what networks compute with: on plain arrays nothing is remembered
+
+
+def source_of(x: Value) -> Parent:
+    """What a node remembers of an argument: a leaf itself, but of any other Tensor only its node and which of its outputs
+    it is. So a value that no adjoint needs is freed at once; None for what has no history."""
+    if not isinstance(x, Tensor) or x.node is None:
+        return None
+    return (x if x.node.leaf else x.node), x.k
+
+
+def value(x: Value) -> Array:
+    """The array of a Tensor; anything else as it is."""
+    return x.data if isinstance(x, Tensor) else x
+
+
+def backward(root: Tensor, bar: Array = None) -> None:
+    """Sends gradients from root to every leaf that it was made of (A.2). The graph is used up by it."""
+    if root.node is None:
+        raise ValueError("backward: this Tensor has no history (made under no_grad, or from plain arrays only)")
+    if bar is None:
+        if root.data.size != 1:
+            raise ValueError(f"backward of a Tensor of shape {root.shape} needs its gradient as argument: only a scalar has 1")
+        bar = xp_of(root.data).ones_like(root.data)
+    elif tuple(bar.shape) != root.shape:
+        raise ValueError(f"backward: the gradient has shape {tuple(bar.shape)}, the Tensor {root.shape}")
+    check_one_kind("backward", (root.data, bar))
+    if root.node.leaf:
+        add_to_leaf(root, bar)
+    else:
+        run_backwards(root.node, root.k, bar)

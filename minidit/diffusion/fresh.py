@@ -1,0 +1,52 @@
+"""The fresh noise of a step: how much of σ_s it replaces, and how wide it is.
+
+    c²  = η² σ_s² (1 - SNR_t/SNR_s)            η = 0 DDIM, η = 1 the posterior's: DDPM                        (P.5, D.6)
+    std = √(σ_t² - (α_t/α_s)² σ_s²)            DDPM's large variance: of the climb from s to t               (D.19)
+    std = e^(½ (f ln β + (1-f) ln β̃))          learned between the two, f = (v+1)/2 from the network         (D.22)
+    c   = σ_s                                  nothing of ε̂ is kept: consistency models
+
+Into the data (σ_s = 0) no noise is added, whatever the law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from minidit.backend import Array
+from minidit.diffusion.level import Level, climb_coefficients, posterior_variance
+
+Std = Callable[[Level, Level], Array]  # (t, s) -> float or (B,)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """c is what a step from level t to level s leaves out of σ_s; std, where it is given, is that of the noise instead of c."""
+
+    c: Std
+    std: Std | None = None
+    noisy: bool = True  # whether noise is drawn at all
+    learned: bool = False  # the std is the network's choice between the posterior's and the large one
+
+
+def posterior_std(t: Level, s: Level) -> Array:
+    """√β̃."""
+    return posterior_variance(t, s) ** 0.5  # (P.5)
+
+
+def large_std(t: Level, s: Level) -> Array:
+    """√β, and 0 into the data."""
+    return (climb_coefficients(s, t)[1] * (s.sigma > 0)) ** 0.5  # (D.19, D.17)
+
+
+def ddim(eta: float = 0.0) -> Fresh:
+    """η times the posterior's std. Raises ValueError for a negative η."""
+    if eta < 0:
+        raise ValueError(f"η = {eta} must not be negative")
+    return Fresh(lambda t, s: eta * posterior_std(t, s), noisy=eta > 0)  # (D.6)
+
+
+DDPM = Fresh(posterior_std)
+DDPM_LARGE = Fresh(posterior_std, large_std)
+DDPM_LEARNED = Fresh(posterior_std, large_std, learned=True)
+EVERYTHING = Fresh(lambda t, s: s.sigma)

@@ -1,0 +1,104 @@
+"""One step of a walk as a row of numbers: everything in it that does not depend on the picture.
+
+    F = F_u + w (F_c - F_u)                           (G.1)
+    F, x_t  ->  (x̂_0, ε̂)  by four numbers             (P.3)
+    limited x̂_0, and ε̂ from it by α_t, σ_t            (D.31, D.33)
+    x_s = α_s x̂_0 + √(σ_s² - c²) ε̂ + std z            (P.4)
+
+The rows of a grid are one float64 table. The host reads a row as floats; a recorded step on a device reads it at a counter,
+as arrays of one number: the step below is the same text for both, and the kernel that stands for it on a GPU takes the table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from minidit import ops
+from minidit.backend import Array, home_of, resident
+from minidit.diffusion.fresh import Fresh, large_std, posterior_std
+from minidit.diffusion.guidance import guide
+from minidit.diffusion.level import Level, enter
+from minidit.diffusion.path import Path
+from minidit.diffusion.prediction import Prediction, Reading, pair_of
+from minidit.diffusion.step import remaining_std
+from minidit.diffusion.threshold import Limit, rederived
+from minidit.ops.twins import twin
+
+
+class Row(NamedTuple):
+    """The numbers of one step from t to s: floats, or arrays of one number on a device."""
+
+    x_of_x: Array
+    x_of_F: Array
+    eps_of_x: Array
+    eps_of_F: Array
+    alpha_t: Array
+    sigma_t: Array
+    alpha_s: Array
+    rest: Array  # √(σ_s² - c²)
+    std: Array
+    log_small: Array  # ln β̃ and ln β, where the network chooses between them; else 0
+    log_large: Array
+
+
+def row_of(answer: Prediction, t: Level, s: Level, fresh: Fresh) -> Row:
+    """t, s : levels of floats. Raises ValueError where the noise asked for is more than level s holds."""
+    c = fresh.c(t, s)
+    if c**2 > s.sigma**2 + 1e-12:
+        raise ValueError(f"the fresh noise has variance {c**2:.3g}, the level it leads to holds {s.sigma**2:.3g}: a smaller η")
+    std = c if fresh.std is None else fresh.std(t, s)
+    logs = (2 * math.log(law(t, s)) if fresh.learned and s.sigma > 0 else 0.0 for law in (posterior_std, large_std))
+    return Row(*answer.reading(t), *t, s.alpha, remaining_std(s, c), std, *logs)
+
+
+def table_of(answer: Prediction, path: Path, grid: Sequence[tuple[int, int]], fresh: Fresh) -> Array:
+    """The rows of a grid [(t, s), …] : (len(grid), 11) float64, read-only."""
+    table = np.array([row_of(answer, path.level(t), path.level(s), fresh) for t, s in grid], np.float64)
+    table.setflags(write=False)
+    return table
+
+
+def row_at(table: Array, k: Array) -> Row:
+    """Row k of a table: of floats for an int k, of () arrays in the home of k for a counter k : (1,) int64."""
+    return Row(*(map(float, table[k]) if home_of(k) == "" else resident(table, k)[k][0]))
+
+
+@twin("walk_step")
+def walk_step(
+    x_t: Array,
+    F: Array,
+    table: Array,
+    k: Array,
+    *,
+    F_u: Array = None,
+    w: float = 1.0,
+    z: Array = None,
+    v: Array = None,
+    limit: Limit | None = None,
+    guess: bool = True,
+    into: Array = None,
+) -> tuple[Array, Array]:
+    """x_t, F, z : (B, ...)  ->  (x_s, x̂_0): step k of the walk that the table describes.
+
+    k : an int, or a counter (1,) int64   F_u, w : the unconditional answer and the guidance scale, or None
+    v : (B, ...), the network's choice of variance (D.22), or None   limit : what keeps x̂_0 in the range of pictures
+    guess : whether x̂_0 is asked for   into : where x_s goes, also x_t itself, or None for fresh memory
+    """
+    row = row_at(table, k)
+    F = F if F_u is None else guide(F_u, F, w)  # (G.1)
+    x_0_hat, eps_hat = pair_of(F, x_t, Reading(*row[:4]))
+    if limit is not None:
+        x_0_hat, eps_hat = rederived(x_0_hat, x_t, Level(row.alpha_t, row.sigma_t), limit)
+    signal, direction, std, low, high = enter(row.alpha_s, row.rest, row.std, row.log_small, row.log_large, like=x_t)
+    x_s = signal * x_0_hat + direction * eps_hat  # (P.4)
+    if z is not None:
+        if v is not None:
+            std = (std > 0) * ops.exp((low + (v + 1) * 0.5 * (high - low)) * 0.5)  # (D.22, D.17)
+        x_s = x_s + std * z  # (P.4)
+    if into is not None:
+        into[...] = x_s
+    return x_s if into is None else into, x_0_hat

@@ -1,0 +1,87 @@
+"""What the blocks of a transformer have in common, and the form in which a GPU runs a gated block.
+
+    m  = W SiLU(c) + b                                       shifts, scales and gates of one block, side by side
+    x' = x + α₁ ⊙ (W_o a + b_o),   h = LN(x') ⊙ (1 + γ₂) + β₂      one primitive on a GPU, with a the heads before W_o
+    y  = x' + α₂ ⊙ (W₂ g + b₂)                                     one primitive, with g the inner activations of the MLP
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from minidit import ops
+from minidit.autograd import kernels_on, value
+from minidit.nn.layers import Sequential
+from minidit.nn.module import Module
+
+
+class Costs(NamedTuple):
+    """What a block or a final layer has beside its attention, its MLP and its last linear layer."""
+
+    macs: int  # of one sample
+    parameters: int
+    kept: int = 0  # numbers per token and channel that the adjoint of a whole block keeps, its MLP's inner width not counted
+    kept_of_sample: int = 0  # numbers per sample and channel: shifts, scales, gates, or embeddings
+    more_tokens: int = 0  # that attention and MLP see beside the picture's
+
+
+class Block(Module):
+    """One block of a stack: x : (B, N, D), c  ->  (B, N, D)."""
+
+    float32_tokens: ClassVar[bool] = True  # its layer norms have trained weights, which are float32 under every policy
+
+    @staticmethod
+    def costs(N: int, M: int, D: int) -> Costs:
+        """Of a block of width D on N tokens with M embeddings of the condition."""
+        raise NotImplementedError
+
+
+class ModulatedBlock(Block):
+    """A block whose condition c : (B, D) enters by one linear layer: all that it needs of c is m : (B, parts · D).
+
+    A stack makes the m of all blocks in one product; a block alone makes its own.
+    """
+
+    float32_tokens = False
+    adaLN_modulation: Sequential
+
+    def modulated(self, x: Any, m: Any) -> Any:
+        """The block on tokens x with its part m of the condition."""
+        raise NotImplementedError
+
+    def forward(self, x: Any, c: Any) -> Any:
+        return self.modulated(x, self.adaLN_modulation(c))
+
+
+def launches_matter(x: Any) -> bool:
+    """Whether fewer and larger kernels are faster here: on a GPU, unless everything is to run as it reads."""
+    return kernels_on() and not isinstance(value(x), np.ndarray)
+
+
+def in_large_steps(large: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`@in_large_steps(large)` above a method of a block: on a GPU `large`, the same function in fewer kernels, runs instead."""
+
+    def choice(plain: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(plain)
+        def chosen(block: Any, x: Any, *rest: Any) -> Any:
+            return (large if launches_matter(x) else plain)(block, x, *rest)
+
+        return chosen
+
+    return choice
+
+
+def gated_branches(block: Any, x: Any, m: Any) -> Any:
+    """(T.5) for a GPU. The last linear layer of a branch, its gate, the sum and the next norm are one primitive.
+
+    block : has attn (SelfAttention), mlp (Mlp) and eps, that of the norm before the MLP;  m : (B, 6D) as in (T.4)
+    """
+    shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(m, parts=6)
+    o, fc2 = block.attn.proj, block.mlp.fc2
+    heads = block.attn.mixed(ops.layer_norm_modulate(x, shift1, scale1))
+    x, h = ops.linear_residual_modulate(x, gate1, heads, o.weight, o.bias, shift2, scale2, eps=block.eps)
+    return ops.linear_residual(x, gate2, block.mlp.inner(h), fc2.weight, fc2.bias)

@@ -1,0 +1,31 @@
+"""The engine as training and sampling see it: random streams whose draws a kernel makes on a GPU, and recorded functions.
+
+On a CPU a Stream is the plain Philox, and a function runs as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from minidit.kernels.cuda_graph import Captured, explain, obstacle
+from minidit.kernels.cuda_laws import DevicePhilox as Stream
+
+__all__ = ["Stream", "can_record", "recorded"]
+
+R = TypeVar("R")
+
+
+def can_record(device: str, dtype: Any, what: str) -> bool:
+    """Whether a function on this device, computing in this type, can be recorded as a CUDA graph. Says once why it cannot."""
+    if device == "cpu":
+        return False
+    reason = obstacle(dtype)
+    if reason:
+        explain(what, reason)
+    return not reason
+
+
+def recorded(f: Callable[[], R], what: str) -> Callable[[], R]:
+    """f, recorded at its second call and replayed from then on. What it returns is overwritten by the next call."""
+    return Captured(f, what)

@@ -1,0 +1,50 @@
+"""Blocks one after another, and what the engine does between them that the sentence of a paper does not say.
+
+    x_k = block_k(x_{k-1}, c),   k = 1 .. L,        then last(x_L, c)
+
+Three things change no equation: tokens may be stored in the type of the precision policy, a block may keep its inputs only and
+run again when its gradient is asked for, and what modulated blocks need of c is made for all of them in one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidit import ops
+from minidit.nn.block import Block, ModulatedBlock
+from minidit.nn.module import Parameter
+from minidit.nn.precision import restored, stored
+from minidit.nn.recompute import run
+
+
+def through(blocks: Sequence[Block], last: Callable[[Any, Any], Any], x: Any, c: Any) -> Any:
+    """last(x_L, c) in the type of x. The blocks are of one kind; `last` is not recomputed, because its adjoint runs first."""
+    h = x
+    if not blocks[0].float32_tokens:
+        h, c = stored(h), stored(c)
+    for call, part in calls_of(blocks, c):
+        h = run(call, h, part)
+    return restored(last(h, c), x)
+
+
+def calls_of(blocks: Sequence[Block], c: Any) -> list[tuple[Callable[..., Any], Any]]:
+    """(f, m) for every block, so that f(x, m) is block(x, c)."""
+    modulated = [block for block in blocks if isinstance(block, ModulatedBlock)]
+    if len(modulated) < len(blocks):
+        return [(block, c) for block in blocks]
+    return [(block.modulated, m) for block, m in zip(modulated, modulations(modulated, c), strict=True)]
+
+
+def modulations(blocks: Sequence[ModulatedBlock], c: Any) -> Sequence[Any]:
+    """(T.4) of all blocks in one product: the flat buffer holds their weights side by side, see `modulations_first`."""
+    linears = [block.adaLN_modulation[1] for block in blocks]
+    weight, bias = (ops.concat(*(getattr(linear, name) for linear in linears), axis=0) for name in ("weight", "bias"))
+    parts: Sequence[Any] = ops.split(ops.linear(ops.silu(c), weight, bias), parts=len(linears))
+    return parts
+
+
+def modulations_first(parameters: dict[str, Parameter]) -> list[Parameter]:
+    """A layout of the flat buffer: all weights of modulations, then their biases, one matrix and one vector; then the rest."""
+    first = [p for tail in ("weight", "bias") for n, p in parameters.items() if n.endswith(f"adaLN_modulation.1.{tail}")]
+    return first + [p for p in parameters.values() if not any(p is q for q in first)]

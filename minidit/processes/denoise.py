@@ -1,0 +1,56 @@
+"""A network as a denoiser: shown by its path, guided by its own condition, read by its answer.
+
+    F, F_∅ = network([x_t; x_t], t, [y; null])         both halves in one batch, where w ≠ 1                    (G.1)
+    (x̂_0, ε̂) from F + limits                           (P.3), (D.31): in the step itself, diffusion/row.py
+    w(t) = w if low < t ≤ high else 1                   outside the interval half the work is saved              (G.4)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from minidit.autograd import value
+from minidit.backend import Array, xp_of
+from minidit.diffusion.guidance import interval
+from minidit.diffusion.path import Path
+from minidit.diffusion.prediction import EPS, Prediction
+from minidit.diffusion.threshold import Limit
+
+
+class Answer(NamedTuple):
+    """What a network said of a batch: F, F without condition (None: unguided), and the half about the variance (or None)."""
+
+    F: Array
+    F_u: Array | None
+    v: Array | None
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A backbone, the path it was trained on, what it answers, and what keeps x̂_0 in the range of pictures (None: nothing).
+
+    guidance : the scale w in the part low < t ≤ high of the ladder, 1 outside.
+    """
+
+    network: Any
+    path: Path
+    answer: Prediction = EPS
+    limit: Limit | None = None
+    guidance: float = 1.0
+    low: int = 0
+    high: int | None = None
+
+    def scale(self, t: int) -> float:
+        """w at time t."""
+        return float(interval(self.guidance, t, self.low, t if self.high is None else self.high))  # (G.4)
+
+    def __call__(self, x_t: Array, t: Array, y: Array | None, w: float = 1.0) -> Answer:
+        """x_t : (B, ...), t : a time, or (B,) one per sample, y : (B,) or None  ->  the network's answer, guided where w ≠ 1."""
+        n, channels, xp = len(x_t), x_t.shape[1], xp_of(x_t)
+        guided = y is not None and w != 1
+        both = xp.concatenate((x_t, x_t)) if guided else x_t
+        labels = xp.concatenate((y, self.network.null(y))) if guided else y
+        out = value(self.network(*self.path.inputs(both, t), labels))
+        v = out[:n, channels:] if self.network.second_half else None  # of the conditional half
+        return Answer(out[:n, :channels], out[n:, :channels] if guided else None, v)

@@ -1,0 +1,108 @@
+"""Everything random that a loss or a walk uses. Nothing else knows stream, sample indices, device, or where the step is counted.
+
+    draw k of update n     number n · per + k of the stream       batch of update n     piece n of the endless order of the data
+    noise of a walk at t   number t                               so grids of any length meet the same noise at the same time
+
+A number belongs to a sample's global index, so what is drawn depends neither on the size of a batch nor on who computes it.
+An update is counted on the host, or on the device, where a recorded update reads the count and moves it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from minidit.backend import Array, module_of, to_device
+from minidit.data import batch_indices
+from minidit.nn.device import Stream
+
+ROWS = 64  # updates whose batches are sent to the device at once
+
+
+class Clock:
+    """The number of updates done, on the device, and the batches of the updates around it."""
+
+    def __init__(self, device: str, batch_size: int) -> None:
+        self.xp = module_of(device)
+        self.done = self.xp.zeros((1,), np.int64)
+        self.samples = self.xp.arange(batch_size)
+        self.tables: dict[tuple[int, int, int], Array] = {}  # row n mod ROWS is the batch of update n
+        self.now = 0
+
+    def set(self, update: int) -> None:
+        """Puts the counter where the host knows it to be; nothing is recorded meanwhile."""
+        self.done[...] = update
+        self.follow(update, anew=True)
+
+    def follow(self, update: int, *, anew: bool = False) -> None:
+        """Says on the host which update is next: now and then, the batches of those to come are sent."""
+        old, self.now = self.now // ROWS, update
+        if anew or update // ROWS != old:
+            for key, table in self.tables.items():
+                table[...] = self.xp.asarray(self._rows(*key))  # in the stream's order: after everything that still reads it
+
+    def _rows(self, batch_size: int, n: int, seed: int) -> Array:
+        first = self.now // ROWS * ROWS
+        return np.stack([batch_indices(k, batch_size, n, seed) for k in range(first, first + ROWS)])
+
+    def batch(self, batch_size: int, n: int, seed: int) -> Array:
+        """The indices of this update's pictures: (batch_size,) int64 on the device."""
+        key = batch_size, n, seed
+        if key not in self.tables:
+            self.tables[key] = self.xp.asarray(self._rows(*key))
+        return self.tables[key][self.done % ROWS][0]
+
+
+@dataclass
+class Draws:
+    """The random numbers of some samples at one update, or at one time of a walk.
+
+    samples : (B,) global indices    when : the update or the time, an int; on a device a Clock or a counter (1,) int64
+    Draws are numbered from 0; one without a number takes the lowest that is free.
+    """
+
+    seed: int
+    stream: int
+    samples: Array
+    device: str = "cpu"
+    dtype: Any = np.float32
+    per: int = 1  # numbers of the stream per update
+    when: int | Clock | Array = 0
+    batch_size: int = 0  # of all shards together
+    taken: set[int] = field(default_factory=set)
+
+    def at(self, when: int | Clock | Array, samples: Array | None = None) -> Draws:
+        """The draws of the same stream at another update or time, for the same samples or others."""
+        return replace(self, when=when, samples=self.samples if samples is None else samples, taken=set())
+
+    def _stream(self, number: int | None) -> Stream:
+        if number is None:
+            number = next(k for k in range(len(self.taken) + 1) if k not in self.taken)
+        self.taken.add(number)
+        if isinstance(self.when, int):
+            return Stream(self.seed, self.stream, state=self.when * self.per + number)
+        stream = Stream(self.seed, self.stream, state=number)
+        stream.counter, stream.per = self.when.done if isinstance(self.when, Clock) else self.when, self.per
+        return stream
+
+    def uniform(self, *, number: int | None = None, dtype: Any = np.float32) -> Array:
+        """(B,) numbers in (0, 1), one per sample."""
+        return self._stream(number).uniform((len(self.samples),), self.samples, self.device, dtype)
+
+    def integers(self, low: int, high: int, *, number: int | None = None) -> Array:
+        """(B,) int64, low ≤ n < high, one per sample."""
+        return self._stream(number).integers(low, high, (len(self.samples),), self.samples, self.device)
+
+    def normal(self, shape: Sequence[int], *, number: int | None = None) -> Array:
+        """shape : (B, ...)  ->  standard normal noise."""
+        return self._stream(number).normal(shape, self.samples, self.device, self.dtype)
+
+    def pictures(self, n: int) -> Array:
+        """(B,) int64: which of n pictures the samples of this update are."""
+        if isinstance(self.when, Clock):
+            index = self.when.batch(self.batch_size, n, self.seed)
+            return index if self.samples is self.when.samples else index[self.samples]
+        return to_device(batch_indices(self.when, self.batch_size, n, self.seed)[self.samples], self.device)
