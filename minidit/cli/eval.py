@@ -68,17 +68,19 @@ def bits(folder: Path, pipeline: Pipeline, some: Dataset, progress: Progress) ->
 
     from minidit.checkpoint import write_atomically
     from minidit.processes.bits import bits_per_dim
+    from minidit.processes.denoise import Denoiser
 
-    x_0 = pipeline.encode(some.x_0())
-    bounds = bits_per_dim(pipeline, x_0, some.labels, levels=some.levels, progress=progress.steps("bits"))
+    x_0, tokenizer = pipeline.encode(some.x_0()), pipeline.tokenizer
+    denoiser = Denoiser(pipeline.model, pipeline.schedule, pipeline.prediction, tokenizer.limit)
+    levels = None if tokenizer.limit is None else some.levels  # latents are no grey levels
+    bounds = bits_per_dim(denoiser, pipeline.schedule, x_0, some.labels, levels=levels, progress=progress.steps("bits"))
     progress.close()
-    unit = "pixel" if pipeline.tokenizer.limit else "latent number (not of the picture)"
     table = {}
     for law, b in bounds.items():
         table[law] = {"total": float(b.total.mean()), "prior": float(b.prior.mean()), "L_0": float(b.terms[0].mean()),
                       "L_1 to L_T-1": float(b.terms[1:].sum(axis=0).mean())}  # fmt: skip
         parts = ", ".join(f"{k} {v:.4f}" for k, v in table[law].items())
-        print(f"  bits per {unit}, variance {law}, {len(some)} images: {parts}")
+        print(f"  bits per {tokenizer.unit}, variance {law}, {len(some)} images: {parts}")
     path = folder / "eval.json"
     measures = json.loads(path.read_text())
     measures["bits"], measures["bits_per_dim"] = table, min(row["total"] for row in table.values())

@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     pipeline = load(args.run, device=device)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
+    if args.steps > pipeline.schedule.T:
+        raise ValueError(f"--steps {args.steps}: the ladder has {pipeline.schedule.T} rungs")
     labels = pipeline.labels(args.labels, args.n)
     n = len(labels) if labels is not None else args.n or 16
     progress = Progress(args.quiet)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from minidit.runs.phases import Run
     from minidit.runs.presets import RunConfig
 
-KEEP = ("preset", "config", "out", "overwrite", "size", "channels", "pixels", "autoencoder", "init", "model", "process", "tokenizer")
+DECIDE = (  # flags that make another run
+    "preset", "config", "out", "overwrite", "size", "channels", "pixels", "autoencoder", "init", "model", "process", "tokenizer",
+)  # fmt: skip
 
 
 def add_arguments(parser: Parser) -> None:
@@ -101,7 +103,7 @@ def configure(args: argparse.Namespace) -> RunConfig:
 
 def refuse_changes(args: argparse.Namespace) -> None:
     """Raises ValueError where --resume stands beside flags that would make another run of it."""
-    changes = [k for k, v in vars(args).items() if ("." in k and v is not None) or (k in KEEP and v)]
+    changes = [k for k, v in vars(args).items() if ("." in k and v is not None) or (k in DECIDE and v)]
     if changes:
         names = ", ".join(k.split(".")[-1].replace("_", "-") for k in changes)
         raise ValueError(f"--resume goes on with the configuration in {args.resume}/config.toml: leave out {names}")

@@ -58,7 +58,7 @@ class Evaluation:
         some = self.held_out.take(slice(self.n))
         x, labels = some.x_0(), some.labels
         self.row("held-out real images", x, labels, "what cannot be beaten")
-        if not pipeline.tokenizer.limit:
+        if pipeline.tokenizer.limit is None:  # x_0 are latents, and decoding them loses something
             r = pipeline.tokenizer.decode(pipeline.encode(x))
             row = self.row("their reconstructions", r, labels, "the ceiling of a latent model")
             row["psnr"] = metrics.psnr(np.clip(r, -1, 1), x, crop=self.train.crop)

@@ -30,7 +30,7 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, eac
     folder, s = run.folder / "pictures", run.config.sample
     folder.mkdir(parents=True, exist_ok=True)
     save_png(folder / "loss.png", loss_curves(run))
-    if not pipeline.tokenizer.limit:
+    if pipeline.tokenizer.limit is None:  # x_0 are latents, and decoding them loses something
         x = held_out.x_0(slice(10))
         decoded = pipeline.tokenizer.decode(pipeline.encode(x))
         save_png(folder / "reconstructions.png", reconstructions(*map(held_out.inner, (x, decoded))))

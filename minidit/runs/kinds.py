@@ -8,26 +8,33 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from minidit.diffusion import rungs
+from minidit.diffusion import loss, rungs
+from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, Fresh, ddim
 from minidit.diffusion.prediction import PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.dit import DiT, DiTConfig
-from minidit.processes.diffusion import Diffusion
+from minidit.processes.diffusion import Diffusion, Weight, ddpm
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
+from minidit.processes.train import fitted_process
 from minidit.random import Philox
+from minidit.training.process import Process
+from minidit.training.source import Source
 
 SCHEDULES = {"linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear}
 SPACINGS = {"trailing": rungs.trailing, "linspace": rungs.linspace, "leading": rungs.leading, "quadratic": rungs.quadratic}
-SAMPLERS = ("ddim", "ddpm")
-WEIGHTS = ("uniform", "min_snr")
+SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the network has learned the variance) -> fresh noise
+    "ddim": lambda eta, learned: ddim(eta),
+    "ddpm": lambda eta, learned: DDPM_LEARNED if learned else DDPM,
+}
+WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr}
 
 
 def check_word(name: str, word: str, words: Collection[str]) -> None:
@@ -59,6 +66,14 @@ class DDPMConfig:
         """What the network predicts."""
         return PREDICTIONS[self.prediction]
 
+    def diffusion(self) -> Diffusion:
+        """The process without regard to a network."""
+        return ddpm(self.path(), self.answer(), WEIGHTS[self.loss_weight])
+
+    def process(self, network: Any, source: Source) -> Process:
+        """The process as this network is trained by it, on this source."""
+        return fitted_process(network, self.diffusion(), source, self.vb_weight)
+
 
 @dataclass(frozen=True)
 class Betas(DDPMConfig):
@@ -74,7 +89,7 @@ class Betas(DDPMConfig):
 class PixelsConfig:
     """No tokenizer: the model works on the pictures themselves."""
 
-    factor = 1  # how many times smaller x_0 is on each side
+    factor: ClassVar[int] = 1  # how many times smaller x_0 is on each side
 
 
 ModelConfig = DiTConfig
@@ -145,4 +160,4 @@ def assembled(
     """The objects that the sections describe; networks that are not given are allocated without weights."""
     model = network_of(sections.model, device=device, dtype=dtype) if model is None else model
     tokenizer = tokenizer or tokenizer_of(sections.tokenizer, device=device, dtype=dtype)
-    return Assembled(model, tokenizer, Diffusion(sections.process.path(), sections.process.answer()))
+    return Assembled(model, tokenizer, sections.process.diffusion())

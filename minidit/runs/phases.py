@@ -24,7 +24,7 @@ from minidit.nn.module import Module
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
 from minidit.processes.tokenizer import Tokenizer
-from minidit.processes.train import Denoising, TrainConfig
+from minidit.processes.train import fitted_source
 from minidit.random import Philox
 from minidit.runs import folder as files
 from minidit.runs import former
@@ -37,6 +37,7 @@ from minidit.runs.show import save_grid
 from minidit.runs.state import load_state, save_state, start_from, state_of
 from minidit.training.loop import Loop, LoopConfig, RunError, diverged
 from minidit.training.memory import explained
+from minidit.training.process import Process
 from minidit.training.source import Source, source_of
 from minidit.version import __version__
 
@@ -63,7 +64,7 @@ class Phase:
 
     name: str
     network: Module
-    process: Any
+    process: Process
     source: Source
     config: LoopConfig
     watch: Callable[[Loop], None] = lambda loop: None  # called after every update
@@ -127,7 +128,7 @@ class Run:
         """The reconstruction of pictures."""
         config = self.config.tokenizer_train
         network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
-        return Phase("tokenizer", network, Reconstruction, source_of(data, self.device), config)
+        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source_of(data, self.device), config)
 
     def model_phase(self, tokenizer: Tokenizer, source: Source) -> Phase:
         """The denoising of what the tokenizer makes; grids are drawn on the way."""
@@ -140,7 +141,8 @@ class Run:
                 average.flat[...] = loop.optimiser.average
                 save_grid(self.folder, pipeline_of(c, average, tokenizer, self.header()), c.sample, loop.done)
 
-        return Phase("model", network, Denoising, source, TrainConfig(**vars(c.train), **vars(c.process)), draw)
+        source = fitted_source(network, source)
+        return Phase("model", network, c.process.process(network, source), source, c.train, draw)
 
     def judge(self, data: Dataset) -> Classifier:
         """The small classifier that judges samples: loaded, or trained on these pictures."""
@@ -151,7 +153,7 @@ class Run:
         """The classification of pictures, on the host: it is short."""
         config = self.config.judge_train
         shape = ClassifierConfig(data.channels, data.size, data.num_classes)
-        return Phase("judge", Classifier(shape, Philox(config.seed, DRAWS["judge"])), Classification, source_of(data), config)
+        return Phase("judge", Classifier(shape, Philox(config.seed, DRAWS["judge"])), Classification(), source_of(data), config)
 
     # ------------------------------------------------------------------------------------------------ any phase
 
@@ -166,7 +168,7 @@ class Run:
     def trained(self, phase: Phase) -> Any:
         """The network of a phase, trained to its end and saved. Raises Stopped, the state saved, where its loop was stopped."""
         name, save_every = phase.name, self.config.sample.save_every
-        self.loop = loop = Loop(phase.network, phase.process(phase.network, phase.source, phase.config), phase.config)
+        self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
         resumed, start = load_state(self.folder, name, loop, self.config), self.config.data.init
         if name == "model" and start and not resumed:
             start_from(phase.network, files.weights_of(start, name, self.device), start)

@@ -12,15 +12,15 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from minidit.backend import Array, to_device
+from minidit.backend import Array
 from minidit.checkpoint import CONFIG, CheckpointError, load_model
 from minidit.data import parse_labels
-from minidit.diffusion import rungs, variance
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.models.backbone import Backbone
-from minidit.processes import sample as recipe
 from minidit.processes.diffusion import Diffusion
+from minidit.processes.sample import Sampling
+from minidit.processes.sample import sample as draw
 from minidit.processes.tokenizer import Tokenizer
 from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
@@ -63,6 +63,7 @@ class Pipeline:
     @property
     def schedule(self) -> Schedule:
         """The ladder of noise levels."""
+        assert isinstance(self.process.path, Schedule)
         return self.process.path
 
     @property
@@ -87,13 +88,6 @@ class Pipeline:
         else:
             chosen = parse_labels(wanted, self.class_names or tuple(map(str, range(K))))
         return chosen if n is None else [chosen[i % len(chosen)] for i in range(n)]
-
-    def pairs(self, steps: int, spacing: str = "trailing") -> list[tuple[int, int]]:
-        """[(t, s), …] of a walk that visits so many rungs. Raises ValueError if the ladder has fewer."""
-        check_word("spacing", spacing, SPACINGS)
-        if steps > self.schedule.T:
-            raise ValueError(f"--steps {steps}: the ladder has {self.schedule.T} rungs")
-        return rungs.pairs(SPACINGS[spacing](self.schedule.T, steps))
 
     def latents(
         self,
@@ -121,17 +115,17 @@ class Pipeline:
         x_T : the noise to start from.   shards, precision, progress : as in `md.sample`.
         Raises ValueError for an unknown word and for more rungs than the ladder has.
         """
-        check_word("sampler", sampler, SAMPLERS)
+        for name, word, words in (("sampler", sampler, SAMPLERS), ("spacing", spacing, SPACINGS)):
+            check_word(name, word, words)
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
         guidance = self.guidance if guidance is None else guidance
-        guided = labels is not None and self.model.condition.null is not None
-        law = variance.learned_range if self.model.second_half else variance.small
-        return recipe.sample(
-            self.model, self.schedule, None if labels is None else np.asarray(labels), n=None if labels is not None else n,
-            pairs=self.pairs(steps, spacing), step=recipe.ddpm(law) if sampler == "ddpm" else recipe.ddim(eta),
-            prediction=self.prediction, guidance=guidance if guided else 1.0, interval=interval, clip=self.tokenizer.limit,
-            seed=seed, x_T=x_T, trace=trace, shards=shards, precision=precision, progress=progress,
+        how = Sampling(
+            steps, SPACINGS[spacing], fresh=SAMPLERS[sampler](eta, self.model.second_half), prediction=self.prediction,
+            guidance=1.0 if labels is None or self.model.condition.null is None else guidance, interval=interval,
+            clip=self.tokenizer.limit is not None, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
+        y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))
+        return draw(self.model, self.schedule, y, how, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> np.ndarray[Any, Any]:
         """Pictures (B, C, H, W) in [-1, 1] on the host from what the model made, padding cut off."""
@@ -140,7 +134,7 @@ class Pipeline:
 
     def encode(self, x: Array) -> Array:
         """What the model works on: pictures (B, C, H, W) in [-1, 1], padding included  ->  scaled latents, or the same."""
-        return self.tokenizer.encode(to_device(x, self.model.device))
+        return self.tokenizer.encode(x)
 
     def sample(self, labels: str | Sequence[int] | None = None, **options: Unpack[Options]) -> np.ndarray[Any, Any]:
         """Pictures (B, C, H, W) in [-1, 1]; the options are those of `latents`."""
