@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from minidit.backend import Array
+from minidit.runs import former
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def _optional(path: Path, read: Callable[[Path], Any]) -> Any:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return former.sections(tomllib.loads(path.read_text("utf-8")))
     except ValueError as error:
         raise ValueError(f"{path}: not TOML: {error}") from error
 
@@ -76,7 +77,7 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
         if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
             raise ValueError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
-        lines.append(entry)
+        lines.append({**entry, "phase": former.phase(entry["phase"])})
     return lines
 
 

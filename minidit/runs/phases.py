@@ -168,10 +168,12 @@ class Run:
     def trained(self, phase: Phase) -> Any:
         """The network of a phase, trained to its end and saved. Raises Stopped, the state saved, where its loop was stopped."""
         name, save_every = phase.name, self.config.sample.save_every
-        self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
-        resumed, start = load_state(self.folder, name, loop, self.config), self.config.data.init
-        if name == "model" and start and not resumed:
+        state, start = state_of(self.folder, name, self.config), self.config.data.init
+        if name == "model" and start and state is None:  # before there is a Loop: its average begins with these weights
             start_from(phase.network, files.weights_of(start, name, self.device), start)
+        self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
+        if state is not None:
+            load_state(state, loop)
         files.forget(self.folder, name, loop.done)
         began, first = time.monotonic(), loop.done
         try:
