@@ -92,5 +92,4 @@ class Hybrid:
         log_variance = variance.log_learned_range(v, t, t - 1, self.path)
         decoder = likelihood.trained_decoder(self.levels)
         vb = likelihood.bound_term(x_0, x_t, x_0_hat, log_variance, t, self.path, decoder=decoder)
-        vb = vb.mean(axis=tuple(range(1, x_0.ndim)))
         return loss.hybrid(simple, vb, self.path.T, self.vb_weight), {"simple": simple.data}
