@@ -109,7 +109,8 @@ def test_a_snippet_of_the_pages_runs_or_stands_in_the_code(number, tmp_path, mon
     if "import minidit" in snippet:
         exec(compile(snippet, "README.md", "exec"), {})
         return
-    lines = {line.strip() for path in (ROOT / "minidit").rglob("*.py") for line in path.read_text().splitlines()}
+    files = [path for room in ("minidit", "tests") for path in (ROOT / room).rglob("*.py")]
+    lines = {line.strip() for path in files for line in path.read_text("utf-8").splitlines()}
     absent = [line for line in snippet.splitlines() if line.strip() and not any(line.strip() in code for code in lines)]
     assert not absent, f"the README shows code that is not there: {absent}"
 
@@ -129,8 +130,8 @@ def test_every_link_and_picture_leads_somewhere(name):
     assert links and not [str(target) for target in targets if not target.exists()]
     for link in links:
         page, _, anchor = link.partition("#")
-        if anchor:
-            headings = re.findall(r"^#+ (.*)", ((ROOT / name).parent / page).read_text("utf-8"), re.M)
+        if anchor and page in PAGES:
+            headings = re.findall(r"^#+ (.*)", TEXTS[page], re.M)
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
