@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from minidit.checkpoint import describe, save
     from minidit.diffusion.ddim import ddim_invert_step, ddim_step
     from minidit.diffusion.ddpm import ddpm_step, posterior, q_sample
+    from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, ddim
     from minidit.diffusion.guidance import guide
+    from minidit.diffusion.level import Level
     from minidit.diffusion.prediction import EPS, X_0, V, predict_eps, predict_v, predict_x_0
     from minidit.diffusion.schedule import Schedule
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -25,11 +27,12 @@ if TYPE_CHECKING:
     from minidit.models.dit import DIT, DiT, DiTConfig
     from minidit.optim import AdamW, OptimConfig
     from minidit.processes.autoencode import AutoencodeConfig, autoencode, decode, latents_of, reconstruct
-    from minidit.processes.sample import ddim, ddpm, sample
-    from minidit.processes.train import TrainConfig, loop_for, train
+    from minidit.processes.diffusion import Diffusion, ddpm
+    from minidit.processes.sample import Sampling, sample
+    from minidit.processes.train import loop_for, train
     from minidit.random import Philox
     from minidit.runs.pipeline import Pipeline, load
-    from minidit.training.loop import Loop
+    from minidit.training.loop import Loop, LoopConfig
 
 _HOMES = {
     "": ("data", "metrics", "nn", "ops", "pictures", "verify"),
@@ -38,7 +41,9 @@ _HOMES = {
     "checkpoint": ("describe", "save"),
     "diffusion.ddim": ("ddim_invert_step", "ddim_step"),
     "diffusion.ddpm": ("ddpm_step", "posterior", "q_sample"),
+    "diffusion.fresh": ("DDPM", "DDPM_LARGE", "DDPM_LEARNED", "ddim"),
     "diffusion.guidance": ("guide",),
+    "diffusion.level": ("Level",),
     "diffusion.prediction": ("EPS", "V", "X_0", "predict_eps", "predict_v", "predict_x_0"),
     "diffusion.schedule": ("Schedule",),
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
@@ -47,10 +52,11 @@ _HOMES = {
     "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),
     "processes.autoencode": ("AutoencodeConfig", "autoencode", "decode", "latents_of", "reconstruct"),
-    "training.loop": ("Loop",),
+    "training.loop": ("Loop", "LoopConfig"),
     "runs.pipeline": ("Pipeline", "load"),
-    "processes.sample": ("ddim", "ddpm", "sample"),
-    "processes.train": ("TrainConfig", "loop_for", "train"),
+    "processes.diffusion": ("Diffusion", "ddpm"),
+    "processes.sample": ("Sampling", "sample"),
+    "processes.train": ("loop_for", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])

@@ -156,11 +156,11 @@ def test_a_branch_without_gradients_does_not_hold_up_the_rest():
     """The weight of mse gets no bar; a node that hangs on nothing else gets none either, and the others still run."""
     x, w = leaf(1.0, 3.0), leaf(1.0, 1.0)
     weight = w * 2.0
-    (ops.mse(x * 1.0, np.zeros(2), weight) + (weight * x).sum()).backward()
+    (ops.mse(x * 1.0, np.zeros(2), weight).mean() + (weight * x).sum()).backward()
     assert x.grad.tolist() == [2 * 1 + 2, 2 * 3 + 2]
     assert w.grad.tolist() == [2, 6]
     w.grad = None
-    ops.mse(x * 1.0, np.zeros(2), w * 2.0).backward()
+    ops.mse(x * 1.0, np.zeros(2), w * 2.0).mean().backward()
     assert w.grad is None
 
 

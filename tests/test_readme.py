@@ -1,4 +1,4 @@
-"""Every command and every snippet of the README runs, long ones in a short form."""
+"""The commands and snippets of README.md and docs/results.md run, long ones in a short form; links lead somewhere."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import minidit as md
 from minidit.cli import main
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.M | re.S)
+PAGES = [name for name in ("README.md", "docs/results.md") if (ROOT / name).exists()]  # a source distribution has no docs/
+TEXTS = {name: (ROOT / name).read_text("utf-8") for name in PAGES}
+BLOCKS = [block for text in TEXTS.values() for block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S)]
 LINES = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
-COMMANDS = [line.partition("#")[0].strip() for line in LINES if line.strip()]
+COMMANDS = list(dict.fromkeys(line.partition("#")[0].strip() for line in LINES if line.strip()))
+SNIPPETS = [block for kind, block in BLOCKS if kind == "python"]
 TINY = (
-    "--steps 2 --batch-size 4 --ae-steps 2 --ae-batch-size 4 --hidden-size 32 --depth 1 --num-heads 2 "
-    "--ae-widths 8 8 16 --quiet"
+    "--steps 2 --batch-size 4 --ae-steps 2 --ae-batch-size 4 --hidden-size 32 --depth 1 --num-heads 2 --ae-widths 8 8 16 --quiet"
 )
 
-# what a test may leave to others: installation and the test command itself are run by .ci/run
+# what a test may leave to others: installation and the test command itself are run by .ci/run, the demo too in its quick form
 SHORT = {
     "pip install .": None,
-    "pip install . && minidit demo": None,
+    "minidit demo": None,
     "pip install -e '.[test]' && pytest": None,
     "minidit train --data PICTURES": f"train --data {{pictures}} --out {{run}} --sample-every 2 {TINY}",
     "minidit sample runs/PICTURES --labels 0 --steps 50 --guidance 2 --out grid.png": (
@@ -69,7 +70,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    """A file with an implementation of somebody's."""
+    """A file with somebody's implementation of one topic."""
     path = tmp_path_factory.mktemp("mine") / "mine.py"
     path.write_text("def guide(eps_u, eps_c, w):\n    return eps_u + w * (eps_c - eps_u)\n")
     return path
@@ -80,13 +81,19 @@ def run_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs") / "PICTURES"
 
 
-def test_every_command_of_the_readme_is_known_here():
+def test_every_command_of_the_pages_is_known_here():
     unknown = [c for c in COMMANDS if c not in SHORT]
-    assert not unknown, f"these commands of the README are run by no test: {unknown}"
+    assert not unknown, f"these commands of {PAGES} are run by no test: {unknown}"
+
+
+@pytest.mark.skipif("docs/results.md" not in PAGES, reason="no docs beside the tests")
+def test_every_command_that_is_tried_here_stands_on_a_page():
+    absent = [c for c in SHORT if c not in COMMANDS]
+    assert not absent, f"no page shows these commands any more: {absent}"
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if SHORT.get(c)])
-def test_a_command_of_the_readme_runs(command, pictures, weights, mine, run_folder, tmp_path, monkeypatch, capsys):
+def test_a_command_of_the_pages_runs(command, pictures, weights, mine, run_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     short = SHORT[command].format(pictures=pictures, weights=weights, mine=mine, run=run_folder)
     if short.startswith("eval"):
@@ -95,13 +102,50 @@ def test_a_command_of_the_readme_runs(command, pictures, weights, mine, run_fold
     assert main(short.split()) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", range(len([1 for kind, _ in BLOCKS if kind == "python"])))
-def test_a_snippet_of_the_readme_runs_or_stands_in_the_code(number, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_a_snippet_of_the_pages_runs_or_stands_in_the_code(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    snippet = [block for kind, block in BLOCKS if kind == "python"][number]
+    snippet = SNIPPETS[number]
     if "import minidit" in snippet:
         exec(compile(snippet, "README.md", "exec"), {})
         return
-    lines = {line.strip() for path in (ROOT / "minidit").rglob("*.py") for line in path.read_text().splitlines()}
+    files = [path for room in ("minidit", "tests") for path in (ROOT / room).rglob("*.py")]
+    lines = {line.strip() for path in files for line in path.read_text("utf-8").splitlines()}
     absent = [line for line in snippet.splitlines() if line.strip() and not any(line.strip() in code for code in lines)]
     assert not absent, f"the README shows code that is not there: {absent}"
+
+
+def test_the_equation_of_the_readme_is_that_of_the_spec():
+    name, equation = re.search(r"^> \*\*(\w\.\d+ — .*?)\.?\*\* \$(.*?)\$", TEXTS["README.md"], re.M).groups()
+    entry = (ROOT / "SPEC.md").read_text("utf-8").split(f"### {name}\n")[1]
+    assert entry.startswith("$$" + equation)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_and_picture_leads_somewhere(name):
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", TEXTS[name]) if not link.startswith("http")]
+    targets = [(ROOT / name).parent / link.partition("#")[0] for link in links]
+    if not (ROOT / "docs").exists():
+        targets = [target for target in targets if "docs" not in target.parts]
+    assert links and not [str(target) for target in targets if not target.exists()]
+    for link in links:
+        page, _, anchor = link.partition("#")
+        if anchor and page in PAGES:
+            headings = re.findall(r"^#+ (.*)", TEXTS[page], re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_reading_order_names_files_that_exist():
+    table = TEXTS["README.md"].split("## Reading order")[1].split("\n## ")[0]
+    absent = []
+    for row in re.findall(r"^\| (`.*?) \|", table, re.M):
+        names = re.findall(r"`([^`]+)`", row)
+        folder = names[0].rpartition("/")[0]  # `diffusion/level.py`, `step.py`: the folder is named once
+        absent += [n for n in names if not any((ROOT / "minidit" / place).exists() for place in (n, f"{folder}/{n}"))]
+    assert not absent
+
+
+def test_the_readme_is_short():
+    lines = TEXTS["README.md"].splitlines()
+    assert len(lines) <= 150
+    assert not [line for text in TEXTS.values() for line in text.splitlines() if len(line) >= 150 and not line.startswith("|")]

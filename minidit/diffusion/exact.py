@@ -19,8 +19,9 @@ import numpy as np
 
 from minidit.backend import Array, special_of, xp_of
 from minidit.diffusion import gaussian
+from minidit.diffusion.level import at
 from minidit.diffusion.prediction import EPS, X_0, Prediction
-from minidit.diffusion.schedule import Schedule, at
+from minidit.diffusion.schedule import Schedule
 
 
 def column(a: Array, x: Array) -> Array:
@@ -46,9 +47,10 @@ class Oracle:
 
     def __call__(self, x: Array, time: Array, y: Array = None) -> Array:
         """x : (B, ...), time : int or (B,) as Schedule.time gives it, y : (B,) or None  ->  (B, ...)."""
-        a = at(self.sch.alpha_bar, self.sch.rung(time))
-        x_0_hat, eps_hat = X_0.pair(self.denoise(x, a, y), x, a)
-        return self.prediction.target(x_0_hat, eps_hat, a)
+        t = self.sch.rung(time)
+        level = self.sch.level(t)
+        x_0_hat, eps_hat = X_0.pair(self.denoise(x, at(self.sch.alpha_bar, t), y), x, level)
+        return self.prediction.target(x_0_hat, eps_hat, level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +91,16 @@ class Gaussian(Oracle):
 
 @dataclass(frozen=True, eq=False)
 class Mixture(Oracle):
-    """weights : (K,) summing to 1, means : (K, ...), variances : (K,), one a component (0: points), classes : (K,) labels 0..C-1.
+    """weights : (K,) summing to 1, means : (K, ...), variances : (K,), one per component (0: points), classes : (K,) labels.
 
-    y = C, the null label, and y = None mean all classes together.
+    y = null, the label of a sample whose class is left out, and y = None mean all classes together.
     """
 
     weights: Array
     means: Array
     variances: Array
     classes: Array = None
+    null: int | None = None
 
     @classmethod
     def of_points(cls, points: Array, classes: Array = None, **rest: Any) -> Mixture:
@@ -115,7 +118,9 @@ class Mixture(Oracle):
         log_r = xp.log(xp.asarray(self.weights)) - 0.5 * distance / spread - 0.5 * x[0].size * xp.log(spread)
         if y is not None and self.classes is not None:
             c = xp.asarray(self.classes)
-            mine = (c == y[:, None]) | (y[:, None] == c.max() + 1)
+            mine = c == y[:, None]
+            if self.null is not None:
+                mine |= y[:, None] == self.null
             log_r = xp.where(mine, log_r, -xp.inf)  # (G.6)
         r = xp.exp(log_r - log_r.max(axis=1, keepdims=True))
         return r / r.sum(axis=1, keepdims=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from minidit import random
 from minidit.autograd import NoTwin, kernels_on
-from minidit.backend import Array, empty, module_of, resident, to_device
+from minidit.backend import Array, empty, home_of, module_of, resident, to_device
 from minidit.kernels.cuda import dense, kind_of
 from minidit.kernels.cuda_launch import BLOCKS, NULL, ceil, counters, f32, f64, i32, i64, launch, storage, u32, vector
 
@@ -85,8 +85,8 @@ def flat_grid(n: int, v: int) -> tuple[int]:
 
 
 def on_device(x: Array) -> bool:
-    """Whether a law's twin may be asked for at all: switched on, and not in NumPy's home."""
-    return kernels_on() and not isinstance(x, (np.ndarray, float, int))
+    """Whether a law's twin may be asked for at all: switched on, and for an array on a GPU."""
+    return home_of(x) == "cupy" and kernels_on()
 
 
 def mix(x_0: Array, eps: Array, t: Any) -> Array:

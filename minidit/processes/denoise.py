@@ -43,7 +43,7 @@ class Denoiser:
 
     def scale(self, t: int) -> float:
         """w at time t."""
-        return float(interval(self.guidance, t, self.low, t if self.high is None else self.high))  # (G.4)
+        return float(interval(self.guidance, t, self.low, t if self.high is None else self.high))
 
     def __call__(self, x_t: Array, t: Array, y: Array | None, w: float = 1.0) -> Answer:
         """x_t : (B, ...), t : a time, or (B,) one per sample, y : (B,) or None  ->  the network's answer, guided where w ≠ 1."""

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidit.diffusion import rungs
-from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.zero_snr import zero_terminal_snr
+from minidit.diffusion.schedule import Schedule, zero_terminal_snr
 from minidit.verify.reference import Probe, part, topic
 
 LADDERS = {"linear": Schedule.linear, "cosine": Schedule.cosine}

@@ -4,11 +4,17 @@ import numpy as np
 from hypothesis import strategies as st
 
 from minidit.diffusion.ddim import ddim_step
+from minidit.diffusion.level import Level
 from minidit.diffusion.rungs import pairs
 from minidit.diffusion.schedule import Schedule
 
 MEAN, VAR = 0.3, 0.25  # of the Gaussian data behind the printed numbers
 LINEAR = Schedule.linear(1000)
+
+
+def level(a):
+    """The level of the ladder whose ᾱ is a, a float or an array."""
+    return Level(a**0.5, (1 - a) ** 0.5)
 
 
 @st.composite

@@ -2,7 +2,19 @@
 
 import numpy as np
 import pytest
-from diffusion.draws import LINEAR, MEAN, VAR, ladders, pictures, rungs_of_batch, steps, subsets, theta_ladder, walk_ddim
+from diffusion.draws import (
+    LINEAR,
+    MEAN,
+    VAR,
+    ladders,
+    level,
+    pictures,
+    rungs_of_batch,
+    steps,
+    subsets,
+    theta_ladder,
+    walk_ddim,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import agree, spec
@@ -80,14 +92,14 @@ def test_no_prediction_beats_its_floor(ladder, s2, m):
         model = Gaussian(m, s2, sch=sch, prediction=p)
 
         def error(x_0, eps, model=model, p=p):
-            return float((p.target(x_0, eps, a) - model(q_sample(x_0, t, eps, sch), int(sch.time[t])))[0, 0])
+            return float((p.target(x_0, eps, level(a)) - model(q_sample(x_0, t, eps, sch), int(sch.time[t])))[0, 0])
 
         at = lambda u, e: (np.array([[m + s2**0.5 * u]]), np.array([[float(e)]]))
         bias = error(*at(0, 0))
         mse = bias**2 + (error(*at(1, 0)) - bias) ** 2 + (error(*at(0, 1)) - bias) ** 2
-        agree(mse, gaussian.remaining(a, s2) * p.gain(a), bound=1e-10, of="D.39")
-    agree(gaussian.remaining(a, s2) * EPS.gain(a), a * s2 / gaussian.spread(a, s2), bound=1e-10, of="D.39")
-    agree(gaussian.remaining(a, s2) * V.gain(a), s2 / gaussian.spread(a, s2), bound=1e-10, of="D.39")
+        agree(mse, gaussian.remaining(a, s2) * p.gain(level(a)), bound=1e-10, of="D.39")
+    agree(gaussian.remaining(a, s2) * EPS.gain(level(a)), a * s2 / gaussian.spread(a, s2), bound=1e-10, of="D.39")
+    agree(gaussian.remaining(a, s2) * V.gain(level(a)), s2 / gaussian.spread(a, s2), bound=1e-10, of="D.39")
 
 
 @spec("D.45")

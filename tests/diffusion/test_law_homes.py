@@ -11,8 +11,8 @@ from minidit.autograd import Tensor
 from minidit.diffusion.ddim import ddim_step
 from minidit.diffusion.ddpm import ddpm_step, posterior, q_sample
 from minidit.diffusion.guidance import guide
+from minidit.diffusion.level import enter
 from minidit.diffusion.prediction import PREDICTIONS, predict_eps, predict_v, predict_x_0
-from minidit.diffusion.schedule import at, enter
 from minidit.diffusion.variance import learned_range
 
 T_OF_BATCH = np.array([3, 700])
@@ -20,7 +20,7 @@ T_OF_BATCH = np.array([3, 700])
 
 def laws(t, s):
     """Every law of two pictures, linear in the first."""
-    a = at(LINEAR.alpha_bar, t)
+    level = LINEAR.level(t)
     yield "D.1", lambda x, y: q_sample(x, t, y, LINEAR)
     yield "D.4", lambda x, y: predict_x_0(y, x, t, LINEAR)
     yield "D.5", lambda x, y: predict_eps(y, x, t, LINEAR)
@@ -30,7 +30,7 @@ def laws(t, s):
     yield "D.17", lambda x, y: ddpm_step(y, x, t, s, LINEAR, z=y)
     yield "G.1", lambda x, y: guide(y, x, 3.0)
     for p in PREDICTIONS.values():
-        yield "D.10", lambda x, y, p=p: p.target(x, y, a) + p.pair(x, y, a)[0]
+        yield "D.10", lambda x, y, p=p: p.target(x, y, level) + p.pair(x, y, level)[0]
 
 
 @spec("D.1", "D.4", "D.5", "D.7", "D.8", "D.10", "D.17", "G.1")

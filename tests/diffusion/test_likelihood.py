@@ -29,7 +29,7 @@ from minidit.diffusion.likelihood import (
 )
 from minidit.diffusion.prediction import X_0, predict_x_0
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.variance import jump, large, log_learned_range, log_small, optimal, small
+from minidit.diffusion.variance import beta, large, log_learned_range, log_small, optimal, small
 
 levels_of = st.sampled_from([2, 3, 17, 256])
 means = st.floats(-1.5, 1.5)
@@ -256,7 +256,7 @@ def test_the_bound_teaches_the_variance_and_never_the_mean(xp, data, sch, xs):
     x_0_hat = predict_x_0(x_t, eps_hat, rungs, sch)
     logvar = log_learned_range(head, rungs, rungs - 1, sch)
     bound_term(x_0, x_t, x_0_hat, logvar, rungs, sch, decoder=continuous_nll).sum().backward()
-    low, high = (np.array([law(int(r), int(r) - 1, sch) for r in t])[:, None, None] for law in (small, jump))
+    low, high = (np.array([law(int(r), int(r) - 1, sch) for r in t])[:, None, None] for law in (small, beta))
     V = np.exp(np.log(low) + (xs[3] + 1) / 2 * np.log(high / low))
     mean, guess = (host(posterior(x_t, g, rungs, rungs - 1, sch)[0]) for g in (x_0, x_0_hat))
     expected = 0.25 * np.log(high / low) * (1 - (low + (mean - guess) ** 2) / V) / (4 * math.log(2))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from diffusion.draws import LINEAR, ladders, pictures, steps
+from diffusion.draws import LINEAR, ladders, level, pictures, steps
 from hypothesis import given
 from hypothesis import strategies as st
 from support import agree, host, spec
@@ -10,9 +10,9 @@ from support import agree, host, spec
 from minidit.autograd import Tensor
 from minidit.diffusion import loss
 from minidit.diffusion.ddpm import posterior, q_sample
-from minidit.diffusion.prediction import EPS, V, predict_x_0
+from minidit.diffusion.prediction import EPS, X_0, V, predict_x_0
+from minidit.diffusion.schedule import zero_terminal_snr
 from minidit.diffusion.variance import small
-from minidit.diffusion.zero_snr import zero_terminal_snr
 
 
 @spec("D.34")
@@ -40,11 +40,11 @@ def test_min_snr_is_one_weight_in_three_coordinates(xp, sch, gamma):
     a = sch.alpha_bar[1:]
     snr = a / (1 - a)
     given_by = np.minimum(snr, gamma)
-    on = xp.asarray(a)
-    agree(loss.min_snr_x_0(on, gamma), given_by, bound=1e-10, of="D.35")
-    agree(loss.min_snr_eps(on, gamma), given_by / EPS.gain(a), bound=1e-10, of="D.35")
-    agree(loss.min_snr_v(on, gamma), given_by / V.gain(a), bound=1e-10, of="D.35")
-    agree(loss.min_snr_v(on, gamma), given_by / (snr + 1), bound=1e-10, of="D.35")
+    on = level(xp.asarray(a))
+    agree(loss.min_snr(X_0, on, gamma), given_by, bound=1e-10, of="D.35")
+    agree(loss.min_snr(EPS, on, gamma), given_by / EPS.gain(level(a)), bound=1e-10, of="D.35")
+    agree(loss.min_snr(V, on, gamma), given_by / V.gain(level(a)), bound=1e-10, of="D.35")
+    agree(loss.min_snr(V, on, gamma), given_by / (snr + 1), bound=1e-10, of="D.35")
 
 
 @spec("D.35")
@@ -52,21 +52,22 @@ def test_min_snr_is_one_weight_in_three_coordinates(xp, sch, gamma):
 def test_without_a_cap_min_snr_is_snr_one_and_snr_over_snr_plus_one(sch):
     a = sch.alpha_bar[1:]
     snr = a / (1 - a)
-    agree(loss.min_snr_x_0(a, 1e12) / snr, np.ones_like(a), bound=1e-10, of="D.35")
-    agree(loss.min_snr_eps(a, 1e12), np.ones_like(a), bound=1e-10, of="D.35")
-    agree(loss.min_snr_v(a, 1e12), snr / (snr + 1), bound=1e-10, of="D.35")
+    agree(loss.min_snr(X_0, level(a), 1e12) / snr, np.ones_like(a), bound=1e-10, of="D.35")
+    agree(loss.min_snr(EPS, level(a), 1e12), np.ones_like(a), bound=1e-10, of="D.35")
+    agree(loss.min_snr(V, level(a), 1e12), snr / (snr + 1), bound=1e-10, of="D.35")
 
 
 @spec("D.35")
 def test_at_snr_gamma_the_v_weight_is_gamma_over_gamma_plus_one():
-    agree(loss.min_snr_v(np.array([5 / 6])), [5 / 6], bound=1e-15, of="D.35")
+    agree(loss.min_snr(V, level(5 / 6)), 5 / 6, bound=1e-15, of="D.35")
 
 
 @spec("D.35")
 def test_min_snr_is_finite_at_both_ends_of_a_zero_snr_ladder():
-    a = zero_terminal_snr(LINEAR).alpha_bar
-    agree([loss.min_snr_eps(a)[-1], loss.min_snr_x_0(a)[-1], loss.min_snr_v(a)[-1]], [1, 0, 0], bound=0, of="D.35")
-    agree([loss.min_snr_eps(a)[0], loss.min_snr_x_0(a)[0], loss.min_snr_v(a)[0]], [0, 5, 0], bound=0, of="D.35")
+    ends = zero_terminal_snr(LINEAR).levels
+    weights = np.array([loss.min_snr(answer, ends) for answer in (EPS, X_0, V)])
+    agree(weights[:, -1], [1, 0, 0], bound=0, of="D.35")
+    agree(weights[:, 0], [0, 5, 0], bound=0, of="D.35")
 
 
 @spec("D.36")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from support import agree, spec
 
 from minidit.diffusion.ddpm import q_sample
+from minidit.diffusion.level import Level
 from minidit.diffusion.prediction import (
     EPS,
     PREDICTIONS,
@@ -19,8 +20,7 @@ from minidit.diffusion.prediction import (
     predict_v,
     predict_x_0,
 )
-from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.zero_snr import zero_terminal_snr
+from minidit.diffusion.schedule import Schedule, zero_terminal_snr
 
 
 @spec("D.1", "D.4", "D.5", "D.10")
@@ -39,14 +39,14 @@ def test_one_pixel_by_hand():
 @given(steps(), pictures(2))
 def test_every_prediction_leads_back_to_the_true_pair(ladder, xs):
     (sch, t, _), (x_0, eps) = ladder, xs
-    x_t, a = q_sample(x_0, t, eps, sch), float(sch.alpha_bar[t])
+    x_t, at = q_sample(x_0, t, eps, sch), sch.level(t)
     for p in PREDICTIONS.values():
-        x_0_hat, eps_hat = p.pair(p.target(x_0, eps, a), x_t, a)
+        x_0_hat, eps_hat = p.pair(p.target(x_0, eps, at), x_t, at)
         agree(x_0_hat, x_0, bound=1e-10, of="D.4")
         agree(eps_hat, eps, bound=1e-10, of="D.5")
     agree(predict_x_0(x_t, eps, t, sch), x_0, bound=1e-10, of="D.4")
     agree(predict_eps(x_t, x_0, t, sch), eps, bound=1e-10, of="D.5")
-    agree(predict_v(x_0, eps, t, sch), V.target(x_0, eps, a), bound=1e-15, of="D.10")
+    agree(predict_v(x_0, eps, t, sch), V.target(x_0, eps, at), bound=1e-15, of="D.10")
     agree(eps_of_score(predict_score(eps, t, sch), t, sch), eps, bound=1e-12, of="D.11")
 
 
@@ -63,8 +63,8 @@ def test_the_score_points_from_the_picture_to_its_signal(ladder, xs):
 @given(pictures(2))
 def test_v_is_the_noise_of_a_clean_picture_and_minus_the_picture_in_noise(xs):
     x_0, eps = xs
-    agree(V.target(x_0, eps, 1.0), eps, bound=0, of="D.10")
-    agree(V.target(x_0, eps, 0.0), -x_0, bound=0, of="D.10")
+    agree(V.target(x_0, eps, Level(1.0, 0.0)), eps, bound=0, of="D.10")
+    agree(V.target(x_0, eps, Level(0.0, 1.0)), -x_0, bound=0, of="D.10")
 
 
 @spec("D.10")
@@ -81,11 +81,11 @@ def test_v_is_the_velocity_of_the_picture_along_the_angle(ladder, xs):
 @given(steps(), pictures(3))
 def test_the_gain_relates_the_errors_of_all_predictions(ladder, xs):
     (sch, t, _), (x_0, eps, wrong) = ladder, xs
-    x_t, a = q_sample(x_0, t, eps, sch), float(sch.alpha_bar[t])
+    x_t, at = q_sample(x_0, t, eps, sch), sch.level(t)
     for p in PREDICTIONS.values():
-        x_0_hat, eps_hat = X_0.pair(wrong, x_t, a)
-        error = np.sum((p.target(x_0_hat, eps_hat, a) - p.target(x_0, eps, a)) ** 2)
-        agree(error / np.sum((wrong - x_0) ** 2) / p.gain(a), 1.0, bound=1e-10, of="D.39")
+        x_0_hat, eps_hat = X_0.pair(wrong, x_t, at)
+        error = np.sum((p.target(x_0_hat, eps_hat, at) - p.target(x_0, eps, at)) ** 2)
+        agree(error / np.sum((wrong - x_0) ** 2) / p.gain(at), 1.0, bound=1e-10, of="D.39")
 
 
 @spec("D.1", "D.4", "D.5", "D.10")
@@ -124,4 +124,7 @@ def test_epsilon_at_zero_snr_is_refused_but_not_v():
     sch, x = zero_terminal_snr(LINEAR), np.ones((1, 2))
     with pytest.raises(ValueError, match="predict v or x_0"):
         predict_x_0(x, x, sch.T, sch)
-    assert np.isfinite(V.pair(x, x, 0.0)).all() and EPS.target(x, 2 * x, 0.0)[0, 0] == 2
+    noise = Level(0.0, 1.0)
+    with pytest.raises(ValueError, match="does not determine"):
+        EPS.pair(x, x, noise)
+    assert np.isfinite(V.pair(x, x, noise)).all() and EPS.target(x, 2 * x, noise)[0, 0] == 2

@@ -11,10 +11,10 @@ from minidit.diffusion.ddim import ddim_invert_step, ddim_step
 from minidit.diffusion.ddpm import core_formula, ddpm_step, posterior, q_climb, q_sample
 from minidit.diffusion.exact import Gaussian, Mixture, Oracle
 from minidit.diffusion.guidance import guide
+from minidit.diffusion.level import check_shapes, enter
 from minidit.diffusion.loss import per_sample
 from minidit.diffusion.prediction import EPS, eps_of_score, predict_eps, predict_score, predict_v, predict_x_0
-from minidit.diffusion.schedule import Schedule, check_rungs, check_shapes, enter
-from minidit.diffusion.zero_snr import zero_terminal_snr
+from minidit.diffusion.schedule import Schedule, check_rungs, zero_terminal_snr
 
 x, wide = np.zeros((2, 3)), np.zeros((2, 4))
 TWO = np.array([1.0, 2.0])
@@ -33,8 +33,8 @@ REFUSED = [
     (lambda: check_rungs(3, 3, 10), "rungs must satisfy 0 ≤ s < t ≤ T = 10; got t = 3, s = 3"),
     (lambda: check_rungs(11, 3, 10), "rungs must satisfy 0 ≤ s < t ≤ T = 10; got t = 11, s = 3"),
     (lambda: check_rungs(3, -1, 10), "rungs must satisfy 0 ≤ s < t ≤ T = 10; got t = 3, s = -1"),
-    (lambda: check_rungs([3, 4], 0, 10), "a rung is an int or an array of ints, one a sample; got [3, 4]"),
-    (lambda: check_rungs(3, (1,), 10), "a rung is an int or an array of ints, one a sample; got (1,)"),
+    (lambda: check_rungs([3, 4], 0, 10), "a rung is an int or an array of ints, one per sample; got [3, 4]"),
+    (lambda: check_rungs(3, (1,), 10), "a rung is an int or an array of ints, one per sample; got (1,)"),
     (
         lambda: check_rungs(np.array([3, 4, 5]), 0, 10, batch=x),
         "one rung for each sample: t has shape (3,), the batch (2, 3)",

@@ -10,11 +10,11 @@ from support import agree, spec
 
 from minidit.diffusion import rungs as spacing
 from minidit.diffusion.ddpm import q_sample
+from minidit.diffusion.level import at, enter
 from minidit.diffusion.prediction import V
-from minidit.diffusion.schedule import Schedule, at, enter
+from minidit.diffusion.schedule import Schedule, zero_terminal_snr
 from minidit.diffusion.step import posterior_coefficients
 from minidit.diffusion.variance import log_small
-from minidit.diffusion.zero_snr import zero_terminal_snr
 
 
 @spec("D.2")
@@ -185,7 +185,7 @@ def test_at_zero_snr_the_picture_is_noise_and_v_is_minus_the_picture(xs):
     x_0, eps = xs
     sch = zero_terminal_snr(Schedule.scaled_linear())
     agree(q_sample(x_0, sch.T, eps, sch), eps, bound=1e-15, of="D.16")
-    x_0_hat, eps_hat = V.pair(-x_0, eps, float(sch.alpha_bar[-1]))
+    x_0_hat, eps_hat = V.pair(-x_0, eps, sch.level(sch.T))
     agree(x_0_hat, x_0, bound=1e-15, of="D.10")
     agree(eps_hat, eps, bound=1e-15, of="D.10")
 

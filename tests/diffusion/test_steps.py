@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from diffusion.draws import LINEAR, ladders, pictures, rungs_of_batch, steps, subsets
+from diffusion.draws import LINEAR, ladders, level, pictures, rungs_of_batch, steps, subsets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import agree, host, spec
@@ -11,16 +11,15 @@ from minidit.diffusion.ddim import ddim_from_pair, ddim_invert_step, ddim_std, d
 from minidit.diffusion.ddpm import core_formula, ddpm_from_pair, ddpm_step, posterior, q_climb, q_sample, x_0_of_x_s
 from minidit.diffusion.prediction import V
 from minidit.diffusion.rungs import pairs
-from minidit.diffusion.schedule import Schedule
+from minidit.diffusion.schedule import Schedule, zero_terminal_snr
 from minidit.diffusion.step import add_noise, jump, posterior_coefficients, step
 from minidit.diffusion.variance import large, small
-from minidit.diffusion.zero_snr import zero_terminal_snr
 
 
 @spec("D.7")
 def test_one_step_by_hand():
     """From (x̂_0, ε̂) = (1, 2) to ᾱ_s = 0.64 with c = 0.36: 0.8 · 1 + √(0.36 - 0.1296) · 2 + 0.36 · 3."""
-    x = step(np.array([[1.0]]), np.array([[2.0]]), 0.64, c=0.36, z=np.array([[3.0]]))
+    x = step(np.array([[1.0]]), np.array([[2.0]]), level(0.64), c=0.36, z=np.array([[3.0]]))
     agree(x, [[0.8 + 0.48 * 2 + 0.36 * 3]], bound=1e-15, of="D.7")
 
 
@@ -54,10 +53,10 @@ def test_true_noise_walks_the_marginals_through_any_subsequence(xp, data, sch, x
 def test_a_step_with_noise_keeps_the_variance_of_the_rung(ladder, xs, share):
     """(1-ᾱ_s-c²) + c² = 1-ᾱ_s: the weights of ε̂ and z, squared, add up to what the rung holds."""
     (sch, _, s), (eps, z) = ladder, xs
-    a_s, zero = float(sch.alpha_bar[s]), np.zeros_like(eps)
-    c = (share * (1 - a_s)) ** 0.5
-    direction, fresh = step(zero, eps, a_s, c=c) / eps, step(zero, zero, a_s, c=c, z=z) / z
-    agree(direction**2 + fresh**2, np.full(eps.shape, 1 - a_s), bound=1e-12, of="D.7")
+    at, zero = sch.level(s), np.zeros_like(eps)
+    c = share**0.5 * at.sigma
+    direction, fresh = step(zero, eps, at, c=c) / eps, step(zero, zero, at, c=c, z=z) / z
+    agree(direction**2 + fresh**2, np.full(eps.shape, at.sigma**2), bound=1e-12, of="D.7")
 
 
 @spec("D.6", "D.7", "D.8")
@@ -75,7 +74,7 @@ def test_the_core_formula_is_the_posterior_is_the_step(xp, ladder, xs):
     (sch, t, s), (x_0, eps, z) = ladder, map(xp.asarray, xs)
     x_t = q_sample(x_0, t, eps, sch)
     mean, var = posterior(x_t, x_0, t, s, sch)
-    by_step = step(x_0, eps, float(sch.alpha_bar[s]), c=var**0.5, z=z)
+    by_step = step(x_0, eps, sch.level(s), c=var**0.5, z=z)
     by_formula = core_formula(x_t, eps, t, s, sch, sigma=var**0.5, z=z)
     agree(by_step, mean + var**0.5 * z, bound=1e-10, of=("D.7", "D.8"))
     agree(by_formula, by_step, bound=1e-10, of="D.9")
@@ -190,7 +189,7 @@ def test_inversion_with_the_true_noise_undoes_a_step_down(ladder, xs):
 def test_a_v_network_starts_from_pure_noise(xs):
     sch = zero_terminal_snr(Schedule.scaled_linear(50))
     x_T, v, z = xs
-    pair = V.pair(v, x_T, float(sch.alpha_bar[-1]))
+    pair = V.pair(v, x_T, sch.level(sch.T))
     a = sch.alpha_bar[40]
     agree(ddim_from_pair(*pair, 50, 40, sch), -(a**0.5) * v + (1 - a) ** 0.5 * x_T, bound=1e-10, of="D.7")
     for s in range(1, 50):  # all the noise of rung s is fresh: nothing is left for ε̂, on either side of rounding

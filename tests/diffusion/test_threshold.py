@@ -36,12 +36,12 @@ def test_dynamic_thresholding_acts_on_each_sample_alone(xp, xs, size):
 @given(steps(), pictures(2))
 def test_a_rederived_pair_still_explains_the_picture_and_a_kept_one_does_not(ladder, xs):
     (sch, t, s), (x_t, eps_hat) = ladder, xs
-    a = float(sch.alpha_bar[t])
-    x_0_hat, _ = EPS.pair(eps_hat, x_t, a)
-    x_0, eps = rederived(x_0_hat, x_t, a)
+    at = sch.level(t)
+    x_0_hat, _ = EPS.pair(eps_hat, x_t, at)
+    x_0, eps = rederived(x_0_hat, x_t, at)
     agree(q_sample(x_0, t, eps, sch), x_t, bound=1e-10, of="D.33")
     mean, _ = posterior(x_t, x_0, t, s, sch)  # OpenAI's clipped posterior mean
-    agree(step(x_0, eps, float(sch.alpha_bar[s]), c=small(t, s, sch) ** 0.5), mean, bound=1e-10, of="D.33")
+    agree(step(x_0, eps, sch.level(s), c=small(t, s, sch) ** 0.5), mean, bound=1e-10, of="D.33")
     x_0_kept, eps_kept = kept(x_0_hat, eps_hat)
     agree(x_0_kept, x_0, bound=0, of="D.33")
     assert eps_kept is eps_hat
@@ -52,5 +52,5 @@ def test_a_rederived_pair_still_explains_the_picture_and_a_kept_one_does_not(lad
 def test_without_clipping_nothing_changes(ladder, xs):
     (sch, t, _), (x_0, eps) = ladder, xs
     x_0 = np.tanh(x_0)
-    _, again = rederived(x_0, q_sample(x_0, t, eps, sch), float(sch.alpha_bar[t]))
+    _, again = rederived(x_0, q_sample(x_0, t, eps, sch), sch.level(t))
     agree(again, eps, bound=1e-10, of="D.33")

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from support import agree, spec
 
 from minidit.diffusion import gaussian
-from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.variance import jump, large, learned, learned_range, log_learned_range, log_small, optimal, small
-from minidit.diffusion.zero_snr import zero_terminal_snr
+from minidit.diffusion.schedule import Schedule, zero_terminal_snr
+from minidit.diffusion.variance import beta, large, learned, learned_range, log_learned_range, log_small, optimal, small
 
 
 @spec("D.18", "D.19")
@@ -54,7 +53,7 @@ def test_the_step_before_the_first_one_comes_from_pure_noise(xp):
 @given(steps(min_s=1), pictures(1))
 def test_the_learned_range_runs_from_small_to_beta_in_logarithms(xp, ladder, xs):
     (sch, t, s), v = ladder, xp.asarray(xs[0])
-    low, high = small(t, s, sch), jump(t, s, sch)
+    low, high = small(t, s, sch), beta(t, s, sch)
     for at, expected in ((-1.0, low), (1.0, high), (0.0, (low * high) ** 0.5)):
         agree(learned_range(xp.full_like(v, at), t, s, sch), np.full(v.shape, expected), bound=1e-12, of="D.22")
     agree(log_learned_range(v, t, s, sch), np.log(low) + (xs[0] + 1) / 2 * np.log(high / low), bound=1e-10, of="D.22")

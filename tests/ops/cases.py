@@ -238,20 +238,20 @@ def tables(draw):
 def squares(draw):
     shape = draw(SHAPES)
     args, weight = (draw(array(shape)), draw(array(shape))), draw(array(shape[:1], 0.1, 2.0))
-    return optional(draw, args, weight), {"n": draw(st.none() | st.integers(1, 9))}
+    return optional(draw, args, weight), {}
 
 
 @st.composite
 def classifications(draw):
     B, K = draw(SIDES), draw(SIDES)
     labels = np.random.default_rng(draw(SEEDS)).integers(0, K, B)
-    return (draw(array((B, K), -5.0, 5.0)),), {"labels": labels, "n": draw(st.none() | st.integers(1, 9))}
+    return (draw(array((B, K), -5.0, 5.0)),), {"labels": labels}
 
 
 @st.composite
 def gaussians(draw):
     shape = draw(SHAPES)
-    return (draw(array(shape)), draw(array(shape))), {"n": draw(st.integers(1, 9))}
+    return (draw(array(shape)), draw(array(shape))), {}
 
 
 CASES = {

@@ -173,13 +173,13 @@ STEPS = {
         lambda a, b, c: tokens(ops.unpatchify(a.reshape(B, 1, N * D), patch_size=2, size=(2, 2))),
         lambda a, b, c: tokens(a.reshape(B, 2, 2, D).permute(0, 3, 1, 2))),
     "mse": (
-        lambda a, b, c: a * ops.mse(b, c, WEIGHTS),
+        lambda a, b, c: a * ops.mse(b, c, WEIGHTS).mean(),
         lambda a, b, c: a * ((b - c) ** 2 * LIKE(WEIGHTS)[:, None, None]).mean()),
     "cross_entropy": (
-        lambda a, b, c: a * ops.cross_entropy(b.reshape(B * N, D), labels=LABELS),
+        lambda a, b, c: a * ops.cross_entropy(b.reshape(B * N, D), labels=LABELS).mean(),
         lambda a, b, c: a * F.cross_entropy(b.reshape(B * N, D), LIKE(LABELS))),
     "gaussian_kl": (
-        lambda a, b, c: a * ops.gaussian_kl(b, ops.tanh(c), n=B * N * D),
+        lambda a, b, c: a * ops.gaussian_kl(b, ops.tanh(c)).sum() * (1 / (B * N * D)),
         lambda a, b, c: a * torch_kl(b, c.tanh()) / (B * N * D)),
 }  # fmt: skip
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from minidit.autograd import Tensor
 from minidit.diffusion import ddim, ddpm, guidance, likelihood, loss, prediction, rungs, threshold, variance
-from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.zero_snr import zero_terminal_snr
+from minidit.diffusion.schedule import Schedule, zero_terminal_snr
 from minidit.random import Philox
 from minidit.verify.chains import Linear, coefficients, first_wrong_step, perfect
 from minidit.verify.check import Judge, ask
