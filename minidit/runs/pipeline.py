@@ -34,7 +34,7 @@ class Options(TypedDict, total=False):
     """How pictures are drawn: the options of `Pipeline.latents`, where the defaults and their meaning stand."""
 
     n: int
-    steps: int
+    steps: int | None
     spacing: str
     guidance: float | None
     interval: tuple[float, float] | None
@@ -94,7 +94,7 @@ class Pipeline:
         labels: Sequence[int] | None,
         *,
         n: int = 16,
-        steps: int = 50,
+        steps: int | None = None,
         spacing: str = "trailing",
         guidance: float | None = None,
         interval: tuple[float, float] | None = None,
@@ -109,7 +109,7 @@ class Pipeline:
     ) -> Any:
         """What `sample` decodes: x_0 of the model, or with trace=True an iterator over its Moments.
 
-        n : how many, where there are no labels.   steps, spacing : how many rungs are visited, and which.
+        n : how many, where there are no labels.   steps, spacing : how many rungs are visited (None: 50, or all), and which.
         guidance : None is the pipeline's own scale, in its own interval; a scale that is named holds on the whole ladder.
         sampler : "ddim" or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.   seed : of all noise.
         x_T : the noise to start from.   shards, precision, progress : as in `md.sample`.
@@ -120,7 +120,7 @@ class Pipeline:
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
         guidance = self.guidance if guidance is None else guidance
         how = Sampling(
-            steps, SPACINGS[spacing], fresh=SAMPLERS[sampler](eta, self.model.second_half), prediction=self.prediction,
+            min(50, self.schedule.T) if steps is None else steps, SPACINGS[spacing], fresh=SAMPLERS[sampler](eta, self.model.second_half), prediction=self.prediction,
             guidance=1.0 if labels is None or self.model.condition.null is None else guidance, interval=interval,
             clip=self.tokenizer.limit is not None, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
