@@ -119,9 +119,10 @@ class Pipeline:
             check_word(name, word, words)
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
         guidance = self.guidance if guidance is None else guidance
+        scale = 1.0 if labels is None or self.model.condition.null is None else guidance
         how = Sampling(
-            min(50, self.schedule.T) if steps is None else steps, SPACINGS[spacing], fresh=SAMPLERS[sampler](eta, self.model.second_half), prediction=self.prediction,
-            guidance=1.0 if labels is None or self.model.condition.null is None else guidance, interval=interval,
+            min(50, self.schedule.T) if steps is None else steps, SPACINGS[spacing], prediction=self.prediction,
+            fresh=SAMPLERS[sampler](eta, self.model.second_half), guidance=scale, interval=interval,
             clip=self.tokenizer.limit is not None, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
         y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))
