@@ -16,6 +16,7 @@ import numpy as np
 from minidit.autograd import Tensor
 from minidit.backend import Array, xp_of
 from minidit.nn.memory import SampleMemory
+from minidit.nn.module import Trainable
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,14 @@ class Backbone(Protocol):
 
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the condition left out. Raises ValueError if the network has no null label."""
+
+
+class TrainedBackbone(Backbone, Trainable, Protocol):
+    """A backbone whose weights can be trained here."""
+
+    @property
+    def config(self) -> BackboneConfig:
+        """Its sizes, for what a training step costs."""
 
 
 class BackboneConfig(Protocol):
