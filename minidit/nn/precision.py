@@ -20,7 +20,7 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import NoTwin, value
 from minidit.backend import Array
-from minidit.kernels import blas, cuda, cuda_blas
+from minidit.kernels import blas, cuda_blas, cuda_launch
 
 POLICIES = ("float32", "tf32", "bf16")
 
@@ -36,7 +36,7 @@ def check_precision(policy: str, device: str) -> None:
             raise ValueError("precision 'tf32' is a GPU's: on the CPU there are float32 and bf16")
         blas.precise(policy)
         return
-    if not cuda.available("elementwise"):
+    if not cuda_launch.available("elementwise"):
         raise ValueError(f"precision {policy!r} on a GPU needs the package's kernels, which are off or do not compile here")
     if cuda_blas.own() is None:
         raise ValueError(f"precision {policy!r} on a GPU needs cuBLAS, which does not load here")
