@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import NoTwin, value
+from minidit.autograd import NoTwin, Value, value
 from minidit.backend import Array
 from minidit.kernels import blas, cuda_blas, cuda_launch
 
@@ -61,7 +60,7 @@ def computing_in(policy: str, device: str, weights: Array = None) -> Iterator[No
         yield
 
 
-def stored(x: Any) -> Any:
+def stored(x: Value) -> Value:
     """Activations as the policy keeps them: bfloat16 on a GPU under bf16, else as they are."""
     a = value(x)
     if a is None or isinstance(a, np.ndarray) or a.dtype.name != "float32" or cuda_blas.precision() != "bf16":
@@ -69,6 +68,6 @@ def stored(x: Any) -> Any:
     return ops.cast(x, dtype=cuda_blas.bfloat16())
 
 
-def restored(x: Any, like: Any) -> Any:
+def restored(x: Value, like: Value) -> Value:
     """The same numbers in the type of `like`, an array or a Tensor."""
     return x if value(x).dtype == like.dtype else ops.cast(x, dtype=like.dtype)
