@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `minidit spec`."""
     parser.add_argument("id", nargs="?", help="show one equation: its code, its tests, its residual (for example D.7)")
     parser.add_argument("--html", metavar="DIR", type=Path, help="write the book of equations, code and tests as web pages")
-    parser.add_argument("--problems", action="store_true", help="print only equations without code or test, and citations of no equation")
+    parser.add_argument("--problems", action="store_true", help="print only what lacks code or a test, or cites no equation")
     parser.add_argument("--root", metavar="DIR", type=Path, help="the checkout (default: the package's own, or this folder)")
 
 

@@ -141,7 +141,7 @@ DISORDERS = {
     "test without an id": ("tests/test_law.py", '@spec("D.1", ', '@spec("D.1", "M02", ', "test_the_law is marked with 'M02'"),
     "residual of nothing": ("tests/test_law.py", 'of="D.1"', 'of=("D.1", "D.7")', "records a residual of 'D.7'"),
     "second home": ("SPEC.md", " · Also: `law.py::again`", "", "minidit/law.py:15: computes D.1 outside its home"),
-    "second home in a module": ("minidit/law.py", "import math", "import math\nONE = 1  # (D.2)", "law.py:7: computes D.2 outside"),
+    "second home in a module": ("minidit/law.py", "import math", "import math\nONE = 1  # (D.2)", "7: computes D.2 outside"),
     "prose about nothing": ("SPEC.md", "see D.2", "see (D.2, D.5)", "D.1 (Forward) mentions (D.5)"),
     "defined twice": ("SPEC.md", "### D.2", "### D.1", "D.1 is defined twice"),
     "malformed id": ("SPEC.md", "### D.2 — Table", "### D.02 — Table", "cannot read the heading '### D.02 — Table'"),
