@@ -8,9 +8,10 @@ from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
-from minidit.processes.train import TrainConfig
 from minidit.random import Philox
+from minidit.runs.kinds import DDPMConfig, PixelsConfig
 from minidit.runs.presets import DataConfig, RunConfig, SampleConfig
+from minidit.training.loop import LoopConfig
 
 DIT = DiTConfig(input_size=4, patch_size=2, in_channels=1, hidden_size=32, depth=1, num_heads=2, num_classes=3, learn_sigma=False)
 UNCONDITIONAL = replace(DIT, num_classes=0)
@@ -37,11 +38,12 @@ def run_config(source="digits", *, pixels=True, steps=6, **data):
     width = {"hidden_size": 32, "depth": 1, "num_heads": 2}
     fast = {"lr": 1e-2, "steps": steps, "batch_size": 8, "shards": 2}
     return RunConfig(
-        data=DataConfig(source=source, pixels=pixels, **data),
-        autoencoder=AutoencoderConfig(widths=(8, 8, 16)),
-        autoencode=AutoencodeConfig(**fast),
-        dit=DiTConfig(**width, learn_sigma=False),
-        train=TrainConfig(**fast, prediction="v", schedule="cosine", T=20, ema=0.9),
-        classify=ClassifyConfig(**fast),
+        data=DataConfig(source=source, **data),
+        tokenizer=PixelsConfig() if pixels else AutoencoderConfig(widths=(8, 8, 16)),
+        model=DiTConfig(**width, learn_sigma=False),
+        process=DDPMConfig(prediction="v", schedule="cosine", T=20),
+        train=LoopConfig(**fast, ema=0.9),
         sample=SampleConfig(steps=3),
+        tokenizer_train=AutoencodeConfig(**fast),
+        judge_train=ClassifyConfig(**fast),
     )

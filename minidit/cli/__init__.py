@@ -1,4 +1,4 @@
-"""The command `minidit`: one sub-command a file, imported when it is called, so that `--help` is instant.
+"""The command `minidit`: one file per sub-command, imported when it is called, so that `--help` is instant.
 
 Exit codes: 0 done, 1 a failure while running, 2 wrong usage, configuration or data, 130 interrupted. Errors are one line;
 `--debug` shows the traceback.
@@ -11,6 +11,7 @@ import difflib
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 COMMANDS = {
@@ -32,6 +33,8 @@ COMMANDS = {
 class Parser(argparse.ArgumentParser):
     """One-line errors with a suggestion."""
 
+    words: Sequence[str] = ()  # the whole command line: some flags depend on what others name
+
     def error(self, message: str) -> NoReturn:
         if "argument COMMAND: invalid choice" in message:
             wrong = message.split("'")[1]
@@ -45,15 +48,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
     def _every_action(self) -> list[argparse.Action]:
-        found = list(self._actions)
+        actions = list(self._actions)
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 for parser in action.choices.values():
-                    found += parser._actions
-        return found
+                    actions += parser._actions
+        return actions
 
 
-def build_parser(only: str | None) -> Parser:
+def build_parser(only: str | None, words: Sequence[str] = ()) -> Parser:
     """The parser; only the sub-command that is used gets its options (importing them all would take longer than running)."""
     from minidit.version import __version__
 
@@ -70,6 +73,7 @@ def build_parser(only: str | None) -> Parser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name == only:
+            sub.words = words
             importlib.import_module(f"minidit.cli.{name}").add_arguments(sub)
     return parser
 
@@ -79,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     only = next((a for a in arguments if not a.startswith("-")), None)
     try:
-        args = build_parser(only).parse_args(arguments)
+        args = build_parser(only, arguments).parse_args(arguments)
         code: int = importlib.import_module(f"minidit.cli.{args.command}").run(args)
         return code
     except SystemExit as stop:

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.options import add_config_flags, resolve
 
+if TYPE_CHECKING:
+    import argparse
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from minidit.cli import Parser
+
+
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("--quick", action="store_true", help="digits in pixel space, in seconds")
     parser.add_argument("--out", help="the run folder (default runs/demo or runs/quick)")
     add_device(parser)
     parser.add_argument("--threads", type=int, help="cores to use (default: all): pieces that a batch is cut into")
     parser.add_argument("--quiet", action="store_true")
-    add_config_flags(parser, ["train", "dit", "autoencode", "autoencoder"])
+    add_config_flags(parser, ["train", "process", "model", "tokenizer_train", "tokenizer"])
 
 
 def run(args: argparse.Namespace) -> int:
-    from minidit.cli.progress import Progress
+    from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
-    from minidit.runs.evaluate import Evaluation, train_classifier
+    from minidit.runs.evaluate import Evaluation
     from minidit.runs.gallery import measure, show_run
-    from minidit.runs.run import Run
+    from minidit.runs.phases import Run
 
     began = time.monotonic()
     preset = "quick" if args.quick else "demo"
     progress = Progress(args.quiet)
     config, device = resolve(args, preset), settle_device(args)
-    settle_precision(device, config.train.precision, config.autoencode.precision)
+    settle_precision(device, config.train.precision, config.tokenizer_train.precision)
     job = Run(Path(args.out or f"runs/{preset}"), config, device=device, tell=progress.tell)
     train, held_out = job.data()
     job.fit_to(train)
     job.create(overwrite=True)
-    source, autoencoder = job.source(train)
-    pipeline = job.train_denoiser(source, autoencoder)
-    progress.note("measuring: a small classifier looks at samples, and at real pictures beside them")
-    classifier = train_classifier(train, job.config.classify, progress.tell)
+    with stop_gently(job, progress):
+        pipeline = job.train(train)
+        progress.note("measuring: a small classifier looks at samples, and at real pictures beside them")
+        judge = job.judge(train)
     progress.close()
-    evaluation = Evaluation(classifier, train, held_out, n=100 if args.quick else 500)
-    measure(job, pipeline, evaluation, progress.note, ddpm_steps=50 if args.quick else 250, ddpm_n=100 if args.quick else 200)
+    evaluation = Evaluation(judge, train, held_out, n=100 if args.quick else 500)
+    ddpm_steps, ddpm_n = (50, 100) if args.quick else (250, 200)
+    ddpm_steps = min(ddpm_steps, pipeline.schedule.T)
+    measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=ddpm_n)
     show_run(job, pipeline, held_out, lambda _: None, each=5 if args.quick else 8)
     page = write_report(job.folder)
     progress.note(f"{time.monotonic() - began:.0f} s; open {page}")

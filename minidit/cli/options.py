@@ -5,53 +5,80 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import typing
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from minidit.runs.config import read_config
+from minidit.runs.kinds import KINDS, kind_of
 from minidit.runs.presets import PRESETS, RunConfig
 
 HIDDEN = {  # what the data decide, or another flag says, or what only the weights of others need
-    "dit": {"input_size", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps"},
-    "autoencoder": {"channels", "size"},
-    "data": {"source", "size", "channels", "pixels", "autoencoder", "init"},
+    "model": {"input_size", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps"},
+    "tokenizer": {"channels", "size", "scale"},
+    "data": {"source", "size", "channels", "tokenizer", "init"},
     "sample": {"eta"},
 }
-PREFIX = {"train": "", "dit": "", "autoencode": "ae-", "autoencoder": "ae-", "sample": "sample-", "classify": "classifier-"}
+PREFIX = {"tokenizer": "ae-", "tokenizer_train": "ae-", "sample": "sample-", "judge_train": "classifier-"}
 NAMES = {"checkpoint_blocks": "recompute"}  # fields whose flag says more shortly what they do
 TITLES = {
-    "train": "training the denoiser",
-    "dit": "the denoiser",
-    "autoencode": "training the autoencoder",
-    "autoencoder": "the autoencoder",
+    "train": "training the model",
+    "model": "the model",
+    "process": "the process",
+    "tokenizer_train": "training the autoencoder",
+    "tokenizer": "the autoencoder",
     "sample": "grids while training",
-    "classify": "the classifier that judges samples",
+    "judge_train": "the classifier that judges samples",
 }
+Kinds = dict[str, Any]  # section -> the dataclass of its kind
 
 
-def flags_of(section: str) -> list[tuple[str, dataclasses.Field[Any], Any]]:
+def add_kinds(parser: argparse.ArgumentParser) -> None:
+    """--model, --process and --tokenizer, and the two short ways to name a tokenizer."""
+    for section, words in KINDS.items():
+        parser.add_argument(f"--{section}", choices=sorted(words), help=f"the kind of {section} (default: the preset's)")
+    parser.add_argument("--pixels", action="store_true", help="short for --tokenizer pixels: no autoencoder (for small pictures)")
+    parser.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
+
+
+def kinds_in(words: Sequence[str], base: RunConfig) -> Kinds:
+    """The kinds that a command line names, at a first glance; a word that is none is left to the parser's own complaint."""
+    glance = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for section in KINDS:
+        glance.add_argument(f"--{section}")
+    glance.add_argument("--pixels", action="store_true")
+    try:
+        named = vars(glance.parse_known_args(list(words))[0])
+    except argparse.ArgumentError:
+        named = {}
+    if named.get("pixels"):
+        named["tokenizer"] = "pixels"
+    return {s: KINDS[s].get(named.get(s)) or type(getattr(base, s)) for s in KINDS}
+
+
+def flags_of(section: str, kinds: Kinds | None = None) -> list[tuple[str, dataclasses.Field[Any], Any]]:
     """(flag, field, type) for every field of a section that has a flag."""
-    cls = next(type(getattr(RunConfig(), f.name)) for f in fields(RunConfig) if f.name == section)
-    types = typing.get_type_hints(cls)
-    shown = [f for f in fields(cls) if f.name not in HIDDEN.get(section, set())]
-    return [(f"--{PREFIX[section]}{NAMES.get(f.name, f.name).replace('_', '-')}", f, types[f.name]) for f in shown]
+    cls = (kinds or {}).get(section) or type(getattr(RunConfig(), section))
+    types, prefix = typing.get_type_hints(cls), PREFIX.get(section, "")
+    visible = [f for f in fields(cls) if f.name not in HIDDEN.get(section, set())]
+    return [(f"--{prefix}{NAMES.get(f.name, f.name).replace('_', '-')}", f, types[f.name]) for f in visible]
 
 
-def add_config_flags(parser: argparse.ArgumentParser, sections: list[str]) -> None:
-    """Adds a group of flags a section. None means: as the preset or the file says."""
+def add_config_flags(parser: argparse.ArgumentParser, sections: list[str], kinds: Kinds | None = None) -> None:
+    """Adds one group of flags per section. None means: as the preset or the file says."""
     for section in sections:
-        group = parser.add_argument_group(TITLES[section])
-        for flag, f, kind in flags_of(section):
-            dest = f"{section}.{f.name}"
+        flags = flags_of(section, kinds)
+        group = parser.add_argument_group(TITLES[section]) if flags else parser
+        for flag, f, kind in flags:
+            dest, parts = f"{section}.{f.name}", typing.get_args(kind)
             if kind is bool:
                 group.add_argument(flag, dest=dest, action=argparse.BooleanOptionalAction, default=None)
             elif typing.get_origin(kind) is tuple:
-                n = len(typing.get_args(kind))
-                of = typing.get_args(kind)[0]
-                group.add_argument(flag, dest=dest, type=of, nargs=n, default=None, metavar=f.name[0].upper())
+                n = "+" if ... in parts else len(parts)
+                group.add_argument(flag, dest=dest, type=parts[0], nargs=n, default=None, metavar=f.name[0].upper())
             else:
-                of = next(k for k in (typing.get_args(kind) or (kind,)) if k is not type(None))
+                of = next(k for k in (parts or (kind,)) if k is not type(None))
                 group.add_argument(flag, dest=dest, type=of, default=None, metavar=of.__name__.upper())
 
 
@@ -59,7 +86,8 @@ def with_threads(config: RunConfig, threads: int | None) -> RunConfig:
     """The same run on so many cores; None: as it is."""
     if threads is None:
         return config
-    return replace(config, **{s: replace(getattr(config, s), shards=threads) for s in ("train", "autoencode", "classify")})
+    trained = ("train", "tokenizer_train", "judge_train")
+    return replace(config, **{s: replace(getattr(config, s), shards=threads) for s in trained})
 
 
 def resolve(args: argparse.Namespace, preset: str) -> RunConfig:
@@ -67,13 +95,41 @@ def resolve(args: argparse.Namespace, preset: str) -> RunConfig:
     config = PRESETS[preset]
     if getattr(args, "config", None):
         config = read_config(Path(args.config), config)
-    config = with_threads(config, getattr(args, "threads", None))
+    config = with_threads(with_kinds(config, args), getattr(args, "threads", None))
     for f in fields(RunConfig):
-        given = {
+        changes = {
             dest.split(".", 1)[1]: tuple(v) if isinstance(v, list) else v
             for dest, v in vars(args).items()
             if dest.startswith(f"{f.name}.") and v is not None
         }
-        if given:
-            config = replace(config, **{f.name: replace(getattr(config, f.name), **given)})
+        if changes:
+            config = replace(config, **{f.name: changed(f.name, getattr(config, f.name), changes)})
     return config
+
+
+def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
+    """The same run with the kinds that flags name. Raises ValueError where --pixels stands beside a tokenizer."""
+    kinds = {section: getattr(args, section, None) for section in KINDS}
+    file = getattr(args, "autoencoder", None)
+    if getattr(args, "pixels", False):
+        if file or kinds["tokenizer"] not in (None, "pixels"):
+            raise ValueError("--pixels means that there is no autoencoder: leave out one of them")
+        kinds["tokenizer"] = "pixels"
+    elif file and not kinds["tokenizer"] and kind_of("tokenizer", config.tokenizer) == "pixels":
+        kinds["tokenizer"] = "autoencoder"
+    if file:
+        config = replace(config, data=replace(config.data, tokenizer=file))
+    for section, kind in kinds.items():
+        if kind and kind != kind_of(section, getattr(config, section)):
+            config = replace(config, **{section: KINDS[section][kind]()})
+    return config
+
+
+def changed(name: str, section: Any, changes: dict[str, Any]) -> Any:
+    """A section with other values. Raises ValueError for a flag of another kind."""
+    foreign = [key for key in changes if key not in {f.name for f in fields(section)}]
+    if foreign:
+        flag, kind = f"--{PREFIX.get(name, '')}{foreign[0].replace('_', '-')}", kind_of(name, section)
+        others = [k for k, cls in KINDS[name].items() if foreign[0] in {f.name for f in fields(cls)}]
+        raise ValueError(f"{flag}: the {name} of this run is {kind}, which has no such thing: say --{name} {others[0]} as well")
+    return replace(section, **changes)

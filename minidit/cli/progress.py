@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from minidit.runs.phases import Run
 
 SECONDS = 10.0  # between two plain lines
-EVERY = 10  # steps between two looks at the loss
+EVERY = 10  # updates between two looks at the loss
 
 
 class Progress:
-    """`tell(phase, record, steps)` after every step; `note(text)` for a line of its own."""
+    """`tell(phase, record, steps)` after every update; `note(text)` for a line of its own."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.quiet, self.phase, self.bar = quiet, "", None
+        self.quiet, self.phase = quiet, ""
+        self.bar: tqdm[Any] | None = None
         self.terminal = sys.stderr.isatty()
         self.average, self.began, self.last = 0.0, 0.0, 0.0
 
@@ -42,8 +51,8 @@ class Progress:
             loss = f", loss {self.average:.4f}" if "loss" in record else ""
             print(f"{phase}: {step}/{steps}{loss}, {now - self.began:.0f} s, {left:.0f} s to go", file=sys.stderr, flush=True)
 
-    def steps(self, phase: str) -> Any:
-        """A function (done, total) for a recipe's `progress` argument."""
+    def steps(self, phase: str) -> Callable[[int, int], None]:
+        """A function (done, total) for the `progress` argument of whatever takes steps."""
         return lambda done, total: self.tell(phase, {"step": done}, total)
 
     def note(self, text: str) -> None:
@@ -57,8 +66,41 @@ class Progress:
         self.bar, self.phase = None, ""
 
 
-def _bar(phase: str, steps: int, initial: int) -> Any:
+def _bar(phase: str, steps: int, initial: int) -> tqdm[Any]:
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # its thread would forbid forking the workers
     return tqdm(total=steps, initial=initial, desc=phase, unit="step", file=sys.stderr, mininterval=0.2, dynamic_ncols=True)
+
+
+class stop_gently:
+    """The first Ctrl-C or SIGTERM saves the state of the phase and exits with 130 or 143; the second exits at once."""
+
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self.run, self.progress, self.number = run, progress, signal.SIGINT
+
+    def __enter__(self) -> None:
+        self.old = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.number = signal.Signals(number)
+        if self.run.loop is None:  # between two phases every file is whole
+            self._leave("stopped", "model")
+        self.progress.note("stopping after this update (again: at once)")
+        self.run.loop.stop = True
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        from minidit.runs.phases import Stopped
+
+        for s, handler in self.old.items():
+            signal.signal(s, handler)
+        if isinstance(error, Stopped):
+            self._leave(str(error), error.phase)
+
+    def _leave(self, what: str, phase: str) -> NoReturn:
+        self.progress.close()
+        command = f"minidit eval {self.run.folder}" if phase == "judge" else f"minidit train --resume {self.run.folder}"
+        print(f"minidit: {what}; go on with: {command}", file=sys.stderr)
+        raise SystemExit(128 + self.number)

@@ -24,15 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.diffusion import rungs
-    from minidit.diffusion.schedule import Schedule
+    from minidit.runs.kinds import SPACINGS, DDPMConfig
 
-    sch = {"linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear}[args.schedule](args.T)
-    laws = {
-        "leading": lambda T, N: rungs.leading(T, N, args.offset),
-        "linspace": rungs.linspace,
-        "trailing": rungs.trailing,
-        "quadratic": rungs.quadratic,
-    }
+    sch = DDPMConfig(schedule=args.schedule, T=args.T).path()
+    laws = {**SPACINGS, "leading": lambda T, N: rungs.leading(T, N, args.offset)}
     texts = [f"{args.steps}", f"ddim{args.steps}"]  # OpenAI's notation
     names = [*laws, *texts] if args.spacing is None else [args.spacing]
     if not (names[0] in laws or names[0].removeprefix("ddim").replace(",", "").isdecimal()):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, add_precision, settle_device, settle_precision
+
+if TYPE_CHECKING:
+    from minidit.runs.pipeline import Options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
     parser.add_argument("-n", type=int, help="how many pictures; the labels are repeated in turn")
     parser.add_argument("--steps", type=int, default=50, help="rungs to visit (default 50)")
+    parser.add_argument("--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="trailing",
+                        help="which rungs (default trailing; minidit rungs shows them)")
     parser.add_argument("--guidance", type=float, help="1 is plain conditional (default: as the run was made for)")
     parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LOW", "HIGH"),
                         help="guide only this part of the ladder (0 data, 1 noise)")
@@ -36,25 +42,28 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--steps and -n must be at least 1")
 
     from minidit.cli.progress import Progress
-    from minidit.runs.pipeline import load
+    from minidit.runs.pipeline import Pipeline, load
 
     device = settle_device(args)
     settle_precision(device, args.precision)
     pipeline = load(args.run, device=device)
-    if not hasattr(pipeline, "latents"):
+    if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
+    if args.steps > pipeline.schedule.T:
+        raise ValueError(f"--steps {args.steps}: the ladder has {pipeline.schedule.T} rungs")
     labels = pipeline.labels(args.labels, args.n)
     n = len(labels) if labels is not None else args.n or 16
     progress = Progress(args.quiet)
-    options = {
-        "n": n, "steps": args.steps, "sampler": args.sampler, "eta": args.eta, "seed": args.seed, "precision": args.precision,
-        "guidance": args.guidance, "interval": args.guidance_interval and tuple(args.guidance_interval),
+    options: Options = {
+        "n": n, "steps": args.steps, "spacing": args.spacing, "sampler": args.sampler, "eta": args.eta, "seed": args.seed,
+        "precision": args.precision, "guidance": args.guidance,
+        "interval": args.guidance_interval and tuple(args.guidance_interval),
     }  # fmt: skip
     if out.suffix == ".gif":
         from minidit.pictures import save_gif
-        from minidit.runs.show import denoising_frames
+        from minidit.runs.show import film, moments
 
-        save_gif(out, denoising_frames(pipeline, labels, **options))
+        save_gif(out, film(moments(pipeline, labels, **options)))
     else:
         x = pipeline.pictures(pipeline.latents(labels, progress=progress.steps("sampling"), **options))
         progress.close()
@@ -67,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
             save_png(out, class_grid(x, labels, pipeline.class_names))
     print(out)
     if not args.quiet:
-        told = f"guidance {pipeline.guidance if args.guidance is None else args.guidance}"
-        print(f"{n} pictures, {args.sampler} {args.steps} rungs, {told}, seed {args.seed}", file=sys.stderr)
+        guidance = pipeline.guidance if args.guidance is None else args.guidance
+        print(f"{n} pictures, {args.sampler} {args.steps} rungs, guidance {guidance}, seed {args.seed}", file=sys.stderr)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Configurations as TOML: written resolved beside every run, read back exactly, unknown keys refused."""
+"""Configurations as TOML: written resolved beside every run, read back exactly, unknown keys and kinds refused."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import json
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from minidit.checkpoint import CheckpointError, config_from
+from minidit.runs import former
+from minidit.runs.kinds import KINDS, check_word, kind_of
 from minidit.runs.presets import RunConfig
 
+Tables = dict[str, dict[str, Any]]
+BESIDE = {"environment", "result"}  # sections that a run writes and nobody reads back
 
-def to_toml(tables: dict[str, dict[str, Any]]) -> str:
+
+def to_toml(tables: Tables) -> str:
     """Flat tables of strings, numbers, booleans and lists of them; None is left out (TOML has none)."""
     lines = []
     for name, table in tables.items():
@@ -24,7 +30,7 @@ def to_toml(tables: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _value(v: Any) -> str:
+def _value(v: object) -> str:
     if isinstance(v, bool):
         return "true" if v else "false"
     if isinstance(v, (list, tuple)):
@@ -34,48 +40,63 @@ def _value(v: Any) -> str:
     return repr(v)
 
 
-def tables_of(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """The sections of a run's configuration."""
-    return {f.name: asdict(getattr(config, f.name)) for f in fields(config)}
+def tables_of(config: RunConfig) -> Tables:
+    """The sections of a run's configuration; those that have kinds say theirs first."""
+    tables = {}
+    for f in fields(config):
+        section = getattr(config, f.name)
+        tables[f.name] = ({"kind": kind_of(f.name, section)} if f.name in KINDS else {}) | asdict(section)
+    return tables
 
 
-def run_config_from(tables: dict[str, Any], where: str, base: RunConfig | None = None) -> RunConfig:
-    """A RunConfig from TOML tables over `base`. Raises CheckpointError for an unknown section or key, with a suggestion."""
-    base = base or RunConfig()
-    known = {f.name for f in fields(RunConfig)}
-    extra = {"environment", "result"}
-    merged = {}
+def run_config_from(tables: Mapping[str, Any], where: str, base: RunConfig | None = None) -> RunConfig:
+    """A RunConfig from TOML tables over `base`, in today's words or in those of earlier versions.
+
+    Raises CheckpointError for an unknown section, key or kind, with a suggestion.
+    """
+    base, names = base or RunConfig(), [f.name for f in fields(RunConfig)]
     for name, table in tables.items():
-        if name not in known | extra:
+        if name not in {*names, *former.SECTIONS, *BESIDE}:
             config_from(RunConfig, {name: None}, where)  # raises, with a suggestion
         if not isinstance(table, dict):
             raise CheckpointError(f"{where}: {name} must be a section, [{name}]")
-    for f in fields(RunConfig):
-        own = getattr(base, f.name)
-        section = f"{where}, section [{f.name}]"
-        given = tables.get(f.name, {})
-        for key, kind in typing.get_type_hints(type(own)).items():
-            if key in given and not _is_a(given[key], kind):
-                raise CheckpointError(f"{section}: {key} = {given[key]!r} must be {_told(kind)}")
-        merged[f.name] = config_from(type(own), {**asdict(own), **given}, section)
-    return RunConfig(**merged)
+    tables = former.sections(tables)
+    return RunConfig(**{n: _section(n, tables.get(n, {}), getattr(base, n), f"{where}, section [{n}]") for n in names})
 
 
-def _is_a(v: Any, kind: Any) -> bool:
+def _section(name: str, table: dict[str, Any], base: Any, where: str) -> Any:
+    """One section: what the table says over what the base says, where both are of one kind."""
+    cls, table = type(base), dict(table)
+    if "kind" in table and name in KINDS:
+        kind = table.pop("kind")
+        try:
+            check_word("kind", kind, KINDS[name])
+        except ValueError as error:
+            raise CheckpointError(f"{where}: {error}") from error
+        cls = KINDS[name][kind]
+    for key, expected in typing.get_type_hints(cls).items():
+        if key in table and not _is_a(table[key], expected):
+            raise CheckpointError(f"{where}: {key} = {table[key]!r} must be {_in_words(expected)}")
+    return config_from(cls, {**(asdict(base) if cls is type(base) else {}), **table}, where)
+
+
+def _is_a(v: object, expected: Any) -> bool:
     """Whether a value read from TOML has the type of a field: a whole number is a float too, true is no number."""
-    parts = typing.get_args(kind)
-    if typing.get_origin(kind) is tuple:
+    parts = typing.get_args(expected)
+    if typing.get_origin(expected) is tuple:
+        parts = parts[:1] * len(v) if isinstance(v, list) and ... in parts else parts
         return isinstance(v, list) and len(v) == len(parts) and all(map(_is_a, v, parts))
-    if isinstance(kind, types.UnionType):
+    if isinstance(expected, types.UnionType):
         return any(_is_a(v, part) for part in parts)
-    return isinstance(v, (int, float) if kind is float else kind) and (kind is bool or not isinstance(v, bool))
+    return isinstance(v, (int, float) if expected is float else expected) and (expected is bool or not isinstance(v, bool))
 
 
-def _told(kind: Any) -> str:
+def _in_words(expected: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    if typing.get_origin(kind) is tuple:
-        return f"a list of {len(typing.get_args(kind))} numbers"
-    return names.get(kind) or " or ".join(_told(part) for part in typing.get_args(kind) if part is not type(None))
+    if typing.get_origin(expected) is tuple:
+        parts = typing.get_args(expected)
+        return "a list of numbers" if ... in parts else f"a list of {len(parts)} numbers"
+    return names.get(expected) or " or ".join(_in_words(part) for part in typing.get_args(expected) if part is not type(None))
 
 
 def read_config(path: Path, base: RunConfig | None = None) -> RunConfig:

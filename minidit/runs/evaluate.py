@@ -7,32 +7,19 @@ Two reference rows frame the others, held-out real images and noise; a latent mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from minidit import metrics
 from minidit.backend import Array
 from minidit.data import Dataset
-from minidit.models.classifier import Classifier, ClassifierConfig
-from minidit.processes.autoencode import reconstruct
-from minidit.processes.classify import ClassifyConfig, classify, judge
+from minidit.models.classifier import Classifier
+from minidit.processes.classify import judge
 from minidit.random import Philox
-from minidit.runs.pipeline import Pipeline
+from minidit.runs.pipeline import Options, Pipeline
 
 EVAL_STREAM = 0x6576
-Tell = Callable[[str, dict[str, Any], int], None]
-
-
-def train_classifier(data: Dataset, config: ClassifyConfig, tell: Tell) -> Classifier:
-    """A classifier with EMA weights, for pictures of this set."""
-    model = Classifier(ClassifierConfig(data.channels, data.size, data.num_classes), Philox(config.seed, 3))
-    loop = classify(model, data, config)
-    for record in loop.run():
-        tell("classifier", record, config.steps)
-    model.flat[...] = loop.optimiser.average
-    return model
 
 
 def quantiles(d: Array) -> dict[str, float]:
@@ -71,27 +58,27 @@ class Evaluation:
         some = self.held_out.take(slice(self.n))
         x, labels = some.x_0(), some.labels
         self.row("held-out real images", x, labels, "what cannot be beaten")
-        if pipeline.autoencoder is not None:
-            r = reconstruct(pipeline.autoencoder, x)
-            self.row("their reconstructions", r, labels, "the ceiling of a latent model")["psnr"] = metrics.psnr(
-                np.clip(r, -1, 1), x, crop=self.train.crop
-            )
+        if pipeline.tokenizer.limit is None:  # x_0 are latents, and decoding them loses something
+            r = pipeline.tokenizer.decode(pipeline.encode(x))
+            row = self.row("their reconstructions", r, labels, "the ceiling of a latent model")
+            row["psnr"] = metrics.psnr(np.clip(r, -1, 1), x, crop=self.train.crop)
         noise = Philox(0, EVAL_STREAM).normal(x.shape)
         self.row("noise", np.clip(noise, -1, 1), labels, "what an untrained model could show")
 
-    def samples(self, name: str, pipeline: Pipeline, n: int | None = None, note: str = "", **options: Any) -> Array:
+    def samples(self, name: str, pipeline: Pipeline, note: str = "", **options: Unpack[Options]) -> Array:
         """A row of samples, the classes in turn; returns the pictures."""
-        labels = pipeline.labels(None, n or self.n)
-        x = pipeline.sample(labels, n=n or self.n, **options)
+        options = {"n": self.n, **options}
+        labels = pipeline.labels(None, options["n"])
+        x = pipeline.sample(labels, **options)
         self.row(name, x, labels, note)
         return x
 
     def neighbours(self, x: Array) -> dict[str, Any]:
         """How near samples are to training images, beside how near held-out images are: a copy would be far nearer."""
         bank = self.train.inner(self.train.x_0())
-        own, index = metrics.nearest(x, bank)
+        distance, index = metrics.nearest(x, bank)
         other, _ = metrics.nearest(self.held_out.inner(self.held_out.x_0(slice(len(x)))), bank)
-        return {"sample_distance": quantiles(own), "held_out_distance": quantiles(other), "index": [int(i) for i in index]}
+        return {"sample_distance": quantiles(distance), "held_out_distance": quantiles(other), "index": [int(i) for i in index]}
 
     def table(self) -> list[dict[str, Any]]:
         """The rows, each with its Fréchet distance as a multiple of the ceiling's (or of held-out images, for pixels)."""

@@ -1,55 +1,82 @@
-"""A trained denoiser with all that it needs to make pictures: from labels to images in one call.
+"""A trained model with all that it needs to make pictures: from labels to images in one call.
 
     pictures = load("runs/mine").sample("shirt,bag", steps=50, guidance=2)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from minidit.backend import Array, to_device, to_host
+from minidit.backend import Array
 from minidit.checkpoint import CONFIG, CheckpointError, load_model
 from minidit.data import parse_labels
-from minidit.diffusion import rungs as spacing
-from minidit.diffusion import variance
-from minidit.diffusion.prediction import PREDICTIONS, Prediction
+from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
-from minidit.models.autoencoder import Autoencoder
-from minidit.models.autoencoder_kl import AutoencoderKL
-from minidit.models.dit import DiT
-from minidit.processes import sample as recipe
-from minidit.processes.autoencode import decode, posterior_of
-from minidit.processes.train import SCHEDULES
-from minidit.runs import diffusers_folder
+from minidit.models.backbone import Backbone
+from minidit.processes.diffusion import Diffusion
+from minidit.processes.sample import Sampling
+from minidit.processes.sample import sample as draw
+from minidit.processes.tokenizer import Tokenizer
+from minidit.runs import diffusers_folder, former
+from minidit.runs.config import run_config_from
+from minidit.runs.kinds import SAMPLERS, SPACINGS, PixelsConfig, assembled, check_word, tokenizer_of
+from minidit.runs.presets import RunConfig
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 
 
+class Options(TypedDict, total=False):
+    """How pictures are drawn: the options of `Pipeline.latents`, where the defaults and their meaning stand."""
+
+    n: int
+    steps: int
+    spacing: str
+    guidance: float | None
+    interval: tuple[float, float] | None
+    sampler: str
+    eta: float
+    seed: int
+    x_T: Array | None
+    shards: int
+    precision: str
+    progress: Callable[[int, int], None] | None
+
+
 @dataclass
 class Pipeline:
-    """A denoiser, its schedule and prediction, and the autoencoder (None: pixels)."""
+    """A model, the process that it was trained for, and the tokenizer that makes pictures of its x_0."""
 
-    model: DiT
-    autoencoder: Autoencoder | AutoencoderKL | None
-    schedule: Schedule
-    prediction: Prediction
+    model: Backbone
+    tokenizer: Tokenizer
+    process: Diffusion
     class_names: tuple[str, ...] = ()
     crop: int = 0
     meta: dict[str, Any] | None = None
     guidance: float = 2.0  # where a call says nothing else
     interval: tuple[float, float] = (0.0, 1.0)
 
+    @property
+    def schedule(self) -> Schedule:
+        """The ladder of noise levels."""
+        assert isinstance(self.process.path, Schedule)
+        return self.process.path
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the model answers."""
+        return self.process.answer
+
     def labels(self, wanted: str | Sequence[int] | None, n: int | None = None) -> list[int] | None:
         """Labels from numbers, or from text ("0-9", "shirt,bag"; None: all) repeated in turn to n of them.
 
         None for an unconditional model, which knows no labels: ValueError if some are wanted.
         """
-        K = self.model.config.num_classes
+        K = self.model.condition.count
         if not K:
             if wanted is not None:
                 raise ValueError(f"labels {wanted!r}: the model is unconditional and knows none")
@@ -57,10 +84,10 @@ class Pipeline:
         if wanted is not None and not isinstance(wanted, str):
             return [int(k) for k in wanted]
         if wanted is None:
-            found, n = list(range(K)), n or 16
+            chosen, n = list(range(K)), n or 16
         else:
-            found = parse_labels(wanted, self.class_names or tuple(map(str, range(K))))
-        return found if n is None else [found[i % len(found)] for i in range(n)]
+            chosen = parse_labels(wanted, self.class_names or tuple(map(str, range(K))))
+        return chosen if n is None else [chosen[i % len(chosen)] for i in range(n)]
 
     def latents(
         self,
@@ -68,43 +95,49 @@ class Pipeline:
         *,
         n: int = 16,
         steps: int = 50,
+        spacing: str = "trailing",
         guidance: float | None = None,
         interval: tuple[float, float] | None = None,
         sampler: str = "ddim",
         eta: float = 0.0,
         seed: int = 0,
-        **more: Any,
+        x_T: Array | None = None,
+        trace: bool = False,
+        shards: int = 0,
+        precision: str = "float32",
+        progress: Callable[[int, int], None] | None = None,
     ) -> Any:
-        """What `sample` decodes: x_0 of the denoiser, or with trace=True an iterator over its Moments.
+        """What `sample` decodes: x_0 of the model, or with trace=True an iterator over its Moments.
 
-        guidance None: the pipeline's own scale, in its own interval; a scale that is given holds on the whole ladder.
+        n : how many, where there are no labels.   steps, spacing : how many rungs are visited, and which.
+        guidance : None is the pipeline's own scale, in its own interval; a scale that is named holds on the whole ladder.
+        sampler : "ddim" or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.   seed : of all noise.
+        x_T : the noise to start from.   shards, precision, progress : as in `md.sample`.
+        Raises ValueError for an unknown word and for more rungs than the ladder has.
         """
-        sch = self.schedule
+        for name, word, words in (("sampler", sampler, SAMPLERS), ("spacing", spacing, SPACINGS)):
+            check_word(name, word, words)
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
         guidance = self.guidance if guidance is None else guidance
-        guided = labels is not None and self.model.config.class_dropout_prob > 0  # else there is no null label to walk from
-        pairs = spacing.pairs(spacing.linspace(sch.T, min(steps, sch.T)))
-        law = variance.learned_range if self.model.config.learn_sigma else variance.small
-        step = recipe.ddpm(law) if sampler == "ddpm" else recipe.ddim(eta)
-        return recipe.sample(
-            self.model, sch, None if labels is None else np.asarray(labels), n=None if labels is not None else n, pairs=pairs,
-            step=step, prediction=self.prediction, guidance=guidance if guided else 1.0,
-            interval=interval, clip=self.autoencoder is None, seed=seed, **more,
+        how = Sampling(
+            steps, SPACINGS[spacing], fresh=SAMPLERS[sampler](eta, self.model.second_half), prediction=self.prediction,
+            guidance=1.0 if labels is None or self.model.condition.null is None else guidance, interval=interval,
+            clip=self.tokenizer.limit is not None, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
+        y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))
+        return draw(self.model, self.schedule, y, how, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> np.ndarray[Any, Any]:
-        """Pictures (B, C, H, W) in [-1, 1] on the host from what the denoiser made, padding cut off."""
-        x = to_host(x_0) if self.autoencoder is None else decode(self.autoencoder, x_0)
-        c = self.crop
+        """Pictures (B, C, H, W) in [-1, 1] on the host from what the model made, padding cut off."""
+        x, c = self.tokenizer.decode(x_0), self.crop
         return np.asarray(np.clip(x[..., c : x.shape[2] - c, c : x.shape[3] - c], -1, 1))
 
     def encode(self, x: Array) -> Array:
-        """What the denoiser works on: pictures (B, C, H, W) in [-1, 1], padding included  ->  scaled latents, or the same."""
-        x = to_device(x, self.model.device)
-        return x if self.autoencoder is None else posterior_of(self.autoencoder, x)[0] * float(self.autoencoder.scale)
+        """What the model works on: pictures (B, C, H, W) in [-1, 1], padding included  ->  scaled latents, or the same."""
+        return self.tokenizer.encode(x)
 
-    def sample(self, labels: str | Sequence[int] | None = None, **options: Any) -> np.ndarray[Any, Any]:
-        """Pictures (B, C, H, W) in [-1, 1]. Options: n, steps, guidance, interval, sampler ("ddim", "ddpm"), eta, seed."""
+    def sample(self, labels: str | Sequence[int] | None = None, **options: Unpack[Options]) -> np.ndarray[Any, Any]:
+        """Pictures (B, C, H, W) in [-1, 1]; the options are those of `latents`."""
         return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
 
 
@@ -127,30 +160,29 @@ def load(
     if path is None and not (SHIPPED / "fashion").is_dir():
         raise CheckpointError("no weights are shipped with this installation: name a run folder (minidit train makes one)")
     path = SHIPPED / "fashion" if path is None else Path(path)
-    options: dict[str, Any] = {"device": device, "dtype": dtype}
-    foreign: dict[str, Any] = {"dialect": dialect, "num_heads": num_heads}
     if (path / diffusers_folder.INDEX).exists():
-        model, autoencoder, schedule, prediction, names, meta = diffusers_folder.load(path, dialect=dialect, **options)
-        return Pipeline(model, autoencoder, schedule, prediction, names, meta=meta)
+        parts, names, meta = diffusers_folder.load(path, device=device, dtype=dtype, dialect=dialect)
+        return Pipeline(parts.model, parts.tokenizer, parts.process, names, meta=meta)
     if path.is_dir() and not (path / CONFIG).exists():
-        return load_pipeline(path, **options)
-    return load_model(path, **options, **foreign)[0]
+        return load_pipeline(path, device=device, dtype=dtype)
+    return load_model(path, device=device, dtype=dtype, dialect=dialect, num_heads=num_heads)[0]
 
 
 def load_pipeline(folder: Path, *, device: str = "cpu", dtype: Any = np.float32) -> Pipeline:
     """The Pipeline of a run folder."""
-    if not (folder / "dit.safetensors").exists():
-        raise CheckpointError(f"{folder}: holds no dit.safetensors: not the folder of a finished run")
-    model, meta = load_model(folder / "dit.safetensors", device=device, dtype=dtype)
-    train, data, drawn = meta.get("train", {}), meta.get("data", {}), meta.get("sample", {})
-    autoencoder = None
-    if not data.get("pixels", False):
-        autoencoder, _ = load_model(folder / "autoencoder.safetensors", device=device, dtype=dtype)
-    try:
-        schedule = SCHEDULES[train.get("schedule", "linear")](train.get("T", 1000))
-        prediction = PREDICTIONS[train.get("prediction", "eps")]
-    except KeyError as error:
-        raise CheckpointError(f"{folder / 'dit.safetensors'}: schedule or prediction {error} is not known here") from error
+    file = former.file_of(folder, "model")
+    if not file.exists():
+        raise CheckpointError(f"{folder}: holds no model.safetensors: not the folder of a finished run")
+    model, meta = load_model(file, device=device, dtype=dtype)
+    config = run_config_from(former.header(meta), str(file))
+    network = None
+    if not isinstance(config.tokenizer, PixelsConfig):
+        network, _ = load_model(former.file_of(folder, "tokenizer"), device=device, dtype=dtype)
+    return pipeline_of(config, model, tokenizer_of(config.tokenizer, network, device=device), meta)
+
+
+def pipeline_of(config: RunConfig, model: Backbone, tokenizer: Tokenizer, meta: dict[str, Any]) -> Pipeline:
+    """The Pipeline of a run with these networks. meta: what the header of the model's file holds, the facts of its data there."""
+    data, process = meta.get("data", {}), assembled(config, model=model, tokenizer=tokenizer).process
     names, crop = tuple(data.get("class_names", ())), data.get("crop", 0)
-    guidance, interval = drawn.get("guidance", 2.0), tuple(drawn.get("interval", (0.0, 1.0)))
-    return Pipeline(model, autoencoder, schedule, prediction, names, crop, meta, guidance, interval)
+    return Pipeline(model, tokenizer, process, names, crop, meta, config.sample.guidance, config.sample.interval)

@@ -1,14 +1,15 @@
-"""Whole runs in one value: which data, which autoencoder, which DiT, how long, how sampled."""
+"""Whole runs in one value: which data, tokenizer, model and process, how long, how sampled."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
 from minidit.models.autoencoder import AutoencoderConfig
-from minidit.models.dit import DIT, DiTConfig
+from minidit.models.dit import DIT
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
-from minidit.processes.train import TrainConfig
+from minidit.runs.kinds import SAMPLERS, DDPMConfig, ModelConfig, PixelsConfig, TokenizerConfig, check_word
+from minidit.training.loop import LoopConfig
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,8 @@ class DataConfig:
     source: str = "fashion"
     size: int | None = None
     channels: int | None = None
-    pixels: bool = False  # diffuse pixels; else the latents of an autoencoder
-    autoencoder: str = ""  # a file with a trained autoencoder; else one is trained first
-    init: str = ""  # a file or a run whose denoiser is fine-tuned; else it starts anew
+    tokenizer: str = ""  # a file or a run with a trained tokenizer; else one is trained first
+    init: str = ""  # a file or a run whose model is fine-tuned; else it starts anew
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,11 @@ class SampleConfig:
     sampler: str = "ddim"  # ddim or ddpm
     eta: float = 0.0
     seed: int = 0
-    every: int = 0  # training steps between two sample grids; 0: none
-    save_every: int = 1000  # training steps between two checkpoints
+    every: int = 0  # updates of the model between two sample grids; 0: none
+    save_every: int = 1000  # updates of any phase between two saved states
 
     def __post_init__(self) -> None:
-        if self.sampler not in ("ddim", "ddpm"):
-            raise ValueError(f"sampler {self.sampler!r} is not one of ddim, ddpm")
+        check_word("sampler", self.sampler, SAMPLERS)
         if not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ValueError(f"interval {self.interval} must be two parts of the ladder, 0 ≤ low < high ≤ 1")
         for name, least in (("steps", 1), ("every", 0), ("save_every", 1)):
@@ -48,50 +47,56 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run depends on; saved with it as config.toml, a section a field."""
+    """Everything that a run depends on; saved with it as config.toml, one section per field."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    autoencode: AutoencodeConfig = field(default_factory=AutoencodeConfig)
-    dit: DiTConfig = field(default_factory=lambda: DIT["fashion"])
-    train: TrainConfig = field(default_factory=TrainConfig)
-    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
+    tokenizer: TokenizerConfig = field(default_factory=AutoencoderConfig)
+    model: ModelConfig = field(default_factory=lambda: DIT["fashion"])
+    process: DDPMConfig = field(default_factory=DDPMConfig)
+    train: LoopConfig = field(default_factory=LoopConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    tokenizer_train: AutoencodeConfig = field(default_factory=AutoencodeConfig)
+    judge_train: ClassifyConfig = field(default_factory=ClassifyConfig)
 
 
 # Small pictures in minutes: v-prediction learns several times faster than ε here (ε says almost nothing about x_0 where noise
 # is high, and 50 guided steps show it), a large rate with warm-up and a cosine to nearly nothing needs no long averaging.
-_FAST = TrainConfig(
-    prediction="v", schedule="cosine", lr=3e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=100, final_lr=0.05, clip=1.0,
-    ema=0.995, steps=3000, batch_size=64,
-)  # fmt: skip
+_V = DDPMConfig(prediction="v", schedule="cosine")
+_FAST = LoopConfig(
+    lr=3e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=100, final_lr=0.05, clip=1.0, ema=0.995, steps=3000, batch_size=64
+)
 
 PRESETS: dict[str, RunConfig] = {
     "demo": RunConfig(
-        autoencode=AutoencodeConfig(steps=750),
+        process=_V,
         train=replace(_FAST, steps=1800),
-        classify=ClassifyConfig(steps=400),
         sample=SampleConfig(guidance=4.0, interval=(0.2, 0.7), every=450, save_every=1800),
+        tokenizer_train=AutoencodeConfig(steps=750),
+        judge_train=ClassifyConfig(steps=400),
     ),
     "quick": RunConfig(
-        data=DataConfig(source="digits", pixels=True),
-        dit=DIT["digits"],
+        data=DataConfig(source="digits"),
+        tokenizer=PixelsConfig(),
+        model=DIT["digits"],
+        process=_V,
         train=replace(_FAST, steps=350, warmup=30),
-        classify=ClassifyConfig(steps=150),
         sample=SampleConfig(steps=40, save_every=1000),
+        judge_train=ClassifyConfig(steps=150),
     ),
     "fashion": RunConfig(
-        autoencode=AutoencodeConfig(steps=3000),
-        dit=replace(DIT["fashion"], hidden_size=160, depth=6, num_heads=5),
+        model=replace(DIT["fashion"], hidden_size=160, depth=6, num_heads=5),
+        process=_V,
         train=replace(_FAST, steps=7000, lr=2e-3, warmup=200, ema=0.999),
-        classify=ClassifyConfig(steps=1500),
         sample=SampleConfig(guidance=4.0, interval=(0.2, 0.7), every=2000, save_every=2000),
+        tokenizer_train=AutoencodeConfig(steps=3000),
+        judge_train=ClassifyConfig(steps=1500),
     ),
     "own": RunConfig(
-        autoencoder=AutoencoderConfig(widths=(24, 48, 96)),
-        autoencode=AutoencodeConfig(steps=1500),
+        tokenizer=AutoencoderConfig(widths=(24, 48, 96)),
+        process=_V,
         train=replace(_FAST, steps=3000),
         sample=SampleConfig(every=500, save_every=500),
+        tokenizer_train=AutoencodeConfig(steps=1500),
     ),
 }
 PRESETS["digits"] = replace(PRESETS["quick"], train=replace(_FAST, steps=3000), sample=SampleConfig(every=500))

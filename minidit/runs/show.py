@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from minidit.backend import Array
+from minidit.backend import Array, to_host
 from minidit.pictures import grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
-from minidit.runs.pipeline import Pipeline
-from minidit.runs.run import moments
+from minidit.runs.pipeline import Options, Pipeline
+from minidit.runs.presets import SampleConfig
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+Moments = list[tuple[int, Array, Array]]  # (rung, pictures of x_t, pictures of x̂_0)
 
 
-def class_grid(x: Array, labels: Sequence[int] | None, class_names: Sequence[str] = (), title: str | None = None) -> Any:
-    """A row a class where every class has equally many pictures and more than one, else a square."""
+def class_grid(x: Array, labels: Sequence[int] | None, class_names: Sequence[str] = (), title: str | None = None) -> Picture:
+    """One row per class where every class has equally many pictures and more than one, else a square."""
     n = len(x)
     if labels is not None and class_names:
         kinds = sorted(set(labels))
@@ -26,32 +31,40 @@ def class_grid(x: Array, labels: Sequence[int] | None, class_names: Sequence[str
     return grid(x, columns=n if n <= 10 else int(np.ceil(np.sqrt(n))), title=title)
 
 
-def reconstructions(x: Array, x_hat: Array) -> Any:
+def save_grid(run: Path, pipeline: Pipeline, config: SampleConfig, step: int) -> None:
+    """A small grid on the way, from the same noise every time, so that one sees it grow."""
+    labels = pipeline.labels(None, 2 * min(10, max(4, pipeline.model.condition.count)))
+    x = pipeline.sample(labels, n=16, steps=min(25, config.steps), seed=config.seed)
+    path = run / "samples" / f"step_{step:08d}.png"
+    path.parent.mkdir(exist_ok=True)
+    save_png(path, grid(x, columns=-(-len(x) // 2)))
+
+
+def reconstructions(x: Array, x_hat: Array) -> Picture:
     """Real pictures above, their reconstructions below."""
     return stack([grid(x, columns=len(x)), grid(np.clip(x_hat, -1, 1), columns=len(x))], ["real", "reconstructed"])
 
 
-def walk(pipeline: Pipeline, labels: Any, *, frames: int = 40, **options: Any) -> list[tuple[int, Array, Array]]:
-    """[(rung, pictures of x_t, of x̂_0), …] from noise to pictures."""
-    return list(moments(pipeline, labels, frames=frames, **options))
+def moments(pipeline: Pipeline, labels: Sequence[int] | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
+    """Noise turning into pictures, at about `frames` of the walk's steps; the last is rung 0 twice."""
+    *steps, x_0 = pipeline.latents(labels, trace=True, **options)
+    keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
+    last = pipeline.pictures(to_host(x_0))
+    seen = [(m.t, *(pipeline.pictures(to_host(x)) for x in (m.x_t, m.x_0_hat))) for m in (steps[k] for k in keep)]
+    return [*seen, (0, last, last)]
 
 
-def denoising_frames(pipeline: Pipeline, labels: Any, **options: Any) -> list[Any]:
+def film(steps: Moments) -> list[Picture]:
     """Frames of a GIF: x_t on the left, the network's x̂_0 on the right."""
-    columns = 5 if labels is not None and len(labels) % 5 == 0 else 4
-    return [
-        side_by_side([grid(a, columns=columns), grid(b, columns=columns)], [f"x_t, t = {t}", "the guess x̂_0"])
-        for t, a, b in walk(pipeline, labels, **options)
-    ]
+    columns = 5 if len(steps[0][1]) % 5 == 0 else 4
+    pairs = ((t, [grid(x, columns=columns) for x in both]) for t, *both in steps)
+    return [side_by_side(grids, [f"x_t, t = {t}", "the guess x̂_0"]) for t, grids in pairs]
 
 
-def save_walk(run: Path, pipeline: Pipeline, labels: Any, **options: Any) -> None:
+def save_walk(run: Path, pipeline: Pipeline, labels: Sequence[int] | None, **options: Unpack[Options]) -> None:
     """denoising.gif, x0_strip.png and trace.npz for the report's slider."""
-    steps = walk(pipeline, labels, **options)
-    frames = [
-        side_by_side([grid(a, columns=5), grid(b, columns=5)], [f"x_t, t = {t}", "the guess x̂_0"]) for t, a, b in steps
-    ]
-    save_gif(run / "pictures" / "denoising.gif", frames)
+    steps = moments(pipeline, labels, **options)
+    save_gif(run / "pictures" / "denoising.gif", film(steps))
     chosen = [steps[round(k * (len(steps) - 1) / 9)] for k in range(10)]
     save_png(run / "pictures" / "x0_strip.png", strip([b[:4] for _, _, b in chosen], [f"t = {t}" for t, _, _ in chosen]))
     rungs = np.array([t for t, _, _ in steps])

@@ -196,7 +196,7 @@ def test_an_official_file_may_bear_the_marks_of_its_training(tmp_path, before):
     model, path = dit(), tmp_path / "dit.safetensors"
     write_arrays(path, {before + n: a for n, a in model.state_dict().items()}, {})
     same(model, load_model(path, num_heads=3)[0])
-    with pytest.raises(CheckpointError, match="width 24 and depth 2 are no preset's, and no array tells the heads"):
+    with pytest.raises(CheckpointError, match="width 24 and depth 2 are no preset's, and no array shows the number of heads"):
         load_model(path)
     arrays = model.state_dict()
     del arrays["pos_embed"]
@@ -340,10 +340,10 @@ def test_indices_that_lie_are_refused(tmp_path):
     good = json.loads(index.read_text())
     name, file = next(iter(good["weight_map"].items()))
     for places, words in (
-        ({name: "../secret"}, "no file beside the index"),
-        ({name: "/etc/passwd"}, "no file beside the index"),
-        ({name: 3}, "no file beside the index"),
-        ({name: index.name}, "no file beside the index"),
+        ({name: "../secret"}, "not the name of a file beside the index"),
+        ({name: "/etc/passwd"}, "not the name of a file beside the index"),
+        ({name: 3}, "not the name of a file beside the index"),
+        ({name: index.name}, "not the name of a file beside the index"),
         ({name: "gone.safetensors"}, "there is no such file"),
         ({"zzz": file}, "has no array zzz, which the index puts there"),
         ({}, "has no weight_map"),

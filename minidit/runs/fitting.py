@@ -1,0 +1,50 @@
+"""What the data decide of a run: its held-out part, and the shapes and classes of its networks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from minidit.data import Dataset, load
+from minidit.runs.kinds import PixelsConfig, shape_of
+from minidit.runs.presets import DataConfig, RunConfig
+
+
+def data_of(config: DataConfig) -> tuple[Dataset, Dataset]:
+    """(training set, held-out set): the set's own parts, or a tenth of its pictures (at most 1,000)."""
+
+    def part(name: str | None) -> Dataset:
+        return load(config.source, size=config.size, channels=config.channels, part=name)
+
+    if config.source in ("digits", "fashion"):
+        return part("train"), part("test")
+    try:  # a set that has a test part of its own
+        return part("train"), part("test")
+    except ValueError:
+        whole = part(None)
+    held_out = min(1000, len(whole) // 10)
+    return whole.split(held_out) if held_out else (whole, whole)
+
+
+def fitted(config: RunConfig, data: Dataset) -> RunConfig:
+    """The configuration with channels, sizes and classes filled in. Raises ValueError for what does not fit together."""
+    (H, W), tokenizer, model = data.size, config.tokenizer, config.model
+    factor, patch = tokenizer.factor, model.patch_size
+    if H % (factor * patch) or W % (factor * patch):
+        what = f"{'' if factor == 1 else f'an autoencoder of factor {factor} and '}patches of {patch}"
+        raise ValueError(f"pictures of {H} x {W} do not fit {what}: give --size, a multiple of {factor * patch}")
+    if config.sample.steps > config.process.T:
+        raise ValueError(f"--sample-steps {config.sample.steps}: the ladder has {config.process.T} rungs")
+    c, h, w = shape_of(tokenizer, data.channels, H, W)
+    if not isinstance(tokenizer, PixelsConfig):
+        tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
+    model = replace(model, input_size=h if h == w else (h, w), in_channels=c, num_classes=data.num_classes)
+    return replace(config, tokenizer=tokenizer, model=model)
+
+
+def facts_of(data: Dataset) -> dict[str, Any]:
+    """What a trained model remembers of its data."""
+    return {
+        "name": data.name, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
+        "channels": data.channels, "size": list(data.size), "images": len(data),
+    }  # fmt: skip

@@ -1,0 +1,74 @@
+"""What earlier versions wrote, in today's words: sections of config.toml, headers of weights, states, names of files and phases.
+
+    [dit]  [autoencoder]  [autoencode]  [classify]            ->  [model]  [tokenizer]  [tokenizer_train]  [judge_train]
+    train.prediction, .schedule, .T, .loss_weight, .vb_weight ->  [process]
+    data.pixels, data.autoencoder                             ->  tokenizer.kind, data.tokenizer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SECTIONS = {"dit": "model", "autoencoder": "tokenizer", "autoencode": "tokenizer_train", "classify": "judge_train"}
+PROCESS = ("prediction", "schedule", "T", "loss_weight", "vb_weight")  # once keys of [train]
+FILES = {"model": "dit", "tokenizer": "autoencoder", "judge": "classifier"}  # phase -> its file, and its name in metrics.jsonl
+
+
+def sections(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of a config.toml of any version under today's names; what is today's, or nobody's, stays as it is."""
+    now = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items() if name not in SECTIONS}
+    data, train = (now.get(name) if isinstance(now.get(name), dict) else {} for name in ("data", "train"))
+    for old, new in SECTIONS.items():
+        if isinstance(tables.get(old), dict):
+            now[new] = {**tables[old], **now.get(new, {})}
+    pixels = data.pop("pixels", None)
+    if pixels is True:
+        now["tokenizer"] = {"kind": "pixels"}
+    elif pixels is False:
+        now["tokenizer"] = {"kind": "autoencoder", **now.get("tokenizer", {})}
+    if "autoencoder" in data:
+        data["tokenizer"] = data.pop("autoencoder")
+    process = {key: train.pop(key) for key in PROCESS if key in train}
+    if process:
+        now["process"] = {**process, **now.get("process", {})}
+    return now
+
+
+def header(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that the header of a model's file tells of."""
+    if isinstance(meta.get("run"), dict):
+        return dict(meta["run"])
+    tables = {name: meta[name] for name in ("train", "sample") if isinstance(meta.get(name), dict)}
+    about = meta.get("data")
+    pixels = isinstance(about, dict) and about.get("pixels", False)
+    return sections({**tables, "data": {"pixels": pixels}})
+
+
+def state_sections(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration beside a state, whose networks then were all of one kind."""
+    now = sections(recorded)
+    if "dit" in recorded and isinstance(now.get("model"), dict):
+        now["model"] = {"kind": "dit", **now["model"]}
+        now["process"] = {"kind": "ddpm", **now.get("process", {})}
+    return now
+
+
+def phase(name: str) -> str:
+    """A phase by the name that a line of metrics.jsonl has for it."""
+    return next((now for now, then in FILES.items() if then == name), name)
+
+
+def file_of(place: Path, phase: str) -> Path:
+    """Where the weights of a phase lie, or would lie: in a run folder under today's or the former name; a file is itself."""
+    if not place.is_dir():
+        return place
+    today, former = place / f"{phase}.safetensors", place / f"{FILES[phase]}.safetensors"
+    return former if former.exists() and not today.exists() else today
+
+
+def state_of(folder: Path, phase: str) -> Path:
+    """Where the state of a phase lies, or would lie. Once only the model had one."""
+    today, former = folder / f"{phase}.state.safetensors", folder / "state.safetensors"
+    return former if phase == "model" and former.exists() and not today.exists() else today

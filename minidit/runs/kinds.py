@@ -1,0 +1,163 @@
+"""Words and what they mean: the one place where a word of a configuration becomes an object.
+
+    [model] kind = "dit"                DiTConfig -> DiT
+    [process] kind = "ddpm"             DDPMConfig -> a ladder of noise levels, the network's answer, the loss
+    [tokenizer] kind = "autoencoder"    AutoencoderConfig -> Autoencoder; pixels need no network
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from minidit.diffusion import loss, rungs
+from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, Fresh, ddim
+from minidit.diffusion.prediction import PREDICTIONS, Prediction
+from minidit.diffusion.schedule import Schedule
+from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
+from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from minidit.models.dit import DiT, DiTConfig
+from minidit.processes.diffusion import Diffusion, Weight, ddpm
+from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
+from minidit.processes.train import fitted_process
+from minidit.random import Philox
+from minidit.training.process import Process
+from minidit.training.source import Source
+
+SCHEDULES = {"linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear}
+SPACINGS = {"trailing": rungs.trailing, "linspace": rungs.linspace, "leading": rungs.leading, "quadratic": rungs.quadratic}
+SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the network has learned the variance) -> fresh noise
+    "ddim": lambda eta, learned: ddim(eta),
+    "ddpm": lambda eta, learned: DDPM_LEARNED if learned else DDPM,
+}
+WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr}
+
+
+def check_word(name: str, word: str, words: Collection[str]) -> None:
+    """Raises ValueError, with a suggestion, if it is none of the words."""
+    if word not in words:
+        near = difflib.get_close_matches(str(word), words, 1)
+        raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))
+
+
+@dataclass(frozen=True)
+class DDPMConfig:
+    """Denoising diffusion on a ladder of T rungs. The defaults are the paper's: ε is predicted, the ladder is linear."""
+
+    prediction: str = "eps"  # eps, x_0 or v
+    schedule: str = "linear"  # linear, cosine or scaled_linear
+    T: int = 1000
+    loss_weight: str = "uniform"  # uniform or min_snr
+    vb_weight: float = 1e-3  # λ of the hybrid loss, where the model has learn_sigma
+
+    def __post_init__(self) -> None:
+        for name, words in (("prediction", PREDICTIONS), ("schedule", SCHEDULES), ("loss_weight", WEIGHTS)):
+            check_word(name, getattr(self, name), words)
+
+    def path(self) -> Schedule:
+        """The ladder."""
+        return SCHEDULES[self.schedule](self.T)
+
+    def answer(self) -> Prediction:
+        """What the network predicts."""
+        return PREDICTIONS[self.prediction]
+
+    def diffusion(self) -> Diffusion:
+        """The process without regard to a network."""
+        return ddpm(self.path(), self.answer(), WEIGHTS[self.loss_weight])
+
+    def process(self, network: Any, source: Source) -> Process:
+        """The process as this network is trained by it, on this source."""
+        return fitted_process(network, self.diffusion(), source, self.vb_weight)
+
+
+@dataclass(frozen=True)
+class Betas(DDPMConfig):
+    """The same on a ladder that another project's file gives as numbers: one β per rung."""
+
+    betas: tuple[float, ...] = ()
+
+    def path(self) -> Schedule:
+        return Schedule.from_betas(np.asarray(self.betas, np.float64))
+
+
+@dataclass(frozen=True)
+class PixelsConfig:
+    """No tokenizer: the model works on the pictures themselves."""
+
+    factor: ClassVar[int] = 1  # how many times smaller x_0 is on each side
+
+
+ModelConfig = DiTConfig
+TokenizerConfig = PixelsConfig | AutoencoderConfig | AutoencoderKLConfig
+MODELS = {"dit": (DiTConfig, DiT)}
+PROCESSES = {"ddpm": DDPMConfig}
+TOKENIZERS: dict[str, tuple[Any, Any]] = {
+    "pixels": (PixelsConfig, None),
+    "autoencoder": (AutoencoderConfig, Autoencoder),
+    "autoencoder_kl": (AutoencoderKLConfig, AutoencoderKL),
+}
+KINDS: dict[str, dict[str, Any]] = {  # section -> kind -> dataclass
+    "model": {kind: config for kind, (config, _) in MODELS.items()},
+    "process": PROCESSES,
+    "tokenizer": {kind: config for kind, (config, _) in TOKENIZERS.items()},
+}
+NETWORKS: dict[Any, Any] = dict([*MODELS.values(), *TOKENIZERS.values()])
+
+
+def kind_of(section: str, config: Any) -> str:
+    """The word for the configuration of a section."""
+    return next(kind for kind, cls in KINDS[section].items() if type(config) is cls)
+
+
+def network_of(
+    config: ModelConfig | TokenizerConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32
+) -> Any:
+    """The network that a configuration describes; rng None: its weights are allocated only."""
+    return NETWORKS[type(config)](config, rng, device=device, dtype=dtype)
+
+
+def shape_of(config: TokenizerConfig, channels: int, H: int, W: int) -> tuple[int, int, int]:
+    """The shape of x_0 for pictures of so many channels, rows and columns."""
+    c = channels if isinstance(config, PixelsConfig) else config.latent_channels
+    return c, H // config.factor, W // config.factor
+
+
+class Sections(Protocol):
+    """What `assembled` reads of a configuration: a RunConfig has it."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+    @property
+    def tokenizer(self) -> TokenizerConfig: ...
+    @property
+    def process(self) -> DDPMConfig: ...
+
+
+@dataclass
+class Assembled:
+    """What makes pictures, or learns to."""
+
+    model: Any
+    tokenizer: Tokenizer
+    process: Diffusion
+
+
+def tokenizer_of(config: TokenizerConfig, network: Any = None, *, device: str = "cpu", dtype: Any = np.float32) -> Tokenizer:
+    """The tokenizer around a network; around one without weights where there is none."""
+    if isinstance(config, PixelsConfig):
+        return Pixels(device)
+    return Latent(network_of(config, device=device, dtype=dtype) if network is None else network)
+
+
+def assembled(
+    sections: Sections, *, model: Any = None, tokenizer: Tokenizer | None = None, device: str = "cpu", dtype: Any = np.float32
+) -> Assembled:
+    """The objects that the sections describe; networks that are not given are allocated without weights."""
+    model = network_of(sections.model, device=device, dtype=dtype) if model is None else model
+    tokenizer = tokenizer or tokenizer_of(sections.tokenizer, device=device, dtype=dtype)
+    return Assembled(model, tokenizer, sections.process.diffusion())

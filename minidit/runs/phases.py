@@ -1,0 +1,214 @@
+"""A run is a list of phases, and one text trains any of them.
+
+    tokenizer    pictures -> latents            unless the model works on pixels, or a trained one is named
+    model        noise -> x_0                   on what the tokenizer makes of the pictures
+    judge        pictures -> class, features    where samples are measured
+
+    goes on from its state;   every update is told, some are written down;   the state is saved every so many updates and at
+    a stop;   at the end the averaged weights (EMA) are the network's, and lie in the phase's own file
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from minidit.checkpoint import CheckpointError, save_model
+from minidit.data import Dataset
+from minidit.models.classifier import Classifier, ClassifierConfig
+from minidit.nn.module import Module
+from minidit.processes.autoencode import Reconstruction
+from minidit.processes.classify import Classification
+from minidit.processes.tokenizer import Tokenizer
+from minidit.processes.train import fitted_source
+from minidit.random import Philox
+from minidit.runs import folder as files
+from minidit.runs import former
+from minidit.runs.config import tables_of
+from minidit.runs.fitting import data_of, facts_of, fitted
+from minidit.runs.kinds import KINDS, PixelsConfig, network_of, tokenizer_of
+from minidit.runs.pipeline import Pipeline, pipeline_of
+from minidit.runs.presets import RunConfig
+from minidit.runs.show import save_grid
+from minidit.runs.state import load_state, save_state, start_from, state_of
+from minidit.training.loop import Loop, LoopConfig, RunError, diverged
+from minidit.training.memory import explained
+from minidit.training.process import Process
+from minidit.training.source import Source, source_of
+from minidit.version import __version__
+
+Tell = Callable[[str, dict[str, Any], int], None]  # (phase, record, updates of the phase)
+EVERY = 10  # updates between two lines of metrics.jsonl
+DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
+
+
+def silent(phase: str, record: dict[str, Any], steps: int) -> None:
+    """A Tell that says nothing."""
+
+
+class Stopped(Exception):
+    """A phase was asked to stop and has saved its state."""
+
+    def __init__(self, phase: str, done: int) -> None:
+        super().__init__(f"stopped at update {done} of the {phase}")
+        self.phase, self.done = phase, done
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training: a network, what it is trained for, on what, and for how long."""
+
+    name: str
+    network: Module
+    process: Process
+    source: Source
+    config: LoopConfig
+    watch: Callable[[Loop], None] = lambda loop: None  # called after every update
+
+
+class Run:
+    """A run folder and the configuration in it."""
+
+    def __init__(self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent) -> None:
+        self.folder, self.config, self.device, self.tell = folder, config, device, tell
+        self.loop: Loop | None = None  # of the phase that trains now; set its `stop` to end it after the update
+        self.facts: dict[str, Any] = {}
+
+    def data(self) -> tuple[Dataset, Dataset]:
+        """(training set, held-out set)."""
+        return data_of(self.config.data)
+
+    def fit_to(self, data: Dataset) -> None:
+        """Fills in what the data decide. Raises ValueError for what does not fit together."""
+        config = self.config
+        if config.data.tokenizer and not isinstance(config.tokenizer, PixelsConfig):
+            config = replace(config, tokenizer=self.named_tokenizer(data).config)
+        self.config, self.facts = fitted(config, data), facts_of(data)
+
+    def create(self, *, overwrite: bool = False) -> None:
+        """Makes the folder. Raises RunError if a run is there already, or anything that is none."""
+        files.create(self.folder, self.config, self.device, overwrite=overwrite)
+
+    # ------------------------------------------------------------------------------------------------ the phases
+
+    def train(self, data: Dataset) -> Pipeline:
+        """Tokenizer and model, each from where it was left; what is finished is loaded."""
+        c = self.config
+        tokenizer, source = self.tokenized(data)
+        with explained(c.model, c.train, self.device):
+            model = self.finished("model") or self.trained(self.model_phase(tokenizer, source))
+        return pipeline_of(c, model, tokenizer, self.header())
+
+    def tokenized(self, data: Dataset) -> tuple[Tokenizer, Source]:
+        """The tokenizer, and what it makes of the data: the model is trained on it."""
+        c, network = self.config, None
+        if not isinstance(c.tokenizer, PixelsConfig):
+            network = self.finished("tokenizer") or (
+                self.named_tokenizer(data) if c.data.tokenizer else self.trained(self.tokenizer_phase(data))
+            )
+        tokenizer = tokenizer_of(c.tokenizer, network, device=self.device)
+        source = tokenizer.source(data)
+        if network is not None:
+            self.save("tokenizer", network)  # again: the scale of its latents has been measured on these pictures
+        return tokenizer, source
+
+    def named_tokenizer(self, data: Dataset) -> Any:
+        """The trained network that the configuration names. Raises CheckpointError if it is none for these pictures."""
+        name = self.config.data.tokenizer
+        network = files.weights_of(name, "tokenizer", self.device)
+        if type(network.config) not in KINDS["tokenizer"].values() or network.config.channels != data.channels:
+            raise CheckpointError(f"{name}: not an autoencoder for pictures of {data.channels} channels")
+        return network
+
+    def tokenizer_phase(self, data: Dataset) -> Phase:
+        """The reconstruction of pictures."""
+        config = self.config.tokenizer_train
+        network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
+        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source_of(data, self.device), config)
+
+    def model_phase(self, tokenizer: Tokenizer, source: Source) -> Phase:
+        """The denoising of what the tokenizer makes; grids are drawn on the way."""
+        c = self.config
+        network = network_of(c.model, Philox(c.train.seed, DRAWS["model"]), device=self.device)
+
+        def draw(loop: Loop) -> None:
+            if c.sample.every and loop.done % c.sample.every == 0 and loop.done < c.train.steps:
+                average = network_of(c.model, device=self.device)
+                average.flat[...] = loop.optimiser.average
+                save_grid(self.folder, pipeline_of(c, average, tokenizer, self.header()), c.sample, loop.done)
+
+        source = fitted_source(network, source)
+        return Phase("model", network, c.process.process(network, source), source, c.train, draw)
+
+    def judge(self, data: Dataset) -> Classifier:
+        """The small classifier that judges samples: loaded, or trained on these pictures."""
+        network: Classifier = self.finished("judge") or self.trained(self.judge_phase(data))
+        return network
+
+    def judge_phase(self, data: Dataset) -> Phase:
+        """The classification of pictures, on the host: it is short."""
+        config = self.config.judge_train
+        shape = ClassifierConfig(data.channels, data.size, data.num_classes)
+        return Phase("judge", Classifier(shape, Philox(config.seed, DRAWS["judge"])), Classification(), source_of(data), config)
+
+    # ------------------------------------------------------------------------------------------------ any phase
+
+    def finished(self, name: str) -> Any:
+        """The network of a phase that has ended, or None. Raises CheckpointError if its state is of another configuration."""
+        path = former.file_of(self.folder, name)
+        if not path.exists():
+            return None
+        state_of(self.folder, name, self.config)
+        return files.weights_of(path, name, "cpu" if name == "judge" else self.device)
+
+    def trained(self, phase: Phase) -> Any:
+        """The network of a phase, trained to its end and saved. Raises Stopped, the state saved, where its loop was stopped."""
+        name, save_every = phase.name, self.config.sample.save_every
+        self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
+        resumed, start = load_state(self.folder, name, loop, self.config), self.config.data.init
+        if name == "model" and start and not resumed:
+            start_from(phase.network, files.weights_of(start, name, self.device), start)
+        files.forget(self.folder, name, loop.done)
+        began, first = time.monotonic(), loop.done
+        try:
+            for record in loop.run():
+                self.record(phase, record, time.monotonic() - began, loop.done - first)
+                phase.watch(loop)
+                if loop.done % save_every == 0 and loop.done < phase.config.steps:
+                    save_state(self.folder, name, loop, self.config)
+        finally:
+            self.loop = None
+        save_state(self.folder, name, loop, self.config)
+        if loop.stop:
+            raise Stopped(name, loop.done)
+        phase.network.flat[...] = loop.optimiser.average
+        self.save(name, phase.network)
+        return phase.network
+
+    def record(self, phase: Phase, record: dict[str, Any], wall: float, updates: int) -> None:
+        """Tells of an update, and writes some into metrics.jsonl. wall, updates: since the phase was begun or went on."""
+        step, steps = record["step"], phase.config.steps
+        if step % EVERY == 0 or step in (1, steps):
+            numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
+            if not math.isfinite(numbers["loss"]):  # on a GPU nobody has looked at it yet
+                raise RunError(diverged(numbers["loss"], step))
+            speed = phase.config.batch_size * updates / max(wall, 1e-9)
+            files.append(self.folder, {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)})
+        self.tell(phase.name, record, steps)
+
+    def save(self, name: str, network: Module) -> None:
+        """Writes the network of a phase."""
+        save_model(self.folder / f"{name}.safetensors", network, **self.header())
+
+    def header(self) -> dict[str, Any]:
+        """What stands beside the weights: the resolved sections, and the facts of the data."""
+        return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
+
+
+def resume(folder: Path, *, device: str = "cpu", tell: Tell = silent) -> Run:
+    """The Run in a folder, with the configuration it was begun with."""
+    return Run(folder, files.config_of(folder), device=device, tell=tell)

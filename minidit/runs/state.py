@@ -1,0 +1,95 @@
+"""Where a phase begins: with another network's weights, or where it was interrupted.
+
+    theta, m, v, ema        raw weights, moments and average: with the number of updates all that a phase needs to go on
+                            to the same bits; the file is written whole or not at all
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from minidit.backend import to_device
+from minidit.checkpoint import CheckpointError, write_arrays
+from minidit.checkpoint.files import Lazy, open_safetensors
+from minidit.nn.module import Module
+from minidit.runs import former
+from minidit.runs.config import Tables, tables_of
+from minidit.runs.presets import RunConfig
+from minidit.training.loop import Loop
+
+DEPENDS = {  # phase -> the sections that may not change under its state
+    "tokenizer": ("tokenizer", "tokenizer_train"),
+    "model": ("model", "process", "train"),
+    "judge": ("judge_train",),
+}
+PIECES = ("shards", "accumulate", "checkpoint_blocks", "graph")  # how an update is computed: a matter of rounding
+
+
+def comparable(config: RunConfig, phase: str) -> Tables:
+    """What may not change under the state of a phase."""
+    tables = tables_of(config)
+    return {name: {k: v for k, v in tables[name].items() if k not in PIECES} for name in DEPENDS[phase]}
+
+
+def save_state(folder: Path, phase: str, loop: Loop, config: RunConfig) -> None:
+    """Writes the state of a phase into the run's folder."""
+    arrays = {"theta": loop.model.flat, **loop.optimiser.state_dict()}
+    meta = {"phase": phase, "step": loop.done, "config": comparable(config, phase)}
+    write_arrays(folder / f"{phase}.state.safetensors", arrays, meta)
+
+
+def state_of(folder: Path, phase: str, config: RunConfig) -> tuple[dict[str, Lazy], dict[str, Any]] | None:
+    """(arrays, which are still in their file, and metadata) of a phase's state, if there is one.
+
+    Raises CheckpointError if it belongs to another configuration.
+    """
+    path = former.state_of(folder, phase)
+    if not path.exists():
+        return None
+    arrays, meta = open_safetensors(path)
+    refuse_another(path, meta.get("config"), comparable(config, phase))
+    return arrays, meta
+
+
+def load_state(folder: Path, phase: str, loop: Loop, config: RunConfig) -> bool:
+    """Goes on where a state was saved, if there is one. Raises CheckpointError if it does not belong to this phase."""
+    state = state_of(folder, phase, config)
+    if state is None:
+        return False
+    arrays, meta = {name: a.read() for name, a in state[0].items()}, state[1]
+    try:
+        loop.optimiser.load_state_dict(arrays)
+        loop.model.flat[...] = to_device(arrays["theta"], loop.device)
+        loop.done = int(meta["step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{former.state_of(folder, phase)}: {error}") from error
+    return True
+
+
+def refuse_another(path: Path, recorded: object, tables: Tables) -> None:
+    """Raises CheckpointError, with what differs, unless the recorded configuration is the one in `tables`."""
+    if not isinstance(recorded, dict):
+        raise CheckpointError(f"{path}: its header is damaged: it holds no configuration")
+    then, now = former.state_sections(recorded), json.loads(json.dumps(tables))
+    changes = [
+        f"{key} is {value}, was {then.get(name, {}).get(key)}"
+        for name in now
+        for key, value in now[name].items()
+        if value != then.get(name, {}).get(key)
+    ]
+    if changes:
+        raise CheckpointError(f"{path}: was trained with another configuration: {', '.join(changes)}")
+
+
+def start_from(model: Module, other: Module, name: str) -> None:
+    """Copies weights for fine-tuning. The label table is copied where it has the same shape and starts anew elsewhere."""
+    theirs = dict(other.named_parameters())
+    for key, p in model.named_parameters():
+        q = theirs.get(key)
+        if q is not None and q.data.shape == p.data.shape:
+            p.data[...] = q.data
+        elif not key.startswith("y_embedder"):
+            there = "missing" if q is None else q.data.shape
+            raise CheckpointError(f"{name}: cannot start from it, {key} is {there}, not {p.data.shape}")
