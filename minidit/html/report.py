@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 
 from minidit.backend import Array
 from minidit.html import chart
-from minidit.html.folder import Run, Trace, is_number, read_run, seconds_of, series_of
+from minidit.html.folder import Record, Run, Trace, is_number, read_run, seconds_of, series_of
 from minidit.html.page import data_uri, document, escape, section, table
 from minidit.pictures import write_bytes
 
@@ -232,7 +232,7 @@ HOW_TO_READ = {
 }
 
 
-def evaluation(measures: dict[str, Any]) -> str:
+def evaluation(measures: Record) -> str:
     """The table of measures with its reference rows, and how to read it."""
     rows, inner = measures.get("rows", []), ""
     if rows:
@@ -249,7 +249,7 @@ def evaluation(measures: dict[str, Any]) -> str:
     return inner
 
 
-def unit_of(rows: Sequence[dict[str, Any]]) -> str:
+def unit_of(rows: Sequence[Record]) -> str:
     """The name of the row whose multiple is 1: the unit of the others."""
     return next((f"“{r['name']}”" for r in rows if finite(r.get("multiple")) and abs(r["multiple"] - 1) < 1e-9), "the reference")
 
@@ -270,7 +270,7 @@ def neighbours(run: Run) -> str:
     return inner
 
 
-def settings(tables: dict[str, Any]) -> str:
+def settings(tables: Record) -> str:
     """Tables of the configuration, key by key; keys outside a table come first."""
     loose = {k: v for k, v in tables.items() if not isinstance(v, dict)}
     groups = ([("", loose)] if loose else []) + [(k, v) for k, v in tables.items() if isinstance(v, dict) and v]
