@@ -45,7 +45,7 @@ def agree(actual, expected, *, bound, of=()):
     for i in (of,) if isinstance(of, str) else of:
         entry = RESIDUALS.setdefault(i, {"residual": 0.0, "bound": 0.0})
         if r >= entry["residual"]:
-            entry.update(residual=r, bound=bound)
+            entry.update(residual=r, bound=float(bound))  # plain numbers go from one process to another
     assert r <= bound, f"residual {r:.3g} above {bound:.3g}"
 
 
