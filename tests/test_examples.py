@@ -5,10 +5,9 @@ import runpy
 from pathlib import Path
 
 import pytest
+from minidit.runs.run import Run
 from PIL import Image
 from small import run_config
-
-from minidit.runs.run import Run
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 SHORT = {
