@@ -4,7 +4,7 @@
     python -m benchmarks.cpu --precision bf16           beside PyTorch's autocast (needs the extra mkl)
     python -m benchmarks.cpu --scaling                  time and memory against batch, tokens, width and depth
 
-Every engine is a process of its own; they take turns, round by round, and never work at the same time. See README.md here.
+Every engine runs in its own process; they take turns, round by round, and never work at the same time. See README.md beside.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,18 @@ from benchmarks.table import print_check, print_gemm, print_rows
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("train", "sample")
 BASELINE = "eager"
-BUSY = 0.1  # cores kept busy by others: beyond this, times say little (threads that wait for each other suffer most)
-PAUSE = 0.3  # seconds until the idle threads of the engine before have gone to sleep
+BUSY = 0.1  # cores kept busy by other programs: above this, times mean little (threads at barriers suffer most)
+PAUSE = 0.3  # seconds, for the idle threads of the previous engine to go to sleep
 
 
 class Bench:
-    """One run of the benchmark: what was asked for, and the record that it fills."""
+    """One run of the benchmark: its arguments and its record."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.span = 0.3 if args.quick else 1.5  # seconds that a round of one engine should take
         self.pause = PAUSE
-        self.record: dict[str, Any] = {"machine": machine(), "arguments": told(args), "engines": {}, "gemm": {}}
+        self.record: dict[str, Any] = {"machine": machine(), "arguments": portable(args), "engines": {}, "gemm": {}}
         self.record |= {"checks": [], "results": [], "skipped": {}}
         self.kinds: list[Kind] = []
 
@@ -95,7 +95,7 @@ class Bench:
         return rows
 
     def task(self, size: Size, task: str, folder: Path) -> list[dict[str, Any]]:
-        """All engines, ready side by side, then in turns."""
+        """Prepares all engines at once, then times them in turns."""
         with contextlib.ExitStack() as stack:
             ready, base = [], {}
             for kind in list(self.kinds):
@@ -103,8 +103,8 @@ class Bench:
                 try:
                     engine.ask("hello")
                     base[kind.name] = engine.memory()
-                    asked = {"size": size.as_dict(), "task": task, "folder": str(folder), "precision": self.args.precision}
-                    engine.ask("prepare", **asked)
+                    request = {"size": size.as_dict(), "task": task, "folder": str(folder), "precision": self.args.precision}
+                    engine.ask("prepare", **request)
                     ready.append((engine, self.warm(engine)))
                 except EngineError as error:
                     self.skip(kind.name, error)
@@ -118,7 +118,7 @@ class Bench:
                     "size": size.name,
                     "task": task,
                     "engine": engine.kind.name,
-                    "steps_a_round": steps,
+                    "steps_per_round": steps,
                     "others": others.share,
                     "memory": {"base": base[engine.kind.name], "after": engine.memory()},
                     **self.figures(size, task, engine.kind.name, times),
@@ -131,7 +131,7 @@ class Bench:
         return rows
 
     def warm(self, engine: Engine) -> int:
-        """How many steps make a round. The steps before are discarded: compilation, first pages, threads."""
+        """The number of steps per round, after steps that are not counted: compilation, first pages, threads."""
         least = 1 if self.args.quick else 2
         engine.ask("steps", k=1)
         return max(least, round(self.span / statistics.median(engine.ask("steps", k=least))))
@@ -141,17 +141,17 @@ class Bench:
         times: dict[str, list[float]] = {engine.kind.name: [] for engine, _ in engines}
         for r in range(self.args.rounds):
             shift = r % len(engines)
-            for engine, steps in [*engines[shift:], *engines[:shift]]:  # another one begins each round
+            for engine, steps in [*engines[shift:], *engines[:shift]]:  # each round begins with another engine
                 time.sleep(self.pause)
                 times[engine.kind.name].append(1e3 * statistics.median(engine.ask("steps", k=steps)))
         return times
 
     def figures(self, size: Size, task: str, name: str, times: dict[str, list[float]]) -> dict[str, Any]:
-        mine = times[name]
-        rate = fixtures.gflop(size, task) / statistics.median(mine) * 1e3
-        figures = {"ms": spread(mine), "rounds_ms": mine, "gflops": rate, "of_peak": rate / self.peak}
+        ms = times[name]
+        rate = fixtures.gflop(size, task) / statistics.median(ms) * 1e3
+        figures = {"ms": spread(ms), "rounds_ms": ms, "gflops": rate, "of_peak": rate / self.peak}
         if BASELINE in times:
-            ratios = [b / m for b, m in zip(times[BASELINE], mine, strict=True)]
+            ratios = [b / m for b, m in zip(times[BASELINE], ms, strict=True)]
             figures |= {"speed": spread(ratios), "rounds_speed": ratios}
         return figures
 
@@ -164,8 +164,8 @@ class Bench:
             write(self.args.out, self.record)
 
 
-def told(args: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, without the places on this machine."""
+def portable(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments without the paths of this machine."""
     return {name: value for name, value in vars(args).items() if name not in ("out", "torch_python")}
 
 
@@ -175,13 +175,18 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": float(median), "q1": float(q1), "q3": float(q3)}
 
 
+def ratio(theirs: list[float], ours: list[float]) -> float:
+    """How many times faster ours is: the median over the rounds."""
+    return statistics.median(b / m for b, m in zip(theirs, ours, strict=True))
+
+
 def write(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1, default=str) + "\n")
 
 
-def chosen(known: Sequence[str]) -> Any:
-    """An argument type: names of `known`, separated by commas."""
+def names_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """An argument type: names from `known`, separated by commas."""
 
     def parse(text: str) -> list[str]:
         names = text.split(",")
@@ -195,10 +200,10 @@ def chosen(known: Sequence[str]) -> Any:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="minidit beside PyTorch on the CPU", prog="python -m benchmarks.cpu")
-    parser.add_argument("--sizes", type=chosen(list(SIZES)), default=list(SIZES), help=f"of {','.join(SIZES)} (all)")
-    parser.add_argument("--engines", type=chosen(list(KINDS)), default=["minidit", "eager"], help=f"of {','.join(KINDS)}")
+    parser.add_argument("--sizes", type=names_of(list(SIZES)), default=list(SIZES), help=f"of {','.join(SIZES)} (all)")
+    parser.add_argument("--engines", type=names_of(list(KINDS)), default=["minidit", "eager"], help=f"of {','.join(KINDS)}")
     parser.add_argument("--rounds", type=int, help="rounds that count (9; with --quick 2)")
-    parser.add_argument("--quick", action="store_true", help="short rounds: does it run? The numbers mean little")
+    parser.add_argument("--quick", action="store_true", help="short rounds, to see whether it runs; the numbers mean little")
     parser.add_argument("--scaling", action="store_true", help="time and memory against batch, tokens, width and depth")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of products' factors (float32)")
     parser.add_argument("--torch-python", default=sys.executable, help="the Python that has torch (this one)")

@@ -1,4 +1,4 @@
-"""The side of the benchmark: an engine is another process, asked one thing at a time. Never are two of them at work at once."""
+"""The client of an engine: another process that answers one request at a time. Two engines never work at the same time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class EngineError(RuntimeError):
-    """An engine cannot do what it was asked: not installed, out of memory, out of time."""
+    """An engine could not do what was requested: not installed, out of memory, out of time."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Kind:
         return self.module == "benchmarks.torch_engine"
 
     def on(self, *arguments: str) -> Kind:
-        """The same with more arguments."""
+        """This kind with more arguments."""
         return replace(self, arguments=(*self.arguments, *arguments))
 
 
@@ -47,12 +47,12 @@ KINDS = {
         Kind("minidit-pieces", "benchmarks.minidit_engine", ("--accumulate", "2")),
         Kind("minidit-plain", "benchmarks.minidit_engine", environment={"MINIDIT_KERNELS": "off"}),
         Kind("eager", "benchmarks.torch_engine"),
-        # the compiler's own pool of processes would stay and be counted as memory of the engine
+        # the compiler's pool of processes would stay and count as memory of the engine
         Kind("compile", "benchmarks.torch_engine", ("--compile",), {"TORCHINDUCTOR_COMPILE_THREADS": "1"}),
     )
 }
-SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # JAX would take most of a GPU's memory as soon as it is asked for anything
-CUDNN = {"MINIDIT_CUDNN": "auto"}  # attention by cuDNN in bf16, where it is installed and faster
+SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # otherwise JAX takes most of a GPU's memory at its first use
+CUDNN = {"MINIDIT_CUDNN": "auto"}  # attention by cuDNN in bf16, if it is installed and faster
 GPU_KINDS = {
     k.name: k.on("--device", "cuda")
     for k in (
@@ -68,27 +68,27 @@ GPU_KINDS = {
 
 
 class Engine:
-    """`with Engine(kind, python) as engine: engine.ask("steps", k=3)`. Raises EngineError with what went wrong over there."""
+    """`with Engine(kind, python) as engine: engine.ask("steps", k=3)`. Raises EngineError with the error of that process."""
 
     def __init__(self, kind: Kind, python: str, timeout: float = 600) -> None:
         self.kind, self.python, self.timeout = kind, python, timeout
 
     def __enter__(self) -> Self:
-        own = {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+        path = {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
         self.process = subprocess.Popen(
             [self.python, "-m", self.kind.module, *self.kind.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **own, **self.kind.environment},
+            env={**os.environ, **path, **self.kind.environment},
         )
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin and self.process.stdout
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()  # the engine ends when its requests do
+            self.process.stdin.close()  # the engine ends at the end of its input
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -101,9 +101,9 @@ class Engine:
         return self.answer(call)
 
     def send(self, call: str, **arguments: Any) -> None:
-        """Asks without waiting: others may be asked meanwhile. `answer` comes next."""
+        """Sends a request without waiting; `answer` must follow, other engines may be asked in between."""
         assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it is dead: the empty answer says so
+        with contextlib.suppress(BrokenPipeError):  # the process is dead: `answer` finds out
             self.process.stdin.write(json.dumps({"call": call, **arguments}) + "\n")
             self.process.stdin.flush()
 
@@ -111,7 +111,7 @@ class Engine:
         assert self.process.stdout
         ready, _, _ = select.select([self.process.stdout], [], [], self.timeout)
         if not ready:
-            self.process.kill()  # or it would work on while others are timed
+            self.process.kill()  # else it would go on working while others are timed
             raise EngineError(f"{self.kind.name}: no answer to {call} within {self.timeout:.0f} s")
         line = self.process.stdout.readline()
         if not line:

@@ -1,4 +1,4 @@
-"""The weights, the inputs, and the float64 answer that every engine is held against."""
+"""The weights and inputs of every engine, and the float64 answer that each is held against."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def config_of(size: Size) -> DiTConfig:
 
 
 def gflop(size: Size, task: str) -> float:
-    """Matrix products only, two operations a multiply-accumulate; backward counts twice the forward; sampling sees 2 batches."""
+    """Of matrix products, two operations per multiply-accumulate. Backward counts as two forwards, guidance as two batches."""
     return 2e-9 * config_of(size).macs() * size.batch * (3 if task == "train" else 2)
 
 
@@ -38,9 +38,9 @@ def parameters(size: Size) -> int:
 
 
 def draw_weights(size: Size, seed: int = 0, *, initial: bool = True) -> dict[str, Any]:
-    """Official names. What adaLN-Zero starts at zero is drawn too: from zero, most gradients would be zero and prove nothing.
+    """Weights under official names. Those that adaLN-Zero starts at zero are drawn too: else most gradients would be zero.
 
-    initial=False draws all of them so, in seconds also for the largest networks.
+    initial=False draws all weights in the same way, which takes seconds even for the largest networks.
     """
     state = md.DiT(config_of(size), md.Philox(seed) if initial else None).state_dict()
     rng = np.random.default_rng(seed)
@@ -48,17 +48,17 @@ def draw_weights(size: Size, seed: int = 0, *, initial: bool = True) -> dict[str
 
 
 def draw_inputs(size: Size, batch: int, seed: int = 1) -> dict[str, Any]:
-    """x_t, target : (B, C, H, W);  t : (B,) as the network is told it;  y : (B,), some of them the null label."""
+    """x_t, target : (B, C, H, W);  t : (B,), the time that the network sees;  y : (B,), some of them the null label."""
     rng = np.random.default_rng(seed)
     shape = (batch, size.channels, size.input_size, size.input_size)
     x_t, target = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
     y = np.where(rng.random(batch) < 0.1, size.classes, rng.integers(0, size.classes, batch))
-    labels = rng.integers(0, size.classes, batch)  # of the guided step: the null label comes from guidance itself
+    labels = rng.integers(0, size.classes, batch)  # of the guided step, to which guidance adds the null label
     return {"x_t": x_t, "target": target, "t": rng.integers(0, 1000, batch), "y": y, "labels": labels}
 
 
 def ladder() -> dict[str, float]:
-    """What a guided step needs of the schedule, for an engine that has none."""
+    """The numbers of the schedule for a guided step, for an engine that has no schedule."""
     sch = md.Schedule.linear()
     return {"time": float(sch.time[T]), "a_t": float(sch.alpha_bar[T]), "a_s": float(sch.alpha_bar[S]), "w": GUIDANCE}
 
@@ -92,20 +92,20 @@ def truth(folder: Path, size: Size) -> dict[str, Any]:
     return {"loss": float(loss), "x_s": x_s, **{n: p.grad for n, p in model.named_parameters()}}
 
 
-def distance(found: Any, true: Any) -> float:
-    """max |found - true| / max |true|"""
-    return float(np.abs(np.asarray(found, np.float64) - true).max() / np.abs(true).max())
+def distance(value: Any, true: Any) -> float:
+    """max |value - true| / max |true|"""
+    return float(np.abs(np.asarray(value, np.float64) - true).max() / np.abs(true).max())
 
 
-def compare(found: dict[str, Any], true: dict[str, Any]) -> dict[str, Any]:
-    """Relative errors of an engine's answer; raises ValueError where names differ."""
-    if set(found) != set(true):
-        raise ValueError(f"the engine's gradients have other names: {sorted(set(found) ^ set(true))[:6]}")
-    errors = {n: distance(found[n], a) for n, a in true.items() if n not in ("loss", "x_s")}
+def compare(answer: dict[str, Any], true: dict[str, Any]) -> dict[str, Any]:
+    """Relative errors of an engine's answer. Raises ValueError if its names differ."""
+    if set(answer) != set(true):
+        raise ValueError(f"the engine's gradients have other names: {sorted(set(answer) ^ set(true))[:6]}")
+    errors = {n: distance(answer[n], a) for n, a in true.items() if n not in ("loss", "x_s")}
     worst = max(errors, key=lambda n: errors[n])
     return {
-        "loss": abs(float(found["loss"]) - true["loss"]) / true["loss"],
-        "x_s": distance(found["x_s"], true["x_s"]),
+        "loss": abs(float(answer["loss"]) - true["loss"]) / true["loss"],
+        "x_s": distance(answer["x_s"], true["x_s"]),
         "gradient": errors[worst],
         "worst": worst,
     }

@@ -1,23 +1,19 @@
-"""All that needs a GPU, in parts of under nine minutes each; a part ends with a table and a JSON in results/.
+"""Everything that needs a GPU, in parts of less than nine minutes; each part ends with a table and a JSON file in results/.
 
     python -m benchmarks.gpu --part 1      is it right? every primitive, the streams, a run and samples beside NumPy; the tests
     python -m benchmarks.gpu --part 2      how fast? DiT-S/2 and B/2, training and guided sampling, beside PyTorch
     python -m benchmarks.gpu --part 3      the same for DiT-XL/2
-    python -m benchmarks.gpu --part 1 --rehearse     on a machine without a GPU, on the imitation that the tests use, tiny
+    python -m benchmarks.gpu --part 1 --rehearse     tiny, without a GPU, on the CPU stand-in that the tests use
 
-Engines are processes that take turns (README.md here). What is missing is said and left out; one that fails, or dies, takes
-nothing else with it; every result is written as it comes; when the budget is spent, what is left is listed.
+Engines are processes that take turns (see README.md in this folder). Missing packages are reported and skipped. An engine that
+fails or dies affects no other. Every result is written at once. When the time budget is spent, the remaining jobs are listed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
-import re
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,25 +24,25 @@ from typing import Any
 import numpy as np
 
 from benchmarks import fixtures
-from benchmarks.cpu import Bench, chosen, spread, write
+from benchmarks.cpu import Bench, names_of, ratio, spread, write
 from benchmarks.engine import GPU_KINDS, Engine, EngineError, Kind
+from benchmarks.machine import card, packages
 from benchmarks.own_tests import Tests, results
 from benchmarks.sizes import GPU_SIZES, REHEARSED, Size
 from benchmarks.table import print_check, print_gpu_rows
 
 RESULTS = Path(__file__).parent / "results"
-BUDGET = 510.0  # seconds: under nine minutes, the end of a job that has begun included
-PEAKS = {  # dense TFLOP/s that the makers state
+BUDGET = 510.0  # seconds: a job begun just before the end must still finish within nine minutes
+PEAKS = {  # dense TFLOP/s by the maker's data sheet
     "H100": {"bf16": 989, "tf32": 495, "float32": 67}, "H200": {"bf16": 989, "tf32": 495, "float32": 67},
     "A100": {"bf16": 312, "tf32": 156, "float32": 19.5},
 }  # fmt: skip
 TESTS = ["tests/kernels", "tests/ops", "tests/test_random.py", "tests/test_optim.py", "tests/nn", "tests/test_exchange.py"]
-PACKAGES = ("numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x", "torch", "triton", "jax", "ml_dtypes", "hypothesis", "pytest",
-            "threadpoolctl", "tqdm", "pillow", "safetensors")  # fmt: skip
+
 
 
 def jobs_of(part: int, names: list[str], rehearse: bool) -> list[tuple[Size, str, str]]:
-    """(size with its batch, task, precision), the most wanted first."""
+    """(size with its batch, task, precision), the most important first."""
     if rehearse:
         return [(REHEARSED, task, precision) for precision in ("bf16", "float32") for task in ("train", "sample")]
     sizes = [GPU_SIZES[n] for n in names or (("S2", "B2") if part == 2 else ("XL2",))]
@@ -55,7 +51,7 @@ def jobs_of(part: int, names: list[str], rehearse: bool) -> list[tuple[Size, str
 
 
 class GpuBench(Bench):
-    """One part. The record is written after every result."""
+    """One part. Its record is written after every result."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
@@ -84,15 +80,15 @@ class GpuBench(Bench):
         return replace(kind, arguments=(*kind.arguments[:-1], "cpu")) if kind.torch else kind.on("--standin")
 
     def engine(self, name: str, patience: float | None = None) -> Engine:
-        """The running engine, started anew if it has died, and how long its next answer may take."""
+        """The running engine, restarted if it has died, with the timeout of its next answer set."""
         if name not in self.engines:
             engine = self.start(self.kind(name))
             self.engines[name] = engine.__enter__()
         self.engines[name].timeout = max(1.0, min(patience or self.args.timeout, self.left()))
         return self.engines[name]
 
-    def bury(self, name: str, error: Exception, what: str = "") -> None:
-        """An engine that did not do what it was asked: told. If its process is gone, another is started when it is next asked."""
+    def failed(self, name: str, error: Exception, what: str = "") -> None:
+        """Records that an engine failed. If its process is gone, it is restarted for its next request."""
         self.skip(f"{name}{what and f' ({what})'}", error)
         engine = self.engines.get(name)
         if engine is not None and (engine.process.poll() is not None or "no answer" in str(error)):
@@ -109,19 +105,19 @@ class GpuBench(Bench):
     # -------------------------------------------------------------------------------------- part 1
 
     def compare(self, size: Size, folder: Path, *, compiled: bool) -> None:
-        """Loss, gradients and x_s of the engines in bf16 against float64, on a small batch; `compiled` ones take long."""
+        """Loss, gradients and x_s of the engines in bf16 against float64, on a small batch. compiled: those that take long."""
         names = [n for n in self.alive() if ("--compile" in GPU_KINDS[n].arguments) == compiled]
         true = fixtures.truth(folder, size) if names else {}
         for name in names:
             out = folder / f"answer-{name}.npz"
             try:
-                asked = {"size": size.as_dict(), "folder": str(folder), "out": str(out), "precision": "bf16"}
-                self.engine(name, self.args.patience).ask("check", **asked)
+                request = {"size": size.as_dict(), "folder": str(folder), "out": str(out), "precision": "bf16"}
+                self.engine(name, self.args.patience).ask("check", **request)
                 row = {"size": size.name, "engine": name, **fixtures.compare(dict(np.load(out)), true)}
                 self.record["checks"].append(row)
                 print_check(row)
             except (EngineError, ValueError) as error:
-                self.bury(name, error)
+                self.failed(name, error)
             out.unlink(missing_ok=True)
         self.flush()
 
@@ -129,12 +125,12 @@ class GpuBench(Bench):
         with tempfile.TemporaryDirectory() as folder:
             tests = [Tests(files, Path(folder)) for files in self.args.tests]
             try:
-                self.asked_checks()
-            finally:  # they, too, end with the budget
+                self.run_checks()
+            finally:  # the tests end with the budget, too
                 for row in results(tests, self.left()):
-                    self.tested(row)
+                    self.record_tests(row)
 
-    def tested(self, row: dict[str, Any]) -> None:
+    def record_tests(self, row: dict[str, Any]) -> None:
         self.record["tests"].append(row)
         self.flush()
         if not row["finished"]:
@@ -143,12 +139,12 @@ class GpuBench(Bench):
         for test, message in row["failed"]:
             print(f"  LOOK {test}: {message}")
 
-    def asked_checks(self) -> None:
+    def run_checks(self) -> None:
         try:
             self.record["engines"]["checks"] = self.engine("checks").ask("hello")
             names = self.args.checks or self.engine("checks").ask("names")
         except EngineError as error:
-            self.bury("checks", error)
+            self.failed("checks", error)
             return
         for k, name in enumerate(names):
             if self.left() < 0.1 * self.args.budget:
@@ -158,10 +154,10 @@ class GpuBench(Bench):
                 row = {"check": name, **self.engine("checks").ask("check", name=name)}
             except EngineError as error:
                 row = {"check": name, "ok": False, "error": str(error)}
-                self.bury("checks", error)
+                self.failed("checks", error)
             self.record["checks"].append(row)
             self.flush()
-            worst = f"{row['worst']:10.3g} of what is allowed" if "worst" in row else ""
+            worst = f"{row['worst']:10.3g} of the tolerance" if "worst" in row else ""
             more = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("check", "worst", "ok"))
             print(f"{'ok  ' if row['ok'] else 'LOOK'} {name:22s} {worst}  {more[:150]}", flush=True)
         self.close("checks")
@@ -169,19 +165,19 @@ class GpuBench(Bench):
     # -------------------------------------------------------------------------------------- parts 2 and 3
 
     def alive(self) -> list[str]:
-        """The engines that have answered once, and have not died three times since."""
+        """The engines that have answered once and died less than three times."""
         return [n for n in self.args.engines if n in self.record["engines"] and self.deaths.get(n, 0) < 3]
 
     def probe(self) -> None:
         """Which engines work here, and how fast their matrix product is in each precision."""
-        asked = [n for n in self.args.engines if not self.lacks_torch(n)]
-        for name in asked:  # all at once: importing takes a while
+        names = [n for n in self.args.engines if not self.lacks_torch(n)]
+        for name in names:  # all at once: importing takes a while
             self.engine(name).send("hello")
-        for name in asked:
+        for name in names:
             try:
                 self.record["engines"][name] = self.engines[name].answer("hello")
             except EngineError as error:
-                self.bury(name, error)
+                self.failed(name, error)
         n = 32 if self.args.rehearse else 8192
         for name in self.alive():
             rates = self.record["gemm"].setdefault(name, {})
@@ -189,9 +185,9 @@ class GpuBench(Bench):
                 try:
                     rates[precision] = self.engine(name).ask("gemm", threads=1, n=n, precision=precision)
                 except EngineError as error:
-                    self.bury(name, error, f"product in {precision}")
-            told = ", ".join(f"{p} {r / 1e3:.0f}" for p, r in rates.items())
-            print(f"{name}: {self.record['engines'][name]}; products TFLOP/s {told}", flush=True)
+                    self.failed(name, error, f"product in {precision}")
+            rates_text = ", ".join(f"{p} {r / 1e3:.0f}" for p, r in rates.items())
+            print(f"{name}: {self.record['engines'][name]}; products TFLOP/s {rates_text}", flush=True)
         self.flush()
 
     def lacks_torch(self, name: str) -> bool:
@@ -204,21 +200,21 @@ class GpuBench(Bench):
         self.probe()
         jobs = jobs_of(self.args.part, self.args.sizes, self.args.rehearse)
         with tempfile.TemporaryDirectory() as name:
-            folder, written = Path(name), dict[str, Size]()
+            prepared_sizes = dict[str, Size]()
             for size, task, precision in jobs:
                 what = f"{size.name} batch {size.batch}, {task}, {precision}"
                 if self.left() < self.args.least:
                     self.leave_out(f"no time for {what}")
                     continue
                 folder = Path(name) / size.name
-                if size.name not in written:
+                if size.name not in prepared_sizes:
                     folder.mkdir()
                     fixtures.write(folder, size, initial=False)
                     self.compare(size, folder, compiled=False)
-                    written[size.name] = size
+                    prepared_sizes[size.name] = size
                 fixtures.write_inputs(folder, size)
                 self.job(size, task, precision, folder)
-            for size in written.values():
+            for size in prepared_sizes.values():
                 if self.left() < self.args.least:
                     self.leave_out(f"no time to compare compiled engines on {size.name}")
                     continue
@@ -229,13 +225,13 @@ class GpuBench(Bench):
     def prepared(
         self, names: list[str], size: Size, task: str, precision: str, folder: Path, *, alone: bool
     ) -> tuple[list[str], list[str]]:
-        """(ready for a job, out of memory). They prepare side by side, and with a limit: compilation may take long."""
-        asked = {"size": size.as_dict(), "task": task, "folder": str(folder), "precision": precision, "alone": alone}
-        for name in list(self.engines) if alone else names:  # first everybody lets go of the job before
+        """(engines ready for a job, engines out of memory). They prepare at once, with a time limit for compilation."""
+        request = {"size": size.as_dict(), "task": task, "folder": str(folder), "precision": precision, "alone": alone}
+        for name in list(self.engines) if alone else names:  # first the previous job is dropped everywhere
             with contextlib.suppress(EngineError):
                 self.engine(name).ask("drop")
         for name in names:
-            self.engine(name).send("prepare", **asked)
+            self.engine(name).send("prepare", **request)
         until, ready, full = time.monotonic() + min(self.args.patience, self.left()), [], []
         for name in names:
             try:
@@ -244,11 +240,11 @@ class GpuBench(Bench):
                 ready.append(name)
             except EngineError as error:
                 full += [name] if "memory" in str(error).lower() else []
-                self.bury(name, error, f"{size.name} {size.batch} {task} {precision}")
+                self.failed(name, error, f"{size.name} {size.batch} {task} {precision}")
         return ready, full
 
     def job(self, size: Size, task: str, precision: str, folder: Path) -> None:
-        """One table: the engines in turns; those that do not fit into the memory beside the others after them, alone."""
+        """One table: the engines in turns, then, each alone, those that did not fit into the memory beside the others."""
         ready, full = self.prepared(self.alive(), size, task, precision, folder, alone=False)
         rows, lacking = self.timed(ready, size, task, precision, alone=False), list[dict[str, Any]]()
         for name in full:
@@ -263,8 +259,7 @@ class GpuBench(Bench):
         print_gpu_rows(rows + lacking)
 
     def row(self, name: str, size: Size, task: str, precision: str, *, alone: bool) -> dict[str, Any]:
-        named = {"size": size.name, "batch": size.batch, "task": task, "precision": precision}
-        return {**named, "engine": name, "alone": alone}
+        return {"size": size.name, "batch": size.batch, "task": task, "precision": precision, "engine": name, "alone": alone}
 
     def timed(self, names: list[str], size: Size, task: str, precision: str, *, alone: bool) -> list[dict[str, Any]]:
         ready, rows = [], []
@@ -274,28 +269,28 @@ class GpuBench(Bench):
                 first = statistics.median(engine.ask("steps", k=2))
                 ready.append((engine, max(1, round(self.span / first))))
             except EngineError as error:
-                self.bury(name, error)
+                self.failed(name, error)
         try:
             times = self.rounds(ready) if ready else {}
-        except EngineError as error:  # whichever it was: the others are asked once more, without it
+        except EngineError as error:  # its message begins with the name of the engine: the others are timed again without it
             gone = str(error).partition(":")[0]
-            self.bury(gone, error)
+            self.failed(gone, error)
             return self.timed([n for n in names if n != gone], size, task, precision, alone=alone) if gone in names else []
         for engine, steps in ready:
             name = engine.kind.name
             row = self.row(name, size, task, precision, alone=alone)
-            row |= {"steps_a_round": steps, "ms": spread(times[name]), "rounds_ms": times[name]}
+            row |= {"steps_per_round": steps, "ms": spread(times[name]), "rounds_ms": times[name]}
             with contextlib.suppress(EngineError):
-                row |= engine.ask("told")
+                row |= engine.ask("report")
             rows.append(row | self.utilisation(size, task, precision, row["ms"]["median"]))
         return rows
 
     def utilisation(self, size: Size, task: str, precision: str, ms: float) -> dict[str, Any]:
-        """Model FLOPs (matrix products of the network, forward once and backward twice) a second, beside two peaks."""
+        """Model FLOPs per second (matrix products of the network: forward once, backward twice), beside two peaks."""
         rate = fixtures.gflop(size, task) / ms  # TFLOP/s
-        named = next((p[precision] for n, p in PEAKS.items() if n in str(self.record["machine"].get("gpu"))), None)
-        shown = max((r[precision] / 1e3 for r in self.record["gemm"].values() if precision in r), default=None)
-        return {"tflops": rate, "mfu": named and rate / named, "of the measured product": shown and rate / shown}
+        peak = next((p[precision] for n, p in PEAKS.items() if n in str(self.record["machine"].get("gpu"))), None)
+        product = max((r[precision] / 1e3 for r in self.record["gemm"].values() if precision in r), default=None)
+        return {"tflops": rate, "mfu": peak and rate / peak, "of the measured product": product and rate / product}
 
     def run(self) -> None:
         began = time.monotonic()
@@ -316,50 +311,25 @@ class GpuBench(Bench):
             print(f"left out: {what}")
 
 
-def ratio(theirs: list[float], ours: list[float]) -> float:
-    """How many times faster ours are: the median over the rounds."""
-    return statistics.median(b / m for b, m in zip(theirs, ours, strict=True))
-
-
-def card() -> dict[str, Any]:
-    """The GPU and its driver, as nvidia-smi tells them."""
-    if shutil.which("nvidia-smi") is None:
-        return {"gpu": None}
-    asked = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        line = subprocess.run(asked, capture_output=True, text=True, timeout=30).stdout.strip().partition("\n")[0]
-        return dict(zip(("gpu", "driver", "gpu memory", "gpu clock"), re.split(r",\s*", line), strict=False))
-    return {"gpu": None}
-
-
-def packages() -> dict[str, str]:
-    """Versions of what is installed; what is not there is not named."""
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="what needs a GPU, in parts", prog="python -m benchmarks.gpu")
+    parser = argparse.ArgumentParser(description="everything that needs a GPU, in parts", prog="python -m benchmarks.gpu")
     parser.add_argument("--part", type=int, choices=(1, 2, 3), required=True)
-    parser.add_argument("--rehearse", action="store_true", help="on the imitation of a GPU, tiny: does all of it run?")
-    parser.add_argument("--sizes", type=chosen(list(GPU_SIZES)), default=[], help=f"of {','.join(GPU_SIZES)} (as the part has)")
-    parser.add_argument("--engines", type=chosen(list(GPU_KINDS)), default=["minidit", "eager", "compile"],
+    parser.add_argument("--rehearse", action="store_true", help="tiny, on the CPU stand-in: does everything run?")
+    parser.add_argument("--sizes", type=names_of(list(GPU_SIZES)), default=[], help=f"of {','.join(GPU_SIZES)} (as the part has)")
+    parser.add_argument("--engines", type=names_of(list(GPU_KINDS)), default=["minidit", "eager", "compile"],
                         help=f"of {','.join(n for n in GPU_KINDS if n != 'checks')}")  # fmt: skip
     parser.add_argument("--checks", type=lambda text: text.split(","), help="part 1: only these")
     parser.add_argument("--tests", type=lambda text: text.split(",") if text else [], help="part 1: files for pytest, or none")
     parser.add_argument("--rounds", type=int, help="rounds that count (7; in a rehearsal 2)")
     parser.add_argument("--budget", type=float, default=BUDGET, help=f"seconds ({BUDGET:.0f})")
-    parser.add_argument("--patience", type=float, help="seconds that getting ready for a job may take (150; part 3: 270)")
-    parser.add_argument("--timeout", type=float, default=150, help="seconds that any other request may take (150)")
+    parser.add_argument("--patience", type=float, help="seconds to get ready for a job (150; part 3: 270)")
+    parser.add_argument("--timeout", type=float, default=150, help="seconds for any other request (150)")
     parser.add_argument("--torch-python", default=sys.executable, help="the Python that has torch (this one)")
     parser.add_argument("--out", type=Path, help="the JSON file (benchmarks/results/gpu-DATE-partN.json)")
     args = parser.parse_args()
     args.quick, args.patience = args.rehearse, args.patience or (270.0 if args.part == 3 else 150.0)
     args.rounds = args.rounds or (2 if args.rehearse else 7)
-    args.least = 1.0 if args.rehearse else 40.0  # seconds without which no job is begun
+    args.least = 1.0 if args.rehearse else 40.0  # seconds that must be left to begin a job
     if args.tests is None:
         args.tests = ["tests/nn/test_place_and_time.py"] if args.rehearse else TESTS
     name = f"gpu-{time.strftime('%Y-%m-%d')}-part{args.part}{'-'.join(['', *args.sizes])}{'-rehearsed' if args.rehearse else ''}"
@@ -371,6 +341,7 @@ def main() -> None:
     args = arguments()
     GpuBench(args).run()
     print(f"written: {args.out}")
+
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""The tests' imitation of a GPU, so that all of the GPU benchmark can be rehearsed on a machine without one."""
+"""The CPU stand-in for a GPU that the tests use: the GPU benchmarks can be rehearsed on a machine without one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 
 @contextlib.contextmanager
 def imitated_gpu() -> Iterator[None]:
-    """`with imitated_gpu():` arrays of "cuda" live in the stand-in; its kernels and its cuBLAS run where there is a g++."""
+    """`with imitated_gpu():` arrays of "cuda" live in the stand-in. Its kernels and its cuBLAS need g++."""
     sys.path.insert(0, str(TESTS))
     standin = importlib.import_module("standin")
     standin.install()

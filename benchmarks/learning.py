@@ -1,10 +1,10 @@
-"""The paper's claims in miniature: the four ways of conditioning at equal steps, and loss against the work of a model.
+"""The paper's claims in miniature: the four kinds of conditioning at equal steps, and loss against the MACs of a model.
 
     python -m benchmarks.learning                  # everything: 8 + 10 trainings of digits in pixels, about an hour on two cores
     python -m benchmarks.learning --steps 50 --only variants
 
 Every model is trained on the embedded digits by the recipe of the preset "digits" (v-prediction, cosine ladder) from two
-seeds, one core each. Held-out loss: the training loss law on held-out digits with EMA weights, the same times and noise
+seeds, on one core each. Held-out loss: the training loss on held-out digits with EMA weights, and the same times and noise
 for every model. Fréchet: 500 guided DDIM-50 samples against the training digits, as a multiple of held-out digits.
 Results: benchmarks/results/learning.json and docs/learning-*.png.
 """
@@ -42,14 +42,14 @@ SIZES = {"32/2": (32, 2, 2), "64/2": (64, 2, 4), "64/4": (64, 4, 4), "96/4": (96
 def jobs(only: str | None) -> list[tuple[str, str, DiTConfig, int]]:
     """(group, name, model, seed) for every training."""
     base = DIT["digits"]
-    found = [("variants", v, replace(base, conditioning=v), seed) for v in VARIANTS for seed in (0, 1)]
+    trainings = [("variants", v, replace(base, conditioning=v), seed) for v in VARIANTS for seed in (0, 1)]
     for name, (width, depth, heads) in SIZES.items():
         model = replace(base, hidden_size=width, depth=depth, num_heads=heads)
-        found += [("sizes", name, model, seed) for seed in (0, 1)]
-    return [job for job in found if only in (None, job[0])]
+        trainings += [("sizes", name, model, seed) for seed in (0, 1)]
+    return [job for job in trainings if only in (None, job[0])]
 
 
-@threadpool_limits.wrap(limits=1)  # one core a training
+@threadpool_limits.wrap(limits=1)  # one core per training
 def learn(job: tuple[str, str, DiTConfig, int], steps: int) -> dict[str, Any]:
     """Trains one model and measures it."""
     group, name, config, seed = job
@@ -63,8 +63,8 @@ def learn(job: tuple[str, str, DiTConfig, int], steps: int) -> dict[str, Any]:
             curve.append((record["step"], record["loss"]))
     minutes = (time.perf_counter() - began) / 60
     model.flat[...] = loop.optimiser.average
-    judged = replace(recipe, seed=77, batch_size=297)
-    law = Denoising(model, source_of(held_out, "cpu", np.float32), judged)
+    held_out_config = replace(recipe, seed=77, batch_size=297)
+    law = Denoising(model, source_of(held_out, "cpu", np.float32), held_out_config)
     with no_grad():
         loss = float(np.mean([law(step, np.arange(297))[0].data for step in range(20)]))
     evaluation = Evaluation(train_classifier(train, preset.classify, lambda *_: None), train, held_out, n=500)
@@ -82,14 +82,14 @@ def learn(job: tuple[str, str, DiTConfig, int], steps: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """One line a model: both seeds side by side."""
+    """One line per model, both seeds side by side."""
     out = ["| model | parameters | MACs | held-out loss, two seeds | Fréchet as a multiple of real | class accuracy |",
            "|---|---|---|---|---|---|"]  # fmt: skip
     for name in dict.fromkeys(r["name"] for r in rows):
-        own = [r for r in rows if r["name"] == name]
-        losses, multiples, hits = ([r[k] for r in own] for k in ("loss", "multiple", "accuracy"))
+        runs = [r for r in rows if r["name"] == name]
+        losses, multiples, hits = ([r[k] for r in runs] for k in ("loss", "multiple", "accuracy"))
         out.append(
-            f"| {name.replace('_', '-')} | {own[0]['parameters']:,} | {own[0]['macs'] / 1e6:.2f} M "
+            f"| {name.replace('_', '-')} | {runs[0]['parameters']:,} | {runs[0]['macs'] / 1e6:.2f} M "
             f"| {' / '.join(f'{v:.4f}' for v in losses)} | {' / '.join(f'{v:.2f}' for v in multiples)} "
             f"| {' / '.join(f'{v:.3f}' for v in hits)} |"
         )
@@ -108,14 +108,14 @@ def draw(rows: list[dict[str, Any]]) -> None:
     if sizes:
         by_seed = {}
         for seed in (0, 1):
-            own = sorted((r for r in sizes if r["seed"] == seed), key=lambda r: r["macs"])
-            by_seed[f"seed {seed}"] = (np.array([r["macs"] / 1e6 for r in own]), np.array([r["loss"] for r in own]))
-        title, label = "held-out loss against the work of a model", "MACs of a sample, millions"
+            runs = sorted((r for r in sizes if r["seed"] == seed), key=lambda r: r["macs"])
+            by_seed[f"seed {seed}"] = (np.array([r["macs"] / 1e6 for r in runs]), np.array([r["loss"] for r in runs]))
+        title, label = "held-out loss against the work of a model", "million MACs per sample"
         save_png(DOCS / "learning-sizes.png", md.pictures.curves(by_seed, title, smooth=False, x_label=label))
 
 
 def _bars(values: dict[str, list[float]], title: str) -> Any:
-    """Horizontal bars drawn as a grid of rows, a pair a name."""
+    """Horizontal bars as a grid of rows, two per name."""
     most, width = max(max(v) for v in values.values()), 320
     rows, names = [], []
     for name, pair in values.items():
@@ -137,18 +137,18 @@ def main() -> None:
     if args.draw:
         draw(json.loads(RESULT.read_text())["rows"])
         return
-    todo, command = jobs(args.only), f"python -m benchmarks.learning --steps {args.steps}"
+    trainings, command = jobs(args.only), f"python -m benchmarks.learning --steps {args.steps}"
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
         rows = []
-        for row in pool.map(learn, todo, [args.steps] * len(todo)):
+        for row in pool.map(learn, trainings, [args.steps] * len(trainings)):
             rows.append(row)
             RESULT.write_text(json.dumps({"command": command, "rows": rows}, indent=1))
             print(f"{row['group']} {row['name']} seed {row['seed']}: loss {row['loss']:.4f}, "
                   f"Fréchet {row['multiple']:.2f} x real, accuracy {row['accuracy']:.3f}", flush=True)  # fmt: skip
     draw(rows)
     for group in ("variants", "sizes"):
-        if own := [r for r in rows if r["group"] == group]:
-            print(f"\n{group}\n{table(own)}")
+        if members := [r for r in rows if r["group"] == group]:
+            print(f"\n{group}\n{table(members)}")
 
 
 if __name__ == "__main__":

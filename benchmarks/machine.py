@@ -1,11 +1,15 @@
-"""The machine as the operating system tells it (Linux; elsewhere the fields that it does not tell are None)."""
+"""What Linux and nvidia-smi say about this machine. Elsewhere, fields without an answer are None."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib.metadata
 import os
 import platform
+import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,8 @@ from typing import Any
 from minidit.training.workers import cores
 
 GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+PACKAGES = ("numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x", "torch", "triton", "jax", "ml_dtypes", "hypothesis", "pytest",
+            "threadpoolctl", "tqdm", "pillow", "safetensors")  # fmt: skip
 MEMORY = {"pss": "Pss", "anonymous": "Pss_Anon", "shared": "Pss_Shmem", "files": "Pss_File"}
 
 
@@ -44,13 +50,33 @@ def machine() -> dict[str, Any]:
     }
 
 
+def card() -> dict[str, Any]:
+    """The GPU and its driver, from nvidia-smi."""
+    if shutil.which("nvidia-smi") is None:
+        return {"gpu": None}
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        line = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip().partition("\n")[0]
+        return dict(zip(("gpu", "driver", "gpu memory", "gpu clock"), re.split(r",\s*", line), strict=False))
+    return {"gpu": None}
+
+
+def packages() -> dict[str, str]:
+    """Versions of those PACKAGES that are installed."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
 def load() -> float | None:
-    """How many processes wanted to run during the last minute."""
+    """The mean number of runnable processes during the last minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def busy() -> float | None:
-    """CPU seconds that anything at all has used since the start of the machine, on all cores; time stolen by other guests too."""
+    """CPU seconds used by everything since the machine started, on all cores, time stolen by other guests included."""
     times = (read("/proc/stat") or "").partition("\n")[0].split()[1:9]
     if len(times) < 8:
         return None
@@ -59,15 +85,15 @@ def busy() -> float | None:
 
 
 def used(pid: int) -> float:
-    """CPU seconds of a process and everything below it."""
+    """CPU seconds of a process and its descendants."""
     spent = [(read(f"/proc/{p}/stat") or ") " + "0 " * 20).rpartition(")")[2].split()[11:13] for p in family(pid)]
     return sum(int(n) for pair in spent for n in pair) / os.sysconf("SC_CLK_TCK")
 
 
 class Others:
-    """`with Others() as others:` … others.share: cores that anything but this process and what it started kept busy meanwhile.
+    """`with Others() as others:` … others.share: how many cores other programs kept busy during the block; None if unknown.
 
-    None where nobody tells. What it started must live as long as the block.
+    Descendants of this process are not counted as others; they must live as long as the block.
     """
 
     share: float | None = None
@@ -86,16 +112,16 @@ class Others:
 
 
 def family(pid: int) -> list[int]:
-    """A process and everything below it."""
+    """A process and its descendants."""
     children = [int(child) for tasks in Path(f"/proc/{pid}/task").glob("*/children") for child in (read(tasks) or "").split()]
     return [pid, *(p for child in children for p in family(child))]
 
 
 def memory(pid: int) -> dict[str, float] | None:
-    """MB of a process and its children, pages that several of them share counted once (PSS).
+    """MB of a process and its descendants; pages that several of them share are counted once (PSS).
 
-    own = anonymous + shared memory: what the program allocated. The rest, pages of files, is mostly libraries; its share
-    depends on who else has them open.
+    own = anonymous + shared memory, which the program allocated. The rest, pages of files, is mostly libraries, and depends on
+    which other programs have them open.
     """
     total = dict.fromkeys(MEMORY, 0.0)
     for member in family(pid):

@@ -1,7 +1,7 @@
-"""minidit's side: its ordinary Loop and Sampler.
+"""The engine of minidit: its ordinary Loop and Sampler.
 
-On a CPU in the workers that they pick by themselves (or in threads with --kind thread); on a GPU as they come, captured where
-that is built, or with --eager without a graph. --standin: the imitation of a GPU that the tests use, to rehearse.
+On a CPU they choose their workers (--kind thread: threads); on a GPU their steps are captured (--eager: without a graph).
+--standin: on the CPU stand-in for a GPU that the tests use, to rehearse.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import memory_of_step, ran_out_of_memory
 from minidit.training.workers import Workers, cores, kind_of_workers, shard_of
 
-CAPTURE = "graph"  # the field of LoopConfig that says whether a step is captured; a build without one is always eager
+CAPTURE = "graph"  # the field of LoopConfig that says whether a step is captured; versions without it are always eager
 
 
 def capturable() -> bool:
@@ -45,7 +45,7 @@ class MiniditEngine:
     def __init__(self, kind: str | None = None, device: str = "cpu", eager: bool = False, accumulate: int = 1) -> None:
         self.kind, self.device, self.eager, self.accumulate, self.precision = kind, device, eager, accumulate, "float32"
         self.step: Any = None
-        self.steps_a_call = 1
+        self.steps_per_call = 1
         self.recomputed = False
 
     def hello(self) -> dict[str, Any]:
@@ -54,11 +54,11 @@ class MiniditEngine:
             cupy = module_of(self.device)
             number, runtime = cupy.cuda.runtime.getDevice(), cupy.cuda.runtime
             name = runtime.getDeviceProperties(number)["name"]
-            own = {"cupy": cupy.__version__, "cuda": runtime.runtimeGetVersion(), "driver": runtime.driverGetVersion()}
+            cuda = {"cupy": cupy.__version__, "cuda": runtime.runtimeGetVersion(), "driver": runtime.driverGetVersion()}
             blas = "cuBLAS" if cuda_blas.own() is not None else "CuPy's products"
             graph = capturable() and not self.eager
             device = name.decode() if isinstance(name, bytes) else str(name)
-            return versions | own | {"device": device, "blas": blas, "captured": graph}
+            return versions | cuda | {"device": device, "blas": blas, "captured": graph}
         kind = self.kind or kind_of_workers(cores(), "cpu")
         return versions | {"blas": name_of_blas(), "workers": f"{cores()} × {kind}"}
 
@@ -71,24 +71,24 @@ class MiniditEngine:
         return model
 
     def prepare(self, size: dict[str, Any], task: str, folder: str, precision: str = "float32", alone: bool = False) -> None:
-        """Ready for `steps`. A training step that does not fit into the device recomputes its blocks, and `told` tells.
+        """Gets ready for `steps`. A training step that does not fit into the device recomputes its blocks; `report` says so.
 
-        alone: nobody else uses the device, so that what does not fit now never will
+        alone: no other engine uses the device, so a step that does not fit now never will
         """
         self.drop()
         self.recomputed = task == "train" and self.device != "cpu" and self.too_large(Size(**size), precision, alone)
         if not self.begun(size, task, folder, precision, alone and task == "train" and not self.recomputed):
-            self.drop()  # here, where the error no longer holds the arrays of what failed
+            self.drop()  # only here, when the error no longer keeps the arrays of the failed attempt alive
             self.recomputed = True
             self.begin(size, task, folder, precision)
 
     def too_large(self, size: Size, precision: str, alone: bool) -> bool:
-        """Whether a step of this size is predicted to need more than there is, or than a whole device has."""
+        """Whether a step of this size is predicted to need more memory than is free (alone), or than the whole device has."""
         need = memory_of_step(config_of(size), LoopConfig(batch_size=size.batch, precision=precision), self.device).total
         return need > (memory_of(self.device) if alone else module_of(self.device).cuda.runtime.memGetInfo()[1])
 
     def begun(self, size: dict[str, Any], task: str, folder: str, precision: str, forgiving: bool) -> bool:
-        """Whether `begin` found enough memory; raises where that would be no news."""
+        """Whether `begin` found enough memory. Raises its error unless forgiving and the memory ran out."""
         try:
             self.begin(size, task, folder, precision)
         except Exception as error:
@@ -102,12 +102,12 @@ class MiniditEngine:
         if self.device == "cpu":
             self.step = self.training(model)[0] if task == "train" else self.sampling(model)[0]
             return
-        self.step, self.steps_a_call = (self.training(model)[0], 1) if task == "train" else (self.walk(model), WALK)
-        for _ in range(2):  # kernels are compiled, a graph is recorded, and what does not fit into the memory says so
+        self.step, self.steps_per_call = (self.training(model)[0], 1) if task == "train" else (self.walk(model), WALK)
+        for _ in range(2):  # compiles kernels and records a graph; what does not fit into the memory fails here
             self.step()
 
     def drop(self) -> None:
-        """Forgets the model and gives its memory back."""
+        """Deletes the model and frees its memory."""
         self.step, self.data = None, {}
         gc.collect()
         if self.device != "cpu":
@@ -121,7 +121,7 @@ class MiniditEngine:
             part = samples if self.device == "cpu" else slice(None)  # a device takes the batch in one piece
             return ops.mse(model(x_t[part], t[part], y[part]), target[part], n=target.size), {}
 
-        loss_of.clocked = True  # type: ignore[attr-defined]  # nothing in it is counted on the host: it may be captured
+        loss_of.clocked = True  # type: ignore[attr-defined]  # it counts nothing on the host, so it may be captured
         config = LoopConfig(
             lr=LR, betas=BETAS, eps=EPS, ema=EMA, batch_size=len(x_t), steps=10**9, precision=self.precision,
             accumulate=self.accumulate, checkpoint_blocks=self.recomputed,
@@ -133,7 +133,7 @@ class MiniditEngine:
     def sampling(self, model: md.DiT) -> tuple[Any, Any]:
         """A function that takes one guided step from the fixed x_t, and the shared array that it writes x_s to.
 
-        What `sample` does for each of its steps; the workers stay open between steps, as they do within one call of it.
+        It does what `sample` does in each of its steps. The workers stay open between steps, as within one call of `sample`.
         """
         x_t, labels = self.data["x_t"], self.data["labels"]
         n = len(x_t)
@@ -153,12 +153,12 @@ class MiniditEngine:
         return functools.partial(self.workers.run, 0), result
 
     def walk(self, model: md.DiT) -> Any:
-        """A function that samples from x_t by WALK guided steps, as anybody would."""
+        """A function that samples from x_t by WALK guided steps through the public `sample`."""
         x_t, labels, sch = self.data["x_t"], self.data["labels"], md.Schedule.linear()
-        how: dict[str, Any] = {"steps": WALK, "guidance": GUIDANCE, "precision": self.precision}
+        settings: dict[str, Any] = {"steps": WALK, "guidance": GUIDANCE, "precision": self.precision}
         if self.eager and "graph" in inspect.signature(md.sample).parameters:
-            how["graph"] = False
-        return lambda: md.sample(model, sch, labels, x_T=x_t, **how)
+            settings["graph"] = False
+        return lambda: md.sample(model, sch, labels, x_T=x_t, **settings)
 
     def sampling_on_device(self, model: md.DiT, x_t: Any, labels: Any) -> tuple[Any, Any]:
         sampler, samples = sampler_of(model), module_of(self.device).arange(len(x_t))
@@ -171,7 +171,7 @@ class MiniditEngine:
         return step, result
 
     def check(self, size: dict[str, Any], folder: str, out: str, precision: str = "float32") -> None:
-        """Loss, gradients and x_s of the check batch, made on the timed path: sharded, in workers. Written as .npz."""
+        """Writes loss, gradients and x_s of the check batch as .npz, computed on the timed path: sharded, in workers."""
         self.drop()
         self.recomputed = False
         model = self.load(size, folder, "check.npz", precision)
@@ -179,26 +179,26 @@ class MiniditEngine:
         step()
         step, loop = self.training(model)
         loss = step()["loss"]
-        gradients = loop.model.views(loop.buffers[0])  # summed over shards; without clipping the update leaves it
+        gradients = loop.model.views(loop.buffers[0])  # summed over shards; the update changes it only to clip
         names = [n for n, _ in model.named_parameters()]
-        found = dict(zip(names, gradients, strict=True)) | {"loss": loss, "x_s": x_s}
-        np.savez(out, **{n: to_host(a) for n, a in found.items()})
+        answer = dict(zip(names, gradients, strict=True)) | {"loss": loss, "x_s": x_s}
+        np.savez(out, **{n: to_host(a) for n, a in answer.items()})
 
     def steps(self, k: int) -> list[float]:
         if self.device == "cpu":
             return seconds(self.step, k)
-        return [mean_seconds(self.step, max(1, k // self.steps_a_call), self.wait) / self.steps_a_call]
+        return [mean_seconds(self.step, max(1, k // self.steps_per_call), self.wait) / self.steps_per_call]
 
     def wait(self) -> None:
         module_of(self.device).cuda.runtime.deviceSynchronize()
 
-    def told(self) -> dict[str, Any]:
-        """The most memory that the pools have asked the device for since `prepare`, fragments included; what was recomputed."""
-        held = 0.0 if self.device == "cpu" else bytes_held(self.device) / 1e9
-        return {"peak_gb": held, "recomputed": self.recomputed, "attention": cudnn_attention.choices()}
+    def report(self) -> dict[str, Any]:
+        """The peak memory of the pools since `prepare`, fragments included, and the choices made for the timed step."""
+        peak = 0.0 if self.device == "cpu" else bytes_held(self.device) / 1e9
+        return {"peak_gb": peak, "recomputed": self.recomputed, "attention": cudnn_attention.choices()}
 
     def gemm(self, threads: int, n: int, precision: str = "float32") -> float:
-        """One product a worker, each on one thread: how minidit uses the cores. GFLOP/s of all together."""
+        """GFLOP/s of all workers together, with one product per worker on one thread, as minidit uses the cores."""
         if self.device != "cpu":
             return self.product(n, precision)
         a, b = (np.random.default_rng(i).standard_normal((n, n), dtype=np.float32) for i in range(2))
@@ -223,7 +223,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--accumulate", type=int, default=1, help="pieces of a shard, one after the other")
     parser.add_argument("--eager", action="store_true", help="no captured step")
-    parser.add_argument("--standin", action="store_true", help="an imitation of a GPU, from the tests: to rehearse")
+    parser.add_argument("--standin", action="store_true", help="on the tests' CPU stand-in for a GPU: to rehearse")
     args = parser.parse_args()
     with imitated_gpu() if args.standin else contextlib.nullcontext():
         serve(MiniditEngine(args.kind, args.device, args.eager, args.accumulate))

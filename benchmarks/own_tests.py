@@ -1,4 +1,4 @@
-"""The package's own tests on a device, beside whatever else is done there."""
+"""Runs the package's tests on a device, beside other work there."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from typing import Any
 
 from benchmarks.engine import ROOT, SHARING
 
-GRACE = 15.0  # seconds that interrupted tests have to write down what ran
+GRACE = 15.0  # seconds for interrupted tests to write their report
 
 
 class Tests:
-    """pytest on some files, in a process of its own beside the checks; interrupted when the time is over, it reports what ran."""
+    """pytest on some files, in its own process; interrupted at the end of the budget, it reports the tests that ran."""
 
     def __init__(self, files: str, folder: Path) -> None:
         self.files, name = files, re.sub(r"\W", "-", files)
         self.report, self.log = folder / f"{name}.xml", folder / f"{name}.log"
-        options = ["-p", "no:cacheprovider", "-W", "default"]  # what other versions of libraries warn of is no failure here
+        options = ["-p", "no:cacheprovider", "-W", "default"]  # warnings of other versions of libraries are no failures here
         command = [sys.executable, "-m", "pytest", files, f"--junitxml={self.report}", *options]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **SHARING})
 
     def wait(self, seconds: float) -> bool:
-        """Whether it ended by itself, at most so many seconds from now."""
+        """Waits at most that many seconds; returns whether the tests ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(max(0.0, seconds))
         return self.process.returncode is not None
 
-    def told(self, finished: bool, seconds: float) -> dict[str, Any]:
-        """What came out. One that has not finished was interrupted, and has so many seconds to write down what ran."""
+    def outcome(self, finished: bool, seconds: float) -> dict[str, Any]:
+        """The report of the tests. Those that have not finished were interrupted, and get that many seconds to write it."""
         if not finished and not self.wait(seconds):
             self.process.kill()
             self.process.wait()
@@ -49,12 +49,12 @@ class Tests:
                     message = (bad.get("message") or "").partition("\n")[0][:300]
                     failed.append([f"{case.get('classname')}::{case.get('name')}", message])
         tail = self.log.read_text().strip().splitlines()[-1:]
-        ended = {"code": self.process.returncode, "finished": finished, "ran": ran, "summary": " ".join(tail), "failed": failed}
-        return {"files": self.files, **ended}
+        outcome = {"code": self.process.returncode, "finished": finished, "ran": ran, "summary": " ".join(tail), "failed": failed}
+        return {"files": self.files, **outcome}
 
 
 def results(tests: Sequence[Tests], seconds: float) -> Iterator[dict[str, Any]]:
-    """What came out of all of them, at most so many seconds from now, and a few to write it down."""
+    """The outcomes of all tests, after at most that many seconds and GRACE."""
     ends = time.monotonic() + seconds
     finished = [test.wait(ends - time.monotonic()) for test in tests]
     for test, done in zip(tests, finished, strict=True):
@@ -62,4 +62,4 @@ def results(tests: Sequence[Tests], seconds: float) -> Iterator[dict[str, Any]]:
             test.process.send_signal(signal.SIGINT)
     ends = time.monotonic() + GRACE
     for test, done in zip(tests, finished, strict=True):
-        yield test.told(done, ends - time.monotonic())
+        yield test.outcome(done, ends - time.monotonic())

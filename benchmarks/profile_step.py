@@ -1,11 +1,11 @@
-"""Where a training step's time goes: inside which primitive, forward and backward, and how much is the engine's own.
+"""Where the time of a training step goes: into each primitive, forward and backward, and into the tape.
 
     python -m benchmarks.profile_step [--size tiny] [--steps 12]
 
-One shard in this process, with half of the size's batch, on one BLAS thread: what a worker on two cores does. Every
-primitive and every adjoint is timed from outside, in CPU time of the thread (other programs disturb it less); "tape" is
-the rest of forward and backward: Tensors, nodes, sums of gradients, model code. The last line is the same graph on arrays so
-small that only Python and NumPy's dispatch remain.
+It runs one shard in this process, with half of the size's batch, on one BLAS thread, as a worker on two cores does. Every
+primitive and every adjoint is timed from outside, in CPU time of the thread, which other programs disturb less. "tape" is the
+rest of forward and backward: Tensors, nodes, sums of gradients, model code. The last line is the same graph on arrays so small
+that only Python and NumPy's dispatch remain.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FORWARD, BACKWARD = 0, 1
 
 @dataclass
 class Clock:
-    """Seconds inside primitives and adjoints, by name; one inside another counts for the outer one."""
+    """Seconds inside primitives and adjoints, by name; a primitive inside another counts as part of the outer one."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -55,7 +55,7 @@ class Clock:
         return run
 
     def watch(self) -> Any:
-        """A context in which Primitive.pair, the adjoints that it returns and the bars that they postpone are timed."""
+        """A context in which Primitive.pair, the adjoints that it returns and the gradients that they postpone are timed."""
         pair, clock = Primitive.pair, self
 
         def watched(p: Primitive, *arrays: Any, **static: Any) -> Any:
@@ -106,7 +106,7 @@ def profile(size: Size, steps: int) -> None:
     shard = Shard(size)
     milliseconds(shard.gradients, 3)
     plain, clock, watched = [], Clock(), []
-    for _ in range(steps):  # in turn, so that a change of the machine's speed meets both
+    for _ in range(steps):  # in turn, so that a change of the machine's speed affects both
         plain.append(milliseconds(shard.gradients, 1))
         with clock.watch():
             watched.append(milliseconds(shard.gradients, 1))
@@ -121,11 +121,11 @@ def profile(size: Size, steps: int) -> None:
         print(f"{name:<24}{clock.calls[name] // steps:>6}{f:>12.2f}{b:>13.2f}{(f + b) / whole:>8.1%}")
     print(f"{'tape (the rest)':<24}{'':>6}{'':>12}{whole - inside:>13.2f}{(whole - inside) / whole:>8.1%}")
     print(f"{'forward + backward':<24}{'':>6}{'':>12}{whole:>13.2f}    (without the timers {alone:.2f})")
-    print(f"{'AdamW and EMA':<24}{'':>6}{'':>12}{update:>13.2f}    (a worker does its part only)")
+    print(f"{'AdamW and EMA':<24}{'':>6}{'':>12}{update:>13.2f}    (a worker does only its part)")
 
 
 def smallest(size: Size) -> Size:
-    """The same graph with next to no arithmetic in it."""
+    """A size of the same graph with almost no arithmetic."""
     return replace(size, batch=1, input_size=size.patch, width=4 * size.heads)
 
 

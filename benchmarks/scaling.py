@@ -1,7 +1,7 @@
-"""How a training step grows: time and memory against batch, tokens, width and depth, minidit's beside PyTorch's.
+"""How a training step scales: time and memory against batch, tokens, width and depth, minidit beside PyTorch.
 
-A grid along one axis is fitted by time ~ axis^p (least squares on the logarithms), and the same fit of the MACs formula (T.8)
-says what p the matrix products alone would give. Every point is a fresh process.
+The times along one axis are fitted by time ~ axis^p (least squares on the logarithms); the same fit of the MACs formula (T.8)
+gives the p of the matrix products alone. Every point is measured in a new process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def measure(kind: Kind, python: str, size: Size, rounds: int, span: float) -> dict[str, Any]:
-    """ms of a training step (the best of `rounds` medians: what the machine can do) and MB above the base."""
+    """ms per training step (the best of `rounds` medians, the least disturbed) and MB above the base."""
     with tempfile.TemporaryDirectory() as name, Engine(kind, python) as engine:
         fixtures.write(Path(name), size)
         engine.ask("hello")
@@ -47,8 +47,7 @@ def measure(kind: Kind, python: str, size: Size, rounds: int, span: float) -> di
         k = max(2, round(span / first))
         ms = 1e3 * min(statistics.median(engine.ask("steps", k=k)) for _ in range(rounds))
         after = engine.memory()
-    own = after["own"] - base["own"] if base and after else None
-    return {"ms": ms, "mb": own}
+    return {"ms": ms, "mb": after["own"] - base["own"] if base and after else None}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

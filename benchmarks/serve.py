@@ -1,4 +1,4 @@
-"""The side of an engine: a process that reads one JSON line, does what it says, and answers with one JSON line."""
+"""The server of an engine: a process that reads one JSON request per line and answers each with one JSON line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def serve(engine: Any) -> None:
 
 
 def seconds(step: Step, k: int) -> list[float]:
-    """One step to wake caches and threads, not counted, then the times of k steps."""
+    """The times of k steps, after one step that is not counted: it wakes caches and threads."""
     step()
     times = []
     for _ in range(k):
@@ -39,7 +39,7 @@ def seconds(step: Step, k: int) -> list[float]:
 
 
 def mean_seconds(step: Step, k: int, wait: Step) -> float:
-    """The time of k steps that are only queued by the host, until the device has done them; a step before is not counted."""
+    """The mean time of k steps that the host queues and the device then finishes, after one step that is not counted."""
     step()
     wait()
     start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""What is timed: four networks on a CPU, three on a GPU, and the files that hand one set of weights and inputs to every engine.
+"""What is timed: four networks on a CPU, three on a GPU.
 
-This file needs NumPy only (the torch side reads it too); what needs minidit is in `fixtures.py`.
+This file needs nothing but Python, because the engine of PyTorch reads it too; `fixtures.py` needs minidit.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 GUIDANCE, T, S = 4.0, 500, 480  # a guided step from rung 500 to rung 480 of the linear schedule with 1000 rungs
-WALK = 20  # guided steps of a walk, which is what a GPU is timed with: a graph is recorded in its first steps, as for any user
-LR, BETAS, EPS, EMA = 1e-4, (0.9, 0.999), 1e-8, 0.9999  # of the optimiser step, on every side
+WALK = 20  # guided steps of a walk, the unit timed on a GPU: a graph is recorded in its first steps, as for any user
+LR, BETAS, EPS, EMA = 1e-4, (0.9, 0.999), 1e-8, 0.9999  # of the optimiser, in every engine
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ SIZES = {
     )
 }
 
-GPU_SIZES = {  # DiT-S/2, B/2 and XL/2 on latents 4 × 32 × 32; the batch is set by who times them
+GPU_SIZES = {  # DiT-S/2, B/2 and XL/2 on latents 4 × 32 × 32; the jobs set the batch
     s.name: s
     for s in (
         Size("S2", input_size=32, width=384, depth=12, heads=6, batch=64, classes=1000, check_batch=2),

@@ -1,4 +1,4 @@
-"""The peer: the same DiT as one would write it in PyTorch, from the equations (T.3) to (T.6), with the official names."""
+"""The same DiT in PyTorch, written from the equations (T.3) to (T.6), with the official names."""
 
 from __future__ import annotations
 

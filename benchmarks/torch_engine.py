@@ -1,4 +1,4 @@
-"""PyTorch's side: eager, or compiled with --compile. EMA by one foreach call, all cores.
+"""The engine of PyTorch: eager, or compiled with --compile. EMA by one foreach call, all cores.
 
 On a CPU default AdamW (foreach); on a GPU the fused one, bf16 by autocast over float32 weights, tf32 by PyTorch's own setting.
 """
@@ -28,23 +28,23 @@ class TorchEngine:
     def __init__(self, compiled: bool, graphs: bool = False, device: str = "cpu") -> None:
         self.compiled, self.graphs, self.device, self.precision = compiled, graphs, device, "float32"
         self.step: Any = None
-        self.steps_a_call = 1
+        self.steps_per_call = 1
         torch.set_num_threads(CORES)
 
     def hello(self) -> dict[str, Any]:
         versions = {"torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
         if self.device != "cpu":
             torch.zeros(1, device=self.device)  # raises where there is no GPU
-            own = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "device": torch.cuda.get_device_name()}
-            return versions | own | {"compiled": self.compiled, "graphs": self.graphs}
+            cuda = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "device": torch.cuda.get_device_name()}
+            return versions | cuda | {"compiled": self.compiled, "graphs": self.graphs}
         text = torch.__config__.show()
         blas = re.search(r"BLAS_INFO=(\w+)", text)
         version = re.search(r"Math Kernel Library Version ([\w.]+)", text)
-        named = " ".join(m[1] for m in (blas, version) if m) or "unknown"
-        return versions | {"blas": named, "compiled": self.compiled, "workers": f"{torch.get_num_threads()} threads"}
+        library = " ".join(m[1] for m in (blas, version) if m) or "unknown"
+        return versions | {"blas": library, "compiled": self.compiled, "workers": f"{torch.get_num_threads()} threads"}
 
     def load(self, size: dict[str, Any], folder: str, data: str, precision: str) -> tuple[DiT, Any]:
-        """The model, and the function that runs it: the model itself, or what the compiler made of it."""
+        """The model, and the function that runs it: the model itself, or the compiled one."""
         self.precision = precision
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         numbers = np.load(Path(folder) / data)
@@ -54,20 +54,20 @@ class TorchEngine:
             model = DiT(Size(**size))
         weights = np.load(Path(folder) / "weights.npz")
         model.load_state_dict({n: torch.from_numpy(weights[n]) for n in weights})
-        how = {"mode": "reduce-overhead"} if self.graphs else {}  # CUDA graphs
-        return model, torch.compile(model, dynamic=False, **how) if self.compiled else model
+        options = {"mode": "reduce-overhead"} if self.graphs else {}  # CUDA graphs
+        return model, torch.compile(model, dynamic=False, **options) if self.compiled else model
 
     def prepare(self, size: dict[str, Any], task: str, folder: str, precision: str = "float32", alone: bool = False) -> None:
         self.drop()
         model, run = self.load(size, folder, "inputs.npz", precision)
         self.step = self.training(model, run) if task == "train" else self.sampling(model, run)
-        self.steps_a_call = 1
+        self.steps_per_call = 1
         if task != "train" and self.device != "cpu":
-            self.step, self.steps_a_call = self.walk(self.step), WALK
+            self.step, self.steps_per_call = self.walk(self.step), WALK
         self.step()  # compiles
 
     def drop(self) -> None:
-        """Forgets the model and gives its memory back."""
+        """Deletes the model and frees its memory."""
         self.step, self.data = None, {}
         if self.compiled:
             torch._dynamo.reset()
@@ -116,7 +116,7 @@ class TorchEngine:
         return step
 
     def walk(self, step: Callable[[], Any]) -> Callable[[], Any]:
-        """WALK guided steps. Each starts from the same x_t and has the same rungs, which changes no time."""
+        """WALK guided steps. Each starts from the same x_t at the same rungs, which does not change the time."""
 
         def run() -> Any:
             for _ in range(WALK):
@@ -138,10 +138,10 @@ class TorchEngine:
     def steps(self, k: int) -> list[float]:
         if self.device == "cpu":
             return seconds(self.step, k)
-        return [mean_seconds(self.step, max(1, k // self.steps_a_call), torch.cuda.synchronize) / self.steps_a_call]
+        return [mean_seconds(self.step, max(1, k // self.steps_per_call), torch.cuda.synchronize) / self.steps_per_call]
 
-    def told(self) -> dict[str, Any]:
-        """The most memory of the device that was asked for since `prepare`, fragments included."""
+    def report(self) -> dict[str, Any]:
+        """The peak of reserved device memory since `prepare`, fragments included."""
         return {"peak_gb": 0.0 if self.device == "cpu" else torch.cuda.max_memory_reserved() / 1e9}
 
     def gemm(self, threads: int, n: int, precision: str = "float32") -> float:

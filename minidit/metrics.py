@@ -1,4 +1,4 @@
-"""Measures of reconstructions and samples; NumPy, float64, no network: features and logits are the caller's.
+"""Measures of reconstructions and samples in NumPy float64, without a network: the caller supplies features and logits.
 
     psnr      = mean_i  -10 log₁₀ mean_p (x_ip - y_ip)²,   pixels in [0, 1]                              (E.1)
     accuracy  = mean_i  [argmax_k logits_ik = y_i]                                                       (E.2)
@@ -8,7 +8,7 @@
     precision = mean_g f(φ_g, Φ_r),   recall = mean_r f(φ_r, Φ_g)                                        (E.6)
     distance  = min_j (mean_p (x_p - b_jp)²)^½,   pixels in [0, 1]             nearest neighbour         (E.7)
 
-A Fréchet distance belongs to its features: quote it beside the distance of real images from real images, never bare.
+A Fréchet distance depends on its features: quote it beside the distance of real images from real images, never alone.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def moments(features: Array) -> tuple[Array, Array]:
 def frechet(features_a: Array, features_b: Array) -> float:
     """The squared Fréchet distance between Gaussians fitted to two sets of features (N, D), (M, D) (E.3).
 
-    Heusel et al. 2017 took Inception's features; here they are whatever the caller computed. Biased upwards for small N.
+    Heusel et al. 2017 took Inception's features; here the caller chooses them. Biased upwards for small N.
     """
     return frechet_of_moments(*moments(features_a), *moments(features_b))
 
 
 def frechet_of_moments(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> float:
-    """The squared Fréchet distance of N(μ_a, A) and N(μ_b, B) (E.3); singular covariances are welcome (Dowson, Landau 1982).
+    """The squared Fréchet distance of N(μ_a, A) and N(μ_b, B) (E.3); covariances may be singular (Dowson, Landau 1982).
 
     mean : (D,);  cov : (D, D) symmetric, positive semi-definite  ->  a real number ≥ 0
     """
@@ -79,11 +79,11 @@ def frechet_of_moments(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array)
         raise ValueError(f"widths differ: means {mean_a.shape}, {mean_b.shape}, covariances {a.shape}, {b.shape}")
     cross = np.linalg.svd(_factor(a).T @ _factor(b), compute_uv=False).sum()                  # (E.4)
     distance = ((mean_a - mean_b) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * cross         # (E.3)
-    return max(0.0, float(distance))  # of equal statistics only rounding is left, which may be negative
+    return max(0.0, float(distance))  # for equal statistics the rounding error may be negative
 
 
 def _factor(a: Array) -> Array:
-    """L with L Lᵀ = A. Eigenvalues at rounding level are zero: their square roots would not be small any more."""
+    """L with L Lᵀ = A. Eigenvalues at the level of rounding are set to zero: their square roots would not be small."""
     values, vectors = np.linalg.eigh(a)
     values = np.where(values > len(a) * np.finfo(np.float64).eps * max(values[-1], 0.0), values, 0.0)
     return vectors * np.sqrt(values)
@@ -99,7 +99,7 @@ def precision_recall(real: Array, generated: Array, k: int = 3) -> tuple[float, 
     """
     r, g = _host(real, "real"), _host(generated, "generated")
     if r.ndim != 2 or g.ndim != 2 or r.shape[1] != g.shape[1]:
-        raise ValueError(f"features (N, D) and (M, D) of one width are needed, got {r.shape} and {g.shape}")
+        raise ValueError(f"precision_recall needs features (N, D) and (M, D) of one width, got {r.shape} and {g.shape}")
     if not 1 <= k < min(len(r), len(g)):
         raise ValueError(f"k = {k} neighbours need more than k samples and k ≥ 1, got {len(r)} real and {len(g)} generated")
     return float(_covered(g, r, k).mean()), float(_covered(r, g, k).mean())                   # (E.6)
@@ -121,27 +121,27 @@ def nearest(query: Array, bank: Array) -> tuple[Array, Array]:
     """Each query's nearest image in the bank: the pixel RMSE in [0, 1] units (E.7), and where it is.
 
     query : (Q, C, H, W), bank : (N, C, H, W), both in [-1, 1]  ->  distance (Q,) float64, index (Q,) int
-    Goes through the bank in blocks, so memory stays bounded for any bank; a copy has a distance of exactly zero.
+    The bank is read in blocks, so memory stays bounded for any bank. The distance of a copy is exactly zero.
     """
     query, bank = to_host(query), to_host(bank)
     if query.shape[1:] != bank.shape[1:] or query.ndim < 2 or len(bank) == 0:
-        raise ValueError(f"images of one shape and a bank that is not empty are needed, got {query.shape} and {bank.shape}")
+        raise ValueError(f"nearest needs images of one shape and a bank that is not empty, got {query.shape} and {bank.shape}")
     q = _host(query, "query").reshape(len(query), -1)
     best, index = np.full(len(q), np.inf), np.zeros(len(q), np.intp)
     step = max(1, BLOCK // max(len(q), q.shape[1]))
     for i in range(0, len(bank), step):
         b = _host(bank[i:i + step], "bank").reshape(-1, q.shape[1])
-        gap = (b * b).sum(1) - 2 * (q @ b.T)                      # |q-b|² but for |q|², which ranks nothing
+        gap = (b * b).sum(1) - 2 * (q @ b.T)                      # |q-b|² - |q|²: the same order over b
         j = gap.argmin(1)
         closer = gap[np.arange(len(q)), j] < best
         best[closer], index[closer] = gap[np.arange(len(q)), j][closer], i + j[closer]
-    found = np.asarray(bank[index], np.float64).reshape(q.shape)
-    return np.sqrt((((q - found) / 2) ** 2).mean(1)), index                                   # (E.7)
+    closest = np.asarray(bank[index], np.float64).reshape(q.shape)
+    return np.sqrt((((q - closest) / 2) ** 2).mean(1)), index                                 # (E.7)
 
 
 def _host(x: Array, name: str) -> np.ndarray[Any, Any]:
-    """Finite float64 on the host. A measure of NaN is no measure."""
+    """The values in float64 on the host. Raises ValueError if some are not finite."""
     values = np.asarray(to_host(x), np.float64)
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds values that are not finite")
+        raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(values))} values that are not finite")
     return values

@@ -2,8 +2,8 @@
 
     u = round(255 (x + 1)/2),   x clipped to [-1, 1], ties to even              value -> byte   (E.8)
 
-Images are (B, C, H, W) on the host, C = 1 (grey) or 3: float in [-1, 1], or uint8, which passes as it is. The same input
-gives the same bytes of a file. Pillow is imported where it draws, so that nothing else needs it.
+Images are (B, C, H, W) on the host, C = 1 (grey) or 3: float in [-1, 1], or uint8, which is not changed. The same input gives
+the same bytes of a file. Pillow is imported only where it is needed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ import numpy as np
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+    from PIL.ImageDraw import ImageDraw as Pen
 
 Array = Any
-PAPER, INK, MUTED, LINE = (255, 255, 255), (28, 28, 28), (102, 102, 102), (224, 224, 224)  # grey: text adds no colour to a file
+PAPER, INK, MUTED, LINE = (255, 255, 255), (28, 28, 28), (102, 102, 102), (224, 224, 224)  # greys: text adds no colour
 COLOURS = ((31, 95, 168), (194, 84, 10), (47, 125, 79), (138, 75, 175), (176, 48, 92), (107, 106, 18))
-FINE = 3  # what is drawn with lines and letters is drawn this many times larger, then reduced: smooth edges
+FINE = 3  # lines and letters are drawn this many times larger, then reduced: smooth edges
 GREEK = str.maketrans({"α": "alpha", "β": "beta", "ε": "eps", "η": "eta", "θ": "theta", "μ": "mu", "σ": "sigma", "√": "sqrt ",
                        "−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "→": "->", "≤": "<=", "≥": ">=",
                        "\u0302": "hat", "\u0304": "bar"})
 
 
 def to_uint8(x: Array) -> Array:
-    """Values in [-1, 1] as bytes: round((x + 1)/2 · 255), ties to even, clipped (E.8). uint8 passes as it is.
+    """Values in [-1, 1] as bytes: round((x + 1)/2 · 255), ties to even, clipped (E.8). uint8 is not changed.
 
     x : float, any shape  ->  uint8, the same shape.   Raises ValueError where x is not finite.
     """
@@ -40,7 +41,7 @@ def to_uint8(x: Array) -> Array:
         return x
     x = x.astype(np.float64)
     if not np.isfinite(x).all():
-        raise ValueError(f"a picture of {np.count_nonzero(~np.isfinite(x))} values that are not finite")
+        raise ValueError(f"a picture has {np.count_nonzero(~np.isfinite(x))} values that are not finite")
     return np.rint((np.clip(x, -1, 1) + 1) / 2 * 255).astype(np.uint8)                    # (E.8)
 
 
@@ -49,9 +50,9 @@ def to_uint8(x: Array) -> Array:
 
 def grid(images: Array, columns: int, *, scale: int | None = None, gap: int = 2, row_labels: Sequence[str] | None = None,
          column_labels: Sequence[str] | None = None, title: str | None = None) -> Picture:
-    """Images in rows of `columns`, each pixel a square of scale x scale (None: so large that a tile is easy to see).
+    """Images in rows of `columns`, each pixel a square of scale × scale (None: large enough to see).
 
-    images : (B, C, H, W), C = 1 or 3;  labels : one for each row or column.   Raises ValueError for other shapes.
+    images : (B, C, H, W), C = 1 or 3;  labels : one per row or column.   Raises ValueError for other shapes.
     """
     from PIL import Image
 
@@ -89,9 +90,9 @@ def grid(images: Array, columns: int, *, scale: int | None = None, gap: int = 2,
 
 
 def strip(frames: Array, labels: Sequence[str] | None = None, *, scale: int | None = None, title: str | None = None) -> Picture:
-    """Frames from left to right; each column is one moment, each row one sample.
+    """Frames from left to right: one column per frame, one row per sample.
 
-    frames : (S, C, H, W) or (S, n, C, H, W);  labels : one for each of the S frames
+    frames : (S, C, H, W) or (S, n, C, H, W);  labels : one per frame
     """
     frames = np.asarray(frames)
     if frames.ndim == 4:
@@ -141,7 +142,7 @@ def _captioned(picture: Picture, caption: str) -> Picture:
 
 
 def _text(text: str, size: int = 13) -> Picture:
-    """A line of text as a mask. The built-in font knows ASCII only, so letters of formulas are spelled out."""
+    """A line of text as a mask. The built-in font has ASCII only, so Greek letters and signs are spelled out."""
     from PIL import Image, ImageDraw, ImageFont
 
     plain = unicodedata.normalize("NFKD", text).translate(GREEK).encode("ascii", "ignore").decode()
@@ -152,7 +153,7 @@ def _text(text: str, size: int = 13) -> Picture:
 
 
 def _fitting(labels: Sequence[str], width: int) -> list[Picture]:
-    """Labels in the largest size at which each fits its column; smaller than 9 nothing can be read."""
+    """Labels in the largest size at which each fits its column, but at least 9, to be readable."""
     for size in range(13, 9, -1):
         masks = [_text(label, size) for label in labels]
         if all(m.width <= width for m in masks):
@@ -164,7 +165,7 @@ def _fitting(labels: Sequence[str], width: int) -> list[Picture]:
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
-    """A file that appears complete or not at all: written under another name, then renamed. Makes its folder."""
+    """Writes the whole file or nothing: under another name, then renamed. Creates its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -177,16 +178,16 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 
 def save_png(path: str | Path, image: Picture) -> Path:
-    """The picture as PNG, in one channel where it holds no colour."""
+    """Writes the picture as PNG, with one channel if it has no colour."""
     content = BytesIO()
     (_grey(image) or image).save(content, "PNG", compress_level=9)
     return write_bytes(path, content.getvalue())
 
 
 def save_gif(path: str | Path, frames: Sequence[Picture], *, ms: int = 80, hold: int = 1500) -> Path:
-    """An endless animation, `ms` milliseconds a frame, the last one held; one palette for all, fitted to all frames.
+    """Writes an endless animation, `ms` milliseconds per frame, `hold` for the last one, with one palette for all frames.
 
-    Grey frames keep every level; colours are fitted to 256 without dithering, so that what rests in the film is at rest.
+    Grey frames keep every level; colours are reduced to 256 without dithering, which would flicker.
     """
     from PIL import Image
 
@@ -194,13 +195,14 @@ def save_gif(path: str | Path, frames: Sequence[Picture], *, ms: int = 80, hold:
         raise ValueError(f"an animation needs frames of one size, got {sorted({f.size for f in frames})}")
     greys = [_grey(f) for f in frames]
     if all(greys):
-        still = [g for g in greys if g is not None]
+        images = [g for g in greys if g is not None]
     else:
         sample = [f.convert("RGB") for f in frames[:: max(1, len(frames) // 24)]] + [frames[-1].convert("RGB")]
         palette = _joined(sample, 0, across=False).quantize(256)
-        still = [f.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
+        images = [f.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
     content = BytesIO()
-    still[0].save(content, "GIF", save_all=True, append_images=still[1:], duration=[ms] * (len(still) - 1) + [hold], loop=0)
+    durations = [ms] * (len(images) - 1) + [hold]
+    images[0].save(content, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
     return write_bytes(path, content.getvalue())
 
 
@@ -216,7 +218,7 @@ def _grey(image: Picture) -> Picture | None:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) inside [low, high], about as many as asked."""
+    """About `about` round numbers (1, 2 or 5 times a power of ten apart) in [low, high]."""
     if not high > low:
         return [low]
     rough = (high - low) / about
@@ -226,14 +228,14 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten inside [low, high] > 0, with their doubles and fivefolds where there would be fewer than four."""
+    """Powers of ten in [low, high] > 0; also 2 and 5 times these if there are fewer than four."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     decades = [10.0**p for p in powers if low <= 10.0**p <= high]
     return decades if len(decades) > 3 else [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
 
 
 def number(value: float) -> str:
-    """A short way to write a number at an axis: 0.25, 1500, 20k, 1.5M, 1e-05."""
+    """A number as the ticks of an axis show it: 0.25, 1500, 20k, 1.5M, 1e-05."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= max(size, 1e4):
             return f"{value / size:.4g}{letter}"
@@ -241,20 +243,20 @@ def number(value: float) -> str:
 
 
 def smoothed(values: Array, span: float | None = None) -> Array:
-    """A moving average under a bell of standard deviation `span` (a sixtieth of the values): centred, so it never lags."""
+    """A centred moving average with Gaussian weights of standard deviation `span` (default: 1/60 of the values)."""
     values = np.asarray(values, np.float64)
     span = span or max(1.0, len(values) / 60)
     reach = min(math.ceil(3 * span), len(values) - 1)
     bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / span) ** 2)
-    inner = slice(reach, reach + len(values))  # near the ends the bell is cut, and what is left of it weighs one
+    inner = slice(reach, reach + len(values))  # near the ends the weights are cut off and renormalised
     return np.convolve(values, bell)[inner] / np.convolve(np.ones(len(values)), bell)[inner]
 
 
 def curves(series: Mapping[str, tuple[Array, Array]], title: str, *, log: bool = False, smooth: bool = True,
            x_label: str = "step", size: tuple[int, int] = (720, 400)) -> Picture:
-    """Lines (steps, values) by name, over common axes; `smooth` draws an average over the faint values themselves.
+    """Lines {name: (steps, values)} in common axes; smooth: a moving average over the values, which are drawn faintly.
 
-    Values that are not finite (and with `log` not positive) are left out. Raises ValueError if no value is left.
+    Values that are not finite, or not positive if `log`, are left out. Raises ValueError if no value is left.
     """
     from PIL import Image, ImageDraw
 
@@ -310,7 +312,7 @@ def _range(arrays: Sequence[Array], log: bool) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
 
 
-def _polyline(draw: Any, points: Array, colour: tuple[int, ...], width: int) -> None:
+def _polyline(draw: Pen, points: Array, colour: tuple[int, ...], width: int) -> None:
     if len(points) == 1:
         draw.circle(tuple(points[0]), 3 * FINE, fill=colour)
     else:

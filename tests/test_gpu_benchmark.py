@@ -1,4 +1,4 @@
-"""The script for when a GPU is at hand, rehearsed on the imitation: all of it runs, and what fails takes nothing with it."""
+"""The GPU benchmark, rehearsed on the stand-in: all of it runs, and an engine that fails affects no other."""
 
 import argparse
 import json
@@ -62,6 +62,7 @@ def test_tests_that_outlast_the_budget_report_what_ran(tmp_path):
 
 
 def test_engines_are_timed_and_one_that_dies_takes_no_other_with_it(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("ml_dtypes", reason="the first check is of bfloat16: pip install 'minidit[cuda-test]'")
     jobs = gpu.jobs_of
     monkeypatch.setattr(gpu, "jobs_of", lambda *args: [job for job in jobs(*args) if job[2] == "float32"][:1])
     broken = gpu.GPU_KINDS["minidit-eager"].on("--no-such-option")
@@ -91,7 +92,7 @@ def test_what_the_budget_does_not_reach_is_listed(tmp_path, capsys):
 
 def test_what_does_not_fit_beside_the_others_is_timed_alone(monkeypatch, tmp_path, capsys):
     """Engines without processes: the first has no room until the other has dropped its model."""
-    told = []
+    requests = []
 
     class Fake:
         def __init__(self, name):
@@ -99,7 +100,7 @@ def test_what_does_not_fit_beside_the_others_is_timed_alone(monkeypatch, tmp_pat
             self.full = {"eager": 1, "compile": 2}.get(name, 0)  # how often there is no room
 
         def send(self, call, **_):
-            told.append((self.kind.name, call))
+            requests.append((self.kind.name, call))
 
         def answer(self, call):
             if self.full:
@@ -107,8 +108,8 @@ def test_what_does_not_fit_beside_the_others_is_timed_alone(monkeypatch, tmp_pat
                 raise EngineError(f"{self.kind.name}: OutOfMemoryError: CUDA out of memory")
 
         def ask(self, call, **_):
-            told.append((self.kind.name, call))
-            return {"steps": [0.001], "told": {"peak_gb": 2.0, "recomputed": self.kind.name == "minidit"}}.get(call)
+            requests.append((self.kind.name, call))
+            return {"steps": [0.001], "report": {"peak_gb": 2.0, "recomputed": self.kind.name == "minidit"}}.get(call)
 
     short = bench(tmp_path, budget=60)
     short.engines = {n: Fake(n) for n in ("eager", "minidit", "compile")}
@@ -117,8 +118,8 @@ def test_what_does_not_fit_beside_the_others_is_timed_alone(monkeypatch, tmp_pat
     short.job(gpu.GPU_SIZES["S2"], "train", "bf16", tmp_path)
     found = {row["engine"]: row for row in short.record["results"]}
     assert found["eager"]["alone"] and not found["minidit"]["alone"] and found["minidit"]["speed beside"] == {"eager": 1.0}
-    timed, last = told.index(("minidit", "steps")), len(told) - 1 - told[::-1].index(("eager", "prepare"))
-    assert ("minidit", "drop") in told[timed:last]
+    timed, last = requests.index(("minidit", "steps")), len(requests) - 1 - requests[::-1].index(("eager", "prepare"))
+    assert ("minidit", "drop") in requests[timed:last]
     assert found["compile"]["out of memory"] and "ms" not in found["compile"] and found["minidit"]["recomputed"]
     out = capsys.readouterr().out
     assert "eager*" in out and "does not fit into the memory" in out and out.count("recomputed") == 1
@@ -155,11 +156,11 @@ def test_a_step_that_does_not_fit_recomputes_its_blocks_and_says_so(monkeypatch,
         with pytest.raises(MemoryError):  # beside others: it is tried again alone
             engine.prepare(**asked)
     engine.prepare(**asked, alone=why != "predicted for an empty device")
-    told = engine.told()
-    assert told["recomputed"] == (why != "it fits") and told["peak_gb"] > 0
+    report = engine.report()
+    assert report["recomputed"] == (why != "it fits") and report["peak_gb"] > 0
     with standin.counting() as spent:
         engine.step()
-    assert (spent.launches > once.launches) == told["recomputed"] and engine.steps(1)[0] > 0
+    assert (spent.launches > once.launches) == report["recomputed"] and engine.steps(1)[0] > 0
 
 
 def test_a_walk_is_recorded_and_does_what_the_eager_one_does(monkeypatch, tmp_path, engine, caplog):

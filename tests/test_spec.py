@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from minidit.html.spec import problems, read
+from minidit.html.spec import read
+from minidit.html.ties import problems
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -2,8 +2,8 @@
 
     python tools/ship_weights.py RUN [SECOND_RUN ...] --command "minidit train ..."
 
-The first run's weights are shipped; the others are trained with other seeds and reported beside it. Every figure of the card
-is the one in the runs' own files: eval.json (of the float32 weights), config.toml, metrics.jsonl.
+The first run's weights are shipped; the others, trained with other seeds, are reported beside it. Every figure of the card comes
+from the files of the runs: eval.json (of the float32 weights), config.toml, metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LIMIT = 8_000_000
 
 
 def minutes(run: Path) -> dict[str, float]:
-    """Minutes of training by phase, as the run's own records say."""
+    """Minutes of training per phase, from the records of the run."""
     wall: dict[str, float] = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
@@ -47,12 +47,12 @@ def table(run: Path) -> str:
 
 def card(runs: list[Path], command: str) -> str:
     config = tomllib.loads((runs[0] / "config.toml").read_text())
-    spent = ", ".join(f"{phase} {m:.0f}" for phase, m in minutes(runs[0]).items())
+    times = ", ".join(f"{phase} {m:.0f}" for phase, m in minutes(runs[0]).items())
     e = config["environment"]
     parts = [
         "# Fashion-MNIST: autoencoder and DiT",
         f"Made by `{command}` with minidit {e['minidit']}, NumPy {e['numpy']} on {e['cores']} cores ({e['blas']}); "
-        f"minutes: {spent} (on a machine that did other work too). EMA weights, stored as float16.",
+        f"minutes: {times} (on a machine that did other work too). EMA weights, stored as float16.",
         "Data: Fashion-MNIST, 60,000 training pictures (MIT, Zalando SE), 28 × 28 padded to 32 × 32; "
         "figures against the training pictures on the features of a small classifier trained by the same code "
         "(`minidit eval`), held-out pictures from the test set. "
@@ -68,7 +68,7 @@ def card(runs: list[Path], command: str) -> str:
         parts += [f"## Seed {seed}{' (shipped)' if run == runs[0] else ''}", table(run)]
     parts.append(
         "Guidance makes pictures more typical than real ones: an accuracy above that of held-out pictures is no sign of quality, "
-        "read it together with the Fréchet distance, the recall and the row w = 1. Not for any use but looking and learning."
+        "read it together with the Fréchet distance, the recall and the row w = 1. For study only, not for any other use."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -84,10 +84,10 @@ def main() -> None:
     total = 0
     for name in ("autoencoder", "dit"):
         model, meta = load_model(run / f"{name}.safetensors")
-        kept = {k: v for k, v in meta.items() if k not in ("format", "kind", "config")}
-        drawn = tomllib.loads((run / "config.toml").read_text())["sample"]
-        kept["sample"] = {k: drawn[k] for k in ("guidance", "interval")}
-        save_model(args.out / f"{name}.safetensors", model, dtype=np.float16, **kept)
+        header = {k: v for k, v in meta.items() if k not in ("format", "kind", "config")}
+        sample = tomllib.loads((run / "config.toml").read_text())["sample"]
+        header["sample"] = {k: sample[k] for k in ("guidance", "interval")}
+        save_model(args.out / f"{name}.safetensors", model, dtype=np.float16, **header)
         total += (args.out / f"{name}.safetensors").stat().st_size
     if total > LIMIT:
         raise SystemExit(f"{total} bytes are more than {LIMIT}")

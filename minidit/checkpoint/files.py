@@ -1,8 +1,8 @@
 """Arrays in safetensors files, written whole or not at all, read and written one at a time.
 
 An array that is still in its file is a Lazy: a shape, a type and a way to read it. Grammars are functions between dictionaries of
-them, so that a network of any size is loaded or converted with one array more than itself in memory. A file is written under
-another name, flushed and moved into place: it is the old one or the new one, never a half.
+Lazy arrays, so loading or converting a network needs memory for the network and one array more. A file is written under another
+name, flushed and moved into place: a crash leaves the old file or the new one, never a half.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit.backend import Array, to_host
 
@@ -24,9 +25,9 @@ TYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "U32": "<u4",
     "F32": "<f4", "F64": "<f8", "I64": "<i8", "U64": "<u8",
 }  # fmt: skip
-BF16 = "bfloat16"  # no type of NumPy's: it is written and read as its bits
+BF16 = "bfloat16"  # NumPy has no such type: it is written and read as its bits
 CODES = {np.dtype(t): code for code, t in TYPES.items() if code != "BF16"}
-RANK = {code: i for i, code in enumerate(TYPES)}  # wide types first, as everybody writes them: all arrays stay aligned
+RANK = {code: i for i, code in enumerate(TYPES)}  # files hold wide types first, so that every array is aligned
 
 
 class CheckpointError(ValueError):
@@ -35,44 +36,44 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Lazy:
-    """An array that `read` makes when it is wanted, and that nobody keeps."""
+    """An array that is made anew by each call of `read`. dtype: NumPy's, or "bfloat16"."""
 
     shape: tuple[int, ...]
-    dtype: Any
+    dtype: DTypeLike
     read: Callable[[], Array]
 
 
-def lazy(array: Array, dtype: Any = None) -> Lazy:
-    """An array of any home; dtype: floats are cast to it, also to "bfloat16"."""
+def lazy(array: Array, dtype: DTypeLike | None = None) -> Lazy:
+    """An array of any device; dtype: floats are cast to it ("bfloat16" is allowed)."""
     if array.dtype.name == BF16 or (array.dtype.kind == "f" and str(dtype) == BF16):
         return Lazy(tuple(array.shape), BF16, lambda: narrowed(to_host(array)))
-    cast = dtype is not None and array.dtype.kind == "f"
-    found = np.dtype(dtype) if cast else array.dtype
+    target = array.dtype if dtype is None or array.dtype.kind != "f" else np.dtype(dtype)
 
     def read() -> Array:
-        return to_host(array).astype(found, copy=False)
+        return to_host(array).astype(target, copy=False)
 
-    return Lazy(tuple(array.shape), found, read)
+    return Lazy(tuple(array.shape), target, read)
 
 
 # ------------------------------------------------------------------------------------------------ writing
 
 
-def write_arrays(path: str | Path, arrays: Mapping[str, Array], meta: Mapping[str, Any], *, dtype: Any = None) -> None:
-    """Writes name -> array and metadata (any JSON values). dtype: cast floats, np.float16 or "bfloat16" for small files."""
-    told = {k: json.dumps(v) for k, v in meta.items()}
-    write_lazy(path, {name: lazy(a, dtype) for name, a in arrays.items()}, told)
+def write_arrays(
+    path: str | Path, arrays: Mapping[str, Array], meta: Mapping[str, object], *, dtype: DTypeLike | None = None
+) -> None:
+    """Writes name -> array and metadata (any JSON values). dtype: floats are cast to it; np.float16 and "bfloat16" save space."""
+    write_lazy(path, {name: lazy(a, dtype) for name, a in arrays.items()}, {k: json.dumps(v) for k, v in meta.items()})
 
 
 def write_lazy(path: str | Path, arrays: Mapping[str, Lazy], meta: Mapping[str, str]) -> None:
-    """Writes arrays one after the other. Equal contents are equal bytes, and those of the other writers of this format."""
+    """Writes arrays one after the other. Equal contents give equal bytes, the same as those of the safetensors library."""
 
     def code(name: str) -> str:
         dtype = arrays[name].dtype
-        found = "BF16" if dtype == BF16 else CODES.get(np.dtype(dtype).newbyteorder("<"))
-        if found is None or name == "__metadata__":
-            raise CheckpointError(f"{path}: {name!r} of type {arrays[name].dtype} cannot be kept in a safetensors file")
-        return found
+        known = "BF16" if dtype == BF16 else CODES.get(np.dtype(dtype).newbyteorder("<"))
+        if known is None or name == "__metadata__":
+            raise CheckpointError(f"{path}: {name!r} of type {dtype} cannot be kept in a safetensors file")
+        return known
 
     codes = {name: code(name) for name in arrays}
     names, end = sorted(arrays, key=lambda n: (-RANK[codes[n]], n)), 0
@@ -84,7 +85,7 @@ def write_lazy(path: str | Path, arrays: Mapping[str, Lazy], meta: Mapping[str, 
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
 
-    def chunks() -> Iterator[Any]:
+    def chunks() -> Iterator[bytes | memoryview]:
         yield len(text).to_bytes(8, "little") + text
         for name in names:
             a = np.ascontiguousarray(arrays[name].read(), TYPES[codes[name]])  # never the memory of a transposed array
@@ -94,16 +95,14 @@ def write_lazy(path: str | Path, arrays: Mapping[str, Lazy], meta: Mapping[str, 
     write_atomically(path, chunks())
 
 
-def write_atomically(path: str | Path, data: bytes | Iterable[Any]) -> None:
-    """The whole file or nothing: a temporary neighbour, flushed to the disk, then moved. Raises OSError, leaving no trace."""
+def write_atomically(path: str | Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Writes the whole file or nothing: to a temporary file beside it, flushed to the disk, then moved. Raises OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as f:
-            chunks: Iterable[Any] = [data] if isinstance(data, bytes) else data
-            for chunk in chunks:
-                f.write(chunk)
+            f.writelines([data] if isinstance(data, bytes) else data)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
@@ -123,8 +122,8 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def open_safetensors(path: str | Path) -> tuple[dict[str, Lazy], dict[str, Any]]:
-    """(name -> Lazy, metadata). The library checks the file; the bytes are then read, not mapped, straight into fresh memory:
-    a mapped file would count as memory twice, in the map and in the network."""
+    """(name -> Lazy, metadata). The safetensors library checks the file; the bytes are then read, not mapped: a mapped file
+    would take memory twice, in the map and in the network."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -143,18 +142,18 @@ def _entry(path: str | Path, name: str, entry: Mapping[str, Any], start: int) ->
     code, shape = entry["dtype"], tuple(entry["shape"])
     if code not in TYPES:
         raise CheckpointError(f"{path}: {name} is of type {code}, which NumPy cannot hold")
-    stored = np.dtype(TYPES[code])
+    dtype = np.dtype(TYPES[code])
     offset = start + entry["data_offsets"][0]
 
     def read() -> Array:
-        a = bytes_at(path, offset, math.prod(shape), stored)
+        a = bytes_at(path, offset, math.prod(shape), dtype)
         return (widened(a) if code == "BF16" else a).reshape(shape)
 
-    return Lazy(shape, np.dtype(np.float32) if code == "BF16" else stored, read)
+    return Lazy(shape, np.dtype(np.float32) if code == "BF16" else dtype, read)
 
 
-def bytes_at(path: str | Path, offset: int, count: int, dtype: Any) -> Array:
-    """`count` numbers from a place in a file. Raises CheckpointError if it ends before."""
+def bytes_at(path: str | Path, offset: int, count: int, dtype: DTypeLike) -> Array:
+    """`count` numbers from byte `offset` on. Raises CheckpointError if the file ends before."""
     a = np.empty(count, dtype)
     with open(path, "rb") as f:
         f.seek(offset)
@@ -164,12 +163,12 @@ def bytes_at(path: str | Path, offset: int, count: int, dtype: Any) -> Array:
 
 
 def widened(bits: Array) -> Array:
-    """bfloat16 as uint16  ->  float32, exactly: its bits are the upper half of those of a float32."""
+    """The bits of bfloat16 as uint16  ->  float32, exactly: they are the upper half of a float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def narrowed(a: Array) -> Array:
-    """Floats  ->  bfloat16 as uint16, rounded to the nearest, ties to even. What is bfloat16 already keeps its bits."""
+    """Floats  ->  the bits of bfloat16 as uint16, rounded to the nearest, ties to even."""
     if a.dtype.name == BF16:
         return a.view(np.uint16)
     bits = np.ascontiguousarray(a, np.float32).view(np.uint32)

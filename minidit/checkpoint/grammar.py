@@ -1,10 +1,11 @@
-"""Configurations from dictionaries, and which networks there are."""
+"""Which networks can be saved, in whose grammars, and their configurations from dictionaries."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minidit.checkpoint.files import CheckpointError
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -12,33 +13,38 @@ from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 
-FORMAT = 1
-MODELS: dict[str, tuple[Any, Any]] = {
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+FORMAT = 1  # of our own files; written into their headers
+Network = DiT | Autoencoder | AutoencoderKL | Classifier
+MODELS: dict[str, tuple[type[Network], type[Any]]] = {
     "dit": (DiT, DiTConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
     "autoencoder_kl": (AutoencoderKL, AutoencoderKLConfig),
     "classifier": (Classifier, ClassifierConfig),
 }
-SPOKEN = {  # whose names and layout a file may have, and for which networks
+SPOKEN = {  # a grammar (whose names and layout a file has) -> the networks it exists for
     "minidit": tuple(MODELS),
     "official": ("dit",),  # facebookresearch/DiT: its names are ours
     "diffusers": ("dit", "autoencoder_kl"),  # a folder with config.json
-    "diffusers-old": ("dit", "autoencoder_kl"),  # as it was before 2023
-    "ldm": ("autoencoder_kl",),  # latent-diffusion, and whole Stable Diffusion checkpoints
+    "diffusers-old": ("dit", "autoencoder_kl"),  # diffusers before 2023
+    "ldm": ("autoencoder_kl",),  # latent-diffusion, whole Stable Diffusion checkpoints included
 }
 
 
-def kind_of(model: Any) -> str:
-    """The name of a network's kind. Raises ValueError for something else."""
+def kind_of(model: object) -> str:
+    """The name of a network's kind. Raises ValueError for an object that is no network of this package."""
     for name, (cls, _) in MODELS.items():
         if isinstance(model, cls):
             return name
     raise ValueError(f"a {type(model).__name__} is no network that can be saved")
 
 
-def config_from(cls: Any, values: dict[str, Any], where: str) -> Any:
+def config_from(cls: type[C], values: Mapping[str, Any], where: str) -> C:
     """A config dataclass from a dictionary; an unknown key is an error with a suggestion."""
-    known = {f.name: f for f in fields(cls)}
+    known = [f.name for f in fields(cls)]
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)

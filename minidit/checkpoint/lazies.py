@@ -1,4 +1,4 @@
-"""Arrays made of arrays that are still in their files: what a grammar is written with."""
+"""The operations of which grammars are made: Lazy arrays joined, cut, reshaped and compared before they are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minidit.checkpoint.files import CheckpointError, Lazy
 
 
 def joined(parts: Sequence[Lazy], where: str) -> Lazy:
-    """One below the other. Raises CheckpointError if their shapes differ."""
+    """Arrays of one shape, concatenated along the first axis. Raises CheckpointError if their shapes differ."""
     first = parts[0]
     if any(p.shape != first.shape or not p.shape for p in parts):
         raise CheckpointError(f"{where}: parts of different shapes {', '.join(str(p.shape) for p in parts)}")
@@ -26,12 +26,12 @@ def piece(a: Lazy, i: int, n: int) -> Lazy:
 
 
 def shaped(a: Lazy, shape: tuple[int, ...]) -> Lazy:
-    """The same numbers in another shape of as many."""
+    """The same numbers in another shape."""
     return Lazy(shape, a.dtype, lambda: a.read().reshape(shape))
 
 
 def agreeing(copies: Mapping[str, Lazy], why: str) -> Lazy:
-    """The first of several copies, once all were found to be equal bit by bit. Reading raises CheckpointError if they are not."""
+    """The first of several copies. Reading it raises CheckpointError unless all are equal bit by bit."""
     (name, first), *others = copies.items()
 
     def read() -> Array:

@@ -1,10 +1,10 @@
-"""How others name the arrays of the KL autoencoder. Ours are those of diffusers today.
+"""How other projects name the arrays of the KL autoencoder. Our names are those of diffusers today.
 
-    to_q, to_k, to_v, to_out.0     query, key, value, proj_attn        diffusers' old files
-                                   q, k, v, proj_out                   LDM, as 1 × 1 convolutions, (C, C, 1, 1)
-    down_blocks.{i}.resnets.{j}    down.{i}.block.{j}                  LDM
-    up_blocks.{i}                  up.{L-1-i}                          LDM counts from the largest size
-    conv_shortcut                  nin_shortcut
+to_q, to_k, to_v, to_out.0     query, key, value, proj_attn        diffusers' old files
+                               q, k, v, proj_out                   LDM, as 1 × 1 convolutions, (C, C, 1, 1)
+down_blocks.{i}.resnets.{j}    down.{i}.block.{j}                  LDM
+up_blocks.{i}                  up.{L-1-i}                          LDM counts from the largest size
+conv_shortcut                  nin_shortcut
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from minidit.checkpoint.lazies import shaped
 
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 LDM = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-FIRST_STAGE = "first_stage_model."  # its place in a whole Stable Diffusion checkpoint
+FIRST_STAGE = "first_stage_model."  # the prefix in a whole Stable Diffusion checkpoint
 ATTENTION = "mid_block.attentions.0."
 PARTS = ("encoder", "decoder", "quant_conv", "post_quant_conv")
 
 
 def linear(a: Lazy) -> Lazy:
-    """A 1 × 1 convolution (m, n, 1, 1) as the matrix that it is."""
+    """A 1 × 1 convolution (m, n, 1, 1) as a matrix (m, n); other arrays as they are."""
     return shaped(a, a.shape[:2]) if len(a.shape) == 4 and a.shape[2:] == (1, 1) else a
 
 
 def renamed(arrays: Mapping[str, Lazy], table: Mapping[str, str]) -> dict[str, Lazy]:
-    """Attention's parts under other names."""
+    """The arrays of attention under other names."""
 
     def new(name: str) -> str:
-        before, found, part = name.partition(ATTENTION)
+        before, _, part = name.partition(ATTENTION)
         stem, _, end = part.rpartition(".")
-        return f"{before}{ATTENTION}{table.get(stem, stem)}.{end}" if found else name
+        return f"{before}{ATTENTION}{table.get(stem, stem)}.{end}" if part else name
 
     return {new(name): a for name, a in arrays.items()}
 
 
 def from_diffusers(arrays: Mapping[str, Lazy]) -> dict[str, Lazy]:
     """Our names, from diffusers' new or old ones."""
-    own = renamed(arrays, {theirs: ours for ours, theirs in OLD.items()})
-    return {name: linear(a) if ATTENTION in name else a for name, a in own.items()}
+    ours = renamed(arrays, {old: new for new, old in OLD.items()})
+    return {name: linear(a) if ATTENTION in name else a for name, a in ours.items()}
 
 
-def to_old(own: Mapping[str, Lazy]) -> dict[str, Lazy]:
-    """The names of diffusers before its attention was rewritten."""
-    return renamed(own, OLD)
+def to_old(arrays: Mapping[str, Lazy]) -> dict[str, Lazy]:
+    """The names of diffusers before its attention was rewritten, from ours."""
+    return renamed(arrays, OLD)
 
 
 def ldm_stems(sizes: int, blocks: int) -> dict[str, str]:
-    """Our names -> those of LDM, without ".weight" and ".bias", for so many sizes and blocks a size (or fewer)."""
+    """Our names -> those of LDM, without ".weight" and ".bias", for that many sizes and blocks per size."""
     pairs: dict[str, str] = {}
     for side in ("encoder", "decoder"):
         pairs |= {f"{side}.{n}": f"{side}.{n}" for n in ("conv_in", "conv_out")}
@@ -70,36 +70,36 @@ def ldm_stems(sizes: int, blocks: int) -> dict[str, str]:
     return pairs
 
 
-def reached(arrays: Mapping[str, Lazy], pattern: str) -> int:
-    """One more than the largest number at a place in the names."""
-    return 1 + max((int(found[1]) for name in arrays if (found := re.match(pattern, name))), default=-1)
+def count(arrays: Mapping[str, Lazy], pattern: str) -> int:
+    """How many indices the names have where the pattern's group stands: one more than the largest."""
+    return 1 + max((int(match[1]) for name in arrays if (match := re.match(pattern, name))), default=-1)
 
 
 def through(stems: Mapping[str, str], arrays: Mapping[str, Lazy]) -> dict[str, Lazy]:
-    """Every array under its new name; one that has none keeps its own."""
-    named = {}
+    """Every array under the name that the map gives its stem; other names stay."""
+    result = {}
     for name, a in arrays.items():
         stem, _, end = name.rpartition(".")
-        named[f"{stems.get(stem, stem)}.{end}"] = a
-    return named
+        result[f"{stems.get(stem, stem)}.{end}"] = a
+    return result
 
 
-def to_ldm(own: Mapping[str, Lazy]) -> dict[str, Lazy]:
-    """The names of LDM, with attention as 1 × 1 convolutions."""
-    sizes, blocks = reached(own, r"decoder\.up_blocks\.(\d+)"), reached(own, r"decoder\.up_blocks\.0\.resnets\.(\d+)")
-    convolved = {n: shaped(a, (*a.shape, 1, 1)) if ATTENTION in n and len(a.shape) == 2 else a for n, a in own.items()}
+def to_ldm(arrays: Mapping[str, Lazy]) -> dict[str, Lazy]:
+    """The names of LDM, from ours, with attention as 1 × 1 convolutions."""
+    sizes, blocks = count(arrays, r"decoder\.up_blocks\.(\d+)"), count(arrays, r"decoder\.up_blocks\.0\.resnets\.(\d+)")
+    convolved = {n: shaped(a, (*a.shape, 1, 1)) if ATTENTION in n and len(a.shape) == 2 else a for n, a in arrays.items()}
     return through(ldm_stems(sizes, blocks), convolved)
 
 
 def from_ldm(arrays: Mapping[str, Lazy]) -> dict[str, Lazy]:
-    """Our names, from an autoencoder of LDM, alone or inside a whole checkpoint (what is beside it stays out)."""
+    """Our names, from an autoencoder of LDM, alone or inside a whole checkpoint, of which the rest is left out."""
     inside = {n.removeprefix(FIRST_STAGE): a for n, a in arrays.items() if n.startswith(FIRST_STAGE)} or arrays
     inside = {n: a for n, a in inside.items() if n.partition(".")[0] in PARTS}
-    sizes, blocks = reached(inside, r"decoder\.up\.(\d+)"), reached(inside, r"decoder\.up\.\d+\.block\.(\d+)")
+    sizes, blocks = count(inside, r"decoder\.up\.(\d+)"), count(inside, r"decoder\.up\.\d+\.block\.(\d+)")
     stems = {theirs: ours for ours, theirs in ldm_stems(sizes, blocks).items()}
     return {name: linear(a) if ATTENTION in name else a for name, a in through(stems, inside).items()}
 
 
 def beside(arrays: Mapping[str, Lazy]) -> list[str]:
-    """The names in a file of LDM that are no part of the autoencoder: its discriminator, or the rest of Stable Diffusion."""
+    """The names in a file of LDM that do not belong to the autoencoder: a discriminator, or the rest of Stable Diffusion."""
     return [n for n in arrays if n.removeprefix(FIRST_STAGE).partition(".")[0] not in PARTS]

@@ -1,8 +1,8 @@
 """Weights in the zip files of torch.save, read without torch and without running anything.
 
 Such a file is a pickle, a program that may call any function it names, and beside it the raw bytes of each storage. The
-program is read here, never run: a name may only be one of ALLOWED, a call of it is turned into a description of an array or
-into nothing, and any other name or instruction refuses the whole file. No other door lets a foreign pickle in.
+program is read here, never run: a name must be one of ALLOWED, a call of it becomes the description of an array or nothing, and
+any other name or instruction refuses the whole file. No other module reads a foreign pickle.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -30,13 +30,16 @@ STORAGES = {
 }  # fmt: skip
 
 
+Value = Any  # of a pickle: a number, a text, one of the classes below, a Lazy, or tuples, lists and dictionaries of them
+
+
 class Refused(Exception):
     """A pickle that is not a file of weights."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """A global name in a pickle: never looked up."""
+    """The name of a function or class in a pickle; it is never looked up."""
 
     module: str
     name: str
@@ -44,7 +47,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What a training loop kept beside the weights; nobody looks at it."""
+    """An object that a training loop saved beside the weights; only its class is known, and nothing reads it."""
 
     name: Name
 
@@ -59,7 +62,7 @@ class Storage:
     code: str
 
 
-def array(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> Lazy:
+def array(storage: Value, start: Value, shape: Value, strides: Value, *_: Value) -> Lazy:
     """The description of an array, checked against its storage."""
     numbers = (start, *shape, *strides)
     if not isinstance(storage, Storage) or any(type(n) is not int or not 0 <= n < 2**63 for n in numbers) or len(shape) > 32:
@@ -69,25 +72,25 @@ def array(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> Lazy:
     if count > storage.count or start + reach > storage.count:
         raise Refused(f"an array of {count} numbers from place {start} of a storage of {storage.count}")
     bf16 = storage.code == "bf16"
-    stored = np.dtype("<u2" if bf16 else storage.code)
+    dtype = np.dtype("<u2" if bf16 else storage.code)
 
     def read() -> Array:
-        a = bytes_at(storage.path, storage.offset + start * stored.itemsize, reach, stored)
+        a = bytes_at(storage.path, storage.offset + start * dtype.itemsize, reach, dtype)
         if count:
-            a = np.lib.stride_tricks.as_strided(a, shape, [s * stored.itemsize for s in strides], writeable=False)
+            a = np.lib.stride_tricks.as_strided(a, shape, [s * dtype.itemsize for s in strides], writeable=False)
         a = np.ascontiguousarray(a).reshape(shape)
         return widened(a) if bf16 else a
 
-    return Lazy(tuple(shape), np.dtype(np.float32) if bf16 else stored, read)
+    return Lazy(tuple(shape), np.dtype(np.float32) if bf16 else dtype, read)
 
 
-def table(items: Any = ()) -> dict[Any, Any]:
-    """A dictionary from pairs; a key is a plain value, so that none takes longer to hash than to read."""
+def table(items: Iterable[tuple[Value, Value]] = ()) -> dict[Value, Value]:
+    """A dictionary from pairs. Only plain values are keys: a nested tuple could take years to hash."""
     return {k: v for k, v in items if k is None or isinstance(k, (str, int, float, Name, Unknown))}
 
 
-# a name -> what a call of it stands for; None: nothing that anybody looks at
-ALLOWED: dict[Name, Callable[..., Any] | None] = {
+# a name -> what a call of it becomes; None: an Unknown
+ALLOWED: dict[Name, Callable[..., Value] | None] = {
     Name("collections", "OrderedDict"): table,
     Name("torch._utils", "_rebuild_tensor_v2"): array,
     Name("torch._utils", "_rebuild_tensor"): array,
@@ -104,106 +107,110 @@ ALLOWED: dict[Name, Callable[..., Any] | None] = {
 }
 
 
-def read_pickle(data: bytes, storage: Callable[[str, str, int], Storage]) -> Any:
-    """The value that a pickle describes, from its instructions one by one. Raises Refused for one that is not about arrays."""
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
+class Reader:
+    """Follows the instructions of one pickle on a stack, as unpickling does, but looks up no name and calls no function."""
 
-    def since_mark() -> list[Any]:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
+    def __init__(self, storage: Callable[[str, str, int], Storage]) -> None:
+        self.storage = storage  # (key, code, count) -> the numbers in the zip file
+        self.stack: list[Value] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Value] = {}
+
+    def read(self, data: bytes) -> Value:
+        """The value that a pickle describes. Raises Refused for one that is not about arrays."""
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            if opcode.name not in INSTRUCTIONS:
+                raise Refused(f"it has an instruction {opcode.name}, which no file of weights needs")
+            INSTRUCTIONS[opcode.name](self, argument)
+        raise Refused("it has no end")
+
+    def push(self, value: Value) -> None:
+        self.stack.append(value)
+
+    def since_mark(self) -> list[Value]:
+        """Takes everything above the last mark off the stack."""
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
         return items
 
-    def named(module: Any, name: Any) -> Name:
+    def join(self, n: int) -> None:
+        self.stack[-n:] = [tuple(self.stack[-n:])]
+
+    def extend(self, items: list[Value]) -> None:
+        """Adds items to the list on the stack; other containers stay as they are."""
+        if isinstance(self.stack[-1], list):
+            self.stack[-1].extend(items)
+
+    def update(self, items: list[Value]) -> None:
+        """Sets key, value, key, value, … in the dictionary on the stack."""
+        if isinstance(self.stack[-1], dict):
+            self.stack[-1].update(table(zip(items[::2], items[1::2], strict=True)))
+
+    def name(self, module: Value, name: Value) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise Refused("it asks for a name that is no text")
-        found = Name(module, name)
-        if found not in ALLOWED:
+        if Name(module, name) not in ALLOWED:
             raise Refused(f"it asks for {module[:99]}.{name[:99]}, which is no description of an array")
-        return found
+        self.push(Name(module, name))
 
-    def called(function: Any, arguments: Any) -> Any:
+    def name_from_stack(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.name(module, name)
+
+    def call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise Refused("it calls what is no name")
         make = ALLOWED[function]
-        return Unknown(function) if make is None else make(*arguments)
+        self.push(Unknown(function) if make is None else make(*arguments))
 
-    def stored(pid: Any) -> Storage:
-        kind, found, key, _, count = pid
-        if kind != "storage" or not isinstance(found, Name) or found.name not in STORAGES or type(count) is not int:
+    def load(self) -> None:
+        """A persistent id, which torch uses for storages only."""
+        kind, storage_type, key, _, count = self.stack.pop()
+        if kind != "storage" or not isinstance(storage_type, Name) or storage_type.name not in STORAGES or type(count) is not int:
             raise Refused("a reference to something that is no storage")
         if not isinstance(key, str):
             raise Refused("a storage whose name is no text")
-        return storage(key, STORAGES[found.name], count)
-
-    def fill(target: Any, keys: list[Any], values: list[Any]) -> None:
-        if isinstance(target, dict):
-            target.update(table(zip(keys, values, strict=True)))
-
-    argument: Any
-    for op, argument, _ in pickletools.genops(data):
-        match op.name:
-            case "PROTO" | "FRAME":
-                pass
-            case "STOP":
-                return stack.pop()
-            case "MARK":
-                marks.append(len(stack))
-            case "POP":
-                stack.pop()
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[op.name])
-            case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4" | "BINFLOAT" | "FLOAT":
-                stack.append(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "UNICODE" | "BINSTRING" | "SHORT_BINSTRING" | "BINBYTES" | "SHORT_BINBYTES":
-                stack.append(argument)
-            case "EMPTY_LIST" | "EMPTY_DICT" | "EMPTY_TUPLE" | "EMPTY_SET":
-                stack.append({"LIST": list, "DICT": dict, "TUPLE": tuple, "SET": list}[op.name[6:]]())
-            case "TUPLE":
-                stack.append(tuple(since_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                n = int(op.name[-1])
-                stack[-n:] = [tuple(stack[-n:])]
-            case "APPEND":
-                item = stack.pop()
-                if isinstance(stack[-1], list):
-                    stack[-1].append(item)
-            case "APPENDS" | "ADDITEMS":
-                items = since_mark()
-                if isinstance(stack[-1], list):
-                    stack[-1].extend(items)
-            case "SETITEM":
-                item, key = stack.pop(), stack.pop()
-                fill(stack[-1], [key], [item])
-            case "SETITEMS":
-                items = since_mark()
-                fill(stack[-1], items[::2], items[1::2])
-            case "GLOBAL":
-                stack.append(named(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(named(module, name))
-            case "REDUCE" | "NEWOBJ":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(called(function, arguments))
-            case "BUILD":
-                stack.pop()  # the inner life of an object: there is none here
-            case "BINPERSID":
-                stack.append(stored(stack.pop()))
-            case "BINPUT" | "LONG_BINPUT" | "PUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET" | "GET":
-                stack.append(memo[argument])
-            case other:
-                raise Refused(f"it has an instruction {other}, which no file of weights needs")
-    raise Refused("it has no end")
+        self.push(self.storage(key, STORAGES[storage_type.name], count))
 
 
-def open_torch_zip(path: str | Path) -> Any:
+# an opcode -> what it does to the reader, given its argument; a pickle with any other opcode is refused
+INSTRUCTIONS: dict[str, Callable[[Reader, Value], object]] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda r, _: None),
+    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT"), Reader.push),
+    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "UNICODE", "BINSTRING", "SHORT_BINSTRING"), Reader.push),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES"), Reader.push),
+    "NONE": lambda r, _: r.push(None),
+    "NEWTRUE": lambda r, _: r.push(True),
+    "NEWFALSE": lambda r, _: r.push(False),
+    "EMPTY_TUPLE": lambda r, _: r.push(()),
+    "EMPTY_DICT": lambda r, _: r.push({}),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda r, _: r.push([])),  # a list stands for a set: nothing is hashed
+    "MARK": lambda r, _: r.marks.append(len(r.stack)),
+    "POP": lambda r, _: r.stack.pop(),
+    "TUPLE": lambda r, _: r.push(tuple(r.since_mark())),
+    "TUPLE1": lambda r, _: r.join(1),
+    "TUPLE2": lambda r, _: r.join(2),
+    "TUPLE3": lambda r, _: r.join(3),
+    "APPEND": lambda r, _: r.extend([r.stack.pop()]),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda r, _: r.extend(r.since_mark())),
+    "SETITEM": lambda r, _: r.update([r.stack.pop(), r.stack.pop()][::-1]),
+    "SETITEMS": lambda r, _: r.update(r.since_mark()),
+    "GLOBAL": lambda r, names: r.name(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda r, _: r.name_from_stack(),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda r, _: r.call()),
+    "BUILD": lambda r, _: r.stack.pop(),  # the state of an object: none is made here
+    "BINPERSID": lambda r, _: r.load(),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), lambda r, place: r.memo.update({place: r.stack[-1]})),
+    "MEMOIZE": lambda r, _: r.memo.update({len(r.memo): r.stack[-1]}),
+    **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), lambda r, place: r.push(r.memo[place])),
+}
+
+
+def open_torch_zip(path: str | Path) -> Value:
     """What torch.save was given, arrays as Lazy. Raises CheckpointError, naming the file, for anything that is not weights."""
     path = Path(path)
     try:
@@ -226,20 +233,20 @@ def open_torch_zip(path: str | Path) -> Any:
                     raise Refused(f"storage {key!r} is missing, packed, or not {count} numbers long")
                 return Storage(path, start_of(raw, info), count, code)
 
-            return read_pickle(file.read(program), storage)
+            return Reader(storage).read(file.read(program))
     except CheckpointError:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file") from error
     except MemoryError as error:
         raise CheckpointError(f"{path}: its pickle asks for more memory than there is") from error
-    except Exception as error:  # instructions that do not fit together fail in any way
+    except Exception as error:  # damaged instructions can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{path}: refused, not a file of weights: {reason}") from error
 
 
-def start_of(raw: Any, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a stored member begin: behind its own header, whose two last fields are lengths."""
+def start_of(raw: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Where the bytes of a member begin: behind its local header, whose last two fields are the lengths of what follows it."""
     raw.seek(info.header_offset)
     header = raw.read(30)
     if len(header) != 30 or header[:4] != ZIP:
@@ -248,20 +255,20 @@ def start_of(raw: Any, info: zipfile.ZipInfo) -> int:
     return int(info.header_offset + 30 + name + extra)
 
 
-def arrays_in(found: Any, path: str | Path) -> tuple[dict[str, Lazy], list[str]]:
-    """(name -> Lazy, names of what was left aside) from a state, or from a training checkpoint that holds one.
+def arrays_in(saved: Value, path: str | Path) -> tuple[dict[str, Lazy], list[str]]:
+    """(name -> Lazy, names of everything else) from a state, or from a training checkpoint that holds one.
 
-    Of several states the averaged one is taken: what the published samples were drawn with.
+    Of several states the averaged one is taken: published samples were drawn with it.
     """
-    aside: list[str] = []
-    for inner in ("ema", "state_dict", "model"):
-        state = found.get(inner) if isinstance(found, dict) else None
+    others: list[str] = []
+    for name in ("ema", "state_dict", "model"):
+        state = saved.get(name) if isinstance(saved, dict) else None
         if isinstance(state, dict) and any(isinstance(a, Lazy) for a in state.values()):
-            aside = [str(k) for k in found if k != inner]
-            found = state
+            others = [str(k) for k in saved if k != name]
+            saved = state
             break
-    if isinstance(found, dict):
-        arrays = {str(k): a for k, a in found.items() if isinstance(a, Lazy)}
+    if isinstance(saved, dict):
+        arrays = {str(k): a for k, a in saved.items() if isinstance(a, Lazy)}
         if arrays:
-            return arrays, aside + [str(k) for k, a in found.items() if not isinstance(a, Lazy)]
+            return arrays, others + [str(k) for k, a in saved.items() if not isinstance(a, Lazy)]
     raise CheckpointError(f"{path}: holds no arrays with names")

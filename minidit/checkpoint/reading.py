@@ -1,13 +1,14 @@
-"""A network from a file: what it holds is recognised by its names, read one array at a time, and told with its differences."""
+"""Reads a network from a file in any grammar: the names of its arrays tell which, and the arrays are read one at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit.backend import device_of, to_device
 from minidit.checkpoint import names_dit, names_kl, semantics, settings
@@ -15,10 +16,13 @@ from minidit.checkpoint.files import CheckpointError, Lazy, lazy
 from minidit.checkpoint.grammar import FORMAT, MODELS, config_from
 from minidit.checkpoint.semantics import Difference
 from minidit.checkpoint.weights import Weights, open_weights
+from minidit.models.autoencoder_kl import AutoencoderKLConfig
+from minidit.models.dit import DiT, DiTConfig
 from minidit.nn import Module, sincos_2d
 
+Foreign = tuple[DiTConfig | AutoencoderKLConfig, dict[str, Lazy], tuple[Difference, ...]]  # configuration, our names
 CLASSES = {"dit": ("DiTTransformer2DModel", "Transformer2DModel"), "autoencoder_kl": ("AutoencoderKL",)}
-# one name that only this grammar has -> the grammar and the network
+# a name that only this grammar has -> the grammar and the network
 MARKS = {
     "transformer_blocks.0.norm1.emb.timestep_embedder.linear_1.weight": ("diffusers", "dit"),
     "blocks.0.adaLN_modulation.1.weight": ("official", "dit"),
@@ -30,10 +34,10 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds; its arrays, under our names, are still in it.
+    """What a file holds; its arrays, under our names, are not read yet.
 
-    container: the kind of file; grammar: whose names; kind: which network; differences: what that grammar's project computes
-    otherwise; aside: what the file holds besides.
+    container: the kind of file; grammar: whose names it has; kind: which network; differences: what that project computes
+    differently; aside: names of what else the file holds.
     """
 
     path: Path
@@ -58,8 +62,8 @@ class Contents:
         lines += [f"  {self.container}, {self.dtype}, {numbers:,} numbers", f"  {self.config}"]
         lines += [f"  {d}" for d in self.differences]
         if self.aside:
-            shown = ", ".join(self.aside[:5])
-            lines.append(f"  left aside: {shown}" + (f" and {len(self.aside) - 5} more" if len(self.aside) > 5 else ""))
+            names = ", ".join(self.aside[:5])
+            lines.append(f"  not read: {names}" + (f" and {len(self.aside) - 5} more" if len(self.aside) > 5 else ""))
         return "\n".join(lines)
 
 
@@ -69,11 +73,14 @@ def describe(path: str | Path, *, dialect: str | None = None, num_heads: int | N
     Arguments and errors are those of `load`.
     """
     weights = open_weights(path)
-    found = _ours(weights) if "kind" in weights.meta else _foreign(weights, num_heads)
-    if found.kind != "dit":
-        return found
-    config = semantics.in_dialect(found.config, dialect)
-    return _told(found, config, weights.settings)
+    contents = _ours(weights) if "kind" in weights.meta else _foreign(weights, num_heads)
+    if contents.kind != "dit":
+        return contents
+    config, differences = semantics.in_dialect(contents.config, dialect), contents.differences
+    if contents.grammar != "minidit":
+        project = "official" if contents.grammar == "official" else "diffusers"
+        differences += semantics.of_dit(project, config, eps=contents.config.mlp_norm_eps)
+    return replace(contents, config=config, differences=differences)
 
 
 def _ours(weights: Weights) -> Contents:
@@ -89,7 +96,7 @@ def _ours(weights: Weights) -> Contents:
 
 
 def recognised(weights: Weights) -> tuple[str, str]:
-    """(grammar, kind) from the names of the arrays. Raises CheckpointError with some of the names if nobody's."""
+    """(grammar, kind) from the names of the arrays. Raises CheckpointError, with some of the names, if none is recognised."""
     plain = names_dit.from_official(weights.arrays)
     for mark, answer in MARKS.items():
         if mark in plain or names_kl.FIRST_STAGE + mark in plain:
@@ -99,79 +106,82 @@ def recognised(weights: Weights) -> tuple[str, str]:
 
 
 def _foreign(weights: Weights, heads: int | None) -> Contents:
+    """Contents in another project's grammar."""
     grammar, kind = recognised(weights)
-    path, told, arrays = weights.path, weights.settings, weights.arrays
-    if told is not None and told.get("_class_name", CLASSES[kind][0]) not in CLASSES[kind]:
-        meant = f"its config.json is of a {told['_class_name']}, its arrays are those of a {CLASSES[kind][0]}"
-        raise CheckpointError(f"{path}: {meant}")
-    where = str(path if told is None else path.with_name("config.json"))
-    config: Any
-    unknown: list[str] = []
+    path, config_json = weights.path, weights.settings
+    if config_json is not None and config_json.get("_class_name", CLASSES[kind][0]) not in CLASSES[kind]:
+        classes = f"its config.json is of a {config_json['_class_name']}, its arrays are those of a {CLASSES[kind][0]}"
+        raise CheckpointError(f"{path}: {classes}")
+    where = str(path if config_json is None else path.with_name("config.json"))
+    read = _dit if kind == "dit" else _kl
     try:
-        if kind == "dit":
-            own = names_dit.from_official(arrays) if grammar == "official" else names_dit.from_diffusers(arrays)
-            if grammar == "official" or told is None:
-                said = weights.meta.get("num_heads")
-                config = settings.dit_from_shapes(own, heads or (said if type(said) is int else None), where)
-            else:
-                config, unknown = settings.dit_from_settings(told, where)
-            if grammar != "official" and told is None:
-                config = semantics.in_dialect(config, "diffusers")
-            if told is not None and told.get("_class_name") == "Transformer2DModel":
-                grammar = "diffusers-old"
-        else:
-            own = names_kl.from_ldm(arrays) if grammar == "ldm" else names_kl.from_diffusers(arrays)
-            config, unknown = settings.kl_from_settings(told, where) if told else (settings.kl_from_shapes(own, where), [])
+        config, arrays, differences = read(weights, grammar, heads, where)
     except ValueError as error:
         raise CheckpointError(str(error) if str(path.parent) in str(error) else f"{path}: {error}") from error
-    left = names_kl.beside(arrays) if grammar == "ldm" else []
-    found = semantics.of_settings(unknown, told or {})
-    if kind == "autoencoder_kl":
-        found += semantics.of_kl(grammar, config, told=told is not None)
-    return Contents(path, weights.container, grammar, kind, config, own, weights.meta, found, (*weights.aside, *left))
+    if config_json is not None and config_json.get("_class_name") == "Transformer2DModel":
+        grammar = "diffusers-old"
+    aside = (*weights.aside, *(names_kl.beside(weights.arrays) if grammar == "ldm" else ()))
+    return Contents(path, weights.container, grammar, kind, config, arrays, weights.meta, differences, aside)
 
 
-def _told(found: Contents, config: Any, told: dict[str, Any] | None) -> Contents:
-    """The contents with the differences of a DiT's project from the network that will run."""
-    differences = found.differences
-    if found.grammar != "minidit":
-        project = "official" if found.grammar == "official" else "diffusers"
-        differences += semantics.of_dit(project, config, eps=found.config.mlp_norm_eps)
-    return Contents(
-        found.path, found.container, found.grammar, found.kind, config, found.arrays, found.meta, differences, found.aside
-    )
+def _dit(weights: Weights, grammar: str, heads: int | None, where: str) -> Foreign:
+    if grammar == "official":
+        arrays, num_heads = names_dit.from_official(weights.arrays), weights.meta.get("num_heads")
+        heads = heads or (num_heads if type(num_heads) is int else None)
+        return settings.dit_from_shapes(arrays, heads, where), arrays, ()
+    arrays = names_dit.from_diffusers(weights.arrays)
+    if weights.settings is None:
+        return semantics.in_dialect(settings.dit_from_shapes(arrays, heads, where), "diffusers"), arrays, ()
+    config, unknown = settings.dit_from_settings(weights.settings, where)
+    return config, arrays, semantics.of_settings(unknown, weights.settings)
+
+
+def _kl(weights: Weights, grammar: str, _: int | None, where: str) -> Foreign:
+    arrays = names_kl.from_ldm(weights.arrays) if grammar == "ldm" else names_kl.from_diffusers(weights.arrays)
+    unknown: list[str] = []
+    if weights.settings:
+        config, unknown = settings.kl_from_settings(weights.settings, where)
+    else:
+        config = settings.kl_from_shapes(arrays, where)
+    differences = semantics.of_settings(unknown, weights.settings or {})
+    return config, arrays, differences + semantics.of_kl(grammar, config, complete=weights.settings is not None)
 
 
 def load_model(
-    path: str | Path, *, device: str = "cpu", dtype: Any = np.float32, dialect: str | None = None, num_heads: int | None = None
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: DTypeLike = np.float32,
+    dialect: str | None = None,
+    num_heads: int | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """(model, metadata) from a file or folder in any grammar; one array more than the model itself is in memory at most.
+    """(model, metadata) from a file or folder in any grammar. Memory holds the model and at most one array more.
 
-    dialect: "official" or "diffusers", how a DiT is run; None: as the project of its grammar runs it. num_heads: for an official
-    DiT of no preset's size. The metadata of a foreign file are its grammar and its differences, as text.
-    Raises CheckpointError, naming the file, for what is no network or does not fit together.
+    dialect: "official" or "diffusers", how a DiT is run; None: as the project of its grammar runs it. num_heads: of an official
+    DiT whose size is no preset's. The metadata of a foreign file are its grammar and its differences, as text.
+    Raises CheckpointError, naming the file, if it holds no network or its parts do not fit together.
     """
-    found = describe(path, dialect=dialect, num_heads=num_heads)
+    contents = describe(path, dialect=dialect, num_heads=num_heads)
     try:
-        model = MODELS[found.kind][0](found.config, None, device=device, dtype=dtype)
-        fill(model, found.arrays)
+        model = MODELS[contents.kind][0](contents.config, None, device=device, dtype=dtype)
+        fill(model, contents.arrays)
     except ValueError as error:
-        raise CheckpointError(f"{found.path}: {error}") from error
-    if found.grammar == "minidit":
-        return model, dict(found.meta)
-    return model, {"grammar": found.grammar, "kind": found.kind, "differences": [str(d) for d in found.differences]}
+        raise CheckpointError(f"{contents.path}: {error}") from error
+    if contents.grammar == "minidit":
+        return model, dict(contents.meta)
+    return model, {"grammar": contents.grammar, "kind": contents.kind, "differences": [str(d) for d in contents.differences]}
 
 
 def fill(model: Module, arrays: Mapping[str, Lazy]) -> None:
     """Reads arrays into a model one by one. Raises ValueError with every name that does not fit.
 
-    What is not trained and what some files do not hold is computed: the position table, rounded to float32 as everywhere
-    that computes it, and the scale of latents.
+    Two buffers that some files do not hold are filled in: the position table, computed and rounded to float32 as in training,
+    and the scale of latents, as it is in the model.
     """
     buffers = dict(model.named_buffers())
     computed: dict[str, Lazy] = {}
-    if "pos_embed" in buffers and "pos_embed" not in arrays:
-        c: Any = model.config  # type: ignore[attr-defined]
+    if isinstance(model, DiT) and "pos_embed" not in arrays:
+        c = model.config
         table = sincos_2d(c.hidden_size, *(n // c.patch_size for n in c.size))
         computed["pos_embed"] = lazy(table.astype(np.float32)[None])
     if "scale" in buffers and "scale" not in arrays:

@@ -1,13 +1,13 @@
-"""What differs after every array has found its place: the same weights, and still another function.
+"""What a network computes differently in another project's code, although every weight is the same.
 
-A Difference names what the project that a grammar belongs to computes otherwise, and says whether the network here does it that
-project's way. The names beginning with M are those of `minidit verify`.
+A Difference names one computation in which the project that a grammar belongs to departs from this package, and says whether
+the network here computes it that project's way. Names that begin with M are those of `minidit verify`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.dit import DiTConfig
@@ -17,7 +17,7 @@ OFFICIAL_EPS, DIFFUSERS_EPS = 1e-6, 1e-5
 
 @dataclass(frozen=True)
 class Difference:
-    """name; what it is about; kept: the network computes as that project does."""
+    """One computation that the other project does in its own way. kept: the network here does it that way too."""
 
     name: str
     about: str
@@ -31,7 +31,7 @@ DIALECTS = ("official", "diffusers")
 
 
 def in_dialect(config: DiTConfig, dialect: str | None) -> DiTConfig:
-    """The same network as one project runs it; None: as it is. Raises ValueError for an unknown one."""
+    """The configuration as a project runs it; None: unchanged. Raises ValueError for an unknown dialect."""
     if dialect is None:
         return config
     if dialect not in DIALECTS:
@@ -43,41 +43,42 @@ def in_dialect(config: DiTConfig, dialect: str | None) -> DiTConfig:
 
 
 def of_dit(project: str, config: DiTConfig, *, eps: float) -> tuple[Difference, ...]:
-    """How the official DiT, or diffusers, computes beside a network of this configuration; eps: what that project uses."""
+    """What the official DiT, or diffusers, computes differently from a network of this configuration; eps: of its norms."""
     official = project == "official"
     shift = 0 if official else 1
     since = "the published weights were trained with these" if official else "the published weights were trained with 128"
-    found = [
+    differences = [
         Difference("M76", f"time frequencies 10000^(-i/{128 - shift}), N.10: {since}", config.freq_shift == shift),
         Difference("M61", f"ε = {eps:g} in the layer norm before the MLP", config.mlp_norm_eps == eps),
     ]
     if official:
-        found.append(Difference("M86", "its sampler guides three of the four latent channels (G.5); all are guided here", False))
-        return tuple(found)
-    found += [
-        Difference("float32 time", "computes the time embedding in float32 whatever the weights are: 3e-5 at t = 999", False),
-        Difference("M83", "drops labels in every block by itself when it trains; one draw a sample here", False),
-        Difference("position table", "recomputes it; not among the arrays", True),
-        Difference("learned sigma", "its pipeline throws the predicted variance away", False),
+        about = "its sampler guides three of the four latent channels (G.5); all are guided here"
+        differences.append(Difference("M86", about, False))
+        return tuple(differences)
+    differences += [
+        Difference("float32 time", "computes the time embedding in float32 for any weights: off by 3e-5 at t = 999", False),
+        Difference("M83", "drops labels in every block separately when it trains; here there is one draw per sample", False),
+        Difference("position table", "recomputes it and does not save it", True),
+        Difference("learned sigma", "its pipeline discards the predicted variance", False),
     ]
     if config.num_classes != 1000:
-        found.append(Difference("M81", f"its pipeline's null label is 1000; here it is {config.num_classes}", False))
-    return tuple(found)
+        differences.append(Difference("M81", f"its pipeline's null label is 1000; here it is {config.num_classes}", False))
+    return tuple(differences)
 
 
-def of_kl(project: str, config: AutoencoderKLConfig, *, told: bool) -> tuple[Difference, ...]:
-    """How diffusers or LDM computes beside a network of this configuration; told: whether the file tells scale and groups."""
-    found: list[Difference] = []
-    if not told:
-        about = f"the file does not tell the scale of latents and the groups: {config.scale:g} and {config.groups} are assumed"
-        found.append(Difference("M89", about, True))
+def of_kl(project: str, config: AutoencoderKLConfig, *, complete: bool) -> tuple[Difference, ...]:
+    """What diffusers or LDM does differently from a network of this configuration; complete: the file states scale and groups."""
+    differences: list[Difference] = []
+    if not complete:
+        about = f"the file does not state the scale of latents and the groups: {config.scale:g} and {config.groups} are assumed"
+        differences.append(Difference("M89", about, True))
     if project == "ldm":
-        found.append(Difference("attention", "its linear maps are 1 × 1 convolutions, the same numbers in another shape", True))
+        differences.append(Difference("attention", "its linear maps are 1 × 1 convolutions with the same numbers", True))
     else:
-        found.append(Difference("tiling", "may cut large pictures into tiles, each encoded with statistics of its own", False))
-    return tuple(found)
+        differences.append(Difference("tiling", "may cut large pictures into tiles and normalise each tile separately", False))
+    return tuple(differences)
 
 
-def of_settings(names: list[str], settings: dict[str, Any]) -> tuple[Difference, ...]:
-    """Settings of a config.json that nobody here knows."""
+def of_settings(names: list[str], settings: Mapping[str, object]) -> tuple[Difference, ...]:
+    """Settings of a config.json that this package does not know."""
     return tuple(Difference("unknown setting", f"{n} = {settings[n]!r}", False) for n in names)

@@ -1,4 +1,4 @@
-"""Configurations: from a config.json of diffusers and back, and, where a file says nothing, from the shapes of its arrays."""
+"""Configurations from a config.json of diffusers and back; without a config.json, from the shapes of the arrays."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from minidit.models.dit import DIT, DiTConfig
 
 VERSION = "0.42.1"  # of diffusers, whose settings these are
 
-# what a network of ours does; a config.json that says otherwise is about another network
-DIT_MUST: dict[str, Any] = {
+# what our networks do; a config.json with another value describes a network that is not implemented here
+DIT_MUST: dict[str, object] = {
     "norm_type": "ada_norm_zero",
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
     "norm_elementwise_affine": False,
 }
-KL_MUST: dict[str, Any] = {
+KL_MUST: dict[str, object] = {
     "act_fn": "silu",
     "use_quant_conv": True,
     "use_post_quant_conv": True,
@@ -28,36 +28,36 @@ KL_MUST: dict[str, Any] = {
     "latents_mean": None,
     "latents_std": None,
 }
-# without meaning for the numbers that come out, as far as they are exact
+# settings that do not change the network's output
 DIT_IDLE = {"dropout", "norm_num_groups", "upcast_attention", "attention_type"}
 KL_IDLE = {"force_upcast", "down_block_types", "up_block_types", "sample_size"}
 
 
-def checked(settings: Mapping[str, Any], must: Mapping[str, Any], where: str) -> None:
+def checked(settings: Mapping[str, object], must: Mapping[str, object], where: str) -> None:
     """Raises CheckpointError for a setting that our network does not have."""
     for key, expected in must.items():
         if settings.get(key, expected) != expected:
             raise CheckpointError(f"{where}: {key} = {settings[key]!r}, a network with {expected!r} is what is implemented here")
 
 
-def whole(settings: Mapping[str, Any], key: str, default: Any, where: str) -> Any:
+def whole(settings: Mapping[str, object], key: str, default: int, where: str) -> int:
     """A positive whole number. Raises CheckpointError for anything else."""
-    found = settings.get(key, default)
-    if type(found) is not int or found < 1:
-        raise CheckpointError(f"{where}: {key} = {found!r} must be a positive whole number")
-    return found
+    value = settings.get(key, default)
+    if type(value) is not int or value < 1:
+        raise CheckpointError(f"{where}: {key} = {value!r} must be a positive whole number")
+    return value
 
 
-def unheeded(settings: Mapping[str, Any], known: set[str]) -> list[str]:
-    """Settings that say something and that nobody here knows."""
-    silent: tuple[Any, ...] = (None, False, 0, [], {})
-    return [k for k, v in settings.items() if k not in known and not k.startswith("_") and v not in silent]
+def unknown_in(settings: Mapping[str, object], known: set[str]) -> list[str]:
+    """The names of settings that have an effect and are not known here."""
+    without_effect: tuple[object, ...] = (None, False, 0, [], {})
+    return [k for k, v in settings.items() if k not in known and not k.startswith("_") and v not in without_effect]
 
 
 # ------------------------------------------------------------------------------------------------ DiT
 
 
-def dit_from_settings(settings: Mapping[str, Any], where: str) -> tuple[DiTConfig, list[str]]:
+def dit_from_settings(settings: Mapping[str, object], where: str) -> tuple[DiTConfig, list[str]]:
     """(configuration as diffusers runs it, settings that are not known here)."""
     checked(settings, DIT_MUST, where)
     channels = whole(settings, "in_channels", 4, where)
@@ -84,11 +84,11 @@ def dit_from_settings(settings: Mapping[str, Any], where: str) -> tuple[DiTConfi
         "in_channels", "out_channels", "num_attention_heads", "attention_head_dim", "norm_eps", "sample_size", "patch_size",
         "num_layers", "num_embeds_ada_norm",
     }  # fmt: skip
-    return config, unheeded(settings, known)
+    return config, unknown_in(settings, known)
 
 
-def dit_settings(config: DiTConfig, *, legacy: bool = False) -> dict[str, Any]:
-    """The config.json of a DiT. legacy: of the class that it had before it had its own, which knew no norm_eps."""
+def dit_settings(config: DiTConfig, *, legacy: bool = False) -> dict[str, object]:
+    """The config.json of a DiT. legacy: for the class Transformer2DModel that diffusers had before, which knew no norm_eps."""
     settings = {
         "_class_name": "Transformer2DModel" if legacy else "DiTTransformer2DModel",
         "_diffusers_version": "0.12.0" if legacy else VERSION,
@@ -108,24 +108,25 @@ def dit_settings(config: DiTConfig, *, legacy: bool = False) -> dict[str, Any]:
     return settings if legacy else settings | {"norm_eps": config.mlp_norm_eps}
 
 
-def dit_from_shapes(own: Mapping[str, Lazy], heads: int | None, where: str) -> DiTConfig:
-    """The configuration of an official DiT; heads: None: those of the preset of this size, the one thing that no shape shows.
+def dit_from_shapes(arrays: Mapping[str, Lazy], heads: int | None, where: str) -> DiTConfig:
+    """The configuration of an official DiT. No shape shows the number of heads: None takes it from the preset of this size.
 
-    Raises CheckpointError where no preset has it.
+    Raises CheckpointError if no preset has this size.
     """
     try:
-        D, C, p, _ = own["x_embedder.proj.weight"].shape
-        depth = 1 + max(int(n.split(".")[1]) for n in own if n.startswith("blocks."))
-        out = own["final_layer.linear.bias"].shape[0] // (p * p)
-        rows = own["y_embedder.embedding_table.weight"].shape[0]
-        inner = own["blocks.0.mlp.fc1.bias"].shape[0]
+        D, C, p, _ = arrays["x_embedder.proj.weight"].shape
+        depth = 1 + max(int(n.split(".")[1]) for n in arrays if n.startswith("blocks."))
+        out = arrays["final_layer.linear.bias"].shape[0] // (p * p)
+        rows = arrays["y_embedder.embedding_table.weight"].shape[0]
+        inner = arrays["blocks.0.mlp.fc1.bias"].shape[0]
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{where}: not the arrays of a whole DiT ({error})") from error
-    side = math.isqrt(own["pos_embed"].shape[1]) * p if "pos_embed" in own and len(own["pos_embed"].shape) == 3 else 32
+    side = math.isqrt(arrays["pos_embed"].shape[1]) * p if "pos_embed" in arrays and len(arrays["pos_embed"].shape) == 3 else 32
     presets = {(c.hidden_size, c.depth): c.num_heads for name, c in DIT.items() if name.startswith("DiT-")}
     heads = heads or presets.get((D, depth))
     if heads is None:
-        raise CheckpointError(f"{where}: width {D} and depth {depth} are no preset's, and no array tells the heads: name them")
+        sizes = f"width {D} and depth {depth}"
+        raise CheckpointError(f"{where}: {sizes} are no preset's, and no array shows the number of heads: give num_heads")
     return DiTConfig(
         input_size=side, patch_size=p, in_channels=C, hidden_size=D, depth=depth, num_heads=heads, mlp_ratio=inner / D,
         num_classes=rows - 1, learn_sigma=out == 2 * C,
@@ -162,11 +163,11 @@ def kl_from_settings(settings: Mapping[str, Any], where: str) -> tuple[Autoencod
         size=tuple(size) if isinstance(size, list) else size,
     )
     known = {"block_out_channels", "latent_channels", "layers_per_block", "norm_num_groups", "scaling_factor", "in_channels"}
-    return config, unheeded(settings, known | set(must) | set(KL_MUST) | KL_IDLE)
+    return config, unknown_in(settings, known | set(must) | set(KL_MUST) | KL_IDLE)
 
 
-def kl_settings(config: AutoencoderKLConfig, scale: float) -> dict[str, Any]:
-    """The config.json of a KL autoencoder; scale: its present one."""
+def kl_settings(config: AutoencoderKLConfig, scale: float) -> dict[str, object]:
+    """The config.json of a KL autoencoder; scale: what its latents are multiplied by now."""
     n = len(config.widths)
     return {
         "_class_name": "AutoencoderKL",
@@ -186,15 +187,15 @@ def kl_settings(config: AutoencoderKLConfig, scale: float) -> dict[str, Any]:
     }
 
 
-def kl_from_shapes(own: Mapping[str, Lazy], where: str) -> AutoencoderKLConfig:
-    """The configuration of a KL autoencoder; no array tells the groups and the scale: those of the published one."""
+def kl_from_shapes(arrays: Mapping[str, Lazy], where: str) -> AutoencoderKLConfig:
+    """The configuration of a KL autoencoder. No array shows groups and scale: those of the published one are taken."""
     try:
-        sizes = 1 + max(int(n.split(".")[2]) for n in own if n.startswith("encoder.down_blocks."))
-        blocks = 1 + max(int(n.split(".")[4]) for n in own if n.startswith("encoder.down_blocks.0.resnets."))
+        sizes = 1 + max(int(n.split(".")[2]) for n in arrays if n.startswith("encoder.down_blocks."))
+        blocks = 1 + max(int(n.split(".")[4]) for n in arrays if n.startswith("encoder.down_blocks.0.resnets."))
         return AutoencoderKLConfig(
-            channels=own["encoder.conv_in.weight"].shape[1],
-            latent_channels=own["decoder.conv_in.weight"].shape[1],
-            widths=tuple(own[f"encoder.down_blocks.{i}.resnets.0.conv1.bias"].shape[0] for i in range(sizes)),
+            channels=arrays["encoder.conv_in.weight"].shape[1],
+            latent_channels=arrays["decoder.conv_in.weight"].shape[1],
+            widths=tuple(arrays[f"encoder.down_blocks.{i}.resnets.0.conv1.bias"].shape[0] for i in range(sizes)),
             blocks=blocks,
         )
     except (KeyError, ValueError, IndexError) as error:

@@ -1,4 +1,4 @@
-"""Where weights lie: one safetensors file, one zip of torch.save, several files with an index, or a folder that holds them.
+"""The weights at a path: a safetensors file, a zip of torch.save, several files with an index, or a folder with one of these.
 
 The bytes decide what a file is, not its name.
 """
@@ -6,7 +6,7 @@ The bytes decide what a file is, not its name.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Weights:
-    """Arrays that are still in their files, and what stands beside them.
+    """Arrays that are still in their files, and what came with them.
 
-    container: what kind of file; aside: what the file holds besides the arrays; settings: the config.json of a folder.
+    container: the kind of file; aside: names of what else the file holds; settings: the config.json of a folder.
     """
 
     path: Path
@@ -38,17 +38,12 @@ def open_weights(path: str | Path) -> Weights:
     """The weights at a path, a file or a folder. Raises CheckpointError, naming the file, for anything else."""
     path = Path(path)
     if path.is_dir():
-        found = next((path / name for name in WEIGHTS if (path / name).exists()), None)
-        if found is None:
+        file = next((path / name for name in WEIGHTS if (path / name).exists()), None)
+        if file is None:
             raise CheckpointError(f"{path}: holds no {WEIGHTS[0]}")
-        return _beside(_opened(found), path / CONFIG)
-    weights = _opened(path)
-    return _beside(weights, path.parent / CONFIG) if path.name in WEIGHTS else weights
-
-
-def _beside(weights: Weights, config: Path) -> Weights:
-    settings = read_json(config) if config.exists() else None
-    return Weights(weights.path, weights.container, weights.arrays, weights.meta, weights.aside, settings)
+        path = file
+    weights, config = _opened(path), path.parent / CONFIG
+    return replace(weights, settings=read_json(config)) if path.name in WEIGHTS and config.exists() else weights
 
 
 def _opened(path: Path) -> Weights:
@@ -64,7 +59,7 @@ def _opened(path: Path) -> Weights:
     if first[:4] == ZIP:
         arrays, aside = arrays_in(open_torch_zip(path), path)
         return Weights(path, "torch zip", arrays, {}, tuple(aside))
-    if first[:1] == b"\x80" and b"\x02" <= first[1:2] <= b"\x05" and first[8:] != b"{":  # where a header would begin
+    if first[:1] == b"\x80" and b"\x02" <= first[1:2] <= b"\x05" and first[8:] != b"{":  # safetensors begins its header there
         raise CheckpointError(f"{path}: refused, a bare pickle; save it with torch 1.6 or newer, or as safetensors")
     arrays, meta = open_safetensors(path)
     return Weights(path, "safetensors", arrays, meta)
@@ -79,7 +74,7 @@ def _sharded(path: Path) -> Weights:
     arrays: dict[str, Lazy] = {}
     for name, file in places.items():
         if not isinstance(file, str) or Path(file).name != file or file.endswith(".json"):
-            raise CheckpointError(f"{path}: {file!r} is no file beside the index")
+            raise CheckpointError(f"{path}: {file!r} is not the name of a file beside the index")
         if file not in shards:
             shards[file] = _opened(path.parent / file)
         if name not in shards[file].arrays:
@@ -92,11 +87,11 @@ def _sharded(path: Path) -> Weights:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises CheckpointError, naming the file."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")
-    return found
+    return value

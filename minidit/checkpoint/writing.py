@@ -1,4 +1,4 @@
-"""A network into a file, in our grammar or in another project's."""
+"""Writes a network to a file, in our grammar or in another project's."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit.backend import to_host
 from minidit.checkpoint import names_dit, names_kl, semantics, settings
 from minidit.checkpoint.files import BF16, Lazy, lazy, write_arrays, write_atomically, write_lazy
-from minidit.checkpoint.grammar import FORMAT, SPOKEN, kind_of
+from minidit.checkpoint.grammar import FORMAT, SPOKEN, Network, kind_of
 from minidit.checkpoint.semantics import Difference
 from minidit.checkpoint.weights import CONFIG, WEIGHTS
 from minidit.models.autoencoder_kl import AutoencoderKL
@@ -22,23 +22,23 @@ from minidit.models.dit import DiT
 from minidit.nn import sincos_2d
 
 Arrays = dict[str, Lazy]
-META = {"format": "pt"}  # what the readers of other projects look for
+META = {"format": "pt"}  # other projects' readers ask for this entry
 
 
-def save_model(path: str | Path, model: Any, *, dtype: Any = None, **meta: Any) -> None:
+def save_model(path: str | Path, model: Network, *, dtype: DTypeLike | None = None, **meta: object) -> None:
     """Writes a network with its configuration in our grammar; meta: more JSON values for the file's header."""
     header = {"format": FORMAT, "kind": kind_of(model), "config": asdict(model.config), **meta}
     write_arrays(path, model.state_dict(), header, dtype=dtype)
 
 
 def save(
-    path: str | Path, model: Any, *, grammar: str = "minidit", dtype: Any = None, shard_bytes: int | None = None
+    path: str | Path, model: Network, *, grammar: str = "minidit", dtype: DTypeLike | None = None, shard_bytes: int | None = None
 ) -> tuple[Difference, ...]:
-    """Writes a network in a grammar; returns what the code that this grammar belongs to will compute otherwise.
+    """Writes a network in a grammar; returns what the project that this grammar belongs to computes differently.
 
     grammar: "minidit"; "official" (DiT); "diffusers" and "diffusers-old" (DiT, AutoencoderKL), which write a folder; "ldm"
-    (AutoencoderKL). dtype: cast to it. shard_bytes: folders only, several files of at most about so many bytes and an index.
-    Raises ValueError for a network that the grammar cannot express, and OSError if the disk refuses.
+    (AutoencoderKL). dtype: floats are cast to it. shard_bytes: for folders, files of about so many bytes at most and an index.
+    Raises ValueError for a network that the grammar cannot express, and OSError if a file cannot be written.
     """
     if grammar not in SPOKEN:
         raise ValueError(f"grammar {grammar!r} is not known: use {', '.join(repr(g) for g in SPOKEN)}")
@@ -55,13 +55,14 @@ def save(
     if grammar == "minidit":
         save_model(path, model, dtype=dtype)
         return ()
-    own = {name: lazy(a, dtype) for name, a in model.state_dict().items()}
-    write: Any = _save_dit if kind == "dit" else _save_kl
-    told: tuple[Difference, ...] = write(path, model, own, grammar, shard_bytes)
-    return told
+    arrays = {name: lazy(a, dtype) for name, a in model.state_dict().items()}
+    if isinstance(model, DiT):
+        return _save_dit(path, model, arrays, grammar, shard_bytes)
+    assert isinstance(model, AutoencoderKL)  # SPOKEN has no other
+    return _save_kl(path, model, arrays, grammar, shard_bytes)
 
 
-def _save_dit(path: Path, model: DiT, own: Arrays, grammar: str, shard_bytes: int | None) -> tuple[Difference, ...]:
+def _save_dit(path: Path, model: DiT, arrays: Arrays, grammar: str, shard_bytes: int | None) -> tuple[Difference, ...]:
     c = model.config
     reasons = {
         f"conditioning {c.conditioning!r}": c.conditioning != "adaln_zero",
@@ -75,10 +76,10 @@ def _save_dit(path: Path, model: DiT, own: Arrays, grammar: str, shard_bytes: in
         if true:
             raise ValueError(f"{path}: the grammar {grammar!r} cannot express a DiT with {reason}")
     if grammar == "official":
-        write_lazy(path, own, {**META, "num_heads": str(c.num_heads)})
+        write_lazy(path, arrays, {**META, "num_heads": str(c.num_heads)})
         return semantics.of_dit("official", c, eps=semantics.OFFICIAL_EPS)
     legacy = grammar == "diffusers-old"
-    write_folder(path, names_dit.to_diffusers(own), settings.dit_settings(c, legacy=legacy), shard_bytes)
+    write_folder(path, names_dit.to_diffusers(arrays), settings.dit_settings(c, legacy=legacy), shard_bytes)
     return semantics.of_dit("diffusers", c, eps=semantics.DIFFUSERS_EPS if legacy else c.mlp_norm_eps)
 
 
@@ -89,21 +90,21 @@ def _usual_table(model: DiT) -> bool:
     return bool(far <= max(1e-6, np.finfo(model.dtype).eps))
 
 
-def _save_kl(path: Path, model: AutoencoderKL, own: Arrays, grammar: str, shard_bytes: int | None) -> tuple[Difference, ...]:
+def _save_kl(path: Path, model: AutoencoderKL, arrays: Arrays, grammar: str, shard_bytes: int | None) -> tuple[Difference, ...]:
     c = model.config
-    del own["scale"]
+    del arrays["scale"]
     if grammar == "ldm":
-        write_lazy(path, names_kl.to_ldm(own), META)
-        return semantics.of_kl("ldm", c, told=False)
+        write_lazy(path, names_kl.to_ldm(arrays), META)
+        return semantics.of_kl("ldm", c, complete=False)
     scale = to_host(model.scale)
     exact = c.scale if scale == scale.dtype.type(c.scale) else float(str(scale[()]))
-    arrays = names_kl.to_old(own) if grammar == "diffusers-old" else own
+    arrays = names_kl.to_old(arrays) if grammar == "diffusers-old" else arrays
     write_folder(path, arrays, settings.kl_settings(c, exact), shard_bytes)
-    return semantics.of_kl("diffusers", c, told=True)
+    return semantics.of_kl("diffusers", c, complete=True)
 
 
-def write_folder(folder: Path, arrays: Mapping[str, Lazy], config: Mapping[str, Any], shard_bytes: int | None) -> None:
-    """Weights and config.json as diffusers writes them; what it would read instead of them is removed."""
+def write_folder(folder: Path, arrays: Mapping[str, Lazy], config: Mapping[str, object], shard_bytes: int | None) -> None:
+    """Weights and config.json as diffusers writes them. An older file of weights that diffusers would read first is removed."""
     name, index = folder / WEIGHTS[0], folder / WEIGHTS[1]
     if shard_bytes is None:
         write_lazy(name, arrays, META)
@@ -116,8 +117,8 @@ def write_folder(folder: Path, arrays: Mapping[str, Lazy], config: Mapping[str, 
             write_lazy(folder / file, {n: arrays[n] for n in names}, META)
             places |= dict.fromkeys(names, file)
         total = sum(nbytes(a) for a in arrays.values())
-        told = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-        write_atomically(index, (json.dumps(told, indent=2, sort_keys=True) + "\n").encode())
+        contents = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+        write_atomically(index, (json.dumps(contents, indent=2, sort_keys=True) + "\n").encode())
         name.unlink(missing_ok=True)
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
@@ -127,7 +128,7 @@ def nbytes(a: Lazy) -> int:
 
 
 def split(arrays: Mapping[str, Lazy], limit: int) -> list[list[str]]:
-    """Names in order, cut where a file would become larger than the limit; an array is never cut."""
+    """The names of the arrays of each file: a new file begins where the limit would be exceeded; no array is cut."""
     shards: list[list[str]] = [[]]
     size = 0
     for name, a in arrays.items():

@@ -1,7 +1,7 @@
-"""`minidit spec`: the coverage of SPEC.md, one equation with its code and its tests, or the whole as a book.
+"""`minidit spec`: the coverage of SPEC.md, one equation with its code and its tests, or everything as a book.
 
-Works from a checkout, where SPEC.md and the tests lie beside the package. Exit status: 0; 1 when something is untied
-(an equation without code or test, a citation of none); 2 when there is nothing to read or to write with.
+Works from a checkout, where SPEC.md and the tests are beside the package. Exit status: 0; 1 if there are problems (an equation
+without code or test, a citation of an unknown equation); 2 if there is no checkout, or no library to write the book with.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from pathlib import Path
 from minidit.html.book import write_book
 from minidit.html.formula import FormulaError
 from minidit.html.sources import Lines
-from minidit.html.spec import Entry, Spec, measured, missing_from, problems, read
+from minidit.html.spec import Entry, Spec, measured, missing_from, read
+from minidit.html.ties import problems
 
-BESIDE = Path(__file__).resolve().parents[2]  # the checkout, when there is one
+CHECKOUT = Path(__file__).resolve().parents[2]  # if the package was not installed by itself
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `minidit spec`."""
     parser.add_argument("id", nargs="?", help="show one equation: its code, its tests, its residual (for example D.7)")
     parser.add_argument("--html", metavar="DIR", type=Path, help="write the book of equations, code and tests as web pages")
-    parser.add_argument("--problems", action="store_true", help="print only what is untied")
-    parser.add_argument("--root", metavar="DIR", type=Path, help="the checkout (default: beside the package, or here)")
+    parser.add_argument("--problems", action="store_true", help="print only what lacks code or a test, or cites no equation")
+    parser.add_argument("--root", metavar="DIR", type=Path, help="the checkout (default: the package's own, or this folder)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints or writes what the flags ask for; returns the exit status."""
-    root = args.root or (BESIDE if not missing_from(BESIDE) else Path("."))
+    root = args.root or (CHECKOUT if not missing_from(CHECKOUT) else Path("."))
     if missing := missing_from(root):
-        print(f"minidit spec: needs a checkout of minidit, and there is {missing} (name one with --root DIR)", file=sys.stderr)
+        print(f"minidit spec: needs a checkout of minidit, but there is {missing} (name one with --root DIR)", file=sys.stderr)
         return 2
     spec = read(root)
     if args.html is not None:
         return html(spec, args.html)
     if args.id is not None:
         return show(spec, args.id)
-    untied = problems(spec)
+    lines = problems(spec)
     if not args.problems:
         print(coverage(spec))
-        print(f"\n{len(spec.entries)} equations, {len(spec.proofs)} tests, {len(untied)} problems"
+        print(f"\n{len(spec.entries)} equations, {len(spec.proofs)} tests, {len(lines)} problems"
               + ("" if spec.residuals else "; no residuals yet (run pytest)"))
-    print(*untied, sep="\n", end="\n" if untied else "")
-    return 1 if untied else 0
+    print(*lines, sep="\n", end="\n" if lines else "")
+    return 1 if lines else 0
 
 
 def show(spec: Spec, identifier: str) -> int:
@@ -90,9 +91,8 @@ def listing(text: str, lines: Lines) -> str:
     return "\n".join(f"{n:5d}  {row}".rstrip() for n, row in enumerate(rows, lines.first))
 
 
-def one_entry(spec: Spec, entry: Entry) -> str:
+def one_entry(spec: Spec, e: Entry) -> str:
     """An equation, its code with line numbers, its tests, its residual, as text."""
-    e = entry
     parts = [f"{e.id} — {e.name}", *(f"  {tex}" for tex in e.equations)]
     if plain := spec.unicode_of(e):
         parts.append(f"  {plain}")

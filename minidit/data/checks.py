@@ -1,6 +1,6 @@
-"""What every reader of foreign files promises: one clear line that names the file, and no more memory than a stated limit.
+"""What every reader of data files promises: errors of one line that name the file, and a limit on memory.
 
-Nothing is unpickled, nothing is skipped silently, and no buffer is allocated on the word of a header alone.
+Nothing is unpickled, no file is skipped silently, and no buffer is allocated before a header's claim has been checked.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-MAX_VALUES = 2**31  # bytes that one data set may take when decoded (images × channels × height × width)
-MAX_PIXELS = 2**26  # pixels of one picture file (8192 × 8192)
+MAX_VALUES = 2**31  # bytes of a decoded data set (images × channels × height × width)
+MAX_PIXELS = 2**26  # pixels of one picture file: 8192 × 8192
 
 
 class DataError(ValueError):
@@ -25,12 +25,12 @@ def fault(path: object, why: object) -> DataError:
 
 @contextmanager
 def reading(path: object) -> Iterator[None]:
-    """Whatever a decoder trips over inside, the caller is told which file it was (the decoder's own error is the cause)."""
+    """Turns whatever a decoder raises inside the block into a DataError that names the file, with the original as its cause."""
     try:
         yield
     except DataError:
         raise
-    except Exception as error:  # zlib, lzma, zip and picture decoders each have several exceptions of their own
+    except Exception as error:  # zlib, lzma, zip and picture decoders each raise several kinds
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise fault(path, f"cannot be read: {reason}") from error
 
@@ -44,13 +44,13 @@ def check_volume(path: object, shape: Sequence[int]) -> int:
 
 
 def check_no_part(path: Path, part: str | None) -> None:
-    """Refuses a part ("train", "test") of a source that comes in one piece."""
+    """Raises DataError for a part ("train", "test") of a source that has no parts."""
     if part is not None:
-        raise fault(path, f"has no separate {part!r} part: it comes in one piece (Dataset.split holds some out)")
+        raise fault(path, f"has no separate {part!r} part (Dataset.split makes one)")
 
 
 def check_part(part: str | None) -> str:
-    """"train" or "test"; None is the training part."""
+    """The name of a part, "train" or "test"; None means "train". Raises DataError for another name."""
     if part not in (None, "train", "test"):
         raise DataError(f"part must be 'train' or 'test', got {part!r}")
     return part or "train"

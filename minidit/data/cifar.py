@@ -1,10 +1,10 @@
 """CIFAR-10 and CIFAR-100 in their binary version.
 
-    CIFAR-10     record = label, 3·32·32 bytes                    data_batch_1.bin ... and test_batch.bin
+    CIFAR-10     record = label, 3·32·32 bytes                    data_batch_1.bin, …, test_batch.bin
     CIFAR-100    record = coarse label, fine label, 3·32·32 bytes      train.bin and test.bin; the fine labels are used
 
-Pixels are stored channel by channel, row by row: (3, 32, 32). The "python version" is a pickle, which runs whatever code it
-holds when it is opened: it is refused.
+Pixels are stored channel by channel, row by row: (3, 32, 32). The "python version" of CIFAR is a pickle, which can run any code
+when it is loaded: it is refused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def refuse_pickle(path: Path) -> None:
         head = file.read(2)
     if head[:1] == b"\x80" and 2 <= head[-1] <= 5:
         raise fault(path, "is a pickle (the python version of CIFAR?), which could run any code and is never loaded: "
-                          "use the binary version (data_batch_1.bin ...)")
+                          "use the binary version (data_batch_1.bin, …)")
 
 
 def read(path: Path, part: str | None = None) -> Dataset:
@@ -68,7 +68,7 @@ def _joined(source: Path, files: list[Path], folder: Path) -> Dataset:
 
 
 def _records(path: Path, classes: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """One file -> labels (N,), pixels (N, 3, 32, 32).   classes : how many each label byte of a record may name."""
+    """One file -> labels (N,), pixels (N, 3, 32, 32).   classes : the number of classes, for each label byte of a record"""
     _check_length(path, len(classes) + PIXELS)
     with reading(path):
         records = np.fromfile(path, np.uint8).reshape(-1, len(classes) + PIXELS)
@@ -80,7 +80,7 @@ def _records(path: Path, classes: tuple[int, ...]) -> tuple[NDArray[np.int64], N
 
 
 def _check_length(path: Path, record: int) -> None:
-    """Raises DataError for a file that is not a whole number of records, and says so if it is a pickle."""
+    """Raises DataError for a file that is not a whole number of records, with another message if it is a pickle."""
     with reading(path):
         length = path.stat().st_size
     if length == 0 or length % record:
@@ -89,7 +89,7 @@ def _check_length(path: Path, record: int) -> None:
 
 
 def _names(path: Path, k: int) -> tuple[str, ...]:
-    """The class names from the text file of the distribution, or what is known without it."""
+    """The class names, from the text file of the distribution if it is there."""
     if not path.is_file():
         return TEN if k == 10 else tuple(str(i) for i in range(k))
     with reading(path):

@@ -3,28 +3,30 @@
     x_0 = 2k/(L-1) - 1          k = 0..L-1 a stored grey level, L levels          into [-1, 1]
     k   = round((x + 1)/2 · (L-1)), ties to even, clipped                         and back: pictures.to_uint8 for L = 256 (E.8)
 
-Levels are kept as bytes, so that a set is small and nothing is lost; floats are made a batch at a time. The two maps are
-inverse to each other on the levels, and no other rounding is used anywhere.
+Levels are kept as bytes, so a data set is small and exact; floats are made one batch at a time. The two maps are inverse to each
+other on the levels, and no other rounding is used anywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from minidit.backend import Array
 from minidit.data.checks import DataError
 from minidit.random import Philox
 
-SPLIT_STREAM = 0x64617461  # the Philox stream that decides which images are held out
+SPLIT_STREAM = 0x64617461  # the Philox stream that chooses the held-out images
+Index = int | slice | Sequence[int] | NDArray[Any]
 
 
-def from_uint8(k: Array, levels: int = 256, dtype: Any = np.float32) -> Array:
+def from_uint8(k: Array, levels: int = 256, dtype: DTypeLike = np.float32) -> Array:
     """Grey levels k : uint8 in 0..levels-1, any shape  ->  2k/(levels-1) - 1 in [-1, 1], the same shape."""
-    return (2.0 * np.arange(levels) / (levels - 1) - 1.0).astype(dtype)[k]  # rounded to dtype once, per level
+    return (2.0 * np.arange(levels) / (levels - 1) - 1.0).astype(dtype)[k]  # rounded once, per level
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +35,8 @@ class Dataset:
 
     images      : uint8 (N, C, H, W), values 0..levels-1
     labels      : int64 (N,) in 0..num_classes-1, or None: unconditional
-    class_names : one name a class, () when unconditional
-    crop        : border pixels that are padding; figures (PSNR ...) are measured on `inner(images)`
+    class_names : one name per class, () when unconditional
+    crop        : width in pixels of the padding; measures (PSNR …) are taken on `inner(images)`
 
     Raises DataError where these do not fit together.
     """
@@ -92,26 +94,26 @@ class Dataset:
         """(H, W), padding included."""
         return int(self.images.shape[2]), int(self.images.shape[3])
 
-    def x_0(self, index: Any = slice(None), dtype: Any = np.float32) -> NDArray[Any]:
+    def x_0(self, index: Index = slice(None), dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """The images of an index (int, slice, array of ints or bools) as (B, C, H, W) floats in [-1, 1]."""
-        chosen = self.images[index]
-        return np.asarray(from_uint8(chosen if chosen.ndim == 4 else chosen[None], self.levels, dtype))
+        images = self.images[index]
+        return np.asarray(from_uint8(images if images.ndim == 4 else images[None], self.levels, dtype))
 
     def inner(self, x: Array) -> Array:
         """Without the padding: x (..., H, W)  ->  (..., H - 2 crop, W - 2 crop)."""
         c, (h, w) = self.crop, self.size
         return x[..., c : h - c, c : w - c]
 
-    def take(self, index: Any) -> Dataset:
-        """The sub-set of an index (int, slice, array of ints or bools), in that order."""
+    def take(self, index: Index) -> Dataset:
+        """The subset of an index (int, slice, array of ints or bools), in that order."""
         rows = np.atleast_1d(np.arange(len(self))[index])
         return replace(self, images=self.images[rows], labels=None if self.labels is None else self.labels[rows])
 
     def split(self, held_out: float | int, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """(train, held-out): disjoint, together everything, each in the order of this set.
+        """(train, held-out): two disjoint parts that together are the whole set, each in its order.
 
-        held_out : a count (int) or a share (float) of the images. Every class gives its share, to within one image, and
-        which images they are depends on the seed alone. Raises DataError unless both sides keep an image.
+        held_out : a count (int) or a share (float) of the images. Every class gives its share, to within one image; the seed
+        alone decides which images these are. Raises DataError unless both parts have an image.
         """
         n = len(self)
         count = held_out if isinstance(held_out, int) else round(held_out * n)
@@ -123,6 +125,6 @@ class Dataset:
         for c in np.unique(labels):
             members = order[labels[order] == c]
             place[members] = (np.arange(len(members)) + 0.5) / len(members)  # each class spread evenly over (0, 1)
-        held = order[np.argsort(place[order], kind="stable")][:count]
-        chosen = np.isin(np.arange(n), held)
-        return self.take(~chosen), self.take(chosen)
+        first = order[np.argsort(place[order], kind="stable")][:count]
+        in_held_out = np.isin(np.arange(n), first)
+        return self.take(~in_held_out), self.take(in_held_out)

@@ -1,7 +1,7 @@
-"""The two sets inside the package; sources and licences stand beside them in sets/.
+"""The two data sets inside the package; their sources and licences are beside them in sets/.
 
     digits     handwritten digits, 8×8, 17 grey levels, 10 classes: 1,797 images, of which a fixed 297 are the test part
-    fashion    Fashion-MNIST, 28×28 in a border of 2 pixels, 256 levels, 10 classes: 600 training and 100 test images a class
+    fashion    Fashion-MNIST, 28×28 in a border of 2 pixels, 256 levels, 10 classes: 600 training and 100 test images per class
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minidit.data.npz import Arrays, read_arrays
 from minidit.data.pixels import fit
 
 SETS = Path(__file__).with_name("sets")
-DIGITS_TEST = 297  # held out: which ones is Dataset.split's choice with seed 0
+DIGITS_TEST = 297  # held out by Dataset.split with seed 0
 
 
 @lru_cache(maxsize=2)  # the files never change

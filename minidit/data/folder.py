@@ -3,13 +3,14 @@
     folder/cat/1.png  folder/cat/more/2.jpg  folder/dog/3.png      classes cat, dog; below a class every depth is searched
     folder/1.png  folder/2.jpg                                     unconditional
 
-Pictures of any format, mode and size that Pillow reads: palettes, grey, 16 bits, transparency (on white), EXIF orientation;
-of an animation the first frame. Links are followed. Size: what was asked for, or the common size of all if its sides are at
-most 64 and divisible by 4, or 32. Channels: what was asked for, or 1 if every picture is grey, or 3.
+Pictures may have any format, mode and size that Pillow reads: palettes, grey, 16 bits, transparency (on white), EXIF
+orientation; of an animation the first frame is read. Links are followed. The size is the one asked for; else the common size of
+all pictures if its sides are at most 64 and divisible by 4; else 32. The channels are those asked for; else 1 if every picture is
+grey; else 3.
 
-Nothing is skipped silently. Passed over are only hidden files and folders (.name), and README, LICENSE (these two also as .txt
-and .md), COPYING, credits.txt, Thumbs.db, desktop.ini, index.theme and __MACOSX, in any case of letters. Any other file that is
-not a picture, an empty class, or pictures beside class folders are errors that name the place.
+Nothing is skipped silently. Ignored are only hidden files and folders (.name), and README, LICENSE (these two also as .txt and
+.md), COPYING, credits.txt, Thumbs.db, desktop.ini, index.theme and __MACOSX, in upper or lower case. Any other file that is not a
+picture, an empty class, and pictures beside class folders are errors that name the file or folder.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 from minidit.data.checks import MAX_PIXELS, check_no_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
-from minidit.data.pixels import check_wishes, square, to_channels, to_rgb
+from minidit.data.pixels import check_request, square, to_channels, to_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -33,14 +34,14 @@ HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "lice
             "thumbs.db", "desktop.ini", "index.theme", "__macosx")
 PARTS = {"train", "training", "test", "val", "valid", "validation"}
 LARGEST_COMMON, DEFAULT_SIZE = 64, 32
-TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")  # decoded by Pillow itself: no outside program runs
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")  # decoded inside Pillow, without another program
 
 
 def read(path: Path, part: str | None = None, size: int | None = None, channels: int | None = None) -> Dataset:
     """A folder of pictures -> Dataset. Raises DataError (one line, with the file) for anything not described above."""
     check_no_part(path, part)
-    check_wishes(size, channels)
+    check_request(size, channels)
     classes = classes_of(path)
     files = [file for members in classes.values() for file in members]
     h, w = (size, size) if size else _common_size(files)
@@ -80,13 +81,13 @@ def classes_of(path: Path) -> dict[str, list[Path]]:
 
 
 def _files_below(folder: Path, above: set[Path]) -> Iterator[Path]:
-    """Every file at any depth, in order.   above : the folders on the way here, so that a link cannot lead in a circle"""
-    here = folder.resolve()
-    if here in above:
-        raise fault(folder, "is a link to a folder that it lies in")
+    """Every file at any depth, in order.   above : the folders that contain this one, to notice links that lead in a circle"""
+    resolved = folder.resolve()
+    if resolved in above:
+        raise fault(folder, "is a link to a folder that contains it")
     for entry in _entries(folder):
         if entry.is_dir():
-            yield from _files_below(entry, above | {here})
+            yield from _files_below(entry, above | {resolved})
         else:
             yield entry
 
@@ -99,11 +100,11 @@ def _entries(folder: Path) -> list[Path]:
 
 @contextmanager
 def opened(file: Path) -> Iterator[Picture]:
-    """The picture in a file, not decoded yet. Whatever goes wrong with it inside the block becomes one DataError."""
+    """The picture in a file, not decoded yet. Whatever goes wrong with it inside the block becomes a DataError."""
     from PIL import Image, UnidentifiedImageError
 
     with reading(file), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata and of size: the size is checked here
+        warnings.simplefilter("ignore")  # about odd metadata and large pictures: the size is checked below
         if not file.is_file():
             raise fault(file, "a link to nothing" if file.is_symlink() else "not a file")
         try:
@@ -123,7 +124,7 @@ def _common_size(files: list[Path]) -> tuple[int, int]:
     for file in files:
         with opened(file) as picture:
             w, h = picture.size
-            sizes.add((w, h) if picture.getexif().get(0x0112) in TURNED else (h, w))
+            sizes.add((w, h) if picture.getexif().get(0x0112) in SIDEWAYS else (h, w))
     if len(sizes) == 1:
         h, w = sizes.pop()
         if max(h, w) <= LARGEST_COMMON and h % 4 == w % 4 == 0:

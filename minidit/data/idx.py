@@ -2,9 +2,9 @@
 
     00 00 08 r   n_1 ... n_r (32 bits, big-endian)   Π n_i bytes          r = 3: images (N, H, W);  r = 1: labels (N,)
 
-A folder holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-... and t10k-labels-... (also with a dot for the
-dash before idx, also with .gz); or one images file is named, whose labels are then looked for beside it (images → labels,
-idx3 → idx1; none there: unconditional). Of a gzipped file never more is unpacked than its header announces.
+A folder holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-… and t10k-labels-… (also with a dot instead of the
+dash before idx, also with .gz). Of a single images file, the labels are looked for beside it (images → labels, idx3 → idx1);
+without them it is unconditional. Never more of a gzipped file is unpacked than its header announces.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read_array(path: Path, rank: int) -> NDArray[np.uint8]:
             raise fault(path, f"holds no {what}: {shape}")
         data = file.read(expected + 1)
     if len(data) != expected:
-        problem = f"truncated, {len(data)} are there" if len(data) < expected else "there are more"
+        problem = f"truncated: it holds {len(data)}" if len(data) < expected else "it holds more"
         raise fault(path, f"its header announces {expected} bytes {shape}, but {problem}")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -57,7 +57,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def is_idx(path: Path) -> bool:
-    """Whether the file starts like an IDX file (of any type and rank), unpacked if need be."""
+    """Whether the file, unpacked if it is gzipped, starts like an IDX file of any type and rank."""
     with reading(path), _open(path) as file:
         head = file.read(4)
     return len(head) == 4 and head[:2] == b"\0\0" and 8 <= head[2] <= 14
@@ -96,7 +96,7 @@ def _read_folder(folder: Path, stem: str) -> Dataset:
 
 
 def _joined(source: Path, images: Path, labels: Path | None, folder: Path, other: Path | None = None) -> Dataset:
-    """other : the labels of the other part, so that both parts have the same classes."""
+    """other : the labels of the other part, so that both parts get the same classes."""
     x = read_array(images, 3)[:, None]
     if labels is None:
         return Dataset(str(source), x, None, ())
@@ -104,6 +104,6 @@ def _joined(source: Path, images: Path, labels: Path | None, folder: Path, other
     if len(y) != len(x):
         raise fault(labels, f"{len(y)} labels for {len(x)} images")
     top = max(int(y.max()), int(read_array(other, 1).max()) if other else 0)
-    named = {"fashionmnist"} & {p.name.lower().replace("-", "").replace("_", "") for p in (folder, folder.absolute().parent)}
-    names = FASHION if named and top < len(FASHION) else tuple(str(i) for i in range(top + 1))
+    folders = {p.name.lower().replace("-", "").replace("_", "") for p in (folder, folder.absolute().parent)}
+    names = FASHION if "fashionmnist" in folders and top < len(FASHION) else tuple(str(i) for i in range(top + 1))
     return Dataset(str(source), x, y.astype(np.int64), names)

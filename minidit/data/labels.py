@@ -13,14 +13,13 @@ def parse_labels(text: str, class_names: Sequence[str]) -> list[int]:
     """The labels of a comma-separated list of names (in any case), numbers and ranges a-b (both ends included), in that order.
 
     A name wins over a number: where classes are called "10" and "2", the text "2" is the class of that name.
-    Raises DataError that lists the names for anything else.
+    Raises DataError, which lists the names, for anything else.
     """
     if not class_names:
-        raise DataError(f"no class {text!r}: this set has no classes")
+        raise DataError(f"no class {text!r}: this data set has no classes")
     if text.strip() in class_names:  # a name that holds a comma itself
         return [list(class_names).index(text.strip())]
-    labels = [label for word in text.split(",") for label in _labels_of(word.strip(), class_names)]
-    return labels
+    return [label for word in text.split(",") for label in _labels_of(word.strip(), class_names)]
 
 
 def _labels_of(word: str, class_names: Sequence[str]) -> list[int]:

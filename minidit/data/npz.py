@@ -1,17 +1,17 @@
-"""Data sets in one .npz file: `images`, and if there are classes `labels` and `class_names`.
+"""Data sets in one .npz file: `images`, and for classes `labels` and `class_names`.
 
     images       uint8 or float, (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3
     labels       whole numbers (N,)
     class_names  text (K,)                     without it the classes are called "0", "1", ...
-    range        (-1, 1) or (0, 1)             for floats: what black and white are
+    range        (-1, 1) or (0, 1)             for floats: the values of black and white
     levels       one whole number 2..256       for uint8: values are 0..levels-1
 
-Floats need no `range` where they speak for themselves: a negative value means [-1, 1]; and when all values are whole multiples
-of 1/255 and one of them is an even multiple, they are bytes over 255, in [0, 1], for 2k/255 - 1 = (2k - 255)/255 is an odd
-multiple always. Anything else is refused rather than guessed. Floats are rounded to bytes (E.8).
+Floats need no `range` if their values show it: a negative value means [-1, 1]; whole multiples of 1/255, one of them even, are
+bytes over 255 and mean [0, 1], because 2k/255 - 1 = (2k - 255)/255 is always an odd multiple. Anything else is refused, not
+guessed. Floats are rounded to bytes (E.8).
 
-Arrays of objects, which would run code when they are read, are never opened; each header is checked against the limits and
-against the length of its member before a byte of data is read.
+Arrays of objects, which could run code when they are read, are never opened. Each header is checked against the limits and
+against the length of its member before any data is read.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from minidit.pictures import to_uint8
 Arrays = dict[str, NDArray[Any]]
 KNOWN = ("images", "labels", "class_names", "range", "levels")
 MAX_LABEL = 65535
-MAX_BYTES = 4 * MAX_VALUES  # of all arrays together: the largest set as float32
-BLOCK = 1024  # images that are float64 at one time
-ON_GRID = 0.13  # grey levels: float16 is within 0.125 of k/255
+MAX_BYTES = 4 * MAX_VALUES  # of all arrays together: the largest data set as float32
+BLOCK = 1024  # images converted to float64 at one time
+ON_GRID = 0.13  # in units of 1/255: float16 is within 0.125 of k/255
 
 
 def write(path: str | Path, arrays: Mapping[str, NDArray[Any]], method: int = zipfile.ZIP_DEFLATED) -> None:
-    """The arrays as an .npz file whose bytes depend on them alone (np.savez writes the time of day)."""
+    """Writes an .npz file whose bytes depend on the arrays alone (np.savez writes the time of day)."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
@@ -71,8 +71,8 @@ def _read_member(member: IO[bytes], length: int, where: str) -> NDArray[Any]:
         raise fault(where, "holds Python objects (a pickle), which are never loaded")
     nbytes = check_volume(where, shape) * dtype.itemsize
     if nbytes != length - member.tell():
-        raise fault(where, f"its header says {nbytes} bytes {shape} {dtype}, the file holds {length - member.tell()}")
-    data = member.read(nbytes)  # its last byte also verifies the checksum
+        raise fault(where, f"its header announces {nbytes} bytes {shape} {dtype}, the file holds {length - member.tell()}")
+    data = member.read(nbytes)  # reading the last byte also verifies the checksum
     if len(data) != nbytes:
         raise fault(where, f"truncated: {len(data)} of {nbytes} bytes")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
@@ -119,7 +119,7 @@ def _bytes_of(path: Path, x: NDArray[Any], limits: NDArray[Any] | None) -> NDArr
         raise fault(path, f"{np.count_nonzero(~finite)} values of images are not finite")
     low, high = float(x.min()), float(x.max())
     if low < -1 or high > 1:
-        raise fault(path, f"float images must lie in [-1, 1] or [0, 1], these reach from {low:g} to {high:g} (bytes: uint8)")
+        raise fault(path, f"float images must lie in [-1, 1] or [0, 1], these lie in [{low:g}, {high:g}] (bytes must be uint8)")
     if limits is None:
         black = -1 if low < 0 else _zero_if_bytes_over_255(path, x)
     elif limits.dtype.kind in "iuf" and limits.shape == (2,) and tuple(limits) in ((-1, 1), (0, 1)):
@@ -127,7 +127,7 @@ def _bytes_of(path: Path, x: NDArray[Any], limits: NDArray[Any] | None) -> NDArr
     else:
         raise fault(path, f"range is {limits.tolist()}; expected (-1, 1) or (0, 1)")
     if low < black:
-        raise fault(path, f"range is (0, 1), but the images reach down to {low:g}")
+        raise fault(path, f"range is (0, 1), but the lowest value of images is {low:g}")
     out = np.empty(x.shape, np.uint8)
     for n in range(0, len(x), BLOCK):
         block = x[n : n + BLOCK].astype(np.float64)
@@ -136,7 +136,7 @@ def _bytes_of(path: Path, x: NDArray[Any], limits: NDArray[Any] | None) -> NDArr
 
 
 def _zero_if_bytes_over_255(path: Path, x: NDArray[Any]) -> int:
-    """0 where non-negative floats cannot be 2k/255 - 1."""
+    """The value 0 of black, for floats ≥ 0 that are k/255 and cannot be 2k/255 - 1. Raises DataError for others."""
     even = False
     for n in range(0, len(x), BLOCK):
         k = x[n : n + BLOCK].astype(np.float64) * 255

@@ -1,11 +1,11 @@
-"""Which images make up the batch of a step.
+"""Which images make up the batch of a training step.
 
     epochs     π_0, π_1, ...    π_e a permutation of 0..n-1 drawn from Philox(seed) at draw number e
     sequence   i_p = π_{⌊p/n⌋}(p mod n),            p = 0, 1, 2, ...
     batch      i_p  for  step·B ≤ p < (step + 1)·B
 
-A batch across the end of an epoch takes the rest of one and the start of the next, so no image is left out or seen twice in
-an epoch. It is a pure function of the step: a run that is resumed sees exactly what it would have seen.
+A batch across the end of an epoch takes the rest of one and the start of the next, so every image occurs exactly once per epoch.
+The batch is a pure function of the step's number: a resumed run sees the batches that it would have seen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minidit.random import Philox
 ORDER_STREAM = 0x64617462  # the Philox stream of the epochs
 
 
-@lru_cache(maxsize=4)  # a pure function: the cache only saves drawing an epoch once a step
+@lru_cache(maxsize=4)  # without it every step would draw the whole epoch again
 def epoch_order(epoch: int, n: int, seed: int) -> NDArray[np.int64]:
     """π_epoch : int64 (n,), read-only."""
     order: NDArray[np.int64] = Philox(seed, ORDER_STREAM, state=epoch).permutation(n).astype(np.int64)
@@ -29,7 +29,7 @@ def epoch_order(epoch: int, n: int, seed: int) -> NDArray[np.int64]:
 
 
 def batch_indices(step: int, batch_size: int, n: int, seed: int) -> NDArray[np.int64]:
-    """The indices of the images of a step: int64 (batch_size,) in 0..n-1.   step : int ≥ 0
+    """The indices of the images of a training step: int64 (batch_size,) in 0..n-1.   step : int ≥ 0
 
     Raises ValueError for a negative step or an empty batch or set.
     """

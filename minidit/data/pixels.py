@@ -1,16 +1,16 @@
-"""Sizes and channels: one picture of any kind to RGB bytes, and a whole set to the size and channels that were asked for.
+"""Sizes and channels: a picture of any kind becomes RGB bytes, and a data set gets the size and channels asked for.
 
     Y = round(0.299 R + 0.587 G + 0.114 B)      colour to grey (ITU-R BT.601)
-    c = α c + (1 - α) · 255                     transparent pixels lie on white
+    c = α c + (1 - α) · 255                     transparent pixels, on white
 
-A size is reached by cutting the largest centred square and resampling it (Lanczos), once, in bytes. A picture that has the
-size already keeps every byte. Pillow is imported where it is needed.
+To change a picture's size, its largest centred square is cut out and resampled once (Lanczos), in bytes. A picture that already
+has the size keeps every byte. Pillow is imported only where it is needed.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def _from_wide(picture: Picture) -> Picture:
 
 
 def square(picture: Picture, size: int) -> Picture:
-    """The largest centred square of a picture, resampled to size × size; the same picture if it is that already."""
+    """The largest centred square of a picture, resampled to size × size; the picture itself if it has that size."""
     from PIL import Image
 
     w, h = picture.size
@@ -63,24 +63,24 @@ def square(picture: Picture, size: int) -> Picture:
         return picture
     side = min(w, h)
     left, top = (w - side) // 2, (h - side) // 2
-    middle = picture.crop((left, top, left + side, top + side))  # resize(box=...) would look over its edge
+    middle = picture.crop((left, top, left + side, top + side))  # resize(box=...) would read beyond its edge
     return middle.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def to_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """(N, 1 or 3, H, W)  ->  (N, channels, H, W): grey is repeated, colour is weighted."""
+    """(N, 1 or 3, H, W)  ->  (N, channels, H, W): grey is repeated, colour becomes Y."""
     if images.shape[1] == channels:
         return images
     if channels == 3:
         return images.repeat(3, axis=1)
     out = np.empty((len(images), 1, *images.shape[2:]), np.uint8)
-    for n, (r, g, b) in enumerate(images):  # one at a time: the floats of a whole set would be eight times its size
+    for n, (r, g, b) in enumerate(images):  # one at a time: as floats the whole set would take eight times the memory
         out[n, 0] = np.rint(0.299 * r + 0.587 * g + 0.114 * b)
     return out
 
 
-def check_wishes(size: int | None, channels: int | None) -> None:
-    """Raises DataError unless size is 1..MAX_SIZE and channels is 1 or 3 (None: no wish)."""
+def check_request(size: int | None, channels: int | None) -> None:
+    """Raises DataError unless size is in 1..MAX_SIZE and channels is 1 or 3 (None: as it is)."""
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_SIZE):
         raise DataError(f"size must be a whole number in 1..{MAX_SIZE}, got {size!r}")
     if channels not in (None, 1, 3):
@@ -88,10 +88,9 @@ def check_wishes(size: int | None, channels: int | None) -> None:
 
 
 def fit(data: Dataset, size: int | None, channels: int | None) -> Dataset:
-    """A set at size × size with that many channels (None: as it is).
+    """The data set at size × size with that many channels (None: as it is).
 
-    28×28 becomes 32×32 by two pixels of black border (crop = 2) and not by resampling; grey levels that are resampled become
-    256 levels.
+    28×28 becomes 32×32 by a black border of two pixels (crop = 2), not by resampling; resampled images have 256 levels.
     """
     if channels is not None:
         data = replace(data, images=to_channels(data.images, channels))
@@ -106,9 +105,9 @@ def fit(data: Dataset, size: int | None, channels: int | None) -> Dataset:
 def _resampled(data: Dataset, size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
-    bytes_of: NDArray[Any] = np.rint(np.arange(data.levels) * (255 / (data.levels - 1))).astype(np.uint8)
+    byte_of: NDArray[np.uint8] = np.rint(np.arange(data.levels) * (255 / (data.levels - 1))).astype(np.uint8)
     out = np.empty((len(data), data.channels, size, size), np.uint8)
     for n, image in enumerate(data.images):
         for c, plane in enumerate(image):
-            out[n, c] = np.asarray(square(Image.fromarray(bytes_of[plane]), size))
+            out[n, c] = np.asarray(square(Image.fromarray(byte_of[plane]), size))
     return out

@@ -1,4 +1,4 @@
-"""From what a person names to a data set: the name of an embedded set, a file, or a folder."""
+"""Loads a data set by the name of an embedded set, or from a file or folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minidit.data import cifar, folder, idx, npz
 from minidit.data.checks import fault, reading
 from minidit.data.dataset import Dataset
 from minidit.data.embedded import EMBEDDED
-from minidit.data.pixels import check_wishes, fit
+from minidit.data.pixels import check_request, fit
 
 FORMATS = ".npz, IDX (MNIST; plain or .gz), CIFAR binary (.bin), or a folder of pictures"
 
@@ -21,14 +21,14 @@ def load(
     """The data set of a source.
 
     source   : "digits", "fashion" (these names win over a path; ./digits is the path), a file, or a folder
-    size     : int, the images become size × size; None: as they are, but 28×28 of "fashion" and IDX files padded to 32×32,
-               and pictures in a folder by the rule in folder.py
+    size     : int, the images become size × size; None: as they are, but the 28×28 images of "fashion" and of IDX files are
+               padded to 32×32, and pictures in a folder follow the rule in folder.py
     channels : 1 or 3; None: as they are
     part     : "train" (the same as None) or "test" of a source that has both
 
-    Raises DataError, a ValueError of one line, for everything that cannot be used.
+    Raises DataError, a ValueError of one line, for a source that cannot be used.
     """
-    check_wishes(size, channels)
+    check_request(size, channels)
     if str(source) in EMBEDDED:
         data = EMBEDDED[str(source)](part)
         return fit(data, size or _padded(data), channels)
@@ -59,11 +59,11 @@ def _load_file(path: Path, size: int | None, channels: int | None, part: str | N
     if cifar.TEN_FILE.fullmatch(path.name) or cifar.HUNDRED_FILE.fullmatch(path.name):
         return fit(cifar.read(path, part), size, channels)
     cifar.refuse_pickle(path)
-    raise fault(path, f"not a data set that is known here: {FORMATS} (unpack an archive first)")
+    raise fault(path, f"not a data set in a known format: {FORMATS} (unpack an archive first)")
 
 
 def _padded(data: Dataset) -> int | None:
-    """28×28 is served as 32×32, so that it can be halved; other sizes as they are."""
+    """32 for images of 28×28, which an autoencoder could halve only twice; None for other sizes."""
     return 32 if data.size == (28, 28) else None
 
 

@@ -1,6 +1,6 @@
-"""The book of SPEC.md: each equation beside the code that does it and the tests that prove it, as pages of a browser.
+"""The book of SPEC.md as web pages: each equation beside the code that computes it and the tests that prove it.
 
-A page a chapter, an index with the coverage and a search, a page of files. Nothing is fetched: a page carries all it shows.
+There is one page per chapter, an index with coverage and search, and a page of files. Every page is self-contained.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from minidit.html.prose import Segment, coloured, inline, markdown, segments
 from minidit.html.sources import EQUATION_ID, Lines, Proof
 from minidit.html.spec import Chapter, Entry, Place, Spec, measured
 
-LONG = 46  # lines; of a longer symbol the cited lines are shown, and the whole on demand
-WIDE = 46  # signs; a longer formula stands above text and code instead of beside the code
+LONG = 46  # lines; a longer symbol shows its cited lines first, and the rest on demand
+WIDE = 46  # characters; a longer formula is placed above text and code instead of beside the code
 AROUND = 5  # lines shown around a cited line of a long symbol
 
 
 def address(equation: str) -> str:
-    """Where an equation stands in the book."""
+    """The address of an equation in the book."""
     return f"{equation[0]}.html#{equation}"
 
 
@@ -38,7 +38,7 @@ def file_anchor(path: str) -> str:
 
 @dataclass
 class Book:
-    """What every page needs: the spec, the coloured text of each file, who mentions whom."""
+    """What every page needs: the spec, the coloured text of each file, and which entries mention which."""
 
     spec: Spec
     lines: dict[str, list[list[Segment]]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Book:
         return address(equation) if equation in self.spec.entries else ""
 
     def coloured_lines(self, path: str) -> list[list[Segment]]:
-        """A file of the package or of the tests as coloured segments, once."""
+        """A file of the package or of the tests as coloured segments, made once."""
         if path not in self.lines:
             text = self.spec.texts.get(path) or self.spec.sources[path].text
             self.lines[path] = segments(text, path.endswith(".py"))
@@ -56,8 +56,8 @@ class Book:
     def mentions(self, entry: Entry) -> list[str]:
         """The equations that an entry's prose names."""
         known = self.spec.entries
-        named = dict.fromkeys(EQUATION_ID.findall(entry.prose))
-        return [i for i in named if i in known and i != entry.id]
+        ids = dict.fromkeys(EQUATION_ID.findall(entry.prose))
+        return [i for i in ids if i in known and i != entry.id]
 
     def mentioned_by(self, entry: Entry) -> list[str]:
         return [e.id for e in self.spec.entries.values() if entry.id in self.mentions(e)]
@@ -67,16 +67,16 @@ class Book:
 
 
 def rows_of(book: Book, path: str, lines: Lines, hits: set[int]) -> str:
-    """Lines of a file as HTML, numbered, those in `hits` marked."""
-    every = book.coloured_lines(path)[lines.first - 1 : lines.last]
-    texts = ["".join(t for _, t in row) for row in every]
+    """Lines of a file as numbered HTML; those in `hits` are highlighted."""
+    rows = book.coloured_lines(path)[lines.first - 1 : lines.last]
+    texts = ["".join(t for _, t in row) for row in rows]
     indent = min((len(t) - len(t.lstrip(" ")) for t in texts if t.strip()), default=0)
     return "".join(f'<span class="l{" hit" if n in hits else ""}" data-n="{n}">{coloured(row, indent, book.link)}\n</span>'
-                   for n, row in enumerate(every, lines.first))
+                   for n, row in enumerate(rows, lines.first))
 
 
 def excerpt(book: Book, path: str, lines: Lines, hits: set[int]) -> str:
-    """The whole of a short symbol; of a long one the cited lines with some around, and the whole in a <details>."""
+    """A short symbol whole; of a long one the cited lines with some around them, and all of it in a <details>."""
     if lines.last - lines.first < LONG or not hits:
         return f"<pre tabindex=0><code>{rows_of(book, path, lines, hits)}</code></pre>"
     parts: list[Lines] = []
@@ -85,27 +85,27 @@ def excerpt(book: Book, path: str, lines: Lines, hits: set[int]) -> str:
         if parts and near.first <= parts[-1].last + 3:
             near = Lines(parts.pop().first, near.last)
         parts.append(near)
-    shown = '<span class="gap">⋮</span>'.join(rows_of(book, path, p, hits) for p in parts)
-    return (f"<pre tabindex=0><code>{shown}</code></pre><details><summary>all {lines.last - lines.first + 1} lines</summary>"
+    excerpts = '<span class="gap">⋮</span>'.join(rows_of(book, path, p, hits) for p in parts)
+    return (f"<pre tabindex=0><code>{excerpts}</code></pre><details><summary>all {lines.last - lines.first + 1} lines</summary>"
             f"<pre tabindex=0><code>{rows_of(book, path, lines, hits)}</code></pre></details>")
 
 
 def code_box(book: Book, place: Place, equation: str) -> str:
-    """The source of a symbol, the lines that do the equation marked."""
+    """The source of a symbol; the lines that compute the equation are highlighted."""
     path = f"minidit/{place.path}"
     source = book.spec.sources.get(path)
-    cited = [c for c in source.citations if c.id == equation] if source else []
+    citations = [c for c in source.citations if c.id == equation] if source else []
     boxes = ""
     for span in book.spec.spans(place):
-        here = [c for c in cited if c.line in span]
-        done = [c for c in here if c.on_code] or here  # the lines that do it; if none says so, those that speak of it
-        boxes += excerpt(book, path, span, {c.line for c in done})
+        inside = [c for c in citations if c.line in span]
+        hits = [c for c in inside if c.on_code] or inside  # without a trailing comment, the lines of docstring that cite it
+        boxes += excerpt(book, path, span, {c.line for c in hits})
     name = f'<a href="{escape(file_anchor(path))}">{escape(path)}</a> :: <b>{escape(place.symbol)}</b>'
     return f'<div class="source"><header>{name}</header>{boxes}</div>'
 
 
 def test_box(book: Book, proof: Proof) -> str:
-    """A test, closed until somebody wants to read it."""
+    """A test in a closed <details>."""
     words = proof.name.removeprefix("test_").replace("_", " ")
     where = f'<a href="{escape(file_anchor(proof.path))}">{escape(proof.path)}</a>:{proof.lines.first}'
     return (f'<details class="source"><summary>{escape(words)}</summary><header>{where}</header>'
@@ -125,7 +125,7 @@ def residual_chip(book: Book, entry: Entry) -> str:
 
 
 def facts(book: Book, e: Entry) -> str:
-    """Source, other forms, deviations, neighbours: a short list."""
+    """A short list of the source, other forms, known mistakes and related equations."""
     rows = [("Source", inline(e.source, lambda _: ""))]
     rows += [("Also", ", ".join(f"<code>{escape(p)}</code>" for p in e.also))]
     rows += [("Known mistakes", ", ".join(map(escape, e.deviations)))]
@@ -134,7 +134,7 @@ def facts(book: Book, e: Entry) -> str:
 
 
 def entry_html(book: Book, e: Entry, before: Entry | None, after: Entry | None) -> str:
-    """One equation, its code beside it, its tests below the code."""
+    """One equation with its code beside it and its tests below the code."""
     proofs = book.spec.proofs_of(e)
     letters = book.spec.unicode_of(e)
     steps = [f'<a href="{address(n.id)}" rel="{rel}" title="{escape(n.name)}">{mark}</a>'
@@ -142,23 +142,23 @@ def entry_html(book: Book, e: Entry, before: Entry | None, after: Entry | None) 
     plain = f'<p class="letters" tabindex="0" title="as the code writes it">{escape(letters)}</p>' if letters else ""
     formulas = "".join(f'<div class="equation" tabindex="0">{equation(e, tex)}</div>' for tex in e.equations)
     wide = max((length(math) for tex in e.equations for math in equation(e, tex).split("</math>")), default=0) > WIDE
-    left = ["" if wide else formulas, plain, markdown(e.prose, book.link), facts(book, e)]
-    right = [*(code_box(book, place, e.id) for place in e.homes),
+    text_column = ["" if wide else formulas, plain, markdown(e.prose, book.link), facts(book, e)]
+    code_column = [*(code_box(book, place, e.id) for place in e.homes),
              f"<h3>{len(proofs)} test{'s' * (len(proofs) != 1)}</h3>", *(test_box(book, p) for p in proofs)]
     return (f'<article id="{e.id}"><header><h2><a href="#{e.id}"><span class="id">{e.id}</span></a> {escape(e.name)}</h2>'
             f'{residual_chip(book, e)}<span class="steps">{"".join(steps)}</span></header>'
-            f'{formulas if wide else ""}<div class="pair"><div>{"".join(left)}</div>'
-            f'<div class="tests">{"".join(right)}</div></div></article>')
+            f'{formulas if wide else ""}<div class="pair"><div>{"".join(text_column)}</div>'
+            f'<div class="tests">{"".join(code_column)}</div></div></article>')
 
 
 def length(formula: str) -> int:
-    """How many signs wide a formula is, about; a space of one em counts for two."""
+    """About how many characters wide a formula is; a space of one em counts as two."""
     spaces = sum(float(em) for em in re.findall(r'<mspace width="([\d.]+)em"', formula))
     return len(re.sub(r"<[^>]*>", "", formula)) + round(2 * spaces)
 
 
 def equation(e: Entry, tex: str) -> str:
-    """The MathML of an entry's equation, a <math> for each piece; an error names the entry."""
+    """The MathML of an entry's equation, one <math> per piece. Raises FormulaError, which names the entry."""
     try:
         return displayed(tex)
     except FormulaError as error:
@@ -171,8 +171,8 @@ def equation(e: Entry, tex: str) -> str:
 def top(book: Book, current: str) -> str:
     """The bar above every page: chapters and search."""
     def item(name: str, title: str) -> str:
-        here = " aria-current=page" if name == current else ""
-        return f'<li><a href="{name}.html" title="{escape(title)}"{here}>{name}</a></li>'
+        mark = " aria-current=page" if name == current else ""
+        return f'<li><a href="{name}.html" title="{escape(title)}"{mark}>{name}</a></li>'
 
     items = "".join(item(c.letter, c.title) for c in book.spec.chapters) + item("code", "files and tests")
     return (f'<nav class="top"><div><a class="home" href="index.html">minidit SPEC</a><ul>{items}</ul>'
@@ -231,16 +231,16 @@ def index_page(book: Book) -> str:
 
 
 def code_page(book: Book) -> str:
-    """The way back: from a file of the package or of the tests to its equations."""
+    """The reverse index: from a file of the package or of the tests to its equations."""
     spec = book.spec
     homes = [(f"minidit/{p.path}", p.symbol, [e.id]) for e in spec.entries.values() for p in (*e.homes, *e.also)]
     proofs = [(p.path, p.name, [i for i in p.ids if i in spec.entries]) for p in spec.proofs]
     parts = ["<h1>Files and their equations</h1>"]
-    for title, kind, found in (("Code", "symbol", homes), ("Tests", "test", proofs)):
+    for title, kind, places in (("Code", "symbol", homes), ("Tests", "test", proofs)):
         inner = []
-        for path in sorted({f for f, _, _ in found}):
+        for path in sorted({f for f, _, _ in places}):
             symbols: dict[str, list[str]] = {}
-            for file, symbol, ids in found:
+            for file, symbol, ids in places:
                 if file == path:
                     symbols.setdefault(symbol, []).extend(ids)
             rows = [[f"<code>{escape(s)}</code>", links_to(ids)] for s, ids in symbols.items()]
@@ -268,8 +268,8 @@ def write_book(spec: Spec, folder: Path) -> list[Path]:
 
     Raises ModuleNotFoundError without latex2mathml, FormulaError for LaTeX that it cannot read.
     """
-    made = list(pages(spec))
+    contents_of = dict(pages(spec))  # all of them before the first is written
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in made:
+    for name, text in contents_of.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name, _ in made]
+    return [folder / name for name in contents_of]

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: they take the colours of the page, and tell their values to a pointer or to the arrow keys."""
+"""Line charts as inline SVG in the colours of the page; a pointer or the arrow keys show their values."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from minidit.pictures import log_ticks, number, smoothed, ticks
 
 WIDTH, HEIGHT = 480, 250
 LEFT, TOP, RIGHT, BOTTOM = 52, 14, WIDTH - 12, HEIGHT - 30
-POINTS = 400  # a chart shows no more, and a page of a long run stays small
+POINTS = 400  # at most, so that the page of a long run stays small
 
 
 def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, may_log: bool = False) -> str:
-    """One series over steps as a <figure>, or "" if no value is finite; with `may_log` logarithmic where it spans a decade."""
+    """One series over steps as a <figure>, or "" if no value is finite; may_log: logarithmic if it spans a decade."""
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     good = np.isfinite(x) & np.isfinite(y)
     x, y = x[good], y[good]
@@ -30,7 +30,7 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, ma
     average = smoothed(np.log(y) if log else y) if len(y) >= 20 else None
     average = np.exp(average) if log and average is not None else average
     u, v, x_marks, y_marks = _axes(x, y, log)
-    shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
+    points = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
     body = [f'<path class="rule" d="M{LEFT} {_n(p)}H{RIGHT}"/>'
             f'<text x="{LEFT - 8}" y="{_n(p + 4)}" text-anchor="end">{number(m)}</text>' for m, p in y_marks]
     body += [f'<text x="{_n(p)}" y="{HEIGHT - 10}" text-anchor="middle">{number(m)}</text>' for m, p in x_marks]
@@ -38,23 +38,23 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, ma
     if len(x) == 1:
         body.append(f'<circle cx="{_n(u(x)[0])}" cy="{_n(v(y)[0])}" r="4"/>')
     else:
-        body.append(f'<path class="{"raw" if average is not None else "mean"}" d="{_path(u(x[shown]), v(y[shown]))}"/>')
+        body.append(f'<path class="{"raw" if average is not None else "mean"}" d="{_path(u(x[points]), v(y[points]))}"/>')
     if average is not None:
-        body.append(f'<path class="mean" d="{_path(u(x[shown]), v(average[shown]))}"/>')
+        body.append(f'<path class="mean" d="{_path(u(x[points]), v(average[points]))}"/>')
     body.append(f'<path class="here" d="M0 {TOP}V{BOTTOM}"/>')
-    points = json.dumps([[round(float(a), 1), float(b), float(f"{c:.4g}")] for a, b, c in
-                         zip(u(x[shown]), x[shown], (y if average is None else average)[shown], strict=True)])
+    data = json.dumps([[round(float(a), 1), float(b), float(f"{c:.4g}")] for a, b, c in
+                         zip(u(x[points]), x[points], (y if average is None else average)[points], strict=True)])
     last = float((y if average is None else average)[-1])
-    story = f"{name}: from {y[0]:.4g} at step {x[0]:.0f} to {last:.4g} at step {x[-1]:.0f}"
+    summary = f"{name}: from {y[0]:.4g} at step {x[0]:.0f} to {last:.4g} at step {x[-1]:.0f}"
     scale = " (log)" if log else ""
     return (f'<figure class="chart"><figcaption><span><strong>{escape(name)}</strong>{scale}</span>'
             f'<output>{last:.4g} at step {x[-1]:.0f}</output></figcaption>\n'
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{escape(story)}" '
-            f'data-points="{escape(points)}">' + "".join(body) + "</svg></figure>")
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{escape(summary)}" '
+            f'data-points="{escape(data)}">' + "".join(body) + "</svg></figure>")
 
 
 def _axes(x: Array, y: Array, log: bool) -> tuple[Array, Array, list[tuple[float, float]], list[tuple[float, float]]]:
-    """The maps from values to places, and the marks of both axes with their places."""
+    """The maps from values to coordinates, and the ticks of both axes with their coordinates."""
     x_low, x_high = (float(x[0]), float(x[-1])) if x[-1] > x[0] else (x[0] - 1, x[0] + 1)
     low, high = float(y.min()), float(y.max())
     pad = 0.04 * (high - low) or 0.5 * abs(high) or 0.5
@@ -76,5 +76,5 @@ def _path(u: Array, v: Array) -> str:
 
 
 def _n(value: float) -> str:
-    """A coordinate: a tenth of a pixel is enough."""
+    """A coordinate to a tenth of a pixel."""
     return f"{value:.1f}".rstrip("0").rstrip(".") if math.isfinite(value) else "0"

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read and checked: every complaint names the file, and the line where there is one."""
+"""Reads and checks the files of a run folder. Every error names the file, and the line if there are lines."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
 from minidit.backend import Array
 from minidit.runs import former
 
+T = TypeVar("T")
+Record = dict[str, Any]  # a JSON object or a TOML table
+
 
 @dataclass(frozen=True)
 class Trace:
-    """The rungs of one sampling run and its pictures on each: rungs (S,), x_t and x_0_hat (S, n, C, H, W) uint8."""
+    """One sampling run: rungs (S,), and the pictures on each, x_t and x_0_hat (S, n, C, H, W) uint8."""
 
     rungs: Array
     x_t: Array
@@ -26,19 +29,19 @@ class Trace:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder in memory. What is missing is empty or None."""
+    """A run folder in memory. Missing files are empty values or None."""
 
     name: str
-    config: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    evaluation: dict[str, Any]
+    config: Record
+    metrics: list[Record]
+    evaluation: Record
     samples: list[Path]
     pictures: dict[str, Path]
     trace: Trace | None
 
 
 def read_run(folder: Path) -> Run:
-    """Everything in the folder that a report can show. Raises ValueError for a folder that is none and for garbled files."""
+    """Everything in the folder that a report can show. Raises ValueError if it is no folder or a file in it is malformed."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a run folder")
     return Run(
@@ -52,18 +55,18 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _optional(path: Path, read: Callable[[Path], Any]) -> Any:
+def _optional(path: Path, read: Callable[[Path], T]) -> T | None:
     return read(path) if path.exists() else None
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _toml(path: Path) -> Record:
     try:
         return former.sections(tomllib.loads(path.read_text("utf-8")))
     except ValueError as error:
         raise ValueError(f"{path}: not TOML: {error}") from error
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
+def _metrics(path: Path) -> list[Record]:
     lines = []
     text = path.read_text("utf-8", errors="replace")
     for i, line in enumerate(text.splitlines(), 1):
@@ -71,7 +74,7 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError as error:
             if not text.endswith("\n") and i == len(text.splitlines()):
-                break  # a kill has cut the last line
+                break  # the last line was cut when the run was killed
             raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
         if not isinstance(entry, dict):
             raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
@@ -81,21 +84,21 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _evaluation(path: Path) -> dict[str, Any]:
+def _evaluation(path: Path) -> Record:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
-    rows = found.get("rows", []) if isinstance(found, dict) else None
+    rows = content.get("rows", []) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(r, dict) and "name" in r for r in rows):
         raise ValueError(f'{path}: "rows" must be a list of objects that have a "name"')
-    return dict(found)
+    return dict(content)
 
 
 def _trace(path: Path) -> Trace:
     try:
-        with np.load(path, allow_pickle=False) as found:
-            rungs, x_t, x_0_hat = (np.asarray(found[k]) for k in ("rungs", "x_t", "x_0_hat"))
+        with np.load(path, allow_pickle=False) as arrays:
+            rungs, x_t, x_0_hat = (np.asarray(arrays[k]) for k in ("rungs", "x_t", "x_0_hat"))
     except (KeyError, OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a trace with rungs, x_t and x_0_hat: {error}") from error
     fits = x_t.ndim == 5 and x_t.shape == x_0_hat.shape and rungs.shape == x_t.shape[:1] and 0 not in x_t.shape
@@ -108,12 +111,12 @@ def _trace(path: Path) -> Trace:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value that was read is a number: JSON's true is none."""
+    """Whether a value from JSON is a number; true and false are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def seconds_of(metrics: list[dict[str, Any]]) -> float:
-    """The time a run took, from clocks that may start anew with each phase."""
+def seconds_of(metrics: list[Record]) -> float:
+    """The duration of a run; the clock of its records may restart in each phase."""
     total, before = 0.0, 0.0
     for entry in metrics:
         now = entry.get("wall_s")
@@ -123,8 +126,8 @@ def seconds_of(metrics: list[dict[str, Any]]) -> float:
     return total
 
 
-def series_of(metrics: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[list[float], list[float]]]:
-    """(phase, key) -> (steps, values) for every number that was logged, but for the clock."""
+def series_of(metrics: list[Record]) -> dict[tuple[str, str], tuple[list[float], list[float]]]:
+    """(phase, key) -> (steps, values) for every number that was logged, except the clock."""
     series: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
     for entry in metrics:
         for key, value in entry.items():

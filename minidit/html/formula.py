@@ -1,9 +1,8 @@
-"""LaTeX as MathML that browsers draw as meant.
+"""LaTeX as MathML that browsers draw correctly.
 
-The conversion is latex2mathml's. What it leaves to be mended: browsers ignore `mathvariant`, so bold, blackboard and script
-letters become the characters that Unicode has for them; a fence of a given size is drawn like its partner only where both
-stand in one row, so an exponent on a closing fence is hung on the whole row; a slash takes no room; negative spaces get
-a width; columns are aligned by a style; log x gets the room that keeps it from being logx.
+latex2mathml converts; six of its results are repaired. Browsers ignore `mathvariant`: bold, blackboard and script letters become
+Unicode characters. A browser sizes a pair of fences alike only inside one row: an exponent on a closing fence moves to the whole
+row. A slash gets no space around it, negative spaces get a width, columns are aligned by a style, and log x gets a thin space.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ import re
 import unicodedata
 import xml.etree.ElementTree as ET
 
-LACKING = {  # what the converter does not know, in what it does
+UNKNOWN = {  # commands that the converter does not know -> ones that it does
     r"\arg": r"\operatorname{arg}", r"\begin{aligned}": r"\begin{align*}", r"\end{aligned}": r"\end{align*}"}
-FENCES = {r"\{": "{", r"\}": "}", r"\|": "‖", r"\Vert": "‖", r"\lVert": "‖", r"\rVert": "‖", r"\vert": "|", r"\lfloor": "⌊",
-          r"\rfloor": "⌋", r"\lceil": "⌈", r"\rceil": "⌉", r"\langle": "⟨", r"\rangle": "⟩"}  # left as they are after \Big
+FENCES = {  # the converter leaves them as they are after \Big
+          r"\{": "{", r"\}": "}", r"\|": "‖", r"\Vert": "‖", r"\lVert": "‖", r"\rVert": "‖", r"\vert": "|", r"\lfloor": "⌊",
+          r"\rfloor": "⌋", r"\lceil": "⌈", r"\rceil": "⌉", r"\langle": "⟨", r"\rangle": "⟩"}
 VARIANTS = {"bold": "BOLD", "bold-italic": "BOLD ITALIC", "double-struck": "DOUBLE-STRUCK", "script": "SCRIPT",
             "fraktur": "FRAKTUR", "sans-serif": "SANS-SERIF", "monospace": "MONOSPACE"}
 SPACES = {"negativethinmathspace": "-0.167em", "negativemediummathspace": "-0.222em", "negativethickmathspace": "-0.278em"}
@@ -31,45 +31,45 @@ class FormulaError(ValueError):
 
 def mathml(tex: str, display: bool = False) -> str:
     """LaTeX as a <math> element. Raises FormulaError, with the formula, for LaTeX that cannot be turned into MathML."""
-    for name, known in LACKING.items():
-        tex = re.sub(rf"{re.escape(name)}(?![A-Za-z])", lambda _, known=known: known, tex)  # type: ignore[misc]
+    for name, known in UNKNOWN.items():
+        tex = re.sub(rf"{re.escape(name)}(?![A-Za-z])", known.replace("\\", r"\\"), tex)
     convert = importlib.import_module("latex2mathml.converter").convert
     try:
-        made = str(convert(tex.strip(), display="block" if display else "inline"))
-    except Exception as error:  # the library has a dozen kinds
+        text = str(convert(tex.strip(), display="block" if display else "inline"))
+    except Exception as error:  # the library raises a dozen kinds
         raise FormulaError(f"cannot turn {tex!r} into MathML: {error!r}") from error
-    made = re.sub(r">(\\[^<]+)</mo>", lambda m: f">{FENCES.get(m[1], m[1])}</mo>", made)
-    if unknown := re.search(r"\\[^<\s]+", made):
+    text = re.sub(r">(\\[^<]+)</mo>", lambda m: f">{FENCES.get(m[1], m[1])}</mo>", text)
+    if unknown := re.search(r"\\[^<\s]+", text):
         raise FormulaError(f"cannot turn {tex!r} into MathML: {unknown[0]} is unknown")
     try:
-        root = ET.fromstring(re.sub(r' xmlns="[^"]*"', "", made))
+        root = ET.fromstring(re.sub(r' xmlns="[^"]*"', "", text))
     except ET.ParseError as error:
         raise FormulaError(f"cannot turn {tex!r} into MathML: {error}") from error
     for node in list(root.iter()):
-        mend(node)
+        repair(node)
         hang_on_fences(node)
         set_apart(node)
     return ET.tostring(root, encoding="unicode")
 
 
 def pieces(tex: str) -> list[str]:
-    """A formula cut at its \\quad and \\qquad, outside of braces, fences and environments: where a narrow page may break it."""
-    found, start, depth = [], 0, 0
+    """A formula cut where a narrow page may break it: at \\quad and \\qquad outside of braces, fences and environments."""
+    parts, start, depth = [], 0, 0
     for m in MARKS.finditer(tex):
         if m["gap"] and depth == 0:
-            found.append(tex[start : m.start()])
+            parts.append(tex[start : m.start()])
             start = m.end()
         depth += bool(m["open"]) - bool(m["close"])
-    return [piece for piece in (*found, tex[start:]) if piece.strip()]
+    return [piece for piece in (*parts, tex[start:]) if piece.strip()]
 
 
 def displayed(tex: str) -> str:
-    """A formula of its own line: one <math> element for each piece."""
+    """A formula on a line of its own: one <math> element per piece."""
     return "".join(mathml(piece, display=True) for piece in pieces(tex))
 
 
-def mend(node: ET.Element) -> None:
-    """Letters of another style, the sign ∼, slashes, columns, negative spaces."""
+def repair(node: ET.Element) -> None:
+    """Styled letters, the sign ∼, slashes, columns and negative spaces of one element."""
     variant = VARIANTS.get(node.attrib.get("mathvariant", ""))
     if variant:
         del node.attrib["mathvariant"]
@@ -112,7 +112,7 @@ def hang_on_fences(row: ET.Element) -> None:
 
 
 def set_apart(row: ET.Element) -> None:
-    """A thin space between a function's name and the plain letter, number or root beside it."""
+    """Puts a thin space between the name of a function and the letter, number or root beside it."""
     if row.tag not in ("mrow", "math", "mtd", "mstyle", "msqrt"):
         return
     for i in range(len(row) - 1, 0, -1):
@@ -121,13 +121,13 @@ def set_apart(row: ET.Element) -> None:
 
 
 def is_function(node: ET.Element) -> bool:
-    """Whether it is a name like log, perhaps with an index or a power."""
+    """Whether the element is a name like log, perhaps with an index or a power."""
     name = node[0] if node.tag in ("msub", "msup", "msubsup") and len(node) else node
     return name.tag == "mi" and len(name.text or "") > 1
 
 
 def opening_of(row: ET.Element, end: int, closing: str | None) -> int | None:
-    """The place in the row of the fence that the closing one at `end` answers; None if that is no fence or has no partner."""
+    """The index of the opening fence that belongs to the closing one at `end`; None if that is no fence or has no partner."""
     if not closing or closing not in CLOSING:
         return None
     depth = 1

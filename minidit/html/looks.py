@@ -1,4 +1,4 @@
-"""The look of the book, added to the frame's style sheet, and its search: plain JavaScript over an index inside the page."""
+"""The style sheet of the book, added to that of page.py, and its search: plain JavaScript over an index inside the page."""
 
 CSS = """
 main { max-width: 92rem; }
@@ -95,10 +95,10 @@ function rank(entry, words) {
 }
 function show() {
   const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = words.length ? INDEX.map(e => [rank(e, words), e]).filter(p => p[0]).sort((a, b) => b[0] - a[0]).slice(0, 14)
+  const matches = words.length ? INDEX.map(e => [rank(e, words), e]).filter(p => p[0]).sort((a, b) => b[0] - a[0]).slice(0, 14)
   : [];
   at = 0;
-  list.replaceChildren(...found.map(([, e], i) => {
+  list.replaceChildren(...matches.map(([, e], i) => {
     const item = document.createElement('li'), a = document.createElement('a');
     a.href = e.url;
     for (const [tag, text] of [['b', e.id], ['span', e.name], ['small', e.code]]) {

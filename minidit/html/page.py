@@ -1,7 +1,7 @@
 """The frame of every page: escaped text, one style sheet for light and dark, one document skeleton.
 
-A page is a single file. The policy in its head forbids the browser to fetch anything, so a page that looks right here
-looks right everywhere and for ever. Text from outside goes through `escape`; what is HTML already is passed as it is.
+A page is a single file. The policy in its head forbids the browser to fetch anything, so a page looks the same on every machine.
+Text from outside goes through `escape`; arguments that are HTML are used as they are.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ POLICY = ("default-src 'none'; img-src data:; media-src data:; "
 
 
 def escape(text: object) -> str:
-    """Any value as text that HTML shows literally, inside elements and inside quoted attributes."""
+    """Any value as text that HTML shows literally, in elements and in quoted attributes."""
     return html.escape(str(text), quote=True)
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """The bytes of a file as an address that carries them: kind is a media type, "image/png"."""
+    """The bytes of a file as a data: address. kind: a media type such as "image/png"."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def section(identifier: str, heading: str, *parts: str) -> str:
-    """One titled part of a page; `heading` is text, `parts` are HTML."""
+    """One part of a page with its heading; `heading` is text, `parts` are HTML."""
     name = escape(identifier)
     inner = "\n".join(parts)
     title = f'<h2 id="{name}-title">{escape(heading)}</h2>'
@@ -73,7 +73,7 @@ def section(identifier: str, heading: str, *parts: str) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = (), label: str) -> str:
     """A table that scrolls inside its own box on a narrow screen.
 
-    header : text;  rows : HTML cells, the first names its row;  numbers : columns set flush right;  label : its accessible name
+    header : text;  rows : HTML cells, the first is the row's heading;  numbers : columns aligned right;  label : accessible name
     """
     def classed(i: int) -> str:
         return ' class="number"' if i in numbers else ""
@@ -88,7 +88,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequ
 
 
 def document(title: str, body: str, *, css: str = "", script: str = "", language: str = "en") -> str:
-    """The whole page: `title` is text, `body` HTML (it brings its own <main>), `css` and `script` are added to the frame."""
+    """The whole page: `title` is text, `body` is HTML with its own <main>, `css` and `script` are added to the frame."""
     scripts = f"<script>\n{script}\n</script>\n" if script else ""
     return (f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">\n'

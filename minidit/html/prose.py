@@ -1,6 +1,6 @@
-"""Text into HTML: the Markdown that SPEC.md uses, and Python with colours.
+"""Text as HTML: the Markdown that SPEC.md uses, and Python source with colours.
 
-The Markdown is a small part of the usual one: paragraphs, `###` headings, lists, tables, fences, `code`, **bold**, *emphasis*,
+Only a small part of Markdown is known: paragraphs, `###` headings, lists, tables, fences, `code`, **bold**, *emphasis*,
 [links](https://…), $inline$ and $$display$$ formulas, and equation ids, which become links.
 """
 
@@ -29,7 +29,7 @@ FOREIGN = re.compile(r"(?:eqs?\.|[Aa]ppendix|App\.|[Ss]ections?|[Tt]heorem|[Ll]e
 
 
 def linked(text: str, link: Link) -> str:
-    """Plain text, escaped, its equation ids turned into links; "Appendix B.2" of a paper is left alone."""
+    """Plain text, escaped, with links on equation ids, but not on the "Appendix B.2" of a paper."""
     def one(match: re.Match[str]) -> str:
         foreign = FOREIGN.search(match.string[: match.start()])
         address = "" if foreign else link(match[0])
@@ -39,7 +39,7 @@ def linked(text: str, link: Link) -> str:
 
 
 def plain(text: str, link: Link) -> str:
-    """Text without marks, its ids linked and its indices set low."""
+    """Text without Markdown, with its ids linked and its indices as subscripts."""
     return BELOW.sub(r"\1<sub>\2\3</sub>", linked(text, link))
 
 
@@ -62,7 +62,7 @@ def inline(text: str, link: Link) -> str:
 
 
 def blocks(text: str) -> Iterator[list[str]]:
-    """The text cut into blocks of lines: at empty lines, before headings and fences, where a table or a list begins."""
+    """The text cut into blocks of lines: at empty lines, before headings and fences, and where a table or a list begins."""
     block: list[str] = []
     lines = text.splitlines()
     for line, below in zip(lines, [*lines[1:], ""], strict=False):
@@ -82,7 +82,7 @@ def blocks(text: str) -> Iterator[list[str]]:
 
 
 def begins(line: str, below: str, head: str) -> bool:
-    """Whether a line opens a new block, given the line below it and the first line of the present block."""
+    """Whether a line begins a new block, given the line below it and the first line of the current block."""
     table_begins = line.startswith("|") and below.startswith("|-")
     item = r"[-*] |\d+\. "
     return line.startswith(("```", "#")) or table_begins or bool(re.match(item, line) and not re.match(item, head))
@@ -151,7 +151,7 @@ def kind_of(token: tokenize.TokenInfo, before: str) -> str:
 
 
 def tokens_of(text: str) -> Iterator[tuple[int, int, int, str]]:
-    """(row, first column, last column, class) of each coloured stretch of Python; a string over many rows gives one a row."""
+    """(row, first column, last column, class) of each coloured part of Python; a string over many rows gives one per row."""
     rows, before = text.splitlines(), ""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         kind = kind_of(token, before if before != "@" or token.line.lstrip().startswith("@") else "")
@@ -176,7 +176,7 @@ def segments(text: str, python: bool = True) -> list[list[Segment]]:
 
 
 def coloured(line: Iterable[Segment], indent: int, link: Link) -> str:
-    """One line as HTML without its first `indent` blanks; ids in comments and strings become links."""
+    """One line as HTML without its first `indent` spaces; ids in comments and strings become links."""
     out = []
     for kind, text in line:
         cut = min(indent, len(text) - len(text.lstrip(" ")))

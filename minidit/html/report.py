@@ -1,6 +1,6 @@
-"""One page about one run: what it made, how it got there, how good it is, and how to do it again.
+"""One page about one run: its pictures, its training curves, its evaluation, its configuration.
 
-The page is a single file that needs no network; a part whose input is missing is left out.
+The page is a single file that needs no network. A section whose files are missing is left out.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 
 from minidit.backend import Array
 from minidit.html import chart
-from minidit.html.folder import Run, Trace, is_number, read_run, seconds_of, series_of
+from minidit.html.folder import Record, Run, Trace, is_number, read_run, seconds_of, series_of
 from minidit.html.page import data_uri, document, escape, section, table
 from minidit.pictures import write_bytes
 
 FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM")}
-TOLD = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", *FINAL}
+IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", *FINAL}
 MOST_FRAMES = 40
 
 
 def write_report(run: Path) -> Path:
     """Reads the run folder and writes run/report.html. The same folder gives the same bytes.
 
-    Raises ValueError where a file is garbled; it names the file, and the line of metrics.jsonl.
+    Raises ValueError for a malformed file, with its name, and the line of metrics.jsonl.
     """
     run = Path(run)
     return write_bytes(run / "report.html", page_of(read_run(run)).encode("utf-8"))
@@ -36,18 +36,18 @@ def write_report(run: Path) -> Path:
 
 def page_of(run: Run) -> str:
     """The report of a run as HTML."""
-    parts = [("denoising", "From noise to picture", denoising(run)), ("samples", "Samples", final_samples(run)),
-             ("progress", "During training", progress(run.samples)), ("curves", "Loss and measures", curves(run)),
-             ("reconstructions", "Reconstructions", reconstructions(run)),
-             ("evaluation", "Evaluation", evaluation(run.evaluation)),
-             ("neighbours", "Nearest training images", neighbours(run)), ("more", "More pictures", more(run)),
-             ("configuration", "Configuration", settings({k: v for k, v in run.config.items() if k != "environment"})),
-             ("environment", "Environment", settings({k: v for k, v in run.config.items() if k == "environment"}))]
+    sections = [("denoising", "From noise to picture", denoising(run)), ("samples", "Samples", final_samples(run)),
+                ("progress", "During training", progress(run.samples)), ("curves", "Loss and measures", curves(run)),
+                ("reconstructions", "Reconstructions", reconstructions(run)),
+                ("evaluation", "Evaluation", evaluation(run.evaluation)),
+                ("neighbours", "Nearest training images", neighbours(run)), ("more", "More pictures", more(run)),
+                ("configuration", "Configuration", settings({k: v for k, v in run.config.items() if k != "environment"})),
+                ("environment", "Environment", settings({k: v for k, v in run.config.items() if k == "environment"}))]
     css, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
-    told = [(name, heading, html) for name, heading, html in parts if html]
-    links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading, _ in told)
+    sections = [(name, heading, html) for name, heading, html in sections if html]
+    links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading, _ in sections)
     body = "\n".join([f"<main>\n{header(run)}", f'<nav aria-label="Parts of this page"><ul>{links}</ul></nav>' if links else "",
-                      *(section(*part) for part in told),
+                      *(section(*content) for content in sections),
                       "<footer>This page is one file and loads nothing from anywhere.</footer>\n</main>"])
     return document(f"{run.name}: a minidit run", body, css=css, script=script)
 
@@ -56,17 +56,17 @@ def page_of(run: Run) -> str:
 
 
 def header(run: Run) -> str:
-    """The title, one sentence, and the numbers that matter first."""
+    """The title, one sentence, and the most important numbers."""
     data, model = run.config.get("data", {}), run.config.get("model", {})
     steps = {entry["phase"]: entry["step"] for entry in run.metrics}
     seconds = seconds_of(run.metrics)
     words = {"hidden_size": "width", "depth": "depth", "patch_size": "patch"}
-    sized = [f"{word} {model[key]}" for key, word in words.items() if key in model]
-    said = [f"a diffusion transformer ({', '.join(sized)})" if sized else "a diffusion transformer",
-            f"on {data['name']}" if "name" in data else "",
-            f"after {steps['model']:,} steps" if "model" in steps else "",
-            f"and {duration(seconds)} of training" if seconds else ""]
-    sentence = " ".join(s for s in said if s) + "."
+    sizes = [f"{word} {model[key]}" for key, word in words.items() if key in model]
+    clauses = [f"a diffusion transformer ({', '.join(sizes)})" if sizes else "a diffusion transformer",
+               f"on {data['name']}" if "name" in data else "",
+               f"after {steps['model']:,} steps" if "model" in steps else "",
+               f"and {duration(seconds)} of training" if seconds else ""]
+    sentence = " ".join(filter(None, clauses)) + "."
     tiles = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in headlines(run))
     return (f'<header>\n<h1>{escape(run.name)}</h1>\n<p class="lead">{escape(sentence[0].upper() + sentence[1:])}</p>\n'
             + (f'<dl class="facts">{tiles}</dl>\n' if tiles else "") + "</header>")
@@ -74,37 +74,37 @@ def header(run: Run) -> str:
 
 def headlines(run: Run) -> list[tuple[str, str]]:
     """(label, number) of the samples nearest to the real images, and the last measures of the other networks."""
-    found = []
+    numbers = []
     rows = run.evaluation.get("rows", [])
-    drawn = [r for r in rows if str(r["name"]).startswith(("DDIM", "DDPM")) and finite(r.get("frechet"))]
-    if drawn:
-        best = min(drawn, key=lambda r: r["frechet"])
+    samples = [r for r in rows if str(r["name"]).startswith(("DDIM", "DDPM")) and finite(r.get("frechet"))]
+    if samples:
+        best = min(samples, key=lambda r: r["frechet"])
         for key, label in (("frechet", f"Fréchet distance, {best['name']}"), ("multiple", f"times {unit_of(rows)}"),
                            ("accuracy", f"class accuracy, {best['name']}")):
             if finite(best.get(key)):
-                found.append((label, COLUMNS[key][1](best[key])))
+                numbers.append((label, COLUMNS[key][1](best[key])))
     if finite(run.evaluation.get("bits_per_dim")):
-        found.append(("bits per dimension", f"{run.evaluation['bits_per_dim']:.3g}"))
+        numbers.append(("bits per dimension", f"{run.evaluation['bits_per_dim']:.3g}"))
     series = series_of(run.metrics)
     for phase, key, label, form in (("tokenizer", "psnr", "autoencoder PSNR", "{:.1f} dB"),
                                     ("judge", "accuracy", "classifier accuracy", "{:.1%}"),
                                     ("model", "loss", "last loss", "{:.3g}")):
         values = [v for v in series.get((phase, key), ([], []))[1] if finite(v)]
         if values:
-            found.append((label, form.format(values[-1])))
-    return found
+            numbers.append((label, form.format(values[-1])))
+    return numbers
 
 
 # ------------------------------------------------------------------------------------------------ pictures
 
 
 def denoising(run: Run) -> str:
-    """The slider over the rungs of a trace, and the film and the strip of it."""
-    strip = picture(run, "x0_strip.png", "The guess at the clean picture, from the first rung to the last.",
-                    "a strip of clean guesses on the way from noise to picture")
+    """The slider over the rungs of a trace, its strip and its animation."""
+    strip = picture(run, "x0_strip.png", "The estimate of the clean picture, from the first rung to the last.",
+                    "estimates of the clean picture on the way from noise to picture")
     film = picture(run, "denoising.gif", "", "an animation of noise that turns into pictures")
     if film and run.trace is not None:
-        film = f"<details><summary>As a film</summary>{film}</details>"
+        film = f"<details><summary>As an animation</summary>{film}</details>"
     return (slider(run.trace) if run.trace is not None else "") + strip + film
 
 
@@ -117,8 +117,8 @@ def slider(trace: Trace) -> str:
     size = f'width="{columns * (w + gap) - gap}" height="{-(-n // columns) * (h + gap) - gap}"'
     views, atlases = [], []
     for name, caption, label in (
-            ("x_t", "<i>x<sub>t</sub></i>, what the network is shown", "noisy pictures on the chosen rung"),
-            ("x_0_hat", "<i>x̂</i><sub>0</sub>, what it takes the picture to be", "guesses at the clean pictures")):
+            ("x_t", "<i>x<sub>t</sub></i>, the input of the network", "noisy pictures on the chosen rung"),
+            ("x_0_hat", "<i>x̂</i><sub>0</sub>, its estimate of the clean picture", "estimates of the clean pictures")):
         views.append(f'<figure><figcaption>{caption}</figcaption><canvas {size} role="img" aria-label="{label}" '
                      f'data-atlas="atlas-{name}"></canvas></figure>')
         uri = data_uri(atlas_png(getattr(trace, name), across), "image/png")
@@ -146,16 +146,16 @@ def atlas_png(tiles: Array, across: int) -> bytes:
 
 
 def progress(samples: Sequence[Path]) -> str:
-    """The sample grids of the training, one at a time under a slider; of very many, some, evenly chosen."""
+    """The sample grids drawn during training, one at a time under a slider; of many, at most MOST_FRAMES, evenly spaced."""
     if not samples:
         return ""
-    chosen = [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, min(len(samples), MOST_FRAMES)).round().astype(int))]
+    paths = [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, min(len(samples), MOST_FRAMES)).round().astype(int))]
     frames = [image(p, f"after {int(digits):,} steps" if (digits := p.stem.removeprefix("step_")).isdigit() else p.stem)
-              for p in chosen]
-    shown = [f if i == len(frames) - 1 else f.replace("<img ", "<img hidden ", 1) for i, f in enumerate(frames)]
+              for p in paths]
+    images = [f if i == len(frames) - 1 else f.replace("<img ", "<img hidden ", 1) for i, f in enumerate(frames)]
     last = len(frames) - 1
-    return ('<p>Samples drawn on the way. Move the slider.</p>\n'
-            f'<div class="card frames" data-frames><div>{"".join(shown)}</div>\n<div class="controls">'
+    return ('<p>Samples drawn during training. Move the slider.</p>\n'
+            f'<div class="card frames" data-frames><div>{"".join(images)}</div>\n<div class="controls">'
             f'<input type="range" min="0" max="{last}" step="1" value="{last}" aria-label="moment of the training">'
             "<output></output></div></div>")
 
@@ -165,29 +165,29 @@ def final_samples(run: Run) -> str:
 
 
 def reconstructions(run: Run) -> str:
-    caption = "Held-out images and what the autoencoder makes of them: samples cannot be sharper."
+    caption = "Held-out images and their reconstructions by the autoencoder: samples cannot be sharper."
     return picture(run, "reconstructions.png", caption, "real images above their reconstructions")
 
 
 def more(run: Run) -> str:
-    return "".join(picture(run, name, Path(name).stem, name) for name in run.pictures if name not in TOLD)
+    return "".join(picture(run, name, Path(name).stem, name) for name in run.pictures if name not in IN_SECTIONS)
 
 
 def picture(run: Run, name: str, caption: str, alt: str) -> str:
-    """A picture of the run as a figure, or nothing if the run has no such picture."""
+    """A picture of the run as a figure, or "" if the run has no such picture."""
     if name not in run.pictures:
         return ""
-    told = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure class="picture">{told}{image(run.pictures[name], alt)}</figure>\n'
+    figcaption = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure class="picture">{figcaption}{image(run.pictures[name], alt)}</figure>\n'
 
 
 def image(path: Path, alt: str) -> str:
-    """The file inside the page, with its size, so that nothing jumps. Raises ValueError for a file that is no picture."""
+    """The file inside the page, with its size, so that the layout never moves. Raises ValueError if it is no picture."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as opened:
-            kind, (width, height) = Image.MIME[opened.format or ""], opened.size
+        with Image.open(path) as content:
+            kind, (width, height) = Image.MIME[content.format or ""], content.size
     except (UnidentifiedImageError, KeyError) as error:
         raise ValueError(f"{path}: not a picture") from error
     return f'<img src="{data_uri(path.read_bytes(), kind)}" width="{width}" height="{height}" alt="{escape(alt)}">'
@@ -197,14 +197,14 @@ def image(path: Path, alt: str) -> str:
 
 
 def curves(run: Run) -> str:
-    """Charts of what each phase logged: losses and measures first, the machinery folded away."""
+    """Charts of what each phase logged: losses and measures first, rates and norms in a closed <details>."""
     first: list[str] = []
     folded: list[str] = []
     for (phase, key), (steps, values) in series_of(run.metrics).items():
-        drawn = chart.line_chart(f"{phase}: {key}", steps, values, may_log="loss" in key)
-        (folded if key in ("lr", "grad_norm", "img_per_s") else first).append(drawn)
-    shown, hidden = "".join(first), "".join(folded)
-    inner = f'<div class="charts">{shown}</div>\n' if shown else ""
+        figure = chart.line_chart(f"{phase}: {key}", steps, values, may_log="loss" in key)
+        (folded if key in ("lr", "grad_norm", "img_per_s") else first).append(figure)
+    visible, hidden = "".join(first), "".join(folded)
+    inner = f'<div class="charts">{visible}</div>\n' if visible else ""
     if hidden:
         inner += f'<details><summary>Learning rate, gradients, speed</summary><div class="charts">{hidden}</div></details>\n'
     if not inner:
@@ -221,20 +221,20 @@ COLUMNS = {"n": ("samples", "{:,}".format), "accuracy": ("accuracy", "{:.1%}".fo
            "recall": ("recall", "{:.2f}".format)}
 
 
-READ = {
+HOW_TO_READ = {
     "frechet": "The Fréchet distance compares features of a classifier trained on this data set: smaller is better, "
                "and the number means nothing without its reference.",
     "multiple": "The multiple counts it in units of {unit}.",
-    "accuracy": "Accuracy is the share of pictures that the classifier takes for the class they were drawn for. Guidance makes "
-                "class-typical pictures, so it can exceed the accuracy on real images without being better.",
+    "accuracy": "Accuracy is the share of samples that the classifier assigns to the class they were drawn for. Guidance makes "
+                "pictures typical of their class, so it can exceed the accuracy on real images without being better.",
     "precision": "Precision is the share of samples that lie among the real images.",
     "recall": "Recall is the share of real images that lie among the samples.",
 }
 
 
-def evaluation(found: dict[str, Any]) -> str:
+def evaluation(measures: Record) -> str:
     """The table of measures with its reference rows, and how to read it."""
-    rows, inner = found.get("rows", []), ""
+    rows, inner = measures.get("rows", []), ""
     if rows:
         keys = [k for k in COLUMNS if any(k in r for r in rows)]
         notes = any(r.get("note") for r in rows)
@@ -242,43 +242,43 @@ def evaluation(found: dict[str, Any]) -> str:
                   *([escape(r.get("note") or "")] if notes else [])] for r in rows]
         inner = table(["pictures", *(COLUMNS[k][0] for k in keys), *(["note"] if notes else [])], cells,
                       numbers=range(1, len(keys) + 1), label="measures of samples and references")
-        told = " ".join(text.format(unit=unit_of(rows)) for key, text in READ.items() if key in keys)
-        inner += f'<p class="muted">{escape(told)}</p>'
-    if finite(found.get("bits_per_dim")):
-        inner += f"<p>Likelihood bound: {found['bits_per_dim']:.4g} bits per dimension.</p>"
+        notes_below = " ".join(text.format(unit=unit_of(rows)) for key, text in HOW_TO_READ.items() if key in keys)
+        inner += f'<p class="muted">{escape(notes_below)}</p>'
+    if finite(measures.get("bits_per_dim")):
+        inner += f"<p>Likelihood bound: {measures['bits_per_dim']:.4g} bits per dimension.</p>"
     return inner
 
 
-def unit_of(rows: Sequence[dict[str, Any]]) -> str:
-    """The name of the row that the multiples count in: its own multiple is one."""
+def unit_of(rows: Sequence[Record]) -> str:
+    """The name of the row whose multiple is 1: the unit of the others."""
     return next((f"“{r['name']}”" for r in rows if finite(r.get("multiple")) and abs(r["multiple"] - 1) < 1e-9), "the reference")
 
 
 def neighbours(run: Run) -> str:
-    """Samples beside their nearest training images, and whether they lie nearer than held-out images do."""
-    shown = picture(run, "neighbours.png", "Each sample with the training image nearest to it.",
+    """Samples beside their nearest training images, and the distances beside those of held-out images."""
+    inner = picture(run, "neighbours.png", "Each sample with the training image nearest to it.",
                     "samples and their nearest training images")
-    found = run.evaluation.get("neighbours") or {}
-    rows = [(label, found[key]) for key, label in (("sample_distance", "samples"), ("held_out_distance", "held-out images"))
-            if isinstance(found.get(key), dict)]
+    distances = run.evaluation.get("neighbours") or {}
+    rows = [(label, distances[key]) for key, label in (("sample_distance", "samples"), ("held_out_distance", "held-out images"))
+            if isinstance(distances.get(key), dict)]
     if rows:
         cells = [[label, *(f"{r[m]:.3f}" if finite(r.get(m)) else "–" for m in ("q05", "q50", "q95"))] for label, r in rows]
-        shown += table(["nearest distance", "5 %", "median", "95 %"], cells, numbers=(1, 2, 3),
+        inner += table(["nearest distance", "5 %", "median", "95 %"], cells, numbers=(1, 2, 3),
                        label="distances to the training set")
-        shown += ('<p class="muted">Root mean square difference of pixels in [0, 1]. Copies of training images would lie '
+        inner += ('<p class="muted">Root mean square difference of pixels in [0, 1]. Copies of training images would lie '
                   "far nearer than images that the networks never saw.</p>")
-    return shown
+    return inner
 
 
-def settings(tables: dict[str, Any]) -> str:
+def settings(tables: Record) -> str:
     """Tables of the configuration, key by key; keys outside a table come first."""
     loose = {k: v for k, v in tables.items() if not isinstance(v, dict)}
-    named = ([("", loose)] if loose else []) + [(k, v) for k, v in tables.items() if isinstance(v, dict) and v]
+    groups = ([("", loose)] if loose else []) + [(k, v) for k, v in tables.items() if isinstance(v, dict) and v]
     boxes = []
-    for name, values in named:
+    for name, values in groups:
         rows = "".join(f'<tr><th scope="row">{escape(k)}</th><td><code>{escape(plain(v))}</code></td></tr>'
                        for k, v in values.items())
-        boxes.append("<div>" + (f"<h3>{escape(name)}</h3>" if name and len(named) > 1 else "") + f"<table>{rows}</table></div>")
+        boxes.append("<div>" + (f"<h3>{escape(name)}</h3>" if name and len(groups) > 1 else "") + f"<table>{rows}</table></div>")
     return f'<div class="settings">{"".join(boxes)}</div>' if boxes else ""
 
 

@@ -1,4 +1,4 @@
-"""What the code and the tests say about equations, read from their text: nothing is imported and nothing is run.
+"""Reads what the code and the tests say about equations from their text, without importing or running them.
 
 A citation is an id in parentheses, (X.n) or (X.n, X.m), in a comment or a docstring. A proof is a test function that
 carries the mark spec("X.n"). A symbol is a dotted name within its file: function, Class.method, outer.inner, CONSTANT.
@@ -32,7 +32,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Citation:
-    """One mention of an equation. on_code: a trailing comment, which says "this line does it"."""
+    """One citation of an equation. on_code: in a trailing comment, which says "this line computes it"."""
 
     id: str
     path: str
@@ -42,7 +42,7 @@ class Citation:
 
 @dataclass(frozen=True)
 class Proof:
-    """A test function and the equations that it is marked with."""
+    """A test function and the equations that its mark names."""
 
     name: str
     path: str
@@ -61,7 +61,7 @@ class Source:
     docstring: str
 
     def span(self, symbol: str) -> list[Lines]:
-        """The lines of a symbol; nothing if there is no such symbol. In a file that is not Python: the lines that name it."""
+        """The lines of a symbol, empty if there is none. In a file that is not Python: the lines that name it."""
         if self.path.endswith(".py"):
             return self.symbols.get(symbol, [])
         word = re.compile(rf"\b{re.escape(symbol)}\b")
@@ -129,8 +129,8 @@ def read_source(root: Path, path: Path) -> Source:
     name = path.relative_to(root).as_posix()
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
-        cited = tuple(Citation(i, name, 1 + below, False) for i, below in ids_in(text))
-        return Source(name, text, {}, cited, "")
+        citations = tuple(Citation(i, name, 1 + below, False) for i, below in ids_in(text))
+        return Source(name, text, {}, citations, "")
     tree = ast.parse(text, name)
     symbols: dict[str, list[Lines]] = {}
     for symbol, lines in symbols_of(tree):
@@ -147,7 +147,7 @@ def marks_of(nodes: list[ast.expr]) -> Iterator[str]:
 
 
 def proofs_of(path: str, tree: ast.AST, inherited: tuple[str, ...] = (), scope: str = "") -> Iterator[Proof]:
-    """The marked test functions below the node; a mark on a class holds for its methods."""
+    """The marked test functions below the node; a mark on a class applies to its methods."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, Definition):
             ids = inherited + tuple(marks_of(child.decorator_list))

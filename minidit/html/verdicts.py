@@ -1,6 +1,6 @@
 """One page about one verification: which equations hold, and for each that does not, the mistake and the correct equation.
 
-It is made from the plain data of a report (`Report.as_dict()`), as one file that loads nothing.
+The page is made from `Report.as_dict()`. It is a single file that loads nothing.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ article h4 { margin: .9rem 0 0; font-size: 1rem; }
 .scroll { margin-top: 1rem; } .scroll td:last-child { min-width: 16rem; }
 @media (max-width: 34rem) { article dl { grid-template-columns: minmax(0, 1fr); gap: 0; } article dd { margin-bottom: .4rem; } }
 """
-Finding = Mapping[str, Any]
+Finding = Mapping[str, Any]  # a report, one of its topics or one of its mistakes, as Report.as_dict() writes them
 
 
-def write_verdicts(path: str | Path, report: Mapping[str, Any]) -> Path:
-    """Writes the page of a report's plain data. The same report gives the same bytes."""
+def write_verdicts(path: str | Path, report: Finding) -> Path:
+    """Writes the page of a report. The same report gives the same bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page_of(report), "utf-8")
     return path
 
 
-def page_of(report: Mapping[str, Any]) -> str:
+def page_of(report: Finding) -> str:
     """The report as HTML."""
     topics: Sequence[Finding] = report["topics"]
     wrong, right = [t for t in topics if not t["passed"]], [t for t in topics if t["passed"]]
@@ -50,16 +50,16 @@ def page_of(report: Mapping[str, Any]) -> str:
         rows = [(escape(t["topic"]), spec(t), number(t["error"]), number(t["tolerance"]), escape(reason(t))) for t in right]
         columns = ("topic", "equation", "error", "allowed", "because")
         parts.append(section("right", "What holds", table(columns, rows, numbers=(2, 3), label="topics that are right")))
-    made = f"minidit {report['minidit']}. An error is relative to the largest entry of the right answer."
-    parts.append(f"<footer>{escape(made)} This page is one file and loads nothing from anywhere.</footer>")
+    note = f"minidit {report['minidit']}. An error is relative to the largest entry of the right answer."
+    parts.append(f"<footer>{escape(note)} This page is one file and loads nothing from anywhere.</footer>")
     name = report["target"] or "target"
     return document(f"{name}: verified by minidit", "<main>\n" + "\n".join(parts) + "\n</main>", css=CSS)
 
 
-def head(report: Mapping[str, Any], asked: int, wrong: int) -> str:
-    """The target, the summary, and the numbers that matter."""
+def head(report: Finding, topics: int, wrong: int) -> str:
+    """The target, the summary, and the most important numbers."""
     verdict = '<span class="good">right</span>' if report["ok"] else '<span class="bad">wrong</span>'
-    tiles = {"verdict": verdict, "topics": str(asked), "right": str(asked - wrong), "wrong": str(wrong)}
+    tiles = {"verdict": verdict, "topics": str(topics), "right": str(topics - wrong), "wrong": str(wrong)}
     tiles["conventions"] = escape(report["dialect"] or "minidit")
     facts = "".join(f"<div><dt>{name}</dt><dd>{html}</dd></div>" for name, html in tiles.items())
     summary = report["summary"][:1].upper() + report["summary"][1:]
@@ -68,33 +68,33 @@ def head(report: Mapping[str, Any], asked: int, wrong: int) -> str:
 
 
 def explained(t: Finding) -> str:
-    """One wrong topic: its mistakes with what they do, what is right, who makes them; or the smallest question that shows it."""
+    """One wrong topic: the known mistakes that explain it, or else the smallest question that shows it."""
     error = "wrong form" if t["error"] is None else f"error {t['error']:.1e}"
     title = f'<h3 id="{escape(t["topic"])}"><span class="spec">{escape(t["spec"])}</span> {escape(t["topic"])}</h3>'
     top = f'<header>{title}<span class="bad">{error}</span><span class="muted">allowed {t["tolerance"]:.0e}: '
     top += f"{escape(t['because'])}</span></header>"
     names = [escape(" with ".join(f"{d['id']} {d['name']}" for d in names)) for names in t["candidates"]]
-    said = [f"<p>Equals {escape(t['spec'])} with <strong>" + "</strong>, or with <strong>".join(names) + "</strong>.</p>"]
+    sentences = [f"<p>Equals {escape(t['spec'])} with <strong>" + "</strong>, or with <strong>".join(names) + "</strong>.</p>"]
     if not names:
-        said = ["<p>It raises an error.</p>" if t["verdict"] == "raises" else "<p>No known mistake explains this.</p>"]
+        sentences = ["<p>It raises an error.</p>" if t["verdict"] == "raises" else "<p>No known mistake explains this.</p>"]
     known = {d["id"]: d for names in t["candidates"] for d in names}
     worst = shortened(" ".join(filter(None, (t["where"], t["what"]))))
     rows = {"first layer that differs": t["layer"], "worst place": worst, "note": t["note"]}
     if not names and t["probe"]:
         rows["smallest question"] = t["probe"] + (f" ({t['reveals']})" if t["reveals"] else "")
         rows |= {f"its {name}": value for name, value in t["question"].items()}
-    return "\n".join(["<article>", top, *said, *map(mistake, known.values()), listed(rows), "</article>"])
+    return "\n".join(["<article>", top, *sentences, *map(mistake, known.values()), listed(rows), "</article>"])
 
 
-def mistake(d: Mapping[str, Any]) -> str:
-    """What one mistake does and what is right instead."""
+def mistake(d: Finding) -> str:
+    """What one mistake computes, what is right, and who makes it."""
     rows = {"does": d["wrong"], "right": f"{d['right']} ({d['spec']})", "seen in": d["seen"]}
     rows["habit of"] = ", ".join(d["dialects"])
     return f"<h4>{escape(d['id'])} {escape(d['name'])}</h4>{listed(rows)}"
 
 
 def listed(rows: Mapping[str, str]) -> str:
-    """Names with their texts, those that have any."""
+    """A list of names with their texts, without those that have none."""
     inside = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text)
     return f"<dl>{inside}</dl>" if inside else ""
 
@@ -108,7 +108,7 @@ def number(value: float | None) -> str:
 
 
 def reason(t: Finding) -> str:
-    """Why so much is allowed, and what was not quite equal."""
+    """The reason for the tolerance, and the note if there is one."""
     return f"{t['because']}; {t['note']}" if t["note"] else str(t["because"])
 
 

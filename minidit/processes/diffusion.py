@@ -21,6 +21,7 @@ from minidit.diffusion.level import Level, mix
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, Prediction
 from minidit.diffusion.schedule import Schedule
+from minidit.models.backbone import Backbone
 from minidit.training.draws import Draws
 
 Times = Callable[[Draws], Array]  # -> (B,), one time per sample
@@ -53,9 +54,10 @@ class Diffusion:
     def error(self, F: Any, x_0: Array, eps: Array, level: Level) -> Tensor:
         """F : (B, ...), the network's answers  ->  losses : (B,)."""
         weight = None if self.weight is None else self.weight(self.answer, level)
-        return loss.per_sample(F, self.answer.target(x_0, eps, level), weight)
+        losses: Tensor = loss.per_sample(F, self.answer.target(x_0, eps, level), weight)
+        return losses
 
-    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+    def loss(self, network: Backbone, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         t, eps, x_t, level = self.question(x_0, draws)
         return self.error(network(*self.path.inputs(x_t, t), y), x_0, eps, level), {}
 
@@ -84,7 +86,7 @@ class Hybrid:
     def answer(self) -> Prediction:
         return self.process.answer
 
-    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+    def loss(self, network: Backbone, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         t, eps, x_t, level = self.process.question(x_0, draws)
         F, v = ops.split(network(*self.path.inputs(x_t, t), y), parts=2, axis=1)
         simple = self.process.error(F, x_0, eps, level)

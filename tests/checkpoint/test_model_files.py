@@ -180,7 +180,7 @@ def test_a_bare_file_of_arrays_is_refused(path):
     write_arrays(path, model_of("classifier").state_dict(), {})
     refused(path, "not a minidit model, and no network that is known here has its names")
     write_arrays(path, model_of("dit").state_dict(), {})  # the names of an official DiT, in a size that none of them has
-    refused(path, "no array tells the heads")
+    refused(path, "no array shows the number of heads")
 
 
 def test_an_array_that_is_missing_is_named(path):

@@ -22,7 +22,7 @@ ANSWERS = [EPS, X_0, V, U, edm(0.5)]
 
 @st.composite
 def levels(draw, n=1):
-    """n levels with falling noise (log SNR at least 0.2 apart), on no path in particular: (α, σ) anywhere, not only where α² + σ² = 1."""
+    """n levels with falling noise (log SNR at least 0.2 apart), anywhere, not only where α² + σ² = 1."""
     alphas = [draw(st.floats(0.05, 2)) for _ in range(n)]
     snrs = sorted(k / 10 for k in draw(st.sets(st.integers(-40, 40), min_size=n, max_size=n)))
     return [Level(a, a * float(np.exp(-snr))) for a, snr in zip(alphas, snrs, strict=True)]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from minidit.cli.spec import add_arguments, run
-from minidit.html.spec import parse, problems, read
+from minidit.html.spec import parse, read
+from minidit.html.ties import problems
 
 SPEC = """# SPEC
 
@@ -139,8 +140,8 @@ DISORDERS = {
     "test of nothing": ("tests/test_law.py", '@spec("D.1", ', '@spec("D.1", "D.8", ', "test_the_law is marked with 'D.8'"),
     "test without an id": ("tests/test_law.py", '@spec("D.1", ', '@spec("D.1", "M02", ', "test_the_law is marked with 'M02'"),
     "residual of nothing": ("tests/test_law.py", 'of="D.1"', 'of=("D.1", "D.7")', "records a residual of 'D.7'"),
-    "second home": ("SPEC.md", " · Also: `law.py::again`", "", "minidit/law.py:15: does D.1 outside its home"),
-    "second home in a module": ("minidit/law.py", "import math", "import math\nONE = 1  # (D.2)", "law.py:7: does D.2 outside"),
+    "second home": ("SPEC.md", " · Also: `law.py::again`", "", "minidit/law.py:15: computes D.1 outside its home"),
+    "second home in a module": ("minidit/law.py", "import math", "import math\nONE = 1  # (D.2)", "7: computes D.2 outside"),
     "prose about nothing": ("SPEC.md", "see D.2", "see (D.2, D.5)", "D.1 (Forward) mentions (D.5)"),
     "defined twice": ("SPEC.md", "### D.2", "### D.1", "D.1 is defined twice"),
     "malformed id": ("SPEC.md", "### D.2 — Table", "### D.02 — Table", "cannot read the heading '### D.02 — Table'"),
@@ -163,10 +164,11 @@ def test_a_comment_on_its_own_line_is_a_mention_and_no_second_home(tree):
     assert change(tree, "minidit/law.py", "class Ladder", "# as in (D.1)\nclass Ladder") == []
 
 
-def test_equations_wrong_on_purpose_may_be_cited_where_they_are_named_wrong(tree):
+def test_a_file_of_mistakes_is_no_home_of_an_equation_either(tree):
     (tree / "minidit/verify").mkdir()
     (tree / "minidit/verify/deviations.py").write_text("def bad(x):\n    return -x  # (D.1)\n", encoding="utf-8")
-    assert problems(read(tree)) == []
+    (line,) = problems(read(tree))
+    assert line.startswith("minidit/verify/deviations.py:2: computes D.1 outside its home")
 
 
 def test_a_mark_on_a_class_holds_for_its_tests_also_under_a_condition(tree):

@@ -15,11 +15,11 @@ from support import agree, host, spec
 
 from minidit.autograd import plain_text
 from minidit.cli import main
-from minidit.cli.bench import launches_of
 from minidit.kernels import cuda_blas
 from minidit.models.dit import DiT, DiTConfig
 from minidit.processes.train import TrainConfig, loop_for
 from minidit.random import Philox
+from minidit.training.launches import launches_of
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
@@ -62,24 +62,24 @@ def test_a_run_with_twins_is_the_run_of_the_plain_text(learn_sigma):
         assert state.launched == []
 
 
-def test_the_command_counts_launches_a_block(capsys):
+def test_the_command_counts_launches_per_block(capsys):
     with standin.kernels():
         assert main(["bench", "--launches"]) == 0
-    plain, twins = (int(re.search(r"(\d+) launches a block", line)[1]) for line in capsys.readouterr().out.splitlines())
+    plain, twins = (int(re.search(r"(\d+) launches per block", line)[1]) for line in capsys.readouterr().out.splitlines())
     assert twins < 25 and plain > 120
     assert main(["bench"]) == 2 and "--launches" in capsys.readouterr().err
     assert main(["bench", "--launches", "--preset", "huge"]) == 2
 
 
-def test_without_a_gpu_the_command_counts_on_the_imitation_of_the_repository(tmp_path):
+def test_without_a_gpu_the_command_says_so_and_the_benchmark_counts_on_the_stand_in(tmp_path):
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "minidit", "bench", "--launches"]
-    how = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(root)}, "capture_output": True, "text": True}
-    here = subprocess.run([*command, "--root", root], **how)
-    assert here.returncode == 0 and "imitation" in here.stderr, here.stderr
-    assert [line.split()[0] for line in here.stdout.splitlines()] == ["plain", "twins"]
-    away = subprocess.run(command, **how)
-    assert away.returncode == 2 and "minidit's repository (--root)" in away.stderr and "CuPy" in away.stderr
+    settings = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(root)}, "capture_output": True, "text": True}
+    command = subprocess.run([sys.executable, "-m", "minidit", "bench", "--launches"], **settings)
+    assert command.returncode == 2 and "counted on a GPU" in command.stderr and "CuPy" in command.stderr
+    assert len(command.stderr.splitlines()) == 1
+    counted = subprocess.run([sys.executable, "-m", "benchmarks.launches"], **settings)
+    assert counted.returncode == 0, counted.stderr
+    assert [line.split()[0] for line in counted.stdout.splitlines()] == ["plain", "twins"]
 
 
 # ------------------------------------------------------------------------------------------------ our own cuBLAS handle
