@@ -176,7 +176,7 @@ def test_the_command_says_it_in_one_line(monkeypatch, tmp_path, capsys, error):
     def full(*_, **__):
         raise error
 
-    monkeypatch.setattr("minidit.runs.run.loop_for", full)
+    monkeypatch.setattr("minidit.runs.phases.Loop", full)
     monkeypatch.setattr("minidit.training.memory.memory_of", lambda device: 1 << 20)
     assert main(["train", "--preset", "quick", "--steps", "2", "--out", str(tmp_path / "run"), "--quiet"]) == 1
     told = capsys.readouterr().err
@@ -188,4 +188,4 @@ def test_the_command_says_it_in_one_line(monkeypatch, tmp_path, capsys, error):
 def test_info_predicts_without_a_gpu(capsys, arguments):
     assert main(["info", "--memory", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "peak of a training step" in lines[0] and any("DiT-XL/2" in line for line in lines[2:])
+    assert "of a training step" in lines[0] and any("DiT-XL/2" in line for line in lines[2:])
