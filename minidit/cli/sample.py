@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
         save_gif(out, film(moments(pipeline, labels, **options)))
     else:
-        x = pipeline.pictures(pipeline.latents(labels, progress=progress.steps("sampling"), **options))
+        x = pipeline.pictures(pipeline.latents(labels, **options | {"progress": progress.steps("sampling")}))
         progress.close()
         if out.suffix == ".npz":
             _save_npz(out, x, labels, pipeline.class_names)
