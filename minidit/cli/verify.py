@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def target_of(words: list[str]) -> tuple[Any, str]:
     """(what to ask, its name) from the words of the command line."""
     from minidit import verify
-    from minidit.verify.targets import instance, load
+    from minidit.verify.core.targets import instance, load
 
     if not words:
         raise ValueError("name what to verify: a file, module:object, torch module:object, diffusers, or --exec COMMAND; --list")
@@ -139,8 +139,8 @@ def mistake(identifier: str) -> str:
     import difflib
 
     from minidit.verify import DEVIATIONS, TOPICS
-    from minidit.verify.check import Judge
-    from minidit.verify.dialects import sharing
+    from minidit.verify.bank.dialects import sharing
+    from minidit.verify.core.check import Judge
 
     wanted, known = identifier.lower(), {i.lower(): d for i, d in DEVIATIONS.items()}
     family = [d for i, d in known.items() if i == wanted or (i[:-1] == wanted and i[-1].isalpha())]
@@ -161,8 +161,8 @@ def mistake(identifier: str) -> str:
 
 def _differs(judge: Any, topic: Any, deviation: Any) -> bool:
     """Whether some question of the topic has another answer with this mistake."""
-    from minidit.verify.check import Answer
-    from minidit.verify.compare import TOLERANCE
+    from minidit.verify.core.check import Answer
+    from minidit.verify.core.compare import TOLERANCE
 
     for probe in topic.probes():
         wrong = judge.expected(topic, probe, (deviation,))

@@ -14,7 +14,13 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
-from minidit.verify import (  # noqa: F401  their topics register themselves
+from minidit.verify.bank import DEVIATIONS
+from minidit.verify.bank.dialects import DIALECTS
+from minidit.verify.cases import Case, cases, judged, topics_named
+from minidit.verify.core.check import functions_of
+from minidit.verify.core.reference import TOPICS
+from minidit.verify.report import Report
+from minidit.verify.topics import (  # noqa: F401  their topics register themselves
     chains,
     checkpoints,
     conversions,
@@ -31,15 +37,9 @@ from minidit.verify import (  # noqa: F401  their topics register themselves
     squares,
     training,
 )
-from minidit.verify.cases import Case, cases, judged, topics_named
-from minidit.verify.check import functions_of
-from minidit.verify.deviations import DEVIATIONS
-from minidit.verify.dialects import DIALECTS
-from minidit.verify.reference import TOPICS
-from minidit.verify.report import Report
 
 __all__ = ["DEVIATIONS", "DIALECTS", "TOPICS", "Case", "Report", "cases", "check"]
-_BORDER = ("diffusers", "process", "torch", "vectors")  # imported when they are used
+_LATER = {name: f"borders.{name}" for name in ("diffusers", "process", "torch")} | {"vectors": "vectors"}  # imported when used
 
 
 def check(
@@ -64,6 +64,6 @@ def check(
 
 
 def __getattr__(name: str) -> Any:
-    if name in _BORDER:
-        return importlib.import_module(f"minidit.verify.{name}")
-    raise AttributeError(f"minidit.verify has no {name!r}; it has {', '.join([*__all__, *_BORDER])}")
+    if name in _LATER:
+        return importlib.import_module(f"minidit.verify.{_LATER[name]}")
+    raise AttributeError(f"minidit.verify has no {name!r}; it has {', '.join([*__all__, *_LATER])}")

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minidit.verify.check import Finding, Judge, ask, examine
-from minidit.verify.deviations import DEVIATIONS
-from minidit.verify.dialects import DIALECTS
-from minidit.verify.reference import TOPICS, Probe, Topic
+from minidit.verify.bank import DEVIATIONS
+from minidit.verify.bank.dialects import DIALECTS
+from minidit.verify.core.check import Finding, Judge, ask, examine
+from minidit.verify.core.reference import TOPICS, Probe, Topic
 from minidit.verify.report import Report
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from minidit.verify.check import Finding, Names
-from minidit.verify.dialects import DIALECTS, sharing
-from minidit.verify.reference import PARTS
+from minidit.verify.bank.dialects import DIALECTS, sharing
+from minidit.verify.core.check import Finding, Names
+from minidit.verify.core.reference import PARTS
 
 FORMAT = 1
 COLOURS = {"good": "\033[32m", "bad": "\033[31m", "name": "\033[1m", "weak": "\033[2m"}

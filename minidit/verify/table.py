@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from minidit.verify.check import Answer, Finding, Judge, ask, examine, rivals
-from minidit.verify.deviations import DEVIATIONS
-from minidit.verify.dialects import ASPECTS, DIALECTS, sharing
-from minidit.verify.reference import TOPICS, Deviation, Reference, Topic
+from minidit.verify.bank import DEVIATIONS
+from minidit.verify.bank.dialects import ASPECTS, DIALECTS, sharing
+from minidit.verify.core.check import Answer, Finding, Judge, ask, examine, rivals
+from minidit.verify.core.reference import TOPICS, Deviation, Reference, Topic
 
 Asked = dict[str, Sequence[Answer]]
 

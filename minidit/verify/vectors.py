@@ -22,12 +22,12 @@ import numpy as np
 
 from minidit.checkpoint.files import read_arrays, write_arrays
 from minidit.verify.cases import topics_named
-from minidit.verify.chains import Linear
-from minidit.verify.compare import TOLERANCE, allowed, difference
-from minidit.verify.reference import Probe, Reference, Topic
+from minidit.verify.core.compare import TOLERANCE, allowed, difference
+from minidit.verify.core.reference import Probe, Reference, Topic
+from minidit.verify.core.schema import SCHEMA, violations
+from minidit.verify.core.values import ValueFormError, packed, unpacked
 from minidit.verify.refusals import refusals
-from minidit.verify.schema import SCHEMA, violations
-from minidit.verify.values import ValueFormError, packed, unpacked
+from minidit.verify.topics.chains import Linear
 
 FORMAT, SUITE = 1, "1.1.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
 INLINE = 64

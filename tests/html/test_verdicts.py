@@ -10,7 +10,7 @@ from minidit import verify
 from minidit.cli import main
 from minidit.html.verdicts import write_verdicts
 from minidit.verify import DEVIATIONS
-from minidit.verify.reference import Reference
+from minidit.verify.core.reference import Reference
 
 
 def asked(*ids, topics=("ddim_step", "posterior_variance", "layer_norm", "step_pairs")):

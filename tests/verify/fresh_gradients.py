@@ -7,7 +7,7 @@ import numpy as np
 
 from minidit import ops
 from minidit.autograd import Primitive, value
-from minidit.verify.deviations.wrap import given, instead, then
+from minidit.verify.bank.wrap import given, instead, then
 
 
 def bent(forward, adjoint):

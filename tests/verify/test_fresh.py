@@ -6,8 +6,8 @@ from verify import fresh_laws, fresh_layers, fresh_losses
 from verify.fresh_gradients import GRADIENTS
 
 import minidit as md
-from minidit.verify.check import Judge, ask, examine
-from minidit.verify.reference import Deviation, Reference
+from minidit.verify.core.check import Judge, ask, examine
+from minidit.verify.core.reference import Deviation, Reference
 
 JUDGE = Judge()
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import minidit as md
-from minidit.verify.check import Answer, Judge, ask, examine
-from minidit.verify.deviations import DEVIATIONS, likelihood, samplers, schedules
-from minidit.verify.dialects import ASPECTS, DIALECTS, sharing
-from minidit.verify.reference import PARTS, TOPICS, Reference
+from minidit.verify.bank import DEVIATIONS, likelihood, samplers, schedules
+from minidit.verify.bank.dialects import ASPECTS, DIALECTS, sharing
+from minidit.verify.core.check import Answer, Judge, ask, examine
+from minidit.verify.core.reference import PARTS, TOPICS, Reference
 from minidit.verify.table import Bench, Table
 
 LAWS = ("schedules", "conversions", "samplers", "chains", "guidance", "losses", "likelihood")

@@ -10,9 +10,9 @@ from minidit.diffusion import ddim, ddpm, guidance, likelihood, loss, prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.zero_snr import zero_terminal_snr
 from minidit.random import Philox
-from minidit.verify.chains import Linear, coefficients, first_wrong_step, perfect
-from minidit.verify.check import Judge, ask
-from minidit.verify.reference import TOPICS, Reference
+from minidit.verify.core.check import Judge, ask
+from minidit.verify.core.reference import TOPICS, Reference
+from minidit.verify.topics.chains import Linear, coefficients, first_wrong_step, perfect
 from tests.support import spec
 
 R = Reference()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import minidit as md
-from minidit.verify.check import Judge, ask, examine
-from minidit.verify.deviations import DEVIATIONS
-from minidit.verify.deviations.wrap import given, instead, then
-from minidit.verify.reference import TOPICS, Deviation, Reference
+from minidit.verify.bank import DEVIATIONS
+from minidit.verify.bank.wrap import given, instead, then
+from minidit.verify.core.check import Judge, ask, examine
+from minidit.verify.core.reference import TOPICS, Deviation, Reference
 from minidit.verify.table import Bench
 
 

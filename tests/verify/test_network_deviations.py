@@ -7,10 +7,10 @@ import pytest
 from verify import foreign_dit
 
 from minidit.verify import DEVIATIONS, TOPICS, check
-from minidit.verify.check import Answer, Judge, ask, examine
-from minidit.verify.deviations import embeddings, layers, network, training
-from minidit.verify.dialects import DIALECTS
-from minidit.verify.reference import Deviation, Reference
+from minidit.verify.bank import embeddings, layers, network, training
+from minidit.verify.bank.dialects import DIALECTS
+from minidit.verify.core.check import Answer, Judge, ask, examine
+from minidit.verify.core.reference import Deviation, Reference
 
 GROUPS = ("layers", "embeddings", "network", "parameters", "training", "latents")
 MINE = [t for t in TOPICS.values() if t.group in GROUPS]

@@ -9,10 +9,10 @@ import minidit as md
 from minidit import ops, optim
 from minidit.models.dit import DiT, DiTConfig
 from minidit.verify import TOPICS
-from minidit.verify.check import Judge, ask
-from minidit.verify.network import depth_of
-from minidit.verify.parameters import law_of, start_of
-from minidit.verify.reference import Reference
+from minidit.verify.core.check import Judge, ask
+from minidit.verify.core.reference import Reference
+from minidit.verify.topics.network import depth_of
+from minidit.verify.topics.parameters import law_of, start_of
 
 NETWORKS = {p.name: p for p in TOPICS["dit"].probes()}
 GRADIENTS = {p.name: p for p in TOPICS["dit_gradients"].probes()}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minidit.verify import TOPICS
-from minidit.verify.reference import Reference
+from minidit.verify.core.reference import Reference
 
 R = Reference()
 

@@ -5,7 +5,7 @@ Its Euler step is DDIM without noise, its ancestral Euler step DDIM with noise Î
 
 import torch
 
-from minidit.verify.torch import functions
+from minidit.verify.borders.torch import functions
 
 from . import stranger
 

@@ -6,7 +6,7 @@ tables are made in float64 and kept in float32, so it is judged in float32. Its 
 
 import torch
 
-from minidit.verify.torch import functions
+from minidit.verify.borders.torch import functions
 
 from . import drawing, stranger
 

@@ -6,7 +6,7 @@ DDIM without noise, with μ = ½ DDPM with the small variance.
 
 import torch
 
-from minidit.verify.torch import functions
+from minidit.verify.borders.torch import functions
 
 from . import drawing, stranger
 
@@ -123,7 +123,7 @@ def initial_weights(D, L, heads, patch_size, C, K, learn_sigma, seed):
 
     The official layer of a block holds three of its matrices: Xavier's bound √(6/(m+n)) is put on the scale of that shape.
     """
-    from minidit.verify.reference import Reference
+    from minidit.verify.core.reference import Reference
 
     torch.manual_seed(seed)
     label = package.model.CondEmbedderLabel(D, K)

@@ -1,0 +1,340 @@
+"""Mistakes in blocks, in the wiring of the network, in gradients, and in how weights begin (C4)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minidit import ops
+from minidit.autograd import Primitive, value
+from minidit.backend import Array
+from minidit.verify.bank.wrap import at, instead, then
+from minidit.verify.core.reference import Deviation
+from minidit.verify.topics.layers import normal
+from minidit.verify.topics.parameters import uniform
+
+# ------------------------------------------------------------------------------------------------ wiring
+
+
+def _six(*order: int) -> Any:
+    """The six pieces of the product taken to be shift₁ scale₁ gate₁ shift₂ scale₂ gate₂ at these places."""
+    return {"six_order": then(lambda six: tuple(six[i] for i in order))}
+
+
+def _stream(f: Any) -> Any:
+    """f(x, attn, mlp, gate1, gate2) -> x; attn and mlp are the branches as functions of the stream."""
+
+    def stream(R: Any, weights: Any, x: Any, six: Any, heads: int, place: str) -> Any:
+        shift1, scale1, gate1, shift2, scale2, gate2 = six
+        attn = lambda h: R.attention_branch(weights, h, shift1, scale1, heads, place)
+        mlp = lambda h: R.mlp_branch(weights, h, shift2, scale2, place)
+        return f(R, x, attn, mlp, gate1, gate2)
+
+    return {"block_stream": instead(stream)}
+
+
+def _twice(R: Any, x: Any, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Any:
+    for _ in range(2):
+        x = R.gated_residual(x, gate1, attn(x), "attn")
+    return R.gated_residual(x, gate2, mlp(x), "mlp")
+
+
+def _side_by_side(R: Any, x: Any, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Any:
+    return R.gated_residual(R.gated_residual(x, gate1, attn(x), "attn"), gate2, mlp(x), "mlp")
+
+
+def _forgets_attention(R: Any, x: Any, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Any:
+    return R.gated_residual(x, gate2, mlp(R.gated_residual(x, gate1, attn(x), "attn")), "mlp")
+
+
+def _mlp_first(R: Any, x: Any, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Any:
+    x = R.gated_residual(x, gate2, mlp(x), "mlp")
+    return R.gated_residual(x, gate1, attn(x), "attn")
+
+
+def _no_gate(place: str) -> Any:
+    return {"gated_residual": at(place, lambda R, x, gate, h, place: x + h)}
+
+
+def _gate(f: Any) -> Any:
+    return {"gated_residual": instead(lambda R, x, gate, h, place="": f(x, gate[:, None], h))}
+
+
+# ------------------------------------------------------------------------------------------------ adjoints
+
+
+def _rows(table: Array, index: Array) -> Any:
+    def vjp(y_bar: Array) -> Any:
+        table_bar = np.zeros_like(table)
+        table_bar[index] = y_bar
+        return table_bar, None
+
+    return table[index], vjp
+
+
+def _softmax(x: Array) -> Any:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    y = e / e.sum(axis=-1, keepdims=True)
+    return y, lambda y_bar: (y_bar * y * (1 - y),)
+
+
+def _linear(x: Array, weight: Array, bias: Array) -> Any:
+    y, vjp = ops.linear.plain(x, weight, bias)
+    rows = math.prod(x.shape[:-1])
+    return y, lambda y_bar: (*vjp(y_bar)[:2], vjp(y_bar)[2] / rows)
+
+
+def _own_adjoint(f: Any) -> Any:
+    """A primitive that is not registered: its adjoint is wrong on purpose."""
+    p = Primitive(f)
+    return lambda R, *args: p(*args)
+
+
+def _constant_statistics(R: Any, x: Any, place: str = "") -> Any:
+    a = value(x)
+    r = 1 / np.sqrt(a.var(axis=-1, keepdims=True) + R.norm_eps(place))
+    return (x - a.mean(axis=-1, keepdims=True)) * r
+
+
+# ------------------------------------------------------------------------------------------------ starts
+
+
+def _from_start(*names: str) -> Any:
+    """zero_start leaves the weights of these names as they were before it."""
+    spared: Any = lambda name: not name.endswith("bias") and any(n in name for n in names)
+    return {"zero_start": lambda original: lambda R, name, w, rng: w if spared(name) else original(R, name, w, rng)}
+
+
+def _conv_fans(original: Any) -> Any:
+    def start(R: Any, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
+        field = math.prod(shape[2:])
+        return uniform(rng, shape, math.sqrt(6 / (field * (shape[0] + shape[1])))) if field > 1 else original(R, rng, name, shape)
+
+    return start
+
+
+def _torch(R: Any, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
+    return uniform(rng, shape, math.prod(shape[1:]) ** -0.5)
+
+
+def _torch_bias(R: Any, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
+    return uniform(rng, shape, shape[0] ** -0.5)
+
+
+def _started(prefix: str, f: Any) -> Any:
+    return {"condition_start": lambda original: lambda R, rng, name, shape: (
+        f(R, rng, name, shape) if name.startswith(prefix) else original(R, rng, name, shape))}  # fmt: skip
+
+
+def _norm_pair(name: str, D: int) -> dict[str, Any]:
+    return {f"{name}.weight": (D,), f"{name}.bias": (D,)}
+
+
+_ORDER = "shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ = Linear(SiLU(c)), in this order"
+_WIRE = "x ← x + gate₁ Attn(LN(x)(1+scale₁)+shift₁); then x ← x + gate₂ MLP(LN(x)(1+scale₂)+shift₂) on the new x"
+_ZERO = "the zeros of adaLN-Zero and of the last linear come last: a fresh block is the identity, a fresh network returns 0"
+_NO_NORM = "LN has no weight and no bias: adaLN makes scale and shift"
+_START = "Xavier uniform for linears (the patch embedding as a linear), N(0, 0.02²) for time MLP and label table, biases 0"
+_BAR = "the adjoint of the same forward pass: "
+
+BANK = [
+    Deviation(
+        "M65", "SHIFT_SCALE_SWAP", "T.4", wrong="takes scale first, shift second in the blocks", right=_ORDER,
+        seen="diffusers SD3 and Flux swap_scale_shift, stable-diffusion.cpp PR#1707, smalldiffusion; hidden on fresh weights",
+        patches=_six(1, 0, 2, 4, 3, 5),
+    ),
+    Deviation(
+        "M65b", "SHIFT_SCALE_SWAP_FINAL", "T.6", wrong="takes scale first, shift second in the final layer",
+        right="shift, scale = Linear(SiLU(c))", seen="stable-diffusion.cpp PR#1707",
+        patches={"two_order": then(lambda two: (two[1], two[0]))},
+    ),
+    Deviation(
+        "M65c", "SHIFT_SCALE_SWAP_ALL", "A.15", wrong="takes shift for scale and scale for shift everywhere",
+        right="x (1 + scale) + shift",
+        patches={"modulate": lambda f: lambda R, x, shift, scale, *place: f(R, x, scale, shift, *place)},
+    ),
+    Deviation(
+        "M66", "GATE_ORDER", "T.4", wrong="takes the gate first in each triple: gate, shift, scale", right=_ORDER,
+        patches=_six(1, 2, 0, 4, 5, 3),
+    ),
+    Deviation(
+        "M66b", "MLP_TRIPLE_FIRST", "T.4", wrong="takes the first triple for the MLP", right=_ORDER,
+        patches=_six(3, 4, 5, 0, 1, 2),
+    ),
+    Deviation(
+        "M66c", "SIX_BY_KIND", "T.4", wrong="takes both shifts, then both scales, then both gates", right=_ORDER,
+        patches=_six(0, 2, 4, 1, 3, 5),
+    ),
+    Deviation(
+        "M66d", "GATES_SWAPPED", "T.4", wrong="gives each branch the gate of the other", right=_ORDER,
+        patches=_six(0, 1, 5, 3, 4, 2),
+    ),
+    Deviation(
+        "M70", "ATTENTION_TWICE", "T.5", wrong="runs the attention twice in a block", right=_WIRE,
+        seen="explainingai DiT-PyTorch#1", patches=_stream(_twice),
+    ),
+    Deviation(
+        "M70b", "MLP_GATE_MISSING", "T.5", wrong="adds the MLP without its gate", right=_WIRE,
+        seen="explainingai DiT-PyTorch#1", patches=_no_gate("mlp"),
+    ),
+    Deviation(
+        "M70c", "MLP_READS_OLD_STREAM", "T.5", wrong="the MLP reads the stream from before the attention", right=_WIRE,
+        seen="explainingai DiT-PyTorch#1", patches=_stream(_side_by_side),
+    ),
+    Deviation(
+        "M70d", "ATTENTION_GATE_MISSING", "T.5", wrong="adds the attention without its gate", right=_WIRE,
+        patches=_no_gate("attn"),
+    ),
+    Deviation(
+        "X44", "ATTENTION_FORGOTTEN", "T.5", wrong="adds the MLP to the stream from before the attention", right=_WIRE,
+        patches=_stream(_forgets_attention),
+    ),
+    Deviation("X45", "MLP_FIRST", "T.5", wrong="runs the MLP before the attention", right=_WIRE, patches=_stream(_mlp_first)),
+    Deviation(
+        "X46", "RESIDUAL_MISSING", "A.21", wrong="gate ⊙ h without the stream", right="x + gate ⊙ h",
+        patches=_gate(lambda x, gate, h: gate * h),
+    ),
+    Deviation(
+        "X47", "GATE_PLUS_ONE", "A.21", wrong="x + (1 + gate) ⊙ h: a fresh block is not the identity",
+        right="x + gate ⊙ h",
+        patches=_gate(lambda x, gate, h: x + (1 + gate) * h),
+    ),
+    Deviation(
+        "X48", "GATE_ON_THE_SUM", "A.21", wrong="gate ⊙ (x + h)", right="x + gate ⊙ h",
+        patches=_gate(lambda x, gate, h: gate * (x + h)),
+    ),
+    Deviation(
+        "X49", "GATE_TANH", "A.21", wrong="x + tanh(gate) ⊙ h", right="x + gate ⊙ h",
+        patches=_gate(lambda x, gate, h: x + ops.tanh(gate) * h),
+    ),
+    Deviation(
+        "X50", "ADALN_NO_SILU", "T.4", wrong="Linear(c) without SiLU", right=_ORDER,
+        patches={"silu_of_c": instead(lambda R, c: c)},
+    ),
+    Deviation(
+        "X51", "FINAL_NO_NORM", "T.6", wrong="the final layer modulates without a norm",
+        right="Linear(LN(x)(1+scale)+shift)",
+        patches={"layer_norm": at("final", lambda R, x, place: x)},
+    ),
+    Deviation(
+        "X52", "FINAL_NOT_MODULATED", "T.6", wrong="the final layer ignores shift and scale",
+        right="Linear(LN(x)(1+scale)+shift)",
+        patches={"modulate": at("final", lambda R, x, shift, scale, place: x)},
+    ),
+    Deviation(
+        "X53", "CLASS_IGNORED", "T.3", wrong="c = e_t: the class is not told", right="c = e_t + e_y",
+        patches={"summed": instead(lambda R, e_t, e_y: e_t)},
+    ),
+    Deviation(
+        "X54", "TIME_IGNORED", "T.3", wrong="c = e_y: the time is not told", right="c = e_t + e_y",
+        patches={"summed": instead(lambda R, e_t, e_y: e_y)},
+    ),
+    Deviation(
+        "X55", "POSEMB_FORGOTTEN", "N.7", wrong="adds no places", right="tokens + pos",
+        patches={"placed": instead(lambda R, tokens, table: tokens)},
+    ),
+    Deviation(
+        "X56", "EMBEDDING_GRAD_OVERWRITTEN", "A.24",
+        wrong="writes gradients of rows with table_bar[index] = …: a label twice counts once",
+        right="every use of a row adds its gradient (np.add.at)", patches={"label_rows": instead(_own_adjoint(_rows))},
+    ),
+    Deviation(
+        "X57", "LN_GRAD_CONSTANT_STATISTICS", "A.14", wrong="treats μ and σ as constants in the adjoint of the norm",
+        right=_BAR + "x̄ = r (g - mean g - x̂ mean(g⊙x̂))", patches={"layer_norm": instead(_constant_statistics)},
+    ),
+    Deviation(
+        "X58", "SOFTMAX_GRAD_DIAGONAL", "A.13", wrong="x̄ = ȳ y (1-y): the other entries of the softmax are forgotten",
+        right=_BAR + "x̄ = y ⊙ (ȳ - Σ ȳ⊙y)", patches={"softmax": instead(_own_adjoint(_softmax))},
+    ),
+    Deviation(
+        "X59", "BIAS_GRAD_MEAN", "A.12", wrong="averages the gradient of a bias over rows", right=_BAR + "b̄ = Σ ȳ",
+        patches={"linear": instead(_own_adjoint(_linear))},
+    ),
+    Deviation(
+        "X60", "GRADIENT_OVER_BATCH", "A.1", wrong="divides the gradients by the batch size",
+        right="gradients of Σ out_bar ⊙ out",
+        patches={"bar_in": then(lambda bar: bar / len(bar))},
+    ),
+    Deviation(
+        "X61", "GRADIENT_SIGN", "A.1", wrong="returns the negative gradient", right="gradients of Σ out_bar ⊙ out",
+        patches={"bar_in": then(lambda bar: -bar)},
+    ),
+    Deviation(
+        "X62", "CONDITION_DETACHED", "T.3", wrong="no gradient reaches the time MLP and the label table",
+        right="c is part of the graph",
+        patches={"condition": then(value)},
+    ),
+    Deviation(
+        "M62", "LN_AFFINE_KEPT", "T.5", wrong="the norms of the blocks have weights and biases", right=_NO_NORM,
+        seen="Diffusion-Planner#80: elementwise_affine left at its default",
+        patches={"norm_shapes": lambda f: lambda R, name, D: _norm_pair(name, D) if name.startswith("blocks") else f(R, name, D)},
+    ),
+    Deviation(
+        "M62b", "LN_AFFINE_KEPT_FINAL", "T.6", wrong="the norm of the final layer has weight and bias", right=_NO_NORM,
+        patches={"norm_shapes": lambda f: lambda R, name, D: _norm_pair(name, D) if name.startswith("final") else f(R, name, D)},
+    ),
+    Deviation(
+        "M62c", "LN_AFFINE_KEPT_ALL", "T.5", wrong="all norms have weights and biases", right=_NO_NORM,
+        seen="elementwise_affine left at its default",
+        patches={"norm_shapes": instead(lambda R, name, D: _norm_pair(name, D))},
+    ),
+    Deviation(
+        "X63", "QKV_NO_BIAS", "T.9", wrong="qkv has no bias", right="every linear has one",
+        seen="timm's Attention with qkv_bias left at its default",
+        patches={"linear_shapes": lambda f: lambda R, name, m, n: {
+            k: v for k, v in f(R, name, m, n).items() if k.split(".")[-2:] != ["qkv", "bias"]}},
+    ),
+    Deviation(
+        "X64", "LABEL_TABLE_NO_NULL", "T.9", wrong="the label table has K rows",
+        right="K + 1 rows: the last one means any class",
+        patches={"label_table_rows": instead(lambda R, K: K)},
+    ),
+    Deviation(
+        "M68", "ADALN_ZERO_OVERWRITTEN", "T.7",
+        wrong="the basic Xavier start runs after the zeros and overwrites them all", right=_ZERO,
+        seen="smalldiffusion DiT.init; F5-TTS#793, DDT#14, torchwm#134",
+        patches=_from_start("adaLN_modulation", "final_layer.linear"),
+    ),
+    Deviation(
+        "M68b", "ADALN_NOT_ZERO_BLOCKS", "T.7", wrong="the modulation of the blocks does not start at zero",
+        right=_ZERO,
+        seen="F5-TTS#793", patches=_from_start("blocks."),
+    ),
+    Deviation(
+        "M68c", "ADALN_NOT_ZERO_FINAL", "T.7", wrong="the modulation of the final layer does not start at zero",
+        right=_ZERO,
+        patches=_from_start("final_layer.adaLN"),
+    ),
+    Deviation(
+        "M69", "FINAL_NOT_ZERO", "T.7", wrong="the last linear does not start at zero: the first loss is not 1",
+        right=_ZERO,
+        seen="DiT#82", patches=_from_start("final_layer.linear"),
+    ),
+    Deviation(
+        "M69b", "FINAL_SCALE", "T.7", wrong="the last linear starts small, N(0, 0.02²), and not at zero: the first loss is not 1",
+        right=_ZERO, seen="DiT#82",
+        patches={"zero_start": lambda f: lambda R, name, w, rng: (
+            normal(rng, *w.shape, std=0.02) if name == "final_layer.linear.weight" else f(R, name, w, rng))},
+    ),
+    Deviation(
+        "X65", "PATCH_EMBED_AS_CONVOLUTION", "N.1",
+        wrong="Xavier with the fans of a convolution for the patch embedding", right=_START,
+        patches={"linear_start": _conv_fans},
+    ),
+    Deviation(
+        "X66", "TORCH_DEFAULT_START", "N.1",
+        wrong="linears start as U(±1/√fan_in), torch's default, weights and biases", right=_START,
+        patches={"linear_start": instead(_torch), "bias_start": instead(_torch_bias)},
+    ),
+    Deviation(
+        "X67", "TIME_MLP_XAVIER", "T.3", wrong="the time MLP starts as the other linears", right=_START,
+        patches=_started("t_embedder", lambda R, *args: R.linear_start(*args)),
+    ),
+    Deviation(
+        "X68", "LABEL_TABLE_N01", "T.3", wrong="the label table starts as N(0, 1)", right=_START,
+        seen="torch's default of nn.Embedding",
+        patches=_started("y_embedder", lambda R, rng, name, shape: normal(rng, *shape)),
+    ),
+]  # fmt: skip

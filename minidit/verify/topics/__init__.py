@@ -1,0 +1,1 @@
+"""What an implementation can be asked for."""

@@ -1,0 +1,224 @@
+"""Topics: the variational bound and its parts, in the units of each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minidit.diffusion import likelihood as law
+from minidit.diffusion.schedule import Schedule
+from minidit.random import Philox
+from minidit.verify.core.reference import Probe, part, topic
+from minidit.verify.topics.schedules import full
+
+TAILS = "float32 loses digits of small probabilities"
+
+
+def _normals() -> list[Probe]:
+    rng = Philox(51)
+    arrays = tuple(rng.normal((2, 1, 2, 3), dtype=np.float64) for _ in range(4))
+    return [Probe("hand", (0.0, 0.0, 1.0, 0.0), "½"), Probe("drawn", arrays, "both variances differ")]
+
+
+@topic(spec="K.1", takes="mean_1, logvar_1, mean_2, logvar_2", gives="KL in nats, entry by entry", probes=_normals)
+def normal_kl(R: Any, mean_1: Any, logvar_1: Any, mean_2: Any, logvar_2: Any) -> Any:
+    """½ (λ₂ - λ₁ - 1 + e^(λ₁-λ₂) + (μ₁-μ₂)² e^-λ₂)."""
+    return law.normal_kl(mean_1, logvar_1, mean_2, logvar_2)
+
+
+@part
+def cdf(R: Any, z: Any) -> Any:
+    """Φ."""
+    return law.exact_cdf(z)
+
+
+@part
+def half_bin(R: Any) -> float:
+    """Half the distance of two grey levels in [-1, 1]."""
+    return 1 / 255
+
+
+@part
+def log_scale(R: Any, log_variance: Any) -> Any:
+    """ln σ."""
+    return 0.5 * log_variance
+
+
+@part
+def bin_probability(R: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+    """P of the bin around x; the end bins are open."""
+    h, per_std = R.half_bin(), np.exp(-R.log_scale(log_variance))
+    c = x - mean
+    right = c > 0  # the tail in which a difference does not cancel
+    upper, lower = R.cdf(per_std * (h - abs(c))), R.cdf(per_std * (-h - abs(c)))
+    first, last = x < -0.999, x > 0.999
+    upper = np.where((first & right) | (last & ~right), 1.0, upper)
+    lower = np.where((first & ~right) | (last & right), 0.0, lower)
+    return upper - lower
+
+
+def _levels() -> list[Probe]:
+    rng, k = Philox(52), np.array([0, 1, 30, 127, 128, 200, 254, 255, 90, 0, 255, 64])
+    x, out = (k / 127.5 - 1).reshape(2, 1, 2, 3), []
+    for log_variance in (-7.0, -2.0):
+        mean = x + np.exp(0.5 * log_variance) * rng.normal(x.shape, dtype=np.float64)
+        args = (x, mean, np.full(x.shape, log_variance))
+        out.append(Probe(f"logvar{log_variance}", args, "both end bins; σ near the bin's width, and wide"))
+    return out
+
+
+@topic(
+    spec="K.4", takes="x on the grid 2k/255-1, mean, log_variance (B,C,H,W)", gives="nats, entry by entry",
+    probes=_levels, tol=5.0, because=TAILS,
+)  # fmt: skip
+def discretised_nll(R: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+    """-ln (Φ((x-μ+1/255)/σ) - Φ((x-μ-1/255)/σ)), the bins of x = ±1 open outwards."""
+    return -np.log(np.maximum(R.bin_probability(x, mean, log_variance), 1e-12))
+
+
+def _latents() -> list[Probe]:
+    rng = Philox(53)
+    x, mean, lv = (rng.normal((2, 1, 2, 3), dtype=np.float64) for _ in range(3))
+    return [Probe("drawn", (1.5 * x, mean, lv), "|x| > 1")]
+
+
+@topic(spec="K.6", takes="x, mean, log_variance (B,C,H,W)", gives="nats, entry by entry", probes=_latents)
+def continuous_nll(R: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+    """½ (ln 2π + λ + (x-μ)² e^-λ)."""
+    return (
+        0.5 * math.log(2 * math.pi)
+        + R.log_scale(log_variance)
+        + 0.5 * ((x - mean) / np.exp(R.log_scale(log_variance))) ** 2
+    )
+
+
+@part
+def latent_nll(R: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+    """The decoder for data without grey levels."""
+    return R.continuous_nll(x, mean, log_variance)
+
+
+@part
+def over_dimensions(R: Any, nats: Any) -> Any:
+    """(B, ...) to (B,)."""
+    return nats.mean(axis=tuple(range(1, nats.ndim)))
+
+
+@part
+def per_bit(R: Any) -> float:
+    """Nats in a bit."""
+    return math.log(2)
+
+
+def _nats() -> list[Probe]:
+    return [Probe("drawn", (abs(Philox(54).normal((3, 2, 2, 3), dtype=np.float64)),), "B, C, H, W all > 1")]
+
+
+@topic(spec="K.7", takes="nats (B,C,H,W)", gives="(B,): bits a dimension", probes=_nats)
+def bits_per_dim(R: Any, nats: Any) -> Any:
+    """mean over all entries of a sample / ln 2."""
+    return R.over_dimensions(nats) / R.per_bit()
+
+
+def _priors() -> list[Probe]:
+    x = np.clip(Philox(55).normal((3, 2, 2, 3), dtype=np.float64), -1, 1)
+    return [
+        Probe(name, (x, make(1000).alpha_bar[1:]), "cosine leaves almost nothing at T, the scaled linear ladder a lot")
+        for name, make in (("scaled-linear", Schedule.scaled_linear), ("linear", Schedule.linear))
+    ]
+
+
+@topic(
+    spec="K.2", takes="x_0 (B,C,H,W), alpha_bar (T,)", gives="(B,): bits a dimension", probes=_priors,
+    tol=1e3, exact=10.0, because="a small difference of numbers near 1",
+)  # fmt: skip
+def prior_bits(R: Any, x_0: Any, alpha_bar: Any) -> Any:
+    """KL(N(√ᾱ_T x_0, 1-ᾱ_T) ‖ N(0, 1)), the mean over entries, in bits."""
+    return R.bits_per_dim(law.prior_term(x_0, full(alpha_bar)))
+
+
+@part
+def bound_nats(
+    R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any, latents: bool
+) -> Any:
+    """One term of the bound, entry by entry: the decoder's at t = 0, a KL above."""
+    mean = R.posterior_mean(x_0_hat, x_t, t, t - 1, alpha_bar)
+    if R.is_decoder_step(t):
+        return (R.latent_nll if latents else R.discretised_nll)(x_0, mean, log_variance)
+    true = R.posterior_mean(x_0, x_t, t, t - 1, alpha_bar)
+    return R.normal_kl(true, R.log_small_variance(alpha_bar, t, t - 1), mean, log_variance)
+
+
+@part
+def is_decoder_step(R: Any, t: int) -> bool:
+    """Whether the step arrives at the data."""
+    return t == 0
+
+
+def _terms(latents: bool) -> Any:
+    def probes() -> list[Probe]:
+        rng, out, alpha_bar = Philox(56), [], Schedule.linear(1000).alpha_bar[1:]
+        for t in (0, 1, 30, 700):
+            k = rng.integers(0, 256, (2, 2, 2, 3))
+            x_0 = 1.5 * rng.normal(k.shape, dtype=np.float64) if latents else k / 127.5 - 1
+            eps, error, lv = (rng.normal(k.shape, dtype=np.float64) for _ in range(3))
+            a = alpha_bar[t]
+            args = (x_0, a**0.5 * x_0 + (1 - a) ** 0.5 * eps, x_0 + 0.1 * error, np.log(1 - a) + 0.2 * lv, t, alpha_bar)
+            out.append(Probe(f"t{t}", args, "the decoder's term and those above, a variance of its own"))
+        return out
+
+    return probes
+
+
+TERM: dict[str, Any] = {
+    "takes": "x_0, x_t, x_0_hat, log_variance (B,C,H,W), t int 0..T-1, alpha_bar (T,)", "gives": "(B,): bits a dimension",
+    "tol": 100.0, "because": "terms cancel, and " + TAILS,
+}  # fmt: skip
+
+
+@topic(spec="K.3", probes=_terms(False), **TERM)
+def vb_term(R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any) -> Any:
+    """KL(q(x_{t-1} | x_t, x_0) ‖ p), p with the mean of q(· | x_t, x̂_0) and the given variance; at t = 0 -ln p(grey level)."""
+    return R.bits_per_dim(R.bound_nats(x_0, x_t, x_0_hat, log_variance, t, alpha_bar, False))
+
+
+@topic(spec="K.6", probes=_terms(True), exact=5.0, **TERM)
+def vb_term_latents(R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any) -> Any:
+    """KL(q(x_{t-1} | x_t, x_0) ‖ p); at t = 0 the continuous -ln N(x_0; mean, variance): latents have no grey levels."""
+    return R.bits_per_dim(R.bound_nats(x_0, x_t, x_0_hat, log_variance, t, alpha_bar, True))
+
+
+def _totals() -> list[Probe]:
+    rng, out = Philox(57), []
+    for base in (Schedule.from_betas([0.1, 0.2, 0.3, 0.4]).alpha_bar[1:], Schedule.cosine(6).alpha_bar[1:]):
+        T = len(base)
+        x_0 = rng.integers(0, 256, (2, 1, 2, 3)) / 127.5 - 1
+        x_t = np.stack([a**0.5 * x_0 + (1 - a) ** 0.5 * rng.normal(x_0.shape, dtype=np.float64) for a in base])
+        guess = x_0 + 0.2 * rng.normal((T, *x_0.shape), dtype=np.float64)
+        lv = np.stack([np.full(x_0.shape, np.log(1 - a)) for a in base])
+        out.append(Probe(f"T{T}", (x_0, x_t, guess, lv, base), "all terms are of one size"))
+    return out
+
+
+@part
+def sum_of_terms(R: Any, terms: Any) -> Any:
+    """(T, B) to (B,): a sum over all rungs."""
+    return terms.sum(axis=0)
+
+
+@part
+def prior_share(R: Any) -> float:
+    """How often the prior term counts."""
+    return 1.0
+
+
+@topic(
+    spec="K.8", takes="x_0 (B,C,H,W), x_t, x_0_hat, log_variance (T,B,C,H,W) of t = 0..T-1, alpha_bar (T,)",
+    gives="(B,): bits a dimension of the whole bound", probes=_totals, tol=50.0, because=TAILS,
+)  # fmt: skip
+def bound_total(R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, alpha_bar: Any) -> Any:
+    """L_T + Σ L_{t-1} + L_0."""
+    terms = [R.vb_term(x_0, x_t[t], x_0_hat[t], log_variance[t], t, alpha_bar) for t in range(len(alpha_bar))]
+    return R.sum_of_terms(np.stack(terms)) + R.prior_share() * R.prior_bits(x_0, alpha_bar)
