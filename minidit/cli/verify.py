@@ -140,7 +140,7 @@ def mistake(identifier: str) -> str:
 
     from minidit.verify import DEVIATIONS, TOPICS
     from minidit.verify.bank.dialects import sharing
-    from minidit.verify.core.check import Judge
+    from minidit.verify.core.judge import Judge
 
     wanted, known = identifier.lower(), {i.lower(): d for i, d in DEVIATIONS.items()}
     family = [d for i, d in known.items() if i == wanted or (i[:-1] == wanted and i[-1].isalpha())]
@@ -149,7 +149,7 @@ def mistake(identifier: str) -> str:
         raise ValueError(f"there is no mistake {identifier!r}" + (f", did you mean {' or '.join(near)}?" if near else ""))
     judge, parts = Judge(), []
     for d in family:
-        reach = [t for t in TOPICS.values() if d.patches.keys() & judge.reached(t)]
+        reach = [t for t in TOPICS.values() if judge.meets((d,), t)]
         shows = [t.name for t in reach if _differs(judge, t, d)]
         rows = {
             "breaks": d.spec, "wrong": d.wrong, "right": d.right, "seen in": d.seen or "no public thread known",
@@ -161,13 +161,12 @@ def mistake(identifier: str) -> str:
 
 def _differs(judge: Any, topic: Any, deviation: Any) -> bool:
     """Whether some question of the topic has another answer with this mistake."""
-    from minidit.verify.core.check import Answer
     from minidit.verify.core.compare import TOLERANCE
+    from minidit.verify.core.finding import as_answer
 
     for probe in topic.probes():
-        wrong = judge.expected(topic, probe, (deviation,))
-        said = Answer(probe, error=str(wrong)) if isinstance(wrong, Exception) else Answer(probe, wrong)
-        if judge.gap(topic, said).error > TOLERANCE["float64"] * topic.tol:
+        wrong = as_answer(probe, judge.expected(topic, probe, (deviation,)))
+        if judge.gap(topic, wrong).error > TOLERANCE["float64"] * topic.tol:
             return True
     return False
 

@@ -23,11 +23,11 @@ import numpy as np
 from minidit.checkpoint.files import read_arrays, write_arrays
 from minidit.verify.cases import topics_named
 from minidit.verify.core.compare import TOLERANCE, allowed, difference
-from minidit.verify.core.reference import Probe, Reference, Topic
+from minidit.verify.core.denoiser import Linear
+from minidit.verify.core.reference import AnyTopic, Probe, Reference
 from minidit.verify.core.schema import SCHEMA, violations
 from minidit.verify.core.values import ValueFormError, packed, unpacked
 from minidit.verify.refusals import refusals
-from minidit.verify.topics.chains import Linear
 
 FORMAT, SUITE = 1, "1.1.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
 INLINE = 64
@@ -122,7 +122,7 @@ def _manifest(files: list[dict[str, Any]], left_out: list[dict[str, str]], full:
     }  # fmt: skip
 
 
-def _about(topic: Topic) -> dict[str, Any]:
+def _about(topic: AnyTopic) -> dict[str, Any]:
     """What a reader has to know of a topic: signature, tolerance in every precision with its reason, observed errors."""
     observed = json.loads(OBSERVED.read_text("utf-8")) if OBSERVED.exists() else {}
     return {
@@ -132,7 +132,7 @@ def _about(topic: Topic) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cases(topic: Topic, full: bool, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _cases(topic: AnyTopic, full: bool, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
     new = 0
     nonsense = [probe for name, probe in refusals() if name == topic.name]
     for k, probe in enumerate([*topic.probes(), *nonsense]):
@@ -145,7 +145,7 @@ def _cases(topic: Topic, full: bool, arrays: dict[str, Any]) -> Iterator[dict[st
             yield case
 
 
-def _case(topic: Topic, probe: Probe, arrays: dict[str, Any]) -> dict[str, Any]:
+def _case(topic: AnyTopic, probe: Probe, arrays: dict[str, Any]) -> dict[str, Any]:
     """One question with its answer; its large arrays go into `arrays`."""
 
     def keep(array: Any) -> dict[str, str]:
@@ -166,7 +166,7 @@ def _case(topic: Topic, probe: Probe, arrays: dict[str, Any]) -> dict[str, Any]:
     R, args = Reference(), [a.fresh() if isinstance(a, Linear) else a for a in probe.args]
     try:
         with np.errstate(all="ignore"):
-            answer = getattr(R, topic.name)(*args)
+            answer = topic(R, *args)
     except Exception as error:
         return case | {"result": "invalid", "error": case["reveals"] or str(error)}
     case |= {"result": "valid"}
@@ -273,7 +273,7 @@ def _again(folder: Path) -> list[str]:
         try:
             with np.errstate(all="ignore"):
                 args = [Linear(**a["linear"]) if isinstance(a, dict) and "linear" in a else a for a in case["args"]]
-            answer = getattr(R, about["topic"])(*args)
+            answer = topics[about["topic"]](R, *args)
         except Exception as error:
             found += [f"{case['id']}: refused today ({error})"] if case["result"] == "valid" else []
             continue

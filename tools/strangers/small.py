@@ -7,6 +7,7 @@ DDIM without noise, with μ = ½ DDPM with the small variance.
 import torch
 
 from minidit.verify.borders.torch import functions
+from minidit.verify.topics import parameters
 
 from . import drawing, stranger
 
@@ -128,7 +129,7 @@ def initial_weights(D, L, heads, patch_size, C, K, learn_sigma, seed):
     torch.manual_seed(seed)
     label = package.model.CondEmbedderLabel(D, K)
     net = package.model_dit.DiT(4 * patch_size, C, patch_size, L, D // heads, heads, cond_embed=label)
-    ours = Reference().initial_weights(D, L, heads, patch_size, C, K, learn_sigma, seed)
+    ours = parameters.initial_weights(Reference(), D, L, heads, patch_size, C, K, learn_sigma, seed)
     out, scale_of_shape = {name: torch.as_tensor(a) for name, a in ours.items()}, ((2 * D + D) / (6 * D + D)) ** 0.5
     for kind in ("weight", "bias"):
         for i, b in enumerate(net.blocks):

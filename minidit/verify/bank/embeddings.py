@@ -10,7 +10,8 @@ import numpy as np
 from minidit import ops
 from minidit.backend import Array
 from minidit.verify.bank.wrap import instead, then
-from minidit.verify.core.reference import Deviation
+from minidit.verify.core.reference import Deviation, Reference
+from minidit.verify.topics import embeddings
 
 
 def _interleaved(a: Array, b: Array) -> Array:
@@ -21,19 +22,19 @@ def _side_by_side(f: Any, g: Any, angle: Array) -> Array:
     return np.concatenate((f(angle), g(angle)), axis=1)
 
 
-def _batch_axis(R: Any, t: Array, width: int) -> Array:
-    angle = R.time_angles(t, R.time_frequencies(width // 2))
+def _batch_axis(R: Reference, t: Array, width: int) -> Array:
+    angle = embeddings.time_angles(R, t, embeddings.time_frequencies(R, width // 2))
     emb = np.concatenate((angle, angle), axis=1)
     emb[::2], emb[1::2] = np.sin(emb[::2]), np.cos(emb[1::2])
     return emb
 
 
 def _frequencies(divisor: Any, base: float = 10000.0) -> Any:
-    return {"time_frequencies": instead(lambda R, half: base ** (-np.arange(half) / divisor(half)))}
+    return {embeddings.time_frequencies: instead(lambda R, half: base ** (-np.arange(half) / divisor(half)))}
 
 
 def _times(f: Any) -> Any:
-    return {"time_angles": lambda original: lambda R, t, freqs: original(R, f(np.asarray(t, np.float64)), freqs)}
+    return {embeddings.time_angles: lambda original: lambda R, t, freqs: original(R, f(np.asarray(t, np.float64)), freqs)}
 
 
 def _bfloat16(t: Array) -> Array:
@@ -43,7 +44,7 @@ def _bfloat16(t: Array) -> Array:
 
 
 def _grid(f: Any) -> Any:
-    return {"position_grid": instead(lambda R, h, w: f(np.arange(h * w), h, w))}
+    return {embeddings.position_grid: instead(lambda R, h, w: f(np.arange(h * w), h, w))}
 
 
 def _moved(x: Any, shape: tuple[int, ...], axes: tuple[int, ...], out: tuple[int, ...]) -> Any:
@@ -53,29 +54,33 @@ def _moved(x: Any, shape: tuple[int, ...], axes: tuple[int, ...], out: tuple[int
 def _sewn(layout: str) -> Any:
     """Tokens flat in `layout` (letters h, w, p, q, c) to c, h p, w q; '' keeps the numbers where they are."""
 
-    def sewn(R: Any, tokens: Any, p: int, h: int, w: int) -> Any:
+    def sewn(R: Reference, tokens: Any, p: int, h: int, w: int) -> Any:
         B, C = tokens.shape[0], tokens.shape[2] // (p * p)
         sizes, out = {"h": h, "w": w, "p": p, "q": p, "c": C}, (B, C, h * p, w * p)
         if not layout:
             return ops.reshape(tokens, shape=out)
         return _moved(tokens, (B, *(sizes[c] for c in layout)), (0, *(1 + layout.index(c) for c in "chpwq")), out)
 
-    return {"sewn": instead(sewn)}
+    return {embeddings.sewn: instead(sewn)}
 
 
 def _patches(order: str) -> Any:
     """Patches whose tokens and numbers come in this order of the letters h, w, c, p, q."""
 
-    def patches(R: Any, x: Any, p: int) -> Any:
+    def patches(R: Reference, x: Any, p: int) -> Any:
         B, C, H, W = x.shape
         axes = (0, *(1 + "chpwq".index(c) for c in order))
         return _moved(x, (B, C, H // p, p, W // p, p), axes, (B, (H // p) * (W // p), C * p * p))
 
-    return {"patches": instead(patches)}
+    return {embeddings.patches: instead(patches)}
 
 
-def _square(R: Any, n: int, h: int, w: int) -> tuple[int, int]:
+def _square(R: Reference, n: int, h: int, w: int) -> tuple[int, int]:
     return math.isqrt(n), math.isqrt(n)
+
+
+def _by_number(R: Reference, D: int, h: int, w: int) -> Array:
+    return embeddings.one_coordinate(R, np.arange(h * w), embeddings.position_frequencies(R, D // 2))
 
 
 _TIME = "f_i = 10000^(-i/half), i = 0 .. half-1, emb = [cos t f | sin t f]"
@@ -84,148 +89,68 @@ _SEWN = "a token is flat in the order (p, p, C): nhwpqc → nchpwq"
 _PATCH = "token r·(W/p) + c, flat in the order (C, p, p)"
 
 BANK = [
-    Deviation(
-        "M10c", "TEMB_UNIT_SCALE", "N.8", wrong="feeds t/1000 to an embedding made for 0..1000: nearly constant",
-        right="t as the schedule counts it, 0..T-1", seen="REPA#40, SiT#24, Just-a-DiT PR#9, Step1X-Edit#91",
-        patches=_times(lambda t: t / 1000),
-    ),
-    Deviation(
-        "M10d", "TEMB_SCALED_TWICE", "N.8", wrong="multiplies t by 1000 once more",
-        right="t as the schedule counts it, 0..T-1",
-        patches=_times(lambda t: t * 1000),
-    ),
-    Deviation(
-        "M75", "TEMB_ORDER", "N.8", wrong="[sin | cos]", right=_TIME,
-        seen="DiT#78, diffusers#3981, huggingface/blog#2183",
-        patches={"time_order": instead(lambda R, cos, sin: np.concatenate((sin, cos), axis=1))},
-    ),
-    Deviation(
-        "M75b", "TEMB_INTERLEAVED", "N.8", wrong="sine and cosine alternate, sine first (Vaswani et al.)", right=_TIME,
-        seen="diffusers#3981", patches={"time_order": instead(lambda R, cos, sin: _interleaved(sin, cos))},
-    ),
-    Deviation(
-        "M75c", "TEMB_INTERLEAVED_COS", "N.8", wrong="sine and cosine alternate, cosine first", right=_TIME,
-        patches={"time_order": instead(lambda R, cos, sin: _interleaved(cos, sin))},
-    ),
-    Deviation(
-        "M76", "TEMB_HALF_MINUS_1", "N.8", wrong="f_i = 10000^(-i/(half-1)), the frequencies of DDPM (N.10)",
-        right=_TIME,
-        seen="diffusers DiTTransformer2DModel; kohya-ss PR#1187, PRX PR#12791",
-        patches=_frequencies(lambda half: half - 1),
-    ),
-    Deviation(
-        "M76b", "TEMB_WIDTH", "N.8", wrong="f_i = 10000^(-i/width): the exponents go half as far", right=_TIME,
-        patches=_frequencies(lambda half: 2 * half),
-    ),
-    Deviation(
-        "X31", "TEMB_TWO_I", "N.8", wrong="f_i = 10000^(-2i/half): 2i/d applied to indices that were doubled already",
-        right=_TIME, patches=_frequencies(lambda half: half / 2),
-    ),
-    Deviation(
-        "M77", "TEMB_INDEXES_BATCH_AXIS", "N.8",
-        wrong="emb[::2] = sin, emb[1::2] = cos along the batch: time becomes noise",
-        right="the last axis is indexed, emb[:, …]: " + _TIME, seen="gmongaras#10, dome272#27; the model still trains",
-        patches={"timestep_embedding": instead(_batch_axis)},
-    ),
-    Deviation(
-        "X32", "T_IN_BFLOAT16", "N.8", wrong="rounds t to bfloat16: 999 becomes 1000",
-        right="t and its angles in float32 at least",
-        patches=_times(_bfloat16),
-    ),
-    Deviation(
-        "X33", "T_OFF_BY_ONE", "D.15", wrong="tells the network t + 1", right="t in 0..T-1",
-        patches=_times(lambda t: t + 1),
-    ),
-    Deviation(
-        "X34", "TMLP_GELU", "T.3", wrong="GELU in the time MLP", right="SiLU between the two linears",
-        patches={"time_activation": instead(lambda R, x: ops.gelu(x))},
-    ),
-    Deviation(
-        "X35", "TMLP_NO_ACTIVATION", "T.3", wrong="no activation in the time MLP", right="SiLU between the two linears",
-        patches={"time_activation": instead(lambda R, x: x)},
-    ),
-    Deviation(
-        "M81", "LABEL_NULL_1000", "G.7", wrong="the null label is 1000 whatever the number of classes",
-        right="the null label is num_classes, the last row of the table", seen="DiT#108, diffusers#13616, LDM#116",
-        patches={"null_label": instead(lambda R, num_classes: 1000)},
-    ),
-    Deviation(
-        "M81b", "LABEL_NULL_0", "G.7", wrong="the null label is 0, which is a class",
-        right="the null label is num_classes, the last row of the table", seen="VAR#31",
-        patches={"null_label": instead(lambda R, num_classes: 0)},
-    ),
-    Deviation(
-        "M81c", "LABEL_NULL_LAST_CLASS", "G.7", wrong="the null label is the last class, num_classes - 1",
-        right="the null label is num_classes, one row more", patches={"null_label": then(lambda null: null - 1)},
-    ),
-    Deviation(
-        "M72", "POSEMB_HW_SWAP", "N.7", wrong="the first half of the channels is the row", right=_PLACE,
-        seen="MAE#18, #67, #218, diffusers PR#10877; hidden for models trained from scratch",
-        patches={"position_halves": instead(lambda R, row, column: np.concatenate((row, column), axis=1))},
-    ),
-    Deviation(
-        "M73", "POSEMB_NONSQUARE", "N.7", wrong="counts with h in place of w: row n//h, column n%h", right=_PLACE,
-        seen="diffusers#11309, RT-DETR PR#41380, Open-Sora PR#638, torchtitan PR#4244; hidden on squares",
-        patches=_grid(lambda n, h, w: (n // h, n % h)),
-    ),
-    Deviation(
-        "M73b", "POSEMB_COLUMNS_FIRST", "N.7", wrong="counts places column by column", right=_PLACE,
-        patches=_grid(lambda n, h, w: (n % h, n // h)),
-    ),
-    Deviation(
-        "X36", "POSEMB_COS_FIRST", "N.6", wrong="p(s) = [cos s ω | sin s ω]", right=_PLACE,
-        patches={"one_coordinate": instead(lambda R, s, o: _side_by_side(np.cos, np.sin, s[:, None] * o))},
-    ),
-    Deviation(
-        "X37", "POSEMB_INTERLEAVED", "N.6", wrong="sine and cosine alternate", right=_PLACE,
-        patches={"one_coordinate": instead(lambda R, s, o: _interleaved(np.sin(s[:, None] * o), np.cos(s[:, None] * o)))},
-    ),
-    Deviation(
-        "X38", "POSEMB_FREQUENCIES", "N.6", wrong="ω_i = 10000^(-i/(D/2)): the exponents go half as far", right=_PLACE,
-        patches={"position_frequencies": then(lambda omega: omega**0.5)},
-    ),
-    Deviation(
-        "X39", "POSEMB_FROM_ONE", "N.7", wrong="counts rows and columns from 1", right=_PLACE,
-        patches={"position_grid": then(lambda rc: (rc[0] + 1, rc[1] + 1))},
-    ),
-    Deviation(
-        "X40", "POSEMB_ONE_AXIS", "N.7", wrong="one coordinate, the number of the token, in all channels", right=_PLACE,
-        patches={"position_embedding": instead(
-            lambda R, D, h, w: R.one_coordinate(np.arange(h * w), 10000.0 ** (-np.arange(D // 2) / (D // 2))))},
-    ),
-    Deviation(
-        "X41", "PATCH_CHANNEL_LAST", "T.1", wrong="flattens a patch in the order (p, p, C)", right=_PATCH,
-        patches=_patches("hwpqc"),
-    ),
-    Deviation(
-        "X42", "PATCH_TRANSPOSED", "T.1", wrong="flattens a patch column by column", right=_PATCH,
-        patches=_patches("hwcqp"),
-    ),
-    Deviation(
-        "X43", "TOKENS_COLUMN_BY_COLUMN", "T.1", wrong="numbers the patches column by column", right=_PATCH,
-        patches=_patches("whcpq"),
-    ),
-    Deviation(
-        "M79", "UNPATCHIFY_ORDER", "T.2", wrong="reads a token as (q, p, C): pixels of a patch transposed", right=_SEWN,
-        seen="minRF#6; hidden for p = 1 and for models trained from scratch", patches=_sewn("hwqpc"),
-    ),
-    Deviation(
-        "M79b", "UNPATCHIFY_CHANNEL_FIRST", "T.2", wrong="reads a token as (C, p, p), the layout of the input",
-        right=_SEWN,
-        seen="flashdreams PR#284, #338, jax-models#2", patches=_sewn("hwcpq"),
-    ),
-    Deviation(
-        "M79c", "UNPATCHIFY_NOT_SEWN", "T.2", wrong="reshapes the tokens to a picture without moving any axis",
-        right=_SEWN,
-        patches=_sewn(""),
-    ),
-    Deviation(
-        "M79d", "UNPATCHIFY_COLUMN_BY_COLUMN", "T.2", wrong="lays the tokens column by column", right=_SEWN,
-        patches=_sewn("whpqc"),
-    ),
-    Deviation(
-        "M99", "SPATIAL_SQRT_TOKENS", "T.2", wrong="h = w = √N whatever the picture's sides", right="h = H/p, w = W/p",
-        seen="DiT unpatchify, diffusers DiTTransformer2DModel; hidden on squares",
-        patches={"token_grid": instead(_square)},
-    ),
+    Deviation("M10c", "TEMB_UNIT_SCALE", "N.8", "feeds t/1000 to an embedding made for 0..1000: nearly constant",
+        "t as the schedule counts it, 0..T-1", _times(lambda t: t / 1000), "REPA#40, SiT#24, Just-a-DiT PR#9, Step1X-Edit#91"),
+    Deviation("M10d", "TEMB_SCALED_TWICE", "N.8", "multiplies t by 1000 once more", "t as the schedule counts it, 0..T-1",
+        _times(lambda t: t * 1000)),
+    Deviation("M75", "TEMB_ORDER", "N.8", "[sin | cos]", _TIME,
+        {embeddings.time_order: instead(lambda R, cos, sin: np.concatenate((sin, cos), axis=1))},
+        "DiT#78, diffusers#3981, huggingface/blog#2183"),
+    Deviation("M75b", "TEMB_INTERLEAVED", "N.8", "sine and cosine alternate, sine first (Vaswani et al.)", _TIME,
+        {embeddings.time_order: instead(lambda R, cos, sin: _interleaved(sin, cos))}, "diffusers#3981"),
+    Deviation("M75c", "TEMB_INTERLEAVED_COS", "N.8", "sine and cosine alternate, cosine first", _TIME,
+        {embeddings.time_order: instead(lambda R, cos, sin: _interleaved(cos, sin))}),
+    Deviation("M76", "TEMB_HALF_MINUS_1", "N.8", "f_i = 10000^(-i/(half-1)), the frequencies of DDPM (N.10)", _TIME,
+        _frequencies(lambda half: half - 1), "diffusers DiTTransformer2DModel; kohya-ss PR#1187, PRX PR#12791"),
+    Deviation("M76b", "TEMB_WIDTH", "N.8", "f_i = 10000^(-i/width): the exponents go half as far", _TIME,
+        _frequencies(lambda half: 2 * half)),
+    Deviation("X31", "TEMB_TWO_I", "N.8", "f_i = 10000^(-2i/half): 2i/d applied to indices that were doubled already", _TIME,
+        _frequencies(lambda half: half / 2)),
+    Deviation("M77", "TEMB_INDEXES_BATCH_AXIS", "N.8", "emb[::2] = sin, emb[1::2] = cos along the batch: time becomes noise",
+        "the last axis is indexed, emb[:, …]: " + _TIME, {embeddings.timestep_embedding: instead(_batch_axis)},
+        "gmongaras#10, dome272#27; the model still trains"),
+    Deviation("X32", "T_IN_BFLOAT16", "N.8", "rounds t to bfloat16: 999 becomes 1000", "t and its angles in float32 at least",
+        _times(_bfloat16)),
+    Deviation("X33", "T_OFF_BY_ONE", "D.15", "tells the network t + 1", "t in 0..T-1", _times(lambda t: t + 1)),
+    Deviation("X34", "TMLP_GELU", "T.3", "GELU in the time MLP", "SiLU between the two linears",
+        {embeddings.time_activation: instead(lambda R, x: ops.gelu(x))}),
+    Deviation("X35", "TMLP_NO_ACTIVATION", "T.3", "no activation in the time MLP", "SiLU between the two linears",
+        {embeddings.time_activation: instead(lambda R, x: x)}),
+    Deviation("M81", "LABEL_NULL_1000", "G.7", "the null label is 1000 whatever the number of classes",
+        "the null label is num_classes, the last row of the table", {embeddings.null_label: instead(lambda R, num_classes: 1000)},
+        "DiT#108, diffusers#13616, LDM#116"),
+    Deviation("M81b", "LABEL_NULL_0", "G.7", "the null label is 0, which is a class",
+        "the null label is num_classes, the last row of the table", {embeddings.null_label: instead(lambda R, num_classes: 0)},
+        "VAR#31"),
+    Deviation("M81c", "LABEL_NULL_LAST_CLASS", "G.7", "the null label is the last class, num_classes - 1",
+        "the null label is num_classes, one row more", {embeddings.null_label: then(lambda null: null - 1)}),
+    Deviation("M72", "POSEMB_HW_SWAP", "N.7", "the first half of the channels is the row", _PLACE,
+        {embeddings.position_halves: instead(lambda R, row, column: np.concatenate((row, column), axis=1))},
+        "MAE#18, #67, #218, diffusers PR#10877; hidden for models trained from scratch"),
+    Deviation("M73", "POSEMB_NONSQUARE", "N.7", "counts with h in place of w: row n//h, column n%h", _PLACE,
+        _grid(lambda n, h, w: (n // h, n % h)),
+        "diffusers#11309, RT-DETR PR#41380, Open-Sora PR#638, torchtitan PR#4244; hidden on squares"),
+    Deviation("M73b", "POSEMB_COLUMNS_FIRST", "N.7", "counts places column by column", _PLACE,
+        _grid(lambda n, h, w: (n % h, n // h))),
+    Deviation("X36", "POSEMB_COS_FIRST", "N.6", "p(s) = [cos s ω | sin s ω]", _PLACE,
+        {embeddings.one_coordinate: instead(lambda R, s, o: _side_by_side(np.cos, np.sin, s[:, None] * o))}),
+    Deviation("X37", "POSEMB_INTERLEAVED", "N.6", "sine and cosine alternate", _PLACE,
+        {embeddings.one_coordinate: instead(lambda R, s, o: _interleaved(np.sin(s[:, None] * o), np.cos(s[:, None] * o)))}),
+    Deviation("X38", "POSEMB_FREQUENCIES", "N.6", "ω_i = 10000^(-i/(D/2)): the exponents go half as far", _PLACE,
+        {embeddings.position_frequencies: then(lambda omega: omega**0.5)}),
+    Deviation("X39", "POSEMB_FROM_ONE", "N.7", "counts rows and columns from 1", _PLACE,
+        {embeddings.position_grid: then(lambda rc: (rc[0] + 1, rc[1] + 1))}),
+    Deviation("X40", "POSEMB_ONE_AXIS", "N.7", "one coordinate, the number of the token, in all channels", _PLACE,
+        {embeddings.position_embedding: instead(_by_number)}),
+    Deviation("X41", "PATCH_CHANNEL_LAST", "T.1", "flattens a patch in the order (p, p, C)", _PATCH, _patches("hwpqc")),
+    Deviation("X42", "PATCH_TRANSPOSED", "T.1", "flattens a patch column by column", _PATCH, _patches("hwcqp")),
+    Deviation("X43", "TOKENS_COLUMN_BY_COLUMN", "T.1", "numbers the patches column by column", _PATCH, _patches("whcpq")),
+    Deviation("M79", "UNPATCHIFY_ORDER", "T.2", "reads a token as (q, p, C): pixels of a patch transposed", _SEWN, _sewn("hwqpc"),
+        "minRF#6; hidden for p = 1 and for models trained from scratch"),
+    Deviation("M79b", "UNPATCHIFY_CHANNEL_FIRST", "T.2", "reads a token as (C, p, p), the layout of the input", _SEWN,
+        _sewn("hwcpq"), "flashdreams PR#284, #338, jax-models#2"),
+    Deviation("M79c", "UNPATCHIFY_NOT_SEWN", "T.2", "reshapes the tokens to a picture without moving any axis", _SEWN, _sewn("")),
+    Deviation("M79d", "UNPATCHIFY_COLUMN_BY_COLUMN", "T.2", "lays the tokens column by column", _SEWN, _sewn("whpqc")),
+    Deviation("M99", "SPATIAL_SQRT_TOKENS", "T.2", "h = w = √N whatever the picture's sides", "h = H/p, w = W/p",
+        {embeddings.token_grid: instead(_square)}, "DiT unpatchify, diffusers DiTTransformer2DModel; hidden on squares"),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ def then(f: F) -> Callable[[F], F]:
     return lambda original: lambda R, *args: f(original(R, *args))
 
 
-def given(f: F) -> Callable[[F], F]:
+def arguments(f: F) -> Callable[[F], F]:
     """The part with f(*arguments) for its arguments."""
     return lambda original: lambda R, *args: original(R, *f(*args))
 

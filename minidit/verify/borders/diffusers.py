@@ -257,7 +257,7 @@ class _Made:
 
     @property
     def variant(self) -> str | None:
-        """"" without a limit on x̂_0, "_clipped" for [-1, 1], None for what no topic states."""
+        """ "" without a limit on x̂_0, "_clipped" for [-1, 1], None for what no topic states."""
         c = self.config
         if c.get("thresholding"):
             return None

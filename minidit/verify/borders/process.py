@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from minidit.checkpoint.files import read_arrays, write_arrays
-from minidit.verify.cases import judged, topics_named
-from minidit.verify.core.reference import TOPICS
+from minidit.verify.cases import answered, judged, topics_named
 from minidit.verify.core.values import ValueFormError, packed, unpacked
 from minidit.verify.report import Report
+from minidit.verify.topics import TOPICS
 
 PROTOCOL = 1
 INLINE = 4096  # entries of the largest array that stands in a line, unless the program wants another number
@@ -62,14 +62,10 @@ class Program:
         self.functions = {name: self._function(name) for name in hello["topics"]}
 
     def check(
-        self, *, topics: Iterable[str] | None = None, dialect: str | None = None, precision: str | None = None
+        self, *, topics: str | Iterable[str] | None = None, dialect: str | None = None, precision: str | None = None
     ) -> Report:
         """The report on this program; what it said of itself in its greeting holds where nothing else is declared."""
-        asked = None if topics is None else list(topics)
-        chosen = [t for t in topics_named(asked) if t.name in self.functions]
-        lacking = [name for name in asked or () if name in TOPICS and name not in self.functions]
-        if lacking or not chosen:
-            raise ValueError(f"{self.name} does not answer {', '.join(lacking or asked or ['any topic'])}")
+        chosen = answered(self.functions, topics, self.name)
         return judged(self.functions, chosen, dialect or self.dialect, precision or self.precision, self.name)
 
     def __enter__(self) -> Program:

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from minidit.verify.core.check import functions_of
-from minidit.verify.core.reference import TOPICS, Reference
+from minidit.verify.cases import functions_of
+from minidit.verify.core.reference import Reference
+from minidit.verify.topics import TOPICS, parameters
 
 Names = Mapping[str, str] | Callable[[str], str]
 
@@ -139,11 +140,7 @@ def target(found: Any) -> Any:
 
 
 def network(
-    build: Callable[..., Any],
-    *,
-    names: Names | None = None,
-    call: Callable[..., Any] | None = None,
-    dtype: str = "float64",
+    build: Callable[..., Any], *, names: Names | None = None, call: Callable[..., Any] | None = None, dtype: str = "float64"
 ) -> dict[str, Callable[..., Any]]:
     """A DiT module class as a target: the whole network with its layers as taps, its gradients, its shapes and how it begins.
 
@@ -237,5 +234,4 @@ def layers_of(weights: Mapping[str, np.ndarray]) -> list[str]:
 
 def reference_shapes(*sizes: Any) -> dict[str, Any]:
     """The official names with their shapes."""
-    shapes: dict[str, Any] = Reference().parameter_shapes(*sizes)
-    return shapes
+    return parameters.parameter_shapes(Reference(), *sizes)

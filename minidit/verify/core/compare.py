@@ -1,7 +1,7 @@
 """Are two answers equal? With a tolerance that has a reason, and the place of the largest difference.
 
-    err(a, b) = max |a - b| / max |b|      over each array, b the reference                  (E.10)
-    equal       where err ≤ c u            u allowed to the precision of a, c the factor of the topic
+err(a, b) = max |a - b| / max |b|      over each array, b the reference                  (E.10)
+equal       where err ≤ c u            u allowed to the precision of a, c the factor of the topic
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from minidit.autograd import value
 from minidit.backend import Array, to_host
 
 if TYPE_CHECKING:
-    from minidit.verify.core.reference import Topic
+    from minidit.verify.core.reference import AnyTopic
 
 # error allowed by default in units of the largest entry: some thousand roundings, far below the smallest known mistake
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 3e-2, "float16": 5e-3}
 
 
-def allowed(topic: Topic, precision: str) -> float:
+def allowed(topic: AnyTopic, precision: str) -> float:
     """The error that a topic allows in a precision: relative (E.10), or standard errors where the topic is statistical."""
     return topic.allowed or TOLERANCE[precision] * (topic.exact if topic.exact and precision == "float64" else topic.tol)
 

@@ -1,6 +1,6 @@
 """What is known of random answers: their statistics, in standard errors, whatever stream they were drawn from.
 
-    z = (share - p) / √(p (1-p) / n)        shares; means, variances and correlations alike; equal where |Δz| < 6
+z = (share - p) / √(p (1-p) / n)        shares; means, variances and correlations alike; equal where |Δz| < 6
 """
 
 from __future__ import annotations

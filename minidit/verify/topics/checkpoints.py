@@ -9,9 +9,11 @@ from minidit.backend import Array
 from minidit.checkpoint.files import Lazy, lazy
 from minidit.checkpoint.names_dit import block_of, from_diffusers, to_diffusers
 from minidit.random import Philox
-from minidit.verify.core.reference import Probe, part, topic
+from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.layers import Weights
 from minidit.verify.topics.network import network_weights
+
+topic = Group("checkpoints")
 
 State = Mapping[str, Array]
 OFFICIAL = "{official name: array}, as facebookresearch/DiT names them, all but pos_embed"
@@ -43,19 +45,19 @@ def _foreign() -> list[Probe]:
     spec="T.9", takes=DIFFUSERS, probes=_foreign, because="numbers are moved, not computed",
     gives=f"{OFFICIAL}; a refusal where the blocks' copies of an embedder differ",
 )  # fmt: skip
-def dit_from_diffusers(R: Any, state: State) -> Any:
+def dit_from_diffusers(R: Reference, state: State) -> Any:
     """qkv = [to_q; to_k; to_v], proj_out_1 = final adaLN, …; the embedders' copies in the blocks must be equal."""
-    return R.converted(_read(from_diffusers({name: lazy(a) for name, a in R.foreign(state).items()})))
+    return converted(R, _read(from_diffusers({name: lazy(a) for name, a in foreign(R, state).items()})))
 
 
 @part
-def foreign(R: Any, state: State) -> State:
+def foreign(R: Reference, state: State) -> State:
     """The state as it was found."""
     return state
 
 
 @part
-def converted(R: Any, weights: dict[str, Array]) -> dict[str, Array]:
+def converted(R: Reference, weights: dict[str, Array]) -> dict[str, Array]:
     """The weights by their official names."""
     return weights
 
@@ -64,12 +66,12 @@ def converted(R: Any, weights: dict[str, Array]) -> dict[str, Array]:
     spec="T.9", takes=OFFICIAL, gives=DIFFUSERS, because="numbers are moved, not computed",
     probes=lambda: [Probe("two-blocks", (_weights(),), "every block has its copy of the embedders")],
 )  # fmt: skip
-def dit_to_diffusers(R: Any, weights: Weights) -> Any:
+def dit_to_diffusers(R: Reference, weights: Weights) -> Any:
     """[to_q; to_k; to_v] = qkv, proj_out_1 = final adaLN, …; every block has a copy of both embedders."""
-    return R.exported(_written(weights))
+    return exported(R, _written(weights))
 
 
 @part
-def exported(R: Any, state: dict[str, Array]) -> dict[str, Array]:
+def exported(R: Reference, state: dict[str, Array]) -> dict[str, Array]:
     """The state by diffusers' names."""
     return state

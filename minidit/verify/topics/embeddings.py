@@ -10,26 +10,28 @@ from minidit import ops
 from minidit.autograd import value
 from minidit.backend import Array
 from minidit.random import Philox
-from minidit.verify.core.reference import Probe, part, topic
-from minidit.verify.topics.layers import Weights, dense, normal
+from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.layers import Weights, dense, linear, normal, silu
+
+topic = Group("embeddings")
 
 # ------------------------------------------------------------------------------------------------ when, what, where
 
 
 @part
-def time_frequencies(R: Any, half: int) -> Array:
+def time_frequencies(R: Reference, half: int) -> Array:
     """f_i = 10000^(-i/half)."""
     return np.exp(-np.log(10000.0) * np.arange(half) / half)
 
 
 @part
-def time_angles(R: Any, t: Array, f: Array) -> Array:
+def time_angles(R: Reference, t: Array, f: Array) -> Array:
     """t f : (B, half)."""
     return np.asarray(t, np.float64)[:, None] * f
 
 
 @part
-def time_order(R: Any, cos: Array, sin: Array) -> Array:
+def time_order(R: Reference, cos: Array, sin: Array) -> Array:
     """Cosine first, side by side."""
     return np.concatenate((cos, sin), axis=1)
 
@@ -50,10 +52,10 @@ def _times() -> list[Probe]:
     tol=10.0,
     because="an angle of 999 in float32 is off by 3e-5",
 )
-def timestep_embedding(R: Any, t: Array, width: int) -> Array:
+def timestep_embedding(R: Reference, t: Array, width: int) -> Array:
     """[cos t f | sin t f], f_i = 10000^(-i/half), i = 0..half-1."""
-    angle = R.time_angles(t, R.time_frequencies(width // 2))
-    return R.time_order(np.cos(angle), np.sin(angle))
+    angle = time_angles(R, t, time_frequencies(R, width // 2))
+    return time_order(R, np.cos(angle), np.sin(angle))
 
 
 def time_weights(rng: Philox, D: int) -> dict[str, Array]:
@@ -74,17 +76,17 @@ def time_weights(rng: Philox, D: int) -> dict[str, Array]:
     tol=3.0,
     because="an angle of 250 in float32 is off by 8e-6",
 )
-def timestep_embedder(R: Any, weights: Weights, t: Array) -> Any:
+def timestep_embedder(R: Reference, weights: Weights, t: Array) -> Any:
     """W₂ silu(W₀ emb(t) + b₀) + b₂."""
-    emb = R.timestep_embedding(t, weights["mlp.0.weight"].shape[1])
-    h = R.linear(emb, weights["mlp.0.weight"], weights["mlp.0.bias"])
-    return R.linear(R.time_activation(h), weights["mlp.2.weight"], weights["mlp.2.bias"])
+    emb = timestep_embedding(R, t, weights["mlp.0.weight"].shape[1])
+    h = linear(R, emb, weights["mlp.0.weight"], weights["mlp.0.bias"])
+    return linear(R, time_activation(R, h), weights["mlp.2.weight"], weights["mlp.2.bias"])
 
 
 @part
-def time_activation(R: Any, x: Any) -> Any:
+def time_activation(R: Reference, x: Any) -> Any:
     """Between the two linears of the time MLP."""
-    return R.silu(x)
+    return silu(R, x)
 
 
 @topic(
@@ -93,7 +95,7 @@ def time_activation(R: Any, x: Any) -> Any:
     gives="int: the row of the label table that means 'any class'",
     probes=lambda: [Probe(f"{K}-classes", (K,), "a number of classes that is not 1000") for K in (10, 1000, 3)],
 )
-def null_label(R: Any, num_classes: int) -> int:
+def null_label(R: Reference, num_classes: int) -> int:
     """num_classes: the row behind the last class."""
     return num_classes
 
@@ -102,53 +104,46 @@ def _labels() -> list[Probe]:
     table, y = normal(Philox(41), 11, 4), np.array([3, 0, 9, 3])
     return [
         Probe("told", (table, y, np.zeros(4, bool)), "classes 0 and K-1, one twice"),
-        Probe(
-            "dropped",
-            (table, y, np.array([True, False, False, True])),
-            "K = 10: the null row is 10, not 1000 and not 0",
-        ),
+        Probe("dropped", (table, y, np.array([True, False, False, True])), "K = 10: the null row is 10, not 1000 and not 0"),
     ]
 
 
 @topic(
-    spec="T.3",
-    takes="table (K+1, D), y (B,) ints 0..K-1, drop (B,) bool: whose class is not told",
-    gives="(B,D)",
-    probes=_labels,
+    spec="T.3", takes="table (K+1, D), y (B,) ints 0..K-1, drop (B,) bool: whose class is not told", gives="(B,D)", probes=_labels
 )
-def label_embedding(R: Any, table: Any, y: Array, drop: Array) -> Any:
+def label_embedding(R: Reference, table: Any, y: Array, drop: Array) -> Any:
     """table[y], and table[K], the last row, where dropped."""
-    return R.label_rows(table, np.where(drop, R.null_label(table.shape[0] - 1), y))
+    return label_rows(R, table, np.where(drop, null_label(R, table.shape[0] - 1), y))
 
 
 @part
-def label_rows(R: Any, table: Any, index: Array) -> Any:
+def label_rows(R: Reference, table: Any, index: Array) -> Any:
     """table[index]."""
     return ops.embedding(table, index=index)
 
 
 @part
-def position_grid(R: Any, h: int, w: int) -> tuple[Array, Array]:
+def position_grid(R: Reference, h: int, w: int) -> tuple[Array, Array]:
     """(row, column) of every token, row by row."""
     r, c = np.divmod(np.arange(h * w), w)
     return r, c
 
 
 @part
-def position_frequencies(R: Any, quarter: int) -> Array:
+def position_frequencies(R: Reference, quarter: int) -> Array:
     """ω_i = 10000^(-i/(D/4))."""
     return np.asarray(10000.0 ** (-np.arange(quarter) / quarter))
 
 
 @part
-def one_coordinate(R: Any, s: Array, omega: Array) -> Array:
+def one_coordinate(R: Reference, s: Array, omega: Array) -> Array:
     """[sin s ω | cos s ω]."""
     angle = s[:, None] * omega
     return np.concatenate((np.sin(angle), np.cos(angle)), axis=1)
 
 
 @part
-def position_halves(R: Any, row: Array, column: Array) -> Array:
+def position_halves(R: Reference, row: Array, column: Array) -> Array:
     """The first half of the channels is the column."""
     return np.concatenate((column, row), axis=1)
 
@@ -164,11 +159,11 @@ def position_halves(R: Any, row: Array, column: Array) -> Array:
         Probe("square", (16, 4, 4)),
     ],
 )
-def position_embedding(R: Any, D: int, h: int, w: int) -> Array:
+def position_embedding(R: Reference, D: int, h: int, w: int) -> Array:
     """[p(column) | p(row)], p(s) = [sin s ω | cos s ω], ω_i = 10000^(-i/(D/4)), row by row."""
-    r, c = R.position_grid(h, w)
-    omega = R.position_frequencies(D // 4)
-    return R.position_halves(R.one_coordinate(r, omega), R.one_coordinate(c, omega))
+    r, c = position_grid(R, h, w)
+    omega = position_frequencies(R, D // 4)
+    return position_halves(R, one_coordinate(R, r, omega), one_coordinate(R, c, omega))
 
 
 # ------------------------------------------------------------------------------------------------ patches
@@ -179,27 +174,20 @@ def _patches() -> list[Probe]:
     counted = np.arange(2 * 4 * 6, dtype=np.float64).reshape(1, 2, 4, 6)
     one_hot = np.eye(8).reshape(8, 2, 2, 2)
     return [
-        Probe(
-            "counted", (counted, one_hot, np.zeros(8)), "one-hot weights show the order of a patch and of the tokens"
-        ),
+        Probe("counted", (counted, one_hot, np.zeros(8)), "one-hot weights show the order of a patch and of the tokens"),
         Probe("random", (normal(rng, 2, 3, 4, 6), normal(rng, 5, 3, 2, 2), normal(rng, 5)), "H ≠ W"),
     ]
 
 
-@topic(
-    spec="N.9",
-    takes="x (B,C,H,W), weight (D,C,p,p), bias (D,)",
-    gives="(B, (H/p)(W/p), D), row by row",
-    probes=_patches,
-)
-def patch_embed(R: Any, x: Any, weight: Any, bias: Any) -> Any:
+@topic(spec="N.9", takes="x (B,C,H,W), weight (D,C,p,p), bias (D,)", gives="(B, (H/p)(W/p), D), row by row", probes=_patches)
+def patch_embed(R: Reference, x: Any, weight: Any, bias: Any) -> Any:
     """Σ_{c,i,j} weight[:,c,i,j] x[c, rp+i, kp+j] + bias for the token of row r and column k, row by row."""
     flat = ops.reshape(weight, shape=(weight.shape[0], -1))
-    return R.linear(R.patches(x, weight.shape[2]), flat, bias)
+    return linear(R, patches(R, x, weight.shape[2]), flat, bias)
 
 
 @part
-def patches(R: Any, x: Any, patch_size: int) -> Any:
+def patches(R: Reference, x: Any, patch_size: int) -> Any:
     """(B, C, H, W)  ->  (B, N, C p p)."""
     return ops.patchify(x, patch_size=patch_size)
 
@@ -214,19 +202,19 @@ def _tokens() -> list[Probe]:
 
 
 @topic(spec="T.2", takes="tokens (B, N, p*p*C), p, (H, W)", gives="(B,C,H,W)", probes=_tokens)
-def unpatchify(R: Any, tokens: Any, patch_size: int, size: tuple[int, int]) -> Any:
+def unpatchify(R: Reference, tokens: Any, patch_size: int, size: tuple[int, int]) -> Any:
     """x[c, rp+i, kp+j] = token(r, k)[(i p + j) C + c]."""
-    h, w = R.token_grid(value(tokens).shape[1], size[0] // patch_size, size[1] // patch_size)
-    return R.sewn(tokens, patch_size, h, w)
+    h, w = token_grid(R, value(tokens).shape[1], size[0] // patch_size, size[1] // patch_size)
+    return sewn(R, tokens, patch_size, h, w)
 
 
 @part
-def token_grid(R: Any, n: int, h: int, w: int) -> tuple[int, int]:
+def token_grid(R: Reference, n: int, h: int, w: int) -> tuple[int, int]:
     """Rows and columns of tokens."""
     return h, w
 
 
 @part
-def sewn(R: Any, tokens: Any, p: int, h: int, w: int) -> Any:
+def sewn(R: Reference, tokens: Any, p: int, h: int, w: int) -> Any:
     """(B, h w, p p C)  ->  (B, C, h p, w p)."""
     return ops.unpatchify(tokens, patch_size=p, size=(h * p, w * p))

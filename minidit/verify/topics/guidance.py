@@ -9,7 +9,9 @@ import numpy as np
 from minidit.diffusion import guidance as law
 from minidit.diffusion import threshold
 from minidit.random import Philox
-from minidit.verify.core.reference import Probe, part, topic
+from minidit.verify.core.reference import Group, Probe, Reference, part
+
+topic = Group("guidance")
 
 
 def _branches(*scales: float) -> list[Probe]:
@@ -21,7 +23,7 @@ def _branches(*scales: float) -> list[Probe]:
 
 
 @part
-def combined(R: Any, u: Any, c: Any, w: Any) -> Any:
+def combined(R: Reference, u: Any, c: Any, w: Any) -> Any:
     """The guided output of the unconditional branch u and the conditional c."""
     return law.guide(u, c, w)
 
@@ -30,18 +32,18 @@ def combined(R: Any, u: Any, c: Any, w: Any) -> Any:
     spec="G.1", takes="eps_u, eps_c (B,C,H,W), w (1: conditional)", gives="eps (B,C,H,W)",
     probes=lambda: _branches(0.0, 1.0, 4.0),
 )  # fmt: skip
-def guide(R: Any, eps_u: Any, eps_c: Any, w: float) -> Any:
+def guide(R: Reference, eps_u: Any, eps_c: Any, w: float) -> Any:
     """ε_∅ + w (ε_c - ε_∅)."""
-    return R.combined(eps_u, eps_c, w)
+    return combined(R, eps_u, eps_c, w)
 
 
 @topic(
     spec="G.2", takes="eps_u, eps_c (B,C,H,W), omega (0: conditional)", gives="eps (B,C,H,W)",
     probes=lambda: _branches(0.0, -1.0, 3.0),
 )  # fmt: skip
-def guide_omega(R: Any, eps_u: Any, eps_c: Any, omega: float) -> Any:
+def guide_omega(R: Reference, eps_u: Any, eps_c: Any, omega: float) -> Any:
     """(1+ω) ε_c - ω ε_∅."""
-    return R.combined(eps_u, eps_c, 1 + omega)
+    return combined(R, eps_u, eps_c, 1 + omega)
 
 
 def _stacked() -> list[Probe]:
@@ -53,32 +55,30 @@ def _stacked() -> list[Probe]:
 
 
 @part
-def halves(R: Any, out: Any, cond_first: bool) -> Any:
+def halves(R: Reference, out: Any, cond_first: bool) -> Any:
     """(unconditional, conditional) of a doubled batch."""
     a, b = out[: len(out) // 2], out[len(out) // 2 :]
     return (b, a) if cond_first else (a, b)
 
 
 @topic(spec="G.1", takes="out (2B,C,H,W): [uncond; cond], w", gives="eps (B,C,H,W)", probes=_stacked)
-def guide_uncond_first(R: Any, out: Any, w: float) -> Any:
+def guide_uncond_first(R: Reference, out: Any, w: float) -> Any:
     """ε_∅ + w (ε_c - ε_∅), the first half of the batch is ε_∅."""
-    return R.combined(*R.halves(out, False), w)
+    return combined(R, *halves(R, out, False), w)
 
 
 @topic(spec="G.1", takes="out (2B,C,H,W): [cond; uncond], w", gives="eps (B,C,H,W)", probes=_stacked)
-def guide_cond_first(R: Any, out: Any, w: float) -> Any:
+def guide_cond_first(R: Reference, out: Any, w: float) -> Any:
     """ε_∅ + w (ε_c - ε_∅), the first half of the batch is ε_c."""
-    return R.combined(*R.halves(out, True), w)
+    return combined(R, *halves(R, out, True), w)
 
 
 def _phis() -> list[Probe]:
-    return [
-        Probe(f"phi{phi}", (*_branches(2.0)[0].args[:2], phi), "samples of unequal contrast") for phi in (1.0, 0.7, 0.0)
-    ]
+    return [Probe(f"phi{phi}", (*_branches(2.0)[0].args[:2], phi), "samples of unequal contrast") for phi in (1.0, 0.7, 0.0)]
 
 
 @topic(spec="G.3", takes="eps (guided), eps_c (B,C,H,W), phi", gives="eps (B,C,H,W)", probes=_phis)
-def rescale_guided(R: Any, eps: Any, eps_c: Any, phi: float) -> Any:
+def rescale_guided(R: Reference, eps: Any, eps_c: Any, phi: float) -> Any:
     """φ ε std(ε_c)/std(ε) + (1-φ) ε, std over each sample."""
     return law.rescale(eps, eps_c, phi)
 
@@ -88,10 +88,8 @@ def _intervals() -> list[Probe]:
     return [Probe("100-400", (3.0, t, 100, 400), "both ends of the interval")]
 
 
-@topic(
-    spec="G.4", takes="w, t (B,) in 0..T-1, low, high", gives="(B,): w where low ≤ t < high, else 1", probes=_intervals
-)
-def guidance_interval(R: Any, w: float, t: Any, low: int, high: int) -> Any:
+@topic(spec="G.4", takes="w, t (B,) in 0..T-1, low, high", gives="(B,): w where low ≤ t < high, else 1", probes=_intervals)
+def guidance_interval(R: Reference, w: float, t: Any, low: int, high: int) -> Any:
     """w where low ≤ t < high, else 1, which is plain conditional."""
     return law.interval(w, t + 1, low, high)
 
@@ -110,20 +108,20 @@ def _thresholds() -> list[Probe]:
 
 
 @topic(spec="D.31", takes="x_0 (B,C,H,W)", gives="x_0 in [-1, 1]", probes=_guesses)
-def clip_static(R: Any, x_0: Any) -> Any:
+def clip_static(R: Reference, x_0: Any) -> Any:
     """min(max(x̂_0, -1), 1)."""
     return threshold.static(x_0)
 
 
 @part
-def saturation(R: Any, x_0: Any, p: float, most: float) -> Any:
+def saturation(R: Reference, x_0: Any, p: float, most: float) -> Any:
     """q of each sample, (B,1,1,1): the quantile of |x̂_0|, within [1, most]."""
     q = np.quantile(abs(x_0).reshape(len(x_0), -1), p, axis=1)
     return np.clip(q, 1.0, most).reshape(-1, 1, 1, 1)
 
 
 @topic(spec="D.32", takes="x_0 (B,C,H,W), p, most", gives="x_0 in [-1, 1]", probes=_thresholds)
-def clip_dynamic(R: Any, x_0: Any, p: float, most: float) -> Any:
+def clip_dynamic(R: Reference, x_0: Any, p: float, most: float) -> Any:
     """clip(x̂_0, -q, q)/q, q the p-quantile of |x̂_0| of each sample (interpolated linearly), within [1, most]."""
-    q = R.saturation(x_0, p, most)
+    q = saturation(R, x_0, p, most)
     return np.clip(x_0, -q, q) / q

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minidit import ops, pictures
 from minidit.backend import Array
 from minidit.random import Philox
-from minidit.verify.core.reference import Probe, part, topic
+from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.layers import normal
+
+topic = Group("latents")
 
 SD_SCALE = 0.18215
 
@@ -18,10 +18,7 @@ SD_SCALE = 0.18215
 def _posteriors() -> list[Probe]:
     rng = Philox(101)
     mean, logvar, eps = normal(rng, 2, 4, 2, 3, std=5.0), normal(rng, 2, 4, 2, 3) - 2, normal(rng, 2, 4, 2, 3)
-    return [
-        Probe("narrow", (mean, logvar, eps, SD_SCALE)),
-        Probe("wide", (mean, logvar + 3, eps, 0.4), "another scale"),
-    ]
+    return [Probe("narrow", (mean, logvar, eps, SD_SCALE)), Probe("wide", (mean, logvar + 3, eps, 0.4), "another scale")]
 
 
 @topic(
@@ -30,25 +27,25 @@ def _posteriors() -> list[Probe]:
     gives="z_0 (B,C,h,w), what the denoiser is trained on",
     probes=_posteriors,
 )
-def latent_sample(R: Any, mean: Array, logvar: Array, eps: Array, scale: float) -> Array:
+def latent_sample(R: Reference, mean: Array, logvar: Array, eps: Array, scale: float) -> Array:
     """scale (μ + e^{λ/2} ε)."""
-    return R.scaled(R.posterior_sample(mean, logvar, eps), scale)
+    return scaled(R, posterior_sample(R, mean, logvar, eps), scale)
 
 
 @part
-def posterior_sample(R: Any, mean: Array, logvar: Array, eps: Array) -> Array:
+def posterior_sample(R: Reference, mean: Array, logvar: Array, eps: Array) -> Array:
     """A sample, not the mode."""
-    return mean + R.posterior_std(logvar) * eps
+    return mean + posterior_std(R, logvar) * eps
 
 
 @part
-def posterior_std(R: Any, logvar: Array) -> Array:
+def posterior_std(R: Reference, logvar: Array) -> Array:
     """e^{λ/2}."""
     return np.exp(0.5 * logvar)
 
 
 @part
-def scaled(R: Any, z: Array, scale: float) -> Array:
+def scaled(R: Reference, z: Array, scale: float) -> Array:
     """Latents of unit variance: multiplied, once."""
     return z * scale
 
@@ -59,13 +56,13 @@ def scaled(R: Any, z: Array, scale: float) -> Array:
     gives="(B,C,h,w), what the decoder is given",
     probes=lambda: [Probe("sample", (normal(Philox(102), 2, 4, 2, 3), SD_SCALE))],
 )
-def latent_to_decoder(R: Any, z_0: Array, scale: float) -> Array:
+def latent_to_decoder(R: Reference, z_0: Array, scale: float) -> Array:
     """z_0 / scale."""
-    return R.unscaled(z_0, scale)
+    return unscaled(R, z_0, scale)
 
 
 @part
-def unscaled(R: Any, z: Array, scale: float) -> Array:
+def unscaled(R: Reference, z: Array, scale: float) -> Array:
     """Divided, once."""
     return z / scale
 
@@ -84,7 +81,7 @@ def unscaled(R: Any, z: Array, scale: float) -> Array:
     tol=100.0,
     because="a mean of many numbers",
 )
-def measured_scale(R: Any, latents: Array) -> float:
+def measured_scale(R: Reference, latents: Array) -> float:
     """1 / std over everything."""
     return float(1 / latents.std())
 
@@ -101,13 +98,13 @@ def _halves() -> list[Probe]:
 
 
 @topic(spec="L.7", takes="x (B,C,H,W), weight (O,C,3,3), bias (O,)", gives="(B,O,H/2,W/2)", probes=_halves)
-def halve(R: Any, x: Array, weight: Array, bias: Array) -> Array:
+def halve(R: Reference, x: Array, weight: Array, bias: Array) -> Array:
     """The convolution of stride 2 over x with zeros below and to the right only."""
-    return ops.conv2d(R.halve_padding(x), weight, bias, stride=2)
+    return ops.conv2d(halve_padding(R, x), weight, bias, stride=2)
 
 
 @part
-def halve_padding(R: Any, x: Array) -> Array:
+def halve_padding(R: Reference, x: Array) -> Array:
     """Zeros below and to the right only."""
     return np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)))
 
@@ -118,7 +115,7 @@ def halve_padding(R: Any, x: Array) -> Array:
     gives="floats of the same shape, the range that the prior N(0,1) and the clip to ±1 assume",
     probes=lambda: [Probe("all-bytes", (np.arange(256, dtype=np.uint8).reshape(16, 16, 1),))],
 )
-def pixels_in(R: Any, pixels: Array) -> Array:
+def pixels_in(R: Reference, pixels: Array) -> Array:
     """u/127.5 - 1, in [-1, 1]."""
     return pixels / 127.5 - 1
 
@@ -134,6 +131,6 @@ def _values() -> list[Probe]:
 
 
 @topic(spec="E.8", takes="x floats in [-1, 1], may lie outside", gives="uint8 of the same shape", probes=_values)
-def pixels_out(R: Any, x: Array) -> Array:
+def pixels_out(R: Reference, x: Array) -> Array:
     """round(255 (x+1)/2), clipped, ties to even."""
     return pictures.to_uint8(x)

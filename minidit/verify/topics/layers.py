@@ -13,7 +13,9 @@ import numpy as np
 from minidit import ops
 from minidit.backend import Array
 from minidit.random import Philox
-from minidit.verify.core.reference import Probe, part, topic
+from minidit.verify.core.reference import Group, Probe, Reference, part
+
+topic = Group("layers")
 
 Weights = Mapping[str, Any]
 PEAK = 2.7  # |x| where the two forms of GELU differ most
@@ -41,34 +43,28 @@ def _linears() -> list[Probe]:
     rng = Philox(31)
     tall = (normal(rng, 2, 3), normal(rng, 4, 3), normal(rng, 4))
     square = (normal(rng, 2, 5, 4), normal(rng, 4, 4), normal(rng, 4))
-    return [
-        Probe("3-to-4", tall, "the axes of the weight, the bias"),
-        Probe("4-to-4", square, "a square weight hides its axes"),
-    ]
+    return [Probe("3-to-4", tall, "the axes of the weight, the bias"), Probe("4-to-4", square, "a square weight hides its axes")]
 
 
 @topic(spec="A.12", takes="x (..., n), weight (m, n), bias (m,)", gives="(..., m)", probes=_linears)
-def linear(R: Any, x: Any, weight: Any, bias: Any) -> Any:
+def linear(R: Reference, x: Any, weight: Any, bias: Any) -> Any:
     """x Wᵀ + b."""
     return ops.linear(x, weight, bias)
 
 
 def _points() -> list[Probe]:
     x = np.array([0.0, 1.0, -1.0, PEAK, -PEAK, 0.3, -6.0, 6.0, -40.0])
-    return [
-        Probe("points", (x,), "±2.70, where the forms of GELU differ most"),
-        Probe("rows", (normal(Philox(32), 3, 4),)),
-    ]
+    return [Probe("points", (x,), "±2.70, where the forms of GELU differ most"), Probe("rows", (normal(Philox(32), 3, 4),))]
 
 
 @topic(spec="A.5", takes="x (...)", gives="the same shape, the tanh form", probes=_points)
-def gelu(R: Any, x: Any) -> Any:
+def gelu(R: Reference, x: Any) -> Any:
     """½ x (1 + tanh(√(2/π)(x + 0.044715 x³)))."""
     return ops.gelu(x)
 
 
 @topic(spec="A.4", takes="x (...)", gives="the same shape", probes=_points)
-def silu(R: Any, x: Any) -> Any:
+def silu(R: Reference, x: Any) -> Any:
     """x σ(x)."""
     return ops.silu(x)
 
@@ -84,7 +80,7 @@ def _logits() -> list[Probe]:
 
 
 @topic(spec="A.13", takes="x (..., n)", gives="the same shape; sums to 1 over the last axis", probes=_logits)
-def softmax(R: Any, x: Any) -> Any:
+def softmax(R: Reference, x: Any) -> Any:
     """e^x / Σ e^x over the last axis."""
     return ops.softmax(x)
 
@@ -99,15 +95,15 @@ def _norms() -> list[Probe]:
 
 
 @part
-def norm_eps(R: Any, place: str) -> float:
+def norm_eps(R: Reference, place: str) -> float:
     """ε under the root; place: attn, mlp, final, or "" for the layer alone."""
     return 1e-6
 
 
 @topic(spec="A.14", takes="x (..., D)", gives="the same shape: (x - μ)/√(σ² + 1e-6), no parameters", probes=_norms)
-def layer_norm(R: Any, x: Any, place: str = "") -> Any:
+def layer_norm(R: Reference, x: Any, place: str = "") -> Any:
     """(x - μ)/√(σ² + 1e-6) over the last axis, σ² the biased variance, no weights of its own."""
-    return ops.standardise(x, eps=R.norm_eps(place))
+    return ops.standardise(x, eps=norm_eps(R, place))
 
 
 def _modulations() -> list[Probe]:
@@ -116,7 +112,7 @@ def _modulations() -> list[Probe]:
 
 
 @topic(spec="A.15", takes="x (B,N,D), shift (B,D), scale (B,D)", gives="(B,N,D)", probes=_modulations)
-def modulate(R: Any, x: Any, shift: Any, scale: Any, place: str = "") -> Any:
+def modulate(R: Reference, x: Any, shift: Any, scale: Any, place: str = "") -> Any:
     """x (1 + scale) + shift."""
     return x * (1 + scale[:, None]) + shift[:, None]
 
@@ -125,11 +121,9 @@ def modulate(R: Any, x: Any, shift: Any, scale: Any, place: str = "") -> Any:
     spec="A.21",
     takes="x (B,N,D), gate (B,D), h (B,N,D)",
     gives="x + gate ⊙ h",
-    probes=lambda: [
-        Probe("two-samples", (lambda r: (normal(r, 2, 3, 4), normal(r, 2, 4), normal(r, 2, 3, 4)))(Philox(36)))
-    ],
+    probes=lambda: [Probe("two-samples", (lambda r: (normal(r, 2, 3, 4), normal(r, 2, 4), normal(r, 2, 3, 4)))(Philox(36)))],
 )
-def gated_residual(R: Any, x: Any, gate: Any, h: Any, place: str = "") -> Any:
+def gated_residual(R: Reference, x: Any, gate: Any, h: Any, place: str = "") -> Any:
     """x + gate ⊙ h."""
     return x + gate[:, None] * h
 
@@ -138,28 +132,28 @@ def gated_residual(R: Any, x: Any, gate: Any, h: Any, place: str = "") -> Any:
 
 
 @part
-def split_heads(R: Any, qkv: Any, heads: int) -> tuple[Any, Any, Any]:
+def split_heads(R: Reference, qkv: Any, heads: int) -> tuple[Any, Any, Any]:
     """(B, N, 3D), the last axis (3, heads, K)  ->  q, k, v : (B, heads, N, K)."""
     B, N, D = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k, v = (ops.reshape(a, shape=(B, N, heads, D // heads)) for a in ops.split(qkv, parts=3))
-    return R.head_first(q), R.head_first(k), R.head_first(v)
+    return head_first(R, q), head_first(R, k), head_first(R, v)
 
 
 @part
-def head_first(R: Any, a: Any) -> Any:
+def head_first(R: Reference, a: Any) -> Any:
     """(B, N, heads, K)  ->  (B, heads, N, K)."""
     return ops.transpose(a, axes=(0, 2, 1, 3))
 
 
 @part
-def merge_heads(R: Any, y: Any) -> Any:
+def merge_heads(R: Reference, y: Any) -> Any:
     """(B, heads, N, K)  ->  (B, N, D), the heads side by side."""
     B, h, N, K = y.shape
     return ops.reshape(ops.transpose(y, axes=(0, 2, 1, 3)), shape=(B, N, h * K))
 
 
 @part
-def logit_scale(R: Any, heads: int, K: int) -> float:
+def logit_scale(R: Reference, heads: int, K: int) -> float:
     """What q·k is multiplied by."""
     return float(K**-0.5)
 
@@ -169,17 +163,15 @@ def _heads() -> list[Probe]:
     out = []
     for name, shape, size in (("three-heads", (2, 3, 5, 4), 1.0), ("sharp", (1, 2, 4, 6), 60.0)):
         q, k, v = (normal(rng, *shape) for _ in range(3))
-        out.append(
-            Probe(name, (size * q, size * k, v), "several heads of a width that is not the model's; large logits")
-        )
+        out.append(Probe(name, (size * q, size * k, v), "several heads of a width that is not the model's; large logits"))
     return out
 
 
 @topic(spec="A.18", takes="q, k, v (B, heads, N, K)", gives="(B, heads, N, K)", probes=_heads)
-def attention(R: Any, q: Any, k: Any, v: Any) -> Any:
+def attention(R: Reference, q: Any, k: Any, v: Any) -> Any:
     """softmax(q kᵀ/√K) v."""
-    logits = ops.matmul(q, ops.transpose(k, axes=(0, 1, 3, 2))) * R.logit_scale(q.shape[1], q.shape[3])
-    return ops.matmul(R.softmax(logits), v)
+    logits = ops.matmul(q, ops.transpose(k, axes=(0, 1, 3, 2))) * logit_scale(R, q.shape[1], q.shape[3])
+    return ops.matmul(softmax(R, logits), v)
 
 
 def _attentions() -> list[Probe]:
@@ -192,9 +184,7 @@ def _attentions() -> list[Probe]:
             "proj.weight": dense(rng, D, D),
             "proj.bias": normal(rng, D),
         }
-        out.append(
-            Probe(f"{heads}-heads", (w, normal(rng, B, N, D), heads), "several heads; rows of qkv are (3, heads, K)")
-        )
+        out.append(Probe(f"{heads}-heads", (w, normal(rng, B, N, D), heads), "several heads; rows of qkv are (3, heads, K)"))
     return out
 
 
@@ -204,11 +194,11 @@ def _attentions() -> list[Probe]:
     gives="(B,N,D)",
     probes=_attentions,
 )
-def self_attention(R: Any, weights: Weights, x: Any, heads: int, place: str = "") -> Any:
+def self_attention(R: Reference, weights: Weights, x: Any, heads: int, place: str = "") -> Any:
     """Concat_h(softmax(q_h k_hᵀ/√K) v_h) W_projᵀ + b, the rows of qkv being (3, heads, K)."""
-    qkv = R.tap(f"{place}qkv", R.linear(x, weights["qkv.weight"], weights["qkv.bias"]))
-    y = R.merge_heads(R.attention(*R.split_heads(qkv, heads)))
-    return R.linear(y, weights["proj.weight"], weights["proj.bias"])
+    qkv = R.tap(f"{place}qkv", linear(R, x, weights["qkv.weight"], weights["qkv.bias"]))
+    y = merge_heads(R, attention(R, *split_heads(R, qkv, heads)))
+    return linear(R, y, weights["proj.weight"], weights["proj.bias"])
 
 
 def _mlps() -> list[Probe]:
@@ -219,11 +209,7 @@ def _mlps() -> list[Probe]:
         "fc2.weight": dense(rng, D, 4 * D),
         "fc2.bias": normal(rng, D),
     }
-    at_peak = w | {
-        "fc1.weight": 0.3 * w["fc1.weight"],
-        "fc1.bias": np.full(4 * D, -PEAK),
-        "fc2.bias": 0.01 * w["fc2.bias"],
-    }
+    at_peak = w | {"fc1.weight": 0.3 * w["fc1.weight"], "fc1.bias": np.full(4 * D, -PEAK), "fc2.bias": 0.01 * w["fc2.bias"]}
     x = normal(rng, 2, 3, D)
     return [Probe("random", (w, x)), Probe("at-the-peak", (at_peak, x), "every unit near -2.70: the form of GELU")]
 
@@ -234,7 +220,7 @@ def _mlps() -> list[Probe]:
     gives="(..., D)",
     probes=_mlps,
 )
-def mlp(R: Any, weights: Weights, x: Any, place: str = "") -> Any:
+def mlp(R: Reference, weights: Weights, x: Any, place: str = "") -> Any:
     """W₂ gelu(W₁ x + b₁) + b₂."""
-    h = R.tap(f"{place}fc1", R.linear(x, weights["fc1.weight"], weights["fc1.bias"]))
-    return R.linear(R.gelu(h), weights["fc2.weight"], weights["fc2.bias"])
+    h = R.tap(f"{place}fc1", linear(R, x, weights["fc1.weight"], weights["fc1.bias"]))
+    return linear(R, gelu(R, h), weights["fc2.weight"], weights["fc2.bias"])

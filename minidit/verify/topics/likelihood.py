@@ -10,8 +10,11 @@ import numpy as np
 from minidit.diffusion import likelihood as law
 from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
-from minidit.verify.core.reference import Probe, part, topic
+from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.posterior import log_small_variance, posterior_mean
 from minidit.verify.topics.schedules import full
+
+topic = Group("likelihood")
 
 TAILS = "float32 loses digits of small probabilities"
 
@@ -23,36 +26,36 @@ def _normals() -> list[Probe]:
 
 
 @topic(spec="K.1", takes="mean_1, logvar_1, mean_2, logvar_2", gives="KL in nats, entry by entry", probes=_normals)
-def normal_kl(R: Any, mean_1: Any, logvar_1: Any, mean_2: Any, logvar_2: Any) -> Any:
+def normal_kl(R: Reference, mean_1: Any, logvar_1: Any, mean_2: Any, logvar_2: Any) -> Any:
     """½ (λ₂ - λ₁ - 1 + e^(λ₁-λ₂) + (μ₁-μ₂)² e^-λ₂)."""
     return law.normal_kl(mean_1, logvar_1, mean_2, logvar_2)
 
 
 @part
-def cdf(R: Any, z: Any) -> Any:
+def cdf(R: Reference, z: Any) -> Any:
     """Φ."""
     return law.exact_cdf(z)
 
 
 @part
-def half_bin(R: Any) -> float:
+def half_bin(R: Reference) -> float:
     """Half the distance of two grey levels in [-1, 1]."""
     return 1 / 255
 
 
 @part
-def log_scale(R: Any, log_variance: Any) -> Any:
+def log_scale(R: Reference, log_variance: Any) -> Any:
     """ln σ."""
     return 0.5 * log_variance
 
 
 @part
-def bin_probability(R: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+def bin_probability(R: Reference, x: Any, mean: Any, log_variance: Any) -> Any:
     """P of the bin around x; the end bins are open."""
-    h, per_std = R.half_bin(), np.exp(-R.log_scale(log_variance))
+    h, per_std = half_bin(R), np.exp(-log_scale(R, log_variance))
     c = x - mean
     right = c > 0  # the tail in which a difference does not cancel
-    upper, lower = R.cdf(per_std * (h - abs(c))), R.cdf(per_std * (-h - abs(c)))
+    upper, lower = cdf(R, per_std * (h - abs(c))), cdf(R, per_std * (-h - abs(c)))
     first, last = x < -0.999, x > 0.999
     upper = np.where((first & right) | (last & ~right), 1.0, upper)
     lower = np.where((first & ~right) | (last & right), 0.0, lower)
@@ -73,9 +76,9 @@ def _levels() -> list[Probe]:
     spec="K.4", takes="x on the grid 2k/255-1, mean, log_variance (B,C,H,W)", gives="nats, entry by entry",
     probes=_levels, tol=5.0, because=TAILS,
 )  # fmt: skip
-def discretised_nll(R: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+def discretised_nll(R: Reference, x: Any, mean: Any, log_variance: Any) -> Any:
     """-ln (Φ((x-μ+1/255)/σ) - Φ((x-μ-1/255)/σ)), the bins of x = ±1 open outwards."""
-    return -np.log(np.maximum(R.bin_probability(x, mean, log_variance), 1e-12))
+    return -np.log(np.maximum(bin_probability(R, x, mean, log_variance), 1e-12))
 
 
 def _latents() -> list[Probe]:
@@ -85,29 +88,25 @@ def _latents() -> list[Probe]:
 
 
 @topic(spec="K.6", takes="x, mean, log_variance (B,C,H,W)", gives="nats, entry by entry", probes=_latents)
-def continuous_nll(R: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+def continuous_nll(R: Reference, x: Any, mean: Any, log_variance: Any) -> Any:
     """½ (ln 2π + λ + (x-μ)² e^-λ)."""
-    return (
-        0.5 * math.log(2 * math.pi)
-        + R.log_scale(log_variance)
-        + 0.5 * ((x - mean) / np.exp(R.log_scale(log_variance))) ** 2
-    )
+    return 0.5 * math.log(2 * math.pi) + log_scale(R, log_variance) + 0.5 * ((x - mean) / np.exp(log_scale(R, log_variance))) ** 2
 
 
 @part
-def latent_nll(R: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+def latent_nll(R: Reference, x: Any, mean: Any, log_variance: Any) -> Any:
     """The decoder for data without grey levels."""
-    return R.continuous_nll(x, mean, log_variance)
+    return continuous_nll(R, x, mean, log_variance)
 
 
 @part
-def over_dimensions(R: Any, nats: Any) -> Any:
+def over_dimensions(R: Reference, nats: Any) -> Any:
     """(B, ...) to (B,)."""
     return nats.mean(axis=tuple(range(1, nats.ndim)))
 
 
 @part
-def per_bit(R: Any) -> float:
+def per_bit(R: Reference) -> float:
     """Nats in a bit."""
     return math.log(2)
 
@@ -117,9 +116,9 @@ def _nats() -> list[Probe]:
 
 
 @topic(spec="K.7", takes="nats (B,C,H,W)", gives="(B,): bits a dimension", probes=_nats)
-def bits_per_dim(R: Any, nats: Any) -> Any:
+def bits_per_dim(R: Reference, nats: Any) -> Any:
     """mean over all entries of a sample / ln 2."""
-    return R.over_dimensions(nats) / R.per_bit()
+    return over_dimensions(R, nats) / per_bit(R)
 
 
 def _priors() -> list[Probe]:
@@ -134,25 +133,23 @@ def _priors() -> list[Probe]:
     spec="K.2", takes="x_0 (B,C,H,W), alpha_bar (T,)", gives="(B,): bits a dimension", probes=_priors,
     tol=1e3, exact=10.0, because="a small difference of numbers near 1",
 )  # fmt: skip
-def prior_bits(R: Any, x_0: Any, alpha_bar: Any) -> Any:
+def prior_bits(R: Reference, x_0: Any, alpha_bar: Any) -> Any:
     """KL(N(√ᾱ_T x_0, 1-ᾱ_T) ‖ N(0, 1)), the mean over entries, in bits."""
-    return R.bits_per_dim(law.prior_term(x_0, full(alpha_bar)))
+    return bits_per_dim(R, law.prior_term(x_0, full(alpha_bar)))
 
 
 @part
-def bound_nats(
-    R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any, latents: bool
-) -> Any:
+def bound_nats(R: Reference, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any, latents: bool) -> Any:
     """One term of the bound, entry by entry: the decoder's at t = 0, a KL above."""
-    mean = R.posterior_mean(x_0_hat, x_t, t, t - 1, alpha_bar)
-    if R.is_decoder_step(t):
-        return (R.latent_nll if latents else R.discretised_nll)(x_0, mean, log_variance)
-    true = R.posterior_mean(x_0, x_t, t, t - 1, alpha_bar)
-    return R.normal_kl(true, R.log_small_variance(alpha_bar, t, t - 1), mean, log_variance)
+    mean = posterior_mean(R, x_0_hat, x_t, t, t - 1, alpha_bar)
+    if is_decoder_step(R, t):
+        return (latent_nll if latents else discretised_nll)(R, x_0, mean, log_variance)
+    true = posterior_mean(R, x_0, x_t, t, t - 1, alpha_bar)
+    return normal_kl(R, true, log_small_variance(R, alpha_bar, t, t - 1), mean, log_variance)
 
 
 @part
-def is_decoder_step(R: Any, t: int) -> bool:
+def is_decoder_step(R: Reference, t: int) -> bool:
     """Whether the step arrives at the data."""
     return t == 0
 
@@ -179,15 +176,15 @@ TERM: dict[str, Any] = {
 
 
 @topic(spec="K.3", probes=_terms(False), **TERM)
-def vb_term(R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any) -> Any:
+def vb_term(R: Reference, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any) -> Any:
     """KL(q(x_{t-1} | x_t, x_0) ‖ p), p with the mean of q(· | x_t, x̂_0) and the given variance; at t = 0 -ln p(grey level)."""
-    return R.bits_per_dim(R.bound_nats(x_0, x_t, x_0_hat, log_variance, t, alpha_bar, False))
+    return bits_per_dim(R, bound_nats(R, x_0, x_t, x_0_hat, log_variance, t, alpha_bar, False))
 
 
 @topic(spec="K.6", probes=_terms(True), exact=5.0, **TERM)
-def vb_term_latents(R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any) -> Any:
+def vb_term_latents(R: Reference, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any) -> Any:
     """KL(q(x_{t-1} | x_t, x_0) ‖ p); at t = 0 the continuous -ln N(x_0; mean, variance): latents have no grey levels."""
-    return R.bits_per_dim(R.bound_nats(x_0, x_t, x_0_hat, log_variance, t, alpha_bar, True))
+    return bits_per_dim(R, bound_nats(R, x_0, x_t, x_0_hat, log_variance, t, alpha_bar, True))
 
 
 def _totals() -> list[Probe]:
@@ -203,13 +200,13 @@ def _totals() -> list[Probe]:
 
 
 @part
-def sum_of_terms(R: Any, terms: Any) -> Any:
+def sum_of_terms(R: Reference, terms: Any) -> Any:
     """(T, B) to (B,): a sum over all rungs."""
     return terms.sum(axis=0)
 
 
 @part
-def prior_share(R: Any) -> float:
+def prior_share(R: Reference) -> float:
     """How often the prior term counts."""
     return 1.0
 
@@ -218,7 +215,7 @@ def prior_share(R: Any) -> float:
     spec="K.8", takes="x_0 (B,C,H,W), x_t, x_0_hat, log_variance (T,B,C,H,W) of t = 0..T-1, alpha_bar (T,)",
     gives="(B,): bits a dimension of the whole bound", probes=_totals, tol=50.0, because=TAILS,
 )  # fmt: skip
-def bound_total(R: Any, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, alpha_bar: Any) -> Any:
+def bound_total(R: Reference, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, alpha_bar: Any) -> Any:
     """L_T + Σ L_{t-1} + L_0."""
-    terms = [R.vb_term(x_0, x_t[t], x_0_hat[t], log_variance[t], t, alpha_bar) for t in range(len(alpha_bar))]
-    return R.sum_of_terms(np.stack(terms)) + R.prior_share() * R.prior_bits(x_0, alpha_bar)
+    terms = [vb_term(R, x_0, x_t[t], x_0_hat[t], log_variance[t], t, alpha_bar) for t in range(len(alpha_bar))]
+    return sum_of_terms(R, np.stack(terms)) + prior_share(R) * prior_bits(R, x_0, alpha_bar)

@@ -10,13 +10,18 @@ from minidit.diffusion import loss as law
 from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
 from minidit.verify.core.draws import SIX, normality, timesteps_drawn
-from minidit.verify.core.reference import Probe, part, topic
+from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.conversions import level, v_of, x_0_of_eps
+from minidit.verify.topics.likelihood import vb_term
+from minidit.verify.topics.posterior import alpha_below, learned_range_variance, step_beta
+
+topic = Group("losses")
 
 
 @part
-def target_of(R: Any, x_0: Any, eps: Any, a: Any, objective: str) -> Any:
+def target_of(R: Reference, x_0: Any, eps: Any, a: Any, objective: str) -> Any:
     """What the network should have said."""
-    return {"eps": lambda: eps, "x_0": lambda: x_0, "v": lambda: R.v_of(x_0, eps, a)}[objective]()
+    return {"eps": lambda: eps, "x_0": lambda: x_0, "v": lambda: v_of(R, x_0, eps, a)}[objective]()
 
 
 def _outputs() -> list[Probe]:
@@ -32,9 +37,9 @@ def _outputs() -> list[Probe]:
     spec="D.34", takes="out, x_0, eps (B,C,H,W), t (B,), alpha_bar (T,), objective: eps, x_0 or v", gives="scalar",
     probes=_outputs,
 )  # fmt: skip
-def simple_loss(R: Any, out: Any, x_0: Any, eps: Any, t: Any, alpha_bar: Any, objective: str) -> Any:
+def simple_loss(R: Reference, out: Any, x_0: Any, eps: Any, t: Any, alpha_bar: Any, objective: str) -> Any:
     """mean (target - out)², the target ε, x_0 or v = √ᾱ ε - √(1-ᾱ) x_0."""
-    return np.asarray(law.simple(out, R.target_of(x_0, eps, R.level(alpha_bar, t), objective)))
+    return np.asarray(law.simple(out, target_of(R, x_0, eps, level(R, alpha_bar, t), objective)))
 
 
 def _hybrids() -> list[Probe]:
@@ -49,18 +54,18 @@ def _hybrids() -> list[Probe]:
 
 
 @part
-def bound_factor(R: Any, T: int) -> float:
+def bound_factor(R: Reference, T: int) -> float:
     """λT: one term is 1/T of the bound on average."""
     return 1e-3 * T
 
 
 @part
-def bound_of_output(R: Any, eps_hat: Any, v: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
+def bound_of_output(R: Reference, eps_hat: Any, v: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
     """The bound's term (B,) of an output's two halves."""
     a = float(alpha_bar[t])
     x_t = a**0.5 * x_0 + (1 - a) ** 0.5 * eps
-    log_variance = np.log(R.learned_range_variance(v, t, t - 1, alpha_bar))
-    return R.vb_term(x_0, x_t, R.x_0_of_eps(x_t, eps_hat, a), log_variance, t, alpha_bar)
+    log_variance = np.log(learned_range_variance(R, v, t, t - 1, alpha_bar))
+    return vb_term(R, x_0, x_t, x_0_of_eps(R, x_t, eps_hat, a), log_variance, t, alpha_bar)
 
 
 HYBRID: dict[str, Any] = {
@@ -72,15 +77,15 @@ HYBRID: dict[str, Any] = {
 
 
 @topic(spec="D.36", gives="(B,)", because="terms of the bound cancel", **HYBRID)
-def hybrid_loss(R: Any, out: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
+def hybrid_loss(R: Reference, out: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
     """L_simple + λ T L_vb of each sample, learned range."""
     eps_hat, v = np.split(out, 2, axis=1)
-    bound = R.bound_of_output(eps_hat, v, x_0, eps, t, alpha_bar)
-    return ((eps - eps_hat) ** 2).mean(axis=(1, 2, 3)) + R.bound_factor(len(alpha_bar)) * bound
+    bound = bound_of_output(R, eps_hat, v, x_0, eps, t, alpha_bar)
+    return ((eps - eps_hat) ** 2).mean(axis=(1, 2, 3)) + bound_factor(R, len(alpha_bar)) * bound
 
 
 @part
-def leak(R: Any) -> float:
+def leak(R: Reference) -> float:
     """How much of the bound's gradient reaches ε̂."""
     return 0.0
 
@@ -89,10 +94,10 @@ def leak(R: Any) -> float:
     spec="D.36", gives="(B,2C,H,W): the gradient of Σ_b hybrid_loss by out",
     because="terms of the bound cancel; the reference is a central difference, good to 1e-9", **HYBRID,
 )  # fmt: skip
-def hybrid_gradient(R: Any, out: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
+def hybrid_gradient(R: Reference, out: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
     """[2 (ε̂-ε)/n | λ T ∂L_vb/∂v]: ε̂ enters the bound as a constant."""
     eps_hat, v = np.split(out, 2, axis=1)
-    factor = R.bound_factor(len(alpha_bar))
+    factor = bound_factor(R, len(alpha_bar))
 
     def slopes(by_v: bool) -> Any:
         """∂(bound)/∂(entry), one entry of all samples at a time: samples do not mix."""
@@ -103,20 +108,18 @@ def hybrid_gradient(R: Any, out: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any
                 moved = base.copy()
                 moved[(slice(None), *place)] += h
                 pair = (eps_hat, moved) if by_v else (moved, v)
-                values.append(R.bound_of_output(*pair, x_0, eps, t, alpha_bar))
+                values.append(bound_of_output(R, *pair, x_0, eps, t, alpha_bar))
             grad[(slice(None), *place)] = (values[0] - values[1]) / 2e-5
         return grad
 
-    leaked = R.leak()
+    leaked = leak(R)
     first = 2 * (eps_hat - eps) / eps_hat[0].size + (leaked * factor * slopes(False) if leaked else 0.0)
     return np.concatenate([first, factor * slopes(True)], axis=1)
 
 
 def _one_step() -> list[Probe]:
     alpha_bar = Schedule.linear(1000).alpha_bar[1:]
-    return [
-        Probe(f"t{t}-s{s}", (t, s, alpha_bar, v), "skipped rungs") for t, s, v in ((500, 499, 0.01), (700, 650, 0.2))
-    ]
+    return [Probe(f"t{t}-s{s}", (t, s, alpha_bar, v), "skipped rungs") for t, s, v in ((500, 499, 0.01), (700, 650, 0.2))]
 
 
 @topic(
@@ -128,9 +131,9 @@ def _one_step() -> list[Probe]:
     exact=1.0,
     because="β² of neighbours: a float32 table keeps five digits of 1 - ᾱ_t/ᾱ_s",
 )
-def bound_weight(R: Any, t: int, s: int, alpha_bar: Any, variance: float) -> Any:
+def bound_weight(R: Reference, t: int, s: int, alpha_bar: Any, variance: float) -> Any:
     """β²/(2σ²α(1-ᾱ_t))."""
-    beta = R.step_beta(alpha_bar, t, R.alpha_below(alpha_bar, t, s))
+    beta = step_beta(R, alpha_bar, t, alpha_below(R, alpha_bar, t, s))
     return float(beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar[t])))
 
 
@@ -148,27 +151,27 @@ WEIGHT: dict[str, Any] = {"spec": "D.35", "takes": "alpha_bar (T,), gamma", "giv
 
 
 @part
-def snr(R: Any, alpha_bar: Any) -> Any:
+def snr(R: Reference, alpha_bar: Any) -> Any:
     """ᾱ/(1-ᾱ)."""
     return alpha_bar / (1 - alpha_bar)
 
 
 @topic(**WEIGHT)
-def min_snr_x_0(R: Any, alpha_bar: Any, gamma: float) -> Any:
+def min_snr_x_0(R: Reference, alpha_bar: Any, gamma: float) -> Any:
     """min(SNR, γ): the weight of the x_0 loss."""
-    return np.minimum(R.snr(alpha_bar), gamma)
+    return np.minimum(snr(R, alpha_bar), gamma)
 
 
 @topic(**WEIGHT)
-def min_snr_eps(R: Any, alpha_bar: Any, gamma: float) -> Any:
+def min_snr_eps(R: Reference, alpha_bar: Any, gamma: float) -> Any:
     """min(SNR, γ)/SNR, 1 where SNR = 0."""
     return np.minimum(1.0, gamma * (1 - alpha_bar) / np.maximum(alpha_bar, 1e-300))
 
 
 @topic(**WEIGHT)
-def min_snr_v(R: Any, alpha_bar: Any, gamma: float) -> Any:
+def min_snr_v(R: Reference, alpha_bar: Any, gamma: float) -> Any:
     """min(SNR, γ)/(SNR+1)."""
-    return np.minimum(R.snr(alpha_bar), gamma) / (R.snr(alpha_bar) + 1)
+    return np.minimum(snr(R, alpha_bar), gamma) / (snr(R, alpha_bar) + 1)
 
 
 def _histories() -> list[Probe]:
@@ -176,14 +179,11 @@ def _histories() -> list[Probe]:
     history = abs(rng.normal((20, 10), dtype=np.float64)) * np.linspace(2, 0.1, 20)[:, None]
     missing = history.copy()
     missing[3, -1] = np.nan
-    return [
-        Probe("full", (history,), "losses of unlike size"),
-        Probe("one-missing", (missing,), "uniform until all are there"),
-    ]
+    return [Probe("full", (history,), "losses of unlike size"), Probe("one-missing", (missing,), "uniform until all are there")]
 
 
 @topic(spec="D.37", takes="history (T,K): the last losses of each t, NaN where none", gives="p (T,)", probes=_histories)
-def importance_probabilities(R: Any, history: Any) -> Any:
+def importance_probabilities(R: Reference, history: Any) -> Any:
     """p ∝ √(mean L²), times 0.999, + 0.001/T; uniform until all losses are there."""
     return law.importance(history)[1:]
 
@@ -194,7 +194,7 @@ def _draws() -> list[Probe]:
 
 
 @topic(spec="D.37", takes="p (T,), t (B,) drawn from it", gives="(B,): the weight of each loss", probes=_draws)
-def importance_weights(R: Any, p: Any, t: Any) -> Any:
+def importance_weights(R: Reference, p: Any, t: Any) -> Any:
     """1/(T p_t), which keeps the mean loss what it was."""
     return 1 / (len(p) * p[t])
 
@@ -206,7 +206,7 @@ def importance_weights(R: Any, p: Any, t: Any) -> Any:
     spec="D.34", takes="B, T", gives="t (B,) ints: the timesteps a training batch draws", measure=timesteps_drawn, allowed=6.0,
     probes=lambda: [Probe("B100000-T10", (100000, 10), "the ends of the range, and each between")], because=SIX,
 )  # fmt: skip
-def draw_timesteps(R: Any, B: int, T: int) -> Any:
+def draw_timesteps(R: Reference, B: int, T: int) -> Any:
     """Uniform in 0..T-1."""
     return np.arange(B) % T
 
@@ -215,6 +215,6 @@ def draw_timesteps(R: Any, B: int, T: int) -> Any:
     spec="R.3", takes="shape", gives="the noise of training and sampling", measure=normality, allowed=6.0, because=SIX,
     probes=lambda: [Probe("200000", ((4, 2, 100, 250),), "mean, variance, kurtosis, tail; no two samples or pixels alike")],
 )  # fmt: skip
-def noise(R: Any, shape: Any) -> Any:
+def noise(R: Reference, shape: Any) -> Any:
     """N(0, 1), independent."""
     return Philox(64).normal(shape, dtype=np.float64)

@@ -1,8 +1,8 @@
-"""Topics: blocks, the whole network on random weights, and its gradients.
+"""Topics: the whole network on random weights, and its gradients.
 
-A freshly initialised adaLN-Zero network is the identity and returns 0, which hides every mistake inside; so all weights are
-random and none is zero, except where a probe silences a branch to show the other one. A target may return (answer, taps) with
-taps a mapping from names of layers (blocks.0.attn, …) to their outputs: then the first layer that differs is named.
+A freshly initialised adaLN-Zero network returns 0, which hides every mistake inside; so all weights are random. A target may
+return (answer, taps) with taps a mapping from names of layers (blocks.0.attn, …) to their outputs: then the first layer that
+differs is named.
 """
 
 from __future__ import annotations
@@ -14,144 +14,22 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import Tensor
 from minidit.backend import Array
+from minidit.nn import sincos_2d
 from minidit.random import Philox
-from minidit.verify.core.reference import Probe, part, topic
-from minidit.verify.topics.embeddings import time_weights
-from minidit.verify.topics.layers import PEAK, Weights, dense, inside, normal
-
-# ------------------------------------------------------------------------------------------------ blocks
-
-
-def block_weights(rng: Philox, D: int, inner: int) -> dict[str, Array]:
-    """Random weights of a block, by the official names."""
-    w: dict[str, Array] = {}
-    for name, m, n in (
-        ("attn.qkv", 3 * D, D),
-        ("attn.proj", D, D),
-        ("mlp.fc1", inner, D),
-        ("mlp.fc2", D, inner),
-        ("adaLN_modulation.1", 6 * D, D),
-    ):
-        w[f"{name}.weight"], w[f"{name}.bias"] = dense(rng, m, n), normal(rng, m, std=0.5)
-    return w
-
-
-def at_the_peak(w: dict[str, Array], prefix: str = "") -> None:
-    """Moves every unit of the MLP to where the forms of GELU differ most."""
-    w[f"{prefix}mlp.fc1.weight"] = 0.2 * w[f"{prefix}mlp.fc1.weight"]
-    w[f"{prefix}mlp.fc1.bias"] = np.full_like(w[f"{prefix}mlp.fc1.bias"], -PEAK)
-    w[f"{prefix}mlp.fc2.weight"] = 30 * w[f"{prefix}mlp.fc2.weight"]
-
-
-@part
-def six_vectors(R: Any, weights: Weights, c: Any) -> Any:
-    """(T.4): shift, scale, gate of the attention, then of the MLP."""
-    out = R.linear(R.silu_of_c(c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
-    return R.six_order(ops.split(out, parts=6))
-
-
-@part
-def silu_of_c(R: Any, c: Any) -> Any:
-    """The activation before the linears that make shift, scale and gate."""
-    return R.silu(c)
-
-
-@part
-def six_order(R: Any, six: tuple[Any, ...]) -> tuple[Any, ...]:
-    """shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ as they lie in the product."""
-    return six
-
-
-@part
-def attention_branch(R: Any, weights: Weights, x: Any, shift: Any, scale: Any, heads: int, place: str) -> Any:
-    """Attn(LN(x) (1 + γ₁) + β₁)."""
-    h = R.modulate(R.layer_norm(x, "attn"), shift, scale, "attn")
-    return R.tap(f"{place}attn", R.self_attention(inside(weights, "attn."), h, heads, f"{place}attn."))
-
-
-@part
-def mlp_branch(R: Any, weights: Weights, x: Any, shift: Any, scale: Any, place: str) -> Any:
-    """MLP(LN(x) (1 + γ₂) + β₂)."""
-    h = R.modulate(R.layer_norm(x, "mlp"), shift, scale, "mlp")
-    return R.tap(f"{place}mlp", R.mlp(inside(weights, "mlp."), h, f"{place}mlp."))
-
-
-@part
-def block_stream(R: Any, weights: Weights, x: Any, six: tuple[Any, ...], heads: int, place: str) -> Any:
-    """(T.5): the second line reads what the first one wrote."""
-    shift1, scale1, gate1, shift2, scale2, gate2 = six
-    x = R.gated_residual(x, gate1, R.attention_branch(weights, x, shift1, scale1, heads, place), "attn")
-    return R.gated_residual(x, gate2, R.mlp_branch(weights, x, shift2, scale2, place), "mlp")
-
-
-def _blocks() -> list[Probe]:
-    rng, D = Philox(51), 12
-    out = []
-    for name, x_std, gate in (("random", 1.0, 1.0), ("at-the-peak", 1.0, 1.0), ("small", 3e-3, 3e-3)):
-        w = block_weights(rng, D, 4 * D)
-        if name == "at-the-peak":
-            at_the_peak(w)
-        for k in ("weight", "bias"):
-            w[f"adaLN_modulation.1.{k}"][2 * D : 3 * D] *= gate  # a branch as small as the stream
-            w[f"adaLN_modulation.1.{k}"][5 * D :] *= gate
-        reveals = {"small": "small activations show the ε of both norms", "at-the-peak": "the form of GELU"}.get(
-            name, ""
-        )
-        out.append(Probe(name, (w, normal(rng, 2, 5, D, std=x_std), normal(rng, 2, D), 3), reveals))
-    return out
-
-
-@topic(
-    spec="T.5",
-    takes="weights {attn.qkv.*, attn.proj.*, mlp.fc1.*, mlp.fc2.*, adaLN_modulation.1.*}, x (B,N,D), c (B,D), heads",
-    gives="(B,N,D)",
-    probes=_blocks,
-    tol=2.0,
-    because="rounding of one block",
+from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.block import at_the_peak, block, block_weights, final_layer, final_weights
+from minidit.verify.topics.embeddings import (
+    label_rows,
+    null_label,
+    patch_embed,
+    position_embedding,
+    time_weights,
+    timestep_embedder,
+    unpatchify,
 )
-def block(R: Any, weights: Weights, x: Any, c: Any, heads: int, place: str = "") -> Any:
-    """x ← x + gate₁ Attn(LN(x)(1+scale₁)+shift₁); then x ← x + gate₂ MLP(LN(x)(1+scale₂)+shift₂)."""
-    return R.block_stream(weights, x, R.six_vectors(weights, c), heads, place)
+from minidit.verify.topics.layers import Weights, inside, normal
 
-
-def final_weights(rng: Philox, D: int, out: int) -> dict[str, Array]:
-    """Random weights of the final layer."""
-    return {
-        "adaLN_modulation.1.weight": dense(rng, 2 * D, D),
-        "adaLN_modulation.1.bias": normal(rng, 2 * D, std=0.5),
-        "linear.weight": dense(rng, out, D),
-        "linear.bias": normal(rng, out, std=0.5),
-    }
-
-
-def _finals() -> list[Probe]:
-    rng, D = Philox(52), 12
-    w = final_weights(rng, D, 8)
-    x, c = normal(rng, 2, 5, D), normal(rng, 2, D)
-    return [Probe("random", (w, x, c)), Probe("small", (w, 3e-3 * x, c), "small activations show ε")]
-
-
-@topic(
-    spec="T.6",
-    takes="weights {adaLN_modulation.1.*, linear.*}, x (B,N,D), c (B,D)",
-    gives="(B, N, p*p*C_out)",
-    probes=_finals,
-)
-def final_layer(R: Any, weights: Weights, x: Any, c: Any) -> Any:
-    """Linear(LN(x)(1+scale)+shift), (shift, scale) = Linear(SiLU(c))."""
-    out = R.linear(R.silu_of_c(c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
-    shift, scale = R.two_order(ops.split(out, parts=2))
-    h = R.modulate(R.layer_norm(x, "final"), shift, scale, "final")
-    return R.linear(h, weights["linear.weight"], weights["linear.bias"])
-
-
-@part
-def two_order(R: Any, two: tuple[Any, Any]) -> tuple[Any, Any]:
-    """shift, scale of the final layer."""
-    return two
-
-
-# ------------------------------------------------------------------------------------------------ the whole network
+topic = Group("network")
 
 
 def network_weights(rng: Philox, D: int, L: int, p: int, C: int, out: int, K: int, inner: int) -> dict[str, Array]:
@@ -174,7 +52,6 @@ def silenced(w: dict[str, Array], D: int, chunk: int) -> None:
 
 def _small_tokens(w: dict[str, Array], x: Array, D: int, p: int, size: float) -> None:
     """Solves for a patch embedding that cancels the position table on these pictures: tokens of this size remain."""
-    from minidit.nn import sincos_2d
 
     B, C, H, W = x.shape
     seen = ops.patchify(x, patch_size=p).reshape(-1, C * p * p)
@@ -186,7 +63,6 @@ def _small_tokens(w: dict[str, Array], x: Array, D: int, p: int, size: float) ->
             w[name][chunk * D : (chunk + 1) * D] *= size
 
 
-# name, what it reveals, then D, L, heads, p, C, C_out, K, (H, W), t, y
 _SIZES: tuple[tuple[Any, ...], ...] = (
     (
         "ends",
@@ -232,20 +108,7 @@ _SIZES: tuple[tuple[Any, ...], ...] = (
         (12, 250, 131),
         (4, 10, 9),
     ),
-    (
-        "16-tokens",
-        "a square number of tokens on a grid that is no square",
-        24,
-        3,
-        3,
-        2,
-        2,
-        4,
-        7,
-        (4, 16),
-        (501, 64),
-        (7, 0),
-    ),
+    ("16-tokens", "a square number of tokens on a grid that is no square", 24, 3, 3, 2, 2, 4, 7, (4, 16), (501, 64), (7, 0)),
 )
 
 
@@ -284,18 +147,18 @@ _TAKES = (
     tol=2.0,
     because="rounding of a few blocks; a float32 angle of time",
 )
-def dit(R: Any, weights: Weights, x: Any, t: Array, y: Array, heads: int, patch_size: int) -> Any:
+def dit(R: Reference, weights: Weights, x: Any, t: Array, y: Array, heads: int, patch_size: int) -> Any:
     """unpatchify(final(blocks(patches + pos, c), c)), c = MLP(emb(t)) + table[y]."""
     D, p = weights["x_embedder.proj.weight"].shape[0], patch_size
     H, W = x.shape[2:]
-    tokens = R.tap("x_embedder", R.patch_embed(x, weights["x_embedder.proj.weight"], weights["x_embedder.proj.bias"]))
-    h = R.placed(tokens, R.position_embedding(D, H // p, W // p))
-    c = R.condition(weights, t, y)
+    tokens = R.tap("x_embedder", patch_embed(R, x, weights["x_embedder.proj.weight"], weights["x_embedder.proj.bias"]))
+    h = placed(R, tokens, position_embedding(R, D, H // p, W // p))
+    c = condition(R, weights, t, y)
     for i in range(depth_of(weights)):
         place = f"blocks.{i}."
-        h = R.tap(f"blocks.{i}", R.block(inside(weights, place), h, c, heads, place))
-    out = R.tap("final_layer", R.final_layer(inside(weights, "final_layer."), h, c))
-    return R.unpatchify(out, p, (H, W))
+        h = R.tap(f"blocks.{i}", block(R, inside(weights, place), h, c, heads, place))
+    out = R.tap("final_layer", final_layer(R, inside(weights, "final_layer."), h, c))
+    return unpatchify(R, out, p, (H, W))
 
 
 def depth_of(weights: Weights) -> int:
@@ -304,33 +167,30 @@ def depth_of(weights: Weights) -> int:
 
 
 @part
-def placed(R: Any, tokens: Any, table: Array) -> Any:
+def placed(R: Reference, tokens: Any, table: Array) -> Any:
     """Tokens with their places."""
     return tokens + table
 
 
 @part
-def condition(R: Any, weights: Weights, t: Array, y: Array) -> Any:
+def condition(R: Reference, weights: Weights, t: Array, y: Array) -> Any:
     """c = MLP(emb(t)) + table[y]."""
-    e_t = R.tap("t_embedder", R.timestep_embedder(inside(weights, "t_embedder."), t))
-    e_y = R.tap("y_embedder", R.label_rows(weights["y_embedder.embedding_table.weight"], R.labels_told(weights, y)))
-    return R.tap("c", R.summed(e_t, e_y))
+    e_t = R.tap("t_embedder", timestep_embedder(R, inside(weights, "t_embedder."), t))
+    e_y = R.tap("y_embedder", label_rows(R, weights["y_embedder.embedding_table.weight"], label_index(R, weights, y)))
+    return R.tap("c", summed(R, e_t, e_y))
 
 
 @part
-def labels_told(R: Any, weights: Weights, y: Array) -> Array:
+def label_index(R: Reference, weights: Weights, y: Array) -> Array:
     """The rows that are looked up: K is told as the null label."""
     K = weights["y_embedder.embedding_table.weight"].shape[0] - 1
-    return np.where(y == K, R.null_label(K), y)
+    return np.where(y == K, null_label(R, K), y)
 
 
 @part
-def summed(R: Any, e_t: Any, e_y: Any) -> Any:
+def summed(R: Reference, e_t: Any, e_y: Any) -> Any:
     """How time and class meet."""
     return e_t + e_y
-
-
-# ------------------------------------------------------------------------------------------------ gradients
 
 
 def _gradients() -> list[Probe]:
@@ -357,23 +217,23 @@ def _gradients() -> list[Probe]:
     because="rounding of a few blocks, forwards and backwards",
 )
 def dit_gradients(
-    R: Any, weights: Weights, x: Array, t: Array, y: Array, heads: int, patch_size: int, out_bar: Array
+    R: Reference, weights: Weights, x: Array, t: Array, y: Array, heads: int, patch_size: int, out_bar: Array
 ) -> Any:
     """∂(Σ out_bar ⊙ out)/∂w of every weight, and of x."""
     leaves = {name: Tensor(np.asarray(w)) for name, w in weights.items()}
     pixels = Tensor(np.asarray(x))
-    R.dit(leaves, pixels, t, y, heads, patch_size).backward(R.bar_in(out_bar))
+    dit(R, leaves, pixels, t, y, heads, patch_size).backward(bar_in(R, out_bar))
     taken = {name: np.zeros(leaf.shape) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
-    return R.bars_out(taken | {"x": np.zeros(pixels.shape) if pixels.grad is None else pixels.grad})
+    return bars_out(R, taken | {"x": np.zeros(pixels.shape) if pixels.grad is None else pixels.grad})
 
 
 @part
-def bar_in(R: Any, out_bar: Array) -> Array:
+def bar_in(R: Reference, out_bar: Array) -> Array:
     """The gradient that enters."""
     return out_bar
 
 
 @part
-def bars_out(R: Any, bars: dict[str, Array]) -> dict[str, Array]:
+def bars_out(R: Reference, bars: dict[str, Array]) -> dict[str, Array]:
     """The gradients that leave."""
     return bars

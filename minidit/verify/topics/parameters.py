@@ -13,8 +13,10 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.random import Philox
-from minidit.verify.core.reference import Probe, part, topic
+from minidit.verify.core.reference import Group, Probe, Reference, part, part_of_each_weight
 from minidit.verify.topics.layers import normal
+
+topic = Group("parameters")
 
 
 @topic(
@@ -26,12 +28,12 @@ from minidit.verify.topics.layers import normal
         Probe("two", (16, 2, 4, 2, 4, 7, False)),
     ],
 )
-def parameter_shapes(R: Any, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool) -> Any:
+def parameter_shapes(R: Reference, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool) -> Any:
     """Every linear has weight and bias, no norm has any, the label table has K + 1 rows."""
     p = patch_size
     shapes: dict[str, Any] = {"x_embedder.proj.weight": (D, C, p, p), "x_embedder.proj.bias": (D,)}
-    shapes |= R.linear_shapes("t_embedder.mlp.0", D, 256) | R.linear_shapes("t_embedder.mlp.2", D, D)
-    shapes["y_embedder.embedding_table.weight"] = (R.label_table_rows(K), D)
+    shapes |= linear_shapes(R, "t_embedder.mlp.0", D, 256) | linear_shapes(R, "t_embedder.mlp.2", D, D)
+    shapes["y_embedder.embedding_table.weight"] = (label_table_rows(R, K), D)
     for i in range(L):
         for name, m, n in (
             ("attn.qkv", 3 * D, D),
@@ -40,27 +42,27 @@ def parameter_shapes(R: Any, D: int, L: int, heads: int, patch_size: int, C: int
             ("mlp.fc2", D, 4 * D),
             ("adaLN_modulation.1", 6 * D, D),
         ):
-            shapes |= R.linear_shapes(f"blocks.{i}.{name}", m, n)
+            shapes |= linear_shapes(R, f"blocks.{i}.{name}", m, n)
         for norm in ("norm1", "norm2"):
-            shapes |= R.norm_shapes(f"blocks.{i}.{norm}", D)
-    shapes |= R.norm_shapes("final_layer.norm_final", D) | R.linear_shapes("final_layer.adaLN_modulation.1", 2 * D, D)
-    return shapes | R.linear_shapes("final_layer.linear", p * p * C * (2 if learn_sigma else 1), D)
+            shapes |= norm_shapes(R, f"blocks.{i}.{norm}", D)
+    shapes |= norm_shapes(R, "final_layer.norm_final", D) | linear_shapes(R, "final_layer.adaLN_modulation.1", 2 * D, D)
+    return shapes | linear_shapes(R, "final_layer.linear", p * p * C * (2 if learn_sigma else 1), D)
 
 
 @part
-def linear_shapes(R: Any, name: str, m: int, n: int) -> dict[str, Any]:
+def linear_shapes(R: Reference, name: str, m: int, n: int) -> dict[str, Any]:
     """A weight and a bias."""
     return {f"{name}.weight": (m, n), f"{name}.bias": (m,)}
 
 
 @part
-def norm_shapes(R: Any, name: str, D: int) -> dict[str, Any]:
+def norm_shapes(R: Reference, name: str, D: int) -> dict[str, Any]:
     """Norms have no parameters: adaLN makes their scale and shift."""
     return {}
 
 
 @part
-def label_table_rows(R: Any, K: int) -> int:
+def label_table_rows(R: Reference, K: int) -> int:
     """K classes and the null label."""
     return K + 1
 
@@ -93,9 +95,7 @@ def law_of(name: str, w: Array) -> str:
     fits = {law: abs(std * 3**0.5 / b - 1) for law, b in uniform.items() if flat and top <= b * (1 + 1e-6)}
     fits |= {law: abs(std / s - 1) for law, s in gauss.items() if not flat}
     best = min(fits, key=lambda law: fits[law], default="")
-    return (
-        best if best and fits[best] < wide else f"another law (mean {w.mean():.3g}, std {std:.3g}, largest {top:.3g})"
-    )
+    return best if best and fits[best] < wide else f"another law (mean {w.mean():.3g}, std {std:.3g}, largest {top:.3g})"
 
 
 def start_of(weights: Mapping[str, Array]) -> dict[str, str]:
@@ -108,46 +108,44 @@ def start_of(weights: Mapping[str, Array]) -> dict[str, str]:
     spec="T.7",
     takes="D, L, heads, patch_size, C, K classes, learn_sigma, seed",
     gives="{official name: array}: the weights of a freshly initialised network",
-    probes=lambda: [
-        Probe("fresh", (64, 2, 4, 2, 4, 10, True, 0), "the zeros of T.7 come last; wide enough to tell laws apart")
-    ],
+    probes=lambda: [Probe("fresh", (64, 2, 4, 2, 4, 10, True, 0), "the zeros of T.7 come last; wide enough to tell laws apart")],
     measure=start_of,
     because="the law of each weight, told by its spread, its largest entry and its kurtosis",
 )
 def initial_weights(
-    R: Any, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool, seed: int
+    R: Reference, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool, seed: int
 ) -> dict[str, Array]:
     """Xavier uniform, N(0, 0.02²) for time MLP and label table, biases 0; then 0 for adaLN and the last linear."""
     rng, out = Philox(seed), {}
-    for name, shape in R.parameter_shapes(D, L, heads, patch_size, C, K, learn_sigma).items():
-        out[name] = R.zero_start(name, R.first_start(rng, name, shape), rng)
+    for name, shape in parameter_shapes(R, D, L, heads, patch_size, C, K, learn_sigma).items():
+        out[name] = zero_start(R, name, first_start(R, rng, name, shape), rng)
     return out
 
 
 @part
-def first_start(R: Any, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
+def first_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
     """Before the zeros: Xavier uniform for linears, N(0, 0.02²) for the time MLP and the label table, 0 for biases."""
     if name.endswith("bias"):
-        return R.bias_start(rng, name, shape)
+        return bias_start(R, rng, name, shape)
     if name.startswith(("t_embedder", "y_embedder")):
-        return R.condition_start(rng, name, shape)
-    return R.linear_start(rng, name, shape)
+        return condition_start(R, rng, name, shape)
+    return linear_start(R, rng, name, shape)
 
 
 @part
-def bias_start(R: Any, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
+def bias_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
     """0."""
     return np.zeros(shape)
 
 
 @part
-def condition_start(R: Any, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
+def condition_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
     """N(0, 0.02²)."""
     return normal(rng, *shape, std=0.02)
 
 
 @part
-def linear_start(R: Any, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
+def linear_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
     """Xavier uniform; a patch embedding counts as a linear layer."""
     return uniform(rng, shape, math.sqrt(6 / (shape[0] + math.prod(shape[1:]))))
 
@@ -157,7 +155,7 @@ def uniform(rng: Philox, shape: tuple[int, ...], bound: float) -> Array:
     return np.asarray(bound * (2 * rng.uniform(shape, dtype=np.float64) - 1))
 
 
-@part
-def zero_start(R: Any, name: str, w: Array, rng: Philox) -> Array:
+@part_of_each_weight
+def zero_start(R: Reference, name: str, w: Array, rng: Philox) -> Array:
     """(T.7): what makes shifts, scales and gates, and the last linear, is zero."""
     return np.zeros_like(w) if "adaLN_modulation" in name or name.startswith("final_layer.linear") else w
