@@ -12,6 +12,7 @@ from minidit.backend import Array
 from minidit.verify.bank.wrap import instead, then
 from minidit.verify.core.reference import Deviation, Reference
 from minidit.verify.topics import embeddings
+from minidit.verify.topics.layers import Numbers
 
 
 def _interleaved(a: Array, b: Array) -> Array:
@@ -47,14 +48,14 @@ def _grid(f: Any) -> Any:
     return {embeddings.position_grid: instead(lambda R, h, w: f(np.arange(h * w), h, w))}
 
 
-def _moved(x: Any, shape: tuple[int, ...], axes: tuple[int, ...], out: tuple[int, ...]) -> Any:
+def _moved(x: Numbers, shape: tuple[int, ...], axes: tuple[int, ...], out: tuple[int, ...]) -> Any:
     return ops.reshape(ops.transpose(ops.reshape(x, shape=shape), axes=axes), shape=out)
 
 
 def _sewn(layout: str) -> Any:
     """Tokens flat in `layout` (letters h, w, p, q, c) to c, h p, w q; '' keeps the numbers where they are."""
 
-    def sewn(R: Reference, tokens: Any, p: int, h: int, w: int) -> Any:
+    def sewn(R: Reference, tokens: Numbers, p: int, h: int, w: int) -> Any:
         B, C = tokens.shape[0], tokens.shape[2] // (p * p)
         sizes, out = {"h": h, "w": w, "p": p, "q": p, "c": C}, (B, C, h * p, w * p)
         if not layout:
@@ -67,7 +68,7 @@ def _sewn(layout: str) -> Any:
 def _patches(order: str) -> Any:
     """Patches whose tokens and numbers come in this order of the letters h, w, c, p, q."""
 
-    def patches(R: Reference, x: Any, p: int) -> Any:
+    def patches(R: Reference, x: Numbers, p: int) -> Any:
         B, C, H, W = x.shape
         axes = (0, *(1 + "chpwq".index(c) for c in order))
         return _moved(x, (B, C, H // p, p, W // p, p), axes, (B, (H // p) * (W // p), C * p * p))

@@ -12,27 +12,28 @@ from minidit.autograd import value
 from minidit.verify.bank.wrap import at, instead
 from minidit.verify.core.reference import Deviation, Reference
 from minidit.verify.topics import layers
+from minidit.verify.topics.layers import Numbers
 
 
-def _centred(x: Any) -> Any:
+def _centred(x: Numbers) -> Any:
     return x - x.mean(axis=-1, keepdims=True)
 
 
-def _unbiased(R: Reference, x: Any, place: str = "") -> Any:
+def _unbiased(R: Reference, x: Numbers, place: str = "") -> Numbers:
     d = _centred(x)
     return d / ops.sqrt((d * d).sum(axis=-1, keepdims=True) * (1 / (x.shape[-1] - 1)) + layers.norm_eps(R, place))
 
 
-def _eps_outside(R: Reference, x: Any, place: str = "") -> Any:
+def _eps_outside(R: Reference, x: Numbers, place: str = "") -> Numbers:
     d = _centred(x)
     return d / (ops.sqrt((d * d).mean(axis=-1, keepdims=True)) + layers.norm_eps(R, place))
 
 
-def _root_mean_square(R: Reference, x: Any, place: str = "") -> Any:
+def _root_mean_square(R: Reference, x: Numbers, place: str = "") -> Numbers:
     return x / ops.sqrt((x * x).mean(axis=-1, keepdims=True) + layers.norm_eps(R, place))
 
 
-def _all_tokens(R: Reference, x: Any, place: str = "") -> Any:
+def _all_tokens(R: Reference, x: Numbers, place: str = "") -> Numbers:
     flat = ops.reshape(x, shape=(x.shape[0], -1))
     return ops.reshape(ops.standardise(flat, eps=layers.norm_eps(R, place)), shape=x.shape)
 
@@ -40,7 +41,7 @@ def _all_tokens(R: Reference, x: Any, place: str = "") -> Any:
 def _split(order: tuple[int, int, int], axes: str) -> Any:
     """Splits qkv whose last axis is laid out as `axes` (letters 3, h, K), with q, k, v at these places."""
 
-    def split(R: Reference, qkv: Any, heads: int) -> Any:
+    def split(R: Reference, qkv: Numbers, heads: int) -> Any:
         B, N, D = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
         sizes = {"3": 3, "h": heads, "K": D // heads}
         a = ops.reshape(qkv, shape=(B, N, *(sizes[c] for c in axes)))
@@ -50,24 +51,24 @@ def _split(order: tuple[int, int, int], axes: str) -> Any:
     return split
 
 
-def _half(R: Reference, x: Any) -> Any:
+def _half(R: Reference, x: Numbers) -> Numbers:
     with np.errstate(all="ignore"):
         x = value(x).astype(np.float16)
         e = np.exp(x - x.max(axis=-1, keepdims=True))
         return (e / e.sum(axis=-1, keepdims=True)).astype(np.float64)
 
 
-def _no_shift(R: Reference, x: Any) -> Any:
+def _no_shift(R: Reference, x: Numbers) -> Numbers:
     e = ops.exp(x)
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def _unmerged(R: Reference, y: Any) -> Any:
+def _unmerged(R: Reference, y: Numbers) -> Numbers:
     B, h, N, K = y.shape
     return ops.reshape(y, shape=(B, N, h * K))
 
 
-def _interleaved(R: Reference, y: Any) -> Any:
+def _interleaved(R: Reference, y: Numbers) -> Numbers:
     B, h, N, K = y.shape
     return ops.reshape(ops.transpose(y, axes=(0, 2, 3, 1)), shape=(B, N, h * K))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidit.backend import Array
 from minidit.diffusion.likelihood import tanh_cdf
 from minidit.random import Philox
 from minidit.verify.bank.wrap import instead
@@ -15,32 +16,32 @@ from minidit.verify.topics import conversions, likelihood, losses
 BIN = "half a bin is 1/255: the 256 levels of [-1, 1] are 2/255 apart"
 
 
-def _uniform(R: Reference, shape: Any) -> Any:
+def _uniform(R: Reference, shape: Any) -> Array:
     return Philox(65).uniform(shape, dtype=np.float64)
 
 
-def _symmetric_uniform(R: Reference, shape: Any) -> Any:
+def _symmetric_uniform(R: Reference, shape: Any) -> Array:
     return 2 * _uniform(R, shape) - 1
 
 
-def _always_eps(R: Reference, x_0: Any, eps: Any, a: Any, objective: str) -> Any:
+def _always_eps(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
     return eps
 
 
-def _other_target(R: Reference, x_0: Any, eps: Any, a: Any, objective: str) -> Any:
+def _other_target(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
     return {"eps": x_0, "x_0": eps}.get(objective, conversions.v_of(R, x_0, eps, a))
 
 
-def _scaled_noise(R: Reference, x_0: Any, eps: Any, a: Any, objective: str) -> Any:
+def _scaled_noise(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
     return (1 - a) ** 0.5 * eps if objective == "eps" else {"x_0": x_0}.get(objective, conversions.v_of(R, x_0, eps, a))
 
 
-def _plus_one_first(R: Reference, alpha_bar: Any, gamma: float) -> Any:
+def _plus_one_first(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     more = losses.snr(R, alpha_bar) + 1
     return np.minimum(more, gamma) / more
 
 
-def _divided(R: Reference, alpha_bar: Any, gamma: float) -> Any:
+def _divided(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     return np.minimum(losses.snr(R, alpha_bar), gamma) / losses.snr(R, alpha_bar)
 
 

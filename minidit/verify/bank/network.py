@@ -10,11 +10,11 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import Primitive, value
 from minidit.backend import Array
+from minidit.random import Philox
 from minidit.verify.bank.wrap import at, instead, then
 from minidit.verify.core.reference import Deviation, Reference
 from minidit.verify.topics import block, embeddings, layers, network, parameters
-from minidit.verify.topics.layers import normal
-from minidit.verify.topics.parameters import uniform
+from minidit.verify.topics.layers import Numbers, normal
 
 # ------------------------------------------------------------------------------------------------ wiring
 
@@ -27,7 +27,7 @@ def _six(*order: int) -> Any:
 def _stream(f: Any) -> Any:
     """f(x, attn, mlp, gate1, gate2) -> x; attn and mlp are the branches as functions of the stream."""
 
-    def stream(R: Reference, weights: Any, x: Any, six: Any, heads: int, place: str) -> Any:
+    def stream(R: Reference, weights: Any, x: Numbers, six: Any, heads: int, place: str) -> Any:
         shift1, scale1, gate1, shift2, scale2, gate2 = six
         attn = lambda h: block.attention_branch(R, weights, h, shift1, scale1, heads, place)
         mlp = lambda h: block.mlp_branch(R, weights, h, shift2, scale2, place)
@@ -36,21 +36,21 @@ def _stream(f: Any) -> Any:
     return {block.block_stream: instead(stream)}
 
 
-def _twice(R: Reference, x: Any, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Any:
+def _twice(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
     for _ in range(2):
         x = layers.gated_residual(R, x, gate1, attn(x), "attn")
     return layers.gated_residual(R, x, gate2, mlp(x), "mlp")
 
 
-def _side_by_side(R: Reference, x: Any, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Any:
+def _side_by_side(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
     return layers.gated_residual(R, layers.gated_residual(R, x, gate1, attn(x), "attn"), gate2, mlp(x), "mlp")
 
 
-def _forgets_attention(R: Reference, x: Any, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Any:
+def _forgets_attention(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
     return layers.gated_residual(R, x, gate2, mlp(layers.gated_residual(R, x, gate1, attn(x), "attn")), "mlp")
 
 
-def _mlp_first(R: Reference, x: Any, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Any:
+def _mlp_first(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
     x = layers.gated_residual(R, x, gate2, mlp(x), "mlp")
     return layers.gated_residual(R, x, gate1, attn(x), "attn")
 
@@ -93,7 +93,7 @@ def _own_adjoint(f: Any) -> Any:
     return lambda R, *args: p(*args)
 
 
-def _constant_statistics(R: Reference, x: Any, place: str = "") -> Any:
+def _constant_statistics(R: Reference, x: Numbers, place: str = "") -> Numbers:
     a = value(x)
     r = 1 / np.sqrt(a.var(axis=-1, keepdims=True) + layers.norm_eps(R, place))
     return (x - a.mean(axis=-1, keepdims=True)) * r
@@ -108,20 +108,27 @@ def _from_start(*names: str) -> Any:
     return {parameters.zero_start: lambda original: lambda R, name, w, rng: w if spared(name) else original(R, name, w, rng)}
 
 
+def _uniform(rng: Philox, shape: tuple[int, ...], bound: float) -> Array:
+    """U(-bound, bound)."""
+    return np.asarray(bound * (2 * rng.uniform(shape, dtype=np.float64) - 1))
+
+
 def _conv_fans(original: Any) -> Any:
     def start(R: Reference, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
         field = math.prod(shape[2:])
-        return uniform(rng, shape, math.sqrt(6 / (field * (shape[0] + shape[1])))) if field > 1 else original(R, rng, name, shape)
+        return (
+            _uniform(rng, shape, math.sqrt(6 / (field * (shape[0] + shape[1])))) if field > 1 else original(R, rng, name, shape)
+        )
 
     return start
 
 
 def _torch(R: Reference, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
-    return uniform(rng, shape, math.prod(shape[1:]) ** -0.5)
+    return _uniform(rng, shape, math.prod(shape[1:]) ** -0.5)
 
 
 def _torch_bias(R: Reference, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
-    return uniform(rng, shape, shape[0] ** -0.5)
+    return _uniform(rng, shape, shape[0] ** -0.5)
 
 
 def _started(prefix: str, f: Any) -> Any:

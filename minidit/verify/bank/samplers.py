@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidit.backend import Array
 from minidit.verify.bank.wrap import arguments, instead, then
 from minidit.verify.core.reference import Deviation, Reference
 from minidit.verify.topics import chains, conversions, ddim, ddpm, guidance, posterior, timesteps
@@ -18,38 +19,38 @@ SIGMA = "σ = η √((1-ᾱ_s)/(1-ᾱ_t)) √(1-ᾱ_t/ᾱ_s)"
 def mean_of(form: Any) -> Any:
     """A mean with its own use of (x, ε, β, ᾱ_t, α)."""
 
-    def changed(R: Reference, x_t: Any, eps: Any, alpha_bar: Any, t: int, s: int) -> Any:
+    def changed(R: Reference, x_t: Array, eps: Array, alpha_bar: Array, t: int, s: int) -> Any:
         a_t, a_s = float(alpha_bar[t]), posterior.alpha_below(R, alpha_bar, t, s)
         return form(x_t, eps, 1 - a_t / a_s, a_t, a_t / a_s)
 
     return instead(changed)
 
 
-def _full_chain_posterior(R: Reference, x_t: Any, eps: Any, alpha_bar: Any, t: int, s: int) -> Any:
+def _full_chain_posterior(R: Reference, x_t: Array, eps: Array, alpha_bar: Array, t: int, s: int) -> Array:
     """ᾱ_s of the kept rung beside β_t and α_t of the full ladder."""
     return posterior.posterior_mean(R, conversions.x_0_of_eps(R, x_t, eps, float(alpha_bar[t])), x_t, t, s, alpha_bar)
 
 
-def _mixed_weights(R: Reference, alpha_bar: Any, t: int, a_t: float, a_s: float) -> tuple[float, float]:
+def _mixed_weights(R: Reference, alpha_bar: Array, t: int, a_t: float, a_s: float) -> tuple[float, float]:
     beta = 1 - alpha_bar[t] / np.append(1.0, alpha_bar)[t]
     return a_s**0.5 * beta / (1 - a_t), (1 - beta) ** 0.5 * (1 - a_s) / (1 - a_t)
 
 
-def _core_full_chain(R: Reference, x_t: Any, eps: Any, alpha_bar: Any, t: int, s: int) -> Any:
+def _core_full_chain(R: Reference, x_t: Array, eps: Array, alpha_bar: Array, t: int, s: int) -> Array:
     alpha = alpha_bar[t] / np.append(1.0, alpha_bar)[t]
     return (x_t - (1 - alpha) / (1 - alpha_bar[t]) ** 0.5 * eps) / alpha**0.5
 
 
-def _clipped_mean(R: Reference, x_t: Any, eps: Any, alpha_bar: Any, t: int, s: int) -> Any:
+def _clipped_mean(R: Reference, x_t: Array, eps: Array, alpha_bar: Array, t: int, s: int) -> Array:
     x_0 = np.clip(conversions.x_0_of_eps(R, x_t, eps, float(alpha_bar[t])), -1, 1)
     return posterior.posterior_mean(R, x_0, x_t, t, s, alpha_bar)
 
 
-def _arrival_level(R: Reference, alpha_bar: Any, t: int, s: int) -> float:
+def _arrival_level(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
     return float(ddpm.std_of_log(R, posterior.log_small_variance(R, alpha_bar, t, s)))
 
 
-def _by_way_of_eps(R: Reference, x_t: Any, v: Any, a_t: float) -> Any:
+def _by_way_of_eps(R: Reference, x_t: Array, v: Array, a_t: float) -> Array:
     eps = conversions.pair_of_v(R, x_t, v, a_t)[1]
     return conversions.x_0_of_eps(R, x_t, eps, a_t), eps
 
@@ -58,11 +59,11 @@ def _three(original: Any) -> Any:
     return lambda R, u, c, w: np.concatenate([original(R, u[:, :3], c[:, :3], w), c[:, 3:]], axis=1)
 
 
-def _batch_quantile(R: Reference, x_0: Any, p: float, most: float) -> Any:
+def _batch_quantile(R: Reference, x_0: Array, p: float, most: float) -> Array:
     return np.clip(np.quantile(abs(x_0), p), 1.0, most).reshape(1, 1, 1, 1) * np.ones((len(x_0), 1, 1, 1))
 
 
-def _swapped_levels(R: Reference, x_0: Any, eps: Any, a: Any) -> Any:
+def _swapped_levels(R: Reference, x_0: Array, eps: Array, a: Array) -> Array:
     return (1 - a) ** 0.5 * eps - a**0.5 * x_0
 
 

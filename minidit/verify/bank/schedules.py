@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from minidit.backend import Array
 from minidit.verify.bank.wrap import arguments, instead, then
 from minidit.verify.core.reference import Deviation, Reference
 from minidit.verify.topics import conversions, losses, posterior, schedules, timesteps
 
 
-def _f_ratio(R: Reference, T: int) -> Any:
+def _f_ratio(R: Reference, T: int) -> Array:
     f = schedules.cosine_f(R, T)
     return f[1:] / f[0]
 
 
-def _shrunk(R: Reference, alpha_bar: Any) -> Any:
+def _shrunk(R: Reference, alpha_bar: Array) -> Array:
     return (alpha_bar - alpha_bar[-1]) * alpha_bar[0] / (alpha_bar[0] - alpha_bar[-1])
 
 
-def _by_stride(R: Reference, timesteps: Any, k: int, T: int) -> int:
+def _by_stride(R: Reference, timesteps: Array, k: int, T: int) -> int:
     return max(int(timesteps[k]) - T // len(timesteps), -1)
 
 
-def _leading(R: Reference, T: int, N: int) -> Any:
+def _leading(R: Reference, T: int, N: int) -> Array:
     return (np.arange(N) * (T // N))[::-1]
 
 
-def _even(R: Reference, T: int, N: int) -> Any:
+def _even(R: Reference, T: int, N: int) -> Array:
     return np.array(range(0, T, max(T // N, 1)))
 
 
-def _by_range(R: Reference, T: int, N: int, offset: int) -> Any:
+def _by_range(R: Reference, T: int, N: int, offset: int) -> Array:
     return timesteps.inside(R, (np.array(range(0, T, T // N)) + offset)[::-1], T)
 
 

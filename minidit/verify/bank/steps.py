@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minidit.backend import Array
 from minidit.verify.bank.samplers import CORE, SIGMA, mean_of
 from minidit.verify.bank.wrap import instead
 from minidit.verify.core.reference import Deviation, Reference
@@ -14,11 +15,11 @@ SMALL = "β̃ = β (1-ᾱ_s)/(1-ᾱ_t), β = 1-ᾱ_t/ᾱ_s"
 NOISE = "mean + [s > 0] σ z"
 
 
-def _beta(R: Reference, alpha_bar: Any, t: int, s: int) -> float:
+def _beta(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
     return posterior.step_beta(R, alpha_bar, t, posterior.alpha_below(R, alpha_bar, t, s))
 
 
-def _inverted(R: Reference, alpha_bar: Any, t: int, s: int) -> float:
+def _inverted(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
     a_s = posterior.alpha_below(R, alpha_bar, t, s)
     return float((1 - alpha_bar[t]) / (1 - a_s) * posterior.step_beta(R, alpha_bar, t, a_s)) if a_s < 1 else 0.0
 
@@ -26,7 +27,7 @@ def _inverted(R: Reference, alpha_bar: Any, t: int, s: int) -> float:
 def _direction_of(level: Any) -> Any:
     """The DDIM step with its own factors of x̂_0, ε̂ and z, made of (ᾱ_t, ᾱ_s, σ, η)."""
 
-    def changed(R: Reference, x_0: Any, eps: Any, a_t: float, a_s: float, s: int, eta: float, z: Any) -> Any:
+    def changed(R: Reference, x_0: Array, eps: Array, a_t: float, a_s: float, s: int, eta: float, z: Array) -> Any:
         signal, noise, fresh = level(a_t, a_s, ddim.ddim_sigma(R, a_t, a_s, eta), eta)
         return signal * x_0 + max(noise, 0.0) ** 0.5 * eps + ddpm.noise_mask(R, s) * fresh * z
 

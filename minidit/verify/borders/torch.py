@@ -10,15 +10,19 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from minidit.backend import Array
 from minidit.verify.cases import functions_of
 from minidit.verify.core.reference import Reference
 from minidit.verify.topics import TOPICS, parameters
+from minidit.verify.topics.network import depth_of
 
 Names = Mapping[str, str] | Callable[[str], str]
+Taps = dict[str, Array]  # name of a layer -> its output
 
 
 def torch() -> Any:
@@ -81,31 +85,36 @@ def functions(target: Any, *, dtype: Any = None, device: Any = None) -> dict[str
 # ------------------------------------------------------------------------------------------------ modules
 
 
-def load_weights(module: Any, weights: Mapping[str, np.ndarray], names: Names | None = None) -> None:
+def renaming(names: Names | None) -> Callable[[str], str]:
+    """official name -> the module's."""
+    return names if callable(names) else lambda name: (names or {}).get(name, name)
+
+
+def load_weights(module: Any, weights: Mapping[str, Array], names: Names | None = None) -> None:
     """Copies arrays into a module's parameters and buffers.
 
     names: official name -> the module's name, as a mapping (names that it lacks stay as they are) or a function. Raises
     ValueError that lists what is left over on either side, or the first shape that differs.
     """
     t = torch()
-    rename = names if callable(names) else (lambda n: (names or {}).get(n, n))
+    rename = renaming(names)
     mine = dict(module.named_parameters()) | dict(module.named_buffers())
-    given = {rename(n): a for n, a in weights.items()}
-    lacking = [n for n, p in module.named_parameters() if n not in given]
-    extra = [n for n in given if n not in mine and n != rename("pos_embed")]
+    renamed = {rename(n): a for n, a in weights.items()}
+    lacking = [n for n, p in module.named_parameters() if n not in renamed]
+    extra = [n for n in renamed if n not in mine and n != rename("pos_embed")]
     if lacking or extra:
         sides = (("the weights lack", lacking), ("the module lacks", extra))
-        said = "; ".join(f"{side} {', '.join(names_[:4])}" for side, names_ in sides if names_)
-        raise ValueError(f"{said} (give a map of names: official -> yours)")
+        problem = "; ".join(f"{side} {', '.join(left[:4])}" for side, left in sides if left)
+        raise ValueError(f"{problem} (give a map of names: official -> yours)")
     with t.no_grad():
-        for name, array in given.items():
+        for name, array in renamed.items():
             if name in mine:
                 if tuple(mine[name].shape) != array.shape:
                     raise ValueError(f"{name} has shape {tuple(mine[name].shape)}, the weights {array.shape}")
                 mine[name].copy_(t.from_numpy(np.ascontiguousarray(array)))
 
 
-def with_taps(module: Any, taps: Mapping[str, str], into: dict[str, Any]) -> list[Any]:
+def with_taps(module: Any, taps: Mapping[str, str], into: Taps) -> list[Any]:
     """Forward hooks that note the outputs of sub-modules: tap name -> the sub-module's name. Returns the handles."""
     inside = dict(module.named_modules())
     absent = [n for n in taps.values() if n not in inside]
@@ -121,26 +130,30 @@ def with_taps(module: Any, taps: Mapping[str, str], into: dict[str, Any]) -> lis
     return [inside[place].register_forward_hook(hook(name)) for name, place in taps.items()]
 
 
-def gradients(loss: Callable[..., Any], *args: np.ndarray) -> list[np.ndarray]:
+def gradients(loss: Callable[..., Any], *args: Array) -> list[Array]:
     """∂loss/∂arg for each array, by torch.autograd; loss takes tensors and returns a scalar tensor."""
     t = torch()
     leaves = [t.from_numpy(np.array(a)).requires_grad_(True) for a in args]
-    found = t.autograd.grad(loss(*leaves), leaves, allow_unused=True)
-    return [np.zeros_like(a) if g is None else to_numpy(g) for a, g in zip(args, found, strict=True)]
+    bars = t.autograd.grad(loss(*leaves), leaves, allow_unused=True)
+    return [np.zeros_like(a) if bar is None else to_numpy(bar) for a, bar in zip(args, bars, strict=True)]
 
 
-def target(found: Any) -> Any:
+def target(what: Any) -> dict[str, Callable[..., Any]]:
     """What `minidit verify torch module:object` asks: functions on tensors, or a DiT class of the official parameter names."""
     t = torch()
-    if inspect.isclass(found) and issubclass(found, t.nn.Module):
-        return network(found)
-    if isinstance(found, t.nn.Module):
+    if inspect.isclass(what) and issubclass(what, t.nn.Module):
+        return network(what)
+    if isinstance(what, t.nn.Module):
         raise ValueError("name the class of the network, not an instance: the kit builds it in several sizes")
-    return functions(found() if inspect.isclass(found) else found)
+    return functions(what() if inspect.isclass(what) else what)
 
 
 def network(
-    build: Callable[..., Any], *, names: Names | None = None, call: Callable[..., Any] | None = None, dtype: str = "float64"
+    build: Callable[..., Any],
+    *,
+    names: Names | None = None,
+    call: Callable[..., Any] | None = None,
+    dtype: str = "float64",
 ) -> dict[str, Callable[..., Any]]:
     """A DiT module class as a target: the whole network with its layers as taps, its gradients, its shapes and how it begins.
 
@@ -148,90 +161,101 @@ def network(
     input_size is an int where the grid is square. names: official parameter name -> the module's, as in `load_weights`.
     call(module, x, t, y) -> out, where it is not module(x, t, y). dtype: what the module computes in.
     """
-    t_ = torch()
-    kind = getattr(t_, dtype)
-    rename = names if callable(names) else (lambda n: (names or {}).get(n, n))
+    net = _Network(build, names, call or (lambda module, *args: module(*args)), getattr(torch(), dtype))
+    out: dict[str, Callable[..., Any]] = {"dit": net.dit, "dit_gradients": net.dit_gradients}
+    try:
+        net.made(**config_of(TOPICS["dit"].probes()[0].args[0], (4, 6), 2, 2))
+    except Exception:  # whatever a class raises that knows square grids only
+        out = {"dit_square": net.dit}
+    return out | {"parameter_shapes": net.parameter_shapes, "initial_weights": net.initial_weights}
 
-    def made(**config: Any) -> Any:
-        known = inspect.signature(build).parameters
+
+@dataclass(frozen=True)
+class _Network:
+    """A DiT module class, built in the size of each question."""
+
+    build: Callable[..., Any]
+    names: Names | None
+    call: Callable[..., Any]
+    dtype: Any
+
+    def name_of(self, official: str) -> str:
+        """The module's name of a parameter."""
+        return renaming(self.names)(official)
+
+    def made(self, **config: Any) -> Any:
+        """A module with as much of the configuration as its signature names."""
+        known = inspect.signature(self.build).parameters
         everything = any(p.kind is p.VAR_KEYWORD for p in known.values())
-        module = build(**{k: v for k, v in config.items() if everything or k in known}).to(kind)
-        return module.eval()
+        return self.build(**{k: v for k, v in config.items() if everything or k in known}).to(self.dtype).eval()
 
-    def loaded(weights: Mapping[str, np.ndarray], x: Any, heads: int, patch_size: int) -> Any:
-        module = made(**config_of(weights, x.shape[2:], heads, patch_size))
-        load_weights(module, weights, names)
+    def loaded(self, weights: Mapping[str, Array], x: Array, heads: int, patch_size: int) -> Any:
+        """A module with these weights."""
+        module = self.made(**config_of(weights, x.shape[2:], heads, patch_size))
+        load_weights(module, weights, self.names)
         return module
 
-    def run(module: Any, x: Any, t: Any, y: Any) -> Any:
-        return (call or (lambda m, *args: m(*args)))(module, x, t_.tensor(t), t_.tensor(y))
+    def run(self, module: Any, x: Any, t: Array, y: Array) -> Any:
+        """The module's output, a tensor, of a tensor x."""
+        return self.call(module, x, torch().tensor(t), torch().tensor(y))
 
-    def dit(weights: Any, x: Any, t: Any, y: Any, heads: int, patch_size: int) -> Any:
-        module = loaded(weights, x, heads, patch_size)
-        taps: dict[str, Any] = {}
+    def dit(self, weights: Mapping[str, Array], x: Array, t: Array, y: Array, heads: int, patch_size: int) -> tuple[Array, Taps]:
+        """The output and those layers that the module has under their official names."""
+        module = self.loaded(weights, x, heads, patch_size)
+        taps: Taps = {}
         inside = dict(module.named_modules())
-        wanted = {n: rename(n + ".weight").removesuffix(".weight") for n in layers_of(weights)}
+        wanted = {n: self.name_of(n + ".weight").removesuffix(".weight") for n in layers_of(weights)}
         with_taps(module, {n: place for n, place in wanted.items() if place in inside}, taps)
-        with t_.no_grad():
-            out = run(module, t_.tensor(x, dtype=kind), t, y)
+        with torch().no_grad():
+            out = self.run(module, torch().tensor(x, dtype=self.dtype), t, y)
         return to_numpy(out), taps
 
-    def dit_gradients(weights: Any, x: Any, t: Any, y: Any, heads: int, patch_size: int, out_bar: Any) -> Any:
-        module = loaded(weights, x, heads, patch_size)
-        pixels = t_.tensor(x, dtype=kind).requires_grad_(True)
-        (run(module, pixels, t, y) * t_.tensor(out_bar, dtype=kind)).sum().backward()
+    def dit_gradients(
+        self, weights: Mapping[str, Array], x: Array, t: Array, y: Array, heads: int, patch_size: int, out_bar: Array
+    ) -> dict[str, Array]:
+        """The gradients by torch.autograd; zeros where a parameter has none."""
+        module = self.loaded(weights, x, heads, patch_size)
+        pixels = torch().tensor(x, dtype=self.dtype).requires_grad_(True)
+        (self.run(module, pixels, t, y) * torch().tensor(out_bar, dtype=self.dtype)).sum().backward()
         mine = dict(module.named_parameters())
-        bars = {n: mine[rename(n)].grad for n in weights}
+        bars = {n: mine[self.name_of(n)].grad for n in weights}
         zeros = {n: np.zeros(w.shape) for n, w in weights.items()}
         return {n: zeros[n] if b is None else to_numpy(b) for n, b in bars.items()} | {"x": to_numpy(pixels.grad)}
 
-    def fresh(D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool) -> Any:
-        size = 4 * patch_size
-        return made(
-            input_size=size, patch_size=patch_size, in_channels=C, hidden_size=D, depth=L, num_heads=heads, mlp_ratio=4.0,
-            class_dropout_prob=0.1, num_classes=K, learn_sigma=learn_sigma,
+    def fresh(self, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool) -> dict[str, Any]:
+        """The trained parameters of a new module by the official names; those that have none keep their own."""
+        module = self.made(
+            input_size=4 * patch_size, patch_size=patch_size, in_channels=C, hidden_size=D, depth=L, num_heads=heads,
+            mlp_ratio=4.0, class_dropout_prob=0.1, num_classes=K, learn_sigma=learn_sigma,
         )  # fmt: skip
-
-    def official(module: Any, shapes: Mapping[str, Any]) -> dict[str, Any]:
-        """The module's parameters by the official names; those that have none keep their own."""
-        back = {rename(n): n for n in shapes}
+        official = parameters.parameter_shapes(Reference(), D, L, heads, patch_size, C, K, learn_sigma)
+        back = {self.name_of(n): n for n in official}
         return {back.get(n, n): p for n, p in module.named_parameters() if p.requires_grad}
 
-    def parameter_shapes(*sizes: Any) -> Any:
-        return {n: tuple(p.shape) for n, p in official(fresh(*sizes), reference_shapes(*sizes)).items()}
+    def parameter_shapes(self, *sizes: Any) -> dict[str, tuple[int, ...]]:
+        """name -> shape."""
+        return {n: tuple(p.shape) for n, p in self.fresh(*sizes).items()}
 
-    def initial_weights(*sizes_and_seed: Any) -> Any:
+    def initial_weights(self, *sizes_and_seed: Any) -> dict[str, Array]:
+        """name -> how the weight begins."""
         *sizes, seed = sizes_and_seed
-        t_.manual_seed(seed)
-        return {n: to_numpy(p) for n, p in official(fresh(*sizes), reference_shapes(*sizes)).items()}
-
-    out: dict[str, Callable[..., Any]] = {"dit": dit, "dit_gradients": dit_gradients}
-    try:
-        made(**config_of(TOPICS["dit"].probes()[0].args[0], (4, 6), 2, 2))
-    except Exception:  # whatever a class raises that knows square grids only
-        out = {"dit_square": dit}
-    return out | {"parameter_shapes": parameter_shapes, "initial_weights": initial_weights}
+        torch().manual_seed(seed)
+        return {n: to_numpy(p) for n, p in self.fresh(*sizes).items()}
 
 
-def config_of(weights: Mapping[str, np.ndarray], size: tuple[int, int], heads: int, patch_size: int) -> dict[str, Any]:
+def config_of(weights: Mapping[str, Array], size: tuple[int, int], heads: int, patch_size: int) -> dict[str, Any]:
     """The configuration of the network that these official weights belong to."""
     D, C = weights["x_embedder.proj.weight"].shape[:2]
     return {
         "input_size": size[0] if size[0] == size[1] else tuple(size), "patch_size": patch_size, "in_channels": C,
-        "hidden_size": D, "depth": 1 + max(int(n.split(".")[1]) for n in weights if n.startswith("blocks.")),
+        "hidden_size": D, "depth": depth_of(weights),
         "num_heads": heads, "mlp_ratio": weights["blocks.0.mlp.fc1.bias"].size / D, "class_dropout_prob": 0.1,
         "num_classes": len(weights["y_embedder.embedding_table.weight"]) - 1,
         "learn_sigma": weights["final_layer.linear.bias"].size // patch_size**2 == 2 * C,
     }  # fmt: skip
 
 
-def layers_of(weights: Mapping[str, np.ndarray]) -> list[str]:
+def layers_of(weights: Mapping[str, Array]) -> list[str]:
     """The layers whose outputs the reference notes, in the order of computation."""
-    depth = 1 + max(int(n.split(".")[1]) for n in weights if n.startswith("blocks."))
-    blocks = [f"blocks.{i}{part}" for i in range(depth) for part in (".attn", ".mlp", "")]
+    blocks = [f"blocks.{i}{part}" for i in range(depth_of(weights)) for part in (".attn", ".mlp", "")]
     return ["x_embedder", "t_embedder", "y_embedder", *blocks, "final_layer"]
-
-
-def reference_shapes(*sizes: Any) -> dict[str, Any]:
-    """The official names with their shapes."""
-    return parameters.parameter_shapes(Reference(), *sizes)

@@ -6,8 +6,6 @@ zero, except where a probe silences a branch to show the other one.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minidit import ops
@@ -16,6 +14,7 @@ from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.layers import (
     PEAK,
+    Numbers,
     Weights,
     dense,
     gated_residual,
@@ -54,40 +53,42 @@ def at_the_peak(w: dict[str, Array], prefix: str = "") -> None:
 
 
 @part
-def six_vectors(R: Reference, weights: Weights, c: Any) -> Any:
+def six_vectors(R: Reference, weights: Weights, c: Numbers) -> Numbers:
     """(T.4): shift, scale, gate of the attention, then of the MLP."""
     out = linear(R, silu_of_c(R, c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
     return six_order(R, ops.split(out, parts=6))
 
 
 @part
-def silu_of_c(R: Reference, c: Any) -> Any:
+def silu_of_c(R: Reference, c: Numbers) -> Numbers:
     """The activation before the linears that make shift, scale and gate."""
     return silu(R, c)
 
 
 @part
-def six_order(R: Reference, six: tuple[Any, ...]) -> tuple[Any, ...]:
+def six_order(R: Reference, six: tuple[Numbers, ...]) -> tuple[Numbers, ...]:
     """shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ as they lie in the product."""
     return six
 
 
 @part
-def attention_branch(R: Reference, weights: Weights, x: Any, shift: Any, scale: Any, heads: int, place: str) -> Any:
+def attention_branch(
+    R: Reference, weights: Weights, x: Numbers, shift: Numbers, scale: Numbers, heads: int, place: str
+) -> Numbers:
     """Attn(LN(x) (1 + γ₁) + β₁)."""
     h = modulate(R, layer_norm(R, x, "attn"), shift, scale, "attn")
     return R.tap(f"{place}attn", self_attention(R, inside(weights, "attn."), h, heads, f"{place}attn."))
 
 
 @part
-def mlp_branch(R: Reference, weights: Weights, x: Any, shift: Any, scale: Any, place: str) -> Any:
+def mlp_branch(R: Reference, weights: Weights, x: Numbers, shift: Numbers, scale: Numbers, place: str) -> Numbers:
     """MLP(LN(x) (1 + γ₂) + β₂)."""
     h = modulate(R, layer_norm(R, x, "mlp"), shift, scale, "mlp")
     return R.tap(f"{place}mlp", mlp(R, inside(weights, "mlp."), h, f"{place}mlp."))
 
 
 @part
-def block_stream(R: Reference, weights: Weights, x: Any, six: tuple[Any, ...], heads: int, place: str) -> Any:
+def block_stream(R: Reference, weights: Weights, x: Numbers, six: tuple[Numbers, ...], heads: int, place: str) -> Numbers:
     """(T.5): the second line reads what the first one wrote."""
     shift1, scale1, gate1, shift2, scale2, gate2 = six
     x = gated_residual(R, x, gate1, attention_branch(R, weights, x, shift1, scale1, heads, place), "attn")
@@ -117,7 +118,7 @@ def _blocks() -> list[Probe]:
     tol=2.0,
     because="rounding of one block",
 )
-def block(R: Reference, weights: Weights, x: Any, c: Any, heads: int, place: str = "") -> Any:
+def block(R: Reference, weights: Weights, x: Numbers, c: Numbers, heads: int, place: str = "") -> Numbers:
     """x ← x + gate₁ Attn(LN(x)(1+scale₁)+shift₁); then x ← x + gate₂ MLP(LN(x)(1+scale₂)+shift₂)."""
     return block_stream(R, weights, x, six_vectors(R, weights, c), heads, place)
 
@@ -142,7 +143,7 @@ def _finals() -> list[Probe]:
 @topic(
     spec="T.6", takes="weights {adaLN_modulation.1.*, linear.*}, x (B,N,D), c (B,D)", gives="(B, N, p*p*C_out)", probes=_finals
 )
-def final_layer(R: Reference, weights: Weights, x: Any, c: Any) -> Any:
+def final_layer(R: Reference, weights: Weights, x: Numbers, c: Numbers) -> Numbers:
     """Linear(LN(x)(1+scale)+shift), (shift, scale) = Linear(SiLU(c))."""
     out = linear(R, silu_of_c(R, c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
     shift, scale = two_order(R, ops.split(out, parts=2))
@@ -151,6 +152,6 @@ def final_layer(R: Reference, weights: Weights, x: Any, c: Any) -> Any:
 
 
 @part
-def two_order(R: Reference, two: tuple[Any, Any]) -> tuple[Any, Any]:
+def two_order(R: Reference, two: tuple[Numbers, Numbers]) -> tuple[Numbers, Numbers]:
     """shift, scale of the final layer."""
     return two

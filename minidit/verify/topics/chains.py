@@ -27,14 +27,14 @@ topic = Group("chains")
 
 
 @part
-def step_time(R: Reference, timesteps: Any, k: int, T: int) -> Any:
+def step_time(R: Reference, timesteps: Array, k: int, T: int) -> Array:
     """What the network is told at the k-th step down."""
     rising = np.asarray(timesteps)[::-1]
     return network_time(R, rising, np.array([len(rising) - 1 - k]), T)[0]
 
 
 @part
-def walk(R: Reference, step: Any, denoise: Any, x: Any, timesteps: Any, T: int) -> Any:
+def walk(R: Reference, step: Any, denoise: Any, x: Array, timesteps: Array, T: int) -> Array:
     """step(x, eps, t, s, k) along the list."""
     for k, (t, s) in enumerate(step_pairs(R, timesteps, T)):
         x = step(x, denoise(x, step_time(R, timesteps, k, T)), int(t), int(s), k)
@@ -68,7 +68,7 @@ CALL = "denoise(x, t) -> eps, x_T (B,C,H,W), N steps, alpha_bar (T,)"
     tol=10.0,
     because="N steps",
 )
-def ddim_sample(R: Reference, denoise: Any, x: Any, N: int, alpha_bar: Any, eta: float, z: Any) -> Any:
+def ddim_sample(R: Reference, denoise: Any, x: Array, N: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """DDIM steps along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
     T = len(alpha_bar)
     return walk(
@@ -84,7 +84,7 @@ def ddim_sample(R: Reference, denoise: Any, x: Any, N: int, alpha_bar: Any, eta:
     tol=10.0,
     because="N steps; 1 - β loses digits where ᾱ_t/ᾱ_s is near 0",
 )
-def ddpm_sample(R: Reference, denoise: Any, x: Any, N: int, alpha_bar: Any, z: Any) -> Any:
+def ddpm_sample(R: Reference, denoise: Any, x: Array, N: int, alpha_bar: Array, z: Array) -> Array:
     """DDPM steps with the small variance along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
     T = len(alpha_bar)
     return walk(
@@ -93,13 +93,13 @@ def ddpm_sample(R: Reference, denoise: Any, x: Any, N: int, alpha_bar: Any, z: A
 
 
 @part
-def climb_pairs(R: Reference, timesteps: Any) -> Any:
+def climb_pairs(R: Reference, timesteps: Array) -> Array:
     """(s, t) from the data (-1) up, timesteps rising."""
     return list(zip([-1, *timesteps[:-1]], timesteps, strict=True))
 
 
 @part
-def climbing_time(R: Reference, s: int, t: int, timesteps: Any) -> Any:
+def climbing_time(R: Reference, s: int, t: int, timesteps: Array) -> Array:
     """What the network is told on the way from s up to t: the level of x; at the data the lowest timestep."""
     return s if s >= 0 else timesteps[0]
 
@@ -112,7 +112,7 @@ def _ascents() -> list[Probe]:
     spec="D.23", takes="denoise(x, t) -> eps, x_0 (B,C,H,W), N steps, alpha_bar (T,)", gives="x_T (B,C,H,W)",
     probes=_ascents, tol=10.0, because="N steps",
 )  # fmt: skip
-def ddim_invert(R: Reference, denoise: Any, x: Any, N: int, alpha_bar: Any) -> Any:
+def ddim_invert(R: Reference, denoise: Any, x: Array, N: int, alpha_bar: Array) -> Array:
     """Inversion steps from the data up the same timesteps; the network hears the level of x, the lowest timestep at the data."""
     timesteps = sampling_timesteps(R, len(alpha_bar), N)[::-1]
     for s, t in climb_pairs(R, timesteps):
@@ -182,13 +182,13 @@ OBJECT = "an object: timesteps(N) -> (N,) ints top down, step(x_t, eps, t, z) ->
 
 
 @topic(spec="D.30", takes="alpha_bar (T,)", gives=f"{OBJECT}, DDIM with η = 0", probes=_ladders, measure=drive)
-def ddim_scheduler(R: Reference, alpha_bar: Any) -> Scheduler:
+def ddim_scheduler(R: Reference, alpha_bar: Array) -> Scheduler:
     """Each step leads from t to the next of the list, the last one to the data: DDIM with η = 0."""
     return ReferenceScheduler(R, alpha_bar, False)
 
 
 @topic(spec="D.30", takes="alpha_bar (T,)", gives=f"{OBJECT}, DDPM with the small variance", probes=_ladders, measure=drive)
-def ddpm_scheduler(R: Reference, alpha_bar: Any) -> Scheduler:
+def ddpm_scheduler(R: Reference, alpha_bar: Array) -> Scheduler:
     """Each step leads from t to the next of the list, the last one to the data: DDPM with the small variance."""
     return ReferenceScheduler(R, alpha_bar, True)
 
@@ -229,14 +229,14 @@ def _gaussians() -> list[Probe]:
     spec="D.45", takes="denoise(x, t) -> eps, x_T (B,C,H,W), N steps, alpha_bar (T,)", gives="x_0 (B,C,H,W), the noise your own",
     probes=_gaussians, measure=moments, allowed=6.0, because=SIX,
 )  # fmt: skip
-def ddpm_gaussian(R: Reference, denoise: Any, x: Any, N: int, alpha_bar: Any) -> Any:
+def ddpm_gaussian(R: Reference, denoise: Any, x: Array, N: int, alpha_bar: Array) -> Array:
     """mean' = g mean + h, var' = g² var + σ² along the steps: an ancestral sampler with its own noise, on Gaussian data."""
     x, T = np.asarray(x), len(alpha_bar)
     mean, var, timesteps = float(x.mean()), float(x.var()), sampling_timesteps(R, T, N)
     zero, one = np.zeros((1, 1, 1, 1)), np.ones((1, 1, 1, 1))
     for k, (t, s) in enumerate(step_pairs(R, timesteps, T)):
 
-        def to(x: Any, z: Any, t: int = int(t), s: int = int(s), k: int = k) -> float:
+        def to(x: Array, z: Array, t: int = int(t), s: int = int(s), k: int = k) -> float:
             return float(np.squeeze(ddpm_step(R, x, denoise(x, step_time(R, timesteps, k, T)), t, s, alpha_bar, z)))
 
         shift = to(zero, zero)

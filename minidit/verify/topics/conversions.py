@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from minidit.backend import Array
+from minidit.diffusion import ddpm, prediction
 from minidit.diffusion.prediction import EPS, X_0, V
+from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
-from minidit.verify.topics.schedules import LADDERS
+from minidit.verify.topics.schedules import LADDERS, full
 
 topic = Group("conversions")
 
@@ -17,9 +18,14 @@ PAIR = "x_t, {} (B,C,H,W), t (B,) ints in 0..T-1, alpha_bar (T,)"
 
 
 @part
-def level(R: Reference, alpha_bar: Any, t: Any) -> Any:
+def level(R: Reference, alpha_bar: Array, t: Array) -> Array:
     """ᾱ_t of each sample, (B,1,1,1)."""
     return np.asarray(alpha_bar, np.float64)[t].reshape(-1, 1, 1, 1)
+
+
+def with_levels(a: Array) -> tuple[Array, Schedule]:
+    """Rungs, one for each sample, and a ladder that holds these ᾱ there: the package's doors take rungs."""
+    return np.arange(1, 1 + a.size), full(a.ravel())
 
 
 def two_pictures() -> list[Probe]:
@@ -33,62 +39,62 @@ def two_pictures() -> list[Probe]:
 
 
 @topic(spec="D.1", takes=PAIR.format("eps").replace("x_t", "x_0"), gives="x_t (B,C,H,W)", probes=two_pictures)
-def q_sample(R: Reference, x_0: Any, eps: Any, t: Any, alpha_bar: Any) -> Any:
+def q_sample(R: Reference, x_0: Array, eps: Array, t: Array, alpha_bar: Array) -> Array:
     """√ᾱ_t x_0 + √(1-ᾱ_t) ε."""
-    a = level(R, alpha_bar, t)
-    return a**0.5 * x_0 + (1 - a) ** 0.5 * eps
+    rungs, ladder = with_levels(level(R, alpha_bar, t))
+    return ddpm.q_sample(x_0, rungs, eps, ladder)
 
 
 @part
-def x_0_of_eps(R: Reference, x_t: Any, eps: Any, a: Any) -> Any:
+def x_0_of_eps(R: Reference, x_t: Array, eps: Array, a: Array) -> Array:
     """x̂_0 from ε̂; `a` is ᾱ_t, a float or (B,1,1,1)."""
     return EPS.pair(eps, x_t, a)[0]
 
 
 @part
-def eps_of_x_0(R: Reference, x_t: Any, x_0: Any, a: Any) -> Any:
+def eps_of_x_0(R: Reference, x_t: Array, x_0: Array, a: Array) -> Array:
     """ε̂ from x̂_0."""
     return X_0.pair(x_0, x_t, a)[1]
 
 
 @part
-def v_of(R: Reference, x_0: Any, eps: Any, a: Any) -> Any:
+def v_of(R: Reference, x_0: Array, eps: Array, a: Array) -> Array:
     """v of a pair."""
     return V.target(x_0, eps, a)
 
 
 @part
-def pair_of_v(R: Reference, x_t: Any, v: Any, a: Any) -> Any:
+def pair_of_v(R: Reference, x_t: Array, v: Array, a: Array) -> Array:
     """(x̂_0, ε̂) from v."""
     return V.pair(v, x_t, a)
 
 
 @topic(spec="D.4", takes=PAIR.format("eps"), gives="x_0 (B,C,H,W)", probes=two_pictures)
-def x_0_from_eps(R: Reference, x_t: Any, eps: Any, t: Any, alpha_bar: Any) -> Any:
+def x_0_from_eps(R: Reference, x_t: Array, eps: Array, t: Array, alpha_bar: Array) -> Array:
     """x̂_0 = (x_t - √(1-ᾱ_t) ε̂)/√ᾱ_t."""
     return x_0_of_eps(R, x_t, eps, level(R, alpha_bar, t))
 
 
 @topic(spec="D.5", takes=PAIR.format("x_0"), gives="eps (B,C,H,W)", probes=two_pictures)
-def eps_from_x_0(R: Reference, x_t: Any, x_0: Any, t: Any, alpha_bar: Any) -> Any:
+def eps_from_x_0(R: Reference, x_t: Array, x_0: Array, t: Array, alpha_bar: Array) -> Array:
     """ε̂ = (x_t - √ᾱ_t x̂_0)/√(1-ᾱ_t)."""
     return eps_of_x_0(R, x_t, x_0, level(R, alpha_bar, t))
 
 
 @topic(spec="D.10", takes=PAIR.format("eps").replace("x_t", "x_0"), gives="v (B,C,H,W)", probes=two_pictures)
-def v_from_pair(R: Reference, x_0: Any, eps: Any, t: Any, alpha_bar: Any) -> Any:
+def v_from_pair(R: Reference, x_0: Array, eps: Array, t: Array, alpha_bar: Array) -> Array:
     """√ᾱ ε - √(1-ᾱ) x_0."""
     return v_of(R, x_0, eps, level(R, alpha_bar, t))
 
 
 @topic(spec="D.10", takes=PAIR.format("v"), gives="x_0 (B,C,H,W)", probes=two_pictures)
-def x_0_from_v(R: Reference, x_t: Any, v: Any, t: Any, alpha_bar: Any) -> Any:
+def x_0_from_v(R: Reference, x_t: Array, v: Array, t: Array, alpha_bar: Array) -> Array:
     """√ᾱ x_t - √(1-ᾱ) v."""
     return pair_of_v(R, x_t, v, level(R, alpha_bar, t))[0]
 
 
 @topic(spec="D.10", takes=PAIR.format("v"), gives="eps (B,C,H,W)", probes=two_pictures)
-def eps_from_v(R: Reference, x_t: Any, v: Any, t: Any, alpha_bar: Any) -> Any:
+def eps_from_v(R: Reference, x_t: Array, v: Array, t: Array, alpha_bar: Array) -> Array:
     """√(1-ᾱ) x_t + √ᾱ v."""
     return pair_of_v(R, x_t, v, level(R, alpha_bar, t))[1]
 
@@ -98,12 +104,12 @@ def _one_picture() -> list[Probe]:
 
 
 @topic(spec="D.11", takes="eps (B,C,H,W), t (B,), alpha_bar (T,)", gives="score (B,C,H,W)", probes=_one_picture)
-def score_from_eps(R: Reference, eps: Any, t: Any, alpha_bar: Any) -> Any:
+def score_from_eps(R: Reference, eps: Array, t: Array, alpha_bar: Array) -> Array:
     """-ε̂/√(1-ᾱ)."""
-    return -eps / (1 - level(R, alpha_bar, t)) ** 0.5
+    return prediction.predict_score(eps, *with_levels(level(R, alpha_bar, t)))
 
 
 @topic(spec="D.11", takes="score (B,C,H,W), t (B,), alpha_bar (T,)", gives="eps (B,C,H,W)", probes=_one_picture)
-def eps_from_score(R: Reference, score: Any, t: Any, alpha_bar: Any) -> Any:
+def eps_from_score(R: Reference, score: Array, t: Array, alpha_bar: Array) -> Array:
     """-√(1-ᾱ) ∇ log q."""
-    return -score * (1 - level(R, alpha_bar, t)) ** 0.5
+    return prediction.eps_of_score(score, *with_levels(level(R, alpha_bar, t)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidit.backend import Array
 from minidit.diffusion import step as law
 from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
@@ -18,13 +19,13 @@ topic = Group("samplers")
 
 
 @part
-def eps_after(R: Reference, x_t: Any, x_0: Any, eps: Any, a_t: float) -> Any:
+def eps_after(R: Reference, x_t: Array, x_0: Array, eps: Array, a_t: float) -> Array:
     """The noise that goes with a limited x̂_0: derived anew, so that the pair still gives x_t."""
     return eps_of_x_0(R, x_t, x_0, a_t)
 
 
 @part
-def limited(R: Reference, x_t: Any, x_0: Any, eps: Any, a_t: float, limit: Any) -> Any:
+def limited(R: Reference, x_t: Array, x_0: Array, eps: Array, a_t: float, limit: Any) -> Array:
     """The pair with x̂_0 in its range."""
     inside = limit(R, x_0)
     return (inside, eps) if inside is x_0 else (inside, eps_after(R, x_t, inside, eps, a_t))
@@ -37,14 +38,14 @@ def ddim_sigma(R: Reference, a_t: float, a_s: float, eta: float) -> float:
 
 
 @part
-def ddim_from_pair(R: Reference, x_0: Any, eps: Any, a_t: float, a_s: float, s: int, eta: float, z: Any) -> Any:
+def ddim_from_pair(R: Reference, x_0: Array, eps: Array, a_t: float, a_s: float, s: int, eta: float, z: Array) -> Array:
     """√ᾱ_s x̂_0 + √(1-ᾱ_s-σ²) ε̂ + σ z."""
     sigma = ddim_sigma(R, a_t, a_s, eta)
     return ddim_direction(R, x_0, eps, a_s, sigma) + noise_mask(R, s) * sigma * z
 
 
 @part
-def ddim_direction(R: Reference, x_0: Any, eps: Any, a_s: float, sigma: float) -> Any:
+def ddim_direction(R: Reference, x_0: Array, eps: Array, a_s: float, sigma: float) -> Array:
     """The step without its noise."""
     return law.step(x_0, eps, a_s, c=sigma)
 
@@ -65,7 +66,7 @@ DDIM: dict[str, Any] = {"takes": f"x_t, eps (B,C,H,W), {STEP}, eta, z (B,C,H,W)"
 
 
 @topic(spec="D.7", probes=_steps(0.0, 1.0, 0.5), **DDIM)
-def ddim_step(R: Reference, x_t: Any, eps: Any, t: int, s: int, alpha_bar: Any, eta: float, z: Any) -> Any:
+def ddim_step(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """√ᾱ_s x̂_0 + √(1-ᾱ_s-σ²) ε̂ + σ z, x̂_0 = (x_t - √(1-ᾱ_t) ε̂)/√ᾱ_t, σ² = η² (1-ᾱ_s)/(1-ᾱ_t) (1-ᾱ_t/ᾱ_s)."""
     a_t, a_s = float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s)
     x_0, eps = limited(R, x_t, x_0_of_eps(R, x_t, eps, a_t), eps, a_t, latent_range)
@@ -73,7 +74,7 @@ def ddim_step(R: Reference, x_t: Any, eps: Any, t: int, s: int, alpha_bar: Any, 
 
 
 @topic(spec="D.33", probes=_steps(0.0, 0.7), **DDIM)
-def ddim_step_clipped(R: Reference, x_t: Any, eps: Any, t: int, s: int, alpha_bar: Any, eta: float, z: Any) -> Any:
+def ddim_step_clipped(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """The DDIM step of x̂_0 clipped to [-1, 1] and of ε̂ = (x_t - √ᾱ_t x̂_0)/√(1-ᾱ_t) derived anew: for pixels."""
     a_t, a_s = float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s)
     x_0, eps = limited(R, x_t, x_0_of_eps(R, x_t, eps, a_t), eps, a_t, pixel_range)
@@ -96,13 +97,13 @@ def _velocities() -> list[Probe]:
 
 
 @part
-def zero_snr_pair(R: Reference, x_t: Any, v: Any, a_t: float) -> Any:
+def zero_snr_pair(R: Reference, x_t: Array, v: Array, a_t: float) -> Array:
     """(x̂_0, ε̂) where nothing of the picture may be left."""
     return pair_of_v(R, x_t, v, a_t)
 
 
 @topic(spec="D.16", takes=f"x_t, v (B,C,H,W), {STEP}; alpha_bar[T-1] may be 0", gives="x_s (B,C,H,W), finite", probes=_velocities)
-def ddim_step_v(R: Reference, x_t: Any, v: Any, t: int, s: int, alpha_bar: Any) -> Any:
+def ddim_step_v(R: Reference, x_t: Array, v: Array, t: int, s: int, alpha_bar: Array) -> Array:
     """√ᾱ_s x̂_0 + √(1-ᾱ_s) ε̂, x̂_0 = √ᾱ_t x_t - √(1-ᾱ_t) v, ε̂ = √(1-ᾱ_t) x_t + √ᾱ_t v."""
     a_t, a_s = float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s)
     x_0, eps = zero_snr_pair(R, x_t, v, a_t)
@@ -127,7 +128,7 @@ def level_of_pair(R: Reference, a_s: float, a_t: float) -> float:
     spec="D.23", takes="x_s, eps (B,C,H,W) found at s, s int (-1: data), t int > s, alpha_bar (T,)", gives="x_t (B,C,H,W)",
     probes=_climbs,
 )  # fmt: skip
-def ddim_invert_step(R: Reference, x_s: Any, eps: Any, s: int, t: int, alpha_bar: Any) -> Any:
+def ddim_invert_step(R: Reference, x_s: Array, eps: Array, s: int, t: int, alpha_bar: Array) -> Array:
     """√ᾱ_t x̂_0 + √(1-ᾱ_t) ε̂, x̂_0 = (x_s - √(1-ᾱ_s) ε̂)/√ᾱ_s: one step up with the pair found at s."""
     a_s, a_t = float(alpha_bar[s]) if s >= 0 else 1.0, float(alpha_bar[t])
     x_0 = x_0_of_eps(R, x_s, eps, level_of_pair(R, a_s, a_t))

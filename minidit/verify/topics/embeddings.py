@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minidit import ops
@@ -11,7 +9,7 @@ from minidit.autograd import value
 from minidit.backend import Array
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
-from minidit.verify.topics.layers import Weights, dense, linear, normal, silu
+from minidit.verify.topics.layers import Numbers, Weights, dense, linear, normal, silu
 
 topic = Group("embeddings")
 
@@ -76,7 +74,7 @@ def time_weights(rng: Philox, D: int) -> dict[str, Array]:
     tol=3.0,
     because="an angle of 250 in float32 is off by 8e-6",
 )
-def timestep_embedder(R: Reference, weights: Weights, t: Array) -> Any:
+def timestep_embedder(R: Reference, weights: Weights, t: Array) -> Numbers:
     """W₂ silu(W₀ emb(t) + b₀) + b₂."""
     emb = timestep_embedding(R, t, weights["mlp.0.weight"].shape[1])
     h = linear(R, emb, weights["mlp.0.weight"], weights["mlp.0.bias"])
@@ -84,7 +82,7 @@ def timestep_embedder(R: Reference, weights: Weights, t: Array) -> Any:
 
 
 @part
-def time_activation(R: Reference, x: Any) -> Any:
+def time_activation(R: Reference, x: Numbers) -> Numbers:
     """Between the two linears of the time MLP."""
     return silu(R, x)
 
@@ -111,13 +109,13 @@ def _labels() -> list[Probe]:
 @topic(
     spec="T.3", takes="table (K+1, D), y (B,) ints 0..K-1, drop (B,) bool: whose class is not told", gives="(B,D)", probes=_labels
 )
-def label_embedding(R: Reference, table: Any, y: Array, drop: Array) -> Any:
+def label_embedding(R: Reference, table: Numbers, y: Array, drop: Array) -> Numbers:
     """table[y], and table[K], the last row, where dropped."""
     return label_rows(R, table, np.where(drop, null_label(R, table.shape[0] - 1), y))
 
 
 @part
-def label_rows(R: Reference, table: Any, index: Array) -> Any:
+def label_rows(R: Reference, table: Numbers, index: Array) -> Numbers:
     """table[index]."""
     return ops.embedding(table, index=index)
 
@@ -180,14 +178,14 @@ def _patches() -> list[Probe]:
 
 
 @topic(spec="N.9", takes="x (B,C,H,W), weight (D,C,p,p), bias (D,)", gives="(B, (H/p)(W/p), D), row by row", probes=_patches)
-def patch_embed(R: Reference, x: Any, weight: Any, bias: Any) -> Any:
+def patch_embed(R: Reference, x: Numbers, weight: Numbers, bias: Numbers) -> Numbers:
     """Σ_{c,i,j} weight[:,c,i,j] x[c, rp+i, kp+j] + bias for the token of row r and column k, row by row."""
     flat = ops.reshape(weight, shape=(weight.shape[0], -1))
     return linear(R, patches(R, x, weight.shape[2]), flat, bias)
 
 
 @part
-def patches(R: Reference, x: Any, patch_size: int) -> Any:
+def patches(R: Reference, x: Numbers, patch_size: int) -> Numbers:
     """(B, C, H, W)  ->  (B, N, C p p)."""
     return ops.patchify(x, patch_size=patch_size)
 
@@ -202,7 +200,7 @@ def _tokens() -> list[Probe]:
 
 
 @topic(spec="T.2", takes="tokens (B, N, p*p*C), p, (H, W)", gives="(B,C,H,W)", probes=_tokens)
-def unpatchify(R: Reference, tokens: Any, patch_size: int, size: tuple[int, int]) -> Any:
+def unpatchify(R: Reference, tokens: Numbers, patch_size: int, size: tuple[int, int]) -> Numbers:
     """x[c, rp+i, kp+j] = token(r, k)[(i p + j) C + c]."""
     h, w = token_grid(R, value(tokens).shape[1], size[0] // patch_size, size[1] // patch_size)
     return sewn(R, tokens, patch_size, h, w)
@@ -215,6 +213,6 @@ def token_grid(R: Reference, n: int, h: int, w: int) -> tuple[int, int]:
 
 
 @part
-def sewn(R: Reference, tokens: Any, p: int, h: int, w: int) -> Any:
+def sewn(R: Reference, tokens: Numbers, p: int, h: int, w: int) -> Numbers:
     """(B, h w, p p C)  ->  (B, C, h p, w p)."""
     return ops.unpatchify(tokens, patch_size=p, size=(h * p, w * p))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidit.backend import Array
 from minidit.diffusion import guidance as law
 from minidit.diffusion import threshold
 from minidit.random import Philox
@@ -23,7 +24,7 @@ def _branches(*scales: float) -> list[Probe]:
 
 
 @part
-def combined(R: Reference, u: Any, c: Any, w: Any) -> Any:
+def combined(R: Reference, u: Array, c: Array, w: Any) -> Array:
     """The guided output of the unconditional branch u and the conditional c."""
     return law.guide(u, c, w)
 
@@ -32,7 +33,7 @@ def combined(R: Reference, u: Any, c: Any, w: Any) -> Any:
     spec="G.1", takes="eps_u, eps_c (B,C,H,W), w (1: conditional)", gives="eps (B,C,H,W)",
     probes=lambda: _branches(0.0, 1.0, 4.0),
 )  # fmt: skip
-def guide(R: Reference, eps_u: Any, eps_c: Any, w: float) -> Any:
+def guide(R: Reference, eps_u: Array, eps_c: Array, w: float) -> Array:
     """ε_∅ + w (ε_c - ε_∅)."""
     return combined(R, eps_u, eps_c, w)
 
@@ -41,7 +42,7 @@ def guide(R: Reference, eps_u: Any, eps_c: Any, w: float) -> Any:
     spec="G.2", takes="eps_u, eps_c (B,C,H,W), omega (0: conditional)", gives="eps (B,C,H,W)",
     probes=lambda: _branches(0.0, -1.0, 3.0),
 )  # fmt: skip
-def guide_omega(R: Reference, eps_u: Any, eps_c: Any, omega: float) -> Any:
+def guide_omega(R: Reference, eps_u: Array, eps_c: Array, omega: float) -> Array:
     """(1+ω) ε_c - ω ε_∅."""
     return combined(R, eps_u, eps_c, 1 + omega)
 
@@ -55,20 +56,20 @@ def _stacked() -> list[Probe]:
 
 
 @part
-def halves(R: Reference, out: Any, cond_first: bool) -> Any:
+def halves(R: Reference, out: Array, cond_first: bool) -> tuple[Array, Array]:
     """(unconditional, conditional) of a doubled batch."""
     a, b = out[: len(out) // 2], out[len(out) // 2 :]
     return (b, a) if cond_first else (a, b)
 
 
 @topic(spec="G.1", takes="out (2B,C,H,W): [uncond; cond], w", gives="eps (B,C,H,W)", probes=_stacked)
-def guide_uncond_first(R: Reference, out: Any, w: float) -> Any:
+def guide_uncond_first(R: Reference, out: Array, w: float) -> Array:
     """ε_∅ + w (ε_c - ε_∅), the first half of the batch is ε_∅."""
     return combined(R, *halves(R, out, False), w)
 
 
 @topic(spec="G.1", takes="out (2B,C,H,W): [cond; uncond], w", gives="eps (B,C,H,W)", probes=_stacked)
-def guide_cond_first(R: Reference, out: Any, w: float) -> Any:
+def guide_cond_first(R: Reference, out: Array, w: float) -> Array:
     """ε_∅ + w (ε_c - ε_∅), the first half of the batch is ε_c."""
     return combined(R, *halves(R, out, True), w)
 
@@ -78,7 +79,7 @@ def _phis() -> list[Probe]:
 
 
 @topic(spec="G.3", takes="eps (guided), eps_c (B,C,H,W), phi", gives="eps (B,C,H,W)", probes=_phis)
-def rescale_guided(R: Reference, eps: Any, eps_c: Any, phi: float) -> Any:
+def rescale_guided(R: Reference, eps: Array, eps_c: Array, phi: float) -> Array:
     """φ ε std(ε_c)/std(ε) + (1-φ) ε, std over each sample."""
     return law.rescale(eps, eps_c, phi)
 
@@ -89,7 +90,7 @@ def _intervals() -> list[Probe]:
 
 
 @topic(spec="G.4", takes="w, t (B,) in 0..T-1, low, high", gives="(B,): w where low ≤ t < high, else 1", probes=_intervals)
-def guidance_interval(R: Reference, w: float, t: Any, low: int, high: int) -> Any:
+def guidance_interval(R: Reference, w: float, t: Array, low: int, high: int) -> Array:
     """w where low ≤ t < high, else 1, which is plain conditional."""
     return law.interval(w, t + 1, low, high)
 
@@ -108,20 +109,20 @@ def _thresholds() -> list[Probe]:
 
 
 @topic(spec="D.31", takes="x_0 (B,C,H,W)", gives="x_0 in [-1, 1]", probes=_guesses)
-def clip_static(R: Reference, x_0: Any) -> Any:
+def clip_static(R: Reference, x_0: Array) -> Array:
     """min(max(x̂_0, -1), 1)."""
     return threshold.static(x_0)
 
 
 @part
-def saturation(R: Reference, x_0: Any, p: float, most: float) -> Any:
+def saturation(R: Reference, x_0: Array, p: float, most: float) -> Array:
     """q of each sample, (B,1,1,1): the quantile of |x̂_0|, within [1, most]."""
     q = np.quantile(abs(x_0).reshape(len(x_0), -1), p, axis=1)
     return np.clip(q, 1.0, most).reshape(-1, 1, 1, 1)
 
 
 @topic(spec="D.32", takes="x_0 (B,C,H,W), p, most", gives="x_0 in [-1, 1]", probes=_thresholds)
-def clip_dynamic(R: Reference, x_0: Any, p: float, most: float) -> Any:
+def clip_dynamic(R: Reference, x_0: Array, p: float, most: float) -> Array:
     """clip(x̂_0, -q, q)/q, q the p-quantile of |x̂_0| of each sample (interpolated linearly), within [1, most]."""
     q = saturation(R, x_0, p, most)
     return np.clip(x_0, -q, q) / q

@@ -17,7 +17,8 @@ from minidit.verify.core.reference import Group, Probe, Reference, part
 
 topic = Group("layers")
 
-Weights = Mapping[str, Any]
+Numbers = Any  # an Array or a Tensor: parts run on both, so that a mistake also shows in gradients
+Weights = Mapping[str, Numbers]
 PEAK = 2.7  # |x| where the two forms of GELU differ most
 
 
@@ -47,7 +48,7 @@ def _linears() -> list[Probe]:
 
 
 @topic(spec="A.12", takes="x (..., n), weight (m, n), bias (m,)", gives="(..., m)", probes=_linears)
-def linear(R: Reference, x: Any, weight: Any, bias: Any) -> Any:
+def linear(R: Reference, x: Numbers, weight: Numbers, bias: Numbers) -> Numbers:
     """x Wᵀ + b."""
     return ops.linear(x, weight, bias)
 
@@ -58,13 +59,13 @@ def _points() -> list[Probe]:
 
 
 @topic(spec="A.5", takes="x (...)", gives="the same shape, the tanh form", probes=_points)
-def gelu(R: Reference, x: Any) -> Any:
+def gelu(R: Reference, x: Numbers) -> Numbers:
     """½ x (1 + tanh(√(2/π)(x + 0.044715 x³)))."""
     return ops.gelu(x)
 
 
 @topic(spec="A.4", takes="x (...)", gives="the same shape", probes=_points)
-def silu(R: Reference, x: Any) -> Any:
+def silu(R: Reference, x: Numbers) -> Numbers:
     """x σ(x)."""
     return ops.silu(x)
 
@@ -80,7 +81,7 @@ def _logits() -> list[Probe]:
 
 
 @topic(spec="A.13", takes="x (..., n)", gives="the same shape; sums to 1 over the last axis", probes=_logits)
-def softmax(R: Reference, x: Any) -> Any:
+def softmax(R: Reference, x: Numbers) -> Numbers:
     """e^x / Σ e^x over the last axis."""
     return ops.softmax(x)
 
@@ -101,7 +102,7 @@ def norm_eps(R: Reference, place: str) -> float:
 
 
 @topic(spec="A.14", takes="x (..., D)", gives="the same shape: (x - μ)/√(σ² + 1e-6), no parameters", probes=_norms)
-def layer_norm(R: Reference, x: Any, place: str = "") -> Any:
+def layer_norm(R: Reference, x: Numbers, place: str = "") -> Numbers:
     """(x - μ)/√(σ² + 1e-6) over the last axis, σ² the biased variance, no weights of its own."""
     return ops.standardise(x, eps=norm_eps(R, place))
 
@@ -112,7 +113,7 @@ def _modulations() -> list[Probe]:
 
 
 @topic(spec="A.15", takes="x (B,N,D), shift (B,D), scale (B,D)", gives="(B,N,D)", probes=_modulations)
-def modulate(R: Reference, x: Any, shift: Any, scale: Any, place: str = "") -> Any:
+def modulate(R: Reference, x: Numbers, shift: Numbers, scale: Numbers, place: str = "") -> Numbers:
     """x (1 + scale) + shift."""
     return x * (1 + scale[:, None]) + shift[:, None]
 
@@ -123,7 +124,7 @@ def modulate(R: Reference, x: Any, shift: Any, scale: Any, place: str = "") -> A
     gives="x + gate ⊙ h",
     probes=lambda: [Probe("two-samples", (lambda r: (normal(r, 2, 3, 4), normal(r, 2, 4), normal(r, 2, 3, 4)))(Philox(36)))],
 )
-def gated_residual(R: Reference, x: Any, gate: Any, h: Any, place: str = "") -> Any:
+def gated_residual(R: Reference, x: Numbers, gate: Numbers, h: Numbers, place: str = "") -> Numbers:
     """x + gate ⊙ h."""
     return x + gate[:, None] * h
 
@@ -132,7 +133,7 @@ def gated_residual(R: Reference, x: Any, gate: Any, h: Any, place: str = "") -> 
 
 
 @part
-def split_heads(R: Reference, qkv: Any, heads: int) -> tuple[Any, Any, Any]:
+def split_heads(R: Reference, qkv: Numbers, heads: int) -> tuple[Numbers, Numbers, Numbers]:
     """(B, N, 3D), the last axis (3, heads, K)  ->  q, k, v : (B, heads, N, K)."""
     B, N, D = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k, v = (ops.reshape(a, shape=(B, N, heads, D // heads)) for a in ops.split(qkv, parts=3))
@@ -140,13 +141,13 @@ def split_heads(R: Reference, qkv: Any, heads: int) -> tuple[Any, Any, Any]:
 
 
 @part
-def head_first(R: Reference, a: Any) -> Any:
+def head_first(R: Reference, a: Numbers) -> Numbers:
     """(B, N, heads, K)  ->  (B, heads, N, K)."""
     return ops.transpose(a, axes=(0, 2, 1, 3))
 
 
 @part
-def merge_heads(R: Reference, y: Any) -> Any:
+def merge_heads(R: Reference, y: Numbers) -> Numbers:
     """(B, heads, N, K)  ->  (B, N, D), the heads side by side."""
     B, h, N, K = y.shape
     return ops.reshape(ops.transpose(y, axes=(0, 2, 1, 3)), shape=(B, N, h * K))
@@ -168,7 +169,7 @@ def _heads() -> list[Probe]:
 
 
 @topic(spec="A.18", takes="q, k, v (B, heads, N, K)", gives="(B, heads, N, K)", probes=_heads)
-def attention(R: Reference, q: Any, k: Any, v: Any) -> Any:
+def attention(R: Reference, q: Numbers, k: Numbers, v: Numbers) -> Numbers:
     """softmax(q kᵀ/√K) v."""
     logits = ops.matmul(q, ops.transpose(k, axes=(0, 1, 3, 2))) * logit_scale(R, q.shape[1], q.shape[3])
     return ops.matmul(softmax(R, logits), v)
@@ -194,7 +195,7 @@ def _attentions() -> list[Probe]:
     gives="(B,N,D)",
     probes=_attentions,
 )
-def self_attention(R: Reference, weights: Weights, x: Any, heads: int, place: str = "") -> Any:
+def self_attention(R: Reference, weights: Weights, x: Numbers, heads: int, place: str = "") -> Numbers:
     """Concat_h(softmax(q_h k_hᵀ/√K) v_h) W_projᵀ + b, the rows of qkv being (3, heads, K)."""
     qkv = R.tap(f"{place}qkv", linear(R, x, weights["qkv.weight"], weights["qkv.bias"]))
     y = merge_heads(R, attention(R, *split_heads(R, qkv, heads)))
@@ -220,7 +221,7 @@ def _mlps() -> list[Probe]:
     gives="(..., D)",
     probes=_mlps,
 )
-def mlp(R: Reference, weights: Weights, x: Any, place: str = "") -> Any:
+def mlp(R: Reference, weights: Weights, x: Numbers, place: str = "") -> Numbers:
     """W₂ gelu(W₁ x + b₁) + b₂."""
     h = R.tap(f"{place}fc1", linear(R, x, weights["fc1.weight"], weights["fc1.bias"]))
     return linear(R, gelu(R, h), weights["fc2.weight"], weights["fc2.bias"])

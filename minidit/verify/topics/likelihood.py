@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidit.backend import Array
 from minidit.diffusion import likelihood as law
 from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
@@ -26,13 +27,13 @@ def _normals() -> list[Probe]:
 
 
 @topic(spec="K.1", takes="mean_1, logvar_1, mean_2, logvar_2", gives="KL in nats, entry by entry", probes=_normals)
-def normal_kl(R: Reference, mean_1: Any, logvar_1: Any, mean_2: Any, logvar_2: Any) -> Any:
+def normal_kl(R: Reference, mean_1: Array, logvar_1: Array, mean_2: Array, logvar_2: Array) -> Array:
     """½ (λ₂ - λ₁ - 1 + e^(λ₁-λ₂) + (μ₁-μ₂)² e^-λ₂)."""
     return law.normal_kl(mean_1, logvar_1, mean_2, logvar_2)
 
 
 @part
-def cdf(R: Reference, z: Any) -> Any:
+def cdf(R: Reference, z: Array) -> Array:
     """Φ."""
     return law.exact_cdf(z)
 
@@ -44,13 +45,13 @@ def half_bin(R: Reference) -> float:
 
 
 @part
-def log_scale(R: Reference, log_variance: Any) -> Any:
+def log_scale(R: Reference, log_variance: Array) -> Array:
     """ln σ."""
     return 0.5 * log_variance
 
 
 @part
-def bin_probability(R: Reference, x: Any, mean: Any, log_variance: Any) -> Any:
+def bin_probability(R: Reference, x: Array, mean: Array, log_variance: Array) -> Array:
     """P of the bin around x; the end bins are open."""
     h, per_std = half_bin(R), np.exp(-log_scale(R, log_variance))
     c = x - mean
@@ -76,7 +77,7 @@ def _levels() -> list[Probe]:
     spec="K.4", takes="x on the grid 2k/255-1, mean, log_variance (B,C,H,W)", gives="nats, entry by entry",
     probes=_levels, tol=5.0, because=TAILS,
 )  # fmt: skip
-def discretised_nll(R: Reference, x: Any, mean: Any, log_variance: Any) -> Any:
+def discretised_nll(R: Reference, x: Array, mean: Array, log_variance: Array) -> Array:
     """-ln (Φ((x-μ+1/255)/σ) - Φ((x-μ-1/255)/σ)), the bins of x = ±1 open outwards."""
     return -np.log(np.maximum(bin_probability(R, x, mean, log_variance), 1e-12))
 
@@ -88,19 +89,19 @@ def _latents() -> list[Probe]:
 
 
 @topic(spec="K.6", takes="x, mean, log_variance (B,C,H,W)", gives="nats, entry by entry", probes=_latents)
-def continuous_nll(R: Reference, x: Any, mean: Any, log_variance: Any) -> Any:
+def continuous_nll(R: Reference, x: Array, mean: Array, log_variance: Array) -> Array:
     """½ (ln 2π + λ + (x-μ)² e^-λ)."""
     return 0.5 * math.log(2 * math.pi) + log_scale(R, log_variance) + 0.5 * ((x - mean) / np.exp(log_scale(R, log_variance))) ** 2
 
 
 @part
-def latent_nll(R: Reference, x: Any, mean: Any, log_variance: Any) -> Any:
+def latent_nll(R: Reference, x: Array, mean: Array, log_variance: Array) -> Array:
     """The decoder for data without grey levels."""
     return continuous_nll(R, x, mean, log_variance)
 
 
 @part
-def over_dimensions(R: Reference, nats: Any) -> Any:
+def over_dimensions(R: Reference, nats: Array) -> Array:
     """(B, ...) to (B,)."""
     return nats.mean(axis=tuple(range(1, nats.ndim)))
 
@@ -116,7 +117,7 @@ def _nats() -> list[Probe]:
 
 
 @topic(spec="K.7", takes="nats (B,C,H,W)", gives="(B,): bits a dimension", probes=_nats)
-def bits_per_dim(R: Reference, nats: Any) -> Any:
+def bits_per_dim(R: Reference, nats: Array) -> Array:
     """mean over all entries of a sample / ln 2."""
     return over_dimensions(R, nats) / per_bit(R)
 
@@ -133,13 +134,15 @@ def _priors() -> list[Probe]:
     spec="K.2", takes="x_0 (B,C,H,W), alpha_bar (T,)", gives="(B,): bits a dimension", probes=_priors,
     tol=1e3, exact=10.0, because="a small difference of numbers near 1",
 )  # fmt: skip
-def prior_bits(R: Reference, x_0: Any, alpha_bar: Any) -> Any:
+def prior_bits(R: Reference, x_0: Array, alpha_bar: Array) -> Array:
     """KL(N(√ᾱ_T x_0, 1-ᾱ_T) ‖ N(0, 1)), the mean over entries, in bits."""
     return bits_per_dim(R, law.prior_term(x_0, full(alpha_bar)))
 
 
 @part
-def bound_nats(R: Reference, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any, latents: bool) -> Any:
+def bound_nats(
+    R: Reference, x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, t: int, alpha_bar: Array, latents: bool
+) -> Array:
     """One term of the bound, entry by entry: the decoder's at t = 0, a KL above."""
     mean = posterior_mean(R, x_0_hat, x_t, t, t - 1, alpha_bar)
     if is_decoder_step(R, t):
@@ -176,13 +179,13 @@ TERM: dict[str, Any] = {
 
 
 @topic(spec="K.3", probes=_terms(False), **TERM)
-def vb_term(R: Reference, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any) -> Any:
+def vb_term(R: Reference, x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, t: int, alpha_bar: Array) -> Array:
     """KL(q(x_{t-1} | x_t, x_0) ‖ p), p with the mean of q(· | x_t, x̂_0) and the given variance; at t = 0 -ln p(grey level)."""
     return bits_per_dim(R, bound_nats(R, x_0, x_t, x_0_hat, log_variance, t, alpha_bar, False))
 
 
 @topic(spec="K.6", probes=_terms(True), exact=5.0, **TERM)
-def vb_term_latents(R: Reference, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, t: int, alpha_bar: Any) -> Any:
+def vb_term_latents(R: Reference, x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, t: int, alpha_bar: Array) -> Array:
     """KL(q(x_{t-1} | x_t, x_0) ‖ p); at t = 0 the continuous -ln N(x_0; mean, variance): latents have no grey levels."""
     return bits_per_dim(R, bound_nats(R, x_0, x_t, x_0_hat, log_variance, t, alpha_bar, True))
 
@@ -200,7 +203,7 @@ def _totals() -> list[Probe]:
 
 
 @part
-def sum_of_terms(R: Reference, terms: Any) -> Any:
+def sum_of_terms(R: Reference, terms: Array) -> Array:
     """(T, B) to (B,): a sum over all rungs."""
     return terms.sum(axis=0)
 
@@ -215,7 +218,7 @@ def prior_share(R: Reference) -> float:
     spec="K.8", takes="x_0 (B,C,H,W), x_t, x_0_hat, log_variance (T,B,C,H,W) of t = 0..T-1, alpha_bar (T,)",
     gives="(B,): bits a dimension of the whole bound", probes=_totals, tol=50.0, because=TAILS,
 )  # fmt: skip
-def bound_total(R: Reference, x_0: Any, x_t: Any, x_0_hat: Any, log_variance: Any, alpha_bar: Any) -> Any:
+def bound_total(R: Reference, x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, alpha_bar: Array) -> Array:
     """L_T + Σ L_{t-1} + L_0."""
     terms = [vb_term(R, x_0, x_t[t], x_0_hat[t], log_variance[t], t, alpha_bar) for t in range(len(alpha_bar))]
     return sum_of_terms(R, np.stack(terms)) + prior_share(R) * prior_bits(R, x_0, alpha_bar)

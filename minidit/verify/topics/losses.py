@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from minidit.backend import Array
+from minidit.diffusion import ddpm
 from minidit.diffusion import loss as law
 from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
@@ -14,14 +16,15 @@ from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.conversions import level, v_of, x_0_of_eps
 from minidit.verify.topics.likelihood import vb_term
 from minidit.verify.topics.posterior import alpha_below, learned_range_variance, step_beta
+from minidit.verify.topics.schedules import full
 
 topic = Group("losses")
 
 
 @part
-def target_of(R: Reference, x_0: Any, eps: Any, a: Any, objective: str) -> Any:
+def target_of(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
     """What the network should have said."""
-    return {"eps": lambda: eps, "x_0": lambda: x_0, "v": lambda: v_of(R, x_0, eps, a)}[objective]()
+    return v_of(R, x_0, eps, a) if objective == "v" else {"eps": eps, "x_0": x_0}[objective]
 
 
 def _outputs() -> list[Probe]:
@@ -37,7 +40,7 @@ def _outputs() -> list[Probe]:
     spec="D.34", takes="out, x_0, eps (B,C,H,W), t (B,), alpha_bar (T,), objective: eps, x_0 or v", gives="scalar",
     probes=_outputs,
 )  # fmt: skip
-def simple_loss(R: Reference, out: Any, x_0: Any, eps: Any, t: Any, alpha_bar: Any, objective: str) -> Any:
+def simple_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: Array, alpha_bar: Array, objective: str) -> Array:
     """mean (target - out)², the target ε, x_0 or v = √ᾱ ε - √(1-ᾱ) x_0."""
     return np.asarray(law.simple(out, target_of(R, x_0, eps, level(R, alpha_bar, t), objective)))
 
@@ -60,12 +63,11 @@ def bound_factor(R: Reference, T: int) -> float:
 
 
 @part
-def bound_of_output(R: Reference, eps_hat: Any, v: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
+def bound_of_output(R: Reference, eps_hat: Array, v: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
     """The bound's term (B,) of an output's two halves."""
-    a = float(alpha_bar[t])
-    x_t = a**0.5 * x_0 + (1 - a) ** 0.5 * eps
+    x_t = ddpm.q_sample(x_0, t + 1, eps, full(alpha_bar))
     log_variance = np.log(learned_range_variance(R, v, t, t - 1, alpha_bar))
-    return vb_term(R, x_0, x_t, x_0_of_eps(R, x_t, eps_hat, a), log_variance, t, alpha_bar)
+    return vb_term(R, x_0, x_t, x_0_of_eps(R, x_t, eps_hat, float(alpha_bar[t])), log_variance, t, alpha_bar)
 
 
 HYBRID: dict[str, Any] = {
@@ -77,11 +79,11 @@ HYBRID: dict[str, Any] = {
 
 
 @topic(spec="D.36", gives="(B,)", because="terms of the bound cancel", **HYBRID)
-def hybrid_loss(R: Reference, out: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
+def hybrid_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
     """L_simple + λ T L_vb of each sample, learned range."""
     eps_hat, v = np.split(out, 2, axis=1)
     bound = bound_of_output(R, eps_hat, v, x_0, eps, t, alpha_bar)
-    return ((eps - eps_hat) ** 2).mean(axis=(1, 2, 3)) + bound_factor(R, len(alpha_bar)) * bound
+    return law.per_sample(eps_hat, eps) + bound_factor(R, len(alpha_bar)) * bound
 
 
 @part
@@ -94,7 +96,7 @@ def leak(R: Reference) -> float:
     spec="D.36", gives="(B,2C,H,W): the gradient of Σ_b hybrid_loss by out",
     because="terms of the bound cancel; the reference is a central difference, good to 1e-9", **HYBRID,
 )  # fmt: skip
-def hybrid_gradient(R: Reference, out: Any, x_0: Any, eps: Any, t: int, alpha_bar: Any) -> Any:
+def hybrid_gradient(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
     """[2 (ε̂-ε)/n | λ T ∂L_vb/∂v]: ε̂ enters the bound as a constant."""
     eps_hat, v = np.split(out, 2, axis=1)
     factor = bound_factor(R, len(alpha_bar))
@@ -131,7 +133,7 @@ def _one_step() -> list[Probe]:
     exact=1.0,
     because="β² of neighbours: a float32 table keeps five digits of 1 - ᾱ_t/ᾱ_s",
 )
-def bound_weight(R: Reference, t: int, s: int, alpha_bar: Any, variance: float) -> Any:
+def bound_weight(R: Reference, t: int, s: int, alpha_bar: Array, variance: float) -> Array:
     """β²/(2σ²α(1-ᾱ_t))."""
     beta = step_beta(R, alpha_bar, t, alpha_below(R, alpha_bar, t, s))
     return float(beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar[t])))
@@ -151,25 +153,25 @@ WEIGHT: dict[str, Any] = {"spec": "D.35", "takes": "alpha_bar (T,), gamma", "giv
 
 
 @part
-def snr(R: Reference, alpha_bar: Any) -> Any:
+def snr(R: Reference, alpha_bar: Array) -> Array:
     """ᾱ/(1-ᾱ)."""
     return alpha_bar / (1 - alpha_bar)
 
 
 @topic(**WEIGHT)
-def min_snr_x_0(R: Reference, alpha_bar: Any, gamma: float) -> Any:
+def min_snr_x_0(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     """min(SNR, γ): the weight of the x_0 loss."""
     return np.minimum(snr(R, alpha_bar), gamma)
 
 
 @topic(**WEIGHT)
-def min_snr_eps(R: Reference, alpha_bar: Any, gamma: float) -> Any:
+def min_snr_eps(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     """min(SNR, γ)/SNR, 1 where SNR = 0."""
     return np.minimum(1.0, gamma * (1 - alpha_bar) / np.maximum(alpha_bar, 1e-300))
 
 
 @topic(**WEIGHT)
-def min_snr_v(R: Reference, alpha_bar: Any, gamma: float) -> Any:
+def min_snr_v(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     """min(SNR, γ)/(SNR+1)."""
     return np.minimum(snr(R, alpha_bar), gamma) / (snr(R, alpha_bar) + 1)
 
@@ -183,7 +185,7 @@ def _histories() -> list[Probe]:
 
 
 @topic(spec="D.37", takes="history (T,K): the last losses of each t, NaN where none", gives="p (T,)", probes=_histories)
-def importance_probabilities(R: Reference, history: Any) -> Any:
+def importance_probabilities(R: Reference, history: Array) -> Array:
     """p ∝ √(mean L²), times 0.999, + 0.001/T; uniform until all losses are there."""
     return law.importance(history)[1:]
 
@@ -194,9 +196,9 @@ def _draws() -> list[Probe]:
 
 
 @topic(spec="D.37", takes="p (T,), t (B,) drawn from it", gives="(B,): the weight of each loss", probes=_draws)
-def importance_weights(R: Reference, p: Any, t: Any) -> Any:
+def importance_weights(R: Reference, p: Array, t: Array) -> Array:
     """1/(T p_t), which keeps the mean loss what it was."""
-    return 1 / (len(p) * p[t])
+    return law.importance_weight(np.append(0.0, p), t + 1)
 
 
 # ------------------------------------------------------------------------------------------------ draws
@@ -206,7 +208,7 @@ def importance_weights(R: Reference, p: Any, t: Any) -> Any:
     spec="D.34", takes="B, T", gives="t (B,) ints: the timesteps a training batch draws", measure=timesteps_drawn, allowed=6.0,
     probes=lambda: [Probe("B100000-T10", (100000, 10), "the ends of the range, and each between")], because=SIX,
 )  # fmt: skip
-def draw_timesteps(R: Reference, B: int, T: int) -> Any:
+def draw_timesteps(R: Reference, B: int, T: int) -> Array:
     """Uniform in 0..T-1."""
     return np.arange(B) % T
 
@@ -215,6 +217,6 @@ def draw_timesteps(R: Reference, B: int, T: int) -> Any:
     spec="R.3", takes="shape", gives="the noise of training and sampling", measure=normality, allowed=6.0, because=SIX,
     probes=lambda: [Probe("200000", ((4, 2, 100, 250),), "mean, variance, kurtosis, tail; no two samples or pixels alike")],
 )  # fmt: skip
-def noise(R: Reference, shape: Any) -> Any:
+def noise(R: Reference, shape: Any) -> Array:
     """N(0, 1), independent."""
     return Philox(64).normal(shape, dtype=np.float64)

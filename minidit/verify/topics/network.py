@@ -27,7 +27,7 @@ from minidit.verify.topics.embeddings import (
     timestep_embedder,
     unpatchify,
 )
-from minidit.verify.topics.layers import Weights, inside, normal
+from minidit.verify.topics.layers import Numbers, Weights, inside, normal
 
 topic = Group("network")
 
@@ -147,7 +147,7 @@ _TAKES = (
     tol=2.0,
     because="rounding of a few blocks; a float32 angle of time",
 )
-def dit(R: Reference, weights: Weights, x: Any, t: Array, y: Array, heads: int, patch_size: int) -> Any:
+def dit(R: Reference, weights: Weights, x: Numbers, t: Array, y: Array, heads: int, patch_size: int) -> Numbers:
     """unpatchify(final(blocks(patches + pos, c), c)), c = MLP(emb(t)) + table[y]."""
     D, p = weights["x_embedder.proj.weight"].shape[0], patch_size
     H, W = x.shape[2:]
@@ -167,13 +167,13 @@ def depth_of(weights: Weights) -> int:
 
 
 @part
-def placed(R: Reference, tokens: Any, table: Array) -> Any:
+def placed(R: Reference, tokens: Numbers, table: Array) -> Numbers:
     """Tokens with their places."""
     return tokens + table
 
 
 @part
-def condition(R: Reference, weights: Weights, t: Array, y: Array) -> Any:
+def condition(R: Reference, weights: Weights, t: Array, y: Array) -> Numbers:
     """c = MLP(emb(t)) + table[y]."""
     e_t = R.tap("t_embedder", timestep_embedder(R, inside(weights, "t_embedder."), t))
     e_y = R.tap("y_embedder", label_rows(R, weights["y_embedder.embedding_table.weight"], label_index(R, weights, y)))
@@ -188,7 +188,7 @@ def label_index(R: Reference, weights: Weights, y: Array) -> Array:
 
 
 @part
-def summed(R: Reference, e_t: Any, e_y: Any) -> Any:
+def summed(R: Reference, e_t: Numbers, e_y: Numbers) -> Numbers:
     """How time and class meet."""
     return e_t + e_y
 

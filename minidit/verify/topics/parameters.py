@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from minidit.backend import Array
+from minidit.nn import initial
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part, part_of_each_weight
-from minidit.verify.topics.layers import normal
 
 topic = Group("parameters")
 
@@ -28,10 +27,12 @@ topic = Group("parameters")
         Probe("two", (16, 2, 4, 2, 4, 7, False)),
     ],
 )
-def parameter_shapes(R: Reference, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool) -> Any:
+def parameter_shapes(
+    R: Reference, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool
+) -> dict[str, tuple[int, ...]]:
     """Every linear has weight and bias, no norm has any, the label table has K + 1 rows."""
     p = patch_size
-    shapes: dict[str, Any] = {"x_embedder.proj.weight": (D, C, p, p), "x_embedder.proj.bias": (D,)}
+    shapes: dict[str, tuple[int, ...]] = {"x_embedder.proj.weight": (D, C, p, p), "x_embedder.proj.bias": (D,)}
     shapes |= linear_shapes(R, "t_embedder.mlp.0", D, 256) | linear_shapes(R, "t_embedder.mlp.2", D, D)
     shapes["y_embedder.embedding_table.weight"] = (label_table_rows(R, K), D)
     for i in range(L):
@@ -50,13 +51,13 @@ def parameter_shapes(R: Reference, D: int, L: int, heads: int, patch_size: int, 
 
 
 @part
-def linear_shapes(R: Reference, name: str, m: int, n: int) -> dict[str, Any]:
+def linear_shapes(R: Reference, name: str, m: int, n: int) -> dict[str, tuple[int, ...]]:
     """A weight and a bias."""
     return {f"{name}.weight": (m, n), f"{name}.bias": (m,)}
 
 
 @part
-def norm_shapes(R: Reference, name: str, D: int) -> dict[str, Any]:
+def norm_shapes(R: Reference, name: str, D: int) -> dict[str, tuple[int, ...]]:
     """Norms have no parameters: adaLN makes their scale and shift."""
     return {}
 
@@ -141,18 +142,13 @@ def bias_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> 
 @part
 def condition_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
     """N(0, 0.02²)."""
-    return normal(rng, *shape, std=0.02)
+    return initial.normal(0.02)(rng, shape, np.float64)
 
 
 @part
 def linear_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
     """Xavier uniform; a patch embedding counts as a linear layer."""
-    return uniform(rng, shape, math.sqrt(6 / (shape[0] + math.prod(shape[1:]))))
-
-
-def uniform(rng: Philox, shape: tuple[int, ...], bound: float) -> Array:
-    """U(-bound, bound)."""
-    return np.asarray(bound * (2 * rng.uniform(shape, dtype=np.float64) - 1))
+    return initial.xavier_uniform(rng, shape, np.float64)
 
 
 @part_of_each_weight

@@ -5,11 +5,9 @@ Their answers to `dit`, which asks with H ≠ W, are errors that hide everything
 
 from __future__ import annotations
 
-from typing import Any
-
 from minidit.backend import Array
 from minidit.verify.core.reference import Group, Probe, Reference
-from minidit.verify.topics.layers import Weights
+from minidit.verify.topics.layers import Numbers, Weights
 from minidit.verify.topics.network import _TAKES, _network, dit
 
 topic = Group("squares")
@@ -28,6 +26,6 @@ def _squares() -> list[Probe]:
     tol=2.0,
     because="rounding of a few blocks; a float32 angle of time",
 )
-def dit_square(R: Reference, weights: Weights, x: Any, t: Array, y: Array, heads: int, patch_size: int) -> Any:
+def dit_square(R: Reference, weights: Weights, x: Numbers, t: Array, y: Array, heads: int, patch_size: int) -> Numbers:
     """unpatchify(final(blocks(patches + pos, c), c)), c = MLP(emb(t)) + table[y]; here H = W."""
     return dit(R, weights, x, t, y, heads, patch_size)

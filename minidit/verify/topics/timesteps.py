@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minidit.diffusion import rungs
+from minidit.backend import Array
+from minidit.diffusion import rungs, step
 from minidit.diffusion.schedule import Schedule
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.schedules import UP
@@ -14,7 +15,7 @@ from minidit.verify.topics.schedules import UP
 topic = Group("schedules")
 
 
-def top_down(r: Any) -> Any:
+def top_down(r: Array) -> Any:
     """Our rungs, in any order, as 0-based timesteps from the top."""
     return np.array(sorted(r, reverse=True)) - 1
 
@@ -27,7 +28,7 @@ def _counts(*cases: tuple[int, ...]) -> list[Probe]:
 
 
 @part
-def inside(R: Reference, timesteps: Any, T: int) -> Any:
+def inside(R: Reference, timesteps: Array, T: int) -> Array:
     """The same timesteps; ValueError where one is not on the ladder."""
     timesteps = np.asarray(timesteps)
     if timesteps.min() < 0 or timesteps.max() >= T:
@@ -39,7 +40,7 @@ def inside(R: Reference, timesteps: Any, T: int) -> Any:
     spec="D.24", takes="T, N, offset", gives="(N,) ints, top down; a refusal where one would reach T",
     probes=lambda: _counts((10, 5, 0), (1000, 13, 0), (1000, 250, 1), (1000, 1000, 1)),
 )  # fmt: skip
-def leading_timesteps(R: Reference, T: int, N: int, offset: int) -> Any:
+def leading_timesteps(R: Reference, T: int, N: int, offset: int) -> Array:
     """k ⌊T/N⌋ + offset, k = 0..N-1."""
     return inside(R, (np.arange(N) * (T // N) + offset)[::-1], T)
 
@@ -48,7 +49,7 @@ def leading_timesteps(R: Reference, T: int, N: int, offset: int) -> Any:
     spec="D.25", takes="T, N", gives="(N,) ints, top down: T-1 and 0 included",
     probes=lambda: _counts((10, 4), (1000, 12), (1000, 250)),
 )  # fmt: skip
-def linspace_timesteps(R: Reference, T: int, N: int) -> Any:
+def linspace_timesteps(R: Reference, T: int, N: int) -> Array:
     """round(k (T-1)/(N-1))."""
     return top_down(rungs.linspace(T, N))
 
@@ -57,7 +58,7 @@ def linspace_timesteps(R: Reference, T: int, N: int) -> Any:
     spec="D.26", takes="T, N", gives="(N,) ints, top down: T-1 included",
     probes=lambda: _counts((10, 5), (1000, 13), (1000, 250)),
 )  # fmt: skip
-def trailing_timesteps(R: Reference, T: int, N: int) -> Any:
+def trailing_timesteps(R: Reference, T: int, N: int) -> Array:
     """round(T - k T/N) - 1."""
     return top_down(rungs.trailing(T, N))
 
@@ -66,19 +67,19 @@ def trailing_timesteps(R: Reference, T: int, N: int) -> Any:
     spec="D.25", takes="T, N", gives="(N,) ints, top down: the timesteps your sampler visits when nothing else is asked",
     probes=lambda: _counts((1000, 12), (1000, 30), (1000, 10)),
 )  # fmt: skip
-def sampling_timesteps(R: Reference, T: int, N: int) -> Any:
+def sampling_timesteps(R: Reference, T: int, N: int) -> Array:
     """round(k (T-1)/(N-1)): both ends belong to it, the noise a sampler starts from is that of T-1."""
     return linspace_timesteps(R, T, N)
 
 
 @part
-def sections(R: Reference, T: int, counts: list[int]) -> Any:
+def sections(R: Reference, T: int, counts: list[int]) -> Array:
     """So many timesteps, evenly, from each of as many sections."""
     return np.array(rungs.sections(T, counts)) - 1
 
 
 @part
-def stride(R: Reference, T: int, N: int) -> Any:
+def stride(R: Reference, T: int, N: int) -> Array:
     """0, i, 2i, … with the least stride that gives N timesteps; ValueError if none does."""
     return np.array(rungs.stride(T, N)) - 1
 
@@ -93,7 +94,7 @@ def _texts() -> list[Probe]:
 @topic(
     spec="D.28", takes="T, spec: '250', '10,15,20' or 'ddim50'", gives="ints, rising; a refusal where none fits", probes=_texts
 )
-def space_timesteps(R: Reference, T: int, spec: str) -> Any:
+def space_timesteps(R: Reference, T: int, spec: str) -> Array:
     """So many timesteps evenly from each section, both ends among them; 'ddimN': 0, i, 2i, … with the least i that gives N."""
     if spec.startswith("ddim"):
         return stride(R, T, int(spec.removeprefix("ddim")))
@@ -109,13 +110,13 @@ def _kept() -> list[Probe]:
 
 
 @part
-def jump_beta(R: Reference, alpha_bar: Any, t: Any, a_s: Any) -> Any:
+def jump_beta(R: Reference, alpha_bar: Array, t: Array, a_s: Any) -> Array:
     """β of a step from t to a rung with ᾱ = a_s."""
-    return 1 - alpha_bar[t] / a_s
+    return step.jump(alpha_bar[t], a_s)
 
 
 @topic(spec="D.15", takes="alpha_bar (T,), timesteps (N,) rising", gives="betas (N,) of the shorter ladder", probes=_kept)
-def respaced_betas(R: Reference, alpha_bar: Any, timesteps: Any) -> Any:
+def respaced_betas(R: Reference, alpha_bar: Array, timesteps: Array) -> Array:
     """β' = 1 - ᾱ_t/ᾱ_s, s the kept rung before t, the data before the first."""
     return jump_beta(R, alpha_bar, timesteps, np.append(1.0, alpha_bar[timesteps[:-1]]))
 
@@ -127,13 +128,13 @@ def _told() -> list[Probe]:
 @topic(
     spec="T.3", takes="timesteps (N,) rising, i (B,) indices into them, T", gives="(B,): what the network is told", probes=_told
 )
-def network_time(R: Reference, timesteps: Any, i: Any, T: int) -> Any:
+def network_time(R: Reference, timesteps: Array, i: Array, T: int) -> Array:
     """The original timestep, 0..T-1, also on a shorter ladder."""
     return timesteps[i]
 
 
 @part
-def below(R: Reference, timesteps: Any, k: int, T: int) -> int:
+def below(R: Reference, timesteps: Array, k: int, T: int) -> int:
     """The timestep a step from timesteps[k] arrives at: the next of the list; -1, the data, past the last."""
     return int(timesteps[k + 1]) if k + 1 < len(timesteps) else -1
 
@@ -146,6 +147,6 @@ def _lists() -> list[Probe]:
 
 
 @topic(spec="D.30", takes="timesteps (N,) top down, T", gives="(N, 2) ints (t, s); the last s is -1, the data", probes=_lists)
-def step_pairs(R: Reference, timesteps: Any, T: int) -> Any:
+def step_pairs(R: Reference, timesteps: Array, T: int) -> Array:
     """(t, s): s is the next entry of the list, -1 (the data) past the last."""
     return np.array([(int(t), below(R, timesteps, k, T)) for k, t in enumerate(timesteps)])

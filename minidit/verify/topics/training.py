@@ -29,7 +29,7 @@ def _dropouts() -> list[Probe]:
     return [*probes, *(Probe(f"half-{s}", (y, 0.5, 7, 4, True, s), "one decision a sample, not a batch") for s in range(3, 8))]
 
 
-def dropped_share(told: Any) -> dict[str, Any]:
+def dropped_share(told: Array) -> dict[str, Any]:
     """What a draw says in numbers that do not depend on it; shares in standard errors (at most ½/√B) of a share."""
     rows = np.atleast_2d(np.asarray(told))
     dropped = rows != np.arange(rows.shape[1]) % TOLD
