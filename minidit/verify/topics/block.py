@@ -31,16 +31,16 @@ from minidit.verify.topics.layers import (
 topic = Group("network")
 
 
+def block_linears(D: int, inner: int) -> tuple[tuple[str, int, int], ...]:
+    """(official name, outputs, inputs) of the linears of a block."""
+    attention = (("attn.qkv", 3 * D, D), ("attn.proj", D, D))
+    return *attention, ("mlp.fc1", inner, D), ("mlp.fc2", D, inner), ("adaLN_modulation.1", 6 * D, D)
+
+
 def block_weights(rng: Philox, D: int, inner: int) -> dict[str, Array]:
     """Random weights of a block, by the official names."""
     w: dict[str, Array] = {}
-    for name, m, n in (
-        ("attn.qkv", 3 * D, D),
-        ("attn.proj", D, D),
-        ("mlp.fc1", inner, D),
-        ("mlp.fc2", D, inner),
-        ("adaLN_modulation.1", 6 * D, D),
-    ):
+    for name, m, n in block_linears(D, inner):
         w[f"{name}.weight"], w[f"{name}.bias"] = dense(rng, m, n), normal(rng, m, std=0.5)
     return w
 

@@ -1,4 +1,8 @@
-"""Topics: noising, and what a network's output says about the data. t (B,) in 0..T-1, one for each sample."""
+"""Topics: noising, and what a network's output says about the data. t (B,) in 0..T-1, one for each sample.
+
+The parts of a pair take ᾱ itself, not a rung: a level is where mistakes enter (M01b, M01c), and at ᾱ = 0 a mistake has to answer
+0/0 (M18) where the package's doors refuse.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.schedules import LADDERS, full
 
 topic = Group("conversions")
+Pair = tuple[Array, Array]  # (x̂_0, ε̂)
 
 PAIR = "x_t, {} (B,C,H,W), t (B,) ints in 0..T-1, alpha_bar (T,)"
 
@@ -64,7 +69,7 @@ def v_of(R: Reference, x_0: Array, eps: Array, a: Array) -> Array:
 
 
 @part
-def pair_of_v(R: Reference, x_t: Array, v: Array, a: Array) -> Array:
+def pair_of_v(R: Reference, x_t: Array, v: Array, a: Array) -> Pair:
     """(x̂_0, ε̂) from v."""
     return V.pair(v, x_t, a)
 

@@ -1,7 +1,11 @@
-"""Topics: one DDIM step down the ladder, or up. Time as others count it: t in 0..T-1, s = -1 is the data."""
+"""Topics: one DDIM step down the ladder, or up. Time as others count it: t in 0..T-1, s = -1 is the data.
+
+The sum of the three terms is spelled out, because mistakes change σ, the mask and the pair apart (M21, M31, M34, X88 to X93).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,8 +15,8 @@ from minidit.diffusion import step as law
 from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
-from minidit.verify.topics.conversions import eps_of_x_0, pair_of_v, x_0_of_eps
-from minidit.verify.topics.ddpm import latent_range, noise_mask, noisy_steps, pixel_range
+from minidit.verify.topics.conversions import Pair, eps_of_x_0, pair_of_v, x_0_of_eps
+from minidit.verify.topics.ddpm import Limit, latent_range, noise_mask, noisy_steps, pixel_range
 from minidit.verify.topics.posterior import STEP, alpha_below
 
 topic = Group("samplers")
@@ -25,7 +29,7 @@ def eps_after(R: Reference, x_t: Array, x_0: Array, eps: Array, a_t: float) -> A
 
 
 @part
-def limited(R: Reference, x_t: Array, x_0: Array, eps: Array, a_t: float, limit: Any) -> Array:
+def limited(R: Reference, x_t: Array, x_0: Array, eps: Array, a_t: float, limit: Limit) -> Pair:
     """The pair with x̂_0 in its range."""
     inside = limit(R, x_0)
     return (inside, eps) if inside is x_0 else (inside, eps_after(R, x_t, inside, eps, a_t))
@@ -50,7 +54,7 @@ def ddim_direction(R: Reference, x_0: Array, eps: Array, a_s: float, sigma: floa
     return law.step(x_0, eps, a_s, c=sigma)
 
 
-def _steps(*etas: float) -> Any:
+def _steps(*etas: float) -> Callable[[], list[Probe]]:
     def probes() -> list[Probe]:
         plain = noisy_steps()
         return [
@@ -85,19 +89,15 @@ def _velocities() -> list[Probe]:
     rng, base = Philox(24), Schedule.scaled_linear(1000).alpha_bar[1:]
     r = base**0.5
     zero = ((r - r[-1]) * r[0] / (r[0] - r[-1])) ** 2
-    out = []
-    for name, alpha_bar, t, s in (
-        ("t500-s457", base, 500, 457),
-        ("zero-snr-t999-s979", zero, 999, 979),
-        ("t20-s-1", base, 20, -1),
-    ):
+    out, steps = [], (("t500-s457", base, 500, 457), ("zero-snr-t999-s979", zero, 999, 979), ("t20-s-1", base, 20, -1))
+    for name, alpha_bar, t, s in steps:
         x, v = (rng.normal((2, 3, 2, 2), dtype=np.float64) for _ in range(2))
         out.append(Probe(name, (x, v, t, s, alpha_bar), "ᾱ_T = 0, where ε says nothing about x_0"))
     return out
 
 
 @part
-def zero_snr_pair(R: Reference, x_t: Array, v: Array, a_t: float) -> Array:
+def zero_snr_pair(R: Reference, x_t: Array, v: Array, a_t: float) -> Pair:
     """(x̂_0, ε̂) where nothing of the picture may be left."""
     return pair_of_v(R, x_t, v, a_t)
 

@@ -1,7 +1,11 @@
-"""Topics: one step down the ladder with fresh noise. Time as others count it: t in 0..T-1, s = -1 is the data."""
+"""Topics: one step down the ladder with fresh noise. Time as others count it: t in 0..T-1, s = -1 is the data.
+
+The noise is spelled out, because mistakes change its mask, its root and its variance apart (M21, M22, M24, X85, X86).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,7 @@ from minidit.diffusion import ddpm as law
 from minidit.diffusion import threshold
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
-from minidit.verify.topics.conversions import eps_of_x_0, pair_of_v, x_0_of_eps
+from minidit.verify.topics.conversions import Pair, eps_of_x_0, pair_of_v, x_0_of_eps
 from minidit.verify.topics.posterior import (
     HOPS,
     LOST,
@@ -26,6 +30,7 @@ from minidit.verify.topics.posterior import (
 from minidit.verify.topics.schedules import full
 
 topic = Group("samplers")
+Limit = Callable[[Reference, Array], Array]  # what becomes of x̂_0
 
 
 @part
@@ -79,19 +84,20 @@ def ddpm_mean(R: Reference, x_t: Array, eps: Array, alpha_bar: Array, t: int, s:
 
 
 @part
-def mean_of_pair(R: Reference, x_t: Array, x_0: Array, eps: Array, alpha_bar: Array, t: int, s: int, limit: Any) -> Array:
+def mean_of_pair(R: Reference, x_t: Array, x_0: Array, eps: Array, alpha_bar: Array, t: int, s: int, limit: Limit) -> Array:
     """The same by way of x̂_0, which may be limited."""
     return posterior_mean(R, limit(R, x_0), x_t, t, s, alpha_bar)
 
 
-def noisy_steps(variants: tuple[tuple[Any, ...], ...] = ((),), channels: int = 3) -> list[Probe]:
+def noisy_steps(variants: tuple[tuple[str, ...], ...] = ((),), channels: int = 3) -> list[Probe]:
+    """A step over each of the HOPS, with each set of further arguments."""
     rng, out = Philox(21), []
     for name, alpha_bar, t, s in hops(*HOPS):
         for more in variants:
             x, z = (rng.normal((2, 3, 2, 2), dtype=np.float64) for _ in range(2))
             eps = rng.normal((2, channels, 2, 2), dtype=np.float64)
-            says = "-".join([name, *map(str, more)])
-            out.append(Probe(says, (x, eps, t, s, alpha_bar, z, *more), "skipped rungs, neighbours, the last step, |x̂_0| > 1"))
+            label = "-".join([name, *map(str, more)])
+            out.append(Probe(label, (x, eps, t, s, alpha_bar, z, *more), "skipped rungs, neighbours, the last step, |x̂_0| > 1"))
     return out
 
 
@@ -120,7 +126,7 @@ def ddpm_step_clipped(R: Reference, x_t: Array, eps: Array, t: int, s: int, alph
 
 
 @part
-def pair_of(R: Reference, out: Array, x_t: Array, a_t: float, objective: str) -> Array:
+def pair_of(R: Reference, out: Array, x_t: Array, a_t: float, objective: str) -> Pair:
     """(x̂_0, ε̂) from what the network was trained to say: eps, x_0 or v."""
     if objective == "eps":
         return x_0_of_eps(R, x_t, out, a_t), out

@@ -1,4 +1,7 @@
-"""Topics: what a DiT is told and how pictures become tokens: time, class, place, patches."""
+"""Topics: what a DiT is told and how pictures become tokens: time, class, place, patches.
+
+The sinusoids are spelled out, because mistakes change frequencies, angles and order apart (M10c, M72 to M77, X36 to X40).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Topics: classifier-free guidance in both scales and both batch layouts, its corrections, and the range of x̂_0."""
+"""Topics: classifier-free guidance in both scales and both batch layouts, its corrections, and the range of x̂_0.
+
+The dynamic threshold is spelled out, because mistakes change its limit in the middle (M33, M33b, M33c).
+"""
 
 from __future__ import annotations
 

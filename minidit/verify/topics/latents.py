@@ -1,4 +1,7 @@
-"""Topics: between pictures, latents and the network: samples of the posterior, the one scale, ranges, bytes."""
+"""Topics: between pictures, latents and the network: samples of the posterior, the one scale, ranges, bytes.
+
+Sampling and scaling are spelled out, because mistakes change the standard deviation and the scale apart (M88 to M91).
+"""
 
 from __future__ import annotations
 

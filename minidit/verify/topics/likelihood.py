@@ -1,4 +1,8 @@
-"""Topics: the variational bound and its parts, in the units of each."""
+"""Topics: the variational bound and its parts, in the units of each.
+
+The decoders and the units are spelled out, because mistakes change the width of a bin, Φ, ln σ, the mean over dimensions and
+the terms of the sum in the middle (M48 to M54).
+"""
 
 from __future__ import annotations
 

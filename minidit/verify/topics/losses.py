@@ -1,4 +1,8 @@
-"""Topics: what training minimises, with which weights, at which t and on which noise."""
+"""Topics: what training minimises, with which weights, at which t and on which noise.
+
+The weights are spelled out: λT and β of a step are changed by mistakes (M03, M38, C05), and min-SNR stands here as papers print
+it, min(SNR, γ) over what the answer is compared as, which is the form that M43 and M44 get wrong.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +27,15 @@ topic = Group("losses")
 
 @part
 def target_of(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
-    """What the network should have said."""
+    """What the network is compared with."""
     return v_of(R, x_0, eps, a) if objective == "v" else {"eps": eps, "x_0": x_0}[objective]
 
 
 def _outputs() -> list[Probe]:
     rng, out, alpha_bar = Philox(61), [], Schedule.linear(1000).alpha_bar[1:]
     for objective in ("eps", "x_0", "v"):
-        x_0, eps, said = (rng.normal((3, 2, 2, 3), dtype=np.float64) for _ in range(3))
-        args = (said, x_0, eps, np.array([37, 500, 940]), alpha_bar, objective)
+        x_0, eps, answer = (rng.normal((3, 2, 2, 3), dtype=np.float64) for _ in range(3))
+        args = (answer, x_0, eps, np.array([37, 500, 940]), alpha_bar, objective)
         out.append(Probe(objective, args, "what each objective is compared with"))
     return out
 
@@ -51,8 +55,8 @@ def _hybrids() -> list[Probe]:
         alpha_bar = Schedule.linear(T).alpha_bar[1:]
         for t in (5, T // 2):
             x_0, eps = (0.5 * rng.normal((2, 2, 2, 3), dtype=np.float64) for _ in range(2))
-            said = rng.normal((2, 4, 2, 3), dtype=np.float64)
-            out.append(Probe(f"T{T}-t{t}", (said, x_0, eps, t, alpha_bar), "T = 1000 hides the factor T"))
+            answer = rng.normal((2, 4, 2, 3), dtype=np.float64)
+            out.append(Probe(f"T{T}-t{t}", (answer, x_0, eps, t, alpha_bar), "T = 1000 hides the factor T"))
     return out
 
 
@@ -101,7 +105,7 @@ def hybrid_gradient(R: Reference, out: Array, x_0: Array, eps: Array, t: int, al
     eps_hat, v = np.split(out, 2, axis=1)
     factor = bound_factor(R, len(alpha_bar))
 
-    def slopes(by_v: bool) -> Any:
+    def slopes(by_v: bool) -> Array:
         """∂(bound)/∂(entry), one entry of all samples at a time: samples do not mix."""
         grad, base = np.zeros_like(v), v if by_v else eps_hat
         for place in np.ndindex(v.shape[1:]):
@@ -114,8 +118,8 @@ def hybrid_gradient(R: Reference, out: Array, x_0: Array, eps: Array, t: int, al
             grad[(slice(None), *place)] = (values[0] - values[1]) / 2e-5
         return grad
 
-    leaked = leak(R)
-    first = 2 * (eps_hat - eps) / eps_hat[0].size + (leaked * factor * slopes(False) if leaked else 0.0)
+    share = leak(R)
+    first = 2 * (eps_hat - eps) / eps_hat[0].size + (share * factor * slopes(False) if share else 0.0)
     return np.concatenate([first, factor * slopes(True)], axis=1)
 
 
@@ -133,7 +137,7 @@ def _one_step() -> list[Probe]:
     exact=1.0,
     because="β² of neighbours: a float32 table keeps five digits of 1 - ᾱ_t/ᾱ_s",
 )
-def bound_weight(R: Reference, t: int, s: int, alpha_bar: Array, variance: float) -> Array:
+def bound_weight(R: Reference, t: int, s: int, alpha_bar: Array, variance: float) -> float:
     """β²/(2σ²α(1-ᾱ_t))."""
     beta = step_beta(R, alpha_bar, t, alpha_below(R, alpha_bar, t, s))
     return float(beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar[t])))
@@ -217,6 +221,6 @@ def draw_timesteps(R: Reference, B: int, T: int) -> Array:
     spec="R.3", takes="shape", gives="the noise of training and sampling", measure=normality, allowed=6.0, because=SIX,
     probes=lambda: [Probe("200000", ((4, 2, 100, 250),), "mean, variance, kurtosis, tail; no two samples or pixels alike")],
 )  # fmt: skip
-def noise(R: Reference, shape: Any) -> Array:
+def noise(R: Reference, shape: tuple[int, ...]) -> Array:
     """N(0, 1), independent."""
     return Philox(64).normal(shape, dtype=np.float64)

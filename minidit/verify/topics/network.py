@@ -7,7 +7,7 @@ differs is named.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,7 +52,6 @@ def silenced(w: dict[str, Array], D: int, chunk: int) -> None:
 
 def _small_tokens(w: dict[str, Array], x: Array, D: int, p: int, size: float) -> None:
     """Solves for a patch embedding that cancels the position table on these pictures: tokens of this size remain."""
-
     B, C, H, W = x.shape
     seen = ops.patchify(x, patch_size=p).reshape(-1, C * p * p)
     wanted = normal(Philox(59), len(seen), D, std=size) - np.tile(sincos_2d(D, H // p, W // p), (B, 1))
@@ -63,77 +62,58 @@ def _small_tokens(w: dict[str, Array], x: Array, D: int, p: int, size: float) ->
             w[name][chunk * D : (chunk + 1) * D] *= size
 
 
-_SIZES: tuple[tuple[Any, ...], ...] = (
-    (
-        "ends",
-        "silent blocks leave embeddings, places, the final layer and the order of patches",
-        16,
-        1,
-        2,
-        2,
-        3,
-        3,
-        10,
-        (4, 6),
-        (3, 37),
-        (9, 2),
-    ),
-    ("attention", "only the attention of the block speaks", 16, 1, 2, 2, 3, 3, 10, (4, 6), (5, 0), (10, 1)),
-    (
-        "mlp",
-        "only the MLP of the block speaks, at the peak of the difference of the two GELUs",
-        16,
-        1,
-        2,
-        2,
-        3,
-        3,
-        10,
-        (4, 6),
-        (5, 44),
-        (0, 7),
-    ),
-    ("small", "small tokens show the ε of the norms", 16, 1, 4, 2, 4, 4, 10, (4, 6), (2, 21), (3, 5)),
-    (
-        "whole",
-        "two blocks, four heads, learned variance, distinct times, a null label",
-        48,
-        2,
-        4,
-        2,
-        4,
-        8,
-        10,
-        (6, 8),
-        (12, 250, 131),
-        (4, 10, 9),
-    ),
-    ("16-tokens", "a square number of tokens on a grid that is no square", 24, 3, 3, 2, 2, 4, 7, (4, 16), (501, 64), (7, 0)),
-)
+class Size(NamedTuple):
+    """One question to the whole network: its sizes, and what it was chosen to show."""
+
+    name: str
+    reveals: str
+    D: int
+    L: int
+    heads: int
+    p: int
+    C: int
+    out: int
+    K: int
+    grid: tuple[int, int]
+    t: tuple[int, ...]
+    y: tuple[int, ...]
+
+
+SIZES = (
+    Size("ends", "silent blocks leave embeddings, places, the final layer and the order of patches",
+         16, 1, 2, 2, 3, 3, 10, (4, 6), (3, 37), (9, 2)),
+    Size("attention", "only the attention of the block speaks", 16, 1, 2, 2, 3, 3, 10, (4, 6), (5, 0), (10, 1)),
+    Size("mlp", "only the MLP of the block speaks, at the peak of the difference of the two GELUs",
+         16, 1, 2, 2, 3, 3, 10, (4, 6), (5, 44), (0, 7)),
+    Size("small", "small tokens show the ε of the norms", 16, 1, 4, 2, 4, 4, 10, (4, 6), (2, 21), (3, 5)),
+    Size("whole", "two blocks, four heads, learned variance, distinct times, a null label",
+         48, 2, 4, 2, 4, 8, 10, (6, 8), (12, 250, 131), (4, 10, 9)),
+    Size("16-tokens", "a square number of tokens on a grid that is no square",
+         24, 3, 3, 2, 2, 4, 7, (4, 16), (501, 64), (7, 0)),
+)  # fmt: skip
 
 
 def _networks() -> list[Probe]:
-    return [_network(k) for k in range(len(_SIZES))]
+    return [network_probe(k) for k in range(len(SIZES))]
 
 
-def _network(k: int, grid: tuple[int, int] | None = None) -> Probe:
-    name, reveals, D, L, heads, p, C, out, K, size, t, y = _SIZES[k]
-    size = grid or size
-    rng = Philox(61 + k)
-    w = network_weights(rng, D, L, p, C, out, K, 4 * D)
-    x = normal(rng, len(t), C, *size)
-    if name in ("ends", "mlp"):
-        silenced(w, D, 2)
-    if name in ("ends", "attention"):
-        silenced(w, D, 5)
-    if name == "mlp":
+def network_probe(k: int, grid: tuple[int, int] | None = None) -> Probe:
+    """The k-th of SIZES on random weights; grid: another height and width."""
+    size, rng = SIZES[k], Philox(61 + k)
+    w = network_weights(rng, size.D, size.L, size.p, size.C, size.out, size.K, 4 * size.D)
+    x = normal(rng, len(size.t), size.C, *(grid or size.grid))
+    if size.name in ("ends", "mlp"):
+        silenced(w, size.D, 2)
+    if size.name in ("ends", "attention"):
+        silenced(w, size.D, 5)
+    if size.name == "mlp":
         at_the_peak(w, "blocks.0.")
-    if name == "small":
-        _small_tokens(w, x, D, p, 0.05)
-    return Probe(name, (w, x, np.array(t), np.array(y), heads, p), reveals)
+    if size.name == "small":
+        _small_tokens(w, x, size.D, size.p, 0.05)
+    return Probe(size.name, (w, x, np.array(size.t), np.array(size.y), size.heads, size.p), size.reveals)
 
 
-_TAKES = (
+TAKES = (
     "weights {official name: array}, all but pos_embed, which is fixed (N.7); x (B,C,H,W), t (B,) ints 0..T-1, y (B,) ints "
     "0..K, K the null label; heads, patch_size. Sizes follow from the shapes, differently in each probe; C_out may be 2C"
 )
@@ -141,7 +121,7 @@ _TAKES = (
 
 @topic(
     spec="T.6",
-    takes=_TAKES,
+    takes=TAKES,
     gives="(B,C_out,H,W), or (that, taps) with taps {layer name: its output}",
     probes=_networks,
     tol=2.0,
@@ -182,7 +162,7 @@ def condition(R: Reference, weights: Weights, t: Array, y: Array) -> Numbers:
 
 @part
 def label_index(R: Reference, weights: Weights, y: Array) -> Array:
-    """The rows that are looked up: K is told as the null label."""
+    """The rows that are looked up: for K that of the null label."""
     K = weights["y_embedder.embedding_table.weight"].shape[0] - 1
     return np.where(y == K, null_label(R, K), y)
 
@@ -196,8 +176,8 @@ def summed(R: Reference, e_t: Numbers, e_y: Numbers) -> Numbers:
 def _gradients() -> list[Probe]:
     out = []
     for k in (0, 1, 2, 4):
-        name, reveals, *_ = _SIZES[k]
-        w, x, t, y, heads, p = _network(k).args
+        name, reveals = SIZES[k].name, SIZES[k].reveals
+        w, x, t, y, heads, p = network_probe(k).args
         if name == "whole":
             t, y = np.array([12, 501, 131]), np.array([4, 10, 4])
             reveals = "a label twice: both gradients reach its row"
@@ -210,7 +190,7 @@ def _gradients() -> list[Probe]:
 
 @topic(
     spec="A.1",
-    takes=_TAKES + "; out_bar (B,C_out,H,W)",
+    takes=TAKES + "; out_bar (B,C_out,H,W)",
     gives="{official name: gradient of Σ out_bar ⊙ out with respect to that weight, 'x': with respect to x}",
     probes=_gradients,
     tol=10.0,
@@ -218,13 +198,13 @@ def _gradients() -> list[Probe]:
 )
 def dit_gradients(
     R: Reference, weights: Weights, x: Array, t: Array, y: Array, heads: int, patch_size: int, out_bar: Array
-) -> Any:
+) -> dict[str, Array]:
     """∂(Σ out_bar ⊙ out)/∂w of every weight, and of x."""
     leaves = {name: Tensor(np.asarray(w)) for name, w in weights.items()}
     pixels = Tensor(np.asarray(x))
     dit(R, leaves, pixels, t, y, heads, patch_size).backward(bar_in(R, out_bar))
-    taken = {name: np.zeros(leaf.shape) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
-    return bars_out(R, taken | {"x": np.zeros(pixels.shape) if pixels.grad is None else pixels.grad})
+    tensors = leaves | {"x": pixels}
+    return bars_out(R, {name: np.zeros(a.shape) if a.grad is None else a.grad for name, a in tensors.items()})
 
 
 @part

@@ -14,6 +14,7 @@ from minidit.backend import Array
 from minidit.nn import initial
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part, part_of_each_weight
+from minidit.verify.topics.block import block_linears
 
 topic = Group("parameters")
 
@@ -36,13 +37,7 @@ def parameter_shapes(
     shapes |= linear_shapes(R, "t_embedder.mlp.0", D, 256) | linear_shapes(R, "t_embedder.mlp.2", D, D)
     shapes["y_embedder.embedding_table.weight"] = (label_table_rows(R, K), D)
     for i in range(L):
-        for name, m, n in (
-            ("attn.qkv", 3 * D, D),
-            ("attn.proj", D, D),
-            ("mlp.fc1", 4 * D, D),
-            ("mlp.fc2", D, 4 * D),
-            ("adaLN_modulation.1", 6 * D, D),
-        ):
+        for name, m, n in block_linears(D, 4 * D):
             shapes |= linear_shapes(R, f"blocks.{i}.{name}", m, n)
         for norm in ("norm1", "norm2"):
             shapes |= norm_shapes(R, f"blocks.{i}.{norm}", D)
@@ -77,20 +72,15 @@ def law_of(name: str, w: Array) -> str:
         return "1"
     fan_out, fan_in = (w.shape[0], math.prod(w.shape[1:])) if w.ndim > 1 else (w.size, w.size)
     uniform = {
-        "Xavier uniform": math.sqrt(6 / (fan_in + fan_out)),
+        "Xavier uniform": (6 / (fan_in + fan_out)) ** 0.5,
         "U(±1/√fan_in)": fan_in**-0.5,
-        "He uniform": math.sqrt(6 / fan_in),
+        "He uniform": (6 / fan_in) ** 0.5,
     }
     if w.ndim == 4:
         field = math.prod(w.shape[2:])
         uniform["Xavier uniform of a convolution"] = math.sqrt(6 / (fan_in + fan_out * field))
-    gauss = {
-        "N(0, 0.02²)": 0.02,
-        "N(0, 1)": 1.0,
-        "Xavier normal": math.sqrt(2 / (fan_in + fan_out)),
-        "LeCun normal": fan_in**-0.5,
-        "He normal": math.sqrt(2 / fan_in),
-    }
+    gauss = {"N(0, 0.02²)": 0.02, "N(0, 1)": 1.0, "Xavier normal": (2 / (fan_in + fan_out)) ** 0.5}
+    gauss |= {"LeCun normal": fan_in**-0.5, "He normal": (2 / fan_in) ** 0.5}
     std, top, wide = w.std(), np.abs(w).max(), 4.0 / math.sqrt(2 * w.size)
     flat = w.size < 8 or ((w / std) ** 4).mean() < 2.4  # 1.8 for a uniform law, 3 for a normal one
     fits = {law: abs(std * 3**0.5 / b - 1) for law, b in uniform.items() if flat and top <= b * (1 + 1e-6)}

@@ -1,8 +1,10 @@
-"""Topics: the posterior of a step and its variances. Time as others count it: t in 0..T-1, s = -1 is the data."""
+"""Topics: the posterior of a step and its variances. Time as others count it: t in 0..T-1, s = -1 is the data.
+
+The variances are spelled out part by part: mistakes change β, ᾱ_s, the ends and the mixture in the middle of them (M02, M03,
+M25 to M27b, C04, X80, X81).
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -16,13 +18,11 @@ from minidit.verify.topics.schedules import LADDERS, full
 from minidit.verify.topics.timesteps import jump_beta
 
 topic = Group("samplers")
-
-
 STEP = "t int 0..T-1, s int < t (-1: data), alpha_bar (T,)"
 LOST = "1-ᾱ loses digits in float32 where ᾱ is near 1"
 
 
-def hops(*hops: tuple[int, int]) -> list[tuple[str, Any, int, int]]:
+def hops(*hops: tuple[int, int]) -> list[tuple[str, Array, int, int]]:
     """(name, alpha_bar, t, s) on the linear ladder, the first one also on the cosine."""
     linear, cosine = (make(1000).alpha_bar[1:] for make in (LADDERS["linear"], LADDERS["cosine"]))
     first = [(f"cosine-t{hops[0][0]}-s{hops[0][1]}", cosine, *hops[0])]

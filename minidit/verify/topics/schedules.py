@@ -1,4 +1,8 @@
-"""Topics: ladders of noise. Time as other projects count it: t in 0..T-1, -1 is the data."""
+"""Topics: ladders of noise. Time as other projects count it: t in 0..T-1, -1 is the data.
+
+β and ᾱ are spelled out, because mistakes change the ends, the grid, the cap and the product in the middle (M12, M14, M15), and
+what comes of it may be no ladder that the package would make.
+"""
 
 from __future__ import annotations
 

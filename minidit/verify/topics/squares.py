@@ -8,19 +8,19 @@ from __future__ import annotations
 from minidit.backend import Array
 from minidit.verify.core.reference import Group, Probe, Reference
 from minidit.verify.topics.layers import Numbers, Weights
-from minidit.verify.topics.network import _TAKES, _network, dit
+from minidit.verify.topics.network import TAKES, dit, network_probe
 
 topic = Group("squares")
 
 
 def _squares() -> list[Probe]:
     """The same questions on 4 × 4, 6 × 6 and 8 × 8; twice the channels come out, or as many as go in."""
-    return [_network(k, (4, 4) if k < 4 else (6, 6) if k == 4 else (8, 8)) for k in range(6)]
+    return [network_probe(k, (4, 4) if k < 4 else (6, 6) if k == 4 else (8, 8)) for k in range(6)]
 
 
 @topic(
     spec="T.6",
-    takes=_TAKES + "; H = W",
+    takes=TAKES + "; H = W",
     gives="(B,C_out,H,W), or (that, taps) with taps {layer name: its output}",
     probes=_squares,
     tol=2.0,

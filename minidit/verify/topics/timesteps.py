@@ -1,4 +1,7 @@
-"""Topics: which timesteps a sampler visits, and what the network hears. t in 0..T-1 from the top; -1 is the data."""
+"""Topics: which timesteps a sampler visits, and what the network hears. t in 0..T-1 from the top; -1 is the data.
+
+Leading timesteps are spelled out, because a mistake changes what happens at the end of the table (M06).
+"""
 
 from __future__ import annotations
 

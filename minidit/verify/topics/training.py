@@ -1,4 +1,7 @@
-"""Topics: what happens around the network in training: labels dropped, weights updated and averaged."""
+"""Topics: what happens around the network in training: labels dropped, weights updated and averaged.
+
+AdamW is spelled out, because mistakes change every term of it in the middle (X01 to X13); the tests hold it to `optim`.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +22,28 @@ topic = Group("training")
 
 # ------------------------------------------------------------------------------------------------ label dropout
 
-TOLD = 7  # in these probes sample i has the class i mod 7: whatever differs was dropped
+CLASSES = 7  # in these probes sample i has the class i mod 7: whatever differs was dropped
 
 
 def _dropouts() -> list[Probe]:
-    y = np.arange(14000) % TOLD
+    y = np.arange(14000) % CLASSES
     probes = [Probe("not-training", (y, 0.2, 10, 4, False, 0), "nothing is dropped outside training")]
     probes += [Probe(f"training-{s}", (y, 0.2, 10, 4, True, s), "one decision a sample, not a block; K = 10") for s in range(3)]
     return [*probes, *(Probe(f"half-{s}", (y, 0.5, 7, 4, True, s), "one decision a sample, not a batch") for s in range(3, 8))]
 
 
-def dropped_share(told: Array) -> dict[str, Any]:
+def dropped_share(labels: Array) -> dict[str, Any]:
     """What a draw says in numbers that do not depend on it; shares in standard errors (at most ½/√B) of a share."""
-    rows = np.atleast_2d(np.asarray(told))
-    dropped = rows != np.arange(rows.shape[1]) % TOLD
+    rows = np.atleast_2d(np.asarray(labels))
+    dropped = rows != np.arange(rows.shape[1]) % CLASSES
     shares = {
         "share dropped": dropped.mean(axis=1).max(),
         "share dropped in every block": dropped.all(axis=0).mean(),
         "share dropped beside a dropped one": (dropped & np.roll(dropped, 1, axis=1)).mean(axis=1).max(),
         "share dropped in the first half": dropped[:, : rows.shape[1] // 2].mean(axis=1).max(),
     }
-    labels = np.array([f"{label:g}" for label in np.unique(rows[dropped])], dtype=str)
-    return {"labels of dropped samples": labels} | {name: 2 * rows.shape[1] ** 0.5 * share for name, share in shares.items()}
+    seen = np.array([f"{label:g}" for label in np.unique(rows[dropped])], dtype=str)
+    return {"labels of dropped samples": seen} | {name: 2 * rows.shape[1] ** 0.5 * share for name, share in shares.items()}
 
 
 @topic(
