@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         target, name = target_of(args.target)
         report = verify.check(target, **asked)
         report.target = name
-    return told(report, args)
+    return published(report, args)
 
 
 def target_of(words: list[str]) -> tuple[Any, str]:
@@ -87,11 +87,11 @@ def target_of(words: list[str]) -> tuple[Any, str]:
     return instance(load(words[0])), words[0]
 
 
-def told(report: Any, args: argparse.Namespace) -> int:
+def published(report: Any, args: argparse.Namespace) -> int:
     """Prints and writes a report; returns the exit status."""
     from minidit.verify.expect import surprises, write_expectation
 
-    found = surprises(args.expect, report) if args.expect else []
+    unexpected = surprises(args.expect, report) if args.expect else []
     if str(args.json) == "-":
         print(json.dumps(report.as_dict(), indent=1, ensure_ascii=False))
     else:
@@ -106,8 +106,8 @@ def told(report: Any, args: argparse.Namespace) -> int:
         write_expectation(args.write_expect, report)
         return 0
     if args.expect:
-        print(*(found or ["as expected"]), sep="\n", file=sys.stderr)
-        return 1 if found else 0
+        print(*(unexpected or ["as expected"]), sep="\n", file=sys.stderr)
+        return 1 if unexpected else 0
     return 0 if report.ok else 1
 
 

@@ -35,13 +35,13 @@ class Row:
     ids: tuple[str, ...]
     detected: tuple[str, ...]  # the topics that fail
     named: bool
-    said: tuple[str, ...] = ()  # the explanations, each "M02" or "M02 M34"
+    explanations: tuple[str, ...] = ()  # of failing topics, each "M02" or "M02 M34"
     unexplained: tuple[str, ...] = ()  # failing topics without any
 
     @property
     def blame(self) -> str:
-        """What was said instead of the name."""
-        what = [" or ".join(self.said)] if self.said else []
+        """The explanations instead of the name."""
+        what = [" or ".join(self.explanations)] if self.explanations else []
         return "; ".join(what + [f"no name in {', '.join(self.unexplained)}"] * bool(self.unexplained)) or "nothing"
 
 
@@ -114,12 +114,12 @@ class Bench:
     def row(self, deviations: Sequence[Deviation], asked: Asked | None = None) -> Row:
         """The verdict in short."""
         failed = [f for f in self.findings(deviations, asked) if not f.passed]
-        explanations = list(dict.fromkeys(ids(names) for f in failed for names in f.candidates))
+        sets = list(dict.fromkeys(ids(names) for f in failed for names in f.candidates))
         blank = [f.topic.name for f in failed if not f.candidates]
         alone = all(len(f.candidates) == 1 for f in failed)
-        named = bool(failed) and not blank and alone and set().union(*explanations) == {d.id for d in deviations}
-        said = tuple(" ".join(sorted(e)) for e in explanations)
-        return Row(tuple(d.id for d in deviations), tuple(f.topic.name for f in failed), named, said, tuple(blank))
+        named = bool(failed) and not blank and alone and set().union(*sets) == {d.id for d in deviations}
+        explanations = tuple(" ".join(sorted(s)) for s in sets)
+        return Row(tuple(d.id for d in deviations), tuple(f.topic.name for f in failed), named, explanations, tuple(blank))
 
     def draw(self, seed: int, number: int) -> list[tuple[tuple[Deviation, Deviation], Asked]]:
         """Pairs that meet in a topic and whose common answers are those of neither alone, nor the right ones."""

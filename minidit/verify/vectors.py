@@ -133,15 +133,15 @@ def _about(topic: AnyTopic) -> dict[str, Any]:
 
 
 def _cases(topic: AnyTopic, full: bool, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    new = 0
+    used = 0
     nonsense = [probe for name, probe in refusals() if name == topic.name]
     for k, probe in enumerate([*topic.probes(), *nonsense]):
-        mine: dict[str, Any] = {}
-        case = _case(topic, probe, mine)
-        size = sum(a.nbytes for name, a in mine.items() if name not in arrays)
-        if full or k == 0 or k >= len(topic.probes()) or new + size <= CORE:
-            arrays.update(mine)
-            new += size
+        new_arrays: dict[str, Any] = {}
+        case = _case(topic, probe, new_arrays)
+        size = sum(a.nbytes for name, a in new_arrays.items() if name not in arrays)
+        if full or k == 0 or k >= len(topic.probes()) or used + size <= CORE:
+            arrays.update(new_arrays)
+            used += size
             yield case
 
 
@@ -185,7 +185,7 @@ def _denoiser(linear: Linear) -> dict[str, Any]:
 
 
 def _steps(linear: Linear) -> dict[str, Any]:
-    """What a sampler asked its denoiser at every step, and what it was told."""
+    """What a sampler asked its denoiser at every step, and the answers."""
     return {f"step {k}": {"t": t, "x": x, "eps": eps} for k, (t, x, eps) in enumerate(linear.seen)}
 
 
@@ -194,7 +194,7 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _write_group(path: Path, group: str, topics: Sequence[dict[str, Any]]) -> None:
-    """A line a case, so that people and version control can read it."""
+    """One line per case, so that people and version control can read it."""
 
     def line(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -238,36 +238,36 @@ def _json(path: Path) -> Any:
 
 
 def check(folder: str | Path) -> list[str]:
-    """What is wrong with a suite, a sentence each: checksums, form, ids, and every answer against the reference of today."""
+    """What is wrong with a suite, one sentence each: checksums, form, ids, and every answer against the reference of today."""
     folder = Path(folder)
     manifest = _json(folder / "manifest.json")
-    found = [f"manifest.json{v}" for v in violations(manifest, SCHEMA["manifest"])]
-    if found or manifest["format"] != FORMAT:
-        return found or [f"format {manifest['format']}, this version reads {FORMAT}"]
+    problems = [f"manifest.json{v}" for v in violations(manifest, SCHEMA["manifest"])]
+    if problems or manifest["format"] != FORMAT:
+        return problems or [f"format {manifest['format']}, this version reads {FORMAT}"]
     for entry in manifest["files"]:
         path = folder / entry["path"]
         if not path.is_file():
-            found.append(f"{entry['path']} is missing")
+            problems.append(f"{entry['path']} is missing")
         elif _file(path, entry["cases"]) != entry:
-            found.append(f"{entry['path']} is not the file of the manifest (sha256 or size)")
+            problems.append(f"{entry['path']} is not the file of the manifest (sha256 or size)")
         elif entry["cases"]:
             group = _json(path)
-            found += [f"{entry['path']}{v}" for v in violations(group, SCHEMA["group"])]
+            problems += [f"{entry['path']}{v}" for v in violations(group, SCHEMA["group"])]
     known = {entry["path"] for entry in manifest["files"]} | {"manifest.json"}
-    found += [f"{p.name} is not in the manifest" for p in sorted(folder.iterdir()) if p.name not in known]
-    return found or _again(folder)
+    problems += [f"{p.name} is not in the manifest" for p in sorted(folder.iterdir()) if p.name not in known]
+    return problems or _again(folder)
 
 
 def _again(folder: Path) -> list[str]:
     """Every case asked again."""
-    found, seen = [], set()
+    problems, seen = [], set()
     topics = {t.name: t for t in topics_named(None)}
     for about, case in read(folder):
         if case["id"] in seen:
-            found.append(f"{case['id']} is there twice")
+            problems.append(f"{case['id']} is there twice")
         seen.add(case["id"])
         if about["topic"] not in topics:
-            found.append(f"{case['id']}: there is no such topic any more")
+            problems.append(f"{case['id']}: there is no such topic any more")
             continue
         R = Reference()
         try:
@@ -275,10 +275,10 @@ def _again(folder: Path) -> list[str]:
                 args = [Linear(**a["linear"]) if isinstance(a, dict) and "linear" in a else a for a in case["args"]]
             answer = topics[about["topic"]](R, *args)
         except Exception as error:
-            found += [f"{case['id']}: refused today ({error})"] if case["result"] == "valid" else []
+            problems += [f"{case['id']}: refused today ({error})"] if case["result"] == "valid" else []
             continue
         if case["result"] == "invalid":
-            found.append(f"{case['id']}: not refused today")
+            problems.append(f"{case['id']}: not refused today")
             continue
         measure = topics[about["topic"]].measure
         pairs = [(measure(answer), case["measured"])] if measure is not None else [(answer, case["answer"])]
@@ -287,8 +287,8 @@ def _again(folder: Path) -> list[str]:
         relative = not about.get("absolute", False)
         gap = max((difference(now, then, relative=relative) for now, then in pairs), key=lambda d: d.error)
         if not gap.error <= about["tolerance"]["float64"]:
-            found.append(f"{case['id']}: {gap.where} {gap.what} (error {gap.error:.1e})")
-    return found
+            problems.append(f"{case['id']}: {gap.where} {gap.what} (error {gap.error:.1e})")
+    return problems
 
 
 def same_bytes(one: Path, other: Path) -> list[str]:

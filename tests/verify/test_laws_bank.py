@@ -105,7 +105,7 @@ def test_a_record_says_what_is_wrong_and_what_is_right(deviation):
 def test_each_mistake_is_seen_and_named_alone(bench, deviation):
     row = bench.row((deviation,))
     assert row.detected
-    assert row.named and row.said == (deviation.id,)
+    assert row.named and row.explanations == (deviation.id,)
 
 
 @pytest.mark.parametrize("deviation", BANK, ids=IDS)

@@ -33,13 +33,13 @@ class Says(torch.nn.Module, package.model.ModelMixin):
         return self.answer
 
 
-def stepped(x_t, said, t, s, alpha_bar, kind=Says, z=None, mu=0.0):
+def stepped(x_t, output, t, s, alpha_bar, kind=Says, z=None, mu=0.0):
     """One step of theirs between two rungs, in our coordinates."""
     a_t, a_s = alpha_bar[t], alpha_bar[s] if s >= 0 else torch.tensor(1.0).double()
     levels = sigmas(torch.stack([a_t, a_s]))
     on_cpu = type("Here", (), {"device": "cpu"})()
     with drawing(torch.zeros_like(x_t) if z is None else z):
-        made = next(package.samples(kind(said), levels, mu=mu, xt=x_t / a_t.sqrt(), batchsize=len(x_t), accelerator=on_cpu))
+        made = next(package.samples(kind(output), levels, mu=mu, xt=x_t / a_t.sqrt(), batchsize=len(x_t), accelerator=on_cpu))
     return made * a_s.sqrt()
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from minidit.backend import Array
 from minidit.checkpoint.names_dit import block_of
 from minidit.verify.bank.wrap import then
-from minidit.verify.core.reference import Deviation
+from minidit.verify.core.reference import Change, Deviation
 from minidit.verify.topics import checkpoints
 
 
-def _each(match: str, f: Any) -> Any:
+def _each(match: str, f: Any) -> Change:
     """f of every array whose name matches the expression."""
     return then(lambda weights: {name: f(a) if re.search(match, name) else a for name, a in weights.items()})
 

@@ -10,7 +10,7 @@ import numpy as np
 from minidit import ops
 from minidit.backend import Array
 from minidit.verify.bank.wrap import instead, then
-from minidit.verify.core.reference import Deviation, Reference
+from minidit.verify.core.reference import Deviation, Form, Patches, Reference
 from minidit.verify.topics import embeddings
 from minidit.verify.topics.layers import Numbers
 
@@ -19,7 +19,7 @@ def _interleaved(a: Array, b: Array) -> Array:
     return np.stack((a, b), axis=-1).reshape(len(a), -1)
 
 
-def _side_by_side(f: Any, g: Any, angle: Array) -> Array:
+def _side_by_side(f: Form, g: Any, angle: Array) -> Array:
     return np.concatenate((f(angle), g(angle)), axis=1)
 
 
@@ -30,11 +30,11 @@ def _batch_axis(R: Reference, t: Array, width: int) -> Array:
     return emb
 
 
-def _frequencies(divisor: Any, base: float = 10000.0) -> Any:
+def _frequencies(divisor: Any, base: float = 10000.0) -> Patches:
     return {embeddings.time_frequencies: instead(lambda R, half: base ** (-np.arange(half) / divisor(half)))}
 
 
-def _times(f: Any) -> Any:
+def _times(f: Form) -> Patches:
     return {embeddings.time_angles: lambda original: lambda R, t, freqs: original(R, f(np.asarray(t, np.float64)), freqs)}
 
 
@@ -44,7 +44,7 @@ def _bfloat16(t: Array) -> Array:
     return np.ldexp(np.rint(m * 256) / 256, e)
 
 
-def _grid(f: Any) -> Any:
+def _grid(f: Form) -> Patches:
     return {embeddings.position_grid: instead(lambda R, h, w: f(np.arange(h * w), h, w))}
 
 
@@ -52,7 +52,7 @@ def _moved(x: Numbers, shape: tuple[int, ...], axes: tuple[int, ...], out: tuple
     return ops.reshape(ops.transpose(ops.reshape(x, shape=shape), axes=axes), shape=out)
 
 
-def _sewn(layout: str) -> Any:
+def _sewn(layout: str) -> Patches:
     """Tokens flat in `layout` (letters h, w, p, q, c) to c, h p, w q; '' keeps the numbers where they are."""
 
     def sewn(R: Reference, tokens: Numbers, p: int, h: int, w: int) -> Any:
@@ -65,7 +65,7 @@ def _sewn(layout: str) -> Any:
     return {embeddings.sewn: instead(sewn)}
 
 
-def _patches(order: str) -> Any:
+def _patches(order: str) -> Patches:
     """Patches whose tokens and numbers come in this order of the letters h, w, c, p, q."""
 
     def patches(R: Reference, x: Numbers, p: int) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import value
 from minidit.verify.bank.wrap import at, instead
-from minidit.verify.core.reference import Deviation, Reference
+from minidit.verify.core.reference import Change, Deviation, Form, Patches, Reference
 from minidit.verify.topics import layers
 from minidit.verify.topics.layers import Numbers
 
@@ -73,15 +73,15 @@ def _interleaved(R: Reference, y: Numbers) -> Numbers:
     return ops.reshape(ops.transpose(y, axes=(0, 2, 3, 1)), shape=(B, N, h * K))
 
 
-def _scale(f: Any) -> Any:
+def _scale(f: Form) -> Patches:
     return {layers.logit_scale: instead(lambda R, heads, K: f(heads, K))}
 
 
-def _eps(eps: float) -> Any:
+def _eps(eps: float) -> Change:
     return instead(lambda R, place: eps)
 
 
-def _norm(f: Any) -> Any:
+def _norm(f: Form) -> Patches:
     return {layers.layer_norm: instead(f)}
 
 

@@ -12,19 +12,19 @@ from minidit.autograd import Primitive, value
 from minidit.backend import Array
 from minidit.random import Philox
 from minidit.verify.bank.wrap import at, instead, then
-from minidit.verify.core.reference import Deviation, Reference
+from minidit.verify.core.reference import Deviation, Form, Patches, Reference
 from minidit.verify.topics import block, embeddings, layers, network, parameters
 from minidit.verify.topics.layers import Numbers, normal
 
 # ------------------------------------------------------------------------------------------------ wiring
 
 
-def _six(*order: int) -> Any:
+def _six(*order: int) -> Patches:
     """The six pieces of the product taken to be shift₁ scale₁ gate₁ shift₂ scale₂ gate₂ at these places."""
     return {block.six_order: then(lambda six: tuple(six[i] for i in order))}
 
 
-def _stream(f: Any) -> Any:
+def _stream(f: Form) -> Patches:
     """f(x, attn, mlp, gate1, gate2) -> x; attn and mlp are the branches as functions of the stream."""
 
     def stream(R: Reference, weights: Any, x: Numbers, six: Any, heads: int, place: str) -> Any:
@@ -55,11 +55,11 @@ def _mlp_first(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2:
     return layers.gated_residual(R, x, gate1, attn(x), "attn")
 
 
-def _no_gate(place: str) -> Any:
+def _no_gate(place: str) -> Patches:
     return {layers.gated_residual: at(place, lambda R, x, gate, h, place: x + h)}
 
 
-def _gate(f: Any) -> Any:
+def _gate(f: Form) -> Patches:
     return {layers.gated_residual: instead(lambda R, x, gate, h, place="": f(x, gate[:, None], h))}
 
 
@@ -87,7 +87,7 @@ def _linear(x: Array, weight: Array, bias: Array) -> Any:
     return y, lambda y_bar: (*vjp(y_bar)[:2], vjp(y_bar)[2] / rows)
 
 
-def _own_adjoint(f: Any) -> Any:
+def _own_adjoint(f: Form) -> Any:
     """A primitive that is not registered: its adjoint is wrong on purpose."""
     p = Primitive(f)
     return lambda R, *args: p(*args)
@@ -102,7 +102,7 @@ def _constant_statistics(R: Reference, x: Numbers, place: str = "") -> Numbers:
 # ------------------------------------------------------------------------------------------------ starts
 
 
-def _from_start(*names: str) -> Any:
+def _from_start(*names: str) -> Patches:
     """zero_start leaves the weights of these names as they were before it."""
     spared: Any = lambda name: not name.endswith("bias") and any(n in name for n in names)
     return {parameters.zero_start: lambda original: lambda R, name, w, rng: w if spared(name) else original(R, name, w, rng)}
@@ -113,7 +113,7 @@ def _uniform(rng: Philox, shape: tuple[int, ...], bound: float) -> Array:
     return np.asarray(bound * (2 * rng.uniform(shape, dtype=np.float64) - 1))
 
 
-def _conv_fans(original: Any) -> Any:
+def _conv_fans(original: Form) -> Any:
     def start(R: Reference, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
         field = math.prod(shape[2:])
         return (
@@ -131,12 +131,12 @@ def _torch_bias(R: Reference, rng: Any, name: str, shape: tuple[int, ...]) -> Ar
     return _uniform(rng, shape, shape[0] ** -0.5)
 
 
-def _started(prefix: str, f: Any) -> Any:
+def _started(prefix: str, f: Any) -> Patches:
     return {parameters.condition_start: lambda original: lambda R, rng, name, shape: (
         f(R, rng, name, shape) if name.startswith(prefix) else original(R, rng, name, shape))}  # fmt: skip
 
 
-def _affine(prefix: str) -> Any:
+def _affine(prefix: str) -> Patches:
     """Weights and biases for the norms whose names begin so."""
     pair: Any = lambda name, D: {f"{name}.weight": (D,), f"{name}.bias": (D,)}
     return {parameters.norm_shapes: lambda f: lambda R, name, D: pair(name, D) if name.startswith(prefix) else f(R, name, D)}
@@ -146,7 +146,7 @@ def _no_bias_of_qkv(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, 
     return {name: shape for name, shape in shapes.items() if not name.endswith("qkv.bias")}
 
 
-def _small_last(original: Any) -> Any:
+def _small_last(original: Form) -> Any:
     return lambda R, name, w, rng: (
         normal(rng, *w.shape, std=0.02) if name == "final_layer.linear.weight" else original(R, name, w, rng)
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.verify.bank.wrap import arguments, instead, then
-from minidit.verify.core.reference import Deviation, Reference
+from minidit.verify.core.reference import Change, Deviation, Form, Reference
 from minidit.verify.topics import chains, conversions, ddim, ddpm, guidance, posterior, timesteps
 
 CORE = "(x_t - β/√(1-ᾱ_t) ε̂)/√α, α = ᾱ_t/ᾱ_s"
@@ -16,7 +16,7 @@ PAIR_OF_V = "x_0 = √ᾱ x_t - √(1-ᾱ) v, ε = √(1-ᾱ) x_t + √ᾱ v, v 
 SIGMA = "σ = η √((1-ᾱ_s)/(1-ᾱ_t)) √(1-ᾱ_t/ᾱ_s)"
 
 
-def mean_of(form: Any) -> Any:
+def mean_of(form: Form) -> Change:
     """A mean with its own use of (x, ε, β, ᾱ_t, α)."""
 
     def changed(R: Reference, x_t: Array, eps: Array, alpha_bar: Array, t: int, s: int) -> Any:
@@ -55,7 +55,7 @@ def _by_way_of_eps(R: Reference, x_t: Array, v: Array, a_t: float) -> Array:
     return conversions.x_0_of_eps(R, x_t, eps, a_t), eps
 
 
-def _three(original: Any) -> Any:
+def _three(original: Form) -> Any:
     return lambda R, u, c, w: np.concatenate([original(R, u[:, :3], c[:, :3], w), c[:, 3:]], axis=1)
 
 

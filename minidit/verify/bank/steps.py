@@ -7,7 +7,7 @@ from typing import Any
 from minidit.backend import Array
 from minidit.verify.bank.samplers import CORE, SIGMA, mean_of
 from minidit.verify.bank.wrap import instead
-from minidit.verify.core.reference import Deviation, Reference
+from minidit.verify.core.reference import Change, Deviation, Reference
 from minidit.verify.topics import conversions, ddim, ddpm, posterior
 
 STEP = "√ᾱ_s x̂_0 + √(1-ᾱ_s-σ²) ε̂ + σ z"
@@ -24,7 +24,7 @@ def _inverted(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
     return float((1 - alpha_bar[t]) / (1 - a_s) * posterior.step_beta(R, alpha_bar, t, a_s)) if a_s < 1 else 0.0
 
 
-def _direction_of(level: Any) -> Any:
+def _direction_of(level: Any) -> Change:
     """The DDIM step with its own factors of x̂_0, ε̂ and z, made of (ᾱ_t, ᾱ_s, σ, η)."""
 
     def changed(R: Reference, x_0: Array, eps: Array, a_t: float, a_s: float, s: int, eta: float, z: Array) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from minidit.backend import Array
 from minidit.random import Philox
 from minidit.verify.bank.wrap import instead, then
-from minidit.verify.core.reference import Deviation, Reference
+from minidit.verify.core.reference import Deviation, Form, Patches, Reference
 from minidit.verify.topics import latents, training
 
 # ------------------------------------------------------------------------------------------------ label dropout, averages
@@ -35,7 +35,7 @@ def _before_the_step(R: Reference, theta: Array, average: Array, update: Array, 
 # ------------------------------------------------------------------------------------------------ optimiser
 
 
-def _update(f: Any) -> Any:
+def _update(f: Form) -> Patches:
     """f(R, theta, m, v, g, n, lr, b1, b2, eps, wd) instead of the step."""
     return {training.adamw_update: instead(f)}
 
@@ -55,7 +55,7 @@ def _eps_hat(
     return training.moved(R, theta, ratio, lr, wd), m, v
 
 
-def _second_of_first(original: Any) -> Any:
+def _second_of_first(original: Form) -> Any:
     def moments(R: Reference, m: Array, v: Array, g: Array, b1: float, b2: float) -> tuple[Array, Array]:
         new = original(R, m, v, g, b1, b2)[0]
         return new, b2 * v + (1 - b2) * new * new
@@ -63,7 +63,7 @@ def _second_of_first(original: Any) -> Any:
     return moments
 
 
-def _swapped_betas(original: Any) -> Any:
+def _swapped_betas(original: Form) -> Any:
     return lambda R, theta, m, v, g, n, lr, b1, b2, eps, wd: original(R, theta, m, v, g, n, lr, b2, b1, eps, wd)
 
 
@@ -86,7 +86,7 @@ def _by_value(R: Reference, gradients: dict[str, Array], limit: float) -> dict[s
 # ------------------------------------------------------------------------------------------------ ranges
 
 
-def _truncated(f: Any) -> Any:
+def _truncated(f: Form) -> Patches:
     return {latents.pixels_out: instead(lambda R, x: np.clip(f(x), 0, 255).astype(np.uint8))}
 
 

@@ -1,29 +1,29 @@
-"""How a part is changed: something else instead of it, or something done before or after it."""
+"""How a part is changed: something else instead of it, or something done to its answer or its arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-F = Callable[..., Any]
+from minidit.verify.core.reference import Change, Form
 
 
-def instead(f: F) -> Callable[[F], F]:
+def instead(f: Form) -> Change:
     """f(R, ...) in its place."""
     return lambda original: f
 
 
-def then(f: F) -> Callable[[F], F]:
-    """f of its answer."""
+def then(f: Form) -> Change:
+    """f(answer) for its answer."""
     return lambda original: lambda R, *args: f(original(R, *args))
 
 
-def arguments(f: F) -> Callable[[F], F]:
+def arguments(f: Form) -> Change:
     """The part with f(*arguments) for its arguments."""
     return lambda original: lambda R, *args: original(R, *f(*args))
 
 
-def at(place: str, f: F) -> Callable[[F], F]:
+def at(place: str, f: Form) -> Change:
     """f(R, ...) where the part is called for this place (its last argument), unchanged elsewhere."""
-    here: Any = lambda args: isinstance(args[-1], str) and args[-1] == place
-    return lambda original: lambda R, *args: f(R, *args) if here(args) else original(R, *args)
+
+    def change(original: Form) -> Form:
+        return lambda R, *args: (f if isinstance(args[-1], str) and args[-1] == place else original)(R, *args)
+
+    return change

@@ -1,4 +1,4 @@
-"""Programs in any language: one JSON object a line on their stdin and stdout (docs/protocol.md).
+"""Programs in any language: one JSON object per line on their stdin and stdout (docs/protocol.md).
 
     with Program("./mine") as program:
         print(program.check())
@@ -32,7 +32,7 @@ INLINE = 4096  # entries of the largest array that stands in a line, unless the 
 
 
 class ProgramError(Exception):
-    """The program broke the protocol: it ended, said something else, or kept silent."""
+    """The program broke the protocol: it ended, sent something else, or kept silent."""
 
 
 class Program:
@@ -64,7 +64,7 @@ class Program:
     def check(
         self, *, topics: str | Iterable[str] | None = None, dialect: str | None = None, precision: str | None = None
     ) -> Report:
-        """The report on this program; what it said of itself in its greeting holds where nothing else is declared."""
+        """The report on this program; what it declared in its greeting holds where nothing else is declared."""
         chosen = answered(self.functions, topics, self.name)
         return judged(self.functions, chosen, dialect or self.dialect, precision or self.precision, self.name)
 
@@ -105,23 +105,23 @@ class Program:
         self._say({"id": self._files, "topic": topic, "args": self._packed(list(args), calls)})
         deadline = time.monotonic() + self.timeout
         while True:
-            said = self._hear(deadline, topic)
-            if said.get("id") != self._files:
-                raise ProgramError(f"{self.words[0]} answered question {said.get('id')!r} when asked {self._files} ({topic})")
-            if "call" in said:  # the program asks back: a denoiser, for example, is a function of the kit
-                self._say({"id": self._files, **self._called(said, calls)})
-            elif "error" in said:
-                raise ValueError(str(said["error"]))
-            elif "answer" in said:
-                return _unpacked(said["answer"])
+            message = self._hear(deadline, topic)
+            if message.get("id") != self._files:
+                raise ProgramError(f"{self.words[0]} answered question {message.get('id')!r} when asked {self._files} ({topic})")
+            if "call" in message:  # the program asks back: a denoiser, for example, is a function of the kit
+                self._say({"id": self._files, **self._called(message, calls)})
+            elif "error" in message:
+                raise ValueError(str(message["error"]))
+            elif "answer" in message:
+                return _unpacked(message["answer"])
             else:
-                raise ProgramError(f"{self.words[0]}: a line without answer, error or call: {json.dumps(said)[:120]}")
+                raise ProgramError(f"{self.words[0]}: a line without answer, error or call: {json.dumps(message)[:120]}")
 
-    def _called(self, said: dict[str, Any], calls: dict[str, Callable[..., Any]]) -> dict[str, Any]:
-        if said["call"] not in calls:
-            raise ProgramError(f"{self.words[0]} calls {said['call']!r}, which the question does not hold")
+    def _called(self, message: dict[str, Any], calls: dict[str, Callable[..., Any]]) -> dict[str, Any]:
+        if message["call"] not in calls:
+            raise ProgramError(f"{self.words[0]} calls {message['call']!r}, which the question does not hold")
         try:
-            result = calls[said["call"]](*[_unpacked(a) for a in said.get("args", [])])
+            result = calls[message["call"]](*[_unpacked(a) for a in message.get("args", [])])
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         return {"result": self._packed(result, calls)}
@@ -182,12 +182,12 @@ class Program:
             self._buffer += chunk
         raw, _, self._buffer = self._buffer.partition(b"\n")
         try:
-            said = json.loads(raw)
+            message = json.loads(raw)
         except ValueError:
-            said = None
-        if not isinstance(said, dict):
+            message = None
+        if not isinstance(message, dict):
             raise ProgramError(f"{self.words[0]}: not a JSON object at {about}: {raw[:80].decode(errors='replace')!r}")
-        return said
+        return message
 
     def _end(self) -> str:
         assert self._process is not None

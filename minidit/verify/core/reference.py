@@ -20,6 +20,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 Form = Callable[..., Any]  # f(R, ...), right or wrong
+Change = Callable[[Form], Form]  # the right form -> the wrong one
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Part(Generic[P, T]):
 
 
 AnyPart = Part[..., Any]
+Patches = dict[AnyPart, Change]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,7 +128,7 @@ class Group:
 class Deviation:
     """A way to be wrong (or, in a dialect, to be deliberately different): one change of one or a few parts.
 
-    patches: part -> wrapper; wrapper(original) gives the changed f(R, ...), and original is called as original(R, ...).
+    patches: part -> change; change(original) is the wrong f(R, ...), and may call original(R, ...).
     """
 
     id: str  # M02; b, c, ... where one row of the catalogue holds several mistakes
@@ -134,7 +136,7 @@ class Deviation:
     spec: str  # the equation it breaks
     wrong: str  # what it does
     right: str  # the correct equation
-    patches: dict[AnyPart, Callable[[Form], Form]] = field(default_factory=dict)
+    patches: Patches = field(default_factory=dict)
     seen: str = ""  # where it was met
 
     def __str__(self) -> str:
@@ -153,8 +155,8 @@ class Reference:
         self.touched: set[AnyPart] = set()
         self.taps: dict[str, Any] = {}
         for deviation in self.deviations:
-            for part, wrap in deviation.patches.items():
-                self.changed[part] = wrap(self.changed.get(part, part.right))
+            for part, change in deviation.patches.items():
+                self.changed[part] = change(self.changed.get(part, part.right))
 
     def tap(self, name: str, value: T) -> T:
         """Notes an intermediate value and hands it on."""

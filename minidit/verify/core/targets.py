@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 
-def load(target: str) -> Any:
+def load(words: str) -> Any:
     """The module, or the object in it, that these words name; a class is called without arguments.
 
     Raises ValueError that says what is missing: the file, the module, or the name in it.
     """
-    place, _, name = target.partition(":")
+    place, _, name = words.partition(":")
     path = Path(place)
     if path.suffix == ".py" or path.is_file():
         if not path.is_file():
@@ -22,12 +22,12 @@ def load(target: str) -> Any:
         module = _module_from(path)
     else:
         module = _module_named(place)
-    found: Any = module
+    target: Any = module
     for step in filter(None, name.split(".")):
-        if not hasattr(found, step):
+        if not hasattr(target, step):
             raise ValueError(f"{place} has no {step!r}")
-        found = getattr(found, step)
-    return found
+        target = getattr(target, step)
+    return target
 
 
 def _module_from(path: Path) -> Any:
@@ -60,6 +60,6 @@ def _module_named(name: str) -> Any:
         sys.path.remove(here)
 
 
-def instance(found: Any) -> Any:
+def instance(target: Any) -> Any:
     """An object to ask: a class is called without arguments, anything else is itself."""
-    return found() if isinstance(found, type) else found
+    return target() if isinstance(target, type) else target

@@ -60,7 +60,7 @@ def unpacked(value: Any, fetch: Callable[[str, str], Array]) -> Any:
     if "shape" not in value or not {"data", "file"} & value.keys():
         return {k: unpacked(v, fetch) for k, v in value.items()}
     try:
-        found = fetch(value["file"], value["name"]) if "file" in value else np.array(unpacked(value["data"], fetch))
-        return found.astype(value.get("dtype", "float64"), copy=False).reshape(value["shape"])
+        array = fetch(value["file"], value["name"]) if "file" in value else np.array(unpacked(value["data"], fetch))
+        return array.astype(value.get("dtype", "float64"), copy=False).reshape(value["shape"])
     except Exception as error:
         raise ValueFormError(f"an array that cannot be read: {type(error).__name__}: {error}") from None
