@@ -24,6 +24,7 @@ from minidit.checkpoint.files import read_arrays, write_arrays
 from minidit.verify.cases import topics_named
 from minidit.verify.core.compare import TOLERANCE, allowed, difference
 from minidit.verify.core.denoiser import Linear
+from minidit.verify.core.finding import copies
 from minidit.verify.core.reference import AnyTopic, Probe, Reference
 from minidit.verify.core.schema import SCHEMA, violations
 from minidit.verify.core.values import ValueFormError, packed, unpacked
@@ -163,10 +164,8 @@ def _case(topic: AnyTopic, probe: Probe, arrays: dict[str, Any]) -> dict[str, An
         raise ValueFormError("its noise is the sampler's own: only the moments of very many samples say something")
     case: dict[str, Any] = {"id": f"{topic.group}.{topic.name}.{probe.name}", "reveals": probe.reveals}
     case["args"] = form([_denoiser(a) if isinstance(a, Linear) else a for a in probe.args])
-    R, args = Reference(), [a.fresh() if isinstance(a, Linear) else a for a in probe.args]
     try:
-        with np.errstate(all="ignore"):
-            answer = topic(R, *args)
+        answer, on_the_way = _made(topic, copies(probe.args))
     except Exception as error:
         return case | {"result": "invalid", "error": case["reveals"] or str(error)}
     case |= {"result": "valid"}
@@ -175,18 +174,21 @@ def _case(topic: AnyTopic, probe: Probe, arrays: dict[str, Any]) -> dict[str, An
     else:  # what is compared; the answer itself may be random, or an object
         case["measure"] = topic.measure.__name__.strip("_")
         case["measured"] = form(topic.measure(answer))
-    on_the_way = R.taps | {k: v for a in args if isinstance(a, Linear) for k, v in _steps(a).items()}
     return case | ({"intermediate": form(on_the_way)} if on_the_way else {})
+
+
+def _made(topic: AnyTopic, args: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    """The reference's answer, and what came up on the way: outputs of layers, and every call of a sampler's denoiser."""
+    R = Reference()
+    with np.errstate(all="ignore"):
+        answer = topic(R, *args)
+    calls = {f"step {k}": call._asdict() for a in args if isinstance(a, Linear) for k, call in enumerate(a.seen)}
+    return answer, R.taps | calls
 
 
 def _denoiser(linear: Linear) -> dict[str, Any]:
     """A denoiser as values."""
     return {"linear": {"slope": linear.slope, "shift": linear.shift, "pattern": linear.pattern}}
-
-
-def _steps(linear: Linear) -> dict[str, Any]:
-    """What a sampler asked its denoiser at every step, and the answers."""
-    return {f"step {k}": {"t": t, "x": x, "eps": eps} for k, (t, x, eps) in enumerate(linear.seen)}
 
 
 def _write(path: Path, content: Any) -> None:
@@ -269,20 +271,17 @@ def _again(folder: Path) -> list[str]:
         if about["topic"] not in topics:
             problems.append(f"{case['id']}: there is no such topic any more")
             continue
-        R = Reference()
+        topic = topics[about["topic"]]
         try:
-            with np.errstate(all="ignore"):
-                args = [Linear(**a["linear"]) if isinstance(a, dict) and "linear" in a else a for a in case["args"]]
-            answer = topics[about["topic"]](R, *args)
+            args = [Linear(**a["linear"]) if isinstance(a, dict) and "linear" in a else a for a in case["args"]]
+            answer, on_the_way = _made(topic, args)
         except Exception as error:
             problems += [f"{case['id']}: refused today ({error})"] if case["result"] == "valid" else []
             continue
         if case["result"] == "invalid":
             problems.append(f"{case['id']}: not refused today")
             continue
-        measure = topics[about["topic"]].measure
-        pairs = [(measure(answer), case["measured"])] if measure is not None else [(answer, case["answer"])]
-        on_the_way = R.taps | {k: v for a in args if isinstance(a, Linear) for k, v in _steps(a).items()}
+        pairs = [(topic.measure(answer), case["measured"])] if topic.measure else [(answer, case["answer"])]
         pairs += [(on_the_way, case["intermediate"])] if "intermediate" in case else []
         relative = not about.get("absolute", False)
         gap = max((difference(now, then, relative=relative) for now, then in pairs), key=lambda d: d.error)
