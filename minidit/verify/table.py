@@ -172,8 +172,8 @@ def text(table: Table) -> str:
 HEAD = """# The bank of mistakes
 
 Made by `minidit verify --bank docs/deviations.md`: every mistake is put into the reference, the result is offered as
-somebody's implementation, and this is what the kit says. Ids M.. are those of the catalogue; X.. are mistakes that nobody was
-found to make in public; C.. are conventions that are no mistake anywhere.
+somebody's implementation, and this is what the kit says. Ids M.. are those of the catalogue; X.. are mistakes that
+no public thread shows; C.. are conventions that are no mistake anywhere.
 """
 COLUMNS = ("id", "name", "what it does", "right", "SPEC", "revealed by", "named", "habit of", "seen in")
 

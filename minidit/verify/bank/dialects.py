@@ -26,7 +26,7 @@ PLAIN_SCALE = "w = 1 is conditional"
 class Dialect:
     """A project (and its versions): its habits, which count as right where it is declared, and what it does in each aspect.
 
-    also: deviations behind one of its options or doors; they are told together with its name, and do not count as right.
+    also: deviations behind one of its options or doors; reports name them with it, and they do not count as right.
     """
 
     name: str
@@ -55,7 +55,7 @@ DIALECTS: dict[str, Dialect] = {
             "the tanh form of Φ; inversion takes the data for the lowest rung; bytes cut off, not rounded",
             ("M54", "M36b", "M94b"),
             ("M17", "M32b"),
-            ("sections with both ends, or the stride of 'ddimN'", "1", "derived anew", "to ±1 unless told otherwise (M32b)",
+            ("sections with both ends, or the stride of 'ddimN'", "1", "derived anew", "to ±1 unless asked otherwise (M32b)",
              "ln β̃ of t = 1", COSINE_FIRST, "none: group norms, 1e-5", NO_GUIDANCE, NO_GUIDANCE, NO_GUIDANCE, "none", "none",
              TANH, CUT, "float64, entries cast to float32"),
         ),
@@ -67,7 +67,7 @@ DIALECTS: dict[str, Dialect] = {
             ("M17", "M81", "M99"),
             ("sections with both ends", "1", "derived anew", "none in its samplers", "ln β̃ of t = 1", COSINE_FIRST, "1e-6",
              "[cond; uncond]", PLAIN_SCALE, "the first three of four (M86)", "num_classes; its samplers write 1000 (M81)",
-             "one decision a sample, in training", TANH, "127.5 x + 128 cut off (M94)", "float64, entries cast to float32"),
+             "one decision per sample, in training", TANH, "127.5 x + 128 cut off (M94)", "float64, entries cast to float32"),
         ),
         Dialect(
             "diffusers", "0.42 (DDIMScheduler, DDPMScheduler, DiTTransformer2DModel)",
@@ -76,7 +76,7 @@ DIALECTS: dict[str, Dialect] = {
             ("M04", "M05", "M06", "M15", "M25", "C04", "M21b", "M31", "M61b", "M76", "M83"),
             ("M05b", "M08", "M17", "M24", "M29", "M32b", "M33", "M36", "M81", "M99"),
             ("leading (M05); offset 1 in Stable Diffusion's settings (M05b)", "1; ᾱ[0] in Stable Diffusion's settings (M08)",
-             "kept (M31)", "to ±1 unless told otherwise (M32b); DiT's settings do", "ln 1e-20 (M25)",
+             "kept (M31)", "to ±1 unless asked otherwise (M32b); DiT's settings do", "ln 1e-20 (M25)",
              "DiT: cos first, exponents i/(half-1) (M76); U-Nets: i/half", "DiT: 1e-6, before the MLP 1e-5 (M61b)",
              "[uncond; cond]; DiTPipeline [cond; uncond]", f"{PLAIN_SCALE}; no unconditional pass for w ≤ 1", "all",
              "num_classes; DiTPipeline writes 1000 (M81)", "anew in every block (M83)", "none", "rounded", "float32"),
@@ -87,7 +87,7 @@ DIALECTS: dict[str, Dialect] = {
             ("M02", "M03", "M05c", "M06", "M15", "M21b", "M25", "M26", "C04"),
             ("M17", "M24", "M32b"),
             ("range(0, T, T//N) (M05c)", "ᾱ of t-1, 1 at t = 0 (M02)", "no ε̂: the posterior's mean of x̂_0",
-             "to ±1 unless told otherwise (M32b)", "ln 1e-20 (M25)", COSINE_FIRST, "none: group norms", "[uncond; cond]",
+             "to ±1 unless asked otherwise (M32b)", "ln 1e-20 (M25)", COSINE_FIRST, "none: group norms", "[uncond; cond]",
              PLAIN_SCALE, "all", "none", "none", "none", "rounded", "float32"),
         ),
         Dialect(
@@ -97,8 +97,8 @@ DIALECTS: dict[str, Dialect] = {
             ("M05b", "M17", "M81c"),
             ("range(0, T, T//N) + 1 (C02)", "ᾱ[0] (M08)", "not clipped", "none on latents", "ln 1e-20 (M25)", COSINE_FIRST,
              "1e-5, with weights, in its U-Net's transformers", "[uncond; cond]", PLAIN_SCALE, "all",
-             "the last of n_classes, which counts it (M81c); the empty prompt", "one decision a sample, in training", "none", CUT,
-             "float64, kept as float32"),
+             "the last of n_classes, which counts it (M81c); the empty prompt", "one decision per sample, in training", "none",
+             CUT, "float64, kept as float32"),
         ),
     )
 }  # fmt: skip

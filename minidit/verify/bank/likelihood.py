@@ -85,7 +85,7 @@ BANK = [
         "½ (ln 2π + λ + (x-μ)² e^-λ)",
         {likelihood.latent_nll: instead(lambda R, x, mean, log_variance: likelihood.discretised_nll(R, x, mean, log_variance))},
         "dit-official (DiT#52)"),
-    Deviation("M51", "KL_REDUCTION", "K.7", "sums over the dimensions: bits a picture", "mean over dimensions, divided by ln 2",
+    Deviation("M51", "KL_REDUCTION", "K.7", "sums over the dimensions: bits per picture", "mean over dimensions, divided by ln 2",
         {likelihood.over_dimensions: instead(lambda R, nats: nats.sum(axis=tuple(range(1, nats.ndim))))},
         "Michedev#5, improved-diffusion#33, vdvae#5"),
     Deviation("M51b", "NATS_AS_BITS", "K.7", "reports nats", "mean over dimensions, divided by ln 2",

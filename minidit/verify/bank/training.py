@@ -93,7 +93,7 @@ def _truncated(f: Form) -> Patches:
 _ADAMW = "θ ← θ - lr (m̂/(√v̂ + ε) + λ θ), m̂ = m/(1-β₁ⁿ), v̂ = v/(1-β₂ⁿ), n = 1, 2, …"
 _MOMENTS = "m ← β₁ m + (1-β₁) g, v ← β₂ v + (1-β₂) g²"
 _EMA = "θ̃ ← d θ̃ + (1-d) θ after each step; training never reads θ̃, samplers do"
-_DROP = "y ← num_classes with probability p, one decision a sample, in training only"
+_DROP = "y ← num_classes with probability p, one decision per sample, in training only"
 _LATENT = "z_0 = scale (μ + e^{λ/2} ε)"
 _CLIP = "g · min(1, c/‖g‖), ‖g‖ the norm of the whole gradient"
 _BYTES = "round(255 (x+1)/2), clipped, ties to even"

@@ -7,9 +7,10 @@ A denoiser is called as denoise(x, t) with t an int or (B,), and answers ε̂ = 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -17,13 +18,15 @@ from minidit.backend import Array, to_host
 from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
 from minidit.verify.core.denoiser import Linear, perfect
-from minidit.verify.core.draws import SIX, strangers
+from minidit.verify.core.draws import SIX, correlations
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.ddim import ddim_invert_step, ddim_step
 from minidit.verify.topics.ddpm import ddpm_step
 from minidit.verify.topics.timesteps import network_time, sampling_timesteps, step_pairs
 
 topic = Group("chains")
+Denoise = Callable[[Array, Array], Array]  # (x, t) -> ε̂
+StepOf = Callable[[Array, Array, int, int, int], Array]  # (x_t, ε̂, t, s, k) -> x_s, the k-th step
 
 
 @part
@@ -34,14 +37,14 @@ def step_time(R: Reference, timesteps: Array, k: int, T: int) -> Array:
 
 
 @part
-def walk(R: Reference, step: Any, denoise: Any, x: Array, timesteps: Array, T: int) -> Array:
+def walk(R: Reference, step: StepOf, denoise: Denoise, x: Array, timesteps: Array, T: int) -> Array:
     """step(x, eps, t, s, k) along the list."""
     for k, (t, s) in enumerate(step_pairs(R, timesteps, T)):
         x = step(x, denoise(x, step_time(R, timesteps, k, T)), int(t), int(s), k)
     return x
 
 
-def _runs(eta: bool) -> Any:
+def _runs(eta: bool) -> Callable[[], list[Probe]]:
     def probes() -> list[Probe]:
         rng, out = Philox(25), []
         for N, kind in ((4, "linear"), (6, "cosine"), (30, "linear")):
@@ -68,7 +71,7 @@ CALL = "denoise(x, t) -> eps, x_T (B,C,H,W), N steps, alpha_bar (T,)"
     tol=10.0,
     because="N steps",
 )
-def ddim_sample(R: Reference, denoise: Any, x: Array, N: int, alpha_bar: Array, eta: float, z: Array) -> Array:
+def ddim_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """DDIM steps along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
     T = len(alpha_bar)
     return walk(
@@ -84,7 +87,7 @@ def ddim_sample(R: Reference, denoise: Any, x: Array, N: int, alpha_bar: Array, 
     tol=10.0,
     because="N steps; 1 - β loses digits where ᾱ_t/ᾱ_s is near 0",
 )
-def ddpm_sample(R: Reference, denoise: Any, x: Array, N: int, alpha_bar: Array, z: Array) -> Array:
+def ddpm_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array, z: Array) -> Array:
     """DDPM steps with the small variance along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
     T = len(alpha_bar)
     return walk(
@@ -112,7 +115,7 @@ def _ascents() -> list[Probe]:
     spec="D.23", takes="denoise(x, t) -> eps, x_0 (B,C,H,W), N steps, alpha_bar (T,)", gives="x_T (B,C,H,W)",
     probes=_ascents, tol=10.0, because="N steps",
 )  # fmt: skip
-def ddim_invert(R: Reference, denoise: Any, x: Array, N: int, alpha_bar: Array) -> Array:
+def ddim_invert(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array) -> Array:
     """Inversion steps from the data up the same timesteps; the network hears the level of x, the lowest timestep at the data."""
     timesteps = sampling_timesteps(R, len(alpha_bar), N)[::-1]
     for s, t in climb_pairs(R, timesteps):
@@ -155,7 +158,7 @@ class ReferenceScheduler:
 
 
 @cache
-def normals(k: int) -> Any:
+def normals(k: int) -> Array:
     """The k-th draw of `drive`, which asks thousands of schedulers."""
     return Philox(26, state=k).normal((1, 2, 2, 3), dtype=np.float64)
 
@@ -204,16 +207,16 @@ class Moments:
     var: float
 
 
-def moments(answer: Any) -> Any:
-    """Mean and variance of DRAWS samples in standard errors of data of variance ¼, or those known; no sample knows another."""
+def moments(answer: Moments | Array) -> dict[str, Array]:
+    """Mean and variance, measured or known, in standard errors of DRAWS samples of variance ¼; correlations of neighbours."""
 
-    def known(mean: float, var: float) -> dict[str, float]:
+    def known(mean: float, var: float) -> dict[str, Array]:
         return {"mean": mean / (0.25 / DRAWS) ** 0.5, "variance": var / (0.25 * (2 / DRAWS) ** 0.5)}
 
     if isinstance(answer, Moments):
         return known(answer.mean, answer.var) | {f"correlation of {name}": 0.0 for name in ("samples", "rows", "columns")}
     x = np.asarray(to_host(answer), np.float64)
-    return known(float(x.mean()), float(x.var())) | strangers(x)
+    return known(float(x.mean()), float(x.var())) | correlations(x)
 
 
 def _gaussians() -> list[Probe]:
@@ -229,7 +232,7 @@ def _gaussians() -> list[Probe]:
     spec="D.45", takes="denoise(x, t) -> eps, x_T (B,C,H,W), N steps, alpha_bar (T,)", gives="x_0 (B,C,H,W), the noise your own",
     probes=_gaussians, measure=moments, allowed=6.0, because=SIX,
 )  # fmt: skip
-def ddpm_gaussian(R: Reference, denoise: Any, x: Array, N: int, alpha_bar: Array) -> Array:
+def ddpm_gaussian(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array) -> Array:
     """mean' = g mean + h, var' = g² var + σ² along the steps: an ancestral sampler with its own noise, on Gaussian data."""
     x, T = np.asarray(x), len(alpha_bar)
     mean, var, timesteps = float(x.mean()), float(x.var()), sampling_timesteps(R, T, N)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from minidit.backend import Array
 from minidit.checkpoint.files import Lazy, lazy
@@ -45,7 +44,7 @@ def _foreign() -> list[Probe]:
     spec="T.9", takes=DIFFUSERS, probes=_foreign, because="numbers are moved, not computed",
     gives=f"{OFFICIAL}; a refusal where the blocks' copies of an embedder differ",
 )  # fmt: skip
-def dit_from_diffusers(R: Reference, state: State) -> Any:
+def dit_from_diffusers(R: Reference, state: State) -> dict[str, Array]:
     """qkv = [to_q; to_k; to_v], proj_out_1 = final adaLN, …; the embedders' copies in the blocks must be equal."""
     return converted(R, _read(from_diffusers({name: lazy(a) for name, a in foreign(R, state).items()})))
 
@@ -66,7 +65,7 @@ def converted(R: Reference, weights: dict[str, Array]) -> dict[str, Array]:
     spec="T.9", takes=OFFICIAL, gives=DIFFUSERS, because="numbers are moved, not computed",
     probes=lambda: [Probe("two-blocks", (_weights(),), "every block has its copy of the embedders")],
 )  # fmt: skip
-def dit_to_diffusers(R: Reference, weights: Weights) -> Any:
+def dit_to_diffusers(R: Reference, weights: Weights) -> dict[str, Array]:
     """[to_q; to_k; to_v] = qkv, proj_out_1 = final adaLN, …; every block has a copy of both embedders."""
     return exported(R, _written(weights))
 

@@ -5,8 +5,6 @@ The dynamic threshold is spelled out, because mistakes change its limit in the m
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minidit.backend import Array
@@ -27,7 +25,7 @@ def _branches(*scales: float) -> list[Probe]:
 
 
 @part
-def combined(R: Reference, u: Array, c: Array, w: Any) -> Array:
+def combined(R: Reference, u: Array, c: Array, w: float) -> Array:
     """The guided output of the unconditional branch u and the conditional c."""
     return law.guide(u, c, w)
 

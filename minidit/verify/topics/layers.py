@@ -34,7 +34,7 @@ def dense(rng: Philox, out: int, fan_in: int) -> Array:
     return normal(rng, out, fan_in, std=fan_in**-0.5)
 
 
-def inside(weights: Weights, prefix: str) -> dict[str, Any]:
+def inside(weights: Weights, prefix: str) -> dict[str, Numbers]:
     """The weights below a prefix, without it."""
     return {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
 

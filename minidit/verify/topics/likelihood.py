@@ -7,6 +7,7 @@ the terms of the sum in the middle (M48 to M54).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,7 @@ def is_decoder_step(R: Reference, t: int) -> bool:
     return t == 0
 
 
-def _terms(latents: bool) -> Any:
+def _terms(latents: bool) -> Callable[[], list[Probe]]:
     def probes() -> list[Probe]:
         rng, out, alpha_bar = Philox(56), [], Schedule.linear(1000).alpha_bar[1:]
         for t in (0, 1, 30, 700):

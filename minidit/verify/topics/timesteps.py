@@ -5,7 +5,7 @@ Leading timesteps are spelled out, because a mistake changes what happens at the
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from minidit.verify.topics.schedules import UP
 topic = Group("schedules")
 
 
-def top_down(r: Array) -> Any:
+def top_down(r: Iterable[int]) -> Array:
     """Our rungs, in any order, as 0-based timesteps from the top."""
     return np.array(sorted(r, reverse=True)) - 1
 
@@ -113,7 +113,7 @@ def _kept() -> list[Probe]:
 
 
 @part
-def jump_beta(R: Reference, alpha_bar: Array, t: Array, a_s: Any) -> Array:
+def jump_beta(R: Reference, alpha_bar: Array, t: Array, a_s: Array) -> Array:
     """β of a step from t to a rung with ᾱ = a_s."""
     return step.jump(alpha_bar[t], a_s)
 

@@ -5,8 +5,6 @@ AdamW is spelled out, because mistakes change every term of it in the middle (X0
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minidit import optim
@@ -32,7 +30,7 @@ def _dropouts() -> list[Probe]:
     return [*probes, *(Probe(f"half-{s}", (y, 0.5, 7, 4, True, s), "one decision a sample, not a batch") for s in range(3, 8))]
 
 
-def dropped_share(labels: Array) -> dict[str, Any]:
+def dropped_share(labels: Array) -> dict[str, Array]:
     """What a draw says in numbers that do not depend on it; shares in standard errors (at most ½/√B) of a share."""
     rows = np.atleast_2d(np.asarray(labels))
     dropped = rows != np.arange(rows.shape[1]) % CLASSES
@@ -56,7 +54,7 @@ def dropped_share(labels: Array) -> dict[str, Any]:
     because=SIX,
 )
 def label_dropout(R: Reference, y: Array, p: float, num_classes: int, depth: int, train: bool, seed: int) -> Array:
-    """y ← num_classes with probability p, one decision a sample, in training only."""
+    """y ← num_classes with probability p, one decision per sample, in training only."""
     masks = dropout_masks(R, seed, depth, len(y), dropout_rate(R, p, train))
     return drop_labels(np.broadcast_to(y, masks.shape), ~masks, 0.5, null_label(R, num_classes))
 
@@ -69,7 +67,7 @@ def dropout_rate(R: Reference, p: float, train: bool) -> float:
 
 @part
 def dropout_masks(R: Reference, seed: int, depth: int, B: int, p: float) -> Array:
-    """True where a label is dropped: (1, B), one decision a sample."""
+    """True where a label is dropped: (1, B), one decision per sample."""
     return np.asarray(Philox(seed, 77).uniform((1, B), dtype=np.float64) < p)
 
 
