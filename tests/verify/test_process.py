@@ -12,7 +12,7 @@ import pytest
 
 from minidit.cli import main
 from minidit.verify import TOPICS
-from minidit.verify.process import Program
+from minidit.verify.borders.process import Program
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "process"
