@@ -1,7 +1,7 @@
-"""Latent diffusion: an autoencoder folds clothes into 4 × 8 × 8 numbers, a transformer learns to dream in them.
+"""Latent diffusion: an autoencoder compresses pictures of clothes to 4 × 8 × 8 numbers, and a diffusion transformer learns those.
 
-The two are trained one after the other, as for the large models; here in about six minutes. The picture, latent_dit.png:
-real clothes, what the autoencoder makes of them (no sample can be sharper), and clothes that never were, a column a class.
+The two are trained one after the other, as large models are; here in about six minutes. The picture, latent_dit.png: one column
+per class, with real clothes, their reconstructions by the autoencoder (no sample can be sharper), and samples.
 """
 
 from dataclasses import replace
@@ -11,8 +11,8 @@ import numpy as np
 import minidit as md
 
 
-def told(name, records, steps):
-    """Passes the steps by, telling of some."""
+def run(name, records, steps):
+    """Runs a training to its end and prints ten of its records."""
     for record in records:
         if record["step"] % max(1, steps // 10) == 0:
             print(f"{name}: step {record['step']}, loss {record['loss']:.3f}")
@@ -21,13 +21,13 @@ def told(name, records, steps):
 def main(autoencoder_steps=900, steps=2400, sampling_steps=40, **smaller):
     train, test = md.data.fashion("train"), md.data.fashion("test")
 
-    # First the autoencoder: pictures x -> N(mean, std²) -> pictures, nearly the same.
+    # First the autoencoder: pictures x -> N(mean, std²) -> nearly the same pictures.
     autoencoder = md.Autoencoder(md.AutoencoderConfig(), md.Philox(seed=1))
     loop = md.autoencode(autoencoder, train, md.AutoencodeConfig(steps=autoencoder_steps))
-    told("autoencoder", loop.run(), autoencoder_steps)
-    autoencoder.flat[...] = loop.optimiser.average  # the average of the weights over the last steps is better than the last
+    run("autoencoder", loop.run(), autoencoder_steps)
+    autoencoder.flat[...] = loop.optimiser.average  # the averaged weights are better than the last ones
 
-    # Then the latents of all pictures, once; one measured number scales them to unit variance.
+    # Then the latents of all pictures, computed once; a measured factor scales them to unit variance.
     latents = md.latents_of(autoencoder, train)
     print(f"scale {latents.scale:.3f}")
 
@@ -36,17 +36,17 @@ def main(autoencoder_steps=900, steps=2400, sampling_steps=40, **smaller):
     recipe = md.TrainConfig(prediction="v", schedule="cosine", lr=3e-3, betas=(0.9, 0.99), warmup=100, final_lr=0.05, clip=1.0,
                             ema=0.995, steps=steps)  # fmt: skip
     loop = md.loop_for(model, latents, recipe)
-    told("denoiser", loop.run(), steps)
+    run("denoiser", loop.run(), steps)
     model.flat[...] = loop.optimiser.average
 
-    # Drawing: noise -> latents -> pictures.
+    # Sampling: noise -> latents -> pictures.
     labels = np.tile(np.arange(10), 4)
     z = md.sample(model, md.Schedule.cosine(), labels, steps=sampling_steps, prediction=md.V, guidance=2.0)
-    drawn = np.clip(md.decode(autoencoder, z), -1, 1)
+    samples = np.clip(md.decode(autoencoder, z), -1, 1)
 
     x = np.concatenate([test.x_0(test.labels == k)[:1] for k in range(10)])
-    rows = [x, np.clip(md.reconstruct(autoencoder, x), -1, 1), *drawn.reshape(4, 10, 1, 32, 32)]
-    grid = md.pictures.grid(np.concatenate(rows), 10, row_labels=["real", "reconstructed", "drawn", "", "", ""],
+    rows = [x, np.clip(md.reconstruct(autoencoder, x), -1, 1), *samples.reshape(4, 10, 1, 32, 32)]
+    grid = md.pictures.grid(np.concatenate(rows), 10, row_labels=["real", "reconstructed", "samples", "", "", ""],
                             column_labels=train.class_names)  # fmt: skip
     print(md.pictures.save_png("latent_dit.png", grid))
 

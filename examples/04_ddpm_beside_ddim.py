@@ -1,10 +1,10 @@
-"""One network, two ways down: DDPM and DDIM from the same noise, with few steps and with many. About a minute.
+"""One network, two samplers: DDPM and DDIM from the same noise, with few steps and with many. About a minute.
 
-    python 04_ddpm_beside_ddim.py [RUN]         RUN: a run folder; without one the shipped weights draw clothes
+    python 04_ddpm_beside_ddim.py [RUN]         RUN: a run folder (default: the shipped weights, which draw clothes)
 
-The picture, ddpm_beside_ddim.png: a column for each starting noise, a row for each number of rungs. DDIM adds no noise on its
-way: it shows the same picture with 5 rungs as with 250, only better and better. DDPM adds fresh noise at every rung: each row is
-another draw, and with few rungs it is a rough one.
+The picture, ddpm_beside_ddim.png: one column per starting noise, one row per number of rungs. DDIM adds no noise on its way:
+with 5 rungs it draws the same picture as with 250, only less well. DDPM adds fresh noise at every rung: each row is another
+sample, and with few rungs a rough one.
 """
 
 import sys
@@ -25,9 +25,8 @@ def main(run=None, rungs=RUNGS):
         x = [pipeline.sample(labels, n=10, steps=steps, sampler=sampler, seed=3) for steps in numbers]
         rows = [f"{sampler.upper()} {steps}" for steps in numbers]
         halves.append(md.pictures.grid(np.concatenate(x), 10, row_labels=rows, column_labels=names))
-        moved = [np.abs(a - x[-1]).mean() for a in x[:-1]]
-        told = (f"{m:.3f} ({s})" for m, s in zip(moved, numbers, strict=False))
-        print(f"{sampler}, difference from {numbers[-1]} rungs:", *told)
+        differences = [f"{np.abs(a - x[-1]).mean():.3f} ({s})" for a, s in zip(x[:-1], numbers, strict=False)]
+        print(f"{sampler}, difference from {numbers[-1]} rungs:", *differences)
     print(md.pictures.save_png("ddpm_beside_ddim.png", md.pictures.stack(halves)))
 
 

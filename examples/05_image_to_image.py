@@ -1,10 +1,10 @@
-"""Another label for the same picture: climb from a real picture to the noise that it comes from, and walk down as something else.
+"""Another label for the same picture: climb from a real picture to its noise, then walk down with another label.
 
     python 05_image_to_image.py [RUN]           RUN: a run folder (default: the shipped weights); half a minute
 
-DDIM without fresh noise is a road that can be walked both ways. The way up, with the true label, gives noise that still holds
-the pose and the darkness of the picture; the way down, with another label, spends them on another thing.
-The picture, image_to_image.png: real pictures, the same after up and down with their own label, and then with each other label.
+DDIM without fresh noise can be walked in both directions. The way up, with the true label, gives noise that still holds the pose
+and the darkness of the picture; the way down, with another label, draws something else in that pose.
+The picture, image_to_image.png: real pictures, the same after up and down with their true label, and with every label.
 """
 
 import sys
@@ -16,21 +16,21 @@ from minidit.processes.sample import Sampler
 
 
 def climb(pipeline, x_0, labels, rungs):
-    """x_0 up the ladder, a rung at a time: the noise from which DDIM comes back to it."""
+    """x_0 up the ladder, one rung at a time: the noise from which DDIM returns to it."""
     walker = Sampler(pipeline.model, pipeline.schedule, pairs=[(rungs[-1], 0)], step=md.ddim(), prediction=pipeline.prediction)
-    x, told = x_0, rungs[0]  # at s = 0 there is no noise to predict: the network is asked at the lowest rung
+    x = x_0
     with md.no_grad():
         for s, t in zip([0, *rungs], rungs, strict=False):
-            _, eps_hat, _ = walker.predict(x, max(s, told), labels)
+            _, eps_hat, _ = walker.predict(x, max(s, rungs[0]), labels)  # at s = 0 there is no noise to predict
             x = md.ddim_invert_step(x, eps_hat, s, t, pipeline.schedule)
     return x
 
 
 def main(run=None, steps=50, n=10):
     pipeline = md.load(run)
-    about = pipeline.meta["data"]
-    part = "test" if about["name"] in ("digits", "fashion") else None  # pictures that the network never saw
-    data = md.data.load(about["name"], size=about["size"][0], channels=about["channels"], part=part)
+    source = pipeline.meta["data"]
+    part = "test" if source["name"] in ("digits", "fashion") else None  # pictures that the network never saw
+    data = md.data.load(source["name"], size=source["size"][0], channels=source["channels"], part=part)
     K = data.num_classes
     rungs = [round(t) for t in np.linspace(1, pipeline.schedule.T, steps)]
     index = np.concatenate([np.flatnonzero(data.labels == k)[:1] for k in range(K)])[:n]
@@ -38,11 +38,11 @@ def main(run=None, steps=50, n=10):
 
     x_T = climb(pipeline, pipeline.encode(x), labels, rungs)
     down = {"x_T": x_T, "steps": steps, "n": len(x)}
-    own = pipeline.sample(labels, guidance=1.0, **down)
+    same = pipeline.sample(labels, guidance=1.0, **down)
     others = [pipeline.sample(np.full(len(x), k), guidance=2.0, **down) for k in range(K)]
 
-    print(f"up and down again: {np.abs(own - data.inner(x)).mean():.3f} mean difference, of a range of 2")
-    rows = np.stack([data.inner(x), own, *others])  # a column a picture
+    print(f"up and down again: {np.abs(same - data.inner(x)).mean():.3f} mean difference (the range is 2)")
+    rows = np.stack([data.inner(x), same, *others])  # one column per picture
     grid = md.pictures.grid(np.concatenate(rows), len(x), row_labels=["real", "up and down", *data.class_names])
     print(md.pictures.save_png("image_to_image.png", grid))
 

@@ -1,11 +1,11 @@
-"""Between two pictures lies a picture: the noise of one turned into the noise of the other, a little at a time.
+"""Pictures between two pictures: the noise of one is turned into the noise of the other in small steps.
 
     python 06_interpolation.py [RUN]            RUN: a run folder (default: the shipped weights); seconds
 
     slerp(a, b, u) = (sin((1-u)θ) a + sin(uθ) b) / sin θ,     cos θ = a·b / |a||b|
 
-Noise in many dimensions lies on a shell of radius √dimensions. The straight line between two of its points leaves the shell,
-where the network has never been; the arc stays on it. The picture, interpolation.png: for each pair the arc, below it the line.
+Noise in many dimensions lies on a shell of radius √dimensions. The arc between two of its points stays on the shell; the straight
+line leaves it, and the network was never trained there. The picture, interpolation.png: for each pair the arc, below it the line.
 """
 
 import sys
@@ -36,8 +36,8 @@ def main(run=None, steps=50, labels=(3, 5, 8), columns=9):
     for k, label in enumerate(labels):
         y = [label % config.num_classes] * columns if config.num_classes else None
         rows = []
-        for way in (slerp, lerp):
-            x_T = way(noise[2 * k], noise[2 * k + 1], u).astype(np.float32)
+        for between in (slerp, lerp):
+            x_T = between(noise[2 * k], noise[2 * k + 1], u).astype(np.float32)
             rows.append(pipeline.sample(y, x_T=x_T, steps=steps, n=columns, guidance=1.25))
         grids.append(md.pictures.grid(np.concatenate(rows), columns, row_labels=["arc", "line"]))
         captions.append(names[y[0]] if y and names else f"pair {k + 1}")

@@ -1,12 +1,12 @@
-"""Diffusion sampling is not the refinement of a picture: feeding a guess back through the denoiser collapses the data.
+"""Diffusion sampling is not the refinement of a picture: feeding an estimate back through the denoiser collapses the data.
 
-The denoiser gives the mean of all pictures that could hide under the noise. "Improve" a picture by taking that mean, adding
-nothing, and asking again at the same noise level: every round is a step of mean-shift, towards the middle of whatever lies
-near, and the variety of the data is gone after a few. Walking down the ladder instead keeps the law. The denoiser here is
-perfect, a formula (data are heaps in the plane, a mixture of Gaussians): nothing of this is the fault of a network. Seconds.
+The denoiser gives the mean of all pictures that could hide under the noise. Suppose that we "improve" a picture by taking that
+mean and denoising it again at the same level of noise: every round is a step of mean-shift towards the middle of the data
+nearby, and after a few rounds their variety is gone. Walking down the ladder keeps the distribution. The denoiser here is exact,
+a formula (the data are a mixture of Gaussians in the plane), so no network is to blame. Seconds.
 
-The picture, not_refinement.png: feedback under a little noise, where every heap becomes a point; under more noise, where
-everything becomes one point; and the walk. At the right, what should come out.
+The picture, not_refinement.png: feedback under a little noise, where every Gaussian becomes a point; under more noise, where
+all of them become one point; and the walk. The last column shows the data.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def draw(n, rng):
 
 
 def feedback(x, t, rounds):
-    """x_t <- √ᾱ_t x̂_0(x_t), over and over at one rung."""
+    """x_t <- √ᾱ_t x̂_0(x_t), repeated at one rung."""
     a = float(sch.alpha_bar[t])
     for _ in range(rounds):
         x = a**0.5 * data.denoise(x, a)
@@ -33,7 +33,7 @@ def feedback(x, t, rounds):
 
 
 def walk(x, pairs):
-    """DDIM down these rungs: x_s = √ᾱ_s x̂_0 + √(1-ᾱ_s) ε̂, the same guess, but its noise is put back, a little less each time."""
+    """DDIM down these rungs: x_s = √ᾱ_s x̂_0 + √(1-ᾱ_s) ε̂, the same estimate with its noise put back, a little less each time."""
     for t, s in pairs:
         x = md.ddim_step(x, data(x, sch.time[t]), t, s, sch)
     return x
@@ -50,14 +50,14 @@ def main(n=6000, steps=40, levels=(100, 300)):
     rng = md.Philox(seed=0)
     x_0, eps = draw(n, rng), rng.normal((n, 2), dtype=np.float64)
     pairs = rungs.pairs(rungs.trailing(sch.T, steps))
-    rounds, taken = [0, 1, 2, 4, 8, 16], [round(steps * u) for u in (0, 0.7, 0.8, 0.9, 0.95, 1)]
+    rounds, steps_taken = [0, 1, 2, 4, 8, 16], [round(steps * u) for u in (0, 0.7, 0.8, 0.9, 0.95, 1)]
     rows = [[feedback(md.q_sample(x_0, t, eps, sch), t, k) for k in rounds] for t in levels]
-    rows.append([walk(eps, pairs[:k]) for k in taken])
-    captions = [f"The guess fed back at rung {t}" for t in levels] + ["A walk down the ladder"]
+    rows.append([walk(eps, pairs[:k]) for k in steps_taken])
+    captions = [f"The estimate fed back at rung {t}" for t in levels] + ["A walk down the ladder"]
     grids = []
-    for row, caption, counts in zip(rows, captions, [rounds, rounds, taken], strict=True):
+    for row, caption, counts in zip(rows, captions, [rounds, rounds, steps_taken], strict=True):
         print(f"{caption}: variances", *(f"{x.var(axis=0).mean():.3f}" for x in (*row, x_0)))
-        names = [f"{k} {'steps' if counts is taken else 'rounds'}" for k in counts] + ["the data"]
+        names = [f"{k} {'steps' if counts is steps_taken else 'rounds'}" for k in counts] + ["the data"]
         grids.append(md.pictures.grid(np.stack([scatter(x) for x in (*row, x_0)]), 7, scale=1, column_labels=names))
     print(md.pictures.save_png("not_refinement.png", md.pictures.stack(grids, captions)))
 

@@ -22,7 +22,7 @@ import numpy as np
 from minidit.autograd import NoTwin, kernels_on
 from minidit.backend import Array, device_of, empty, flat_buffer, to_device, xp_of
 from minidit.kernels import cpu_update, cuda_laws
-from minidit.nn.module import Module
+from minidit.nn.module import Trainable
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def ema(average: Array, theta: Array, d: float) -> None:
 class AdamW:
     """AdamW and EMA for a Module: moments and average are flat buffers beside the model's own."""
 
-    def __init__(self, model: Module, config: OptimConfig, steps: int) -> None:
+    def __init__(self, model: Trainable, config: OptimConfig, steps: int) -> None:
         like, size = model.flat, model.layout.size
         device = device_of(like)
         self.model, self.config, self.steps = model, config, steps

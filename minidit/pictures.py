@@ -20,6 +20,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+    from PIL.ImageDraw import ImageDraw as Pen
 
 Array = Any
 PAPER, INK, MUTED, LINE = (255, 255, 255), (28, 28, 28), (102, 102, 102), (224, 224, 224)  # greys: text adds no colour
@@ -311,7 +312,7 @@ def _range(arrays: Sequence[Array], log: bool) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
 
 
-def _polyline(draw: Any, points: Array, colour: tuple[int, ...], width: int) -> None:
+def _polyline(draw: Pen, points: Array, colour: tuple[int, ...], width: int) -> None:
     if len(points) == 1:
         draw.circle(tuple(points[0]), 3 * FINE, fill=colour)
     else:

@@ -1,8 +1,14 @@
-"""Both backends for every test (`xp`, `device`), which tests run by default, and where measured residuals are kept."""
+"""Both backends for every test (`xp`, `device`), which tests run and on how many cores, and where residuals are kept."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+
+# before NumPy is imported: small products gain nothing from threads, and the other cores run tests
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -12,6 +18,7 @@ import support
 RESIDUALS = Path(__file__).parent.parent / "build" / "residuals.json"
 CUPY = standin.install()  # before any test imports the package: the real CuPy if there is a GPU, else the stand-in
 REAL = not getattr(CUPY, "__standin__", False)
+SKIPPED: dict[str, None] = {}  # the tests and files that this run skipped, in order
 
 
 @pytest.fixture(params=["numpy", "cupy"])
@@ -28,6 +35,22 @@ def device(xp):
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+    parser.addoption("--list-skipped", type=Path, metavar="FILE", help="write what was skipped, for another run: pytest @FILE")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the options
+def pytest_cmdline_main(config):
+    """A run of everything uses all cores, one file per worker at a time. A run of named files stays in this process."""
+    everything = config.args_source is not pytest.Config.ArgsSource.ARGS
+    worker = hasattr(config, "workerinput") or "PYTEST_XDIST_WORKER" in os.environ  # which comes here too, and starts nobody
+    if everything and not worker and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses, config.option.dist = "auto", "loadfile"
+
+
+def pytest_configure(config):
+    """A shell that starts a job in the background ignores Ctrl-C for it; the tests of Ctrl-C need the usual answer."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -41,7 +64,29 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="needs a real GPU"))
 
 
-def pytest_sessionfinish(exitstatus):
+def pytest_collectreport(report):
+    if report.skipped:
+        SKIPPED[report.nodeid] = None
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped:
+        SKIPPED[report.nodeid] = None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """A worker of xdist has ended: its residuals join those of the others."""
+    support.RESIDUALS = support.worst_of(support.RESIDUALS, getattr(node, "workeroutput", {}).get("residuals", {}))
+
+
+def pytest_sessionfinish(session, exitstatus):
     """Keeps the worst residual of every equation that a run without failures measured; the others stay as they were."""
+    config = session.config
+    if hasattr(config, "workeroutput"):  # a worker tells the process that started it
+        config.workeroutput["residuals"] = support.RESIDUALS
+        return
     if support.RESIDUALS and exitstatus == pytest.ExitCode.OK:
         support.keep_residuals(RESIDUALS, support.RESIDUALS)
+    if path := config.getoption("--list-skipped"):
+        path.write_text("".join(f"{name}\n" for name in SKIPPED))

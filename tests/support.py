@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile(  # a fixture such as xp is a constant: it may serve every example of a test
-    "minidit", deadline=None, max_examples=40, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+COMMON = settings(  # a fixture such as xp is a constant: it may serve every example of a test
+    deadline=None, max_examples=40, print_blob=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+settings.register_profile("minidit", COMMON, derandomize=True)  # what a user runs: the same examples every time
+settings.register_profile("fresh", COMMON, derandomize=False)  # --hypothesis-profile=fresh --hypothesis-seed=N: tools/sweep.py
 settings.load_profile("minidit")
 
 RESIDUALS: dict[str, dict[str, float]] = {}  # equation -> its worst measured residual, and the bound that it was held to
@@ -43,8 +45,14 @@ def agree(actual, expected, *, bound, of=()):
     for i in (of,) if isinstance(of, str) else of:
         entry = RESIDUALS.setdefault(i, {"residual": 0.0, "bound": 0.0})
         if r >= entry["residual"]:
-            entry["residual"], entry["bound"] = r, bound
+            entry.update(residual=r, bound=float(bound))  # plain numbers go from one process to another
     assert r <= bound, f"residual {r:.3g} above {bound:.3g}"
+
+
+def worst_of(mine, theirs):
+    """The worse entry of every equation, of two processes that ran tests."""
+    worse = lambda a, b: a if a["residual"] >= b["residual"] else b
+    return mine | {i: worse(entry, mine.get(i, entry)) for i, entry in theirs.items()}
 
 
 def keep_residuals(path, measured):

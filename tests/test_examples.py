@@ -1,4 +1,4 @@
-"""Every example in a short form: it runs, and leaves the picture that it names."""
+"""Every example, in a short form, runs and draws the picture that its docstring names."""
 
 import re
 import runpy
@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from small import run_config
 
-from minidit.runs.run import Run
+from minidit.runs.phases import Run
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 SHORT = {
     "01_swiss_roll": {"steps": 5, "n": 50},
-    "02_digits_pixels": {"steps": 2, "sampling_steps": 2, "each": 2},
+    "02_digits_pixels": {"steps": 2, "sampling_steps": 2, "per_class": 2},
     "03_latent_dit": {"autoencoder_steps": 1, "steps": 2, "sampling_steps": 2, "hidden_size": 32, "depth": 1},
     "04_ddpm_beside_ddim": {"run": True, "rungs": {"ddim": (2, 3), "ddpm": (2,)}},
     "05_image_to_image": {"run": True, "steps": 3, "n": 2},
@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
         train, _ = job.data()
         job.fit_to(train)
         job.create()
-        job.train_denoiser(*job.source(train))
+        job.train(train)
         folders.append(job.folder)
     return folders
 

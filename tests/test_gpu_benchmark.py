@@ -62,6 +62,7 @@ def test_tests_that_outlast_the_budget_report_what_ran(tmp_path):
 
 
 def test_engines_are_timed_and_one_that_dies_takes_no_other_with_it(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("ml_dtypes", reason="the first check is of bfloat16: pip install 'minidit[cuda-test]'")
     jobs = gpu.jobs_of
     monkeypatch.setattr(gpu, "jobs_of", lambda *args: [job for job in jobs(*args) if job[2] == "float32"][:1])
     broken = gpu.GPU_KINDS["minidit-eager"].on("--no-such-option")

@@ -2,8 +2,8 @@
 
     python tools/ship_weights.py RUN [SECOND_RUN ...] --command "minidit train ..."
 
-The first run's weights are shipped; the others are trained with other seeds and reported beside it. Every figure of the card
-is the one in the runs' own files: eval.json (of the float32 weights), config.toml, metrics.jsonl.
+The first run's weights are shipped; the others, trained with other seeds, are reported beside it. Every figure of the card comes
+from the files of the runs: eval.json (of the float32 weights), config.toml, metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from minidit.checkpoint import load_model, save_model
+from minidit.runs import former
+from minidit.runs.config import tables_of
+from minidit.runs.folder import config_of
 from minidit.runs.pipeline import SHIPPED
 
 LIMIT = 8_000_000
 
 
 def minutes(run: Path) -> dict[str, float]:
-    """Minutes of training by phase, as the run's own records say."""
+    """Minutes of training per phase, from the records of the run."""
     wall: dict[str, float] = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
@@ -46,29 +49,28 @@ def table(run: Path) -> str:
 
 
 def card(runs: list[Path], command: str) -> str:
-    config = tomllib.loads((runs[0] / "config.toml").read_text())
-    spent = ", ".join(f"{phase} {m:.0f}" for phase, m in minutes(runs[0]).items())
-    e = config["environment"]
+    c = config_of(runs[0])
+    times = ", ".join(f"{phase} {m:.0f}" for phase, m in minutes(runs[0]).items())
+    e = tomllib.loads((runs[0] / "config.toml").read_text())["environment"]
     parts = [
         "# Fashion-MNIST: autoencoder and DiT",
         f"Made by `{command}` with minidit {e['minidit']}, NumPy {e['numpy']} on {e['cores']} cores ({e['blas']}); "
-        f"minutes: {spent} (on a machine that did other work too). EMA weights, stored as float16.",
+        f"minutes: {times} (on a machine that did other work too). EMA weights, stored as float16.",
         "Data: Fashion-MNIST, 60,000 training pictures (MIT, Zalando SE), 28 × 28 padded to 32 × 32; "
         "figures against the training pictures on the features of a small classifier trained by the same code "
         "(`minidit eval`), held-out pictures from the test set. "
         "The multiple's unit is the row of the reconstructions, the ceiling of a latent model. "
         "w is the guidance scale, the interval the part of the ladder that is guided (the rest is plain conditional).",
-        f"Autoencoder: {config['autoencode']['steps']} steps of {config['autoencode']['batch_size']}. "
-        f"DiT: width {config['dit']['hidden_size']}, depth {config['dit']['depth']}, {config['dit']['num_heads']} heads, patch "
-        f"{config['dit']['patch_size']}; {config['train']['prediction']}-prediction, {config['train']['schedule']} schedule, "
-        f"{config['train']['steps']} steps of {config['train']['batch_size']}, seed {config['train']['seed']}.",
+        f"Autoencoder: {c.tokenizer_train.steps} steps of {c.tokenizer_train.batch_size}. "
+        f"DiT: width {c.model.hidden_size}, depth {c.model.depth}, {c.model.num_heads} heads, patch {c.model.patch_size}; "
+        f"{c.process.prediction}-prediction, {c.process.schedule} schedule, "
+        f"{c.train.steps} steps of {c.train.batch_size}, seed {c.train.seed}.",
     ]
     for run in runs:
-        seed = tomllib.loads((run / "config.toml").read_text())["train"]["seed"]
-        parts += [f"## Seed {seed}{' (shipped)' if run == runs[0] else ''}", table(run)]
+        parts += [f"## Seed {config_of(run).train.seed}{' (shipped)' if run == runs[0] else ''}", table(run)]
     parts.append(
         "Guidance makes pictures more typical than real ones: an accuracy above that of held-out pictures is no sign of quality, "
-        "read it together with the Fréchet distance, the recall and the row w = 1. Not for any use but looking and learning."
+        "read it together with the Fréchet distance, the recall and the row w = 1. For study only, not for any other use."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -82,13 +84,12 @@ def main() -> None:
     run = args.runs[0]
     args.out.mkdir(parents=True, exist_ok=True)
     total = 0
-    for name in ("autoencoder", "dit"):
-        model, meta = load_model(run / f"{name}.safetensors")
-        kept = {k: v for k, v in meta.items() if k not in ("format", "kind", "config")}
-        drawn = tomllib.loads((run / "config.toml").read_text())["sample"]
-        kept["sample"] = {k: drawn[k] for k in ("guidance", "interval")}
-        save_model(args.out / f"{name}.safetensors", model, dtype=np.float16, **kept)
-        total += (args.out / f"{name}.safetensors").stat().st_size
+    for name in ("tokenizer", "model"):
+        model, meta = load_model(former.file_of(run, name))
+        file = args.out / f"{name}.safetensors"
+        header = {"run": tables_of(config_of(run)), **{key: meta[key] for key in ("data", "version")}}
+        save_model(file, model, dtype=np.float16, **header)
+        total += file.stat().st_size
     if total > LIMIT:
         raise SystemExit(f"{total} bytes are more than {LIMIT}")
     (args.out / "CARD.md").write_text(card(args.runs, args.command))

@@ -1,6 +1,6 @@
 // A program in another language under verification: one file, the standard library and nothing else.
 //   g++ -std=c++17 -O1 -o mine examples/process/mine.cpp && minidit verify --exec ./mine
-// One JSON object a line in and out (docs/protocol.md). `./mine --wrong` takes the wrong rung below, which the kit names M02.
+// One JSON object per line in and out (docs/protocol.md). `./mine --wrong` takes the wrong rung below, which the kit names M02.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -150,7 +150,7 @@ std::string written(const Array& a) {
   return out + "], \"data\": [" + data + "]}";
 }
 
-// ------------------------------------------------------------------ what this program can do: a function a topic
+// ------------------------------------------------------------------ what this program can do: one function per topic
 bool wrong = false;
 using Args = const std::vector<Json>&;
 

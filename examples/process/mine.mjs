@@ -1,6 +1,6 @@
 // A program in another language under verification: node examples/process/mine.mjs, asked by
 //   minidit verify --exec "node examples/process/mine.mjs"
-// One JSON object a line in and out (docs/protocol.md). With --wrong it takes the wrong rung below, which the kit names M02.
+// One JSON object per line in and out (docs/protocol.md). With --wrong it takes the wrong rung below, which the kit names M02.
 import { createInterface } from "node:readline";
 
 const wrong = process.argv.includes("--wrong");

@@ -82,13 +82,13 @@ def space_timesteps(T, spec):
     if spec.startswith("ddim"):
         (first, *_) = [i for i in range(1, T + 1) if len(range(0, T, i)) == int(spec[4:])]
         return range(T)[::first]
-    chosen = []
+    timesteps = []
     for n, section in zip(spec.split(","), np.array_split(range(T), spec.count(",") + 1), strict=True):
         n, last = int(n), len(section) - 1
         if n > len(section):
             raise ValueError(f"{n} of {len(section)} timesteps")
-        chosen += [section[round(Fraction(k * last, max(n - 1, 1)))] for k in range(n)]
-    return chosen
+        timesteps += [section[round(Fraction(k * last, max(n - 1, 1)))] for k in range(n)]
+    return timesteps
 
 
 def respaced_betas(alpha_bar, timesteps):
@@ -204,10 +204,10 @@ def learned_range_variance(v, t, s, alpha_bar):
 # ------------------------------------------------------------------------------------------------ steps
 
 
-def clean(x_t, said, a, objective="eps"):
+def clean(x_t, output, a, objective="eps"):
     """x̂_0 from what the network says."""
-    away = np.sqrt(1 - a) * said
-    return {"eps": (x_t - away) / np.sqrt(a), "x_0": said, "v": np.sqrt(a) * x_t - away}[objective]
+    away = np.sqrt(1 - a) * output
+    return {"eps": (x_t - away) / np.sqrt(a), "x_0": output, "v": np.sqrt(a) * x_t - away}[objective]
 
 
 def ddpm_step(x_t, eps, t, s, alpha_bar, z):
@@ -226,8 +226,8 @@ def ddpm_step_clipped(x_t, eps, t, s, alpha_bar, z):
 
 
 def ddpm_step_learned(x_t, out, t, s, alpha_bar, z, objective):
-    said, v = np.split(out, 2, axis=1)
-    mean = posterior_mean(clean(x_t, said, alpha_bar[t], objective), x_t, t, s, alpha_bar)
+    output, v = np.split(out, 2, axis=1)
+    mean = posterior_mean(clean(x_t, output, alpha_bar[t], objective), x_t, t, s, alpha_bar)
     return mean + np.sqrt(learned_range_variance(v, t, s, alpha_bar)) * z * (s >= 0)
 
 

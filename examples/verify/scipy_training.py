@@ -157,12 +157,12 @@ def simple_loss(out, x_0, eps, t, alpha_bar, objective):
 
 def hybrid(out, x_0, eps, t, alpha_bar):
     """(the simple loss, the bound's share) of every sample, entry by entry; complex numbers pass through."""
-    said, v = out[:, : x_0.shape[1]], out[:, x_0.shape[1] :]
+    eps_hat, v = out[:, : x_0.shape[1]], out[:, x_0.shape[1] :]
     of_x_0, _, log_small, log_large = posterior(t, alpha_bar)
-    off = of_x_0 * np.sqrt(1 / alpha_bar[t] - 1) * (eps - said.real)  # of the means: both guesses have the same x_t
+    off = of_x_0 * np.sqrt(1 / alpha_bar[t] - 1) * (eps - eps_hat.real)  # of the means: both guesses have the same x_t
     log_variance = log_small + (v + 1) / 2 * (log_large - log_small)
     kl = (log_variance - log_small - 1 + (np.exp(log_small) + off**2) * np.exp(-log_variance)) / 2
-    return (eps - said) ** 2, 1e-3 * len(alpha_bar) * kl / math.log(2)
+    return (eps - eps_hat) ** 2, 1e-3 * len(alpha_bar) * kl / math.log(2)
 
 
 def hybrid_loss(out, x_0, eps, t, alpha_bar):

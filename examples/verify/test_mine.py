@@ -1,4 +1,4 @@
-"""The kit inside your own test suite: one case a topic, which fails with the name of the mistake.
+"""The kit inside your own test suite: one case per topic, which fails with the name of the mistake.
 
     pytest examples/verify/test_mine.py
 """

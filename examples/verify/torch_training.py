@@ -102,11 +102,11 @@ def bound_total(x_0, x_t, x_0_hat, log_variance, alpha_bar):
 
 
 def hybrid_loss(out, x_0, eps, t, alpha_bar):
-    a, (said, v), (_, _, low, high) = alpha_bar[t], out.chunk(2, 1), posterior(t, alpha_bar)
+    a, (eps_hat, v), (_, _, low, high) = alpha_bar[t], out.chunk(2, 1), posterior(t, alpha_bar)
     x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
-    x_0_hat = (x_t - (1 - a).sqrt() * said.detach()) / a.sqrt()  # the bound teaches the variance only
+    x_0_hat = (x_t - (1 - a).sqrt() * eps_hat.detach()) / a.sqrt()  # the bound teaches the variance only
     bound = vb_term(x_0, x_t, x_0_hat, torch.lerp(low, high, (v + 1) / 2), t, alpha_bar)
-    return F.mse_loss(said, eps, reduction="none").mean((1, 2, 3)) + len(alpha_bar) / 1000 * bound
+    return F.mse_loss(eps_hat, eps, reduction="none").mean((1, 2, 3)) + len(alpha_bar) / 1000 * bound
 
 
 def hybrid_gradient(out, x_0, eps, t, alpha_bar):

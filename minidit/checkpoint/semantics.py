@@ -6,8 +6,8 @@ the network here computes it that project's way. Names that begin with M are tho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.dit import DiTConfig
@@ -79,6 +79,6 @@ def of_kl(project: str, config: AutoencoderKLConfig, *, complete: bool) -> tuple
     return tuple(differences)
 
 
-def of_settings(names: list[str], settings: dict[str, Any]) -> tuple[Difference, ...]:
+def of_settings(names: list[str], settings: Mapping[str, object]) -> tuple[Difference, ...]:
     """Settings of a config.json that this package does not know."""
     return tuple(Difference("unknown setting", f"{n} = {settings[n]!r}", False) for n in names)

@@ -13,13 +13,13 @@ from minidit.models.dit import DIT, DiTConfig
 VERSION = "0.42.1"  # of diffusers, whose settings these are
 
 # what our networks do; a config.json with another value describes a network that is not implemented here
-DIT_MUST: dict[str, Any] = {
+DIT_MUST: dict[str, object] = {
     "norm_type": "ada_norm_zero",
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
     "norm_elementwise_affine": False,
 }
-KL_MUST: dict[str, Any] = {
+KL_MUST: dict[str, object] = {
     "act_fn": "silu",
     "use_quant_conv": True,
     "use_post_quant_conv": True,
@@ -33,14 +33,14 @@ DIT_IDLE = {"dropout", "norm_num_groups", "upcast_attention", "attention_type"}
 KL_IDLE = {"force_upcast", "down_block_types", "up_block_types", "sample_size"}
 
 
-def checked(settings: Mapping[str, Any], must: Mapping[str, Any], where: str) -> None:
+def checked(settings: Mapping[str, object], must: Mapping[str, object], where: str) -> None:
     """Raises CheckpointError for a setting that our network does not have."""
     for key, expected in must.items():
         if settings.get(key, expected) != expected:
             raise CheckpointError(f"{where}: {key} = {settings[key]!r}, a network with {expected!r} is what is implemented here")
 
 
-def whole(settings: Mapping[str, Any], key: str, default: int, where: str) -> int:
+def whole(settings: Mapping[str, object], key: str, default: int, where: str) -> int:
     """A positive whole number. Raises CheckpointError for anything else."""
     value = settings.get(key, default)
     if type(value) is not int or value < 1:
@@ -48,7 +48,7 @@ def whole(settings: Mapping[str, Any], key: str, default: int, where: str) -> in
     return value
 
 
-def unknown_in(settings: Mapping[str, Any], known: set[str]) -> list[str]:
+def unknown_in(settings: Mapping[str, object], known: set[str]) -> list[str]:
     """The names of settings that have an effect and are not known here."""
     without_effect: tuple[object, ...] = (None, False, 0, [], {})
     return [k for k, v in settings.items() if k not in known and not k.startswith("_") and v not in without_effect]
@@ -57,7 +57,7 @@ def unknown_in(settings: Mapping[str, Any], known: set[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------------ DiT
 
 
-def dit_from_settings(settings: Mapping[str, Any], where: str) -> tuple[DiTConfig, list[str]]:
+def dit_from_settings(settings: Mapping[str, object], where: str) -> tuple[DiTConfig, list[str]]:
     """(configuration as diffusers runs it, settings that are not known here)."""
     checked(settings, DIT_MUST, where)
     channels = whole(settings, "in_channels", 4, where)
@@ -87,7 +87,7 @@ def dit_from_settings(settings: Mapping[str, Any], where: str) -> tuple[DiTConfi
     return config, unknown_in(settings, known)
 
 
-def dit_settings(config: DiTConfig, *, legacy: bool = False) -> dict[str, Any]:
+def dit_settings(config: DiTConfig, *, legacy: bool = False) -> dict[str, object]:
     """The config.json of a DiT. legacy: for the class Transformer2DModel that diffusers had before, which knew no norm_eps."""
     settings = {
         "_class_name": "Transformer2DModel" if legacy else "DiTTransformer2DModel",
@@ -166,7 +166,7 @@ def kl_from_settings(settings: Mapping[str, Any], where: str) -> tuple[Autoencod
     return config, unknown_in(settings, known | set(must) | set(KL_MUST) | KL_IDLE)
 
 
-def kl_settings(config: AutoencoderKLConfig, scale: float) -> dict[str, Any]:
+def kl_settings(config: AutoencoderKLConfig, scale: float) -> dict[str, object]:
     """The config.json of a KL autoencoder; scale: what its latents are multiplied by now."""
     n = len(config.widths)
     return {

@@ -1,44 +1,44 @@
-"""`minidit convert`: what is in a file of weights, and the same network in another project's grammar."""
+"""`minidit convert`: shows what is in a file of weights, and writes the network in another project's grammar."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-# the grammars and dialects of minidit.checkpoint, which is not imported before it is needed
+# the grammars and dialects of minidit.checkpoint, which is imported only when it is needed
 GRAMMARS = ("minidit", "official", "diffusers", "diffusers-old", "ldm")
 DIALECTS = ("official", "diffusers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a file (safetensors, torch zip, an index of shards) or a folder of diffusers")
-    parser.add_argument("destination", nargs="?", help="a .safetensors file, or a folder for diffusers (default: only look)")
-    parser.add_argument("--to", choices=GRAMMARS, default="minidit", help="whose grammar (default minidit)")
-    parser.add_argument("--dialect", choices=DIALECTS, help="how a DiT is run (default: as its project runs it)")
-    parser.add_argument("--num-heads", type=int, help="of an official DiT of no preset's size")
+    parser.add_argument("destination", nargs="?", help="a .safetensors file, or a folder for diffusers (default: only show)")
+    parser.add_argument("--to", choices=GRAMMARS, default="minidit", help="the grammar to write (default minidit)")
+    parser.add_argument("--dialect", choices=DIALECTS, help="how a DiT is computed (default: as its project does)")
+    parser.add_argument("--num-heads", type=int, help="of an official DiT whose size is no preset's")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="default: as in the file")
-    parser.add_argument("--shard-mb", type=int, help="folders: several files of about so many MB at most")
+    parser.add_argument("--shard-mb", type=int, help="for folders: files of about so many MB at most")
 
 
 def run(args: argparse.Namespace) -> int:
     from minidit.checkpoint import describe, load_model, save
 
     if args.num_heads is not None and args.num_heads < 1:
-        raise ValueError("--num-heads must be at least 1")
+        raise ValueError(f"--num-heads must be at least 1, got {args.num_heads}")
     if args.shard_mb is not None and args.shard_mb < 1:
-        raise ValueError("--shard-mb must be at least 1")
-    found = describe(args.source, dialect=args.dialect, num_heads=args.num_heads)
-    print(found)
+        raise ValueError(f"--shard-mb must be at least 1, got {args.shard_mb}")
+    contents = describe(args.source, dialect=args.dialect, num_heads=args.num_heads)
+    print(contents)
     if args.destination is None:
         return 0
     if Path(args.destination).resolve() == Path(args.source).resolve():
         raise ValueError(f"{args.destination}: source and destination are the same")
-    cast = args.dtype if args.dtype == "bfloat16" else None  # NumPy computes nothing in it: it is a way to store
-    dtype = "float32" if cast else args.dtype or found.dtype
+    cast = args.dtype if args.dtype == "bfloat16" else None  # NumPy cannot compute in it: it is only written
+    dtype = "float32" if cast else args.dtype or contents.dtype
     model, _ = load_model(args.source, dtype=dtype, dialect=args.dialect, num_heads=args.num_heads)
     shard_bytes = None if args.shard_mb is None else args.shard_mb * 10**6
-    told = save(args.destination, model, grammar=args.to, dtype=cast, shard_bytes=shard_bytes)
+    differences = save(args.destination, model, grammar=args.to, dtype=cast, shard_bytes=shard_bytes)
     print(f"{args.destination}: written in the grammar {args.to}")
-    for difference in told:
+    for difference in differences:
         print(f"  {difference}")
     return 0

@@ -1,4 +1,4 @@
-"""`minidit report`: one self-contained page about a run."""
+"""`minidit report`: writes one self-contained page about a run."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def pair_of(F: Array, x_t: Array, reading: Reading) -> tuple[Array, Array]:
 
 EPS = Prediction("eps", lambda at: 0.0, lambda at: 1.0)
 X_0 = Prediction("x_0", lambda at: 1.0, lambda at: 0.0)
-V = Prediction("v", lambda at: -at.sigma, lambda at: at.alpha)
+V = Prediction("v", lambda at: -at.sigma, lambda at: at.alpha)  # (D.10)
 U = Prediction("u", lambda at: -1.0, lambda at: 1.0)
 
 

@@ -89,7 +89,7 @@ def walk_step(
     guess : whether x̂_0 is asked for   into : where x_s goes, also x_t itself, or None for fresh memory
     """
     row = row_at(table, k)
-    F = F if F_u is None else guide(F_u, F, w)  # (G.1)
+    F = F if F_u is None else guide(F_u, F, w)
     x_0_hat, eps_hat = pair_of(F, x_t, Reading(*row[:4]))
     if limit is not None:
         x_0_hat, eps_hat = rederived(x_0_hat, x_t, Level(row.alpha_t, row.sigma_t), limit)

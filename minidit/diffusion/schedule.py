@@ -58,7 +58,7 @@ class Schedule:
     @cached_property
     def levels(self) -> Level:
         """The two tables α = √ᾱ and σ = √(1-ᾱ) : (T+1,) float64 each."""
-        tables = Level(self.alpha_bar**0.5, (1 - self.alpha_bar) ** 0.5)  # (P.1)
+        tables = Level(self.alpha_bar**0.5, (1 - self.alpha_bar) ** 0.5)
         for table in tables:
             table.setflags(write=False)
         return tables

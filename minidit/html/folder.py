@@ -12,8 +12,10 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 
 from minidit.backend import Array
+from minidit.runs import former
 
 T = TypeVar("T")
+Record = dict[str, Any]  # a JSON object or a TOML table
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class Run:
     """A run folder in memory. Missing files are empty values or None."""
 
     name: str
-    config: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    evaluation: dict[str, Any]
+    config: Record
+    metrics: list[Record]
+    evaluation: Record
     samples: list[Path]
     pictures: dict[str, Path]
     trace: Trace | None
@@ -57,14 +59,14 @@ def _optional(path: Path, read: Callable[[Path], T]) -> T | None:
     return read(path) if path.exists() else None
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _toml(path: Path) -> Record:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return former.sections(tomllib.loads(path.read_text("utf-8")))
     except ValueError as error:
         raise ValueError(f"{path}: not TOML: {error}") from error
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
+def _metrics(path: Path) -> list[Record]:
     lines = []
     text = path.read_text("utf-8", errors="replace")
     for i, line in enumerate(text.splitlines(), 1):
@@ -78,11 +80,11 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
         if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
             raise ValueError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
-        lines.append(entry)
+        lines.append({**entry, "phase": former.phase(entry["phase"])})
     return lines
 
 
-def _evaluation(path: Path) -> dict[str, Any]:
+def _evaluation(path: Path) -> Record:
     try:
         content = json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -113,7 +115,7 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def seconds_of(metrics: list[dict[str, Any]]) -> float:
+def seconds_of(metrics: list[Record]) -> float:
     """The duration of a run; the clock of its records may restart in each phase."""
     total, before = 0.0, 0.0
     for entry in metrics:
@@ -124,7 +126,7 @@ def seconds_of(metrics: list[dict[str, Any]]) -> float:
     return total
 
 
-def series_of(metrics: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[list[float], list[float]]]:
+def series_of(metrics: list[Record]) -> dict[tuple[str, str], tuple[list[float], list[float]]]:
     """(phase, key) -> (steps, values) for every number that was logged, except the clock."""
     series: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
     for entry in metrics:

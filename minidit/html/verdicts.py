@@ -28,10 +28,10 @@ article h4 { margin: .9rem 0 0; font-size: 1rem; }
 .scroll { margin-top: 1rem; } .scroll td:last-child { min-width: 16rem; }
 @media (max-width: 34rem) { article dl { grid-template-columns: minmax(0, 1fr); gap: 0; } article dd { margin-bottom: .4rem; } }
 """
-Finding = Mapping[str, Any]
+Finding = Mapping[str, Any]  # a report, one of its topics or one of its mistakes, as Report.as_dict() writes them
 
 
-def write_verdicts(path: str | Path, report: Mapping[str, Any]) -> Path:
+def write_verdicts(path: str | Path, report: Finding) -> Path:
     """Writes the page of a report. The same report gives the same bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def write_verdicts(path: str | Path, report: Mapping[str, Any]) -> Path:
     return path
 
 
-def page_of(report: Mapping[str, Any]) -> str:
+def page_of(report: Finding) -> str:
     """The report as HTML."""
     topics: Sequence[Finding] = report["topics"]
     wrong, right = [t for t in topics if not t["passed"]], [t for t in topics if t["passed"]]
@@ -56,7 +56,7 @@ def page_of(report: Mapping[str, Any]) -> str:
     return document(f"{name}: verified by minidit", "<main>\n" + "\n".join(parts) + "\n</main>", css=CSS)
 
 
-def head(report: Mapping[str, Any], topics: int, wrong: int) -> str:
+def head(report: Finding, topics: int, wrong: int) -> str:
     """The target, the summary, and the most important numbers."""
     verdict = '<span class="good">right</span>' if report["ok"] else '<span class="bad">wrong</span>'
     tiles = {"verdict": verdict, "topics": str(topics), "right": str(topics - wrong), "wrong": str(wrong)}
@@ -86,7 +86,7 @@ def explained(t: Finding) -> str:
     return "\n".join(["<article>", top, *sentences, *map(mistake, known.values()), listed(rows), "</article>"])
 
 
-def mistake(d: Mapping[str, Any]) -> str:
+def mistake(d: Finding) -> str:
     """What one mistake computes, what is right, and who makes it."""
     rows = {"does": d["wrong"], "right": f"{d['right']} ({d['spec']})", "seen in": d["seen"]}
     rows["habit of"] = ", ".join(d["dialects"])

@@ -8,9 +8,11 @@ from typing import Any
 
 from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
-from minidit.kernels.cuda import checked_linear, column_sum, dense, kind_of, linear_bars, rows_of, softmax
+from minidit.kernels.cuda import checked_linear, linear_bars
 from minidit.kernels.cuda_blas import PRECISIONS, gemm, precision, product
 from minidit.kernels.cuda_launch import NULL, ceil, f32, i32, launch, storage, vector
+from minidit.kernels.cuda_normalise import softmax
+from minidit.kernels.cuda_rows import column_sum, dense, kind_of, rows_of
 from minidit.kernels.cudnn_attention import route
 from minidit.kernels.pieces import home_of_gradient
 

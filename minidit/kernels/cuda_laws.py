@@ -16,8 +16,8 @@ import numpy as np
 from minidit import random
 from minidit.autograd import NoTwin, kernels_on
 from minidit.backend import Array, empty, home_of, module_of, resident, to_device
-from minidit.kernels.cuda import dense, kind_of
 from minidit.kernels.cuda_launch import BLOCKS, NULL, ceil, counters, f32, f64, i32, i64, launch, storage, u32, vector
+from minidit.kernels.cuda_rows import dense, kind_of
 
 PARTIAL = 1024  # blocks of the sum of squares
 

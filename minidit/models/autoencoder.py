@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
+from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.nn import Conv2d, GroupNorm, Module
 from minidit.random import Philox
@@ -44,7 +45,7 @@ class ResBlock(Module):
         self.norm1, self.conv1 = GroupNorm(width, groups), Conv2d(width, width, 3)
         self.norm2, self.conv2 = GroupNorm(width, groups), Conv2d(width, width, 3)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         h = self.conv1(ops.silu(self.norm1(x)))
         return x + self.conv2(ops.silu(self.norm2(h)))
 
@@ -59,12 +60,12 @@ class Encoder(Module):
         self.block = ResBlock(c, config.groups)
         self.norm, self.out = GroupNorm(c, config.groups), Conv2d(c, 2 * config.latent_channels, 3)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         h = self.wide(ops.silu(self.down2(ops.silu(self.down1(x)))))
         return self.out(ops.silu(self.norm(self.block(h))))
 
 
-def spread(x: Any) -> Any:
+def spread(x: Value) -> Value:
     """x : (B, 4C, h, w)  ->  (B, C, 2h, 2w): channel (c, i, j) is the pixel (i, j) of every 2 × 2 square (L.4)."""
     B, C4, h, w = x.shape
     squares = x.reshape(B, C4 // 4, 2, 2, h, w).transpose(0, 1, 4, 2, 5, 3)
@@ -81,7 +82,7 @@ class Decoder(Module):
         self.norm, self.up1 = GroupNorm(c, config.groups), Conv2d(c, 4 * b, 3)
         self.up2, self.out = Conv2d(b, 4 * (a // 2), 3), Conv2d(a // 2, config.channels, 3)
 
-    def forward(self, z: Any) -> Any:
+    def forward(self, z: Value) -> Value:
         h = ops.silu(self.norm(self.block(self.wide(z))))
         h = ops.silu(spread(self.up1(h)))
         return self.out(ops.silu(spread(self.up2(h))))
@@ -111,18 +112,18 @@ class Autoencoder(Module):
         """Of the picture that latents of this height and width decode to."""
         return self.config.channels, h * self.config.factor, w * self.config.factor
 
-    def encode(self, x: Any) -> tuple[Any, Any]:
+    def encode(self, x: Value) -> tuple[Value, Value]:
         """The posterior's mean and log-variance, the latter limited to [-30, 20]."""
         if x.ndim != 4 or x.shape[1] != self.config.channels or x.shape[2] % 4 or x.shape[3] % 4:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.config.channels}, H, W), H and W divisible by 4")
         mean, logvar = ops.split(self.encoder(x), parts=2, axis=1)
         return mean, ops.clip(logvar, low=-30.0, high=20.0)
 
-    def decode(self, z: Any) -> Any:
+    def decode(self, z: Value) -> Value:
         """Pictures from unscaled latents."""
         return self.decoder(z)
 
-    def forward(self, x: Any, eps: Any) -> tuple[Any, Any, Any]:
+    def forward(self, x: Value, eps: Value) -> tuple[Value, Value, Value]:
         """(reconstruction, mean, logvar) with the noise eps of the posterior sample."""
         mean, logvar = self.encode(x)
         return self.decode(mean + ops.exp(logvar * 0.5) * eps), mean, logvar  # (L.1)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import value
+from minidit.autograd import Value, value
 from minidit.backend import Array, xp_of
 from minidit.nn import Conv2d, GroupNorm, Linear, Module
 from minidit.random import Philox
@@ -58,7 +58,7 @@ class ResBlock(Module):
         self.norm2, self.conv2 = GroupNorm(out, groups), Conv2d(out, out, 3)
         self.conv_shortcut = Conv2d(channels, out, 1) if channels != out else None
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         h = self.conv2(ops.silu(self.norm2(self.conv1(ops.silu(self.norm1(x))))))
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h  # (L.6)
 
@@ -71,7 +71,7 @@ class PixelAttention(Module):
         self.to_q, self.to_k, self.to_v = Linear(width, width), Linear(width, width), Linear(width, width)
         self.to_out = [Linear(width, width)]
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         B, C, H, W = x.shape
         n = self.group_norm(x).reshape(B, C, H * W).transpose(0, 2, 1)  # (B, N, C)
         y = self.to_out[0](ops.attention(self.to_q(n), self.to_k(n), self.to_v(n)))
@@ -85,7 +85,7 @@ class Halve(Module):
         self.conv = Conv2d(width, width, 3, stride=2)
         self.conv.padding = 0  # what lies outside is added below, on two sides only
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         B, C, H, W = x.shape
         like = value(x)
         below, right = (xp_of(like).zeros(shape, like.dtype) for shape in ((B, C, 1, W), (B, C, H + 1, 1)))
@@ -98,7 +98,7 @@ class Double(Module):
     def __init__(self, width: int) -> None:
         self.conv = Conv2d(width, width, 3)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return self.conv(ops.upsample_nearest(x, factor=2))
 
 
@@ -109,7 +109,7 @@ class Down(Module):
         self.resnets = [ResBlock(channels if i == 0 else out, out, groups) for i in range(blocks)]
         self.downsamplers = [] if last else [Halve(out)]
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         for layer in (*self.resnets, *self.downsamplers):
             x = layer(x)
         return x
@@ -122,7 +122,7 @@ class Up(Module):
         self.resnets = [ResBlock(channels if i == 0 else out, out, groups) for i in range(blocks)]
         self.upsamplers = [] if last else [Double(out)]
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         for layer in (*self.resnets, *self.upsamplers):
             x = layer(x)
         return x
@@ -135,7 +135,7 @@ class Middle(Module):
         self.attentions = [PixelAttention(width, groups)]
         self.resnets = [ResBlock(width, width, groups), ResBlock(width, width, groups)]
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
@@ -149,7 +149,7 @@ class Encoder(Module):
         self.mid_block = Middle(w[-1], g)
         self.conv_norm_out, self.conv_out = GroupNorm(w[-1], g), Conv2d(w[-1], 2 * config.latent_channels, 3)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         h = self.conv_in(x)
         for block in self.down_blocks:
             h = block(h)
@@ -166,7 +166,7 @@ class Decoder(Module):
         self.up_blocks = [Up(w[max(i - 1, 0)], w[i], config.blocks + 1, g, i == len(w) - 1) for i in range(len(w))]
         self.conv_norm_out, self.conv_out = GroupNorm(w[-1], g), Conv2d(w[-1], config.channels, 3)
 
-    def forward(self, z: Any) -> Any:
+    def forward(self, z: Value) -> Value:
         h = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             h = block(h)
@@ -200,7 +200,7 @@ class AutoencoderKL(Module):
         """Of the picture that latents of this height and width decode to."""
         return self.config.channels, h * self.config.factor, w * self.config.factor
 
-    def encode(self, x: Any) -> tuple[Any, Any]:
+    def encode(self, x: Value) -> tuple[Value, Value]:
         """The posterior's mean and log-variance, the latter limited to [-30, 20]."""
         C, f = self.config.channels, self.config.factor
         if x.ndim != 4 or x.shape[1] != C or x.shape[2] % f or x.shape[3] % f:
@@ -208,13 +208,13 @@ class AutoencoderKL(Module):
         mean, logvar = ops.split(self.quant_conv(self.encoder(x)), parts=2, axis=1)
         return mean, ops.clip(logvar, low=-30.0, high=20.0)
 
-    def decode(self, z: Any) -> Any:
+    def decode(self, z: Value) -> Value:
         """Pictures from unscaled latents."""
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             raise ValueError(f"z has shape {tuple(z.shape)}, expected (B, {self.config.latent_channels}, h, w)")
         return self.decoder(self.post_quant_conv(z))
 
-    def forward(self, x: Any, eps: Any) -> tuple[Any, Any, Any]:
+    def forward(self, x: Value, eps: Value) -> tuple[Value, Value, Value]:
         """(reconstruction, mean, logvar) with the noise eps of the posterior sample (L.1)."""
         mean, logvar = self.encode(x)
         return self.decode(mean + ops.exp(logvar * 0.5) * eps), mean, logvar

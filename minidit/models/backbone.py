@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from minidit.autograd import Tensor
+from minidit.autograd import Tensor, Value
 from minidit.backend import Array, xp_of
 from minidit.nn.memory import SampleMemory
+from minidit.nn.module import Trainable
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,19 @@ class Backbone(Protocol):
     def dtype(self) -> Any:
         """Of the weights, and of the samples that the network takes."""
 
-    def __call__(self, x: Any, t: Array, y: Array | None = None) -> Tensor:
+    def __call__(self, x: Value, t: Array, y: Array | None = None) -> Tensor:
         """x : (B, *shape), t : (B,) in the network's own unit, y as `condition` says  ->  (B, C or 2C, H, W)."""
 
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the condition left out. Raises ValueError if the network has no null label."""
+
+
+class TrainedBackbone(Backbone, Trainable, Protocol):
+    """A backbone whose weights can be trained here."""
+
+    @property
+    def config(self) -> BackboneConfig:
+        """Its sizes, for what a training step costs."""
 
 
 class BackboneConfig(Protocol):

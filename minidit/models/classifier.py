@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
+from minidit.autograd import Value
 from minidit.nn import Conv2d, GroupNorm, Linear, Module
 from minidit.random import Philox
 
@@ -41,7 +42,7 @@ class Classifier(Module):
         self.hidden, self.head = Linear(c * H * W, config.features), Linear(config.features, config.num_classes)
         self.build(rng, device=device, dtype=dtype)
 
-    def forward(self, x: Any) -> tuple[Any, Any]:
+    def forward(self, x: Value) -> tuple[Value, Value]:
         h = ops.silu(self.conv1(x))
         h = ops.silu(self.norm2(self.conv2(h)))
         h = ops.silu(self.norm3(self.conv3(h)))

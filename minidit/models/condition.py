@@ -8,8 +8,7 @@ stream replaces labels by the null label with probability class_dropout_prob.
 
 from __future__ import annotations
 
-from typing import Any
-
+from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.nn import Embedding, Linear, Module, Sequential, SiLU, timestep_embedding
 from minidit.nn.initial import normal
@@ -25,7 +24,7 @@ class TimestepEmbedder(Module):
         first, second = Linear(FREQUENCIES, width, init=normal(0.02)), Linear(width, width, init=normal(0.02))
         self.mlp = Sequential(first, SiLU(), second)
 
-    def forward(self, t: Array) -> Any:
+    def forward(self, t: Array) -> Value:
         return self.mlp(timestep_embedding(t, FREQUENCIES, self.mlp[0].weight.data.dtype, shift=self.shift))
 
 
@@ -35,5 +34,5 @@ class LabelEmbedder(Module):
     def __init__(self, rows: int, width: int) -> None:
         self.embedding_table = Embedding(rows, width)
 
-    def forward(self, y: Array) -> Any:
+    def forward(self, y: Array) -> Value:
         return self.embedding_table(y)

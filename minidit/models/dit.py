@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
+from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.models.backbone import Classes, Condition, Nothing, check_one_per_sample
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
@@ -151,7 +152,7 @@ class DiTBlock(ModulatedBlock):
         self.adaLN_modulation = Sequential(SiLU(), Linear(width, 6 * width, init=zeros))  # (T.7)
 
     @in_large_steps(gated_branches)
-    def modulated(self, x: Any, m: Any) -> Any:
+    def modulated(self, x: Value, m: Value) -> Value:
         """m : (B, 6D) = Linear(SiLU(c)), the output of adaLN_modulation."""
         shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(m, parts=6)  # (T.4)
         x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))  # (T.5)
@@ -169,7 +170,7 @@ class FinalLayer(Module):
         self.linear = Linear(width, out, init=zeros)  # (T.7)
         self.adaLN_modulation = Sequential(SiLU(), Linear(width, 2 * width, init=zeros))
 
-    def forward(self, x: Any, c: Any) -> Any:
+    def forward(self, x: Value, c: Value) -> Value:
         shift, scale = ops.split(self.adaLN_modulation(c), parts=2)
         return self.linear(ops.layer_norm_modulate(x, shift, scale))  # (T.6)
 
@@ -209,7 +210,7 @@ class DiT(Module):
         self.final_layer = variant.final(D, p * p * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
 
-    def forward(self, x: Any, t: Array, y: Array | None = None) -> Any:
+    def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         self._check(x, t, y)
         h = self.x_embedder(x) + self.pos_embed
         h, c = self.enter(h, [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)])])  # T.3
@@ -228,7 +229,7 @@ class DiT(Module):
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
         return modulations_first(parameters)
 
-    def _check(self, x: Any, t: Array, y: Array | None) -> None:
+    def _check(self, x: Value, t: Array, y: Array | None) -> None:
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
         check_one_per_sample("t", t, len(x))

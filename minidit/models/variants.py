@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from minidit import ops
+from minidit.autograd import Value
 from minidit.nn import CrossAttention, LayerNorm, Linear, Mlp, Module, SelfAttention, Sequential, SiLU
 from minidit.nn.block import Block, Costs
 from minidit.nn.initial import zeros
@@ -30,7 +31,7 @@ class AdaLNBlock(Block):
         self.mlp = Mlp(width, inner)
         self.adaLN_modulation = Sequential(SiLU(), Linear(width, 4 * width))
 
-    def forward(self, x: Any, c: Any) -> Any:
+    def forward(self, x: Value, c: Value) -> Value:
         shift1, scale1, shift2, scale2 = ops.split(self.adaLN_modulation(c), parts=4)
         x = x + self.attn(ops.layer_norm_modulate(x, shift1, scale1))
         return x + self.mlp(ops.layer_norm_modulate(x, shift2, scale2, eps=self.eps))  # (T.10)
@@ -48,7 +49,7 @@ class CrossAttentionBlock(Block):
         self.norm2, self.cross = LayerNorm(width), CrossAttention(width, heads)
         self.norm3, self.mlp = LayerNorm(width, eps=eps), Mlp(width, inner)
 
-    def forward(self, x: Any, c: Any) -> Any:
+    def forward(self, x: Value, c: Value) -> Value:
         x = x + self.attn(self.norm1(x))
         x = x + self.cross(self.norm2(x), c)
         return x + self.mlp(self.norm3(x))  # (T.11)
@@ -65,7 +66,7 @@ class PlainBlock(Block):
         self.norm1, self.attn = LayerNorm(width), SelfAttention(width, heads)
         self.norm2, self.mlp = LayerNorm(width, eps=eps), Mlp(width, inner)
 
-    def forward(self, x: Any, c: Any) -> Any:
+    def forward(self, x: Value, c: Value) -> Value:
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))  # (T.12)
 
@@ -80,7 +81,7 @@ class PlainFinalLayer(Module):
     def __init__(self, width: int, out: int, tokens: int) -> None:
         self.norm, self.linear = LayerNorm(width), Linear(width, out, init=zeros)
 
-    def forward(self, x: Any, c: Any) -> Any:
+    def forward(self, x: Value, c: Value) -> Value:
         return self.linear(self.norm(x))
 
     @staticmethod
@@ -95,24 +96,24 @@ class FirstTokens(PlainFinalLayer):
         super().__init__(width, out, tokens)
         self.tokens = tokens
 
-    def forward(self, x: Any, c: Any) -> Any:
+    def forward(self, x: Value, c: Value) -> Value:
         return super().forward(x[:, : self.tokens], c)
 
 
 # ------------------------------------------------------------------------------------------------ how the condition enters
 
 
-def summed(x: Any, embeddings: list[Any]) -> tuple[Any, Any]:
+def summed(x: Value, embeddings: list[Value]) -> tuple[Value, Value]:
     """c = e_t + e_y (T.3)."""
     return x, embeddings[0] if len(embeddings) == 1 else embeddings[0] + embeddings[1]  # (T.3)
 
 
-def as_context(x: Any, embeddings: list[Any]) -> tuple[Any, Any]:
+def as_context(x: Value, embeddings: list[Value]) -> tuple[Value, Value]:
     """c = [e_t; e_y], a sequence of one or two tokens."""
     return x, ops.concat(*(ops.reshape(e, shape=(e.shape[0], 1, e.shape[1])) for e in embeddings), axis=1)
 
 
-def as_tokens(x: Any, embeddings: list[Any]) -> tuple[Any, Any]:
+def as_tokens(x: Value, embeddings: list[Value]) -> tuple[Value, Value]:
     """The embeddings become tokens behind those of the picture."""
     return ops.concat(x, as_context(x, embeddings)[1], axis=1), None
 
@@ -139,4 +140,4 @@ class Variant:
 
     block: BlockClass
     final: FinalClass
-    enter: Callable[[Any, list[Any]], tuple[Any, Any]]
+    enter: Callable[[Value, list[Value]], tuple[Value, Value]]

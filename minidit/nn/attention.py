@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minidit import ops
+from minidit.autograd import Value
 from minidit.nn.layers import Linear
 from minidit.nn.module import Module
 
@@ -20,11 +19,11 @@ class SelfAttention(Module):
         self.heads = heads
         self.qkv, self.proj = Linear(width, 3 * width), Linear(width, width)
 
-    def mixed(self, x: Any) -> Any:
+    def mixed(self, x: Value) -> Value:
         """The heads side by side, before W_o: what a block may project and add in one stroke."""
         return ops.projected_attention(x, self.qkv.weight, self.qkv.bias, heads=self.heads)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return self.proj(self.mixed(x))  # (N.3)
 
 
@@ -35,7 +34,7 @@ class CrossAttention(Module):
         self.heads = heads
         self.q, self.kv, self.proj = Linear(width, width), Linear(width, 2 * width), Linear(width, width)
 
-    def forward(self, x: Any, context: Any) -> Any:
+    def forward(self, x: Value, context: Value) -> Value:
         B, N, D = x.shape
         M, h = context.shape[1], self.heads
         q = self.q(x).reshape(B, N, h, D // h).transpose(0, 2, 1, 3)

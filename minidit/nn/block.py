@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import kernels_on, value
+from minidit.autograd import Value, kernels_on, value
 from minidit.nn.layers import Sequential
 from minidit.nn.module import Module
 
@@ -49,15 +49,15 @@ class ModulatedBlock(Block):
     float32_tokens = False
     adaLN_modulation: Sequential
 
-    def modulated(self, x: Any, m: Any) -> Any:
+    def modulated(self, x: Value, m: Value) -> Value:
         """The block on tokens x with its part m of the condition."""
         raise NotImplementedError
 
-    def forward(self, x: Any, c: Any) -> Any:
+    def forward(self, x: Value, c: Value) -> Value:
         return self.modulated(x, self.adaLN_modulation(c))
 
 
-def launches_matter(x: Any) -> bool:
+def launches_matter(x: Value) -> bool:
     """Whether fewer and larger kernels are faster here: on a GPU, unless everything is to run as it reads."""
     return kernels_on() and not isinstance(value(x), np.ndarray)
 
@@ -67,7 +67,7 @@ def in_large_steps(large: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
 
     def choice(plain: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(plain)
-        def chosen(block: Any, x: Any, *rest: Any) -> Any:
+        def chosen(block: Any, x: Value, *rest: Any) -> Value:
             return (large if launches_matter(x) else plain)(block, x, *rest)
 
         return chosen
@@ -75,7 +75,7 @@ def in_large_steps(large: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     return choice
 
 
-def gated_branches(block: Any, x: Any, m: Any) -> Any:
+def gated_branches(block: Any, x: Value, m: Value) -> Value:
     """(T.5) for a GPU. The last linear layer of a branch, its gate, the sum and the next norm are one primitive.
 
     block : has attn (SelfAttention), mlp (Mlp) and eps, that of the norm before the MLP;  m : (B, 6D) as in (T.4)

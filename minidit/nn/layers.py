@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidit import ops
+from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.nn.initial import lecun_normal, normal, ones, xavier_uniform, zeros
 from minidit.nn.module import Init, Module, Parameter
@@ -17,7 +18,7 @@ class Linear(Module):
         self.weight = Parameter((m, n), init)
         self.bias = Parameter((m,), zeros) if bias else None
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return ops.linear(x, self.weight) if self.bias is None else ops.linear(x, self.weight, self.bias)
 
 
@@ -29,7 +30,7 @@ class Conv2d(Module):
         self.bias = Parameter((out,), zeros)
         self.stride, self.padding = stride, kernel // 2
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
@@ -39,7 +40,7 @@ class LayerNorm(Module):
     def __init__(self, width: int, *, eps: float = 1e-6) -> None:
         self.weight, self.bias, self.eps = Parameter((width,), ones), Parameter((width,), zeros), eps
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return ops.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
 
@@ -52,7 +53,7 @@ class GroupNorm(Module):
         self.weight, self.bias = Parameter((channels,), ones), Parameter((channels,), zeros)
         self.groups, self.eps = groups, eps
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return ops.group_norm(x, self.weight, self.bias, groups=self.groups, eps=self.eps)
 
 
@@ -62,14 +63,14 @@ class Embedding(Module):
     def __init__(self, rows: int, width: int) -> None:
         self.weight = Parameter((rows, width), normal(0.02))
 
-    def forward(self, index: Array) -> Any:
+    def forward(self, index: Array) -> Value:
         return ops.embedding(self.weight, index=index)
 
 
 class SiLU(Module):
     """x σ(x)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return ops.silu(x)
 
 
@@ -84,7 +85,7 @@ class Sequential(Module):
     def __getitem__(self, i: int) -> Any:
         return getattr(self, str(i))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         for i in range(self.depth):
             x = self[i](x)
         return x

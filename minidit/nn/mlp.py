@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minidit import ops
+from minidit.autograd import Value
 from minidit.nn.layers import Linear
 from minidit.nn.module import Module
 
@@ -18,9 +17,9 @@ class Mlp(Module):
     def __init__(self, width: int, inner: int) -> None:
         self.fc1, self.fc2 = Linear(width, inner), Linear(inner, width)
 
-    def inner(self, x: Any) -> Any:
+    def inner(self, x: Value) -> Value:
         """gelu(W₁ x + b₁), before W₂."""
         return ops.linear_gelu(x, self.fc1.weight, self.fc1.bias)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return ops.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)  # (N.5)

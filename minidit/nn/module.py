@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -46,6 +46,24 @@ class Flat:
         """The arrays that a flat buffer of this layout holds."""
         spans = zip(self.starts, self.shapes, strict=True)
         return [buffer[start : start + math.prod(shape)].reshape(shape) for start, shape in spans]
+
+
+class Trainable(Protocol):
+    """What an optimiser needs of a network: its weights in one flat buffer. Every built Module has it."""
+
+    flat: Array
+    layout: Flat
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def parameters(self) -> list[Parameter]: ...
+
+    def views(self, buffer: Array) -> list[Array]:
+        """What a flat buffer of this network holds: one array per parameter, as in parameters()."""
 
 
 class Module:

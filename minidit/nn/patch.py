@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minidit import ops
+from minidit.autograd import Value
 from minidit.nn.initial import xavier_uniform
 from minidit.nn.layers import Conv2d
 from minidit.nn.module import Module
@@ -20,6 +19,6 @@ class PatchEmbed(Module):
         self.proj = Conv2d(channels, width, patch_size, stride=patch_size, init=xavier_uniform)
         self.patch_size = patch_size
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         weight = ops.reshape(self.proj.weight, shape=(self.proj.weight.shape[0], -1))
         return ops.linear(ops.patchify(x, patch_size=self.patch_size), weight, self.proj.bias)  # (N.9)

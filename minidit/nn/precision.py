@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import numpy as np
 
 from minidit import ops
-from minidit.autograd import NoTwin, value
+from minidit.autograd import NoTwin, Value, value
 from minidit.backend import Array
-from minidit.kernels import blas, cuda, cuda_blas
+from minidit.kernels import blas, cuda_blas, cuda_launch
 
 POLICIES = ("float32", "tf32", "bf16")
 
@@ -36,7 +35,7 @@ def check_precision(policy: str, device: str) -> None:
             raise ValueError("precision 'tf32' is a GPU's: on the CPU there are float32 and bf16")
         blas.precise(policy)
         return
-    if not cuda.available("elementwise"):
+    if not cuda_launch.available("elementwise"):
         raise ValueError(f"precision {policy!r} on a GPU needs the package's kernels, which are off or do not compile here")
     if cuda_blas.own() is None:
         raise ValueError(f"precision {policy!r} on a GPU needs cuBLAS, which does not load here")
@@ -61,7 +60,7 @@ def computing_in(policy: str, device: str, weights: Array = None) -> Iterator[No
         yield
 
 
-def stored(x: Any) -> Any:
+def stored(x: Value) -> Value:
     """Activations as the policy keeps them: bfloat16 on a GPU under bf16, else as they are."""
     a = value(x)
     if a is None or isinstance(a, np.ndarray) or a.dtype.name != "float32" or cuda_blas.precision() != "bf16":
@@ -69,6 +68,6 @@ def stored(x: Any) -> Any:
     return ops.cast(x, dtype=cuda_blas.bfloat16())
 
 
-def restored(x: Any, like: Any) -> Any:
+def restored(x: Value, like: Value) -> Value:
     """The same numbers in the type of `like`, an array or a Tensor."""
     return x if value(x).dtype == like.dtype else ops.cast(x, dtype=like.dtype)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from minidit.autograd import Node, Tensor, backward, no_grad, recording, source_of
+from minidit.autograd import Node, Tensor, Value, backward, no_grad, recording, source_of
 
 _on: ContextVar[bool] = ContextVar("recomputing", default=False)
 
@@ -46,7 +46,7 @@ def run(f: Callable[..., Any], *xs: Any) -> Any:
     return Tensor.made(y, Node(sources, vjp, (y,)))
 
 
-def entrance(x: Any, k: int, bars: list[Any]) -> Tensor:
+def entrance(x: Value, k: int, bars: list[Any]) -> Tensor:
     """x with a history of its own, which ends in bars[k]: no leaf, so that sums are made as they are inside a graph."""
 
     def vjp(bar: Any) -> tuple[Any, ...]:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidit import ops
+from minidit.autograd import Value
 from minidit.nn.block import Block, ModulatedBlock
 from minidit.nn.module import Parameter
 from minidit.nn.precision import restored, stored
 from minidit.nn.recompute import run
 
 
-def through(blocks: Sequence[Block], last: Callable[[Any, Any], Any], x: Any, c: Any) -> Any:
+def through(blocks: Sequence[Block], last: Callable[[Value, Value], Value], x: Value, c: Value) -> Value:
     """last(x_L, c) in the type of x. The blocks are of one kind; `last` is not recomputed, because its adjoint runs first."""
     h = x
     if not blocks[0].float32_tokens:
@@ -28,7 +29,7 @@ def through(blocks: Sequence[Block], last: Callable[[Any, Any], Any], x: Any, c:
     return restored(last(h, c), x)
 
 
-def calls_of(blocks: Sequence[Block], c: Any) -> list[tuple[Callable[..., Any], Any]]:
+def calls_of(blocks: Sequence[Block], c: Value) -> list[tuple[Callable[..., Any], Any]]:
     """(f, m) for every block, so that f(x, m) is block(x, c)."""
     modulated = [block for block in blocks if isinstance(block, ModulatedBlock)]
     if len(modulated) < len(blocks):
@@ -36,7 +37,7 @@ def calls_of(blocks: Sequence[Block], c: Any) -> list[tuple[Callable[..., Any], 
     return [(block.modulated, m) for block, m in zip(modulated, modulations(modulated, c), strict=True)]
 
 
-def modulations(blocks: Sequence[ModulatedBlock], c: Any) -> Sequence[Any]:
+def modulations(blocks: Sequence[ModulatedBlock], c: Value) -> Sequence[Any]:
     """(T.4) of all blocks in one product: the flat buffer holds their weights side by side, see `modulations_first`."""
     linears = [block.adaLN_modulation[1] for block in blocks]
     weight, bias = (ops.concat(*(getattr(linear, name) for linear in linears), axis=0) for name in ("weight", "bias"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from minidit.autograd import Onto, Vjp, primitive
 from minidit.backend import Array, empty, xp_of
-from minidit.kernels import cpu, cuda, cuda_attention
+from minidit.kernels import cpu, cuda_attention, cuda_block
 from minidit.ops.elementwise import shape_of, unbroadcast
 from minidit.ops.linear import linear
 from minidit.ops.normalise import layer_norm_modulate, softmax
@@ -61,7 +61,7 @@ def projected_attention(x: Array, weight: Array, bias: Array, *, heads: int) -> 
     return y, vjp
 
 
-@primitive(cpu=cpu.gated_residual, cuda=cuda.gated_residual)
+@primitive(cpu=cpu.gated_residual, cuda=cuda_block.gated_residual)
 def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
     """x, h : (B, N, D), gate : (B, D)  ->  x + gate ⊙ h."""
     g = gate[:, None]
@@ -72,7 +72,7 @@ def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
     return x + g * h, vjp  # (A.21)
 
 
-@primitive(cuda=cuda.linear_residual)
+@primitive(cuda=cuda_block.linear_residual)
 def linear_residual(x: Array, gate: Array, h: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
     """x + gate ⊙ (h Wᵀ + b): x : (B, N, D), gate : (B, D), h : (B, N, n), weight : (D, n)  ->  (B, N, D)."""
     a, linear_vjp = linear.pair(h, weight, bias)
@@ -85,7 +85,7 @@ def linear_residual(x: Array, gate: Array, h: Array, weight: Array, bias: Array)
     return y, vjp
 
 
-@primitive(cuda=cuda.linear_residual_modulate)
+@primitive(cuda=cuda_block.linear_residual_modulate)
 def linear_residual_modulate(
     x: Array, gate: Array, h: Array, weight: Array, bias: Array, shift: Array, scale: Array, *, eps: float = 1e-6
 ) -> tuple[tuple[Array, Array], Vjp]:

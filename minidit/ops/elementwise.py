@@ -191,7 +191,7 @@ def gelu(x: Array) -> tuple[Array, Vjp]:
 def gelu_erf(x: Array) -> tuple[Array, Vjp]:
     """x Φ(x) with the normal distribution function Φ."""
     xp = xp_of(x)
-    phi = 0.5 * (1 + special_of(x).erf(x * math.sqrt(0.5)))
+    phi = 0.5 * special_of(x).erfc(x * -math.sqrt(0.5))  # not 1 + erf: that cancels where x is far below 0
 
     def vjp(y_bar: Array) -> tuple[Array]:
         return (y_bar * (phi + x * xp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))),)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, xp_of
-from minidit.kernels import cpu, cpu_conv, cuda
+from minidit.kernels import cpu, cpu_conv, cuda_normalise
 
 
-@primitive(cuda=cuda.softmax)
+@primitive(cuda=cuda_normalise.softmax)
 def softmax(x: Array, *, axis: int = -1) -> tuple[Array, Vjp]:
     """x : (..., n, ...) float  ->  y : same shape, y ≥ 0, Σ_axis y = 1."""
     xp = xp_of(x)
@@ -44,7 +44,7 @@ def standardise(x: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]:
     return x_hat, vjp
 
 
-@primitive(cuda=cuda.layer_norm)
+@primitive(cuda=cuda_normalise.layer_norm)
 def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]:
     """x : (..., D), weight, bias : (D,)  ->  x̂ ⊙ weight + bias."""
     x_hat, standardise_vjp = standardise.plain(x, eps=eps)
@@ -56,7 +56,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-6) -> tu
     return x_hat * weight + bias, vjp
 
 
-@primitive(cpu=cpu.layer_norm_modulate, cuda=cuda.layer_norm_modulate)
+@primitive(cpu=cpu.layer_norm_modulate, cuda=cuda_normalise.layer_norm_modulate)
 def layer_norm_modulate(x: Array, shift: Array, scale: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]:
     """x : (B, N, D), shift, scale : (B, D)  ->  x̂ (1 + scale) + shift: the adaptive layer norm of DiT."""
     x_hat, standardise_vjp = standardise.plain(x, eps=eps)

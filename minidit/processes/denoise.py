@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from minidit.autograd import value
 from minidit.backend import Array, xp_of
@@ -16,6 +16,7 @@ from minidit.diffusion.guidance import interval
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, Prediction
 from minidit.diffusion.threshold import Limit
+from minidit.models.backbone import Backbone
 
 
 class Answer(NamedTuple):
@@ -33,7 +34,7 @@ class Denoiser:
     guidance : the scale w in the part low < t ≤ high of the ladder, 1 outside.
     """
 
-    network: Any
+    network: Backbone
     path: Path
     answer: Prediction = EPS
     limit: Limit | None = None
@@ -43,7 +44,7 @@ class Denoiser:
 
     def scale(self, t: int) -> float:
         """w at time t."""
-        return float(interval(self.guidance, t, self.low, t if self.high is None else self.high))  # (G.4)
+        return float(interval(self.guidance, t, self.low, t if self.high is None else self.high))
 
     def __call__(self, x_t: Array, t: Array, y: Array | None, w: float = 1.0) -> Answer:
         """x_t : (B, ...), t : a time, or (1,) on the device, y : (B,) or None  ->  the network's answer, guided where w ≠ 1."""

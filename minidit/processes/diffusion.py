@@ -21,6 +21,7 @@ from minidit.diffusion.level import Level, mix
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, Prediction
 from minidit.diffusion.schedule import Schedule
+from minidit.models.backbone import Backbone
 from minidit.training.draws import Draws
 
 Times = Callable[[Draws], Array]  # -> (B,), one time per sample
@@ -48,14 +49,15 @@ class Diffusion:
         """x_0 : (B, ...)  ->  t : (B,), ε, x_t, and the level of every sample."""
         t = self.times(draws)
         eps, level = draws.normal(x_0.shape), self.path.level(t)
-        return t, eps, mix(x_0, eps, level), level  # (P.1)
+        return t, eps, mix(x_0, eps, level), level
 
     def error(self, F: Any, x_0: Array, eps: Array, level: Level) -> Tensor:
         """F : (B, ...), the network's answers  ->  losses : (B,)."""
         weight = None if self.weight is None else self.weight(self.answer, level)
-        return loss.per_sample(F, self.answer.target(x_0, eps, level), weight)  # (P.2, D.34)
+        losses: Tensor = loss.per_sample(F, self.answer.target(x_0, eps, level), weight)
+        return losses
 
-    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+    def loss(self, network: Backbone, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         t, eps, x_t, level = self.question(x_0, draws)
         return self.error(network(*self.path.inputs(x_t, t), y), x_0, eps, level), {}
 
@@ -84,11 +86,11 @@ class Hybrid:
     def answer(self) -> Prediction:
         return self.process.answer
 
-    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+    def loss(self, network: Backbone, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         t, eps, x_t, level = self.process.question(x_0, draws)
         F, v = ops.split(network(*self.path.inputs(x_t, t), y), parts=2, axis=1)
         simple = self.process.error(F, x_0, eps, level)
-        x_0_hat, _ = self.answer.pair(value(F), x_t, level)  # a plain array: the stop-gradient of (D.36)
+        x_0_hat, _ = self.answer.pair(value(F), x_t, level)  # a plain array: the bound does not train the mean
         log_variance = variance.log_learned_range(v, t, t - 1, self.path)
         decoder = likelihood.trained_decoder(self.levels)
         vb = likelihood.bound_term(x_0, x_t, x_0_hat, log_variance, t, self.path, decoder=decoder)

@@ -21,6 +21,7 @@ from minidit.diffusion.fresh import Fresh, ddim
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.threshold import static
+from minidit.models.backbone import Backbone
 from minidit.nn.device import can_record
 from minidit.nn.precision import computing_in
 from minidit.processes.denoise import Denoiser
@@ -61,7 +62,7 @@ class Sampling:
         """The grid on this ladder. Raises ValueError for more steps than it has rungs."""
         return spacing.pairs(self.spacing(path.T, self.steps)) if self.grid is None else list(self.grid)
 
-    def denoiser(self, network: Any, path: Schedule) -> Denoiser:
+    def denoiser(self, network: Backbone, path: Schedule) -> Denoiser:
         """The network read as these settings say. Raises ValueError where it cannot be guided, and for unknown names."""
         answer = self.prediction
         if isinstance(answer, str):
@@ -77,7 +78,7 @@ class Sampling:
 
 
 def sample(
-    network: Any,
+    network: Backbone,
     path: Schedule,
     labels: Array | None = None,
     how: Sampling | None = None,
@@ -117,7 +118,7 @@ def sample(
         return in_shards(walk, (n, *network.shape), network, how.shards, len(grid), progress)
 
 
-def checked_labels(network: Any, labels: Array | None, n: int | None, x_T: Array) -> tuple[Array | None, int]:
+def checked_labels(network: Backbone, labels: Array | None, n: int | None, x_T: Array) -> tuple[Array | None, int]:
     """(labels on the device or None, how many samples). Raises ValueError for labels that the network does not know."""
     condition, y = network.condition, None
     if condition.count:
@@ -135,7 +136,7 @@ def checked_labels(network: Any, labels: Array | None, n: int | None, x_T: Array
     return y, n
 
 
-def computing(network: Any, precision: str) -> AbstractContextManager[None]:
+def computing(network: Backbone, precision: str) -> AbstractContextManager[None]:
     """The policy around a network, which may be anything that answers: only ours have all weights in one buffer."""
     return computing_in(precision, network.device, getattr(network, "flat", None))
 
@@ -149,7 +150,7 @@ def traced(walk: Walk, x: Array, policy: AbstractContextManager[None]) -> Iterat
 def in_shards(
     walk: Callable[[slice], tuple[Walk, Array]],
     shape: tuple[int, ...],
-    network: Any,
+    network: Backbone,
     shards: int,
     steps: int,
     progress: Progress | None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from minidit.backend import to_host
 from minidit.diffusion.schedule import Schedule
-from minidit.models.dit import DiT
+from minidit.models.backbone import Backbone, TrainedBackbone
 from minidit.processes.diffusion import Diffusion, Hybrid, ddpm
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import explained
@@ -16,7 +16,7 @@ from minidit.training.process import Process
 from minidit.training.source import LabelDropout, Source, Unlabelled, source_of
 
 
-def fitted_source(network: DiT, data: Any) -> Source:
+def fitted_source(network: Backbone, data: Any) -> Source:
     """The data as this network is trained on them, labels dropped. Raises ValueError where they do not fit."""
     source, condition = source_of(data, network.device, network.dtype), network.condition
     if not condition.count:
@@ -30,7 +30,7 @@ def fitted_source(network: DiT, data: Any) -> Source:
     return source if condition.null is None else LabelDropout(source, condition.dropout, condition.null)
 
 
-def fitted_process(network: DiT, process: Diffusion, source: Source, vb_weight: float = 1e-3) -> Process:
+def fitted_process(network: Backbone, process: Diffusion, source: Source, vb_weight: float = 1e-3) -> Process:
     """The process as this network is trained by it: with the bound, where the network answers twice the channels."""
     if not network.second_half:
         return process
@@ -39,7 +39,13 @@ def fitted_process(network: DiT, process: Diffusion, source: Source, vb_weight: 
 
 
 def loop_for(
-    network: DiT, data: Any, process: Diffusion, config: LoopConfig, *, vb_weight: float = 1e-3, kind: str | None = None
+    network: TrainedBackbone,
+    data: Any,
+    process: Diffusion,
+    config: LoopConfig,
+    *,
+    vb_weight: float = 1e-3,
+    kind: str | None = None,
 ) -> Loop:
     """The Loop of a denoiser. Raises ValueError where data and network do not fit."""
     source = fitted_source(network, data)
@@ -47,7 +53,7 @@ def loop_for(
 
 
 def train(
-    network: DiT, data: Any, process: Diffusion | None = None, config: LoopConfig | None = None, **changes: Any
+    network: TrainedBackbone, data: Any, process: Diffusion | None = None, config: LoopConfig | None = None, **changes: Any
 ) -> Iterator[dict[str, Any]]:
     """Trains a network on data; yields a record per update: `for record in train(model, data, steps=1000, lr=1e-3): …`
 

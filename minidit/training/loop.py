@@ -21,7 +21,7 @@ import numpy as np
 from minidit.autograd import Gradients, value
 from minidit.backend import Arena, Array, flat_buffer, xp_of
 from minidit.nn.device import can_record, recorded
-from minidit.nn.module import Module
+from minidit.nn.module import Trainable
 from minidit.nn.precision import POLICIES, check_precision, computing_in
 from minidit.nn.recompute import recomputing
 from minidit.optim import AdamW, OptimConfig, clip_factor, learning_rate
@@ -77,7 +77,7 @@ class Loop:
     """One training of one network. `for record in loop.run(): …` yields {"step", "loss", "lr", "grad_norm", …} per update."""
 
     def __init__(
-        self, network: Module, process: Process, source: Source, config: LoopConfig, *, kind: str | None = None
+        self, network: Trainable, process: Process, source: Source, config: LoopConfig, *, kind: str | None = None
     ) -> None:
         self.model, self.process, self.source, self.config = network, process, source, config
         self.device = network.device

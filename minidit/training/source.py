@@ -22,8 +22,11 @@ Batch = tuple[Array, Array | None]  # x_0 : (B, ...), y : (B,) or None
 class Source(Protocol):
     """n pictures with labels (or None), on one device, on the grid of so many grey `levels` (None: any numbers of unit size)."""
 
-    labels: Array | None
-    levels: int | None
+    @property
+    def labels(self) -> Array | None: ...
+
+    @property
+    def levels(self) -> int | None: ...
 
     def __len__(self) -> int: ...
 

@@ -1,9 +1,12 @@
-"""A browser for the tests of pages: started once, put back into its first state for every test."""
+"""A browser for the tests of pages, started once and reset for every test; a run folder and its report."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
+from run_folder import write_run
+
+from minidit.html import report
 
 
 def load_chromium():
@@ -28,3 +31,13 @@ def page(chromium_page):
     chromium_page.set_width(1280)
     chromium_page.set_dark(False)
     return chromium_page
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "digits & co")
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return report.write_report(run).read_text("utf-8")

@@ -5,60 +5,17 @@ import io
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from run_folder import N, S, trace, write_run
 
 from minidit import pictures
 from minidit.html import chart, report
 from minidit.html.folder import seconds_of
 
-S, N = 6, 5
-RUNGS = [1000, 800, 600, 400, 200, 0]
 VOID = {"meta", "img", "input", "br", "hr"}
-
-
-def trace(seed=0, c=1):
-    r = np.random.default_rng(seed)
-    return {k: r.integers(0, 256, (S, N, c, 6, 7), np.uint8) for k in ("x_t", "x_0_hat")} | {"rungs": np.array(RUNGS)}
-
-
-def write_run(folder, seed=0):
-    """A run folder with everything in it; the pictures are noise."""
-    r = np.random.default_rng(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(
-        'seed = 3\n[data]\nname = "digits <8x8>"\n[dit]\nhidden_size = 64\ndepth = 2\npatch_size = 2\nnull = []\n'
-        '[environment]\npython = "3.11"\nnote = "<script>alert(1)</script>"\n', "utf-8")
-    entries = [{"phase": phase, "step": s, "loss": float(np.exp(-s / 50) + 0.01 + 0.001 * r.random()), "lr": 0.001,
-                "wall_s": 2.0 * k + s / 100} for k, phase in enumerate(("autoencoder", "dit")) for s in range(0, 200, 4)]
-    entries[10] |= {"psnr": 21.5, "loss": float("nan")}
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries), "utf-8")
-    (folder / "eval.json").write_text(json.dumps({
-        "rows": [{"name": "real <held out>", "n": 1500, "accuracy": 0.904, "frechet": 1.5, "multiple": 1.0},
-                 {"name": "DDIM 50, w = 2", "n": 500, "accuracy": 0.954, "frechet": 15.1, "multiple": 10.07, "note": "a & b"},
-                 {"name": "noise", "n": 500, "frechet": float("nan")}],
-        "neighbours": {"sample_distance": {"q05": 0.085, "q50": 0.13, "q95": 0.204}, "held_out_distance": {"q05": 0.08}},
-        "bits_per_dim": 3.21}), "utf-8")
-    for i in (0, 500, 1000):
-        pictures.save_png(folder / "samples" / f"step_{i:08d}.png", pictures.grid(r.uniform(-1, 1, (6, 1, 8, 8)), 3))
-    for name in ("reconstructions", "ddim", "ddpm", "x0_strip", "neighbours", "loss", "another <one>"):
-        pictures.save_png(folder / "pictures" / f"{name}.png", pictures.grid(r.uniform(-1, 1, (20, 3, 8, 8)), 10))
-    pictures.save_gif(folder / "pictures" / "denoising.gif", [pictures.grid(r.uniform(-1, 1, (4, 1, 8, 8)), 2) for _ in range(3)])
-    np.savez(folder / "trace.npz", **trace(seed))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("runs") / "digits & co")
-
-
-@pytest.fixture(scope="module")
-def html(run):
-    return report.write_report(run).read_text("utf-8")
 
 
 class Tree(HTMLParser):
@@ -136,7 +93,7 @@ def test_text_from_the_folder_is_shown_and_never_obeyed(html):
 def test_the_numbers_of_the_folder_are_on_the_page(html):
     text = re.sub(r"\s+", " ", " ".join(Tree(html).text))
     for told in ("width 64, depth 2, patch 2", "196 steps", "95.4%", "15.1", "10.1×", "1,500", "times “real <held out>”", "3.21",
-                 "21.5 dB", "0.085", "0.204", "dit: loss", "Samples drawn during training"):
+                 "21.5 dB", "0.085", "0.204", "model: loss", "Samples drawn during training"):
         assert told in text, told
 
 
@@ -252,125 +209,3 @@ def test_a_chart_of_a_long_run_stays_small_and_a_loss_over_decades_is_logarithmi
     assert "(log)" in figure
     points = json.loads(next(a["data-points"] for tag, a in Tree(figure).tags if tag == "svg"))
     assert (points[0][1], points[-1][1]) == (0, 49999)
-
-
-# ------------------------------------------------------------------------------------------------ in a browser
-
-
-PIXELS = """[...document.querySelectorAll('[data-trace] canvas')].map(c =>
-    [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data])"""
-
-
-def slide(page, box, value):
-    page.evaluate(f"(() => {{ const s = document.querySelector('[{box}] input'); s.value = {value};"
-                  " s.dispatchEvent(new Event('input', {bubbles: true})); })()")
-    page.settle()
-
-
-def canvases(page):
-    """What the two canvases show, as (height, width) arrays of grey; where nothing is drawn, -1."""
-    shape = page.evaluate("(c => [c.height, c.width])(document.querySelector('[data-trace] canvas'))")
-    found = [np.array(p).reshape(*shape, 4) for p in page.evaluate(PIXELS)]
-    return [np.where(p[..., 3] == 255, p[..., 0], -1) for p in found]
-
-
-def test_the_slider_shows_the_pictures_of_every_rung_exactly(page, run, html):
-    page.open(run / "report.html")
-    page.evaluate("Promise.all([...document.querySelectorAll('[data-trace] img')].map(i => i.decode())).then(() => true)")
-    page.settle()
-    known = trace()
-    for s, t in [(0, 1000), (3, 400), (5, 0)]:
-        if s:
-            slide(page, "data-trace", s)
-        for shown, key in zip(canvases(page), ("x_t", "x_0_hat"), strict=True):
-            expected = np.full((2 * 7 - 1, 3 * 8 - 1), -1)
-            for j in range(N):
-                y, x = j // 3 * 7, j % 3 * 8
-                expected[y:y + 6, x:x + 7] = known[key][s, j, 0]
-            assert (shown == expected).all()
-        assert page.evaluate("document.querySelector('[data-trace] output').textContent") == f"t = {t}"
-        assert f"t = {t}" in page.evaluate("document.querySelector('[data-trace] input').getAttribute('aria-valuetext')")
-    assert page.errors == [] and page.requests == []
-
-
-def test_the_keyboard_moves_the_sliders_and_presses_play(page, run, html):
-    page.open(run / "report.html")
-    page.evaluate("document.querySelector('[data-trace] input').focus()")
-    page.press("ArrowRight")
-    page.press("ArrowRight")
-    assert page.evaluate("document.querySelector('[data-trace] output').textContent") == "t = 600"
-    page.evaluate("document.querySelector('[data-trace] button').focus()")
-    page.press("Enter")
-    arrived = page.evaluate("""new Promise(done => { const slider = document.querySelector('[data-trace] input');
-        const look = () => slider.value === slider.max ? done(true) : requestAnimationFrame(look); look(); })""")
-    assert arrived
-    page.settle()
-    assert page.evaluate("document.querySelector('[data-trace] output').textContent") == "t = 0"
-    assert page.evaluate("document.querySelector('[data-trace] button').textContent") == "Play"
-    assert page.errors == []
-
-
-def test_the_moments_of_the_training_are_shown_one_at_a_time(page, run, html):
-    page.open(run / "report.html")
-    visible = "[...document.querySelectorAll('[data-frames] img')].filter(i => i.offsetWidth > 0).map(i => i.alt)"
-    assert page.evaluate(visible) == ["after 1,000 steps"]
-    slide(page, "data-frames", 0)
-    assert page.evaluate(visible) == ["after 0 steps"]
-    assert page.evaluate("document.querySelector('[data-frames] output').textContent") == "after 0 steps"
-    assert page.errors == []
-
-
-def test_a_chart_tells_its_values_to_the_arrow_keys_and_to_the_pointer(page, run, html):
-    page.open(run / "report.html")
-    output = "document.querySelector('.chart output').textContent"
-    resting = page.evaluate(output)
-    page.evaluate("document.querySelector('.chart svg').focus()")
-    page.press("Home")
-    assert page.evaluate(output).endswith("at step 0")
-    page.evaluate("document.querySelector('.chart svg').blur()")
-    assert page.evaluate(output) == resting
-    page.evaluate("document.querySelector('.chart svg').scrollIntoView()")
-    x, y = page.evaluate("(b => [b.x + b.width / 2, b.y + 50])(document.querySelector('.chart svg').getBoundingClientRect())")
-    page.move_mouse(x, y)
-    step = int(page.evaluate(output).rpartition(" ")[2])
-    assert 60 < step < 120
-
-
-@pytest.mark.parametrize("width", [320, 375, 768, 1280])
-@pytest.mark.parametrize("dark", [False, True])
-def test_the_page_fits_every_screen_light_and_dark(page, run, html, width, dark):
-    page.set_width(width)
-    page.set_dark(dark)
-    page.open(run / "report.html")
-    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    page.settle()
-    assert page.overflow() == 0
-    ink, paper = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
-    brightness = [sum(map(int, re.findall(r"\d+", c)[:3])) for c in (ink, paper)]
-    assert (brightness[0] > brightness[1]) == dark
-    assert page.errors == []
-
-
-def test_an_empty_run_is_a_page_without_errors(page, tmp_path):
-    page.open(report.write_report(tmp_path))
-    assert page.errors == [] and page.requests == []
-    assert page.evaluate("document.querySelector('h1').textContent") == tmp_path.name
-
-
-def test_the_browser_reports_errors_refused_fetches_and_uncaught_exceptions(page, tmp_path):
-    path = Path(tmp_path) / "bad.html"
-    path.write_text("<!DOCTYPE html><title>bad</title><img src='missing.png'>"
-                    "<script>console.error('told'); throw new Error('thrown')</script>", "utf-8")
-    page.open(path)
-    assert any("told" in e for e in page.errors) and any("thrown" in e for e in page.errors)
-    assert [Path(u).name for u in page.requests] == ["missing.png"]
-    with pytest.raises(AssertionError, match="no such thing"):
-        page.evaluate("(() => { throw new Error('no such thing') })()")
-
-
-def test_a_browser_that_hangs_is_given_up_and_ended(chromium_page, tmp_path):
-    with type(chromium_page)() as page:
-        page.timeout = 0.3
-        with pytest.raises(TimeoutError, match=r"within 0.3 s: Runtime.evaluate"):
-            page.evaluate("new Promise(() => {})")
-        assert page.ended()

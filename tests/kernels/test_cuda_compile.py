@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import standin.cache
 
 from minidit.kernels.cuda_launch import FOLDER, KERNEL, options, source
 
@@ -27,6 +28,12 @@ def nvrtc():
             if "builtins" not in path.name and "alt" not in path.name:
                 return ctypes.CDLL(str(path))
     return None
+
+
+def nvrtc_version():
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    assert nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)) == 0
+    return f"NVRTC {major.value}.{minor.value}, {Path(nvrtc()._name).stat().st_size} bytes"
 
 
 def compile_by_nvrtc(text, flags):
@@ -51,11 +58,23 @@ def compile_by_nvcc(text, flags, folder):
 
 
 def compiled(text, flags, folder):
+    """The messages of a compilation that failed, else "". What compiled once is not compiled again by the same compiler."""
     if nvrtc() is not None:
-        return compile_by_nvrtc(text, flags)
-    if shutil.which("nvcc"):
-        return compile_by_nvcc(text, flags, folder)
-    pytest.skip("no compiler for CUDA: pip install 'minidit[cuda-test]'")
+        by, compile_it = nvrtc_version(), lambda: compile_by_nvrtc(text, flags)
+    elif shutil.which("nvcc"):
+        by, compile_it = standin.cache.version_of("nvcc"), lambda: compile_by_nvcc(text, flags, folder)
+    else:
+        pytest.skip("no compiler for CUDA: pip install 'minidit[cuda-test]'")
+
+    def compile_or_raise(path):
+        if messages := compile_it():
+            raise SyntaxError(messages)
+
+    try:
+        standin.cache.kept(".compiles", compile_or_raise, text, *flags, by)
+    except SyntaxError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])

@@ -10,7 +10,7 @@ from support import agree, host, spec
 from minidit import ops
 from minidit.autograd import PRIMITIVES, Gradients, NoTwin, Tensor, plain_text
 from minidit.backend import xp_of
-from minidit.kernels import cuda, cuda_blas
+from minidit.kernels import cuda_blas, cuda_launch, cuda_normalise
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
@@ -297,14 +297,14 @@ def test_float64_and_the_switch_choose_the_plain_text():
         ops.self_attention(x.astype(np.float64), heads=1)
         with plain_text():
             ops.self_attention(x, heads=1)
-            assert not cuda.available("attention")
+            assert not cuda_launch.available("attention")
         assert state.launched == []
         ops.self_attention(x, heads=1)
-        assert (REAL or state.launched == ["attention"]) and cuda.available("attention")
+        assert (REAL or state.launched == ["attention"]) and cuda_launch.available("attention")
         with pytest.raises(NoTwin):
-            cuda.softmax(x, axis=0)
+            cuda_normalise.softmax(x, axis=0)
     if not REAL:
-        assert not cuda.available("attention")  # no RawModule: nothing is compiled, the plain text runs
+        assert not cuda_launch.available("attention")  # no RawModule: nothing is compiled, the plain text runs
         assert ops.self_attention(x, heads=1).shape == (1, 2, 2)
 
 

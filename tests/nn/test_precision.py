@@ -13,7 +13,7 @@ from support import host
 from minidit import ops
 from minidit.autograd import NoTwin, Tensor, plain_text
 from minidit.backend import to_device
-from minidit.kernels import blas, cuda, cuda_blas
+from minidit.kernels import blas, cuda_blas, cuda_launch
 from minidit.nn.precision import check_precision, computing_in, restored, stored
 from minidit.processes.sample import sample
 from minidit.processes.train import SCHEDULES, TrainConfig, loop_for
@@ -119,7 +119,7 @@ def test_bf16_on_a_gpu_names_the_package_that_it_lacks(monkeypatch):
     def missing():
         raise NoTwin("there is no bfloat16")
 
-    monkeypatch.setattr(cuda, "available", lambda name: True)
+    monkeypatch.setattr(cuda_launch, "available", lambda name: True)
     monkeypatch.setattr(cuda_blas, "own", object)
     monkeypatch.setattr(cuda_blas, "bfloat16", missing)
     with pytest.raises(ValueError, match=r"precision 'bf16' on a GPU: there is no bfloat16 \(pip install ml_dtypes\)"):

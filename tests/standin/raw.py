@@ -8,7 +8,6 @@ Switched on by `with standin.kernels():`; elsewhere the stand-in has no RawModul
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import re
 import shutil
@@ -18,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from standin import cache
 from standin.core import COUNTS, Device, ndarray
 
 HEADER = Path(__file__).parent.parent / "kernels" / "cuda_on_cpu.h"
-BUILD = Path(__file__).parent.parent.parent / "build" / "cuda_on_cpu"
 SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(([^)]*)\)')
 ERRORS = {1: "a barrier that not all threads reach", 2: "a write beyond the shared memory", 3: "a block that is no row of warps"}
 TYPES = {
@@ -45,23 +44,22 @@ def compiler():
 
 
 def compiled(code, options):
-    """The shared library for this text, from the cache in build/ if it was made before."""
+    """The shared library for this text, from the cache if it was made before."""
     if compiler() is None:
         raise RuntimeError("the stand-in needs g++ to run kernels")
     names = [m[0] for m in SIGNATURE.findall(code)]
     text = f'#include "{HEADER.name}"\n{code}\n' + "".join(f"KERNEL_ON_CPU({n})\n" for n in names)
-    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", f"-I{HEADER.parent}", "-x", "c++"]
+    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-x", "c++"]
     flags += [o for o in options if o.startswith("-D")]
-    key = hashlib.sha256("\n".join([text, HEADER.read_text(), *flags]).encode()).hexdigest()[:24]
-    path = BUILD / f"{key}.so"
-    if not path.exists():
-        BUILD.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        run = subprocess.run([compiler(), *flags, "-", "-o", temporary], input=text, text=True, capture_output=True)
+
+    def build(path):
+        run = subprocess.run(
+            [compiler(), *flags, f"-I{HEADER.parent}", "-", "-o", path], input=text, text=True, capture_output=True
+        )
         if run.returncode:
             raise RuntimeError(f"g++: {run.stderr[:2000]}")
-        os.replace(temporary, path)
-    return ctypes.CDLL(str(path))
+
+    return ctypes.CDLL(str(cache.kept(".so", build, text, HEADER.read_text(), *flags, cache.version_of(compiler()))))
 
 
 class RawModule:
@@ -69,7 +67,7 @@ class RawModule:
 
     def __init__(self, *, code, options=(), backend="nvrtc", name_expressions=None, jitify=False):
         if backend != "nvrtc" or name_expressions or jitify:
-            raise NotImplementedError("the stand-in compiles plain extern \"C\" kernels only")
+            raise NotImplementedError('the stand-in compiles plain extern "C" kernels only')
         self.code, self.options, self.library = code, options, None
 
     def compile(self, log_stream=None):

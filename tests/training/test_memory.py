@@ -192,4 +192,4 @@ def test_the_command_says_it_in_one_line(monkeypatch, tmp_path, capsys, error):
 def test_info_predicts_without_a_gpu(capsys, arguments):
     assert main(["info", "--memory", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "peak of a training step" in lines[0] and any("DiT-XL/2" in line for line in lines[2:])
+    assert "of a training step" in lines[0] and any("DiT-XL/2" in line for line in lines[2:])

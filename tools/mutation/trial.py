@@ -130,11 +130,7 @@ def in_fork(copy: Path, files: list[str], session: Session, *, limit: float, sto
 
 
 def checkout_copy(root: Path, folder: Path) -> Path:
-    """A private copy of what is under version control, and what is new beside it; kernels that were compiled are shared."""
-    compiled = root / "build" / "cuda_on_cpu"
-    compiled.mkdir(parents=True, exist_ok=True)
-    (folder / "build").mkdir()
-    (folder / "build" / compiled.name).symlink_to(compiled)
+    """A private copy of what is under version control, and what is new beside it."""
     command = ["git", "ls-files", "-co", "--exclude-standard"]
     for name in subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines():
         if (root / name).is_file():

@@ -1,0 +1,58 @@
+"""How arrays are handed to kernels: dense rows, the type that they are stored in, and grids for sums over columns."""
+
+from __future__ import annotations
+
+import sys
+
+from minidit.autograd import NoTwin
+from minidit.backend import Array, empty
+from minidit.kernels.cuda_launch import NULL, WARP, ceil, chunk_of, counters, f32, i32, launch, storage, vector
+
+
+def dense(x: Array) -> Array:
+    """x, or a copy in C order."""
+    return x if x.flags.c_contiguous else sys.modules["cupy"].ascontiguousarray(x)
+
+
+def rows_of(x: Array) -> Array:
+    return dense(x).reshape(-1, x.shape[-1])
+
+
+def by_rows(x: Array) -> tuple[Array, int]:
+    """(B, D) with dense rows, and how many numbers apart they start: a slice of a modulation stays where it is."""
+    if x.strides[-1] != x.itemsize and x.shape[-1] > 1:
+        x = dense(x)
+    return x, x.strides[0] // x.itemsize
+
+
+def kind_of(x: Array, *others: Array) -> str:
+    """The storage of x. Raises NoTwin unless the others have the same type."""
+    if any(o.dtype != x.dtype for o in others) or x.size == 0:
+        raise NoTwin("mixed types, or nothing to do")
+    return storage(x)
+
+
+def tiles_of(rows: int, D: int, v: int, samples: int = 1) -> tuple[tuple[int, int, int], int]:
+    """The grid of a kernel of columns, and the rows of a chunk."""
+    across = ceil(D, WARP * v)
+    chunk = chunk_of(rows, across * samples)
+    if samples > 65535:
+        raise NoTwin(f"{samples} samples")
+    return (across, ceil(rows, chunk), samples), chunk
+
+
+def scratch_of(x: Array, grid: tuple[int, int, int], D: int) -> tuple[Array, Array]:
+    """Memory for the partial sums of a kernel of columns, and its counters."""
+    if grid[1] == 1:
+        return NULL, NULL
+    return empty(x, (grid[2], grid[1], D), f32), counters(x, grid[2] * grid[0])
+
+
+def column_sum(x: Array, out: Array) -> Array:
+    """x : (rows, D)  ->  out : (D,) float32, the sums over the rows."""
+    rows, D = x.shape
+    v = vector(D, x, out)
+    grid, chunk = tiles_of(rows, D, v)
+    args = (x, out, *scratch_of(x, grid, D), i32(rows), i32(D), i32(chunk))
+    launch("elementwise", "column_sum", grid, 256, args, VEC=v, STORAGE=storage(x))
+    return out
