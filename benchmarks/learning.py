@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -25,13 +26,16 @@ from threadpoolctl import threadpool_limits
 
 import minidit as md
 from minidit.autograd import no_grad
+from minidit.data import Dataset
 from minidit.models.dit import DIT, DiTConfig
 from minidit.pictures import grid, save_png, stack
-from minidit.processes.train import Denoising, loop_for
-from minidit.runs.evaluate import Evaluation, train_classifier
+from minidit.processes.tokenizer import Pixels
+from minidit.processes.train import fitted_source
+from minidit.runs.evaluate import Evaluation
+from minidit.runs.phases import Run
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import PRESETS
-from minidit.training.source import source_of
+from minidit.training.draws import Draws
 
 RESULT = Path(__file__).parent / "results" / "learning.json"
 DOCS = Path(__file__).parent.parent / "docs"
@@ -49,28 +53,38 @@ def jobs(only: str | None) -> list[tuple[str, str, DiTConfig, int]]:
     return [job for job in trainings if only in (None, job[0])]
 
 
+def held_out_loss(model: md.DiT, process: md.Diffusion, held_out: Dataset) -> float:
+    """The training loss on held-out pictures, over 20 updates of the same times and noise for every model."""
+    source = fitted_source(model, held_out)
+    draws = Draws(77, process.stream, np.arange(297), per=process.per, batch_size=297)
+    losses = []
+    with no_grad():
+        for update in range(20):
+            now = draws.at(update)
+            losses.append(process.loss(model, *source.draw(now.pictures(len(source)), now), now)[0].data.mean())
+    return float(np.mean(losses))
+
+
 @threadpool_limits.wrap(limits=1)  # one core per training
 def learn(job: tuple[str, str, DiTConfig, int], steps: int) -> dict[str, Any]:
     """Trains one model and measures it."""
     group, name, config, seed = job
     preset = PRESETS["digits"]
     train, held_out = md.data.digits(), md.data.digits("test")
-    recipe = replace(preset.train, steps=steps, seed=seed, shards=1)
+    process, recipe = preset.process.diffusion(), replace(preset.train, steps=steps, seed=seed, shards=1)
     model = md.DiT(config, md.Philox(seed))
-    loop, began, curve = loop_for(model, train, recipe, kind="serial"), time.perf_counter(), []
+    loop, began, curve = md.loop_for(model, train, process, recipe, kind="serial"), time.perf_counter(), []
     for record in loop.run():
         if record["step"] % max(1, steps // 60) == 0:
             curve.append((record["step"], record["loss"]))
     minutes = (time.perf_counter() - began) / 60
     model.flat[...] = loop.optimiser.average
-    held_out_config = replace(recipe, seed=77, batch_size=297)
-    law = Denoising(model, source_of(held_out, "cpu", np.float32), held_out_config)
-    with no_grad():
-        loss = float(np.mean([law(step, np.arange(297))[0].data for step in range(20)]))
-    evaluation = Evaluation(train_classifier(train, preset.classify, lambda *_: None), train, held_out, n=500)
-    n = len(held_out)
+    loss, n = held_out_loss(model, process, held_out), len(held_out)
+    with tempfile.TemporaryDirectory() as folder:
+        judge = Run(Path(folder), preset).judge(train)
+    evaluation = Evaluation(judge, train, held_out, n=500)
     real = evaluation.row("held-out", held_out.x_0(), held_out.labels)["frechet"]
-    pipeline = Pipeline(model, None, recipe.make_schedule(), recipe.make_prediction(), train.class_names, 0)
+    pipeline = Pipeline(model, Pixels(), process, train.class_names)
     pipeline.sample([0], n=1, steps=2)
     pictures = pipeline.sample([k % 10 for k in range(n)], n=n, steps=50, guidance=1.5, seed=0, shards=1)
     row = evaluation.row(name, pictures, [k % 10 for k in range(n)])

@@ -1,8 +1,10 @@
 """The smallest networks and data on which a recipe can be seen at work."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.dit import DiT, DiTConfig
@@ -10,6 +12,7 @@ from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.random import Philox
 from minidit.runs.kinds import DDPMConfig, PixelsConfig
+from minidit.runs.phases import Run, Stopped, resume
 from minidit.runs.presets import DataConfig, RunConfig, SampleConfig
 from minidit.training.loop import LoopConfig
 
@@ -33,6 +36,16 @@ def pictures(n=11, config=DIT, dtype=np.float32):
     return x_0, np.arange(n) % max(1, config.num_classes)
 
 
+def losses_of(loop, update, samples=None, network=None):
+    """What a loop computes at one update for some samples of the batch: (losses (B,), other numbers), no gradient taken.
+
+    network : what stands in place of the loop's own, such as one that keeps what it was shown.
+    """
+    draws = loop.draws.at(update, loop.samples if samples is None else samples)
+    x_0, y = loop.source.draw(draws.pictures(len(loop.source)), draws)
+    return loop.process.loss(network or loop.model, x_0, y, draws)
+
+
 def run_config(source="digits", *, pixels=True, steps=6, **data):
     """A whole run in a second."""
     width = {"hidden_size": 32, "depth": 1, "num_heads": 2}
@@ -47,3 +60,60 @@ def run_config(source="digits", *, pixels=True, steps=6, **data):
         tokenizer_train=AutoencodeConfig(**fast),
         judge_train=ClassifyConfig(**fast),
     )
+
+
+def begun(folder, config=None, **options):
+    """A Run with its folder, and its data."""
+    job = Run(folder, config or run_config(), **options)
+    train, _ = job.data()
+    job.fit_to(train)
+    job.create()
+    return job, train
+
+
+def whole(folder, config=None):
+    """A run from beginning to end, and its pipeline."""
+    job, train = begun(folder, config)
+    return job, job.train(train)
+
+
+def interrupted(folder, config, step, phase="model"):
+    """The same, stopped after an update of a phase as the command stops it."""
+    job, train = begun(folder, config)
+
+    def tell(name, record, steps):
+        job.loop.stop = name == phase and record["step"] == step
+
+    job.tell = tell
+    try:
+        job.train(train)
+        job.judge(train)
+    except Stopped as stop:
+        assert (stop.phase, stop.done) == (phase, step)
+        return job
+    raise AssertionError(f"the {phase} did not stop")
+
+
+def resumed(folder):
+    """The run in a folder, gone on to its end."""
+    job = resume(folder)
+    train, _ = job.data()
+    job.fit_to(train)
+    job.train(train)
+    return job
+
+
+def lines(folder):
+    """metrics.jsonl without what a clock says."""
+    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("wall_s", "img_per_s")} for line in read]
+
+
+def folder_of_pictures(folder, each=(12, 13), size=8):
+    """Two classes of random pictures."""
+    rng = np.random.default_rng(0)
+    for name, n in zip("ab", each, strict=True):
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(folder / name / f"{i}.png")
+    return str(folder)

@@ -5,9 +5,10 @@ import runpy
 from pathlib import Path
 
 import pytest
-from minidit.runs.run import Run
 from PIL import Image
 from small import run_config
+
+from minidit.runs.phases import Run
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 SHORT = {
@@ -30,7 +31,7 @@ def runs(tmp_path_factory):
         train, _ = job.data()
         job.fit_to(train)
         job.create()
-        job.train_denoiser(*job.source(train))
+        job.train(train)
         folders.append(job.folder)
     return folders
 

@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from minidit.checkpoint import load_model, save_model
+from minidit.runs import former
+from minidit.runs.config import tables_of
+from minidit.runs.folder import config_of
 from minidit.runs.pipeline import SHIPPED
 
 LIMIT = 8_000_000
@@ -46,9 +49,9 @@ def table(run: Path) -> str:
 
 
 def card(runs: list[Path], command: str) -> str:
-    config = tomllib.loads((runs[0] / "config.toml").read_text())
+    c = config_of(runs[0])
     times = ", ".join(f"{phase} {m:.0f}" for phase, m in minutes(runs[0]).items())
-    e = config["environment"]
+    e = tomllib.loads((runs[0] / "config.toml").read_text())["environment"]
     parts = [
         "# Fashion-MNIST: autoencoder and DiT",
         f"Made by `{command}` with minidit {e['minidit']}, NumPy {e['numpy']} on {e['cores']} cores ({e['blas']}); "
@@ -58,14 +61,13 @@ def card(runs: list[Path], command: str) -> str:
         "(`minidit eval`), held-out pictures from the test set. "
         "The multiple's unit is the row of the reconstructions, the ceiling of a latent model. "
         "w is the guidance scale, the interval the part of the ladder that is guided (the rest is plain conditional).",
-        f"Autoencoder: {config['autoencode']['steps']} steps of {config['autoencode']['batch_size']}. "
-        f"DiT: width {config['dit']['hidden_size']}, depth {config['dit']['depth']}, {config['dit']['num_heads']} heads, patch "
-        f"{config['dit']['patch_size']}; {config['train']['prediction']}-prediction, {config['train']['schedule']} schedule, "
-        f"{config['train']['steps']} steps of {config['train']['batch_size']}, seed {config['train']['seed']}.",
+        f"Autoencoder: {c.tokenizer_train.steps} steps of {c.tokenizer_train.batch_size}. "
+        f"DiT: width {c.model.hidden_size}, depth {c.model.depth}, {c.model.num_heads} heads, patch {c.model.patch_size}; "
+        f"{c.process.prediction}-prediction, {c.process.schedule} schedule, "
+        f"{c.train.steps} steps of {c.train.batch_size}, seed {c.train.seed}.",
     ]
     for run in runs:
-        seed = tomllib.loads((run / "config.toml").read_text())["train"]["seed"]
-        parts += [f"## Seed {seed}{' (shipped)' if run == runs[0] else ''}", table(run)]
+        parts += [f"## Seed {config_of(run).train.seed}{' (shipped)' if run == runs[0] else ''}", table(run)]
     parts.append(
         "Guidance makes pictures more typical than real ones: an accuracy above that of held-out pictures is no sign of quality, "
         "read it together with the Fréchet distance, the recall and the row w = 1. For study only, not for any other use."
@@ -82,13 +84,12 @@ def main() -> None:
     run = args.runs[0]
     args.out.mkdir(parents=True, exist_ok=True)
     total = 0
-    for name in ("autoencoder", "dit"):
-        model, meta = load_model(run / f"{name}.safetensors")
-        header = {k: v for k, v in meta.items() if k not in ("format", "kind", "config")}
-        sample = tomllib.loads((run / "config.toml").read_text())["sample"]
-        header["sample"] = {k: sample[k] for k in ("guidance", "interval")}
-        save_model(args.out / f"{name}.safetensors", model, dtype=np.float16, **header)
-        total += (args.out / f"{name}.safetensors").stat().st_size
+    for name in ("tokenizer", "model"):
+        model, meta = load_model(former.file_of(run, name))
+        file = args.out / f"{name}.safetensors"
+        header = {"run": tables_of(config_of(run)), **{key: meta[key] for key in ("data", "version")}}
+        save_model(file, model, dtype=np.float16, **header)
+        total += file.stat().st_size
     if total > LIMIT:
         raise SystemExit(f"{total} bytes are more than {LIMIT}")
     (args.out / "CARD.md").write_text(card(args.runs, args.command))

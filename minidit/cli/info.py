@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.metadata
 import time
+from dataclasses import replace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def memory(args: argparse.Namespace) -> int:
 
     from minidit.backend import chosen_device, cupy_or_reason, memory_of
     from minidit.models.dit import DIT
-    from minidit.processes.train import TrainConfig
+    from minidit.training.loop import LoopConfig
     from minidit.training.memory import gb, largest_batch, memory_of_step
 
     if args.preset is not None and args.preset not in DIT:
@@ -38,7 +39,7 @@ def memory(args: argparse.Namespace) -> int:
     device = chosen_device("auto")[0] if args.device == "auto" else args.device
     if device not in ("cpu", "cuda") and device.partition(":")[0] != "cuda":
         raise ValueError(f"unknown device {device!r}: use 'cpu', 'cuda', 'cuda:N' or 'auto'")
-    train = TrainConfig(batch_size=args.batch_size, precision=args.precision, checkpoint_blocks=args.recompute,
+    train = LoopConfig(batch_size=args.batch_size, precision=args.precision, checkpoint_blocks=args.recompute,
                         accumulate=args.accumulate, shards=args.threads)  # fmt: skip
     settings = f"{args.precision}{', recomputing blocks' if args.recompute else ''}"
     print(f"Peak memory of a training step on {device}, {settings}, without the data set and the libraries:")
@@ -49,7 +50,7 @@ def memory(args: argparse.Namespace) -> int:
         print(f"{name:12s} {train.batch_size:7d} {gb(m.weights):>27s} {gb(m.kept):>22s} {gb(m.working):>11s} {gb(m.total):>11s}")
         if args.preset and usable:
             budget = memory_of(device)
-            most = largest_batch(DIT[name], TrainConfig(**{**vars(train), "batch_size": 1 << 16}), device, 0.9 * budget)
+            most = largest_batch(DIT[name], replace(train, batch_size=1 << 16), device, 0.9 * budget)
             print(f"This device has {gb(budget)}: a batch of up to {most} fits, with a tenth left free.")
     return 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minidit.runs.config import read_config
-from minidit.runs.kinds import KINDS, kind_of
+from minidit.runs.kinds import KINDS, Config, kind_of
 from minidit.runs.presets import PRESETS, RunConfig
 
 HIDDEN = {  # what the data decide, or another flag says, or what only the weights of others need
@@ -31,7 +31,7 @@ TITLES = {
     "sample": "grids while training",
     "judge_train": "the classifier that judges samples",
 }
-Kinds = dict[str, Any]  # section -> the dataclass of its kind
+Kinds = dict[str, type[Config]]  # section -> the dataclass of its kind
 
 
 def add_kinds(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def kinds_in(words: Sequence[str], base: RunConfig) -> Kinds:
         named = {}
     if named.get("pixels"):
         named["tokenizer"] = "pixels"
-    return {s: KINDS[s].get(named.get(s)) or type(getattr(base, s)) for s in KINDS}
+    return {s: KINDS[s].get(str(named.get(s))) or type(getattr(base, s)) for s in KINDS}
 
 
 def flags_of(section: str, kinds: Kinds | None = None) -> list[tuple[str, dataclasses.Field[Any], Any]]:
@@ -115,21 +115,20 @@ def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
         if file or kinds["tokenizer"] not in (None, "pixels"):
             raise ValueError("--pixels means that there is no autoencoder: leave out one of them")
         kinds["tokenizer"] = "pixels"
-    elif file and not kinds["tokenizer"] and kind_of("tokenizer", config.tokenizer) == "pixels":
-        kinds["tokenizer"] = "autoencoder"
-    if file:
-        config = replace(config, data=replace(config.data, tokenizer=file))
+    elif file and kind_of("tokenizer", config.tokenizer) == "pixels":
+        kinds["tokenizer"] = kinds["tokenizer"] or "autoencoder"
+    changes: dict[str, Any] = {"data": replace(config.data, tokenizer=file)} if file else {}
     for section, kind in kinds.items():
         if kind and kind != kind_of(section, getattr(config, section)):
-            config = replace(config, **{section: KINDS[section][kind]()})
-    return config
+            changes[section] = KINDS[section][kind]()
+    return replace(config, **changes)
 
 
 def changed(name: str, section: Any, changes: dict[str, Any]) -> Any:
     """A section with other values. Raises ValueError for a flag of another kind."""
-    foreign = [key for key in changes if key not in {f.name for f in fields(section)}]
-    if foreign:
-        flag, kind = f"--{PREFIX.get(name, '')}{foreign[0].replace('_', '-')}", kind_of(name, section)
-        others = [k for k, cls in KINDS[name].items() if foreign[0] in {f.name for f in fields(cls)}]
-        raise ValueError(f"{flag}: the {name} of this run is {kind}, which has no such thing: say --{name} {others[0]} as well")
+    for key in changes:
+        if not hasattr(section, key):
+            flag = f"--{PREFIX.get(name, '')}{key.replace('_', '-')}"
+            other = next(kind for kind, cls in KINDS[name].items() if key in {f.name for f in fields(cls)})
+            raise ValueError(f"{flag}: the {name} of this run is {kind_of(name, section)}; say --{name} {other} as well")
     return replace(section, **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.runs.kinds import SPACINGS, DDPMConfig
 
     sch = DDPMConfig(schedule=args.schedule, T=args.T).path()
-    laws = {**SPACINGS, "leading": lambda T, N: rungs.leading(T, N, args.offset)}
+    laws = SPACINGS | {"leading": functools.partial(rungs.leading, offset=args.offset)}
     texts = [f"{args.steps}", f"ddim{args.steps}"]  # OpenAI's notation
     names = [*laws, *texts] if args.spacing is None else [args.spacing]
     if not (names[0] in laws or names[0].removeprefix("ddim").replace(",", "").isdecimal()):

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", help="a run folder (default: the shipped weights)")
     parser.add_argument("--labels", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
     parser.add_argument("-n", type=int, help="how many pictures; the labels are repeated in turn")
-    parser.add_argument("--steps", type=int, default=50, help="rungs to visit (default 50)")
+    parser.add_argument("--steps", type=int, help="rungs to visit (default 50, or as many as there are)")
     parser.add_argument("--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="trailing",
                         help="which rungs (default trailing; minidit rungs shows them)")
     parser.add_argument("--guidance", type=float, help="1 is plain conditional (default: as the run was made for)")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out {args.out}: the name must end in .png, .gif or .npz")
     if not out.parent.is_dir():
         raise ValueError(f"--out {args.out}: there is no folder {out.parent}")
-    if args.steps < 1 or (args.n is not None and args.n < 1):
+    if min(n for n in (args.steps, args.n, 1) if n is not None) < 1:
         raise ValueError("--steps and -n must be at least 1")
 
     from minidit.cli.progress import Progress
@@ -49,13 +49,15 @@ def run(args: argparse.Namespace) -> int:
     pipeline = load(args.run, device=device)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
-    if args.steps > pipeline.schedule.T:
-        raise ValueError(f"--steps {args.steps}: the ladder has {pipeline.schedule.T} rungs")
+    T = pipeline.schedule.T
+    steps = min(50, T) if args.steps is None else args.steps
+    if steps > T:
+        raise ValueError(f"--steps {steps}: the ladder has {T} rungs")
     labels = pipeline.labels(args.labels, args.n)
     n = len(labels) if labels is not None else args.n or 16
     progress = Progress(args.quiet)
     options: Options = {
-        "n": n, "steps": args.steps, "spacing": args.spacing, "sampler": args.sampler, "eta": args.eta, "seed": args.seed,
+        "n": n, "steps": steps, "spacing": args.spacing, "sampler": args.sampler, "eta": args.eta, "seed": args.seed,
         "precision": args.precision, "guidance": args.guidance,
         "interval": args.guidance_interval and tuple(args.guidance_interval),
     }  # fmt: skip
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
         save_gif(out, film(moments(pipeline, labels, **options)))
     else:
-        x = pipeline.pictures(pipeline.latents(labels, progress=progress.steps("sampling"), **options))
+        x = pipeline.pictures(pipeline.latents(labels, **options | {"progress": progress.steps("sampling")}))
         progress.close()
         if out.suffix == ".npz":
             _save_npz(out, x, labels, pipeline.class_names)
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     print(out)
     if not args.quiet:
         guidance = pipeline.guidance if args.guidance is None else args.guidance
-        print(f"{n} pictures, {args.sampler} {args.steps} rungs, guidance {guidance}, seed {args.seed}", file=sys.stderr)
+        print(f"{n} pictures, {args.sampler} {steps} rungs, guidance {guidance}, seed {args.seed}", file=sys.stderr)
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 
 from minidit.backend import Array
+from minidit.runs import former
 
 T = TypeVar("T")
 Record = dict[str, Any]  # a JSON object or a TOML table
@@ -60,7 +61,7 @@ def _optional(path: Path, read: Callable[[Path], T]) -> T | None:
 
 def _toml(path: Path) -> Record:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return former.sections(tomllib.loads(path.read_text("utf-8")))
     except ValueError as error:
         raise ValueError(f"{path}: not TOML: {error}") from error
 
@@ -79,7 +80,7 @@ def _metrics(path: Path) -> list[Record]:
             raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
         if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
             raise ValueError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
-        lines.append(entry)
+        lines.append({**entry, "phase": former.phase(entry["phase"])})
     return lines
 
 

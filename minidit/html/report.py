@@ -57,14 +57,14 @@ def page_of(run: Run) -> str:
 
 def header(run: Run) -> str:
     """The title, one sentence, and the most important numbers."""
-    data, dit = run.config.get("data", {}), run.config.get("dit", {})
+    data, model = run.config.get("data", {}), run.config.get("model", {})
     steps = {entry["phase"]: entry["step"] for entry in run.metrics}
     seconds = seconds_of(run.metrics)
     words = {"hidden_size": "width", "depth": "depth", "patch_size": "patch"}
-    sizes = [f"{word} {dit[key]}" for key, word in words.items() if key in dit]
+    sizes = [f"{word} {model[key]}" for key, word in words.items() if key in model]
     clauses = [f"a diffusion transformer ({', '.join(sizes)})" if sizes else "a diffusion transformer",
                f"on {data['name']}" if "name" in data else "",
-               f"after {steps['dit']:,} steps" if "dit" in steps else "",
+               f"after {steps['model']:,} steps" if "model" in steps else "",
                f"and {duration(seconds)} of training" if seconds else ""]
     sentence = " ".join(filter(None, clauses)) + "."
     tiles = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in headlines(run))
@@ -86,9 +86,9 @@ def headlines(run: Run) -> list[tuple[str, str]]:
     if finite(run.evaluation.get("bits_per_dim")):
         numbers.append(("bits per dimension", f"{run.evaluation['bits_per_dim']:.3g}"))
     series = series_of(run.metrics)
-    for phase, key, label, form in (("autoencoder", "psnr", "autoencoder PSNR", "{:.1f} dB"),
-                                    ("classifier", "accuracy", "classifier accuracy", "{:.1%}"),
-                                    ("dit", "loss", "last loss", "{:.3g}")):
+    for phase, key, label, form in (("tokenizer", "psnr", "autoencoder PSNR", "{:.1f} dB"),
+                                    ("judge", "accuracy", "classifier accuracy", "{:.1%}"),
+                                    ("model", "loss", "last loss", "{:.3g}")):
         values = [v for v in series.get((phase, key), ([], []))[1] if finite(v)]
         if values:
             numbers.append((label, form.format(values[-1])))

@@ -84,8 +84,8 @@ def _is_a(v: object, expected: Any) -> bool:
     """Whether a value read from TOML has the type of a field: a whole number is a float too, true is no number."""
     parts = typing.get_args(expected)
     if typing.get_origin(expected) is tuple:
-        parts = parts[:1] * len(v) if isinstance(v, list) and ... in parts else parts
-        return isinstance(v, list) and len(v) == len(parts) and all(map(_is_a, v, parts))
+        parts = parts[:1] * len(v) if isinstance(v, list | tuple) and ... in parts else parts
+        return isinstance(v, list | tuple) and len(v) == len(parts) and all(map(_is_a, v, parts))
     if isinstance(expected, types.UnionType):
         return any(_is_a(v, part) for part in parts)
     return isinstance(v, (int, float) if expected is float else expected) and (expected is bool or not isinstance(v, bool))

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit.checkpoint import CheckpointError, load_model, read_json
-from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.models.dit import DiT
-from minidit.processes.tokenizer import Latent
-from minidit.runs.kinds import Assembled, Betas, DDPMConfig, ModelConfig, assembled
+from minidit.processes.diffusion import Diffusion
+from minidit.processes.tokenizer import Tokenizer
+from minidit.runs.kinds import Betas, DDPMConfig, assembled
 
 INDEX = "model_index.json"
 PREDICTIONS = {"epsilon": "eps", "sample": "x_0", "v_prediction": "v"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The sections that a folder of diffusers amounts to."""
-
-    model: ModelConfig
-    tokenizer: AutoencoderKLConfig
-    process: DDPMConfig
-
-
 def load(
-    folder: Path, *, device: str = "cpu", dtype: Any = np.float32, dialect: str | None = None
-) -> tuple[Assembled, tuple[str, ...], dict[str, Any]]:
-    """(model, tokenizer and process, class names, differences) of a DiT pipeline. Raises CheckpointError."""
+    folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.float32, dialect: str | None = None
+) -> tuple[DiT, Tokenizer, Diffusion, tuple[str, ...], dict[str, Any]]:
+    """(model, tokenizer, process, class names, differences) of a DiT pipeline. Raises CheckpointError."""
     index = read_json(folder / INDEX)
     if index.get("_class_name") != "DiTPipeline":
         raise CheckpointError(f"{folder / INDEX}: a {index.get('_class_name')}, only a DiTPipeline is known here")
@@ -43,16 +35,17 @@ def load(
     if latent != expected:
         raise CheckpointError(f"{folder}: latents have {latent} channels, the denoiser works on {expected}")
     where = folder / "scheduler" / "scheduler_config.json"
-    sections = Settings(model.config, autoencoder.config, process_from(read_json(where), str(where)))
     try:
-        parts = assembled(sections, model=model, tokenizer=Latent(autoencoder))
+        around = assembled(process_from(read_json(where), str(where)), autoencoder)
+    except CheckpointError:
+        raise
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{where}: {error}") from error
     labels = index.get("id2label")
     names = [] if not isinstance(labels, Mapping) else [labels.get(str(k), str(k)) for k in range(model.condition.count)]
     differences = [*meta["differences"], *more["differences"], "spacing: rungs are walked as minidit does (D.26)"]
     class_names = tuple(str(n).partition(",")[0].strip() for n in names)
-    return parts, class_names, {"grammar": meta["grammar"], "differences": differences}
+    return model, *around, class_names, {"grammar": meta["grammar"], "differences": differences}
 
 
 def process_from(settings: Mapping[str, Any], where: str) -> DDPMConfig:

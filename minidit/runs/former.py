@@ -19,21 +19,17 @@ FILES = {"model": "dit", "tokenizer": "autoencoder", "judge": "classifier"}  # p
 def sections(tables: Mapping[str, Any]) -> dict[str, Any]:
     """The sections of a config.toml of any version under today's names; what is today's, or nobody's, stays as it is."""
     now = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items() if name not in SECTIONS}
-    data, train = (now.get(name) if isinstance(now.get(name), dict) else {} for name in ("data", "train"))
     for old, new in SECTIONS.items():
         if isinstance(tables.get(old), dict):
             now[new] = {**tables[old], **now.get(new, {})}
+    data, train = ({} if not isinstance(now.get(name), dict) else now[name] for name in ("data", "train"))
     pixels = data.pop("pixels", None)
-    if pixels is True:
-        now["tokenizer"] = {"kind": "pixels"}
-    elif pixels is False:
-        now["tokenizer"] = {"kind": "autoencoder", **now.get("tokenizer", {})}
+    if isinstance(pixels, bool):
+        now["tokenizer"] = {"kind": "pixels"} if pixels else {"kind": "autoencoder", **now.get("tokenizer", {})}
     if "autoencoder" in data:
         data["tokenizer"] = data.pop("autoencoder")
     process = {key: train.pop(key) for key in PROCESS if key in train}
-    if process:
-        now["process"] = {**process, **now.get("process", {})}
-    return now
+    return now | ({"process": {**process, **now.get("process", {})}} if process else {})
 
 
 def header(meta: Mapping[str, Any]) -> dict[str, Any]:

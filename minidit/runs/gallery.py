@@ -38,11 +38,11 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, eac
     labels = [k for k in range(K) for _ in range(each)] if K else None
     options: Options = {"n": 64, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
     for name, steps in (("ddim", s.steps), ("ddpm", min(2 * s.steps, pipeline.schedule.T))):
-        x = pipeline.sample(labels, steps=steps, sampler=name, **options)
+        x = pipeline.sample(labels, **options | {"steps": steps, "sampler": name})
         title = f"{name.upper()}, {steps} rungs" + (f", guidance {guidance_of(s)}" if K else "")
         save_png(folder / f"{name}.png", class_grid(x, labels, pipeline.class_names, title))
     few = [k % K for k in range(10)] if K else None
-    save_walk(run.folder, pipeline, few, **{**options, "n": 10, "steps": s.steps})
+    save_walk(run.folder, pipeline, few, **options | {"n": 10, "steps": s.steps})
     note(f"pictures in {folder}")
 
 
@@ -88,14 +88,14 @@ def measure(
     common: Options = {"seed": s.seed, "precision": precision}
     as_run: Options = {"guidance": s.guidance, "interval": s.interval, **common}
     evaluation.references(pipeline)
-    x = evaluation.samples(f"DDIM {s.steps}{scale}", pipeline, steps=s.steps, **as_run)
+    x = evaluation.samples(f"DDIM {s.steps}{scale}", pipeline, **as_run | {"steps": s.steps})
     others = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
     for w in others if conditional else ():
         if (w, (0.0, 1.0)) != (s.guidance, s.interval):
-            evaluation.samples(f"DDIM {s.steps}, w = {w:g}", pipeline, steps=s.steps, guidance=w, **common)
+            evaluation.samples(f"DDIM {s.steps}, w = {w:g}", pipeline, **common | {"steps": s.steps, "guidance": w})
     n = ddpm_n or evaluation.n
     few = f"of {n}: a few more points of bias than the rows above" if n < evaluation.n else ""
-    evaluation.samples(f"DDPM {ddpm_steps}{scale}", pipeline, few, n=n, steps=ddpm_steps, sampler="ddpm", **as_run)
+    evaluation.samples(f"DDPM {ddpm_steps}{scale}", pipeline, few, **as_run | {"n": n, "steps": ddpm_steps, "sampler": "ddpm"})
     rows, near = evaluation.table(), evaluation.neighbours(x[:100])
     for r in rows:
         accuracy = f"accuracy {r['accuracy']:.3f}  " if "accuracy" in r else ""
@@ -103,6 +103,6 @@ def measure(
              f"precision {r['precision']:.2f} recall {r['recall']:.2f}")  # fmt: skip
     picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
     save_png(run.folder / "pictures" / "neighbours.png", picture)
-    measures: dict[str, Any] = {"rows": rows, "neighbours": near}
+    measures = {"rows": rows, "neighbours": near}
     write_atomically(run.folder / "eval.json", json.dumps(measures, indent=1).encode())
     return measures

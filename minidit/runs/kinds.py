@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,7 +29,9 @@ from minidit.training.process import Process
 from minidit.training.source import Source
 
 SCHEDULES = {"linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear}
-SPACINGS = {"trailing": rungs.trailing, "linspace": rungs.linspace, "leading": rungs.leading, "quadratic": rungs.quadratic}
+SPACINGS: dict[str, Callable[[int, int], list[int]]] = {  # (T, N) -> N rungs
+    "trailing": rungs.trailing, "linspace": rungs.linspace, "leading": rungs.leading, "quadratic": rungs.quadratic,
+}  # fmt: skip
 SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the network has learned the variance) -> fresh noise
     "ddim": lambda eta, learned: ddim(eta),
     "ddpm": lambda eta, learned: DDPM_LEARNED if learned else DDPM,
@@ -70,7 +72,7 @@ class DDPMConfig:
         """The process without regard to a network."""
         return ddpm(self.path(), self.answer(), WEIGHTS[self.loss_weight])
 
-    def process(self, network: Any, source: Source) -> Process:
+    def process(self, network: DiT, source: Source) -> Process:
         """The process as this network is trained by it, on this source."""
         return fitted_process(network, self.diffusion(), source, self.vb_weight)
 
@@ -94,31 +96,31 @@ class PixelsConfig:
 
 ModelConfig = DiTConfig
 TokenizerConfig = PixelsConfig | AutoencoderConfig | AutoencoderKLConfig
+Config = ModelConfig | TokenizerConfig | DDPMConfig
+TokenizerNetwork = Autoencoder | AutoencoderKL
 MODELS = {"dit": (DiTConfig, DiT)}
 PROCESSES = {"ddpm": DDPMConfig}
-TOKENIZERS: dict[str, tuple[Any, Any]] = {
+TOKENIZERS: dict[str, tuple[type[TokenizerConfig], type[TokenizerNetwork] | None]] = {
     "pixels": (PixelsConfig, None),
     "autoencoder": (AutoencoderConfig, Autoencoder),
     "autoencoder_kl": (AutoencoderKLConfig, AutoencoderKL),
 }
-KINDS: dict[str, dict[str, Any]] = {  # section -> kind -> dataclass
+KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass
     "model": {kind: config for kind, (config, _) in MODELS.items()},
-    "process": PROCESSES,
+    "process": dict(PROCESSES),
     "tokenizer": {kind: config for kind, (config, _) in TOKENIZERS.items()},
 }
-NETWORKS: dict[Any, Any] = dict([*MODELS.values(), *TOKENIZERS.values()])
+NETWORKS: dict[type[Config], Any] = dict([*MODELS.values(), *TOKENIZERS.values()])
 
 
-def kind_of(section: str, config: Any) -> str:
+def kind_of(section: str, config: Config) -> str:
     """The word for the configuration of a section."""
     return next(kind for kind, cls in KINDS[section].items() if type(config) is cls)
 
 
-def network_of(
-    config: ModelConfig | TokenizerConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32
-) -> Any:
+def network_of(config: ModelConfig | TokenizerConfig, rng: Philox | None = None, *, device: str = "cpu") -> Any:
     """The network that a configuration describes; rng None: its weights are allocated only."""
-    return NETWORKS[type(config)](config, rng, device=device, dtype=dtype)
+    return NETWORKS[type(config)](config, rng, device=device)
 
 
 def shape_of(config: TokenizerConfig, channels: int, H: int, W: int) -> tuple[int, int, int]:
@@ -127,37 +129,6 @@ def shape_of(config: TokenizerConfig, channels: int, H: int, W: int) -> tuple[in
     return c, H // config.factor, W // config.factor
 
 
-class Sections(Protocol):
-    """What `assembled` reads of a configuration: a RunConfig has it."""
-
-    @property
-    def model(self) -> ModelConfig: ...
-    @property
-    def tokenizer(self) -> TokenizerConfig: ...
-    @property
-    def process(self) -> DDPMConfig: ...
-
-
-@dataclass
-class Assembled:
-    """What makes pictures, or learns to."""
-
-    model: Any
-    tokenizer: Tokenizer
-    process: Diffusion
-
-
-def tokenizer_of(config: TokenizerConfig, network: Any = None, *, device: str = "cpu", dtype: Any = np.float32) -> Tokenizer:
-    """The tokenizer around a network; around one without weights where there is none."""
-    if isinstance(config, PixelsConfig):
-        return Pixels(device)
-    return Latent(network_of(config, device=device, dtype=dtype) if network is None else network)
-
-
-def assembled(
-    sections: Sections, *, model: Any = None, tokenizer: Tokenizer | None = None, device: str = "cpu", dtype: Any = np.float32
-) -> Assembled:
-    """The objects that the sections describe; networks that are not given are allocated without weights."""
-    model = network_of(sections.model, device=device, dtype=dtype) if model is None else model
-    tokenizer = tokenizer or tokenizer_of(sections.tokenizer, device=device, dtype=dtype)
-    return Assembled(model, tokenizer, sections.process.diffusion())
+def assembled(process: DDPMConfig, network: TokenizerNetwork | None, device: str = "cpu") -> tuple[Tokenizer, Diffusion]:
+    """What stands around a model that trains or draws: the tokenizer of this network (None: pixels), and the process."""
+    return Pixels(device) if network is None else Latent(network), process.diffusion()

@@ -15,22 +15,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from minidit.checkpoint import CheckpointError, save_model
+from minidit.checkpoint.grammar import Network
 from minidit.data import Dataset
 from minidit.models.classifier import Classifier, ClassifierConfig
-from minidit.nn.module import Module
+from minidit.models.dit import DiT
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
-from minidit.processes.tokenizer import Tokenizer
 from minidit.processes.train import fitted_source
 from minidit.random import Philox
 from minidit.runs import folder as files
 from minidit.runs import former
 from minidit.runs.config import tables_of
 from minidit.runs.fitting import data_of, facts_of, fitted
-from minidit.runs.kinds import KINDS, PixelsConfig, network_of, tokenizer_of
+from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
@@ -41,12 +41,14 @@ from minidit.training.process import Process
 from minidit.training.source import Source, source_of
 from minidit.version import __version__
 
-Tell = Callable[[str, dict[str, Any], int], None]  # (phase, record, updates of the phase)
+N = TypeVar("N", DiT, TokenizerNetwork, Classifier)
+Record = dict[str, Any]  # of an update: "step", "loss", "lr", …
+Tell = Callable[[str, Record, int], None]  # (phase, record, updates of the phase)
 EVERY = 10  # updates between two lines of metrics.jsonl
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
 
 
-def silent(phase: str, record: dict[str, Any], steps: int) -> None:
+def silent(phase: str, record: Record, steps: int) -> None:
     """A Tell that says nothing."""
 
 
@@ -59,11 +61,11 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Generic[N]):
     """One training: a network, what it is trained for, on what, and for how long."""
 
     name: str
-    network: Module
+    network: N
     process: Process
     source: Source
     config: LoopConfig
@@ -97,40 +99,37 @@ class Run:
 
     def train(self, data: Dataset) -> Pipeline:
         """Tokenizer and model, each from where it was left; what is finished is loaded."""
-        c = self.config
-        tokenizer, source = self.tokenized(data)
-        with explained(c.model, c.train, self.device):
-            model = self.finished("model") or self.trained(self.model_phase(tokenizer, source))
-        return pipeline_of(c, model, tokenizer, self.header())
-
-    def tokenized(self, data: Dataset) -> tuple[Tokenizer, Source]:
-        """The tokenizer, and what it makes of the data: the model is trained on it."""
-        c, network = self.config, None
-        if not isinstance(c.tokenizer, PixelsConfig):
-            network = self.finished("tokenizer") or (
-                self.named_tokenizer(data) if c.data.tokenizer else self.trained(self.tokenizer_phase(data))
-            )
-        tokenizer = tokenizer_of(c.tokenizer, network, device=self.device)
-        source = tokenizer.source(data)
+        c, network = self.config, self.tokenizer(data)
+        source = assembled(c.process, network, self.device)[0].source(data)
         if network is not None:
             self.save("tokenizer", network)  # again: the scale of its latents has been measured on these pictures
-        return tokenizer, source
+        with explained(c.model, c.train, self.device):
+            model = self.finished("model") or self.trained(self.model_phase(network, source))
+        return pipeline_of(c, model, network, self.header())
 
-    def named_tokenizer(self, data: Dataset) -> Any:
+    def tokenizer(self, data: Dataset) -> TokenizerNetwork | None:
+        """The tokenizer's network: loaded, or trained on these pictures; None for pixels."""
+        if isinstance(self.config.tokenizer, PixelsConfig):
+            return None
+        done = self.finished("tokenizer") or (self.config.data.tokenizer and self.named_tokenizer(data))
+        network: TokenizerNetwork = done or self.trained(self.tokenizer_phase(data))
+        return network
+
+    def named_tokenizer(self, data: Dataset) -> TokenizerNetwork:
         """The trained network that the configuration names. Raises CheckpointError if it is none for these pictures."""
         name = self.config.data.tokenizer
         network = files.weights_of(name, "tokenizer", self.device)
-        if type(network.config) not in KINDS["tokenizer"].values() or network.config.channels != data.channels:
+        if not isinstance(network, TokenizerNetwork) or network.config.channels != data.channels:
             raise CheckpointError(f"{name}: not an autoencoder for pictures of {data.channels} channels")
         return network
 
-    def tokenizer_phase(self, data: Dataset) -> Phase:
+    def tokenizer_phase(self, data: Dataset) -> Phase[TokenizerNetwork]:
         """The reconstruction of pictures."""
         config = self.config.tokenizer_train
         network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
         return Phase("tokenizer", network, Reconstruction(config.kl_weight), source_of(data, self.device), config)
 
-    def model_phase(self, tokenizer: Tokenizer, source: Source) -> Phase:
+    def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source) -> Phase[DiT]:
         """The denoising of what the tokenizer makes; grids are drawn on the way."""
         c = self.config
         network = network_of(c.model, Philox(c.train.seed, DRAWS["model"]), device=self.device)
@@ -149,7 +148,7 @@ class Run:
         network: Classifier = self.finished("judge") or self.trained(self.judge_phase(data))
         return network
 
-    def judge_phase(self, data: Dataset) -> Phase:
+    def judge_phase(self, data: Dataset) -> Phase[Classifier]:
         """The classification of pictures, on the host: it is short."""
         config = self.config.judge_train
         shape = ClassifierConfig(data.channels, data.size, data.num_classes)
@@ -165,13 +164,15 @@ class Run:
         state_of(self.folder, name, self.config)
         return files.weights_of(path, name, "cpu" if name == "judge" else self.device)
 
-    def trained(self, phase: Phase) -> Any:
+    def trained(self, phase: Phase[N]) -> N:
         """The network of a phase, trained to its end and saved. Raises Stopped, the state saved, where its loop was stopped."""
         name, save_every = phase.name, self.config.sample.save_every
-        self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
-        resumed, start = load_state(self.folder, name, loop, self.config), self.config.data.init
-        if name == "model" and start and not resumed:
+        state, start = state_of(self.folder, name, self.config), self.config.data.init
+        if name == "model" and start and state is None:  # before there is a Loop: its average begins with these weights
             start_from(phase.network, files.weights_of(start, name, self.device), start)
+        self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
+        if state is not None:
+            load_state(state, loop)
         files.forget(self.folder, name, loop.done)
         began, first = time.monotonic(), loop.done
         try:
@@ -189,7 +190,7 @@ class Run:
         self.save(name, phase.network)
         return phase.network
 
-    def record(self, phase: Phase, record: dict[str, Any], wall: float, updates: int) -> None:
+    def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:
         """Tells of an update, and writes some into metrics.jsonl. wall, updates: since the phase was begun or went on."""
         step, steps = record["step"], phase.config.steps
         if step % EVERY == 0 or step in (1, steps):
@@ -200,7 +201,7 @@ class Run:
             files.append(self.folder, {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)})
         self.tell(phase.name, record, steps)
 
-    def save(self, name: str, network: Module) -> None:
+    def save(self, name: str, network: Network) -> None:
         """Writes the network of a phase."""
         save_model(self.folder / f"{name}.safetensors", network, **self.header())
 

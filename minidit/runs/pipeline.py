@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit.backend import Array
 from minidit.checkpoint import CONFIG, CheckpointError, load_model
@@ -21,10 +22,10 @@ from minidit.models.backbone import Backbone
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import Sampling
 from minidit.processes.sample import sample as draw
-from minidit.processes.tokenizer import Tokenizer
+from minidit.processes.tokenizer import Pixel, Tokenizer
 from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
-from minidit.runs.kinds import SAMPLERS, SPACINGS, PixelsConfig, assembled, check_word, tokenizer_of
+from minidit.runs.kinds import SAMPLERS, SPACINGS, PixelsConfig, TokenizerNetwork, assembled, check_word
 from minidit.runs.presets import RunConfig
 
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -34,7 +35,7 @@ class Options(TypedDict, total=False):
     """How pictures are drawn: the options of `Pipeline.latents`, where the defaults and their meaning stand."""
 
     n: int
-    steps: int
+    steps: int | None
     spacing: str
     guidance: float | None
     interval: tuple[float, float] | None
@@ -94,7 +95,7 @@ class Pipeline:
         labels: Sequence[int] | None,
         *,
         n: int = 16,
-        steps: int = 50,
+        steps: int | None = None,
         spacing: str = "trailing",
         guidance: float | None = None,
         interval: tuple[float, float] | None = None,
@@ -109,7 +110,7 @@ class Pipeline:
     ) -> Any:
         """What `sample` decodes: x_0 of the model, or with trace=True an iterator over its Moments.
 
-        n : how many, where there are no labels.   steps, spacing : how many rungs are visited, and which.
+        n : how many, where there are no labels.   steps, spacing : how many rungs are visited (None: 50, or all), and which.
         guidance : None is the pipeline's own scale, in its own interval; a scale that is named holds on the whole ladder.
         sampler : "ddim" or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.   seed : of all noise.
         x_T : the noise to start from.   shards, precision, progress : as in `md.sample`.
@@ -119,24 +120,25 @@ class Pipeline:
             check_word(name, word, words)
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
         guidance = self.guidance if guidance is None else guidance
+        scale = 1.0 if labels is None or self.model.condition.null is None else guidance
         how = Sampling(
-            steps, SPACINGS[spacing], fresh=SAMPLERS[sampler](eta, self.model.second_half), prediction=self.prediction,
-            guidance=1.0 if labels is None or self.model.condition.null is None else guidance, interval=interval,
+            min(50, self.schedule.T) if steps is None else steps, SPACINGS[spacing], prediction=self.prediction,
+            fresh=SAMPLERS[sampler](eta, self.model.second_half), guidance=scale, interval=interval,
             clip=self.tokenizer.limit is not None, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
         y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))
         return draw(self.model, self.schedule, y, how, n=n, x_T=x_T, trace=trace, progress=progress)
 
-    def pictures(self, x_0: Array) -> np.ndarray[Any, Any]:
+    def pictures(self, x_0: Array) -> Pixel:
         """Pictures (B, C, H, W) in [-1, 1] on the host from what the model made, padding cut off."""
         x, c = self.tokenizer.decode(x_0), self.crop
-        return np.asarray(np.clip(x[..., c : x.shape[2] - c, c : x.shape[3] - c], -1, 1))
+        return np.clip(x[..., c : x.shape[2] - c, c : x.shape[3] - c], -1, 1)
 
     def encode(self, x: Array) -> Array:
         """What the model works on: pictures (B, C, H, W) in [-1, 1], padding included  ->  scaled latents, or the same."""
         return self.tokenizer.encode(x)
 
-    def sample(self, labels: str | Sequence[int] | None = None, **options: Unpack[Options]) -> np.ndarray[Any, Any]:
+    def sample(self, labels: str | Sequence[int] | None = None, **options: Unpack[Options]) -> Pixel:
         """Pictures (B, C, H, W) in [-1, 1]; the options are those of `latents`."""
         return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
 
@@ -145,7 +147,7 @@ def load(
     path: str | Path | None = None,
     *,
     device: str = "cpu",
-    dtype: Any = np.float32,
+    dtype: DTypeLike = np.float32,
     dialect: str | None = None,
     num_heads: int | None = None,
 ) -> Any:
@@ -161,14 +163,14 @@ def load(
         raise CheckpointError("no weights are shipped with this installation: name a run folder (minidit train makes one)")
     path = SHIPPED / "fashion" if path is None else Path(path)
     if (path / diffusers_folder.INDEX).exists():
-        parts, names, meta = diffusers_folder.load(path, device=device, dtype=dtype, dialect=dialect)
-        return Pipeline(parts.model, parts.tokenizer, parts.process, names, meta=meta)
+        model, tokenizer, process, names, meta = diffusers_folder.load(path, device=device, dtype=dtype, dialect=dialect)
+        return Pipeline(model, tokenizer, process, names, meta=meta)
     if path.is_dir() and not (path / CONFIG).exists():
         return load_pipeline(path, device=device, dtype=dtype)
     return load_model(path, device=device, dtype=dtype, dialect=dialect, num_heads=num_heads)[0]
 
 
-def load_pipeline(folder: Path, *, device: str = "cpu", dtype: Any = np.float32) -> Pipeline:
+def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.float32) -> Pipeline:
     """The Pipeline of a run folder."""
     file = former.file_of(folder, "model")
     if not file.exists():
@@ -178,11 +180,10 @@ def load_pipeline(folder: Path, *, device: str = "cpu", dtype: Any = np.float32)
     network = None
     if not isinstance(config.tokenizer, PixelsConfig):
         network, _ = load_model(former.file_of(folder, "tokenizer"), device=device, dtype=dtype)
-    return pipeline_of(config, model, tokenizer_of(config.tokenizer, network, device=device), meta)
+    return pipeline_of(config, model, network, meta)
 
 
-def pipeline_of(config: RunConfig, model: Backbone, tokenizer: Tokenizer, meta: dict[str, Any]) -> Pipeline:
-    """The Pipeline of a run with these networks. meta: what the header of the model's file holds, the facts of its data there."""
-    data, process = meta.get("data", {}), assembled(config, model=model, tokenizer=tokenizer).process
-    names, crop = tuple(data.get("class_names", ())), data.get("crop", 0)
-    return Pipeline(model, tokenizer, process, names, crop, meta, config.sample.guidance, config.sample.interval)
+def pipeline_of(config: RunConfig, model: Backbone, network: TokenizerNetwork | None, meta: dict[str, Any]) -> Pipeline:
+    """The Pipeline of a run with these networks. meta: the header of the model's file, with the facts of the data."""
+    around, data, s = assembled(config.process, network, model.device), meta.get("data", {}), config.sample
+    return Pipeline(model, *around, tuple(data.get("class_names", ())), data.get("crop", 0), meta, s.guidance, s.interval)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,32 +41,34 @@ def save_state(folder: Path, phase: str, loop: Loop, config: RunConfig) -> None:
     write_arrays(folder / f"{phase}.state.safetensors", arrays, meta)
 
 
-def state_of(folder: Path, phase: str, config: RunConfig) -> tuple[dict[str, Lazy], dict[str, Any]] | None:
-    """(arrays, which are still in their file, and metadata) of a phase's state, if there is one.
+@dataclass(frozen=True)
+class State:
+    """What a file holds; its arrays are still in it."""
 
-    Raises CheckpointError if it belongs to another configuration.
-    """
+    path: Path
+    arrays: dict[str, Lazy]
+    meta: dict[str, Any]
+
+
+def state_of(folder: Path, phase: str, config: RunConfig) -> State | None:
+    """The state of a phase, if there is one. Raises CheckpointError if it belongs to another configuration."""
     path = former.state_of(folder, phase)
     if not path.exists():
         return None
-    arrays, meta = open_safetensors(path)
-    refuse_another(path, meta.get("config"), comparable(config, phase))
-    return arrays, meta
+    state = State(path, *open_safetensors(path))
+    refuse_another(path, state.meta.get("config"), comparable(config, phase))
+    return state
 
 
-def load_state(folder: Path, phase: str, loop: Loop, config: RunConfig) -> bool:
-    """Goes on where a state was saved, if there is one. Raises CheckpointError if it does not belong to this phase."""
-    state = state_of(folder, phase, config)
-    if state is None:
-        return False
-    arrays, meta = {name: a.read() for name, a in state[0].items()}, state[1]
+def load_state(state: State, loop: Loop) -> None:
+    """Puts a loop where the state was saved. Raises CheckpointError if it belongs to another network."""
     try:
+        arrays = {name: a.read() for name, a in state.arrays.items()}
         loop.optimiser.load_state_dict(arrays)
         loop.model.flat[...] = to_device(arrays["theta"], loop.device)
-        loop.done = int(meta["step"])
+        loop.done = int(state.meta["step"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{former.state_of(folder, phase)}: {error}") from error
-    return True
+        raise CheckpointError(f"{state.path}: {error}") from error
 
 
 def refuse_another(path: Path, recorded: object, tables: Tables) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from minidit.cli import COMMANDS, main
 from minidit.cli.progress import Progress
+from minidit.runs.presets import RunConfig
 from minidit.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +104,14 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["sample", "/nowhere"], "minidit: /nowhere: there is no such file"),
     (["sample", "--out", "grid.jpg"], "minidit: --out grid.jpg: the name must end in .png, .gif or .npz"),
     (["sample", "--out", "/nowhere/grid.png"], "minidit: --out /nowhere/grid.png: there is no folder /nowhere"),
+    (["sample", "--steps", "5000"], "minidit: --steps 5000: the ladder has 1000 rungs"),
+    (["sample", "--spacing", "even"], "minidit sample: argument --spacing: invalid choice: 'even'"),
+    (["train", "--T", "30"], "minidit: --sample-steps 50: the ladder has 30 rungs"),
+    (["train", "--tokenizer", "vq"], "minidit train: argument --tokenizer: invalid choice: 'vq'"),
+    (["train", "--tokenizer", "pixels", "--ae-widths", "8"], "minidit: unknown option --ae-widths"),
+    (["train", "--data", "digits", "--ae-groups", "4"], "minidit: --ae-groups: the tokenizer of this run is pixels"),
+    (["train", "--pixels", "--autoencoder", "runs/a"], "minidit: --pixels means that there is no autoencoder"),
+    (["train", "--resume", "run", "--tokenizer", "pixels"], "configuration in run/config.toml: leave out tokenizer"),
     (["sample", "--steps", "0"], "minidit: --steps and -n must be at least 1"),
     (["sample", "-n", "0"], "minidit: --steps and -n must be at least 1"),
     (["eval", "/nowhere"], "minidit: /nowhere: no run there"),
@@ -173,27 +183,46 @@ def test_flags_stand_over_the_file_and_the_file_over_the_preset(told, tmp_path):
     found = read_config(tmp_path / "resolved.toml")
     assert (found.train.steps, found.train.lr, found.train.batch_size) == (5, 0.25, PRESETS["quick"].train.batch_size)
     assert found.train.betas == (0.5, 0.75) and found.sample.guidance == 4 and found.data == PRESETS["quick"].data
-    assert {found.train.shards, found.autoencode.shards, found.classify.shards} == {3}
+    assert {found.train.shards, found.tokenizer_train.shards, found.judge_train.shards} == {3}
 
 
-@pytest.mark.parametrize("arguments, source, pixels", [
-    ([], "fashion", False), (["--data", "digits"], "digits", True), (["--data", "mine"], "mine", False),
-    (["--data", "mine", "--pixels"], "mine", True), (["--preset", "demo"], "fashion", False),
+@pytest.mark.parametrize("arguments, source, tokenizer", [
+    ([], "fashion", "autoencoder"), (["--data", "digits"], "digits", "pixels"), (["--data", "mine"], "mine", "autoencoder"),
+    (["--data", "mine", "--pixels"], "mine", "pixels"), (["--preset", "demo"], "fashion", "autoencoder"),
+    (["--data", "digits", "--tokenizer", "autoencoder"], "digits", "autoencoder"),
+    (["--data", "digits", "--autoencoder", "a.safetensors"], "digits", "autoencoder"),
+    (["--data", "mine", "--tokenizer", "autoencoder_kl", "--ae-blocks", "1"], "mine", "autoencoder_kl"),
 ])  # fmt: skip
-def test_the_data_choose_the_preset_where_none_is_named(told, arguments, source, pixels):
-    out = told("train", *arguments, "--print-config")[1]
-    assert f'source = "{source}"' in out and f"pixels = {str(pixels).lower()}" in out
+def test_the_data_choose_the_preset_where_none_is_named(told, arguments, source, tokenizer):
+    code, out, err = told("train", *arguments, "--print-config")
+    sections = tomllib.loads(out)
+    assert code == 0 and not err and sections["data"]["source"] == source and sections["tokenizer"]["kind"] == tokenizer
+    assert sections["data"]["tokenizer"] == ("a.safetensors" if "--autoencoder" in arguments else "")
 
 
-@pytest.mark.parametrize("section", ["train", "dit", "autoencode", "autoencoder", "sample", "classify"])
-def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section):
+@pytest.mark.parametrize("arguments, there, absent", [
+    ([], ("--ae-widths", "--ae-steps", "--T", "--depth"), ("--ae-blocks",)),
+    (["--pixels"], ("--ae-steps", "--T"), ("--ae-widths",)),
+    (["--tokenizer=pixels"], ("--ae-steps", "--T"), ("--ae-widths",)),
+    (["--tokenizer", "autoencoder_kl"], ("--ae-widths", "--ae-blocks"), ()),
+])  # fmt: skip
+def test_the_help_shows_the_flags_of_the_kinds_that_are_named(told, arguments, there, absent):
+    code, out, _ = told("train", *arguments, "--help")
+    assert code == 0 and all(f" {flag} " in out for flag in there) and not any(f" {flag} " in out for flag in absent)
+    assert "--model {dit}" in out and "--process {ddpm}" in out
+
+
+@pytest.mark.parametrize("tokenizer", ["pixels", "autoencoder", "autoencoder_kl"])
+@pytest.mark.parametrize("section", [f for f in RunConfig.__dataclass_fields__ if f != "data"])
+def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section, tokenizer):
     from dataclasses import fields
 
-    from minidit.cli.options import HIDDEN, flags_of
-    from minidit.runs.presets import RunConfig
+    from minidit.cli.options import HIDDEN, flags_of, kinds_in
 
-    flags = [f.name for _, f, _ in flags_of(section)]
-    assert flags == [f.name for f in fields(getattr(RunConfig(), section)) if f.name not in HIDDEN.get(section, ())]
+    kinds = kinds_in(["train", "--tokenizer", tokenizer], RunConfig())
+    cls = kinds.get(section, type(getattr(RunConfig(), section)))
+    flags = [f.name for _, f, _ in flags_of(section, kinds)]
+    assert flags == [f.name for f in fields(cls) if f.name not in HIDDEN.get(section, ())]
 
 
 # ------------------------------------------------------------------------------------------------ progress
@@ -202,18 +231,18 @@ def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section):
 def test_progress_is_plain_lines_on_stderr_where_there_is_no_terminal(capsys):
     progress = Progress()
     for step in range(1, 31):
-        progress.tell("dit", {"step": step, "loss": 1.0}, 30)
+        progress.tell("model", {"step": step, "loss": 1.0}, 30)
     progress.note("done")
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == "" and "\r" not in err and "\x1b" not in err
-    assert lines[0].startswith("dit: 1/30, loss 1.0000, ") and lines[-2].startswith("dit: 30/30") and lines[-1] == "done"
+    assert lines[0].startswith("model: 1/30, loss 1.0000, ") and lines[-2].startswith("model: 30/30") and lines[-1] == "done"
     assert len(lines) <= 4  # the first, the last, the note, and at most one between them on a slow day
 
 
 def test_quiet_means_quiet(capsys):
     progress = Progress(quiet=True)
-    progress.tell("dit", {"step": 1, "loss": 1.0}, 1)
+    progress.tell("model", {"step": 1, "loss": 1.0}, 1)
     progress.note("x")
     assert capsys.readouterr() == ("", "")
 
@@ -225,7 +254,7 @@ def test_a_terminal_gets_a_bar_that_starts_no_thread(monkeypatch, capsys):
     progress = Progress()
     before = threading.active_count()
     for step in range(3, 13):
-        progress.tell("dit", {"step": step, "loss": 0.5}, 12)
+        progress.tell("model", {"step": step, "loss": 0.5}, 12)
     assert threading.active_count() == before and progress.bar.n == 12
     progress.close()
     assert "12/12" in capsys.readouterr().err
@@ -242,7 +271,7 @@ def test_the_loss_is_looked_at_seldom():
 
     progress = Progress(quiet=False)
     for step in range(1, 101):
-        progress.tell("dit", {"step": step, "loss": Number()}, 1000)
+        progress.tell("model", {"step": step, "loss": Number()}, 1000)
     assert len(looks) <= 11
 
 

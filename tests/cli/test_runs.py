@@ -3,6 +3,8 @@
 import contextlib
 import io
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from PIL import Image
 
 from minidit.checkpoint import load_model, read_arrays
 from minidit.cli import main
-from minidit.runs import run as runs
+from minidit.runs.phases import Run, Stopped, resume
 from minidit.runs.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -50,13 +52,13 @@ def test_training_prints_the_folder_on_stdout_and_all_else_on_stderr(trained):
     assert trained.out == f"{trained.folder}\n"
     lines = trained.err.splitlines()
     assert lines[0] == f"digits: 1500 pictures, 297 held out, into {trained.folder}"
-    assert any(line.startswith("dit: 6/6") for line in lines) and lines[-1] == f"open {trained.folder}/report.html"
+    assert any(line.startswith("model: 6/6") for line in lines) and lines[-1] == f"open {trained.folder}/report.html"
 
 
 def test_training_leaves_everything_that_a_reader_wants(trained):
     names = {str(p.relative_to(trained.folder)) for p in trained.folder.rglob("*") if p.is_file()}
     assert names == {
-        "config.toml", "metrics.jsonl", "dit.safetensors", "state.safetensors", "trace.npz", "report.html",
+        "config.toml", "metrics.jsonl", "model.safetensors", "model.state.safetensors", "trace.npz", "report.html",
         "pictures/ddim.png", "pictures/ddpm.png", "pictures/denoising.gif", "pictures/loss.png", "pictures/x0_strip.png",
     }  # fmt: skip
 
@@ -72,41 +74,58 @@ def test_resuming_a_finished_run_draws_its_pictures_again(trained, tmp_path):
     assert code == 0 and out == trained.out and (trained.folder / "pictures" / "ddim.png").read_bytes() == before
 
 
-def test_a_stop_before_the_denoiser_says_that_it_starts_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs.Run, "source", lambda self, data: signal.raise_signal(signal.SIGTERM))
+def test_a_stop_between_two_phases_says_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "tokenizer", lambda self, data: signal.raise_signal(signal.SIGTERM))
     code, out, err = told("train", "--data", "digits", *TINY, "--out", tmp_path / "run")
-    assert (code, out) == (143, "") and "starts again with --resume" in err
+    assert (code, out) == (143, "") and err.endswith(f"minidit: stopped; go on with: minidit train --resume {tmp_path}/run\n")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
+LONG = 1000000  # updates: a phase that would take hours
+PHASES = {  # the command that is interrupted, and the one that goes on
+    "tokenizer": (["train", "--data", "digits", "--tokenizer", "autoencoder", "--ae-steps", LONG], "train --resume"),
+    "model": (["train", "--data", "digits", "--steps", LONG], "train --resume"),
+    "judge": (["eval"], "eval"),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_real_command_stops_gently_and_goes_on_to_the_same_bits(tmp_path, number, code):
+def test_the_real_command_stops_gently_and_goes_on_to_the_same_bits(tmp_path, trained, phase, number, code):
     """The signal goes to the whole group, as a terminal sends it: the workers leave the decision to the command."""
-    folder = tmp_path / "run"
+    folder, (words, again) = tmp_path / "run", PHASES[phase]
+    if phase == "judge":
+        shutil.copytree(trained.folder, folder)
+        config = folder / "config.toml"
+        config.write_text(re.sub(r"(\[judge_train\][^\[]*?\nsteps = )\d+", rf"\g<1>{LONG}", config.read_text()))
+        words = [*words, folder]
+    else:
+        words = [*words, *TINY, "--out", folder]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "minidit", "train", "--data", "digits", *TINY, "--steps", "1000000", "--out", str(folder)]
+    command = [sys.executable, "-m", "minidit", *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
                           start_new_session=True) as process:  # fmt: skip
-        while not (line := process.stderr.readline()).startswith("dit: ") and line:
+        while not (line := process.stderr.readline()).startswith(f"{phase}: ") and line:
             pass
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, ""), err
-    done = read_arrays(folder / "state.safetensors")[1]["step"]
-    assert err.endswith(f"minidit: stopped at step {done}; go on with: minidit train --resume {folder}\n")
+    done = read_arrays(folder / f"{phase}.state.safetensors")[1]["step"]
+    assert err.endswith(f"minidit: stopped at update {done} of the {phase}; go on with: minidit {again} {folder}\n")
     assert "Traceback" not in err
 
-    job, again = runs.resume(folder), runs.resume(folder)
-    for run, first in ((job, done), (again, 0)):  # on from the state, and all from the beginning
+    ends = []
+    for first in (done, 0):  # on from the state, and all from the beginning
         if not first:
-            (folder / "state.safetensors").unlink()
-        run.tell = lambda phase, record, steps, run=run: setattr(run.loop, "stop", record["step"] == done + 2)
-        train, _ = run.data()
-        run.fit_to(train)
-        run.train_denoiser(*run.source(train))
-        assert run.loop.done == done + 2
-    assert job.loop.model.flat.tobytes() == again.loop.model.flat.tobytes()
-    assert job.loop.optimiser.average.tobytes() == again.loop.optimiser.average.tobytes()
+            (folder / f"{phase}.state.safetensors").unlink()
+        job = resume(folder)
+        job.tell = lambda name, record, steps, job=job: setattr(job.loop, "stop", record["step"] == done + 2)
+        train, _ = job.data()
+        job.fit_to(train)
+        with pytest.raises(Stopped, match=f"stopped at update {done + 2} of the {phase}"):
+            job.judge(train) if phase == "judge" else job.train(train)
+        ends.append((folder / f"{phase}.state.safetensors").read_bytes())
+    assert ends[0] == ends[1]
 
 
 # ------------------------------------------------------------------------------------------------ sample
@@ -142,15 +161,15 @@ def test_labels_that_do_not_exist_are_told_with_those_that_do(trained):
 
 
 def test_a_network_alone_is_no_run(trained):
-    code, _, err = told("sample", trained.folder / "dit.safetensors")
+    code, _, err = told("sample", trained.folder / "model.safetensors")
     assert code == 2 and "give the run's folder" in err
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 100, b"\x10\x00\x00\x00\x00\x00\x00\x00{}              "])
 def test_a_damaged_run_folder_is_one_line(trained, tmp_path, damage):
-    (tmp_path / "dit.safetensors").write_bytes(damage)
+    (tmp_path / "model.safetensors").write_bytes(damage)
     code, out, err = told("sample", tmp_path)
-    assert (code, out) == (2, "") and "dit.safetensors: not a" in err and err.count("\n") == 1
+    assert (code, out) == (2, "") and "model.safetensors: not a" in err and err.count("\n") == 1
 
 
 # ------------------------------------------------------------------------------------------------ eval, report, demo
@@ -162,7 +181,7 @@ def test_an_evaluation_prints_its_table_and_keeps_the_classifier(trained):
         rows = out.splitlines()
         assert code == 0 and len(rows) == 6 and rows[0].split()[:3] == ["held-out", "real", "images"]
         assert all("accuracy" in row and "recall" in row for row in rows)
-        assert load_model(trained.folder / "classifier.safetensors")[0].config.num_classes == 10
+        assert load_model(trained.folder / "judge.safetensors")[0].config.num_classes == 10
 
 
 def test_an_evaluation_refuses_pictures_of_other_classes(trained):
@@ -179,7 +198,7 @@ def test_a_report_is_written_beside_the_run(trained):
 def test_the_quick_demo_goes_the_whole_road(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = PRESETS["quick"]
-    quick = replace(quick, classify=replace(quick.classify, steps=5), sample=replace(quick.sample, steps=3))
+    quick = replace(quick, judge_train=replace(quick.judge_train, steps=5), sample=replace(quick.sample, steps=3))
     monkeypatch.setitem(PRESETS, "quick", quick)
     code, out, err = told("demo", "--quick", *TINY[: TINY.index("--classifier-steps")], "--steps", 3)
     assert (code, out) == (0, "runs/quick\n") and "open runs/quick/report.html" in err

@@ -93,7 +93,7 @@ def test_text_from_the_folder_is_shown_and_never_obeyed(html):
 def test_the_numbers_of_the_folder_are_on_the_page(html):
     text = re.sub(r"\s+", " ", " ".join(Tree(html).text))
     for told in ("width 64, depth 2, patch 2", "196 steps", "95.4%", "15.1", "10.1×", "1,500", "times “real <held out>”", "3.21",
-                 "21.5 dB", "0.085", "0.204", "dit: loss", "Samples drawn during training"):
+                 "21.5 dB", "0.085", "0.204", "model: loss", "Samples drawn during training"):
         assert told in text, told
 
 

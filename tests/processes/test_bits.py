@@ -1,7 +1,6 @@
 """The bound of a perfect model of Gaussian data is the closed form's, term by term."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from minidit.diffusion.exact import Gaussian
 from minidit.diffusion.prediction import EPS, X_0, V
 from minidit.diffusion.schedule import Schedule
 from minidit.processes.bits import bits_per_dim
+from minidit.processes.denoise import Denoiser
 from minidit.random import Philox
-from minidit.runs.pipeline import Pipeline
 
 MEAN, VARIANCE, T = 0.3, 0.25, 50
 
@@ -21,8 +20,7 @@ MEAN, VARIANCE, T = 0.3, 0.25, 50
 class Perfect:
     """An oracle where a network is expected."""
 
-    device, dtype = "cpu", np.float64
-    config = SimpleNamespace(in_channels=1, learn_sigma=False)
+    device, dtype, second_half = "cpu", np.float64, False
 
     def __init__(self, oracle):
         self.oracle = oracle
@@ -34,10 +32,8 @@ class Perfect:
 def measured(prediction, n=400):
     sch = Schedule.linear(T)
     oracle = Gaussian(MEAN, VARIANCE, sch=sch, prediction=prediction)
-    latent = object()  # anything but None: the numbers are no grey levels
-    pipeline = Pipeline(Perfect(oracle), latent, sch, prediction)
     x_0 = MEAN + math.sqrt(VARIANCE) * Philox(3).normal((n, 1, 4, 4), dtype=np.float64)
-    return sch, bits_per_dim(pipeline, x_0, None)
+    return sch, bits_per_dim(Denoiser(Perfect(oracle), sch, prediction), sch, x_0, None, levels=None)
 
 
 @spec("K.7", "K.8", "K.9")

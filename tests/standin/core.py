@@ -287,7 +287,8 @@ class ndarray:
     def __getitem__(self, key):
         key, advanced = index(key)
         if not advanced:
-            return self._view(self._a[key])
+            part = self._a[key]
+            return self._view(part if isinstance(part, np.ndarray) else self._a[(*key, ...)])  # one entry is a view as well
         return wrap(launch(lambda a, *k: np.array(a[wrapped(a, k)]), self._a, *key))
 
     def __setitem__(self, key, value):

@@ -1,0 +1,68 @@
+"""What a finished run is measured by, and what it shows."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small import begun, run_config
+
+from minidit.models.classifier import Classifier, ClassifierConfig
+from minidit.random import Philox
+from minidit.runs.evaluate import Evaluation
+from minidit.runs.gallery import measure, show_run
+from minidit.runs.show import class_grid
+
+CLASSIFIER = ClassifierConfig(channels=1, size=8, num_classes=10, widths=(8, 8, 16), features=16)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run in latents: the job, its pipeline, the data."""
+    job, train = begun(tmp_path_factory.mktemp("runs") / "tiny", run_config(pixels=False))
+    return job, job.train(train), *job.data()
+
+
+# ------------------------------------------------------------------------------------------------ evaluation
+
+
+def test_an_evaluation_frames_samples_with_references(run):
+    job, pipeline, train, held_out = run
+    job.config = replace(job.config, sample=replace(job.config.sample, steps=2))
+    notes = []
+    evaluation = Evaluation(job.judge(train), train, held_out, n=20)
+    found = measure(job, pipeline, evaluation, notes.append, ddpm_steps=3, ddpm_n=10)
+    names = [row["name"] for row in found["rows"]]
+    assert names == ["held-out real images", "their reconstructions", "noise", "DDIM 2, w = 2", "DDIM 2, w = 1",
+                     "DDIM 2, w = 3", "DDPM 3, w = 2"]  # fmt: skip
+    assert found["rows"][1]["multiple"] == 1 and "psnr" in found["rows"][1] and len(notes) == 7
+    assert [row["n"] for row in found["rows"]] == [20] * 6 + [10] and "bias" in found["rows"][-1]["note"]
+    assert json.loads((job.folder / "eval.json").read_text())["rows"] == found["rows"]
+    assert len(found["neighbours"]["index"]) == 20 and (job.folder / "pictures" / "neighbours.png").exists()
+
+
+def test_a_copy_is_found_by_its_distance(run):
+    _, _, train, held_out = run
+    evaluation = Evaluation(Classifier(CLASSIFIER, Philox(0)), train, held_out, n=20)
+    near = evaluation.neighbours(train.x_0(np.array([7, 3])))
+    assert near["index"] == [7, 3] and near["sample_distance"]["q95"] == 0 < near["held_out_distance"]["q05"]
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+def test_classes_of_equal_number_stand_in_rows():
+    x, labels = np.zeros((6, 1, 4, 4)), [1, 0, 1, 0, 1, 0]
+    by_class = class_grid(x, labels, ("a", "b"))
+    assert by_class.height < by_class.width  # two rows of three
+    assert class_grid(x, None).width > 0 and class_grid(x, [*labels[:5], 1], ("a", "b")).size == class_grid(x, None).size
+
+
+def test_a_finished_run_shows_itself(run):
+    job, pipeline, _, held_out = run
+    job.config = replace(job.config, sample=replace(job.config.sample, steps=2))
+    show_run(job, pipeline, held_out, lambda text: None, each=2)
+    names = {p.name for p in (job.folder / "pictures").iterdir()}
+    assert {"ddim.png", "ddpm.png", "denoising.gif", "loss.png", "reconstructions.png", "x0_strip.png"} <= names
+    with np.load(job.folder / "trace.npz") as trace:
+        assert trace["x_t"].shape == trace["x_0_hat"].shape == (3, 10, 1, 8, 8) and trace["rungs"][-1] == 0

@@ -1,0 +1,59 @@
+"""A run's folder: what lies in it, and that it never replaces anything unasked."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small import begun, lines, run_config, whole
+
+from minidit.checkpoint import load_model, read_arrays
+from minidit.runs.config import tables_of
+from minidit.runs.phases import Run
+from minidit.runs.presets import SampleConfig
+from minidit.training.loop import RunError
+
+
+def test_a_run_leaves_what_its_page_promises(tmp_path):
+    config = replace(run_config(), sample=SampleConfig(steps=3, every=2, save_every=4))
+    job, pipeline = whole(tmp_path / "run", config)
+    assert {p.name for p in job.folder.iterdir()} == {
+        "config.toml", "metrics.jsonl", "model.safetensors", "model.state.safetensors", "samples",
+    }  # fmt: skip
+    assert [p.name for p in sorted((job.folder / "samples").iterdir())] == ["step_00000002.png", "step_00000004.png"]
+    arrays, meta = read_arrays(job.folder / "model.state.safetensors")
+    assert (meta["phase"], meta["step"]) == ("model", 6) and set(arrays) == {"theta", "m", "v", "ema"}
+    model, meta = load_model(job.folder / "model.safetensors")
+    assert np.array_equal(model.flat, arrays["ema"]) and np.array_equal(pipeline.model.flat, model.flat)
+    assert meta["data"]["class_names"] == [str(i) for i in range(10)] and meta["run"]["process"]["prediction"] == "v"
+    assert meta["run"] == json.loads(json.dumps(tables_of(job.config)))
+    assert [line["step"] for line in lines(job.folder)] == [1, 6]
+
+
+def test_a_run_never_replaces_another_unasked(tmp_path):
+    job, _ = begun(tmp_path / "run")
+    with pytest.raises(RunError, match="holds a run already: choose another --out, --resume it, or --overwrite"):
+        job.create()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_is_never_put_among_other_files(tmp_path, overwrite):
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(RunError, match="holds something that is no run"):
+        begun_in = Run(tmp_path, run_config())
+        begun_in.fit_to(begun_in.data()[0])
+        begun_in.create(overwrite=overwrite)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.json"]
+
+
+def test_overwriting_leaves_nothing_of_the_old_run_and_nothing_else_is_touched(tmp_path):
+    job, _ = whole(tmp_path / "run", replace(run_config(), sample=SampleConfig(steps=3, every=2)))
+    own = ("judge.safetensors", "eval.json", "report.html", "trace.npz", "pictures/ddim.png")
+    for name in (*own, "notes.txt", "mine/photo.png"):
+        (job.folder / name).parent.mkdir(exist_ok=True)
+        (job.folder / name).write_text("old")
+    job.create(overwrite=True)
+    left = {str(p.relative_to(job.folder)) for p in job.folder.rglob("*") if p.is_file()}
+    assert left == {"config.toml", "notes.txt", "mine/photo.png"}
+
+

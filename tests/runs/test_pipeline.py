@@ -1,0 +1,141 @@
+"""A trained run as one call from labels to pictures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small import DIT, awake, run_config, whole
+from support import agree
+
+from minidit.checkpoint import CheckpointError, save_model
+from minidit.diffusion import rungs
+from minidit.diffusion.fresh import DDPM_LEARNED
+from minidit.diffusion.prediction import V
+from minidit.diffusion.schedule import Schedule
+from minidit.models.autoencoder import Autoencoder
+from minidit.processes.diffusion import ddpm
+from minidit.processes.sample import sample
+from minidit.processes.tokenizer import Pixels
+from minidit.runs.kinds import SPACINGS
+from minidit.runs.pipeline import Pipeline, load
+from minidit.runs.show import moments
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run in latents, and its pipeline."""
+    return whole(tmp_path_factory.mktemp("runs") / "tiny", run_config(pixels=False))
+
+
+def test_a_run_folder_is_one_call_from_labels_to_pictures(run):
+    job, pipeline = run
+    again = load(job.folder)
+    x = again.sample("3,1", steps=3, seed=5)
+    assert x.shape == (2, 1, 8, 8) and np.abs(x).max() <= 1
+    agree(x, pipeline.sample([3, 1], steps=3, seed=5), bound=1e-6)
+    assert again.schedule.T == 20 and again.prediction is V
+
+
+def test_a_network_alone_is_loaded_from_its_file(run):
+    assert load(run[0].folder / "model.safetensors").config == run[1].model.config
+    assert isinstance(load(run[0].folder / "tokenizer.safetensors"), Autoencoder)
+
+
+def test_labels_are_read_repeated_and_refused(run):
+    pipeline = run[1]
+    assert pipeline.labels(None, 12) == [*range(10), 0, 1] and len(pipeline.labels(None)) == 16
+    assert pipeline.labels("2,7") == [2, 7] and pipeline.labels("2,7", 3) == [2, 7, 2]
+    assert pipeline.labels(np.array([1, 1])) == [1, 1]
+    with pytest.raises(ValueError, match=r"no class 'shirt'.*0 0, 1 1"):
+        pipeline.labels("shirt")
+    free = replace(pipeline, model=awake(replace(DIT, num_classes=0)))
+    assert free.labels(None, 5) is None
+    with pytest.raises(ValueError, match="unconditional"):
+        free.labels("0")
+
+
+def pixels(model, **more):
+    return Pipeline(model, Pixels(), ddpm(Schedule.cosine(20), V), **more)
+
+
+def test_padding_is_cut_off_and_values_are_kept_in_range():
+    x_0 = np.arange(32, dtype=np.float32).reshape(2, 1, 4, 4) / 10 - 1
+    assert np.array_equal(pixels(awake(), crop=1).pictures(x_0), np.clip(x_0[..., 1:3, 1:3], -1, 1))
+
+
+@pytest.mark.parametrize("num_classes, dropout", [(0, 0.1), (3, 0.0)])
+def test_a_model_without_a_null_label_is_sampled_without_guidance(num_classes, dropout):
+    pipeline = pixels(awake(replace(DIT, num_classes=num_classes, class_dropout_prob=dropout)))
+    assert np.array_equal(pipeline.sample(n=3, steps=2, guidance=2.0), pipeline.sample(n=3, steps=2, guidance=1.0))
+
+
+def test_ddpm_uses_the_variance_that_a_network_has_learned():
+    model = awake(replace(DIT, learn_sigma=True))
+    grid = [(20, 13), (13, 7), (7, 0)]
+    x = sample(model, Schedule.cosine(20), [0, 1], grid=grid, fresh=DDPM_LEARNED, prediction=V, clip=True)
+    agree(pixels(model).sample([0, 1], steps=3, sampler="ddpm", guidance=1.0), np.clip(x, -1, 1), bound=1e-6)
+
+
+def test_the_moments_of_a_walk_begin_with_noise_and_end_with_the_pictures(run):
+    steps = list(moments(run[1], [0, 1], steps=6, frames=4))
+    assert [t for t, _, _ in steps][-1] == 0 and len(steps) == 5
+    agree(steps[-1][1], run[1].sample([0, 1], steps=6), bound=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ damage
+
+
+def test_a_folder_that_holds_no_finished_run_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no model"):
+        load(tmp_path)
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("meta, message", [
+    ({"train": {"schedule": "square"}, "data": {"pixels": True}}, r"model\.safetensors, section .process.: schedule 'square'"),
+    ({"train": {"prediction": "noise"}, "data": {"pixels": True}}, "prediction 'noise' is not one of eps, x_0, v"),
+    ({"data": {}}, r"tokenizer\.safetensors: there is no such file"),
+    ({"run": {"process": {"kind": "flow"}}}, r"model\.safetensors, section .process.: kind 'flow' is not one of ddpm"),
+])  # fmt: skip
+def test_a_run_folder_with_parts_missing_or_strange_is_told(tmp_path, meta, message):
+    save_model(tmp_path / "model.safetensors", awake(), **meta)
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path)
+
+
+def test_without_shipped_weights_loading_nothing_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr("minidit.runs.pipeline.SHIPPED", tmp_path)
+    with pytest.raises(CheckpointError, match="name a run folder"):
+        load()
+
+
+# ------------------------------------------------------------------------------------------------ grids
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_a_spacing_chooses_the_rungs(spacing):
+    pipeline = pixels(awake())
+    *steps, _ = pipeline.latents([0, 1], steps=5, spacing=spacing, trace=True)
+    assert [(m.t, m.s) for m in steps] == rungs.pairs(SPACINGS[spacing](20, 5))
+
+
+def test_a_single_step_shows_noise_as_noise():
+    """Trailing, the default, visits the top: one step is asked of the network at T, where x_T is noise."""
+    moment, _ = pixels(awake()).latents([0, 1], steps=1, trace=True)
+    assert (moment.t, moment.s) == (20, 0)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"steps": 21}, "steps must lie in 1..T = 20; got 21"),
+    ({"sampler": "dpm"}, "sampler 'dpm' is not one of ddim, ddpm, did you mean 'ddpm'"),
+    ({"spacing": "trail"}, "spacing 'trail' is not one of trailing, linspace, .*, did you mean 'trailing'"),
+])  # fmt: skip
+def test_a_drawing_that_cannot_be_is_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        pixels(awake()).sample([0], **options)
+
+
+def test_without_a_number_of_steps_a_short_ladder_is_walked_whole():
+    *steps, _ = pixels(awake()).latents([0], trace=True)
+    assert len(steps) == 20
