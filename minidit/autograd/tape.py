@@ -19,7 +19,7 @@ Parent = tuple["Node | Leaf", int] | None  # of an input: the node or leaf that 
 
 
 class Onto(functools.partial[Any]):
-    """A bar that adds itself to what other uses sent before it (A.2): f(so_far=None) -> the sum, in memory of its own."""
+    """A bar that one kernel computes and adds to the earlier ones (A.2): f(so_far=None) -> the sum, in fresh memory."""
 
 
 class Node:

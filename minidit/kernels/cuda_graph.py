@@ -1,9 +1,9 @@
 """A function of arrays on a GPU, recorded once as a CUDA graph and replayed: one launch instead of hundreds.
 
-What a recording freezes are addresses, sizes and the host's numbers. So the function takes no argument, keeps what changes in
-arrays that outlive it, writes its results there or returns them, and lets the host wait for nothing. What is kept while the
-graph lives: its stream, the arrays it returned, and the memory pool that served it, for what CuPy's shared pool gives to a
-recording it gives to others as well, as soon as the array is gone.
+A recording fixes addresses, sizes and every number that came from the host. So the function takes no argument, reads what
+changes between calls from arrays that outlive it, returns its results or writes them to such arrays, and never makes the host
+wait. Its temporary arrays come from a memory pool of its own: CuPy's shared pool would hand their memory to other code as soon as
+the recording is over, while the graph still writes to those addresses.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from functools import cache
 from typing import Any
 
 from minidit.autograd import kernels_on
-from minidit.backend import keepers
+from minidit.backend import pool_owners
 from minidit.kernels import cuda_blas, cuda_launch
 
 
 def obstacle(dtype: Any) -> str:
-    """Why nothing that computes in this type can be recorded here, or ""."""
+    """The reason why computations of this type cannot be recorded here, or ""."""
     if not kernels_on():
         return "the kernels are switched off"
     if dtype.name != "float32":
         return f"there are no kernels for {dtype.name}"
     if not all(map(cuda_launch.available, ("philox", "update", "elementwise"))):
         return "the kernels do not compile here"
-    if cuda_blas.own() is None:
+    if cuda_blas.handle() is None:
         return "cuBLAS does not load here"
     return ""
 
 
-@cache  # once a reason
+@cache  # once per reason
 def explain(what: str, reason: str) -> None:
-    """One line for the user: everything works, only slower."""
+    """Warns that everything works, only slower."""
     logging.getLogger("minidit").warning("%s is not recorded as a CUDA graph: %s", what, reason)
 
 
@@ -54,7 +54,7 @@ class Captured:
         self.graph: Any = None
         self.out: Any = None
         self.calls, self.gave_up = 0, False
-        keepers.add(self)
+        pool_owners.add(self)
 
     def __call__(self) -> Any:
         self.calls += 1

@@ -1,6 +1,6 @@
 """Losses: scalars at the end of the tape.
 
-    mse = (1/n) Σ w_b (x - target)²                                          w = 1 and n = size unless given   (A.25)
+    mse = (1/n) Σ w_b (x - target)²                                          by default w = 1 and n = size     (A.25)
     cross entropy = -(1/n) Σ_b ln softmax(logits_b)[label_b]                                                     (A.26)
     KL(N(μ, e^λ) ‖ N(0, 1)) = ½ (μ² + e^λ - 1 - λ)  summed over all entries, divided by n                         (A.27)
 """
