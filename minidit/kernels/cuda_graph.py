@@ -43,7 +43,7 @@ def explain(what: str, reason: str) -> None:
 class Captured:
     """f as a graph: the first call runs it, the second records it, and from then on it is replayed, with the same bits.
 
-    What f returns is overwritten by the next call. Where f cannot be recorded it goes on as it was, with a line of explanation.
+    The next call overwrites what f returned. If f cannot be recorded, every call runs f itself, and one warning says why.
     """
 
     def __init__(self, f: Callable[[], Any], what: str) -> None:
@@ -61,7 +61,7 @@ class Captured:
         if self.gave_up:
             return self.f()
         outer = self.cuda.get_current_stream()
-        self.before.record(outer)  # the two streams take turns: the device waits, the host does not
+        self.before.record(outer)  # each stream waits for the other on the device; the host does not wait
         self.stream.wait_event(self.before)
         try:
             with self.stream:
@@ -71,13 +71,13 @@ class Captured:
             outer.wait_event(self.after)
 
     def _run(self) -> Any:
-        if self.calls == 1:  # compiles kernels, loads tables, and leaves the pool with all the memory that a recording needs
+        if self.calls == 1:  # compiles kernels, copies tables, and fills the pool with all the memory that a recording needs
             with self.cuda.using_allocator(self.pool.malloc):
                 return self.f()
         if self.graph is None:
             try:
                 self._record()
-            except Exception as error:  # of CUDA, of CuPy, or of a law that asked the host: the answer is the same
+            except Exception as error:  # of CUDA, of CuPy, or of a law that reads a value on the host
                 explain(self.what, (str(error) or type(error).__name__).splitlines()[0])
                 self.gave_up, self.out, self.pool = True, None, None
                 return self.f()
@@ -90,7 +90,7 @@ class Captured:
             try:
                 self.out = self.f()
             except BaseException:
-                with suppress(Exception):  # what was recorded so far, or the news that it is not valid
+                with suppress(Exception):  # drops what was recorded so far; it may raise because that is not valid
                     self.stream.end_capture()
                 raise
             self.graph = self.stream.end_capture()
@@ -98,7 +98,7 @@ class Captured:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """No array, event or pool of somebody else may be freed while a stream records."""
+    """Switches the garbage collector off: freeing an unrelated array, event or pool would break a recording."""
     was = gc.isenabled()
     gc.disable()
     try:
