@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import standin
-from standin.core import COUNTS, Device
+from standin.device import COUNTS, Device
 from support import agree, host
 
 from minidit import ops

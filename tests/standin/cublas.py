@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from standin.core import COUNTS, Device
+from standin.device import COUNTS, Device
 
 ITEM = {0: np.dtype(np.float32), 14: None}  # CUDA_R_32F, CUDA_R_16BF
 
