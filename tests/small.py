@@ -36,6 +36,16 @@ def pictures(n=11, config=DIT, dtype=np.float32):
     return x_0, np.arange(n) % max(1, config.num_classes)
 
 
+def losses_of(loop, update, samples=None, network=None):
+    """What a loop computes at one update for some samples of the batch: (losses (B,), other numbers), no gradient taken.
+
+    network : what stands in place of the loop's own, such as one that keeps what it was shown.
+    """
+    draws = loop.draws.at(update, loop.samples if samples is None else samples)
+    x_0, y = loop.source.draw(draws.pictures(len(loop.source)), draws)
+    return loop.process.loss(network or loop.model, x_0, y, draws)
+
+
 def run_config(source="digits", *, pixels=True, steps=6, **data):
     """A whole run in a second."""
     width = {"hidden_size": 32, "depth": 1, "num_heads": 2}

@@ -15,7 +15,7 @@ PROMISED = (
     "AdamW", "OptimConfig",
     "Schedule", "q_sample", "posterior", "ddpm_step", "ddim_step", "ddim_invert_step", "guide",
     "predict_x_0", "predict_eps", "predict_v", "EPS", "X_0", "V",
-    "train", "TrainConfig", "loop_for", "Loop", "sample", "ddim", "ddpm",
+    "train", "loop_for", "Loop", "LoopConfig", "Diffusion", "ddpm", "sample", "Sampling", "ddim", "DDPM",
     "autoencode", "AutoencodeConfig", "latents_of", "decode", "reconstruct", "save", "load", "Pipeline", "__version__",
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the folder of a finished run")
     parser.add_argument("-n", type=int, default=500, help="samples per row of the table (default 500)")
     parser.add_argument("--ddpm-steps", type=int, help="rungs of the DDPM row (default 250, or as many as there are)")
-    parser.add_argument("--bpd", type=int, metavar="N", help="also the bound of N held-out images, bits per dimension")
+    parser.add_argument("--bpd", type=int, metavar="N", help="also the variational bound of N held-out images, in bits")
     parser.add_argument("--data", help="where the pictures are now, if not where the run found them")
     add_device(parser)
     add_precision(parser)

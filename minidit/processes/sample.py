@@ -111,7 +111,7 @@ def sample(
     if trace:
         return traced(*walk(slice(None)), computing(network, how.precision))
     with computing(network, how.precision):
-        if how.graph and not how.fresh.learned and can_record(network.device, network.dtype, "the sampling step"):
+        if how.graph and can_record(network.device, network.dtype, "the sampling step"):
             with no_grad():
                 whole, x = walk(slice(None))
                 return whole.recorded(x, progress)

@@ -49,7 +49,7 @@ class Walk:
         self, x: Array, k: Array, t: Array, w: float, *, noisy: bool, guess: bool = True, into: Array = None
     ) -> tuple[Array, Array]:
         """x : (B, ...) at time t  ->  (x_s, x̂_0). k : the row, a number of the host or a counter on the device, and so is t."""
-        F, F_u, v = self.denoiser(x, t if isinstance(t, int) else xp_of(x).broadcast_to(t, (len(x),)), self.y, w)
+        F, F_u, v = self.denoiser(x, t, self.y, w)
         z = self.draws.at(t).normal(x.shape) if noisy else None
         v = v if self.fresh.learned else None
         return walk_step(x, F, self.table, k, F_u=F_u, w=w, z=z, v=v, limit=self.denoiser.limit, guess=guess, into=into)

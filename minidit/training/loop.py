@@ -166,12 +166,12 @@ class Loop:
         """The gradient of a shard, its samples in `accumulate` pieces one after the other  ->  its share of loss and numbers."""
         totals: dict[str, Any] = {}
         for k in range(self.config.accumulate):
-            piece = draws
+            samples = draws.samples
             if self.config.accumulate > 1:
-                samples = draws.samples[shard_of(len(draws.samples), self.config.accumulate, k)]
-                if not len(samples):
-                    continue
-                piece = draws.at(draws.when, samples)
+                samples = samples[shard_of(len(samples), self.config.accumulate, k)]
+            if not len(samples):
+                continue
+            piece = draws.at(draws.when, samples)  # none of its numbers is taken yet
             x_0, y = self.source.draw(piece.pictures(len(self.source)), piece)
             loss, more = self.process.loss(self.model, x_0, y, piece)
             loss.backward(self._share(loss.data))

@@ -26,7 +26,7 @@ def test_a_label_is_dropped_where_the_draw_is_below_p(xp, pairs, p):
 
 
 class Asked:
-    """A model that keeps the labels which it was told."""
+    """A model that keeps the labels which it was called with."""
 
     def __init__(self, model):
         self.model, self.config, self.device, self.null_label, self.seen = model, model.config, model.device, model.null_label, []

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from standin.core import COUNTS, Device
+from standin.device import COUNTS, Device
 
 ITEM = {0: np.dtype(np.float32), 14: None}  # CUDA_R_32F, CUDA_R_16BF
 
@@ -146,12 +146,12 @@ def imitated_cublas():
 
     if not getattr(cupy, "__standin__", False):
         raise RuntimeError("an imitation cannot read the memory of a real GPU")
-    before = dict(cuda_blas._own)
-    cuda_blas._own.clear()
+    before = dict(cuda_blas._handles)
+    cuda_blas._handles.clear()
     cupy.__dict__["imitated_cublas"] = Cublas()
     try:
         yield cupy.imitated_cublas
     finally:
         del cupy.imitated_cublas
-        cuda_blas._own.clear()
-        cuda_blas._own.update(before)
+        cuda_blas._handles.clear()
+        cuda_blas._handles.update(before)

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from standin.core import COUNTS, forbid_in_capture, poison
-from standin.core import Device as State
+from standin.core import poison
+from standin.device import COUNTS, forbid_in_capture
+from standin.device import Device as State
 
 
 class Graph:

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from standin import cache
-from standin.core import COUNTS, Device, ndarray
+from standin.core import ndarray
+from standin.device import COUNTS, Device
 
 HEADER = Path(__file__).parent.parent / "kernels" / "cuda_on_cpu.h"
 SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(([^)]*)\)')

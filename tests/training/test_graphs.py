@@ -11,16 +11,24 @@ from standin.cublas import imitated_cublas
 from support import agree, host
 
 from minidit.autograd import plain_text
+from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, ddim
+from minidit.diffusion.loss import min_snr
+from minidit.diffusion.prediction import V
+from minidit.diffusion.schedule import Schedule
 from minidit.kernels import cuda_graph
-from minidit.processes.sample import ddim, ddpm, sample
-from minidit.processes.train import SCHEDULES, TrainConfig, loop_for
-from minidit.training.clock import ROWS
+from minidit.processes.diffusion import ddpm
+from minidit.processes.sample import sample
+from minidit.processes.train import loop_for
+from minidit.training.draws import ROWS
+from minidit.training.loop import LoopConfig
 from minidit.training.source import Latents
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
 pytestmark = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the stand-in, and g++ to run kernels on the CPU")
-CONFIG = TrainConfig(steps=6, batch_size=6, lr=1e-2, warmup=3, final_lr=0.1, clip=0.5, weight_decay=0.1, ema=0.9, T=30, eps=1e-3)
+CONFIG = LoopConfig(steps=6, batch_size=6, lr=1e-2, warmup=3, final_lr=0.1, clip=0.5, weight_decay=0.1, ema=0.9, eps=1e-3)
+PROCESS = ddpm(Schedule.linear(30))
+PATH = Schedule.linear(50)
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +38,9 @@ def a_gpu():
         yield
 
 
-def trained(config=DIT, source=None, **changes):
+def trained(config=DIT, source=None, process=PROCESS, **changes):
     source = pictures(config=config) if source is None else source
-    loop = loop_for(awake(config, device="cuda"), source, replace(CONFIG, **changes))
+    loop = loop_for(awake(config, device="cuda"), source, process, replace(CONFIG, **changes))
     records = list(loop.run())
     numbers = {k: [float(host(r[k])) for r in records] for k in records[0]}
     return numbers, {"theta": host(loop.model.flat), **{k: host(a) for k, a in loop.optimiser.state_dict().items()}}
@@ -45,7 +53,7 @@ def latents():
 
 @pytest.mark.parametrize("config, changes", [
     (DIT, {}),
-    (replace(DIT, learn_sigma=True), {"prediction": "v", "loss_weight": "min_snr"}),
+    (replace(DIT, learn_sigma=True), {"process": ddpm(Schedule.linear(30), V, min_snr)}),
     (UNCONDITIONAL, {"accumulate": 2}),
     (replace(DIT, depth=2), {"checkpoint_blocks": True}),
     (replace(DIT, conditioning="in_context"), {}),
@@ -76,7 +84,7 @@ def test_a_step_counted_on_the_device_is_that_of_the_host_s_count():
 
 def test_a_replayed_step_is_one_launch_and_nobody_waits():
     for graph, most in ((True, 2), (False, 250)):  # the graph, and the copy of its numbers
-        loop = loop_for(awake(device="cuda"), pictures(), replace(CONFIG, graph=graph))
+        loop = loop_for(awake(device="cuda"), pictures(), PROCESS, replace(CONFIG, graph=graph))
         steps = loop.run()
         next(steps)
         with standin.counting() as spent:
@@ -97,9 +105,9 @@ def test_a_run_that_goes_on_elsewhere_is_the_run_that_never_stopped():
             loop.stop = record["step"] == stop
 
     losses = []
-    first = loop_for(awake(device="cuda"), pictures(), CONFIG)
+    first = loop_for(awake(device="cuda"), pictures(), PROCESS, CONFIG)
     part(first, 4)
-    second = loop_for(awake(device="cuda"), pictures(), CONFIG)
+    second = loop_for(awake(device="cuda"), pictures(), PROCESS, CONFIG)
     second.model.flat[...] = first.model.flat
     second.optimiser.load_state_dict(first.optimiser.state_dict())
     second.done = first.done
@@ -110,7 +118,7 @@ def test_a_run_that_goes_on_elsewhere_is_the_run_that_never_stopped():
 
 
 def test_the_batches_of_many_steps_are_sent_now_and_then():
-    loop, other = (loop_for(awake(device="cuda"), pictures(), replace(CONFIG, steps=ROWS + 3)) for _ in range(2))
+    loop, other = (loop_for(awake(device="cuda"), pictures(), PROCESS, replace(CONFIG, steps=ROWS + 3)) for _ in range(2))
     with plain_text():
         plain = [float(host(r["loss"])) for r in other.run()]
     fast, uploads = [], []
@@ -125,7 +133,7 @@ def test_the_batches_of_many_steps_are_sent_now_and_then():
 
 
 def test_an_old_record_keeps_its_numbers():
-    loop = loop_for(awake(device="cuda"), pictures(), CONFIG)
+    loop = loop_for(awake(device="cuda"), pictures(), PROCESS, CONFIG)
     records, at_once = [], []
     for record in loop.run():
         records.append(record)
@@ -133,15 +141,29 @@ def test_an_old_record_keeps_its_numbers():
     assert [float(host(r["loss"])) for r in records] == at_once and len(set(at_once)) == 6
 
 
+class Curious:
+    """A process that looks at its losses on the host, which no recording can do."""
+
+    def __init__(self, process):
+        self.process, self.stream, self.per, self.seen = process, process.stream, process.per, []
+
+    def loss(self, *question):
+        losses, more = self.process.loss(*question)
+        self.seen.append(None)
+        self.seen[-1] = float(losses.data.sum())
+        return losses, more
+
+
 def test_what_cannot_be_recorded_trains_all_the_same_and_says_why(caplog):
     with plain_text():
         losses, _ = trained(steps=3)
     assert caplog.messages == ["the training step is not recorded as a CUDA graph: the kernels are switched off"]
-    loop = loop_for(awake(device="cuda"), pictures(), replace(CONFIG, steps=3))
-    law = loop.loss_of
-    loop.loss_of = lambda step, samples: law(int(step), samples)
+    loop = loop_for(awake(device="cuda"), pictures(), PROCESS, replace(CONFIG, steps=3))
+    loop.process = Curious(loop.process)
     agree([float(host(r["loss"])) for r in loop.run()], losses["loss"], bound=1e-5)
-    assert caplog.messages[1:] == ["the training step is not recorded as a CUDA graph: this loss is counted on the host"]
+    (message,) = caplog.messages[1:]
+    assert message.startswith("the training step is not recorded as a CUDA graph: ")
+    assert len(loop.process.seen) == 3 + 1  # the attempt to record asked as well
 
 
 # ------------------------------------------------------------------------------------------------ sampling
@@ -149,20 +171,21 @@ def test_what_cannot_be_recorded_trains_all_the_same_and_says_why(caplog):
 WALKS = {
     "ddim": {},
     "guided": {"guidance": 2.0, "clip": True},
-    "interval": {"guidance": 2.0, "interval": (0.2, 0.7), "step": ddim(0.5)},
-    "ddpm": {"step": ddpm(), "guidance": 1.5},
+    "interval": {"guidance": 2.0, "interval": (0.2, 0.7), "fresh": ddim(0.5)},
+    "ddpm": {"fresh": DDPM, "guidance": 1.5},
+    "large variance": {"fresh": DDPM_LARGE, "prediction": V},
 }
 
 
 @pytest.mark.parametrize("name", WALKS)
 def test_the_recorded_walk_is_the_walk_bit_for_bit_and_that_of_the_plain_text(name, caplog):
-    model, sch, labels = awake(device="cuda"), SCHEDULES["linear"](50), np.array([0, 1, 2])
-    walk = lambda **more: host(sample(model, sch, labels, steps=8, **WALKS[name], **more))
-    recorded, eager, trace = walk(), walk(graph=False), list(sample(model, sch, labels, steps=8, trace=True, **WALKS[name]))
+    model, labels = awake(device="cuda"), np.array([0, 1, 2])
+    walk = lambda **more: host(sample(model, PATH, labels, steps=8, **WALKS[name], **more))
+    recorded, eager, trace = walk(), walk(graph=False), list(sample(model, PATH, labels, steps=8, trace=True, **WALKS[name]))
     assert caplog.messages == []
     assert np.array_equal(recorded, eager) and np.array_equal(recorded, host(trace[-1])) and len(trace) == 9
     with plain_text():
-        plain = list(sample(model, sch, labels, steps=8, trace=True, **WALKS[name]))
+        plain = list(sample(model, PATH, labels, steps=8, trace=True, **WALKS[name]))
     agree(recorded, plain[-1], bound=1e-4)
     for a, b in zip(trace[:-1], plain[:-1], strict=True):
         assert (a.t, a.s) == (b.t, b.s)
@@ -176,7 +199,7 @@ def test_a_replayed_sampling_step_is_one_launch_and_nobody_waits():
     def count(done, total):
         spent.append(standin.COUNTS.copy())
 
-    sample(model, SCHEDULES["linear"](50), np.array([0, 1]), steps=8, step=ddpm(), guidance=2.0, progress=count)
+    sample(model, PATH, np.array([0, 1]), steps=8, fresh=DDPM, guidance=2.0, progress=count)
     assert [b.launches - a.launches for a, b in pairwise(spent[1:])] == [1] * 6
     assert spent[0].syncs == spent[-1].syncs and spent[0].uploads == spent[-1].uploads
 
@@ -184,13 +207,15 @@ def test_a_replayed_sampling_step_is_one_launch_and_nobody_waits():
 def test_noise_that_is_given_stays_as_it_is():
     x_T = CUPY.asarray(np.random.default_rng(0).standard_normal((2, 1, 4, 4)).astype(np.float32))
     before = host(x_T).copy()
-    sample(awake(device="cuda"), SCHEDULES["linear"](50), np.array([0, 1]), steps=4, x_T=x_T)
+    sample(awake(device="cuda"), PATH, np.array([0, 1]), steps=4, x_T=x_T)
     assert np.array_equal(host(x_T), before)
 
 
-def test_a_variance_that_the_network_makes_walks_without_a_graph(caplog):
-    from minidit.diffusion import variance
-
-    model = awake(replace(DIT, learn_sigma=True), device="cuda")
-    sample(model, SCHEDULES["linear"](50), np.array([0, 1]), steps=4, step=ddpm(variance.learned_range))
-    assert caplog.messages == ["the sampling step is not recorded as a CUDA graph: its variance comes from the network"]
+def test_a_variance_that_the_network_chooses_is_recorded_too(caplog):
+    model, labels = awake(replace(DIT, learn_sigma=True), device="cuda"), np.array([0, 1])
+    recorded, eager = (
+        host(sample(model, PATH, labels, steps=6, fresh=DDPM_LEARNED, guidance=2.0, graph=on)) for on in (True, False)
+    )
+    assert caplog.messages == [] and np.array_equal(recorded, eager)
+    with plain_text():
+        agree(recorded, sample(model, PATH, labels, steps=6, fresh=DDPM_LEARNED, guidance=2.0), bound=1e-4)

@@ -11,22 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import awake, pictures
+from small import awake, losses_of, pictures
 from support import agree
 
 from minidit.autograd import Gradients
 from minidit.backend import flat_buffer
-from minidit.processes.train import Denoising, TrainConfig, loop_for
+from minidit.diffusion.schedule import Schedule
+from minidit.processes.diffusion import ddpm
+from minidit.processes.train import loop_for
 from minidit.training.loop import LoopConfig, RunError
 from minidit.training.workers import Workers, _pickled, kind_of_workers, shard_of
 
 KINDS = ("serial", "thread", "process")
-CONFIG = TrainConfig(steps=4, batch_size=10, lr=1e-2, clip=0.5, weight_decay=0.1, ema=0.9, T=30)
+CONFIG = LoopConfig(steps=4, batch_size=10, lr=1e-2, clip=0.5, weight_decay=0.1, ema=0.9)
+DDPM = ddpm(Schedule.linear(30))
 
 
 def trained(kind="serial", dtype=np.float32, **changes):
     """A Loop that has run to its end, and its records."""
-    loop = loop_for(awake(dtype=dtype), pictures(dtype=dtype), replace(CONFIG, **changes), kind=kind)
+    loop = loop_for(awake(dtype=dtype), pictures(dtype=dtype), DDPM, replace(CONFIG, **changes), kind=kind)
     return loop, list(loop.run())
 
 
@@ -61,10 +64,10 @@ def children():
 def test_who_runs_the_shards_changes_nothing_not_even_the_last_bit(shards):
     runs = [trained(kind, shards=shards) for kind in KINDS]
     first, records = runs[0]
-    for loop, told in runs[1:]:
+    for loop, others in runs[1:]:
         assert loop.model.flat.tobytes() == first.model.flat.tobytes()
         assert loop.optimiser.average.tobytes() == first.optimiser.average.tobytes()
-        assert told == records
+        assert others == records
 
 
 def test_a_run_repeats_itself_to_the_last_bit():
@@ -82,23 +85,22 @@ def test_pieces_are_a_matter_of_rounding_only(shards, accumulate):
 @pytest.mark.parametrize("shards", [2, 3, 7])
 def test_the_gradients_of_the_shards_add_up_to_that_of_the_whole_batch(shards):
     def gradient(n):
-        loop = loop_for(awake(dtype=np.float64), pictures(dtype=np.float64), replace(CONFIG, shards=n), kind="serial")
+        loop = loop_for(awake(dtype=np.float64), pictures(dtype=np.float64), DDPM, replace(CONFIG, shards=n), kind="serial")
         for phase in (0, 1):  # gradients, sum; no update
             for i in range(n):
                 loop._body(i, phase, 2)
         return loop.buffers[0]
 
     model = awake(dtype=np.float64)
-    loss = Denoising(model, loop_for(model, pictures(dtype=np.float64), CONFIG).loss_of.source, CONFIG)
-    plain, _ = loss(2, np.arange(CONFIG.batch_size))
-    plain.backward()
+    losses, _ = losses_of(loop_for(model, pictures(dtype=np.float64), DDPM, CONFIG), 2)
+    losses.mean().backward()
     for p, view in zip(model.parameters(), model.views(gradient(shards)), strict=True):
         agree(view, p.grad, bound=1e-12)
 
 
 def test_the_sum_over_shards_has_one_order():
     """Shard 0 first, then 1, 2, …: floats that would add up to something else in any other order."""
-    loop = loop_for(awake(), pictures(), replace(CONFIG, shards=3), kind="serial")
+    loop = loop_for(awake(), pictures(), DDPM, replace(CONFIG, shards=3), kind="serial")
     for buffer, number in zip(loop.buffers, (1e8, -1e8, 1.0), strict=True):
         buffer[...] = number
     for i in range(3):
@@ -107,7 +109,7 @@ def test_the_sum_over_shards_has_one_order():
 
 
 def test_the_norm_that_is_told_is_that_of_the_whole_gradient_before_clipping():
-    loop = loop_for(awake(dtype=np.float64), pictures(dtype=np.float64), replace(CONFIG, shards=3), kind="serial")
+    loop = loop_for(awake(dtype=np.float64), pictures(dtype=np.float64), DDPM, replace(CONFIG, shards=3), kind="serial")
     seen = []
     step = loop.optimiser.step
 
@@ -159,7 +161,7 @@ def test_numbers_out_of_range_are_refused(bad):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stop_ends_after_the_step_and_a_second_run_goes_on_exactly(kind):
-    loop = loop_for(awake(), pictures(), replace(CONFIG, shards=2), kind=kind)
+    loop = loop_for(awake(), pictures(), DDPM, replace(CONFIG, shards=2), kind=kind)
     for record in loop.run():
         loop.stop = record["step"] == 2
     assert loop.done == 2 and not children()
@@ -169,7 +171,7 @@ def test_stop_ends_after_the_step_and_a_second_run_goes_on_exactly(kind):
 
 
 def test_a_run_that_is_left_early_leaves_no_process_behind():
-    loop = loop_for(awake(), pictures(), replace(CONFIG, shards=3), kind="process")
+    loop = loop_for(awake(), pictures(), DDPM, replace(CONFIG, shards=3), kind="process")
     records = loop.run()
     next(records)
     assert children()
@@ -178,7 +180,7 @@ def test_a_run_that_is_left_early_leaves_no_process_behind():
 
 
 def test_ctrl_c_between_two_steps_leaves_no_process_behind():
-    loop = loop_for(awake(), pictures(), replace(CONFIG, shards=2), kind="process")
+    loop = loop_for(awake(), pictures(), DDPM, replace(CONFIG, shards=2), kind="process")
     with pytest.raises(KeyboardInterrupt):
         for _ in loop.run():
             signal.raise_signal(signal.SIGINT)
@@ -283,7 +285,7 @@ def test_a_killed_worker_gives_one_clear_error(when):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_that_is_no_number_ends_the_run_with_advice(kind):
     x_0, labels = pictures()
-    loop = loop_for(awake(), (x_0 * np.float32(np.inf), labels), replace(CONFIG, shards=2), kind=kind)
+    loop = loop_for(awake(), (x_0 * np.float32(np.inf), labels), DDPM, replace(CONFIG, shards=2), kind=kind)
     with np.errstate(all="ignore"), pytest.raises(RunError, match=r"the loss is nan at step 1: try a smaller --lr"):
         list(loop.run())
     assert not children()
@@ -320,6 +322,7 @@ def test_progress_of_the_loss_is_a_mean_over_the_batch():
     from minidit.models.dit import DiT
     from minidit.random import Philox
 
-    loop = loop_for(DiT(DIT, Philox(0)), pictures(), TrainConfig(steps=1, batch_size=200, T=30, shards=3), kind="serial")
+    config = LoopConfig(steps=1, batch_size=200, shards=3)
+    loop = loop_for(DiT(DIT, Philox(0)), pictures(), DDPM, config, kind="serial")
     record = next(loop.run())
     assert math.isclose(record["loss"], 1.0, abs_tol=0.1)

@@ -1,4 +1,4 @@
-"""What `info --memory` predicts is what a step takes, within 15 %; what does not fit is told in one line, with what would."""
+"""What `info --memory` predicts is what a step takes, within 15 %; what does not fit is said in one line, with what would."""
 
 import os
 import re
@@ -17,11 +17,13 @@ from support import host
 
 import minidit as md
 from minidit.cli import main
+from minidit.diffusion.schedule import Schedule
 from minidit.kernels import cuda_blas, cuda_launch
 from minidit.models.dit import DiTConfig
-from minidit.processes.train import TrainConfig, loop_for
+from minidit.processes.diffusion import ddpm
+from minidit.processes.train import loop_for
 from minidit.training import memory
-from minidit.training.loop import RunError
+from minidit.training.loop import LoopConfig, RunError
 from minidit.training.memory import largest_batch, memory_of_step
 
 TESTS = Path(__file__).parent.parent
@@ -30,7 +32,8 @@ IMITATED = getattr(CUPY, "__standin__", False)
 KERNELS = pytest.mark.skipif(not IMITATED or standin.raw.compiler() is None, reason="the stand-in, and g++ to run kernels")
 
 NET = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=64, depth=3, num_heads=2, num_classes=5, learn_sigma=False)
-TRAIN = TrainConfig(steps=3, batch_size=32, shards=1, graph=False)
+TRAIN = LoopConfig(steps=3, batch_size=32, shards=1, graph=False)
+DDPM = ddpm(Schedule.linear())
 NETS = {
     "as it is": {}, "wide MLP": {"mlp_ratio": 6.0}, "many heads": {"num_heads": 8}, "learned variance": {"learn_sigma": True},
     "adaln": {"conditioning": "adaln"}, "cross": {"conditioning": "cross_attention"},
@@ -65,7 +68,7 @@ def second_step(config, train, device, before):
     """The second step of a run, `before()` called between the two."""
     model = md.DiT(config, md.Philox(0), device=device)
     x_0, labels = pictures(train.batch_size, config)
-    loop = loop_for(model, (x_0, labels) if config.num_classes else x_0, train)
+    loop = loop_for(model, (x_0, labels) if config.num_classes else x_0, DDPM, train)
     steps = loop.run()
     next(steps)
     before()
@@ -135,7 +138,7 @@ def test_a_process_grows_by_what_was_predicted():
 
 @KERNELS
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_what_does_not_fit_is_told_with_a_batch_that_does(counted, monkeypatch, recomputed):
+def test_what_does_not_fit_is_said_with_a_batch_that_does(counted, monkeypatch, recomputed):
     train = replace(TRAIN, checkpoint_blocks=recomputed, steps=1)
     monkeypatch.setattr(cuda_blas, "WORKSPACE", 1 << 16)  # its 32 MB would hide what so small a network needs
     monkeypatch.setattr(memory, "LIBRARIES", 4 * cuda_launch.COUNTERS + (1 << 16))
@@ -147,13 +150,14 @@ def test_what_does_not_fit_is_told_with_a_batch_that_does(counted, monkeypatch, 
 
         def run(train):
             model = md.DiT(NET, md.Philox(0), device="cuda")
-            return [float(host(r["loss"])) for r in md.train(model, pictures(train.batch_size, NET), train)]
+            return [float(host(r["loss"])) for r in md.train(model, pictures(train.batch_size, NET), DDPM, train)]
 
-        with pytest.raises(RunError, match=r"^out of memory on cuda: a step of batch 32 needs about .* GB, there are ") as told:
+        with pytest.raises(RunError, match=r"^out of memory on cuda: a step of batch 32 needs about .* GB, there are ") as error:
             run(train)
-        told = str(told.value)
-        fits, pieces = (int(re.search(rf"--{flag} (\d+)", told)[1]) for flag in ("batch-size", "accumulate"))
-        assert 7 <= fits < 32 and ("--recompute" in told) is not recomputed and "\n" not in told
+        message = str(error.value)
+        del error  # its frames hold the arrays of the step that failed
+        fits, pieces = (int(re.search(rf"--{flag} (\d+)", message)[1]) for flag in ("batch-size", "accumulate"))
+        assert 7 <= fits < 32 and ("--recompute" in message) is not recomputed and "\n" not in message
         assert len(run(replace(train, batch_size=fits))) == 1 and len(run(replace(train, accumulate=pieces))) == 1
 
 
@@ -179,9 +183,9 @@ def test_the_command_says_it_in_one_line(monkeypatch, tmp_path, capsys, error):
     monkeypatch.setattr("minidit.runs.phases.Loop", full)
     monkeypatch.setattr("minidit.training.memory.memory_of", lambda device: 1 << 20)
     assert main(["train", "--preset", "quick", "--steps", "2", "--out", str(tmp_path / "run"), "--quiet"]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("minidit: out of memory on cpu: a step of batch 64 needs about ") and told.count("\n") == 1
-    assert told.endswith("no batch would fit: a smaller network would\n")
+    message = capsys.readouterr().err
+    assert message.startswith("minidit: out of memory on cpu: a step of batch 64 needs about ") and message.count("\n") == 1
+    assert message.endswith("no batch would fit: a smaller network would\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--preset", "DiT-XL/2", "--precision", "bf16", "--recompute"], ["--device", "cpu"]])

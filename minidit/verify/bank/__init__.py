@@ -1,6 +1,7 @@
 """The bank: every known mistake as one small change of the reference, with the correct equation beside it.
 
-Wrong code lives here, where it is named wrong, and nowhere else. Ids are stable.
+A row is Deviation(id, name, spec, wrong, right, {part: change}, seen). Wrong code lives here, where it is named wrong, and
+nowhere else. Ids are stable.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ one, or the one that a mistake changed. A *topic* is a part that somebody else's
 that order.
 
 A part calls the package's own law or op wherever no mistake of the bank has to enter in the middle of that law. Where a mistake
-does, the part spells the arithmetic out and says so; the tests hold it to the law.
+does, the part spells the arithmetic out and its file says which mistakes those are; the tests hold it to the law.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from minidit.verify.core.finding import Answers, Asked, Finding, Names, as_answe
 from minidit.verify.core.judge import Judge, ids, orders
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation
 
-DEAR = ("network", "squares", "training")  # groups whose answers take long: fewer pairs are tried
+SLOW = ("network", "squares", "training")  # groups whose answers take long: fewer pairs are tried
 
 
 def examine(
@@ -80,7 +80,7 @@ class Guesses:
         for a, b in combinations(self.near, 2):
             if (changes[a] and changes[b]) or alone[a] or alone[b] or a.patches.keys() & b.patches.keys():
                 yield a, b
-        if topic.group not in DEAR:
+        if topic.group not in SLOW:
             yield from ((a, b) for a, b in combinations(self.near, 2) if changes[a] != changes[b])
 
     def opened(self) -> Iterator[Names]:
