@@ -1,7 +1,7 @@
 """An imitation of the few functions of cuBLAS that the package calls, on the memory of the stand-in.
 
 They take what the C functions take, column by column, and are as strict: leading dimensions, types, and the workspace, which a
-new stream forgets. Switched on by `with imitated_cublas():`; elsewhere the handle of the package does not load, and CuPy multiplies.
+new stream forgets. Switched on by `with imitated_cublas():`; elsewhere no handle of the package loads, and CuPy multiplies.
 """
 
 from __future__ import annotations
