@@ -49,6 +49,7 @@ def test_numbers_lists_and_truth_survive_toml():
     ({"train": {"betas": [0.9]}}, "must be a list of 2 numbers"),
     ({"process": {"prediction": "noise"}}, r"section \[process\]: prediction 'noise' is not one of"),
     ({"process": {"kind": "dppm"}}, r"section \[process\]: kind 'dppm' is not one of ddpm, did you mean 'ddpm'"),
+    ({"data": {"pixels": "yes"}}, r"section \[data\]: unknown key 'pixels'"),
     ({"tokenizer": {"kind": "vq"}}, "kind 'vq' is not one of pixels, autoencoder, autoencoder_kl"),
     ({"tokenizer": {"kind": 3}}, "kind 3 is not one of"),
     ({"tokenizer": {"kind": "pixels", "widths": [8, 8, 8]}}, "unknown key 'widths'"),
