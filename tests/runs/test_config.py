@@ -52,6 +52,7 @@ def test_numbers_lists_and_truth_survive_toml():
     ({"data": {"pixels": "yes"}}, r"section \[data\]: unknown key 'pixels'"),
     ({"tokenizer": {"kind": "vq"}}, "kind 'vq' is not one of pixels, autoencoder, autoencoder_kl"),
     ({"tokenizer": {"kind": 3}}, "kind 3 is not one of"),
+    ({"tokenizer": {"kind": ["pixels"]}}, "is not one of pixels"),
     ({"tokenizer": {"kind": "pixels", "widths": [8, 8, 8]}}, "unknown key 'widths'"),
     ({"tokenizer": {"latent_chanels": 3}}, "unknown key 'latent_chanels', did you mean 'latent_channels'"),
     ({"tokenizer": {"kind": "autoencoder_kl", "widths": [8, "8"]}}, "must be a list of numbers"),

@@ -72,7 +72,9 @@ def test_a_run_is_assembled_around_its_tokenizer():
     ({"prediction": "noise"}, "prediction 'noise' is not one of eps, x_0, v"),
     ({"schedule": "cosin"}, "schedule 'cosin' is not one of linear, cosine, scaled_linear, did you mean 'cosine'"),
     ({"loss_weight": "snr"}, "loss_weight 'snr' is not one of uniform, min_snr"),
+    ({"T": 20}, "T = 20 is too short"),
+    ({"T": 0, "schedule": "cosine"}, "T = 0 must be at least 1"),
 ])  # fmt: skip
-def test_a_word_that_means_nothing_is_refused(bad, message):
+def test_what_means_nothing_is_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         DDPMConfig(**bad)
