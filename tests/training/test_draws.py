@@ -104,11 +104,20 @@ def test_a_source_that_leaves_labels_out_changes_nothing_else(device):
     assert np.array_equal(source.draw(index[some], draws(some))[1], y[some])  # a piece of the batch: the same decisions
 
 
+class Shifted(Pictures):
+    """Pictures that take a draw of their own."""
+
+    def draw(self, index, draws):
+        shift = draws.uniform()
+        x_0, y = super().draw(index, draws)
+        return x_0 + shift.reshape(-1, 1, 1, 1), y
+
+
 def test_the_labels_that_are_left_out_do_not_depend_on_what_the_pictures_drew():
-    x_0, labels = pictures().x_0, pictures().labels
-    pixels, latents = (LabelDropout(s, 0.5, 3) for s in (pictures(), Latents(x_0, np.ones_like(x_0), 2.0, labels)))
-    index = np.arange(6)
-    assert np.array_equal(*(s.draw(index, draws(range(6), 4))[1] for s in (pixels, latents)))
+    x_0, labels, index = pictures().x_0, pictures().labels, np.arange(6)
+    sources = pictures(), Latents(x_0, np.ones_like(x_0), 2.0, labels), Shifted(x_0, labels)
+    left = [LabelDropout(source, 0.5, 3).draw(index, draws(range(6), 4))[1] for source in sources]
+    assert np.array_equal(left[0], left[1]) and np.array_equal(left[0], left[2])
 
 
 def test_a_source_without_labels_is_the_same_pictures():
