@@ -55,7 +55,7 @@ class MiniditEngine:
             number, runtime = cupy.cuda.runtime.getDevice(), cupy.cuda.runtime
             name = runtime.getDeviceProperties(number)["name"]
             cuda = {"cupy": cupy.__version__, "cuda": runtime.runtimeGetVersion(), "driver": runtime.driverGetVersion()}
-            blas = "cuBLAS" if cuda_blas.own() is not None else "CuPy's products"
+            blas = "cuBLAS" if cuda_blas.handle() is not None else "CuPy's products"
             graph = capturable() and not self.eager
             device = name.decode() if isinstance(name, bytes) else str(name)
             return versions | cuda | {"device": device, "blas": blas, "captured": graph}

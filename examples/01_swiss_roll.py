@@ -39,7 +39,7 @@ def train(model, steps, batch=256):
     gradients = md.Gradients([p.data for p in model.parameters()], model.views(gradient))
     for n in range(1, steps + 1):
         x_0, t, eps = swiss_roll(batch), rng.integers(1, sch.T + 1, (batch,)), rng.normal((batch, 2))
-        loss = md.ops.mse(model(md.q_sample(x_0, t, eps, sch), sch.time[t]), eps)
+        loss = md.ops.mse(model(md.q_sample(x_0, t, eps, sch), sch.time[t]), eps).mean()
         with gradients:  # backward adds to these arrays
             loss.backward()
         adam.step(gradient, n)

@@ -12,17 +12,18 @@ import sys
 import numpy as np
 
 import minidit as md
-from minidit.processes.sample import Sampler
+from minidit.processes.denoise import Denoiser
 
 
 def climb(pipeline, x_0, labels, rungs):
     """x_0 up the ladder, one rung at a time: the noise from which DDIM returns to it."""
-    walker = Sampler(pipeline.model, pipeline.schedule, pairs=[(rungs[-1], 0)], step=md.ddim(), prediction=pipeline.prediction)
-    x = x_0
+    sch, x = pipeline.schedule, x_0
+    denoiser = Denoiser(pipeline.model, sch, pipeline.prediction)
     with md.no_grad():
         for s, t in zip([0, *rungs], rungs, strict=False):
-            _, eps_hat, _ = walker.predict(x, max(s, rungs[0]), labels)  # at s = 0 there is no noise to predict
-            x = md.ddim_invert_step(x, eps_hat, s, t, pipeline.schedule)
+            rung = max(s, rungs[0])  # at s = 0 there is no noise to predict
+            _, eps_hat = pipeline.prediction.pair(denoiser(x, rung, labels).F, x, sch.level(rung))
+            x = md.ddim_invert_step(x, eps_hat, s, t, sch)
     return x
 
 
@@ -37,7 +38,7 @@ def main(run=None, steps=50, n=10):
     x, labels = data.x_0(index), data.labels[index]
 
     x_T = climb(pipeline, pipeline.encode(x), labels, rungs)
-    down = {"x_T": x_T, "steps": steps, "n": len(x)}
+    down = {"x_T": x_T, "steps": steps, "spacing": "linspace", "n": len(x)}  # the rungs of the way up
     same = pipeline.sample(labels, guidance=1.0, **down)
     others = [pipeline.sample(np.full(len(x), k), guidance=2.0, **down) for k in range(K)]
 

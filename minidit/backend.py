@@ -1,7 +1,7 @@
-"""Where an array lives, and the one door through which memory comes.
+"""Where an array lives, and the one function that allocates large ones.
 
-Everything else in the package asks the array itself: `xp = xp_of(x)`. CuPy is imported only here and in
-`kernels/`, and only when somebody asks for a GPU or hands in a GPU array.
+The rest of the package asks the array itself: `xp = xp_of(x)`. CuPy is imported only here and in `kernels/`, and only when a
+caller asks for a GPU or passes a GPU array.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import sys
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray: the array decides, so the type cannot
 
 
 def home_of(x: Array) -> str:
-    """The package that owns the array: "numpy" or "cupy" (Python and NumPy scalars are at home everywhere: "")."""
+    """The package that owns the array: "numpy" or "cupy" ("" for Python and NumPy scalars, which fit to both)."""
     if isinstance(x, np.ndarray):
         return "numpy"
     if isinstance(x, (bool, int, float, np.generic)) or x is None:
@@ -70,18 +71,18 @@ def scatter_add(target: Array, index: Array, values: Array) -> None:
 
 
 def cupy_or_reason() -> tuple[ModuleType | None, str]:
-    """(cupy, "") if a GPU can be used, else (None, why not): no package, no driver or device, or no CUDA libraries."""
+    """(cupy, "") if a GPU can be used, else (None, the reason): no package, no driver or device, or no CUDA libraries."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
-        if not isinstance(error, ModuleNotFoundError) or (error.name or "cupy") != "cupy":  # there, but it cannot be loaded
+        if not isinstance(error, ModuleNotFoundError) or (error.name or "cupy") != "cupy":  # installed, but it does not load
             return None, f"the CUDA libraries do not work: {str(error).splitlines()[0]}"
         return None, "CuPy is not installed (pip install 'minidit[cuda12]' or 'minidit[cuda13]')"
     reason = _why_unusable(cupy)
     return (None, reason) if reason else (cupy, "")
 
 
-@functools.cache  # once: the probe launches kernels and waits for them, which may not happen in every draw or capture
+@functools.cache  # once per process: the probe waits for the device, which a recording of a graph forbids
 def _why_unusable(cupy: ModuleType) -> str:
     try:
         if not cupy.is_available():
@@ -133,15 +134,15 @@ def to_device(x: Array, device: str) -> Array:
 
 
 def to_host(x: Array) -> np.ndarray[Any, Any]:
-    """The array (or list) as a NumPy array. The one place where data comes back from a GPU, and a stream waits for it."""
+    """The array (or list) as a NumPy array. The only function that copies from a GPU to the host, which waits for the device."""
     return np.asarray(x) if home_of(x) in ("numpy", "", "builtins") else x.get()
 
 
 def from_dlpack(x: Any) -> Array:
     """The array behind another library's (torch, JAX, …), its memory shared: NumPy's on a CPU, CuPy's on a GPU.
 
-    Raises TypeError for what speaks no DLPack, ValueError for what cannot be shared as it is (NumPy has no bfloat16, and torch
-    gives away no tensor that requires a gradient).
+    Raises TypeError for objects without __dlpack__, ValueError for arrays that cannot be shared (NumPy has no bfloat16, and
+    torch exports no tensor that requires a gradient).
     """
     if not hasattr(x, "__dlpack_device__"):
         raise TypeError(f"from_dlpack: {type(x).__name__} has no __dlpack__: it is no array of a library that speaks DLPack")
@@ -158,13 +159,13 @@ _residents: dict[Any, tuple[Array, Array]] = {}
 
 
 def resident(table: np.ndarray[Any, Any], like: Array) -> Array:
-    """A table of the host in the home of `like`. A read-only one is copied to a device once."""
+    """The table in the home of `like`. A read-only table is copied to a device once, and later calls return that copy."""
     xp = xp_of(like)
     if xp is np or table.flags.writeable:
         return xp.asarray(table)
     key = (xp.ndarray, xp.cuda.runtime.getDevice(), id(table))
     if key not in _residents:
-        _residents[key] = (table, xp.asarray(table))  # the table itself keeps its id taken
+        _residents[key] = (table, xp.asarray(table))  # while the table lives, no other object can have its id
     return _residents[key][1]
 
 
@@ -177,7 +178,7 @@ def device_of(x: Array) -> str:
 
 
 def side_by_side(arrays: Sequence[Array]) -> Array | None:
-    """The arrays as one along axis 0, their memory shared; None unless each starts where the one before it ends."""
+    """The arrays as one, joined along axis 0 without a copy; None unless each starts in memory where the one before it ends."""
     xp, first, rows = xp_of(*arrays), arrays[0], 0
     if any(a.ndim == 0 for a in arrays):
         return None
@@ -193,7 +194,7 @@ def side_by_side(arrays: Sequence[Array]) -> Array | None:
 
 
 def _references_to_a_free_buffer() -> int:
-    """Counted as `Arena.empty` counts: its pair in the list, the loop variable, and (until Python 3.13) the argument."""
+    """What `Arena.empty` counts for a free buffer: its tuple in the list, the loop variable, and the argument (until 3.13)."""
     references = sys.getrefcount
     counts = []
     for buffer, _ in reversed([(np.empty(0), 0)]):
@@ -202,11 +203,10 @@ def _references_to_a_free_buffer() -> int:
 
 
 class Arena:
-    """Recycles large buffers inside `with arena:`: a buffer is free when nobody but this list refers to it.
+    """Recycles large buffers inside `with arena:`: a buffer is free when nothing but the arena's own list refers to it.
 
-    There is no release call and no lifetime to get wrong: a view keeps its buffer's reference count up, so an array
-    that escapes is never overwritten, it is merely not recycled. One arena serves one thread. Worth 11 to 32 % of a
-    training step, all of it page faults that no longer happen.
+    No array has to be released: a view holds a reference to its buffer, so the memory of an array that is still in use is never
+    handed out again. One arena serves one thread. It saves 11 to 32 % of the time of a training step, all of it page faults.
     """
 
     ALONE = _references_to_a_free_buffer()
@@ -242,8 +242,8 @@ _arena: ContextVar[Arena | None] = ContextVar("arena", default=None)
 SMALL = 16384  # elements; below this the allocator's own free lists are faster
 
 
-def empty(like: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
-    """An uninitialised array in the home of `like` (and of its dtype unless given): the one door for large arrays."""
+def empty(like: Array, shape: tuple[int, ...], dtype: DTypeLike | None = None) -> Array:
+    """An uninitialised array in the home of `like`, of its dtype unless one is given. Every large array comes from here."""
     arena = _arena.get()
     if not isinstance(like, np.ndarray):
         return xp_of(like).empty(shape, dtype or like.dtype)
@@ -253,17 +253,23 @@ def empty(like: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
     return arena.empty(shape, dtype)
 
 
-keepers: WeakSet[Any] = WeakSet()  # who has a memory pool of its own on a GPU, in `pool`, or None if it gave it up: recordings
+class OwnsPool(Protocol):
+    """An object with a GPU memory pool beside CuPy's default one: a recorded CUDA graph. None once it has no pool any more."""
+
+    pool: Any | None
+
+
+pool_owners: WeakSet[OwnsPool] = WeakSet()
 
 
 def bytes_held(device: str) -> int:
-    """The bytes of a GPU that this process' memory pools hold, those that no array uses at the moment among them."""
-    pools = [module_of(device).get_default_memory_pool(), *(k.pool for k in keepers if k.pool is not None)]
+    """The bytes of a GPU that the memory pools of this process hold, whether or not an array uses them at the moment."""
+    pools = [module_of(device).get_default_memory_pool(), *(owner.pool for owner in pool_owners if owner.pool is not None)]
     return sum(int(pool.total_bytes()) for pool in pools)
 
 
 def memory_of(device: str) -> int:
-    """The bytes that arrays of this process may take on a device, those that it has already among them."""
+    """The bytes that arrays of this process may use on a device in all, those already in use included."""
     xp = module_of(device)
     if xp is np:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
@@ -271,8 +277,8 @@ def memory_of(device: str) -> int:
     return int(min(free + bytes_held(device), xp.get_default_memory_pool().get_limit() or sys.maxsize))
 
 
-def flat_buffer(n: int, dtype: Any = np.float32, device: str = "cpu") -> Array:
-    """n zeros for parameters, gradients or moments. On the CPU the memory is shared with worker processes forked later."""
+def flat_buffer(n: int, dtype: DTypeLike = np.float32, device: str = "cpu") -> Array:
+    """n zeros for parameters, gradients or moments. On the CPU, processes forked later share the memory."""
     if module_of(device) is not np:
         return module_of(device).zeros(n, dtype)
     memory = mmap.mmap(-1, max(1, n * np.dtype(dtype).itemsize))

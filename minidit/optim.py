@@ -7,7 +7,7 @@
     lr_n = lr · min(1, n/warmup)                                                 warm-up, then constant         (O.5)
     lr_n = lr · (f + (1-f) ½ (1 + cos π u)),  u = (n-warmup)/(N-warmup)           … or a cosine down to f·lr      (O.6)
 
-The decay λ acts on weights with two axes or more and leaves biases, gains and tables of one axis alone.
+The decay λ acts on weights with two axes or more, not on biases, gains and tables of one axis.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def learning_rate(config: OptimConfig, n: int, steps: int) -> float:
 
 
 def ema_decay(decay: float, n: int) -> float:
-    """d_n at step n = 1, 2, …: an average over few steps at first, so that the start is forgotten."""
+    """d_n at step n = 1, 2, …: few steps are averaged at first, so that the initial weights are soon forgotten."""
     return min(decay, (1 + n) / (10 + n))  # (O.4)
 
 
 def clip_factor(norm: Any, limit: float) -> Any:
-    """min(1, limit/‖g‖), for a number or a 0-d array on the device; limit 0 means no clipping."""
+    """min(1, limit/‖g‖), for a float or a () array on a device; limit 0 means no clipping."""
     if not limit:
         return 1.0
     if isinstance(norm, float):
@@ -109,7 +109,7 @@ class AdamW:
             self.decays = to_device(decays, device)
 
     def step(self, g: Array, n: int, *, factor: Any = 1.0, part: slice = slice(None)) -> None:
-        """Step n = 1, 2, … with the gradient factor · g, on a part of the flat vectors; g is used up."""
+        """Step n = 1, 2, … with the gradient factor · g, on a part of the flat vectors. May overwrite g."""
         c = self.config
         theta, m, v, g, average = (a[part] for a in (self.theta, self.m, self.v, g, self.average))
         decays = None if self.decays is None else self.decays[part]
@@ -141,7 +141,7 @@ class AdamW:
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Restores them. Raises ValueError when they belong to another model."""
-        for name, own in self.state_dict().items():
-            if name not in state or state[name].shape != own.shape:
-                raise ValueError(f"the optimiser state has no {name} of {own.shape[0]} numbers: it belongs to another model")
-            own[...] = to_device(state[name], device_of(own))
+        for name, vector in self.state_dict().items():
+            if name not in state or state[name].shape != vector.shape:
+                raise ValueError(f"the optimiser state has no {name} of {vector.shape[0]} numbers: it belongs to another model")
+            vector[...] = to_device(state[name], device_of(vector))

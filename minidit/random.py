@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit.backend import Array, module_of, to_device, xp_of
 
@@ -68,13 +68,13 @@ class Philox:
         return out.reshape(n, blocks * 4)[:, :per_sample].reshape(shape)
 
     def uniform(
-        self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32
+        self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> Array:
         """Uniform on (0, 1), both ends excluded before rounding to dtype (R.2)."""
         return ((self.words(shape, samples, device) + 0.5) * 2.0**-32).astype(dtype)
 
     def normal(
-        self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32
+        self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> Array:
         """Standard normal; computed in float64, so that every dtype and home sees the same noise up to rounding (R.3)."""
         shape = tuple(shape)

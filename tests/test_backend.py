@@ -236,12 +236,12 @@ def test_an_arena_ends_with_an_error_too():
 
 
 def test_a_thread_does_not_see_the_arena_of_another():
-    found = []
+    arrays = []
     with Arena() as arena:
-        thread = threading.Thread(target=lambda: found.append(empty(LIKE, (SIZE,))))
+        thread = threading.Thread(target=lambda: arrays.append(empty(LIKE, (SIZE,))))
         thread.start()
         thread.join()
-    assert len(found) == 1 and arena.nbytes == 0
+    assert len(arrays) == 1 and arena.nbytes == 0
 
 
 def test_buffers_start_at_different_places_of_a_page():

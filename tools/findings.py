@@ -1,6 +1,6 @@
 """What the kit says of released versions of other projects, as far as they are installed.
 
-    python tools/findings.py                   a line for each project: version, what was asked, what was found
+    python tools/findings.py                   one line per project: its version, the topics that were asked, and the mistakes
     python tools/findings.py smalldiffusion    the whole report on one
 
 The small projects need no dependencies for this: pip install --no-deps smalldiffusion k-diffusion torchcfm

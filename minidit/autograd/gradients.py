@@ -24,12 +24,12 @@ class Gradients:
     """Where the gradients of some leaves go inside `with gradients:`: views into one flat buffer.
 
     The first contribution to a view is written and later ones are added, so that nothing needs zeroing before a step; views
-    that nobody wrote are zero at the end. The object belongs to one thread.
+    that were not written are zero at the end. The object belongs to one thread.
     """
 
     def __init__(self, arrays: Sequence[Array], views: Sequence[Array]) -> None:
         self.views = {id(a): v for a, v in zip(arrays, views, strict=True)}
-        self.arrays = list(arrays)  # while they live, nobody else can have their ids
+        self.arrays = list(arrays)  # while they live, no other array can have their ids
         self.written: set[int] = set()
 
     def add(self, array: Array, bar: Array) -> bool:

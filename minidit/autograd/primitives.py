@@ -29,7 +29,7 @@ class Primitive:
     """f(*arrays, **static) -> (y, vjp), lifted to Tensors. On plain arrays it is a plain function that returns y.
 
     vjp(ȳ) returns one bar per array, in order (A.1); a bar may be None (no gradient) or a function without arguments, which is
-    called only if somebody waits for that gradient. Several outputs are a tuple, and vjp takes as many bars.
+    called only if that gradient is needed. Several outputs are a tuple, and vjp takes as many bars.
     """
 
     __name__: str

@@ -19,7 +19,7 @@ Parent = tuple["Node | Leaf", int] | None  # of an input: the node or leaf that 
 
 
 class Onto(functools.partial[Any]):
-    """A bar that adds itself to what other uses sent before it (A.2): f(so_far=None) -> the sum, in memory of its own."""
+    """A bar that one kernel computes and adds to the earlier ones (A.2): f(so_far=None) -> the sum, in fresh memory."""
 
 
 class Node:
@@ -48,7 +48,7 @@ class Node:
         """The bars of the parents. Afterwards the node holds nothing: the next adjoint may reuse what the closure kept."""
         vjp, bars, parents = self.vjp, self.bars, self.parents
         assert vjp is not None
-        if self.shapes:  # an output that nobody used has the gradient zero
+        if self.shapes:  # an unused output has the gradient zero
             bars = [xp.zeros(s, d) if b is None else b for b, (xp, s, d) in zip(bars, self.shapes, strict=True)]
         self.vjp, self.bars, self.parents, self.shapes = None, [], (), []
         return (None,) * len(parents) if bars[0] is None else vjp(*bars)
@@ -72,7 +72,7 @@ def run_backwards(root: Node, k: int, bar: Array) -> None:
             if isinstance(b, Onto) and isinstance(source, Node):
                 source.bars[k], source.owned[k], b = b(source.bars[k]), True, None
             elif callable(b):
-                b = b()  # postponed until here, because nobody may have waited for it
+                b = b()  # computed only here, where its gradient is known to be needed
             if not isinstance(source, Node):
                 if b is not None:
                     add_to_leaf(source, b)

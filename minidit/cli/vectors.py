@@ -33,6 +33,6 @@ def run(args: argparse.Namespace) -> int:
         for topic, case in vectors.read(folder):
             print(f"{topic['spec']:6} {case['id']:60} {case['result']:8} {case['reveals']}")
         return 0
-    found = vectors.check(folder)
-    print(*(found or [f"{folder}: every file, form and answer is as it should be"]), sep="\n")
-    return 1 if found else 0
+    problems = vectors.check(folder)
+    print(*(problems or [f"{folder}: every file, form and answer is as it should be"]), sep="\n")
+    return 1 if problems else 0

@@ -64,13 +64,13 @@ def run(args: argparse.Namespace) -> int:
         target, name = target_of(args.target)
         report = verify.check(target, **asked)
         report.target = name
-    return told(report, args)
+    return published(report, args)
 
 
 def target_of(words: list[str]) -> tuple[Any, str]:
     """(what to ask, its name) from the words of the command line."""
     from minidit import verify
-    from minidit.verify.targets import instance, load
+    from minidit.verify.core.targets import instance, load
 
     if not words:
         raise ValueError("name what to verify: a file, module:object, torch module:object, diffusers, or --exec COMMAND; --list")
@@ -87,11 +87,11 @@ def target_of(words: list[str]) -> tuple[Any, str]:
     return instance(load(words[0])), words[0]
 
 
-def told(report: Any, args: argparse.Namespace) -> int:
+def published(report: Any, args: argparse.Namespace) -> int:
     """Prints and writes a report; returns the exit status."""
     from minidit.verify.expect import surprises, write_expectation
 
-    found = surprises(args.expect, report) if args.expect else []
+    unexpected = surprises(args.expect, report) if args.expect else []
     if str(args.json) == "-":
         print(json.dumps(report.as_dict(), indent=1, ensure_ascii=False))
     else:
@@ -106,8 +106,8 @@ def told(report: Any, args: argparse.Namespace) -> int:
         write_expectation(args.write_expect, report)
         return 0
     if args.expect:
-        print(*(found or ["as expected"]), sep="\n", file=sys.stderr)
-        return 1 if found else 0
+        print(*(unexpected or ["as expected"]), sep="\n", file=sys.stderr)
+        return 1 if unexpected else 0
     return 0 if report.ok else 1
 
 
@@ -139,8 +139,8 @@ def mistake(identifier: str) -> str:
     import difflib
 
     from minidit.verify import DEVIATIONS, TOPICS
-    from minidit.verify.check import Judge
-    from minidit.verify.dialects import sharing
+    from minidit.verify.bank.dialects import sharing
+    from minidit.verify.core.judge import Judge
 
     wanted, known = identifier.lower(), {i.lower(): d for i, d in DEVIATIONS.items()}
     family = [d for i, d in known.items() if i == wanted or (i[:-1] == wanted and i[-1].isalpha())]
@@ -149,7 +149,7 @@ def mistake(identifier: str) -> str:
         raise ValueError(f"there is no mistake {identifier!r}" + (f", did you mean {' or '.join(near)}?" if near else ""))
     judge, parts = Judge(), []
     for d in family:
-        reach = [t for t in TOPICS.values() if d.patches.keys() & judge.reached(t)]
+        reach = [t for t in TOPICS.values() if judge.meets((d,), t)]
         shows = [t.name for t in reach if _differs(judge, t, d)]
         rows = {
             "breaks": d.spec, "wrong": d.wrong, "right": d.right, "seen in": d.seen or "no public thread known",
@@ -161,13 +161,12 @@ def mistake(identifier: str) -> str:
 
 def _differs(judge: Any, topic: Any, deviation: Any) -> bool:
     """Whether some question of the topic has another answer with this mistake."""
-    from minidit.verify.check import Answer
-    from minidit.verify.compare import TOLERANCE
+    from minidit.verify.core.compare import TOLERANCE
+    from minidit.verify.core.finding import as_answer
 
     for probe in topic.probes():
-        wrong = judge.expected(topic, probe, (deviation,))
-        said = Answer(probe, error=str(wrong)) if isinstance(wrong, Exception) else Answer(probe, wrong)
-        if judge.gap(topic, said).error > TOLERANCE["float64"] * topic.tol:
+        wrong = as_answer(probe, judge.expected(topic, probe, (deviation,)))
+        if judge.gap(topic, wrong).error > TOLERANCE["float64"] * topic.tol:
             return True
     return False
 

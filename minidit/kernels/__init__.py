@@ -1,3 +1,1 @@
-"""Fast twins of hot primitives and laws. Nobody has to read them:
-the text in ops/ is the reference, and tests hold them equal.
-"""
+"""Fast twins of primitives and laws. They need not be read: the plain text is the reference, and tests hold the two equal."""

@@ -1,6 +1,6 @@
 """The matrix product as a pluggable function: NumPy's own, or a better BLAS where one is installed.
 
-The environment variable MINIDIT_BLAS chooses: "auto" (the default: Intel's if the extra `mkl` is there), "numpy" or "mkl".
+The environment variable MINIDIT_BLAS chooses: "auto" (the default: Intel's if the extra `mkl` is installed), "numpy" or "mkl".
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def using(blas: Blas) -> Iterator[None]:
 
 @cache
 def mkl() -> Mkl | None:
-    """Intel's library, if it is installed here and loads."""
+    """Intel's library, or None where it is not installed or does not load."""
     path = library_path()
     try:
         return None if path is None else Mkl(path)
@@ -52,7 +52,7 @@ def mkl() -> Mkl | None:
 
 @cache
 def default_blas() -> Blas:
-    """What MINIDIT_BLAS asks for. Raises ValueError if that is not to be had."""
+    """The library that MINIDIT_BLAS asks for. Raises ValueError if it is not available."""
     wanted = os.environ.get("MINIDIT_BLAS", "auto")
     if wanted not in ("auto", "numpy", "mkl"):
         raise ValueError(f"MINIDIT_BLAS={wanted!r} is not one of auto, numpy, mkl")
@@ -62,12 +62,12 @@ def default_blas() -> Blas:
     if wanted == "mkl":
         raise ValueError("MINIDIT_BLAS=mkl: the library is not installed (pip install 'minidit[mkl]')")
     info: Any = np.show_config(mode="dicts")
-    found = info["Build Dependencies"]["blas"]
-    return Blas(f"{found['name']} {found['version']} (NumPy's)", lambda a, b, out: np.matmul(a, b, out=out))
+    numpys = info["Build Dependencies"]["blas"]
+    return Blas(f"{numpys['name']} {numpys['version']} (NumPy's)", lambda a, b, out: np.matmul(a, b, out=out))
 
 
 def precise(precision: str) -> Blas:
-    """The library for "float32", or for "bf16": factors in bfloat16, sums in float32. Raises ValueError if it cannot be had."""
+    """The library for "float32", or for "bf16": factors in bfloat16, sums in float32. Raises ValueError where there is none."""
     if precision == "float32":
         return default_blas()
     intel = mkl()
@@ -83,5 +83,5 @@ def gemm(a: Array, b: Array, out: Array) -> Array:
 
 
 def name_of_blas() -> str:
-    """Which library computes matrix products here and now."""
+    """The library that computes matrix products at present."""
     return (_blas.get() or default_blas()).name

@@ -1,7 +1,7 @@
-"""Twins for float32 on a CPU: the equations of ops/, in tiles that stay in the cache and memory that is used again.
+"""Twins for float32 on a CPU: the equations of ops/, tile by tile.
 
-What makes them fast: a tile is finished while it is in the cache; outputs come from the one door; weight gradients are
-written by the matrix product straight into the flat gradient buffer; heads are strided views that BLAS takes as they are.
+What makes them fast: all operations on a tile run while it is in the cache; outputs come from the arena; matrix products write
+weight gradients straight into the flat gradient buffer; heads are strided views, which BLAS accepts without a copy.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from minidit.kernels.blas import gemm
 from minidit.kernels.pieces import home_of_gradient
 
 TILE = 65536  # elements of an elementwise tile: a few of them fit the second-level cache
-SCORES = 262144  # attention scores of a tile: coarse, so that threads rarely meet at Python's lock
-SAFE = 1e18  # row sums beyond it get the softmax shift; up to it ȳ/sum stays clear of float32's denormal numbers
-FEW = 128  # rows below which W xᵀ beats x Wᵀ: it streams W once, in its own order
+SCORES = 262144  # attention scores of a tile: large, so that threads rarely wait for Python's lock
+SAFE = 1e18  # rows with larger sums get the softmax shift; below it ȳ/sum is far from the denormal numbers of float32
+FEW = 128  # rows up to which W xᵀ is faster than x Wᵀ: it reads W once, in memory order
 C0, CA = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715
 
 
@@ -37,7 +37,7 @@ def rows_of(x: Array) -> Array:
 
 
 def weight_bars(g: Array, rows: Array, weight: Array, bias: Array) -> tuple[Any, Any]:
-    """W̄ and b̄ of (A.12), written where they are wanted."""
+    """W̄ and b̄ of (A.12), written to the flat buffer."""
     weight_bar = gemm(g.T, rows, home_of_gradient(weight))
     return weight_bar, None if bias is None else np.matmul(constant(len(g)), g, out=home_of_gradient(bias))
 
@@ -164,12 +164,11 @@ def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
     out = o.transpose(0, 2, 1, 3)
     h_step, b_step = max(1, min(heads, SCORES // (N * N))), max(1, min(B, SCORES // (N * N * heads)))
     tiles = [(slice(b, b + b_step), slice(h, h + h_step)) for b in range(0, B, b_step) for h in range(0, heads, h_step)]
-    e_all = empty(qkv, (B, heads, N, N)) if keep else None  # e^logits; divided by the row sums at the end
-    e_one = None if keep else empty(qkv, (b_step, h_step, N, N))
+    e_all = empty(qkv, (B, heads, N, N) if keep else (b_step, h_step, N, N))  # e^logits; divided by the row sums at the end
     inverse, one = np.empty((B, heads, N, 1), np.float32), constant(N)
     for tile in tiles:
         qs, kt, r = q[tile] * np.float32(scale), k[tile].swapaxes(-1, -2), inverse[tile]
-        e = e_all[tile] if e_all is not None else e_one[: len(qs), : qs.shape[1]]  # type: ignore[index]
+        e = e_all[tile] if keep else e_all[: len(qs), : qs.shape[1]]  # without a tape every tile uses the same memory
         np.matmul(qs, kt, out=e)
         with np.errstate(over="ignore"):
             np.exp(e, out=e)
@@ -184,7 +183,7 @@ def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
         np.multiply(out[tile], r, out=out[tile])
 
     def vjp(y_bar: Array) -> tuple[Array]:
-        assert e_all is not None
+        assert keep  # without a tape the exponentials of all but the last tile are gone
         bar = empty(qkv, (B, N, 3, heads, K))
         q_bar, k_bar, v_bar = (bar[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
         g4 = y_bar.reshape(B, N, heads, K)

@@ -16,12 +16,12 @@ COLUMNS = 131072  # elements of the columns of a tile
 
 
 def rows_of(x: Array) -> Array:
-    """(n, O, L)  ->  (n L, O): one row a pixel."""
+    """(n, O, L)  ->  (n L, O): one row per pixel."""
     return np.ascontiguousarray(x.swapaxes(1, 2)).reshape(-1, x.shape[1])
 
 
 class Windows:
-    """The columns of (A.23), one row a window, made for a few samples at a time; cheaper to make twice than to keep.
+    """The columns of (A.23), one row per window, for a few samples at a time; making them twice is cheaper than keeping them.
 
     The image is kept with the channels last and its border of zeros, so that kw · C entries of a window lie side by side.
     """

@@ -27,7 +27,7 @@ def adamw_ema(
     d: float,
 ) -> None:
     b1, b2 = betas
-    root = math.sqrt(1 - b2**n)  # lr m̂/(√v̂ + ε) = a m/(√v + e) with the two corrections drawn into a and e
+    root = math.sqrt(1 - b2**n)  # lr m̂/(√v̂ + ε) = a m/(√v + e) with both corrections moved into a and e
     a, e = lr * root / (1 - b1**n), eps * root
     scratch = np.empty((2, min(TILE, len(theta))), theta.dtype)
     for i in range(0, len(theta), TILE):
@@ -35,7 +35,7 @@ def adamw_ema(
         t, gi, mi, vi = theta[part], g[part], m[part], v[part]
         s, u = scratch[:, : len(t)]
         np.multiply(mi, b1, out=mi)
-        np.multiply(gi, (1 - b1) * factor, out=u)  # the clipping factor is drawn into both constants
+        np.multiply(gi, (1 - b1) * factor, out=u)  # the clipping factor is part of both constants
         np.add(mi, u, out=mi)
         np.multiply(gi, gi, out=s)
         np.multiply(s, (1 - b2) * factor * factor, out=s)

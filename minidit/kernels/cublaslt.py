@@ -1,6 +1,7 @@
-"""Matrix products that add a bias, or sum a bias' gradient, in the same kernel: the epilogues of cublasLt, through ctypes.
+"""Matrix products that add a bias, or sum the gradient of one, in the same kernel: the epilogues of cublasLt, through ctypes.
 
-Off unless MINIDIT_CUBLASLT=on. A product that the library refuses is remembered, and done as a product and a kernel of our own.
+Off unless MINIDIT_CUBLASLT=on. A kind of product that the library refuses is not tried again: a plain product and one of the
+package's kernels do it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _loaded: dict[Any, Any] = {}
 
 
 class CublasLt:
-    """A handle, its workspace, and a descriptor for every kind of product that was asked for."""
+    """A handle, its workspace, and one plan per kind of product."""
 
     def __init__(self, library: Any, cupy: Any) -> None:
         self.library, self.cupy = library, cupy
@@ -53,7 +54,7 @@ class CublasLt:
         return self._make("cublasLtMatrixLayoutCreate", ctypes.c_int(kind), *sizes)
 
     def product(self, left: Any, right: Any, out: Any, k: int, compute: int, epilogue: int, vector: Array) -> bool:
-        """out = left right, column by column, with an epilogue that reads or writes `vector`; False if that is not to be had.
+        """out = left right, column by column, with an epilogue that reads or writes `vector`; False if the library refuses.
 
         left, right : (array, operation, leading dimension, type);  out : (array, rows, columns, leading dimension, type)
         """
@@ -85,7 +86,7 @@ class CublasLt:
 
 
 def like_cupy(names: tuple[str, ...], cupy: Any) -> list[str]:
-    """The libraries of the CUDA that CuPy was built for first: another version may be on the machine as well."""
+    """The names, those of CuPy's CUDA version first: the machine may have another version as well."""
     major = str(cupy.cuda.runtime.runtimeGetVersion() // 1000)
     return sorted(names, key=lambda name: major not in name)
 
@@ -95,7 +96,7 @@ def handle(load: Callable[[str], Any] = ctypes.CDLL) -> CublasLt | None:
     if os.environ.get("MINIDIT_CUBLASLT") != "on":
         return None
     cupy = sys.modules["cupy"]
-    imitated = getattr(cupy, "imitated_cublas", None)  # a machine without a GPU
+    imitated = getattr(cupy, "imitated_cublas", None)  # in the tests, on a machine without a GPU
     key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), imitated)
     if key not in _loaded:
         _loaded[key] = None
@@ -103,7 +104,7 @@ def handle(load: Callable[[str], Any] = ctypes.CDLL) -> CublasLt | None:
             try:
                 _loaded[key] = CublasLt(imitated or load(name), cupy)
                 break
-            except OSError:  # not this one
+            except OSError:  # the next name may load
                 continue
-    found: CublasLt | None = _loaded[key]
-    return found
+    library: CublasLt | None = _loaded[key]
+    return library

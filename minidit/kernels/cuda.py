@@ -26,7 +26,7 @@ SCAN = 1 << 28  # comparisons that the gradient of a table may cost
 def linear_bars(
     g: Array, rows: Array, shape: tuple[int, ...], weight: Array, bias: Array, bias_bar: Array = None
 ) -> tuple[Any, ...]:
-    """(A.12), each product where it is wanted; bias_bar, unless it is there already, by the weights' kernel or after it."""
+    """(A.12), W̄ and b̄ written to the flat buffer. bias_bar is given if it has been computed already."""
     x_bar, weight_bar = lambda: product(g, weight).reshape(shape), home_of_gradient(weight)
     if bias is None or bias_bar is not None:
         return x_bar, gemm(g.T, rows, weight_bar), bias_bar

@@ -1,4 +1,4 @@
-"""Self-attention on a GPU: the fused kernels of cuda/attention.cu, or products of batched matrices for heads that are wider."""
+"""Self-attention on a GPU: the fused kernels of cuda/attention.cu, or batched matrix products for wider heads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
 
 
 class Tiles:
-    """Our own kernels for one shape."""
+    """The package's kernels for one shape."""
 
     def __init__(self, qkv: Array, heads: int) -> None:
         s, (B, N, width) = storage(qkv), qkv.shape
@@ -47,7 +47,7 @@ class Tiles:
 
 
 def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, Vjp]:
-    """Self-attention of qkv + bias, and the bars of both. With a bias qkv is memory that nobody else needs."""
+    """Self-attention of qkv + bias, and the bars of both. With a bias, qkv may be overwritten."""
     kind_of(qkv)
     (B, N, width), qkv, add = qkv.shape, dense(qkv), NULL if bias is None else bias
     if B * heads > 65535 or width // 3 // heads > WIDEST_HEAD:
@@ -66,7 +66,7 @@ def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, 
 def projected_attention(x: Array, weight: Array, bias: Array, *, heads: int) -> tuple[Array, Vjp]:
     checked_linear(x, weight, bias)
     if len(weight) // 3 // heads > WIDEST_HEAD:
-        raise NoTwin("heads that the kernel does not take")
+        raise NoTwin(f"heads wider than {WIDEST_HEAD}")
     rows = rows_of(x)
     qkv = gemm(rows, weight.T, empty(x, (len(rows), len(weight)))).reshape(*x.shape[:-1], len(weight))
     y, attention_vjp = fused_attention(qkv, bias, heads)
@@ -79,7 +79,7 @@ def projected_attention(x: Array, weight: Array, bias: Array, *, heads: int) -> 
 
 
 def attention_products(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
-    """The same by products of batched matrices, for heads of any width: the weights P stay in memory."""
+    """The same by batched matrix products, for heads of any width: the weights P are kept."""
     kind_of(qkv)
     B, N, width = qkv.shape
     K, D, cupy = width // 3 // heads, width // 3, sys.modules["cupy"]

@@ -1,12 +1,13 @@
-"""Matrix products on a GPU: the one door through which every twin sends them.
+"""Matrix products on a GPU: every twin calls `gemm`.
 
-    precision   factors                  sums       where
-    float32     float32                  float32    CuPy's product, or our own cuBLAS handle
-    tf32        float32, 10 bits kept    float32    our own cuBLAS handle
-    bf16        rounded to bfloat16      float32    our own cuBLAS handle
+    precision   factors                  sums       by
+    float32     float32                  float32    the package's cuBLAS handle, or CuPy's product where cuBLAS does not load
+    tf32        float32, 10 bits kept    float32    the package's cuBLAS handle
+    bf16        rounded to bfloat16      float32    the package's cuBLAS handle
 
-CuPy refuses cuBLAS while a stream is captured, and its products of bfloat16 round the result. Our own handle is the library
-through ctypes: its stream, then its workspace, are set before each call that finds another stream, so that it can be captured.
+CuPy refuses to call cuBLAS while a stream is captured, and its products of bfloat16 round the result. So the package calls the
+library through ctypes. Before a call on another stream than the last one, it sets the handle's stream and then its workspace,
+which is what a capture needs.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ PRECISIONS = ("float32", "tf32", "bf16")
 OP_N, OP_T, DEFAULT_ALGORITHM = 0, 1, -1  # the names and numbers of cublas_api.h and library_types.h
 REAL = {"float32": 0, "bfloat16": 14}
 COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77
-WORKSPACE = 32 << 20  # bytes; NVIDIA's advice for Hopper, and more than enough before it
+WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper; older devices need less
 LIBRARIES = ("libcublas.so.13", "libcublas.so.12", "cublas64_13.dll", "cublas64_12.dll")
 
 _precision: ContextVar[str] = ContextVar("cuda_precision", default="float32")
-_own: dict[Any, Any] = {}
+_handles: dict[Any, Any] = {}
 
 
 def precision() -> str:
-    """How factors enter a product here and now: "float32", "tf32" or "bf16"."""
+    """The precision of products in the surrounding `with`: "float32", "tf32" or "bf16"."""
     return _precision.get()
 
 
 @contextmanager
 def using_precision(name: str) -> Iterator[None]:
-    """`with using_precision("bf16"):` every product of the twins, attention's too. Raises ValueError for other names."""
+    """`with using_precision("bf16"):` for every product of the twins, attention included. Raises ValueError for other names."""
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r} is not one of {', '.join(PRECISIONS)}")
     token = _precision.set(name)
@@ -54,7 +55,7 @@ def using_precision(name: str) -> Iterator[None]:
 
 
 def laid_out(x: Array) -> tuple[Array, int, int]:
-    """(array, whether a row-major reader must transpose it, its leading dimension) of the last two axes; copied if need be."""
+    """(array, OP_T if it is stored by columns, its leading dimension) of the last two axes; a copy if neither axis is dense."""
     rows, cols = (s // x.itemsize for s in x.strides[-2:])
     m, n = x.shape[-2:]
     if (cols == 1 or n == 1) and (rows >= n or m == 1):
@@ -65,7 +66,7 @@ def laid_out(x: Array) -> tuple[Array, int, int]:
 
 
 class CuBlas:
-    """A cuBLAS handle of our own, made before any capture. `library` has the C functions (by ctypes, or what imitates them)."""
+    """A cuBLAS handle, made before any capture. `library` has the C functions (ctypes, or an imitation in the tests)."""
 
     def __init__(self, library: Any, cupy: Any) -> None:
         self.library, self.cupy = library, cupy
@@ -81,7 +82,7 @@ class CuBlas:
             raise RuntimeError(f"{name} failed with status {status}")
 
     def _follow(self) -> None:
-        """Work on CuPy's current stream. Setting the stream forgets the workspace, so that comes second."""
+        """Moves the handle to CuPy's current stream. Setting the stream resets the workspace, so the workspace is set second."""
         stream = self.cupy.cuda.get_current_stream().ptr
         if stream != self.stream:
             self._check("cublasSetStream_v2", self.handle, ctypes.c_void_p(stream))
@@ -90,7 +91,7 @@ class CuBlas:
             self.stream = stream
 
     def gemm(self, a: Array, b: Array, out: Array, compute: int) -> None:
-        """out = a b, row by row: to cuBLAS, which counts down the columns, that is outᵀ = bᵀ aᵀ. Three axes: a batch."""
+        """out = a b. cuBLAS stores matrices by columns and we by rows, so it makes outᵀ = bᵀ aᵀ. Three axes: a batch."""
         self._follow()
         (a, op_a, lda), (b, op_b, ldb), (m, n), k = laid_out(a), laid_out(b), out.shape[-2:], a.shape[-1]
         ldc = out.strides[-2] // out.itemsize
@@ -109,15 +110,15 @@ class CuBlas:
         self._check(name, *head, *left, step[0], *right, step[1], beta, *target, step[2], batch, *tail)
 
 
-def own() -> CuBlas | None:
-    """Our handle for the current device, or None where the library does not load."""
+def handle() -> CuBlas | None:
+    """The package's handle for the current device, or None where the library does not load."""
     cupy = sys.modules["cupy"]
     key = (cupy.ndarray, cupy.cuda.runtime.getDevice())
-    if key not in _own:
+    if key not in _handles:
         library = _library(cupy)
-        _own[key] = None if library is None else CuBlas(library, cupy)
-    found: CuBlas | None = _own[key]
-    return found
+        _handles[key] = None if library is None else CuBlas(library, cupy)
+    blas: CuBlas | None = _handles[key]
+    return blas
 
 
 def _library(cupy: Any) -> Any:
@@ -128,7 +129,7 @@ def _library(cupy: Any) -> Any:
     for name in cublaslt.like_cupy(LIBRARIES, cupy):
         try:
             return ctypes.CDLL(name)
-        except OSError:  # not this one
+        except OSError:  # the next name may load
             continue
     return None
 
@@ -146,7 +147,7 @@ _rounded: ContextVar[tuple[Array, Array] | None] = ContextVar("rounded_weights",
 
 @contextmanager
 def rounded_once(flat: Array) -> Iterator[None]:
-    """`with rounded_once(flat):` under bf16 every factor that is a view of this buffer comes from one rounded copy of it."""
+    """`with rounded_once(flat):` under bf16 the buffer is rounded once, and its views are factors from that copy."""
     copy = (flat, flat.astype(bfloat16())) if precision() == "bf16" and flat.dtype.name == "float32" else None
     token = _rounded.set(copy)
     try:
@@ -168,7 +169,7 @@ def rounded(x: Array) -> Array:
 
 
 def entered(a: Array, b: Array) -> tuple[Array, Array, int]:
-    """Both factors in one type, as the precision wants them, and the number of that precision in cuBLAS."""
+    """Both factors in the type that the precision asks for, and cuBLAS's number of the compute type."""
     if "bfloat16" in (a.dtype.name, b.dtype.name) or precision() == "bf16":
         return rounded(a), rounded(b), COMPUTE_32F
     return a, b, COMPUTE_32F_FAST_TF32 if precision() == "tf32" else COMPUTE_32F
@@ -177,12 +178,12 @@ def entered(a: Array, b: Array) -> tuple[Array, Array, int]:
 def gemm(a: Array, b: Array, out: Array) -> Array:
     """out = a b for two-axis arrays, or three-axis ones with a common first axis; a and b may be transposed views.
 
-    float32 and bfloat16 in any mixture; sums in float32. Raises NoTwin where this precision is not to be had.
+    float32 and bfloat16 in any mixture; sums in float32. Raises NoTwin where this precision is not available.
     """
     a, b, compute = entered(a, b)
-    handle = own()
-    if handle is not None:
-        handle.gemm(a, b, out, compute)
+    blas = handle()
+    if blas is not None:
+        blas.gemm(a, b, out, compute)
     elif compute == COMPUTE_32F and a.dtype.name == "float32":
         sys.modules["cupy"].matmul(a, b, out=out)
     else:
@@ -191,16 +192,16 @@ def gemm(a: Array, b: Array, out: Array) -> Array:
 
 
 def with_epilogue(a: Array, b: Array, out: Array, epilogue: int, vector: Array) -> bool:
-    """out = a b in one kernel with an epilogue of cublasLt; False, with nothing done, where that is not to be had.
+    """out = a b in one kernel with an epilogue of cublasLt; False, with nothing done, where that is not possible.
 
     epilogue : BIAS adds the vector to every row of out;  BIAS_GRADIENT writes the sum of each row of a into it
     """
-    lt = cublaslt.handle() if own() is not None else None  # cuBLAS brings cublasLt with it
+    lt = cublaslt.handle() if handle() is not None else None  # cublasLt comes with cuBLAS
     if lt is None or vector.dtype.name != "float32" or out.dtype.name != "float32":
         return False
     a, b, compute = entered(a, b)
     (a, op_a, lda), (b, op_b, ldb) = laid_out(a), laid_out(b)
-    left, right = (b, op_b, ldb, REAL[b.dtype.name]), (a, op_a, lda, REAL[a.dtype.name])  # row by row is, to cuBLAS, outᵀ = bᵀ aᵀ
+    left, right = (b, op_b, ldb, REAL[b.dtype.name]), (a, op_a, lda, REAL[a.dtype.name])  # outᵀ = bᵀ aᵀ, as in CuBlas.gemm
     (m, n), ldc = out.shape, out.strides[0] // out.itemsize
     return lt.product(left, right, (out, n, m, max(ldc, n), REAL[out.dtype.name]), a.shape[1], compute, epilogue, vector)
 

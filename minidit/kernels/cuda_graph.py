@@ -1,9 +1,9 @@
 """A function of arrays on a GPU, recorded once as a CUDA graph and replayed: one launch instead of hundreds.
 
-What a recording freezes are addresses, sizes and the host's numbers. So the function takes no argument, keeps what changes in
-arrays that outlive it, writes its results there or returns them, and lets the host wait for nothing. What is kept while the
-graph lives: its stream, the arrays it returned, and the memory pool that served it, for what CuPy's shared pool gives to a
-recording it gives to others as well, as soon as the array is gone.
+A recording fixes addresses, sizes and every number that came from the host. So the function takes no argument, reads what
+changes between calls from arrays that outlive it, returns its results or writes them to such arrays, and never makes the host
+wait. Its temporary arrays come from a memory pool of its own: CuPy's shared pool would hand their memory to other code as soon as
+the recording is over, while the graph still writes to those addresses.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from functools import cache
 from typing import Any
 
 from minidit.autograd import kernels_on
-from minidit.backend import keepers
+from minidit.backend import pool_owners
 from minidit.kernels import cuda_blas, cuda_launch
 
 
 def obstacle(dtype: Any) -> str:
-    """Why nothing that computes in this type can be recorded here, or ""."""
+    """The reason why computations of this type cannot be recorded here, or ""."""
     if not kernels_on():
         return "the kernels are switched off"
     if dtype.name != "float32":
         return f"there are no kernels for {dtype.name}"
     if not all(map(cuda_launch.available, ("philox", "update", "elementwise"))):
         return "the kernels do not compile here"
-    if cuda_blas.own() is None:
+    if cuda_blas.handle() is None:
         return "cuBLAS does not load here"
     return ""
 
 
-@cache  # once a reason
+@cache  # once per reason
 def explain(what: str, reason: str) -> None:
-    """One line for the user: everything works, only slower."""
+    """Warns that everything works, only slower."""
     logging.getLogger("minidit").warning("%s is not recorded as a CUDA graph: %s", what, reason)
 
 
 class Captured:
     """f as a graph: the first call runs it, the second records it, and from then on it is replayed, with the same bits.
 
-    What f returns is overwritten by the next call. Where f cannot be recorded it goes on as it was, with a line of explanation.
+    The next call overwrites what f returned. If f cannot be recorded, every call runs f itself, and one warning says why.
     """
 
     def __init__(self, f: Callable[[], Any], what: str) -> None:
@@ -54,14 +54,14 @@ class Captured:
         self.graph: Any = None
         self.out: Any = None
         self.calls, self.gave_up = 0, False
-        keepers.add(self)
+        pool_owners.add(self)
 
     def __call__(self) -> Any:
         self.calls += 1
         if self.gave_up:
             return self.f()
         outer = self.cuda.get_current_stream()
-        self.before.record(outer)  # the two streams take turns: the device waits, the host does not
+        self.before.record(outer)  # each stream waits for the other on the device; the host does not wait
         self.stream.wait_event(self.before)
         try:
             with self.stream:
@@ -71,13 +71,13 @@ class Captured:
             outer.wait_event(self.after)
 
     def _run(self) -> Any:
-        if self.calls == 1:  # compiles kernels, loads tables, and leaves the pool with all the memory that a recording needs
+        if self.calls == 1:  # compiles kernels, copies tables, and fills the pool with all the memory that a recording needs
             with self.cuda.using_allocator(self.pool.malloc):
                 return self.f()
         if self.graph is None:
             try:
                 self._record()
-            except Exception as error:  # of CUDA, of CuPy, or of a law that asked the host: the answer is the same
+            except Exception as error:  # of CUDA, of CuPy, or of a law that reads a value on the host
                 explain(self.what, (str(error) or type(error).__name__).splitlines()[0])
                 self.gave_up, self.out, self.pool = True, None, None
                 return self.f()
@@ -90,7 +90,7 @@ class Captured:
             try:
                 self.out = self.f()
             except BaseException:
-                with suppress(Exception):  # what was recorded so far, or the news that it is not valid
+                with suppress(Exception):  # drops what was recorded so far; it may raise because that is not valid
                     self.stream.end_capture()
                 raise
             self.graph = self.stream.end_capture()
@@ -98,7 +98,7 @@ class Captured:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """No array, event or pool of somebody else may be freed while a stream records."""
+    """Switches the garbage collector off: freeing an unrelated array, event or pool would break a recording."""
     was = gc.isenabled()
     gc.disable()
     try:

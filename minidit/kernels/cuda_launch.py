@@ -1,7 +1,7 @@
 """CUDA sources from the folder cuda/, compiled by NVRTC when they are first used, and launched through CuPy's RawModule.
 
-A variant of a file is its text with some macros defined (STORAGE, VEC, HEAD, FACTORS). Nothing here is needed for the package
-to work: where a kernel cannot be had, `NoTwin` is raised and the plain text runs.
+A variant of a file is its text with some macros defined (STORAGE, VEC, HEAD, FACTORS). The package works without any kernel:
+where one is not available, `NoTwin` is raised and the plain text runs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ STORAGE = {"float32": "float", "bfloat16": "bf16"}
 WARP = 32
 NULL = np.uint64(0)  # a pointer to nothing
 COUNTERS = 1 << 18
-DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block has without asking for more
-BLOCKS = 512  # enough blocks to fill a large device; more chunks than that only make more partial sums
+DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block has by default
+BLOCKS = 512  # enough to fill a large device; more would only add partial sums
 KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(")
 
 i32, i64, u32, f32, f64 = np.int32, np.int64, np.uint32, np.float32, np.float64
@@ -34,34 +34,34 @@ _counters: dict[Any, Array] = {}
 
 @cache
 def source(file: str) -> str:
-    """The text of cuda/<file>, its own headers put in where they are included."""
+    """The text of cuda/<file>, with its headers put in where they are included."""
     lines = (FOLDER / file).read_text().splitlines()
     parts = (source(line.split('"')[1]) if line.startswith('#include "') else line for line in lines if line != "#pragma once")
     return "\n".join(parts)
 
 
 def options(defines: dict[str, Any]) -> tuple[str, ...]:
-    """What NVRTC is told for a variant."""
+    """The compiler options of a variant."""
     return ("-std=c++17", *(f"-D{name}={value}" for name, value in sorted(defines.items())))
 
 
 def kernel(file: str, name: str, defines: dict[str, Any]) -> Any:
-    """A kernel of a variant of a file. Raises NoTwin where it cannot be had (no CuPy, no compiler); says why once."""
+    """A kernel of a variant of a file. Raises NoTwin where there is no CuPy or no compiler, and warns once with the reason."""
     module = getattr(sys.modules.get("cupy"), "RawModule", None)
     key = (module, file, name, *defines.items())
-    found = _kernels.get(key)
-    if found is None:
+    f = _kernels.get(key)
+    if f is None:
         if module is None:
-            raise NoTwin("CuPy is not there")
+            raise NoTwin("CuPy is not imported")
         try:
-            found = module(code=source(f"{file}.cu"), options=options(defines)).get_function(name)
-        except Exception as error:  # whatever fails here, the plain text is the answer, and the reason is shown
+            f = module(code=source(f"{file}.cu"), options=options(defines)).get_function(name)
+        except Exception as error:  # whatever fails, the plain text runs instead, and a warning gives the reason
             warnings.warn(f"no kernel {name}: {error}", RuntimeWarning, stacklevel=2)
-            found = NoTwin(f"{name} does not compile")
-        _kernels[key] = found
-    if isinstance(found, NoTwin):
-        raise NoTwin(*found.args)
-    return found
+            f = NoTwin(f"{name} does not compile")
+        _kernels[key] = f
+    if isinstance(f, NoTwin):
+        raise NoTwin(*f.args)
+    return f
 
 
 def available(name: str) -> bool:
@@ -84,7 +84,7 @@ def launch(
 
 
 def counters(like: Array, n: int) -> Array:
-    """n counters that are zero, and that kernels leave zero: one set a device, for one stream at a time."""
+    """n counters that are zero, and that kernels leave zero. One set per device, for one stream at a time."""
     if n > COUNTERS:
         raise NoTwin(f"{n} counters")
     cupy = sys.modules["cupy"]
@@ -102,9 +102,9 @@ def storage(x: Array) -> str:
 
 
 def vector(width: int, *arrays: Array) -> int:
-    """How many numbers a lane loads at once: 4 if every row of this width starts where four neighbours may be loaded."""
-    whole = all(a.data.ptr % (4 * a.itemsize) == 0 for a in arrays)
-    return 4 if whole and width % 4 == 0 and all(s % (4 * a.itemsize) == 0 for a in arrays for s in a.strides[:-1]) else 1
+    """How many numbers a thread loads at once: 4 if every row of this width starts at a multiple of four numbers, else 1."""
+    aligned = all(a.data.ptr % (4 * a.itemsize) == 0 for a in arrays)
+    return 4 if aligned and width % 4 == 0 and all(s % (4 * a.itemsize) == 0 for a in arrays for s in a.strides[:-1]) else 1
 
 
 def ceil(a: int, b: int) -> int:
@@ -112,5 +112,5 @@ def ceil(a: int, b: int) -> int:
 
 
 def chunk_of(rows: int, blocks: int) -> int:
-    """How many rows a block takes so that, with `blocks` blocks side by side already, the device is full: a multiple of 8."""
+    """Rows per block, a multiple of 8, so that the device is full when `blocks` blocks stand side by side in every chunk."""
     return ceil(max(32, ceil(rows * blocks, BLOCKS)), 8) * 8 if blocks < BLOCKS else ceil(max(rows, 1), 8) * 8

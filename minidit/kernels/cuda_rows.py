@@ -19,7 +19,7 @@ def rows_of(x: Array) -> Array:
 
 
 def by_rows(x: Array) -> tuple[Array, int]:
-    """(B, D) with dense rows, and how many numbers apart they start: a slice of a modulation stays where it is."""
+    """(B, D) with dense rows, and the distance of two rows in numbers. A slice of a modulation is not copied."""
     if x.strides[-1] != x.itemsize and x.shape[-1] > 1:
         x = dense(x)
     return x, x.strides[0] // x.itemsize

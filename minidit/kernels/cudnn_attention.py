@@ -1,8 +1,8 @@
 """Attention by cuDNN in bfloat16, where its Python frontend is installed (nvidia-cudnn-frontend).
 
-Off unless MINIDIT_CUDNN=on, which takes it wherever it agrees with our kernels, or =auto: when a shape is first met the two race,
-forward and backward, and the faster is taken. A race may end otherwise next time, and then the bits of a run are others; with one
-choice they are the same again: there, too, logits and sums are float32, and no sum depends on the order of threads.
+Off unless MINIDIT_CUDNN is "on", which uses it wherever it agrees with the package's kernels, or "auto", which times both at the
+first use of a shape, forward and backward, and keeps the faster. Another run may decide otherwise, and then its bits differ. For
+a fixed choice a run repeats bit by bit: logits and sums are float32, and no sum depends on the order of threads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,10 +21,17 @@ from minidit.backend import Array, empty
 from minidit.kernels.cuda_launch import NULL, WARP, ceil, chunk_of, f32, i32, launch, vector
 
 AGREE = 2.0**-5  # of the largest number: a few roundings to bfloat16
-RUNS = 5  # of a race, after one that does not count
+RUNS = 5  # that are timed, after one that is not
 
 _handles: dict[Any, Any] = {}
-_chosen: dict[Any, tuple[Any, str]] = {}
+_chosen: dict[Any, tuple[Attention | None, str]] = {}
+
+
+class Attention(Protocol):
+    """Attention of one shape, forward and backward: the package's kernels, or cuDNN."""
+
+    def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None: ...
+    def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None: ...
 
 
 class CudnnAttention:
@@ -52,36 +59,36 @@ class CudnnAttention:
         forward, backward = graph(), graph()
         q, k, v = (tensor(forward, name, packed) for name in "qkv")
         y, sums = forward.sdpa(q=q, k=k, v=v, attn_scale=scale, generate_stats=True, name="attention")
-        self.there = built(forward, [q, k, v, written(y, dense), written(sums, rows, 1, kinds.FLOAT)])
+        self.forward_plan = built(forward, [q, k, v, written(y, dense), written(sums, rows, 1, kinds.FLOAT)])
         q, k, v = (tensor(backward, name, packed) for name in "qkv")
         y, bar = (tensor(backward, name, dense) for name in ("y", "y_bar"))
         sums = tensor(backward, "sums", rows, 1, kinds.FLOAT)
         laws = {"attn_scale": scale, "use_deterministic_algorithm": True, "name": "attention_backward"}
         bars = backward.sdpa_backward(q=q, k=k, v=v, o=y, dO=bar, stats=sums, **laws)
-        self.back = built(backward, [q, k, v, y, bar, sums, *(written(b, packed) for b in bars)])
+        self.backward_plan = built(backward, [q, k, v, y, bar, sums, *(written(b, packed) for b in bars)])
 
     def parts(self, packed: Array) -> list[int]:
-        """Where q, k and v begin."""
+        """The addresses of q, k and v."""
         return [packed.data.ptr + part * self.width * packed.itemsize for part in range(3)]
 
     def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
-        """y and the logarithms of the rows' sums; a bias is added to qkv in its place."""
+        """y and the logarithms of the rows' sums; a bias is added to qkv in place."""
         if add is not NULL:
             n, m = len(qkv) * qkv.shape[1], qkv.shape[2]
             v = vector(m, qkv, add)
             chunk = chunk_of(n, ceil(m, WARP * v))
             grid, sizes = (ceil(m, WARP * v), ceil(n, chunk), 1), (i32(n), i32(m), i32(chunk))
             launch("elementwise", "add_bias", grid, 256, (qkv, add, *sizes), VEC=v, STORAGE="bf16")
-        self._run(self.there, [*self.parts(qkv), y.data.ptr, log_sum.data.ptr])
+        self._run(self.forward_plan, [*self.parts(qkv), y.data.ptr, log_sum.data.ptr])
 
     def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
-        """The bar of qkv, in which the bias is already."""
-        self._run(self.back, [*self.parts(qkv), y.data.ptr, bar.data.ptr, log_sum.data.ptr, *self.parts(out)])
+        """The bar of qkv, to which `forward` has added the bias."""
+        self._run(self.backward_plan, [*self.parts(qkv), y.data.ptr, bar.data.ptr, log_sum.data.ptr, *self.parts(out)])
 
     def _run(self, plan: tuple[Any, list[Any], int], addresses: list[int]) -> None:
         (graph, tensors, size), cupy = plan, sys.modules["cupy"]
         self.cudnn.set_stream(handle=self.handle, stream=cupy.cuda.get_current_stream().ptr)
-        memory = cupy.empty(size, np.uint8)  # of the pool of this stream, or of the recording
+        memory = cupy.empty(size, np.uint8)  # from the pool of this stream, or of the graph that is recorded
         graph.execute(dict(zip(tensors, addresses, strict=True)), memory.data.ptr, handle=self.handle)
 
 
@@ -98,32 +105,32 @@ def installed() -> bool:
     return importlib.util.find_spec("cudnn") is not None
 
 
-def route(own: Any, qkv: Array, add: Array, heads: int) -> Any:
-    """`own`, or cuDNN's attention where it is to be taken for this shape: the same two functions, `forward` and `backward`."""
-    wish, cupy = os.environ.get("MINIDIT_CUDNN", "off"), sys.modules["cupy"]
-    if wish not in ("on", "auto") or qkv.dtype.name != "bfloat16" or not installed():
-        return own
-    key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), *qkv.shape, heads, wish)
+def route(tiles: Attention, qkv: Array, add: Array, heads: int) -> Attention:
+    """`tiles`, the package's kernels, or cuDNN's attention where the environment asks for it and it serves this shape."""
+    setting, cupy = os.environ.get("MINIDIT_CUDNN", "off"), sys.modules["cupy"]
+    if setting not in ("on", "auto") or qkv.dtype.name != "bfloat16" or not installed():
+        return tiles
+    key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), *qkv.shape, heads, setting)
     if key not in _chosen:
-        if cupy.cuda.get_current_stream().is_capturing():  # a race waits for the device
-            return own
-        _chosen[key] = raced(own, qkv, add, heads, wish)
-    return _chosen[key][0] or own
+        if cupy.cuda.get_current_stream().is_capturing():  # timing waits for the device, which a recording forbids
+            return tiles
+        _chosen[key] = compared(tiles, qkv, add, heads, setting)
+    return _chosen[key][0] or tiles
 
 
-def raced(own: Any, qkv: Array, add: Array, heads: int, wish: str) -> tuple[Any, str]:
-    """(cuDNN's attention for this shape, or None for our own; what was found)"""
+def compared(tiles: Attention, qkv: Array, add: Array, heads: int, setting: str) -> tuple[Attention | None, str]:
+    """(cuDNN's attention for this shape, or None for the package's kernels; the reason)"""
     B, N, width = qkv.shape
     try:
         other = CudnnAttention(importlib.import_module("cudnn"), B, N, heads, width // 3 // heads)
-        (ours, our_time), (theirs, their_time) = (trial(r, qkv, add, heads) for r in (own, other))
+        (ours, our_time), (theirs, their_time) = (trial(r, qkv, add, heads) for r in (tiles, other))
         off = max(float(abs(a - b).max() / abs(a).max()) for a, b in zip(ours, theirs, strict=True))
-    except Exception as error:  # whatever fails there, our own kernels are the answer, and the reason is shown
+    except Exception as error:  # whatever fails in cuDNN, the package's kernels do the work, and a warning gives the reason
         return None, refused(f"{type(error).__name__}: {(str(error) or '?').splitlines()[0]}")
     if not off <= AGREE:
         return None, refused(f"it differs by {off:.1e} of the largest number")
-    told = f"{their_time:.3f} ms by cuDNN, {our_time:.3f} ms by our kernels"
-    return (other if wish == "on" or their_time < our_time else None), told
+    times = f"{their_time:.3f} ms by cuDNN, {our_time:.3f} ms by our kernels"
+    return (other if setting == "on" or their_time < our_time else None), times
 
 
 def refused(why: str) -> str:
@@ -131,25 +138,25 @@ def refused(why: str) -> str:
     return why
 
 
-def trial(r: Any, qkv: Array, add: Array, heads: int) -> tuple[list[Array], float]:
-    """(y and the bar of qkv in float32, milliseconds of both ways together)"""
+def trial(r: Attention, qkv: Array, add: Array, heads: int) -> tuple[list[Array], float]:
+    """(y and the bar of qkv in float32, milliseconds of forward and backward together)"""
     cupy, (B, N, width) = sys.modules["cupy"], qkv.shape
-    mine, y, out, log_sum = qkv.copy(), empty(qkv, (B, N, width // 3)), empty(qkv, qkv.shape), empty(qkv, (B, heads, N), f32)
+    copy, y, out, log_sum = qkv.copy(), empty(qkv, (B, N, width // 3)), empty(qkv, qkv.shape), empty(qkv, (B, heads, N), f32)
 
     def run() -> None:
-        r.forward(mine, add, y, log_sum)
-        r.backward(mine, add, y, y, log_sum, out)
+        r.forward(copy, add, y, log_sum)
+        r.backward(copy, add, y, y, log_sum, out)
 
     run()
-    found, start, end = [y.astype(f32), out.astype(f32)], cupy.cuda.Event(), cupy.cuda.Event()
+    answers, start, end = [y.astype(f32), out.astype(f32)], cupy.cuda.Event(), cupy.cuda.Event()
     start.record()
     for _ in range(RUNS):
         run()
     end.record()
     end.synchronize()
-    return found, float(cupy.cuda.get_elapsed_time(start, end)) / RUNS
+    return answers, float(cupy.cuda.get_elapsed_time(start, end)) / RUNS
 
 
 def choices() -> dict[str, str]:
-    """What was found for the shapes that were met: "B × N × 3D, heads" -> who is taken, and why."""
-    return {f"{key[2:-2]}, {key[-2]} heads": f"{'cuDNN' if r else 'ours'}: {told}" for key, (r, told) in _chosen.items()}
+    """For every shape so far, "B × N × 3D, heads": which attention serves it, and why."""
+    return {f"{key[2:-2]}, {key[-2]} heads": f"{'cuDNN' if r else 'ours'}: {reason}" for key, (r, reason) in _chosen.items()}

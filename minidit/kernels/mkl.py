@@ -1,8 +1,8 @@
 """Intel's matrix product, if the extra `mkl` is installed: the PyPI wheel's library through ctypes, without any binding.
 
 float32: cblas_sgemm.  bf16: both factors rounded to bfloat16 (nearest, ties to even), products and sums in float32
-(cblas_gemm_bf16bf16f32); several times faster on CPUs with matrix units, a rounding error of about 2⁻⁹ a factor.
-One thread a call: a batch is already cut into one shard a core.
+(cblas_gemm_bf16bf16f32); several times faster on CPUs with matrix units, with a rounding error of about 2⁻⁹ per factor.
+One thread per call: a batch is already cut into one shard per core.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = ("lib/libmkl_rt.so.3", "lib/libmkl_rt.so.2", "Library/bin/mkl_rt.3.dll",
 
 
 def library_path() -> Path | None:
-    """Where the wheel put its library in this environment, or None."""
+    """The library of the wheel in this environment, or None."""
     return next((p for name in NAMES if (p := Path(sys.prefix) / name).exists()), None)
 
 

@@ -1,9 +1,10 @@
-"""Arrays that are parts of one: what lies side by side already is not put together, and bars are written where they belong.
+"""Twins of `concat` and `split` that copy nothing where the parts are neighbours in memory.
 
     y = [x₁ | x₂ | …]      x̄ₖ the k-th part of ȳ            no copy where the xₖ are neighbours in a flat buffer
     (y₁, y₂, …) = cut x    x̄ = [ȳ₁ | ȳ₂ | …]                no copy where each ȳₖ was written into its place of x̄
 
-Who computes a bar asks `home_of_bar` (of a piece) or `home_of_gradient` (of a weight) for the memory, and need not know.
+An adjoint asks `home_of_bar` (for a piece) or `home_of_gradient` (for a weight) for the memory to write its bar to. It gets the
+right place in the larger array where there is one, and fresh memory otherwise.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from minidit import autograd
 from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty, side_by_side, xp_of
 
-_cut: WeakValueDictionary[int, Pieces] = WeakValueDictionary()  # by the id of a piece, while what it is cut from is on the tape
-_joined: WeakValueDictionary[int, Joined] = WeakValueDictionary()  # by the id of the whole
+_cut: WeakValueDictionary[int, Pieces] = WeakValueDictionary()  # by the id of a piece, while the split's adjoint lives
+_joined: WeakValueDictionary[int, Joined] = WeakValueDictionary()  # by the id of y
 
 
 class Pieces:
@@ -25,7 +26,7 @@ class Pieces:
 
     def __init__(self, x: Array, parts: int) -> None:
         self.x, self.parts, self.places, self.bar = x, parts, list[Array](), None
-        self.ys = xp_of(x).split(x, parts, axis=-1)  # held here: nobody else can have their ids
+        self.ys = xp_of(x).split(x, parts, axis=-1)  # while they live, no other array can have their ids
         self.free = {id(y): k for k, y in enumerate(self.ys)}
         for y in self.ys:
             _cut[id(y)] = self
@@ -36,13 +37,13 @@ class Pieces:
             self.places = xp_of(self.bar).split(self.bar, self.parts, axis=-1)
 
     def home(self, y: Array) -> Array:
-        """The place of the bar of y, the first time; then fresh memory."""
+        """The place of y's bar at the first call; fresh memory at later ones, because a second use sends a bar of its own."""
         k = self.free.pop(id(y), None)
         self._make()
         return empty(y, y.shape) if k is None else self.places[k]
 
     def whole(self, bars: Sequence[Array]) -> Array:
-        """The bar of x; what was not written into its place is copied there."""
+        """The bar of x. A piece's bar that was written elsewhere is copied to its place."""
         self._make()
         for bar, place in zip(bars, self.places, strict=True):
             if bar is not place:
@@ -51,7 +52,7 @@ class Pieces:
 
 
 def home_of_bar(y: Array) -> Array:
-    """Memory for the bar of y: its place beside the bars of the other pieces if y is a piece, else fresh."""
+    """Memory for the bar of y: beside the bars of the other pieces if y is a piece, else fresh."""
     pieces = _cut.get(id(y))
     return empty(y, y.shape) if pieces is None else pieces.home(y)
 
@@ -68,14 +69,14 @@ def split(x: Array, *, parts: int, axis: int = -1) -> tuple[tuple[Array, ...], V
 
 
 class Joined:
-    """Neighbours as one array y, and where the gradients of all of them lie."""
+    """Arrays that are neighbours in memory, seen as one array y, and the places of their gradients."""
 
     def __init__(self, xs: Sequence[Array], y: Array) -> None:
         self.xs, self.y, self.homes, self.whole = xs, y, list[Array](), None
         _joined[id(y)] = self
 
     def home(self) -> Array:
-        """Memory for the gradient of y: the neighbours' own homes if those are neighbours too, else fresh."""
+        """Memory for the gradient of y: the places of the parts' gradients if those are neighbours too, else fresh."""
         self.homes = [autograd.home_of_gradient(x) for x in self.xs]
         self.whole = None if any(h is None for h in self.homes) else side_by_side(self.homes)
         return empty(self.y, self.y.shape) if self.whole is None else self.whole
@@ -91,7 +92,7 @@ class Joined:
 
 
 def home_of_gradient(w: Array) -> Array:
-    """Memory for the gradient of array w: its view in the flat buffer while that is still unwritten, else a fresh array."""
+    """Memory for the gradient of w: its view in the flat buffer while that is unwritten, else fresh."""
     if id(w) in _joined:
         return _joined[id(w)].home()
     view = autograd.home_of_gradient(w)
@@ -101,7 +102,7 @@ def home_of_gradient(w: Array) -> Array:
 def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
     y = side_by_side(xs) if axis == 0 else None
     if y is None:
-        raise NoTwin("no neighbours")
+        raise NoTwin("the arrays are not neighbours in memory")
     parts = Joined(xs, y)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:

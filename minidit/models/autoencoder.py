@@ -11,9 +11,9 @@ convolution, Shi et al. 2016), so that nearly all work is done at the smallest s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit import ops
 from minidit.autograd import Value
@@ -97,7 +97,7 @@ class Autoencoder(Module):
     scale: Array
 
     def __init__(
-        self, config: AutoencoderConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32
+        self, config: AutoencoderConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)

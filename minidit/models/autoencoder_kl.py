@@ -2,7 +2,7 @@
 
     block:   h = conv₂(silu(norm₂(conv₁(silu(norm₁(x))))));   y = shortcut(x) + h     shortcut is 1 × 1 where widths differ  (L.6)
     halve:   y[r, c] = Σ_{i,j} W[i, j] x[2r + i, 2c + j] + b,   i, j = 0 .. 2          zeros below and to the right only     (L.7)
-    pixels:  y = x + W_o attention(W_q n, W_k n, W_v n),   n = norm(x), one token a pixel              one head              (L.8)
+    pixels:  y = x + W_o attention(W_q n, W_k n, W_v n),   n = norm(x), one token per pixel            one head              (L.8)
 
 Upwards, pixels become 2 × 2 squares and a convolution follows (A.10). The posterior is (L.1). Parameter names are those of the
 published files in their present grammar; others are maps in checkpoint/.
@@ -11,9 +11,9 @@ published files in their present grammar; others are maps in checkpoint/.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit import ops
 from minidit.autograd import Value, value
@@ -183,7 +183,7 @@ class AutoencoderKL(Module):
     scale: Array
 
     def __init__(
-        self, config: AutoencoderKLConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32
+        self, config: AutoencoderKLConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
         self.config = config
         z = config.latent_channels

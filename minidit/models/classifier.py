@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit import ops
 from minidit.autograd import Value
@@ -29,7 +29,7 @@ class Classifier(Module):
     """model(x) -> (logits (B, K), features (B, F));  x : (B, C, H, W) in [-1, 1]."""
 
     def __init__(
-        self, config: ClassifierConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32
+        self, config: ClassifierConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
         self.config = config
         a, b, c = config.widths

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit import ops
 from minidit.autograd import Value
@@ -44,7 +44,7 @@ from minidit.random import Philox
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """A DiT. Raises ValueError for sizes that do not fit together."""
+    """The sizes of a DiT. Raises ValueError for those that do not fit together."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
     patch_size: int = 2
@@ -56,8 +56,8 @@ class DiTConfig:
     class_dropout_prob: float = 0.1
     num_classes: int = 1000  # 0: unconditional
     conditioning: str = "adaln_zero"  # adaln_zero, adaln, cross_attention or in_context
-    learn_sigma: bool = True  # twice the channels: the second half speaks about the variance
-    freq_shift: int = 0  # 1: the other frequencies of time, N.10, as in diffusers
+    learn_sigma: bool = True  # twice the channels: the second half is about the variance
+    freq_shift: int = 0  # 1: the frequencies of time that diffusers uses, N.10
     mlp_norm_eps: float = 1e-6  # of the layer norm before the MLP; 1e-5 in diffusers
 
     def __post_init__(self) -> None:
@@ -79,7 +79,8 @@ class DiTConfig:
 
     @property
     def size(self) -> tuple[int, int]:
-        return (self.input_size, self.input_size) if isinstance(self.input_size, int) else tuple(self.input_size)  # type: ignore[return-value]
+        H, W = (self.input_size, self.input_size) if isinstance(self.input_size, int) else self.input_size
+        return H, W
 
     @property
     def tokens(self) -> int:
@@ -117,26 +118,26 @@ class DiTConfig:
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample; the "Gflops" of the paper are these (T.8)."""
         N, D, L, p = self.tokens, self.hidden_size, self.depth, self.patch_size
-        own, final = self.costs(), self.variant.final.costs(D)  # (T.13)
-        n = N + own.more_tokens
-        block = (4 + 2 * self.mlp_ratio) * n * D * D + 2 * n * n * D + own.macs  # (T.8)
+        extra, final = self.costs(), self.variant.final.costs(D)  # (T.13)
+        n = N + extra.more_tokens
+        block = (4 + 2 * self.mlp_ratio) * n * D * D + 2 * n * n * D + extra.macs  # (T.8)
         return int(L * block + N * D * p * p * (self.in_channels + self.out_channels) + final.macs + FREQUENCIES * D + D * D)
 
     def parameters(self) -> int:
         """Numbers in the checkpoint of such a model, the frozen position table included, as the paper counts (T.9)."""
         D, L, p = self.hidden_size, self.depth, self.patch_size
-        inner, own, final = int(D * self.mlp_ratio), self.costs(), self.variant.final.costs(D)  # (T.14)
-        block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + own.parameters
+        inner, extra, final = int(D * self.mlp_ratio), self.costs(), self.variant.final.costs(D)  # (T.14)
+        block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + extra.parameters
         out = p * p * self.out_channels
         ends = (self.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + final.parameters + (D + 1) * out
         return L * block + ends + self.condition.rows * D + self.tokens * D  # (T.9)
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
         """What a training step needs per sample on "cpu" or "cuda"."""
-        D, r, own, at = self.hidden_size, self.mlp_ratio, self.costs(), HOMES[home]
-        n = self.tokens + own.more_tokens
+        D, r, extra, at = self.hidden_size, self.mlp_ratio, self.costs(), HOMES[home]
+        n = self.tokens + extra.more_tokens
         size = 2 if home == "cuda" and precision == "bf16" and not self.variant.block.float32_tokens else 4
-        block = size * ((own.kept + at.inner_kept * r) * n * D + own.kept_of_sample * D) + at.attention(n, self.num_heads)
+        block = size * ((extra.kept + at.inner_kept * r) * n * D + extra.kept_of_sample * D) + at.attention(n, self.num_heads)
         ends = 4 * math.prod(self.size) * (self.in_channels + self.out_channels)
         working = size * (at.working + at.inner_made * r) * n * D + at.ends * ends
         return SampleMemory(self.depth * block, block, self.depth * size * n * D, working, size)
@@ -196,7 +197,9 @@ class DiT(Module):
     pos_embed: Array
     blocks: list[Block]
 
-    def __init__(self, config: DiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> None:
+    def __init__(
+        self, config: DiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
+    ) -> None:
         D, p, variant = config.hidden_size, config.patch_size, config.variant
         self.config, self.enter = config, variant.enter
         self.shape, self.condition, self.second_half = config.shape, config.condition, config.learn_sigma

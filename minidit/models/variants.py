@@ -136,7 +136,7 @@ class FinalClass(Protocol):
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to condition. enter(tokens, [e_t, e_y]) -> (tokens, c): what the blocks are given."""
+    """One way to condition. enter(tokens, [e_t, e_y]) -> (tokens, c), the arguments of the blocks."""
 
     block: BlockClass
     final: FinalClass

@@ -20,7 +20,7 @@ class SelfAttention(Module):
         self.qkv, self.proj = Linear(width, 3 * width), Linear(width, width)
 
     def mixed(self, x: Value) -> Value:
-        """The heads side by side, before W_o: what a block may project and add in one stroke."""
+        """The heads side by side, before W_o. A block may then apply W_o and add the result in one primitive."""
         return ops.projected_attention(x, self.qkv.weight, self.qkv.bias, heads=self.heads)
 
     def forward(self, x: Value) -> Value:

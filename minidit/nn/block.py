@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from minidit import ops
 from minidit.autograd import Value, kernels_on, value
+from minidit.nn.attention import SelfAttention
 from minidit.nn.layers import Sequential
+from minidit.nn.mlp import Mlp
 from minidit.nn.module import Module
 
 
@@ -62,24 +64,33 @@ def launches_matter(x: Value) -> bool:
     return kernels_on() and not isinstance(value(x), np.ndarray)
 
 
-def in_large_steps(large: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+Text = Callable[[Any, Value, Value], Value]  # a method of a block: (block, tokens, its part of the condition) -> tokens
+
+
+def in_large_steps(large: Text) -> Callable[[Text], Text]:
     """`@in_large_steps(large)` above a method of a block: on a GPU `large`, the same function in fewer kernels, runs instead."""
 
-    def choice(plain: Callable[..., Any]) -> Callable[..., Any]:
+    def choice(plain: Text) -> Text:
         @functools.wraps(plain)
-        def chosen(block: Any, x: Value, *rest: Any) -> Value:
-            return (large if launches_matter(x) else plain)(block, x, *rest)
+        def chosen(block: Any, x: Value, m: Value) -> Value:
+            return (large if launches_matter(x) else plain)(block, x, m)
 
         return chosen
 
     return choice
 
 
-def gated_branches(block: Any, x: Value, m: Value) -> Value:
-    """(T.5) for a GPU. The last linear layer of a branch, its gate, the sum and the next norm are one primitive.
+class GatedBlock(Protocol):
+    """A block of two gated branches, attention and MLP."""
 
-    block : has attn (SelfAttention), mlp (Mlp) and eps, that of the norm before the MLP;  m : (B, 6D) as in (T.4)
-    """
+    attn: SelfAttention
+    mlp: Mlp
+    eps: float  # of the norm before the MLP
+
+
+def gated_branches(block: GatedBlock, x: Value, m: Value) -> Value:
+    """(T.5) for a GPU, m : (B, 6D) as in (T.4). The last linear layer of a branch, its gate, the sum and the next norm are one
+    primitive."""
     shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(m, parts=6)
     o, fc2 = block.attn.proj, block.mlp.fc2
     heads = block.attn.mixed(ops.layer_norm_modulate(x, shift1, scale1))

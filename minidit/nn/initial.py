@@ -1,4 +1,4 @@
-"""How weights begin.
+"""Initial values of weights.
 
     U(-b, b),  b = √(6 / (fan_in + fan_out))        Xavier uniform: keeps variances forwards and backwards       (N.1)
     N(0, 1/fan_in)                                   LeCun normal: a sum of fan_in terms keeps its variance        (N.2)
@@ -9,21 +9,21 @@ A weight is (out, in, …): fan_out = out and fan_in is the product of all the r
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit.backend import Array
 from minidit.nn.module import Init
 from minidit.random import Philox
 
 
-def zeros(rng: Philox, shape: tuple[int, ...], dtype: Any) -> Array:
+def zeros(rng: Philox, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """All zero; draws nothing."""
     return np.zeros(shape, dtype)
 
 
-def ones(rng: Philox, shape: tuple[int, ...], dtype: Any) -> Array:
+def ones(rng: Philox, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """All one; draws nothing."""
     return np.ones(shape, dtype)
 
@@ -33,13 +33,13 @@ def normal(std: float) -> Init:
     return lambda rng, shape, dtype: (std * rng.normal(shape, dtype=np.float64)).astype(dtype)
 
 
-def xavier_uniform(rng: Philox, shape: tuple[int, ...], dtype: Any) -> Array:
+def xavier_uniform(rng: Philox, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Uniform, Glorot and Bengio 2010."""
     bound = math.sqrt(6 / (shape[0] + math.prod(shape[1:])))  # (N.1)
     return (bound * (2 * rng.uniform(shape, dtype=np.float64) - 1)).astype(dtype)
 
 
-def lecun_normal(rng: Philox, shape: tuple[int, ...], dtype: Any) -> Array:
+def lecun_normal(rng: Philox, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Normal, LeCun et al. 1998."""
     std = math.sqrt(1 / math.prod(shape[1:]))  # (N.2)
     return (std * rng.normal(shape, dtype=np.float64)).astype(dtype)

@@ -1,8 +1,8 @@
 """Parameters with names: a tree of Modules whose leaves are views into one flat buffer.
 
-A Module declares its parameters (a shape and a way to initialise it); `build` then lays all of them out in one flat array,
-in the order of their names' appearance, and draws their values. What stands on a flat array, one optimiser step, one EMA,
-one all-reduce, one checksum, is one operation instead of hundreds.
+A Module declares its parameters (a shape and a way to initialise it); `build` then lays all of them out in one flat array, in the
+order of declaration, and draws their values. An optimiser step, an average or a checksum over all parameters is then one
+operation on one array instead of hundreds.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit.autograd import LEAF, Tensor
 from minidit.backend import Array, device_of, flat_buffer, module_of, to_device
 from minidit.random import Philox
 
-Init = Callable[[Philox, tuple[int, ...], Any], Array]
+Init = Callable[[Philox, tuple[int, ...], DTypeLike], Array]
 
 
 class Parameter(Tensor):
-    """A leaf of the tape that belongs to a Module. Its array exists once the Module was built."""
+    """A leaf of the tape that belongs to a Module. Its array exists once the Module is built."""
 
     __slots__ = ("declared", "init")
 
@@ -111,11 +112,11 @@ class Module:
                 yield f"{path}.{name}" if path else name, getattr(module, name)
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
-        """The order of the parameters in the flat buffer; a model may put those side by side that it wants to see as one."""
+        """The order of the parameters in the flat buffer. A model may put some side by side, to use them as one array."""
         return list(parameters.values())
 
     def views(self, buffer: Array) -> list[Array]:
-        """What a flat buffer of this model holds (gradients, moments, averages): one array a parameter, as in parameters()."""
+        """The arrays in a flat buffer of this model (gradients, moments, an average): one per parameter, as in parameters()."""
         order = self.layout_order(dict(self.named_parameters()))
         view_of = {id(p): view for p, view in zip(order, self.layout.views(buffer), strict=True)}
         return [view_of[id(p)] for p in self.parameters()]
@@ -124,7 +125,7 @@ class Module:
         """The number of trained numbers (buffers not counted)."""
         return sum(math.prod(p.declared) for p in self.parameters())
 
-    def build(self, rng: Philox | None = None, *, device: str = "cpu", dtype: Any = np.float32) -> Self:
+    def build(self, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32) -> Self:
         """Allocates all parameters in one flat buffer on the device and, if an rng is given, initialises them in order.
 
         Every value is drawn on the host, so a model is the same wherever it lives.
@@ -154,15 +155,15 @@ class Module:
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError with every name that does not fit: missing, unexpected, or of another shape."""
-        own = self.state_dict()
-        missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
+        arrays = self.state_dict()
+        missing, unexpected = [n for n in arrays if n not in state], [n for n in state if n not in arrays]
         shapes = [
             f"{n} is {tuple(state[n].shape)}, expected {tuple(a.shape)}"
-            for n, a in own.items()
+            for n, a in arrays.items()
             if n in state and tuple(state[n].shape) != tuple(a.shape)
         ]
-        told = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shapes))
-        problems = [f"{kind}: {', '.join(names)}" for kind, names in told if names]
+        mistakes = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shapes))
+        problems = [f"{kind}: {', '.join(names)}" for kind, names in mistakes if names]
         if problems:
             raise ValueError("the state does not fit the model; " + "; ".join(problems))
 

@@ -1,19 +1,19 @@
-"""Where and when, as sines and cosines.
+"""Places and times as sines and cosines.
 
     ω_i = 10000^(-i/(D/4)),  i = 0 .. D/4-1;   p(s) = [sin s ω | cos s ω]      one coordinate in D/2 channels      (N.6)
     pos[r·w + c] = [p(c) | p(r)]                the first half of the channels is the column, the second the row   (N.7)
     f_i = 10000^(-i/(d/2)),  i = 0 .. d/2-1;    emb(t) = [cos t f | sin t f]    time: cosine first                (N.8)
     f_i = 10000^(-i/(d/2 - shift)),  shift = 1: the frequencies of DDPM, and of diffusers' DiT                    (N.10)
 
-‖pos[n]‖² = D/2 and ‖emb(t)‖² = d/2 for every place and time, and pos[m]·pos[n] depends on the difference of the places only.
+‖pos[n]‖² = D/2 and ‖emb(t)‖² = d/2 for every place and time, and pos[m]·pos[n] depends only on the difference of the places.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidit.backend import Array, xp_of
 
@@ -31,7 +31,7 @@ def sincos_2d(width: int, h: int, w: int) -> Array:
     return np.concatenate((p(c), p(r)), axis=1)  # (N.7)
 
 
-def timestep_embedding(t: Array, width: int, dtype: Any = np.float32, *, shift: int = 0) -> Array:
+def timestep_embedding(t: Array, width: int, dtype: DTypeLike = np.float32, *, shift: int = 0) -> Array:
     """t : (B,) as Schedule.time gives it  ->  (B, width). In float64 until the end: a float32 angle at t = 999 is off by 3e-5.
 
     shift: 0, or 1 for weights that were trained with the frequencies of (N.10).

@@ -1,12 +1,12 @@
-"""Mixed precision, said in one place.
+"""Mixed precision: what each policy rounds, and where.
 
     policy     factors of products      activations between the embeddings and the last layer     where
     float32    float32                  float32                                                   everywhere, the default
     tf32       10 bits of mantissa      float32                                                   GPU
     bf16       8 bits of mantissa       float32 on a CPU, bfloat16 on a GPU                       CPU with Intel's library, GPU
 
-Under every policy weights, gradients of weights, moments, averages, tables, the noise and the loss are float32 (tables
-float64), sums and the softmax are taken in float32, and a checkpoint is float32.
+Under every policy weights, their gradients, moments, averages, noise, losses and checkpoints are float32, and tables float64.
+Sums and the softmax are computed in float32.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ POLICIES = ("float32", "tf32", "bf16")
 
 
 def check_precision(policy: str, device: str) -> None:
-    """Raises ValueError, with what is missing, unless this device can compute under this policy."""
+    """Raises ValueError, naming what is missing, unless this device can compute under this policy."""
     if policy not in POLICIES:
         raise ValueError(f"precision {policy!r} is not one of {', '.join(POLICIES)}")
     if policy == "float32":
         return
     if device == "cpu":
         if policy == "tf32":
-            raise ValueError("precision 'tf32' is a GPU's: on the CPU there are float32 and bf16")
+            raise ValueError("precision 'tf32' needs a GPU: on the CPU there are float32 and bf16")
         blas.precise(policy)
         return
     if not cuda_launch.available("elementwise"):
         raise ValueError(f"precision {policy!r} on a GPU needs the package's kernels, which are off or do not compile here")
-    if cuda_blas.own() is None:
+    if cuda_blas.handle() is None:
         raise ValueError(f"precision {policy!r} on a GPU needs cuBLAS, which does not load here")
     if policy == "bf16":
         try:
@@ -50,7 +50,7 @@ def check_precision(policy: str, device: str) -> None:
 def computing_in(policy: str, device: str, weights: Array = None) -> Iterator[None]:
     """`with computing_in("bf16", device):` networks inside compute under this policy. Raises ValueError as check_precision.
 
-    weights : a flat buffer that does not change inside; under bf16 on a GPU it is rounded once, not in every product
+    weights : a flat buffer that does not change inside; under bf16 on a GPU it is rounded once and not in every product
     """
     check_precision(policy, device)
     with ExitStack() as stack:
@@ -61,7 +61,7 @@ def computing_in(policy: str, device: str, weights: Array = None) -> Iterator[No
 
 
 def stored(x: Value) -> Value:
-    """Activations as the policy keeps them: bfloat16 on a GPU under bf16, else as they are."""
+    """x in the type in which the policy keeps activations: bfloat16 on a GPU under bf16, otherwise unchanged."""
     a = value(x)
     if a is None or isinstance(a, np.ndarray) or a.dtype.name != "float32" or cuda_blas.precision() != "bf16":
         return x

@@ -1,8 +1,8 @@
-"""Less memory for more work: a part of a network that keeps its inputs only, and runs again when its gradient is asked for.
+"""Less memory for more work: a part of a network keeps its inputs only, and runs again when its gradient is needed.
 
-    y = f(x₁, x₂, …)   keeps x₁, x₂, …            then, from ȳ:   f again, with all that its adjoints need, and backwards
+    y = f(x₁, x₂, …)   keeps x₁, x₂, …            then, for ȳ:   f runs again on a tape of its own, and that tape backwards
 
-Inside `with recomputing():` a network that runs its blocks by `run` keeps one block's insides at a time instead of all.
+Inside `with recomputing():` a network that calls its blocks by `run` holds the tape of one block at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _on: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 @contextmanager
 def recomputing(on: bool = True) -> Iterator[None]:
-    """`with recomputing():` every `run` inside keeps inputs only."""
+    """`with recomputing():` every `run` inside keeps its inputs only."""
     token = _on.set(on)
     try:
         yield
@@ -28,26 +28,26 @@ def recomputing(on: bool = True) -> Iterator[None]:
 
 
 def run(f: Callable[..., Any], *xs: Any) -> Any:
-    """f(*xs), one Tensor from Tensors and other values; f depends on nothing else but parameters, and draws nothing."""
+    """f(*xs), one Tensor from Tensors and other values. f reads nothing else but parameters, and draws nothing."""
     sources = [source_of(x) for x in xs]
     if not _on.get() or not recording() or not any(sources):
         return f(*xs)
     with no_grad():
         y = f(*xs).data
-    values = [Tensor.made(x.data, None) if isinstance(x, Tensor) else x for x in xs]  # without the history that a Tensor holds
+    values = [Tensor.made(x.data, None) if isinstance(x, Tensor) else x for x in xs]  # without their history
     tracked = [source is not None for source in sources]
 
     def vjp(y_bar: Any) -> tuple[Any, ...]:
         bars: list[Any] = [None] * len(values)
         again = [entrance(x, k, bars) if tracked[k] else x for k, x in enumerate(values)]
-        backward(f(*again), y_bar)  # parameters get their gradients here and now
+        backward(f(*again), y_bar)  # gradients of parameters are added here
         return tuple(bars)
 
     return Tensor.made(y, Node(sources, vjp, (y,)))
 
 
 def entrance(x: Value, k: int, bars: list[Any]) -> Tensor:
-    """x with a history of its own, which ends in bars[k]: no leaf, so that sums are made as they are inside a graph."""
+    """x as the output of a node whose adjoint stores the bar in bars[k]. Not a leaf: nodes sum bars in place, leaves do not."""
 
     def vjp(bar: Any) -> tuple[Any, ...]:
         bars[k] = bar

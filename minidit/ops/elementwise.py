@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from numpy.typing import DTypeLike
+
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, special_of, xp_of
 from minidit.kernels import cuda
@@ -210,7 +212,7 @@ def clip(x: Array, *, low: float, high: float) -> tuple[Array, Vjp]:
 
 
 @primitive
-def cast(x: Array, *, dtype: Any) -> tuple[Array, Vjp]:
+def cast(x: Array, *, dtype: DTypeLike) -> tuple[Array, Vjp]:
     """x rounded to another type; the gradient is rounded back to the type of x."""
     old = x.dtype
 

@@ -6,64 +6,31 @@
 A topic is what can be asked for (`minidit verify --list`); a target is a mapping topic -> callable, a module, or an object with
 such methods. `cases` gives the same to a foreign test suite; `verify.torch`, `verify.diffusers` and `verify.process` bring
 PyTorch, diffusers and programs in any language to that form.
+
+    core      how a part is replaced by a mistake, how answers are compared, how a mistake gets its name
+    topics    what can be asked: the right answers and the questions
+    bank      every known mistake, and the dialects of released projects
+    borders   PyTorch, diffusers, other programs
+
+An arrow of imports points up this list, never down; the files beside the folders put them together.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
-from typing import Any
+from types import ModuleType
 
-from minidit.verify import (  # noqa: F401  their topics register themselves
-    chains,
-    checkpoints,
-    conversions,
-    embeddings,
-    guidance,
-    latents,
-    layers,
-    likelihood,
-    losses,
-    network,
-    parameters,
-    samplers,
-    schedules,
-    squares,
-    training,
-)
-from minidit.verify.cases import Case, cases, judged, topics_named
-from minidit.verify.check import functions_of
-from minidit.verify.deviations import DEVIATIONS
-from minidit.verify.dialects import DIALECTS
-from minidit.verify.reference import TOPICS
+from minidit.verify.bank import DEVIATIONS
+from minidit.verify.bank.dialects import DIALECTS
+from minidit.verify.cases import Case, cases, check
 from minidit.verify.report import Report
+from minidit.verify.topics import TOPICS
 
 __all__ = ["DEVIATIONS", "DIALECTS", "TOPICS", "Case", "Report", "cases", "check"]
-_BORDER = ("diffusers", "process", "torch", "vectors")  # imported when they are used
+_LATER = {name: f"borders.{name}" for name in ("diffusers", "process", "torch")} | {"vectors": "vectors"}  # imported when used
 
 
-def check(
-    target: Any, *, topics: str | Iterable[str] | None = None, dialect: str | None = None, precision: str | None = None
-) -> Report:
-    """Asks `target` (a mapping topic -> callable, a module, or an object) and returns the Report.
-
-    topics: only these (names of topics, or of groups such as "samplers"); dialect: whose conventions count as right;
-    precision: float64, float32, bfloat16 or float16, if the answers' own type does not tell. Raises ValueError for an unknown
-    topic or dialect, for a target that answers to none, and for one that lacks a topic asked for by its own name.
-    """
-    if precision not in (None, "float64", "float32", "bfloat16", "float16"):
-        raise ValueError(f"precision {precision!r} is not one of float64, float32, bfloat16, float16")
-    functions = functions_of(target)
-    asked = None if topics is None else list(topics)
-    chosen = [t for t in topics_named(asked) if t.name in functions]
-    lacking = [name for name in asked or () if name in TOPICS and name not in functions]
-    if lacking or not chosen:
-        raise ValueError(f"the target does not answer {', '.join(lacking or asked or ['any topic'])}")
-    name = getattr(target, "__name__", "") or ("" if isinstance(target, dict) else type(target).__name__)
-    return judged(functions, chosen, dialect, precision, name)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _BORDER:
-        return importlib.import_module(f"minidit.verify.{name}")
-    raise AttributeError(f"minidit.verify has no {name!r}; it has {', '.join([*__all__, *_BORDER])}")
+def __getattr__(name: str) -> ModuleType:
+    if name in _LATER:
+        return importlib.import_module(f"minidit.verify.{_LATER[name]}")
+    raise AttributeError(f"minidit.verify has no {name!r}; it has {', '.join([*__all__, *_LATER])}")

@@ -1,76 +1,120 @@
-"""For somebody else's test suite: one case a topic, which fails with the name of the mistake.
+"""Asks a target and reports; and for somebody else's test suite: one case per topic, which fails with the name of the mistake.
 
-    @pytest.mark.parametrize("case", md.verify.cases(["ddim_step"]), ids=str)
-    def test_mine(case):
-        case.check(my_ddim_step)
+@pytest.mark.parametrize("case", md.verify.cases(["ddim_step"]), ids=str)
+def test_mine(case):
+    case.check(my_ddim_step)
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minidit.verify.check import Finding, Judge, ask, examine
-from minidit.verify.deviations import DEVIATIONS
-from minidit.verify.dialects import DIALECTS
-from minidit.verify.reference import TOPICS, Probe, Topic
-from minidit.verify.report import Report
+from minidit.verify.bank import DEVIATIONS
+from minidit.verify.bank.dialects import DIALECTS
+from minidit.verify.core.compare import TOLERANCE
+from minidit.verify.core.finding import Asked, Finding, ask
+from minidit.verify.core.judge import Judge
+from minidit.verify.core.reference import AnyTopic, Probe
+from minidit.verify.core.search import examine
+from minidit.verify.report import Report, line
+from minidit.verify.topics import TOPICS
+
+Functions = Mapping[str, Callable[..., Any]]  # topic name -> what the target answers with
 
 
-def topics_named(names: str | Iterable[str] | None) -> list[Topic]:
+def check(
+    target: object, *, topics: str | Iterable[str] | None = None, dialect: str | None = None, precision: str | None = None
+) -> Report:
+    """Asks `target` (a mapping topic -> callable, a module, or an object) and returns the Report.
+
+    topics: only these (names of topics, or of groups such as "samplers"); dialect: whose conventions count as right;
+    precision: float64, float32, bfloat16 or float16, if the answers' own type does not tell. Raises ValueError for an unknown
+    topic or dialect, for a target that answers to none, and for one that lacks a topic asked for by its own name.
+    """
+    if precision not in (None, *TOLERANCE):
+        raise ValueError(f"precision {precision!r} is not one of {', '.join(TOLERANCE)}")
+    functions = functions_of(target)
+    name = getattr(target, "__name__", "") or ("" if isinstance(target, dict) else type(target).__name__)
+    return judged(functions, answered(functions, topics, "the target"), dialect, precision, name)
+
+
+def topics_named(names: str | Iterable[str] | None) -> list[AnyTopic]:
     """Topics from names of topics or of groups, in the order of the kit. Raises ValueError for a name that is neither."""
     if names is None:
         return list(TOPICS.values())
-    names = [names] if isinstance(names, str) else names
-    wanted, groups = set(), {t.group for t in TOPICS.values()}
+    names = [names] if isinstance(names, str) else list(names)
+    groups = {t.group for t in TOPICS.values()}
     for name in names:
         if name not in TOPICS and name not in groups:
-            near = difflib.get_close_matches(name, [*TOPICS, *sorted(groups)], 1)
-            raise ValueError(f"there is no topic {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
-        wanted |= {t.name for t in TOPICS.values() if name in (t.name, t.group)}
-    return [t for t in TOPICS.values() if t.name in wanted]
+            raise ValueError(f"there is no topic {name!r}{_meant(name, [*TOPICS, *sorted(groups)])}")
+    return [t for t in TOPICS.values() if t.name in names or t.group in names]
+
+
+def answered(functions: Collection[str], names: str | Iterable[str] | None, who: str) -> list[AnyTopic]:
+    """The topics of these names that a target has a function for. Raises ValueError where it lacks one, or has none."""
+    asked = [names] if isinstance(names, str) else None if names is None else list(names)
+    chosen = [t for t in topics_named(asked) if t.name in functions]
+    lacking = [name for name in asked or () if name in TOPICS and name not in functions]
+    if lacking or not chosen:
+        raise ValueError(f"{who} does not answer {', '.join(lacking or asked or ['any topic'])}")
+    return chosen
+
+
+def functions_of(target: object) -> dict[str, Callable[..., Any]]:
+    """topic name -> callable, from a mapping, a module or an object. Raises ValueError for an unknown topic, or for none."""
+    if isinstance(target, Mapping):
+        for name in target:
+            if name not in TOPICS:
+                raise ValueError(f"there is no topic {name!r}{_meant(str(name), TOPICS)}")
+        return dict(target)
+    functions = {name: getattr(target, name) for name in TOPICS if callable(getattr(target, name, None))}
+    if not functions:
+        near = [m for name in dir(target) for m in difflib.get_close_matches(name, TOPICS, 1, 0.8)]
+        meant = f" as the topics are: {near[0]}?" if near else f" like {', '.join(list(TOPICS)[:5])}, …"
+        raise ValueError(f"{getattr(target, '__name__', repr(target))} answers to no topic: it needs callables named{meant}")
+    return functions
 
 
 def judged(
-    functions: Mapping[str, Callable[..., Any]],
-    topics: Sequence[Topic],
-    dialect: str | None = None,
-    precision: str | None = None,
-    name: str = "",
+    functions: Functions, topics: Sequence[AnyTopic], dialect: str | None = None, precision: str | None = None, name: str = ""
 ) -> Report:
     """Asks these functions all questions of these topics, and names what is wrong. Raises ValueError for an unknown dialect."""
     if dialect is not None and dialect not in DIALECTS:
-        near = difflib.get_close_matches(dialect, DIALECTS, 1)
-        known = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DIALECTS) or 'none'}"
-        raise ValueError(f"there is no dialect {dialect!r}, {known}")
+        known = ", ".join(DIALECTS)
+        raise ValueError(f"there is no dialect {dialect!r}{_meant(dialect, DIALECTS) or f', there are {known}'}")
     base = DIALECTS[dialect].deviations if dialect else ()
-    bank = [d for d in DEVIATIONS.values() if d.id not in {b.id for b in base}]
-    judge = Judge(base, precision)
     asked = {t.name: ask(functions[t.name], t) for t in topics}
-    findings = examine(topics, asked, bank, judge)
+    findings = examine(topics, asked, [d for d in DEVIATIONS.values() if d not in base], Judge(base, precision))
     report = Report(findings, dialect or "", name)
     if not report.ok and not dialect:
         passing = {name: _passing(findings, asked, Judge(d.deviations, precision)) for name, d in DIALECTS.items()}
         report.fits = [name for name, n in passing.items() if n == len(findings)]
-        if not report.fits and passing:
+        if not report.fits:
             best = max(passing, key=lambda name: passing[name])
             right = sum(f.passed for f in findings)  # a dialect is near that explains most of what is not
             report.nearest = best if 2 * (passing[best] - right) > len(findings) - right else ""
     return report
 
 
-def _passing(findings: Sequence[Finding], asked: Any, judge: Judge) -> int:
+def _passing(findings: Sequence[Finding], asked: Asked, judge: Judge) -> int:
     """How many topics are right in a dialect."""
     return sum(judge.explains(f.topic, asked[f.topic.name], (), f.tolerance) for f in findings)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names, as the end of a sentence; "" where none is near."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f", did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True)
 class Case:
     """One topic with its questions, for a parametrised test; str(case) is the topic's name."""
 
-    topic: Topic
+    topic: AnyTopic
     dialect: str | None = None
     precision: str | None = None
 
@@ -83,8 +127,6 @@ class Case:
         """Asks `function` everything. Raises AssertionError that names the mistake, or shows the smallest wrong answer."""
         report = judged({self.topic.name: function}, [self.topic], self.dialect, self.precision)
         if not report.ok:
-            from minidit.verify.report import line
-
             raise AssertionError(line(report.findings[0]))
 
     def __str__(self) -> str:

@@ -18,7 +18,7 @@ def write_expectation(path: str | Path, report: Report) -> None:
 
 
 def surprises(path: str | Path, report: Report) -> list[str]:
-    """Every difference between the file and the report, a sentence each. A topic that the file lacks is expected to pass.
+    """Every difference between the file and the report, one sentence each. A topic that the file lacks is expected to pass.
 
     Raises ValueError for a file that is no expectation.
     """
@@ -29,14 +29,16 @@ def surprises(path: str | Path, report: Report) -> list[str]:
         raise ValueError(f"{path}: not an expectation ({type(error).__name__}: {error}); --write-expect writes one") from None
     if held.get("format") != FORMAT:
         raise ValueError(f"{path}: format {held.get('format')}, this version reads {FORMAT}")
-    found = []
+    differences = []
     if held.get("dialect", "") != report.dialect:
-        found.append(f"the file expects dialect {held.get('dialect') or 'none'!r}, declared is {report.dialect or 'none'!r}")
+        differences.append(
+            f"the file expects dialect {held.get('dialect') or 'none'!r}, declared is {report.dialect or 'none'!r}"
+        )
     for finding in report.findings:
         name, now = finding.topic.name, outcome(finding)
         before = expected.pop(name, "pass")
         if now == before:
             continue
         kind = "unexpected pass" if now == "pass" else "unexpected failure" if before == "pass" else "another mistake"
-        found.append(f"{kind}: {name} is {now}, expected {before}")
-    return found + [f"not answered: {name}, expected {before}" for name, before in expected.items()]
+        differences.append(f"{kind}: {name} is {now}, expected {before}")
+    return differences + [f"not answered: {name}, expected {before}" for name, before in expected.items()]

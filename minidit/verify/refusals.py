@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidit.backend import Array
-from minidit.verify.reference import Probe
+from minidit.verify.core.reference import Probe
 
 
 def _some(*shape: int) -> Array:

@@ -6,17 +6,16 @@ the correct equation, and where it was met before. What no known mistake explain
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from minidit.verify.check import Finding, Names
-from minidit.verify.dialects import DIALECTS, sharing
-from minidit.verify.reference import PARTS
+from minidit.verify.bank.dialects import DIALECTS, sharing
+from minidit.verify.core.finding import Finding, Names
+from minidit.verify.core.reference import Deviation
 
 FORMAT = 1
 COLOURS = {"good": "\033[32m", "bad": "\033[31m", "name": "\033[1m", "weak": "\033[2m"}
@@ -60,7 +59,7 @@ class Report:
         unexplained = [f.topic.name for f in failed if not f.candidates]
         says = f"matches {f'dialect {self.nearest}' if self.nearest else base}" + "".join(f" + {i}" for i in rest)
         if unexplained:
-            says = (says + ", but for " if rest or len(unexplained) < len(self.findings) else "no known mistake explains ")
+            says = says + ", but for " if rest or len(unexplained) < len(self.findings) else "no known mistake explains "
             says += ", ".join(unexplained)
         return says
 
@@ -68,7 +67,7 @@ class Report:
         return self.text()
 
     def text(self, *, colour: bool = False) -> str:
-        """The report for people: a line a topic, more lines where something is wrong, and the summary."""
+        """The report for people: one line per topic, more lines where something is wrong, and the summary."""
         paint = painter(colour)
         n, wrong = len(self.findings), sum(not f.passed for f in self.findings)
         head = f"{self.target or 'target'}: {n} {'topic' if n == 1 else 'topics'}, {n - wrong} right, {wrong} wrong"
@@ -85,7 +84,7 @@ class Report:
         }  # fmt: skip
 
 
-def painter(colour: bool) -> Any:
+def painter(colour: bool) -> Callable[[str, str], str]:
     """paint(kind, text): the text in its colour on a terminal, as it is elsewhere."""
     return lambda kind, text: f"{COLOURS[kind]}{text}\033[0m" if colour else text
 
@@ -122,32 +121,29 @@ def line(finding: Finding, *, colour: bool = False) -> str:
             rows += [paint("weak", f"    seen in: {d.seen}")] if d.seen else []
     else:
         rows.append(paint("name", {"raises": "raises an error"}.get(f.verdict, "no known mistake explains this")))
-        rows.append(f"right: {equation(f)} ({f.topic.spec})")
+        rows.append(f"right: {f.topic.equation} ({f.topic.spec})")
         rows += [f"first to differ: {f.layer}"] if f.layer else []
         if f.probe is not None:
             rows += [f"smallest question that shows it: {f.probe.name}" + (f" ({f.probe.reveals})" if f.probe.reveals else "")]
-            rows += [f"  {name} = {shown(arg)}" for name, arg in zip(parameters(f), f.probe.args, strict=False)]
+            rows += [f"  {name} = {text}" for name, text in question(f).items()]
     what = " ".join(s for s in (f.worst.where, f.worst.what) if s)
     rows += [f"worst place: {what}"] if what and not (f.verdict == "raises" and f.note) else []
     rows += [f.note] if f.note else []
     return "\n      ".join(rows)
 
 
-def _distinct(candidates: Sequence[Names]) -> list[Any]:
+def _distinct(candidates: Sequence[Names]) -> list[Deviation]:
     return list({d.id: d for names in candidates for d in names}.values())
 
 
-def equation(finding: Finding) -> str:
-    """What is right, in a line: the docstring of the topic's part."""
-    return inspect.cleandoc(PARTS[finding.topic.name].__doc__ or finding.topic.gives).removesuffix(".")
+def question(finding: Finding) -> dict[str, str]:
+    """The smallest question that shows the difference: argument -> what it is, in one short line."""
+    if finding.probe is None:
+        return {}
+    return {name: in_short(arg) for name, arg in zip(finding.topic.parameters, finding.probe.args, strict=False)}
 
 
-def parameters(finding: Finding) -> list[str]:
-    """The names of a topic's arguments."""
-    return list(inspect.signature(PARTS[finding.topic.name]).parameters)[1:]
-
-
-def shown(argument: Any) -> str:
+def in_short(argument: Any) -> str:
     """An argument in one short line: small arrays whole, large ones by their shape and ends."""
     if isinstance(argument, np.ndarray):
         kind = f"{argument.dtype} {argument.shape}"
@@ -157,8 +153,8 @@ def shown(argument: Any) -> str:
         return f"{kind} [{flat[0]:.6g}, {flat[1]:.6g}, …, {flat[-1]:.6g}]"
     if isinstance(argument, dict):
         return f"a dictionary of {len(argument)}: {', '.join(list(map(str, argument))[:4])}, …"
-    said = " ".join(str(argument).split())
-    return said if len(said) < 100 else f"{said[:97]}…"
+    text = " ".join(str(argument).split())
+    return text if len(text) < 100 else f"{text[:97]}…"
 
 
 def as_dict(finding: Finding) -> dict[str, Any]:
@@ -167,10 +163,10 @@ def as_dict(finding: Finding) -> dict[str, Any]:
     return {
         "topic": f.topic.name, "spec": f.topic.spec, "group": f.topic.group, "passed": f.passed, "verdict": f.verdict,
         "outcome": outcome(f), "error": f.worst.error if math.isfinite(f.worst.error) else None, "tolerance": f.tolerance,
-        "because": f.topic.because, "right": equation(f),
+        "because": f.topic.because, "right": f.topic.equation,
         "where": f.worst.where, "what": f.worst.what, "note": f.note, "layer": f.layer,
         "probe": f.probe.name if f.probe else "", "reveals": f.probe.reveals if f.probe else "",
-        "question": {n: shown(a) for n, a in zip(parameters(f), f.probe.args, strict=False)} if f.probe else {},
+        "question": question(f),
         "candidates": [[
             {"id": d.id, "name": d.name, "spec": d.spec, "wrong": d.wrong, "right": d.right, "seen": d.seen,
              "dialects": sharing(d.id)} for d in names] for names in f.candidates],

@@ -11,19 +11,21 @@ Pairs are drawn by seed among those that share a topic and do not hide each othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
-from minidit.verify.check import Answer, Finding, Judge, ask, examine, rivals
-from minidit.verify.deviations import DEVIATIONS
-from minidit.verify.dialects import ASPECTS, DIALECTS, sharing
-from minidit.verify.reference import TOPICS, Deviation, Reference, Topic
+from minidit.verify.bank import DEVIATIONS
+from minidit.verify.bank.dialects import ASPECTS, DIALECTS, Dialect, sharing
+from minidit.verify.core.finding import Answers, Finding, Names, as_answer, ask
+from minidit.verify.core.judge import Judge, ids, rivals
+from minidit.verify.core.reference import AnyTopic, Deviation, Reference
+from minidit.verify.core.search import examine
+from minidit.verify.topics import TOPICS
 
-Asked = dict[str, Sequence[Answer]]
+Asked = dict[str, Answers]
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class Row:
     ids: tuple[str, ...]
     detected: tuple[str, ...]  # the topics that fail
     named: bool
-    said: tuple[str, ...] = ()  # the explanations, each "M02" or "M02 M34"
+    explanations: tuple[str, ...] = ()  # of failing topics, each "M02" or "M02 M34"
     unexplained: tuple[str, ...] = ()  # failing topics without any
 
     @property
     def blame(self) -> str:
-        """What was said instead of the name."""
-        what = [" or ".join(self.said)] if self.said else []
+        """The explanations instead of the name."""
+        what = [" or ".join(self.explanations)] if self.explanations else []
         return "; ".join(what + [f"no name in {', '.join(self.unexplained)}"] * bool(self.unexplained)) or "nothing"
 
 
@@ -78,16 +80,16 @@ class Table:
 class Bench:
     """Wrong references as targets; their answers and the clean reference's reach are made once."""
 
-    def __init__(self, topics: Iterable[Topic] | None = None, bank: Iterable[Deviation] | None = None) -> None:
+    def __init__(self, topics: Iterable[AnyTopic] | None = None, bank: Iterable[Deviation] | None = None) -> None:
         self.topics = list(TOPICS.values() if topics is None else topics)
         self.bank = list(DEVIATIONS.values() if bank is None else bank)
         self.judge = Judge()
 
-    def touched(self, deviation: Deviation) -> list[Topic]:
+    def touched(self, deviation: Deviation) -> list[AnyTopic]:
         """The topics whose answers run through what this mistake changes."""
-        return [t for t in self.topics if deviation.patches.keys() & self.judge.reached(t)]
+        return [t for t in self.topics if self.judge.meets((deviation,), t)]
 
-    def offered(self, deviations: Sequence[Deviation]) -> list[Topic]:
+    def offered(self, deviations: Sequence[Deviation]) -> list[AnyTopic]:
         """What the owner of such an implementation would offer: all topics of the groups concerned."""
         groups = {t.group for d in deviations for t in self.touched(d)}
         return [t for t in self.topics if t.group in groups]
@@ -99,13 +101,9 @@ class Bench:
         reached = {t.name for d in deviations for t in self.touched(d)}
         for t in self.offered(deviations):
             if t.name in reached:
-                out[t.name] = ask(getattr(R, t.name), t)
+                out[t.name] = ask(t.by(R), t)
             else:
-                made = [self.judge.expected(t, p) for p in t.probes()]
-                out[t.name] = [
-                    Answer(p, error=str(m)) if isinstance(m, Exception) else Answer(p, m)
-                    for p, m in zip(t.probes(), made, strict=True)
-                ]
+                out[t.name] = [as_answer(p, self.judge.expected(t, p)) for p in t.probes()]
         return out
 
     def findings(self, deviations: Sequence[Deviation], asked: Asked | None = None) -> list[Finding]:
@@ -116,15 +114,12 @@ class Bench:
     def row(self, deviations: Sequence[Deviation], asked: Asked | None = None) -> Row:
         """The verdict in short."""
         failed = [f for f in self.findings(deviations, asked) if not f.passed]
-        ids = {d.id for d in deviations}
-        said = {frozenset(d.id for d in names): None for f in failed for names in f.candidates}
-        blank = tuple(f.topic.name for f in failed if not f.candidates)
+        sets = list(dict.fromkeys(ids(names) for f in failed for names in f.candidates))
+        blank = [f.topic.name for f in failed if not f.candidates]
         alone = all(len(f.candidates) == 1 for f in failed)
-        named = bool(failed) and not blank and alone and set().union(*said) == ids
-        return Row(
-            tuple(d.id for d in deviations), tuple(f.topic.name for f in failed), named,
-            tuple(" ".join(sorted(s)) for s in said), blank,
-        )  # fmt: skip
+        named = bool(failed) and not blank and alone and set().union(*sets) == {d.id for d in deviations}
+        explanations = tuple(" ".join(sorted(s)) for s in sets)
+        return Row(tuple(d.id for d in deviations), tuple(f.topic.name for f in failed), named, explanations, tuple(blank))
 
     def draw(self, seed: int, number: int) -> list[tuple[tuple[Deviation, Deviation], Asked]]:
         """Pairs that meet in a topic and whose common answers are those of neither alone, nor the right ones."""
@@ -141,7 +136,7 @@ class Bench:
                 break
         return out
 
-    def _same(self, asked: Mapping[str, Sequence[Answer]], names: tuple[Deviation, ...]) -> bool:
+    def _same(self, asked: Asked, names: Names) -> bool:
         """Whether a reference with these mistakes gives all of the answers: then nothing tells it from the pair."""
         return all(
             self.judge.explains(TOPICS[name], answers, names, self.judge.tolerance(TOPICS[name], answers))
@@ -149,29 +144,24 @@ class Bench:
         )
 
 
-def found_in_right_answers(base: Sequence[Deviation], bank: Sequence[Deviation], topics: Sequence[Topic]) -> list[str]:
+def found_in_as_answers(base: Sequence[Deviation], bank: Sequence[Deviation], topics: Sequence[AnyTopic]) -> list[str]:
     """The topics in which something is found though the answers are right by these conventions: none, in a good kit."""
     judge, R = Judge(base), Reference(base)
-    asked = {t.name: ask(getattr(R, t.name), t) for t in topics}
+    asked = {t.name: ask(t.by(R), t) for t in topics}
     others = [d for d in bank if d not in base]
     return [f.topic.name for f in examine(topics, asked, others, judge) if f.verdict != "equal"]
 
 
-def bank_table(
-    *, groups: Iterable[str] | None = None, seed: int = 0, pairs: int = 40, bank: Iterable[Deviation] | None = None
-) -> Table:
-    """Every mistake of the bank, `pairs` drawn pairs, and right answers. groups: only the topics of these groups."""
-    topics = None if groups is None else [t for t in TOPICS.values() if t.group in set(groups)]
-    bench: Any = Bench(topics, bank)
-    bench.bank = [d for d in bench.bank if bench.touched(d)]
-    bases = {"": ()} | {name: d.deviations for name, d in DIALECTS.items()}
-    clean = {name: found_in_right_answers(base, bench.bank, bench.topics) for name, base in bases.items()}
+def bank_table(*, seed: int = 0, pairs: int = 40) -> Table:
+    """Every mistake of the bank, `pairs` drawn pairs, and right answers."""
+    bench = Bench()
+    bases: dict[str, Names] = {"": ()} | {name: d.deviations for name, d in DIALECTS.items()}
+    clean = {name: found_in_as_answers(base, bench.bank, bench.topics) for name, base in bases.items()}
     return Table([bench.row((d,)) for d in bench.bank], [bench.row(*drawn) for drawn in bench.draw(seed, pairs)], clean)
 
 
-def text(table: Table | None = None) -> str:
-    """The table for a terminal: a line a mistake, then the totals."""
-    table = table or bank_table()
+def text(table: Table) -> str:
+    """The table for a terminal: one line per mistake, then the totals."""
     rows = []
     for r in table.singles:
         verdict = "named" if r.named else "found" if r.detected else "HIDDEN"
@@ -182,8 +172,8 @@ def text(table: Table | None = None) -> str:
 HEAD = """# The bank of mistakes
 
 Made by `minidit verify --bank docs/deviations.md`: every mistake is put into the reference, the result is offered as
-somebody's implementation, and this is what the kit says. Ids M.. are those of the catalogue; X.. are mistakes that nobody was
-found to make in public; C.. are conventions that are no mistake anywhere.
+somebody's implementation, and this is what the kit says. Ids M.. are those of the catalogue; X.. are mistakes that
+no public thread shows; C.. are conventions that are no mistake anywhere.
 """
 COLUMNS = ("id", "name", "what it does", "right", "SPEC", "revealed by", "named", "habit of", "seen in")
 
@@ -205,12 +195,18 @@ def page(table: Table) -> str:
 
 
 def dialect_rows() -> list[str]:
-    """A line a dialect."""
-    also: Any = lambda d: f"; in some options also {', '.join(d.also)}" if d.also else ""
-    return [f"- **{d.name}** ({d.versions}): {d.says} ({', '.join(d.habits)}{also(d)})" for d in DIALECTS.values()]
+    """One line per dialect."""
+
+    def ids_of(d: Dialect) -> str:
+        return ", ".join(d.habits) + (f"; in some options also {', '.join(d.also)}" if d.also else "")
+
+    return [f"- **{d.name}** ({d.versions}): {d.says} ({ids_of(d)})" for d in DIALECTS.values()]
 
 
 def rows_of(head: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
     """A table in Markdown."""
-    line: Any = lambda row: "| " + " | ".join(c.replace("|", "\\|") for c in row) + " |"
+
+    def line(row: Sequence[str]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|") for c in row) + " |"
+
     return [line(head), "|---" * len(head) + "|", *map(line, cells)]

@@ -22,12 +22,13 @@ import numpy as np
 
 from minidit.checkpoint.files import read_arrays, write_arrays
 from minidit.verify.cases import topics_named
-from minidit.verify.chains import Linear
-from minidit.verify.compare import TOLERANCE, allowed, difference
-from minidit.verify.reference import Probe, Reference, Topic
+from minidit.verify.core.compare import TOLERANCE, allowed, difference
+from minidit.verify.core.denoiser import Linear
+from minidit.verify.core.finding import copies
+from minidit.verify.core.reference import AnyTopic, Probe, Reference
+from minidit.verify.core.schema import SCHEMA, violations
+from minidit.verify.core.values import ValueFormError, packed, unpacked
 from minidit.verify.refusals import refusals
-from minidit.verify.schema import SCHEMA, violations
-from minidit.verify.values import ValueFormError, packed, unpacked
 
 FORMAT, SUITE = 1, "1.1.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
 INLINE = 64
@@ -122,7 +123,7 @@ def _manifest(files: list[dict[str, Any]], left_out: list[dict[str, str]], full:
     }  # fmt: skip
 
 
-def _about(topic: Topic) -> dict[str, Any]:
+def _about(topic: AnyTopic) -> dict[str, Any]:
     """What a reader has to know of a topic: signature, tolerance in every precision with its reason, observed errors."""
     observed = json.loads(OBSERVED.read_text("utf-8")) if OBSERVED.exists() else {}
     return {
@@ -132,20 +133,20 @@ def _about(topic: Topic) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cases(topic: Topic, full: bool, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    new = 0
+def _cases(topic: AnyTopic, full: bool, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    used = 0
     nonsense = [probe for name, probe in refusals() if name == topic.name]
     for k, probe in enumerate([*topic.probes(), *nonsense]):
-        mine: dict[str, Any] = {}
-        case = _case(topic, probe, mine)
-        size = sum(a.nbytes for name, a in mine.items() if name not in arrays)
-        if full or k == 0 or k >= len(topic.probes()) or new + size <= CORE:
-            arrays.update(mine)
-            new += size
+        new_arrays: dict[str, Any] = {}
+        case = _case(topic, probe, new_arrays)
+        size = sum(a.nbytes for name, a in new_arrays.items() if name not in arrays)
+        if full or k == 0 or k >= len(topic.probes()) or used + size <= CORE:
+            arrays.update(new_arrays)
+            used += size
             yield case
 
 
-def _case(topic: Topic, probe: Probe, arrays: dict[str, Any]) -> dict[str, Any]:
+def _case(topic: AnyTopic, probe: Probe, arrays: dict[str, Any]) -> dict[str, Any]:
     """One question with its answer; its large arrays go into `arrays`."""
 
     def keep(array: Any) -> dict[str, str]:
@@ -163,10 +164,8 @@ def _case(topic: Topic, probe: Probe, arrays: dict[str, Any]) -> dict[str, Any]:
         raise ValueFormError("its noise is the sampler's own: only the moments of very many samples say something")
     case: dict[str, Any] = {"id": f"{topic.group}.{topic.name}.{probe.name}", "reveals": probe.reveals}
     case["args"] = form([_denoiser(a) if isinstance(a, Linear) else a for a in probe.args])
-    R, args = Reference(), [a.fresh() if isinstance(a, Linear) else a for a in probe.args]
     try:
-        with np.errstate(all="ignore"):
-            answer = getattr(R, topic.name)(*args)
+        answer, on_the_way = _made(topic, copies(probe.args))
     except Exception as error:
         return case | {"result": "invalid", "error": case["reveals"] or str(error)}
     case |= {"result": "valid"}
@@ -175,8 +174,16 @@ def _case(topic: Topic, probe: Probe, arrays: dict[str, Any]) -> dict[str, Any]:
     else:  # what is compared; the answer itself may be random, or an object
         case["measure"] = topic.measure.__name__.strip("_")
         case["measured"] = form(topic.measure(answer))
-    on_the_way = R.taps | {k: v for a in args if isinstance(a, Linear) for k, v in _steps(a).items()}
     return case | ({"intermediate": form(on_the_way)} if on_the_way else {})
+
+
+def _made(topic: AnyTopic, args: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    """The reference's answer, and what came up on the way: outputs of layers, and every call of a sampler's denoiser."""
+    R = Reference()
+    with np.errstate(all="ignore"):
+        answer = topic(R, *args)
+    calls = {f"step {k}": call._asdict() for a in args if isinstance(a, Linear) for k, call in enumerate(a.seen)}
+    return answer, R.taps | calls
 
 
 def _denoiser(linear: Linear) -> dict[str, Any]:
@@ -184,17 +191,12 @@ def _denoiser(linear: Linear) -> dict[str, Any]:
     return {"linear": {"slope": linear.slope, "shift": linear.shift, "pattern": linear.pattern}}
 
 
-def _steps(linear: Linear) -> dict[str, Any]:
-    """What a sampler asked its denoiser at every step, and what it was told."""
-    return {f"step {k}": {"t": t, "x": x, "eps": eps} for k, (t, x, eps) in enumerate(linear.seen)}
-
-
 def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
 def _write_group(path: Path, group: str, topics: Sequence[dict[str, Any]]) -> None:
-    """A line a case, so that people and version control can read it."""
+    """One line per case, so that people and version control can read it."""
 
     def line(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -238,57 +240,54 @@ def _json(path: Path) -> Any:
 
 
 def check(folder: str | Path) -> list[str]:
-    """What is wrong with a suite, a sentence each: checksums, form, ids, and every answer against the reference of today."""
+    """What is wrong with a suite, one sentence each: checksums, form, ids, and every answer against the reference of today."""
     folder = Path(folder)
     manifest = _json(folder / "manifest.json")
-    found = [f"manifest.json{v}" for v in violations(manifest, SCHEMA["manifest"])]
-    if found or manifest["format"] != FORMAT:
-        return found or [f"format {manifest['format']}, this version reads {FORMAT}"]
+    problems = [f"manifest.json{v}" for v in violations(manifest, SCHEMA["manifest"])]
+    if problems or manifest["format"] != FORMAT:
+        return problems or [f"format {manifest['format']}, this version reads {FORMAT}"]
     for entry in manifest["files"]:
         path = folder / entry["path"]
         if not path.is_file():
-            found.append(f"{entry['path']} is missing")
+            problems.append(f"{entry['path']} is missing")
         elif _file(path, entry["cases"]) != entry:
-            found.append(f"{entry['path']} is not the file of the manifest (sha256 or size)")
+            problems.append(f"{entry['path']} is not the file of the manifest (sha256 or size)")
         elif entry["cases"]:
             group = _json(path)
-            found += [f"{entry['path']}{v}" for v in violations(group, SCHEMA["group"])]
+            problems += [f"{entry['path']}{v}" for v in violations(group, SCHEMA["group"])]
     known = {entry["path"] for entry in manifest["files"]} | {"manifest.json"}
-    found += [f"{p.name} is not in the manifest" for p in sorted(folder.iterdir()) if p.name not in known]
-    return found or _again(folder)
+    problems += [f"{p.name} is not in the manifest" for p in sorted(folder.iterdir()) if p.name not in known]
+    return problems or _again(folder)
 
 
 def _again(folder: Path) -> list[str]:
     """Every case asked again."""
-    found, seen = [], set()
+    problems, seen = [], set()
     topics = {t.name: t for t in topics_named(None)}
     for about, case in read(folder):
         if case["id"] in seen:
-            found.append(f"{case['id']} is there twice")
+            problems.append(f"{case['id']} is there twice")
         seen.add(case["id"])
         if about["topic"] not in topics:
-            found.append(f"{case['id']}: there is no such topic any more")
+            problems.append(f"{case['id']}: there is no such topic any more")
             continue
-        R = Reference()
+        topic = topics[about["topic"]]
         try:
-            with np.errstate(all="ignore"):
-                args = [Linear(**a["linear"]) if isinstance(a, dict) and "linear" in a else a for a in case["args"]]
-            answer = getattr(R, about["topic"])(*args)
+            args = [Linear(**a["linear"]) if isinstance(a, dict) and "linear" in a else a for a in case["args"]]
+            answer, on_the_way = _made(topic, args)
         except Exception as error:
-            found += [f"{case['id']}: refused today ({error})"] if case["result"] == "valid" else []
+            problems += [f"{case['id']}: refused today ({error})"] if case["result"] == "valid" else []
             continue
         if case["result"] == "invalid":
-            found.append(f"{case['id']}: not refused today")
+            problems.append(f"{case['id']}: not refused today")
             continue
-        measure = topics[about["topic"]].measure
-        pairs = [(measure(answer), case["measured"])] if measure is not None else [(answer, case["answer"])]
-        on_the_way = R.taps | {k: v for a in args if isinstance(a, Linear) for k, v in _steps(a).items()}
+        pairs = [(topic.measure(answer), case["measured"])] if topic.measure else [(answer, case["answer"])]
         pairs += [(on_the_way, case["intermediate"])] if "intermediate" in case else []
         relative = not about.get("absolute", False)
         gap = max((difference(now, then, relative=relative) for now, then in pairs), key=lambda d: d.error)
         if not gap.error <= about["tolerance"]["float64"]:
-            found.append(f"{case['id']}: {gap.where} {gap.what} (error {gap.error:.1e})")
-    return found
+            problems.append(f"{case['id']}: {gap.where} {gap.what} (error {gap.error:.1e})")
+    return problems
 
 
 def same_bytes(one: Path, other: Path) -> list[str]:

@@ -9,14 +9,14 @@ import pytest
 from minidit import verify
 from minidit.cli import main
 from minidit.html.verdicts import write_verdicts
-from minidit.verify import DEVIATIONS
-from minidit.verify.reference import Reference
+from minidit.verify import DEVIATIONS, TOPICS
+from minidit.verify.core.reference import Reference
 
 
 def asked(*ids, topics=("ddim_step", "posterior_variance", "layer_norm", "step_pairs")):
     """The report on the reference with these mistakes in it."""
     R = Reference(DEVIATIONS[i] for i in ids)
-    return verify.check({name: getattr(R, name) for name in topics})
+    return verify.check({name: TOPICS[name].by(R) for name in topics})
 
 
 def text_of(html):

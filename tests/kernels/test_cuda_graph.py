@@ -71,17 +71,17 @@ def test_the_graph_keeps_its_memory_and_lets_go_of_it():
 
 
 def test_the_streams_take_turns_and_the_host_waits_for_neither(monkeypatch):
-    told = []
+    calls = []
     for name in ("record", "synchronize"):
-        monkeypatch.setattr(CUPY.cuda.Event, name, lambda self, stream=None, name=name: told.append((name, self, stream)))
-    monkeypatch.setattr(CUPY.cuda.Stream, "wait_event", lambda self, event: told.append(("wait", event, self)))
+        monkeypatch.setattr(CUPY.cuda.Event, name, lambda self, stream=None, name=name: calls.append((name, self, stream)))
+    monkeypatch.setattr(CUPY.cuda.Stream, "wait_event", lambda self, event: calls.append(("wait", event, self)))
     _, count = counter()
     f = Captured(count, "the counter")
     for _ in range(3):
-        told.clear()
+        calls.clear()
         outer = CUPY.cuda.get_current_stream()
         f()
-        assert told == [("record", f.before, outer), ("wait", f.before, f.stream), ("record", f.after, f.stream),
+        assert calls == [("record", f.before, outer), ("wait", f.before, f.stream), ("record", f.after, f.stream),
                         ("wait", f.after, outer)]  # fmt: skip
         assert CUPY.cuda.get_current_stream() is outer
 

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import standin
-from standin.core import COUNTS, Device
+from standin.device import COUNTS, Device
 from support import agree, host
 
 from minidit import ops
@@ -174,8 +174,8 @@ def test_the_faster_of_the_two_is_taken_once_a_shape(cudnn, monkeypatch):
                 cudnn.state.launched.clear()
                 cuda_attention.fused_attention(CUPY.asarray(qkv), None, heads)
         assert ("attention" not in cudnn.state.launched) is taken and spent.syncs == 0
-        (told,) = cudnn_attention.choices().values()
-        assert told.startswith("cuDNN: " if taken else "ours: ") and "ms by cuDNN" in told
+        (reason,) = cudnn_attention.choices().values()
+        assert reason.startswith("cuDNN: " if taken else "ours: ") and "ms by cuDNN" in reason
 
 
 def test_what_disagrees_or_fails_is_not_taken_and_says_why(cudnn, monkeypatch):

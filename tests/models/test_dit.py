@@ -86,13 +86,13 @@ def test_the_null_label_is_one_above_the_last_class_whatever_their_number(xp, de
     config = dataclasses.replace(LABELLED, num_classes=classes)
     model, state = draws.model_of(config, device)
     table = state["y_embedder.embedding_table.weight"]
-    assert (model.null_label, table.shape) == (classes, (classes + 1, 24))
+    assert (model.condition.null, table.shape) == (classes, (classes + 1, 24))
     x, t, _ = draws.inputs_of(config, 2, xp)
-    told = model(x, t, xp.full(2, model.null_label))
+    without_class = model(x, t, xp.full(2, model.condition.null))
     model.y_embedder.embedding_table.weight.data[0] = xp.asarray(table[-1])
-    agree(model(x, t, xp.zeros(2, dtype=xp.int64)), told, bound=0, of="T.3")
+    agree(model(x, t, xp.zeros(2, dtype=xp.int64)), without_class, bound=0, of="T.3")
     if classes > 1:
-        assert np.abs(host(model(x, t, xp.ones(2, dtype=xp.int64))) - host(told)).max() > 1e-4
+        assert np.abs(host(model(x, t, xp.ones(2, dtype=xp.int64))) - host(without_class)).max() > 1e-4
 
 
 @spec("T.3")

@@ -98,6 +98,19 @@ def test_an_unknown_conditioning_is_refused_by_name():
         DiTConfig(conditioning="adaln-zero")
 
 
+@spec("T.5", "T.10", "T.11", "T.12")
+@pytest.mark.parametrize("conditioning", sorted(VARIANTS))
+def test_a_stack_is_its_blocks_one_after_another_and_the_last_layer(conditioning):
+    model, r = small(conditioning, class_dropout_prob=0.0), np.random.default_rng(5)
+    tokens, embeddings = r.standard_normal((3, 6, 16)), [r.standard_normal((3, 16)) for _ in range(2)]
+    with no_grad():
+        h, c = model.enter(tokens, embeddings)
+        out = stack.through(model.blocks, model.final_layer, h, c)
+        for block in model.blocks:
+            h = block(h, c)
+        agree(out, model.final_layer(h, c), bound=1e-12)
+
+
 def norm(x, eps=1e-6):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
 

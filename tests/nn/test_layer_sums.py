@@ -53,8 +53,8 @@ def test_the_order_of_a_context_does_not_matter_and_that_of_the_questions_stays(
     y = layer(x, context)
     agree(layer(x, xp.asarray(host(context)[:, ::-1].copy())), y, bound=1e-12, of="N.4")
     agree(layer(xp.asarray(host(x)[:, [2, 0, 3, 1]]), context), host(y)[:, [2, 0, 3, 1]], bound=1e-12, of="N.4")
-    own, _ = built(nn.SelfAttention(6, 2), device)
-    agree(own(xp.asarray(host(x)[:, [2, 0, 3, 1]])), host(own(x))[:, [2, 0, 3, 1]], bound=1e-12, of="N.3")
+    layer, _ = built(nn.SelfAttention(6, 2), device)
+    agree(layer(xp.asarray(host(x)[:, [2, 0, 3, 1]])), host(layer(x))[:, [2, 0, 3, 1]], bound=1e-12, of="N.3")
 
 
 @spec("N.5")

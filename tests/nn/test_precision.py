@@ -28,7 +28,8 @@ gpu = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the sta
 
 
 def trained(policy, config=DIT):
-    loop = loop_for(awake(config, device="cuda"), pictures(config=config), ddpm(Schedule.linear(30)), replace(CONFIG, precision=policy))
+    process, settings = ddpm(Schedule.linear(30)), replace(CONFIG, precision=policy)
+    loop = loop_for(awake(config, device="cuda"), pictures(config=config), process, settings)
     losses = [float(host(r["loss"])) for r in loop.run()]
     return losses, loop
 
@@ -59,7 +60,7 @@ def test_under_bf16_the_tape_holds_half_the_memory():
     with standin.kernels(), imitated_cublas():
         model = awake(config, device="cuda")
         t = CUPY.arange(8)
-        cuda_blas.own()  # with its workspace
+        cuda_blas.handle()  # with its workspace
         for policy in ("float32", "bf16"):
             with computing_in(policy, "cuda"):
                 before = used()
@@ -86,7 +87,7 @@ def test_a_policy_that_cannot_be_had_is_refused_with_what_is_missing(monkeypatch
         LoopConfig(precision="fp8")
     with pytest.raises(ValueError, match="is not one of"):
         check_precision("fp8", "cpu")
-    with pytest.raises(ValueError, match="precision 'tf32' is a GPU's"):
+    with pytest.raises(ValueError, match="precision 'tf32' needs a GPU"):
         check_precision("tf32", "cpu")
     monkeypatch.setattr(blas, "mkl", lambda: None)
     with pytest.raises(ValueError, match=r"bf16.* needs the extra"), computing_in("bf16", "cpu"):
@@ -122,7 +123,7 @@ def test_bf16_on_a_gpu_names_the_package_that_it_lacks(monkeypatch):
         raise NoTwin("there is no bfloat16")
 
     monkeypatch.setattr(cuda_launch, "available", lambda name: True)
-    monkeypatch.setattr(cuda_blas, "own", object)
+    monkeypatch.setattr(cuda_blas, "handle", object)
     monkeypatch.setattr(cuda_blas, "bfloat16", missing)
     with pytest.raises(ValueError, match=r"precision 'bf16' on a GPU: there is no bfloat16 \(pip install ml_dtypes\)"):
         check_precision("bf16", "cuda")

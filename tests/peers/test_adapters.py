@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install 'minidit[peers]')")
 
 from minidit import verify  # noqa: E402
-from minidit.verify import torch as border  # noqa: E402
+from minidit.verify.borders import torch as border  # noqa: E402
 
 
 def test_arrays_become_tensors_and_come_back_without_a_copy():

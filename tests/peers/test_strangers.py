@@ -6,6 +6,8 @@ import importlib.util
 
 import pytest
 
+from minidit.verify.topics.embeddings import position_embedding
+
 pytest.importorskip("torch", reason="PyTorch is not installed (pip install 'minidit[peers]')")
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs, not ours
@@ -49,11 +51,11 @@ def test_stand_ins_leave_nothing_behind():
 def test_the_table_of_places_of_smalldiffusion_is_ours():
     if importlib.util.find_spec("smalldiffusion") is None or importlib.util.find_spec("einops") is None:
         pytest.skip("smalldiffusion is not installed (pip install --no-deps smalldiffusion einops)")
-    from minidit.verify.compare import difference
-    from minidit.verify.reference import Reference
+    from minidit.verify.core.compare import difference
+    from minidit.verify.core.reference import Reference
 
     places = importlib.import_module("tools.strangers.small").square_positions(16, 5)
-    assert difference(places.numpy(), Reference().position_embedding(16, 5, 5)).error < 1e-7
+    assert difference(places.numpy(), position_embedding(Reference(), 16, 5, 5)).error < 1e-7
 
 
 def test_pytorch_still_does_what_the_findings_say_of_it():

@@ -15,7 +15,8 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 
-from standin.core import COUNTS, Counts, ndarray
+from standin.core import ndarray
+from standin.device import COUNTS, Counts
 from standin.modules import build
 from standin.raw import kernels
 

@@ -1,7 +1,7 @@
 """An imitation of the few functions of cuBLAS that the package calls, on the memory of the stand-in.
 
 They take what the C functions take, column by column, and are as strict: leading dimensions, types, and the workspace, which a
-new stream forgets. Switched on by `with imitated_cublas():`; elsewhere our own handle does not load and CuPy's product is used.
+new stream forgets. Switched on by `with imitated_cublas():`; elsewhere no handle of the package loads, and CuPy multiplies.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from standin.core import COUNTS, Device
+from standin.device import COUNTS, Device
 
 ITEM = {0: np.dtype(np.float32), 14: None}  # CUDA_R_32F, CUDA_R_16BF
 
@@ -130,7 +130,7 @@ class Cublas:
         assert a.shape[1] == b.shape[0] and d.shape == (a.shape[0], b.shape[1]) and desc[7] in (4, 512)
         if desc["compute"] == 77:
             a, b = tf32(a), tf32(b)
-        n = d.shape[0] if desc[7] == 4 else d.shape[1]  # BIAS: one number a row of D;  BGRADB: one a column, summed over k
+        n = d.shape[0] if desc[7] == 4 else d.shape[1]  # BIAS: one number per row of D;  BGRADB: one per column, summed over k
         vector = matrix(desc[8], 0, n, 1, n)[:, 0]
         d[...] = a @ b + (vector[:, None] if desc[7] == 4 else 0)
         if desc[7] == 512:
@@ -146,12 +146,12 @@ def imitated_cublas():
 
     if not getattr(cupy, "__standin__", False):
         raise RuntimeError("an imitation cannot read the memory of a real GPU")
-    before = dict(cuda_blas._own)
-    cuda_blas._own.clear()
+    before = dict(cuda_blas._handles)
+    cuda_blas._handles.clear()
     cupy.__dict__["imitated_cublas"] = Cublas()
     try:
         yield cupy.imitated_cublas
     finally:
         del cupy.imitated_cublas
-        cuda_blas._own.clear()
-        cuda_blas._own.update(before)
+        cuda_blas._handles.clear()
+        cuda_blas._handles.update(before)

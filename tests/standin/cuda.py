@@ -15,8 +15,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from standin.core import COUNTS, forbid_in_capture, poison
-from standin.core import Device as State
+from standin.core import poison
+from standin.device import COUNTS, forbid_in_capture
+from standin.device import Device as State
 
 
 class Graph:
@@ -28,7 +29,7 @@ class Graph:
     def allocate(self, pool):
         """Memory for this graph from a pool, None for the one that all share."""
         if pool is None:
-            raise RuntimeError("memory for a graph from the shared pool: others will be given it too")
+            raise RuntimeError("memory for a graph from the shared pool: others may get the same memory")
         self.pools.append(weakref.ref(pool))
 
     def record(self, f, args, kwargs, into):

@@ -13,10 +13,7 @@ from standin import cuda, names
 from standin.core import (
     BINARY,
     COMPARE,
-    COUNTS,
     UNARY,
-    forbid_in_capture,
-    forbid_library_in_capture,
     gives_way_to,
     launch,
     ndarray,
@@ -27,6 +24,7 @@ from standin.core import (
     wrap,
     wrap_all,
 )
+from standin.device import COUNTS, forbid_in_capture, forbid_library_in_capture
 
 JOINING = ("concatenate", "stack", "vstack", "hstack", "dstack", "column_stack")
 SEQUENCES = (*JOINING, "lexsort")

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from standin import cache
-from standin.core import COUNTS, Device, ndarray
+from standin.core import ndarray
+from standin.device import COUNTS, Device
 
 HEADER = Path(__file__).parent.parent / "kernels" / "cuda_on_cpu.h"
 SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(([^)]*)\)')
@@ -28,7 +29,7 @@ TYPES = {
     "unsigned long long": "uint64",
 }  # fmt: skip
 GUARD = 256
-DEFAULT_SHARED, MOST_SHARED = 48 << 10, 163 << 10  # bytes a block: without asking, and with, on the smallest device meant (sm_80)
+DEFAULT_SHARED, MOST_SHARED = 48 << 10, 163 << 10  # bytes per block: without asking, and at most, on sm_80
 
 
 class State:
@@ -85,12 +86,12 @@ class RawModule:
 
 def parameters(text, storage):
     """[(dtype name, is a pointer, is written)] of a signature."""
-    found = []
+    arguments = []
     for part in text.split(","):
         kind = re.sub(r"\b\w+$", "", part.strip()).strip()
         base = kind.replace("const", "").replace("*", "").strip()
-        found.append((TYPES[storage if base == "T" else base], "*" in kind, "*" in kind and "const" not in kind))
-    return found
+        arguments.append((TYPES[storage if base == "T" else base], "*" in kind, "*" in kind and "const" not in kind))
+    return arguments
 
 
 class RawKernel:

@@ -13,7 +13,7 @@ from support import agree, host
 from minidit.autograd import plain_text
 from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, ddim
 from minidit.diffusion.loss import min_snr
-from minidit.diffusion.prediction import EPS, V
+from minidit.diffusion.prediction import V
 from minidit.diffusion.schedule import Schedule
 from minidit.kernels import cuda_graph
 from minidit.processes.diffusion import ddpm

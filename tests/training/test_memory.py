@@ -17,9 +17,9 @@ from support import host
 
 import minidit as md
 from minidit.cli import main
+from minidit.diffusion.schedule import Schedule
 from minidit.kernels import cuda_blas, cuda_launch
 from minidit.models.dit import DiTConfig
-from minidit.diffusion.schedule import Schedule
 from minidit.processes.diffusion import ddpm
 from minidit.processes.train import loop_for
 from minidit.training import memory

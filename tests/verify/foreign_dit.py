@@ -60,9 +60,7 @@ def _norm(a, wrong):
     out = np.empty_like(a)
     for n, row in enumerate(a):
         d = row - row.mean()
-        out[n] = d / (
-            np.abs(d).mean() if wrong == "mean absolute deviation in the norm" else math.sqrt((d * d).mean() + 1e-6)
-        )
+        out[n] = d / (np.abs(d).mean() if wrong == "mean absolute deviation in the norm" else math.sqrt((d * d).mean() + 1e-6))
     if wrong == "the norm over the batch":
         out = (a - a.mean(axis=0)) / np.sqrt(a.var(axis=0) + 1e-6)
     return out
@@ -103,9 +101,7 @@ def _sample(weights, x, t, y, heads, p, wrong, taps, batch):
     tokens += 0 if wrong == "no bias in x_embedder" else weights["x_embedder.proj.bias"]
     taps["x_embedder"] = tokens
     omega = (1000.0 if wrong == "place base 1000" else 10000.0) ** (-4 * np.arange(D // 4) / D)
-    table = np.array(
-        [np.hstack([np.sin(c * omega), np.cos(c * omega), np.sin(r * omega), np.cos(r * omega)]) for r, c in places]
-    )
+    table = np.array([np.hstack([np.sin(c * omega), np.cos(c * omega), np.sin(r * omega), np.cos(r * omega)]) for r, c in places])
     h = tokens + table
 
     base, count = (
@@ -130,12 +126,8 @@ def _sample(weights, x, t, y, heads, p, wrong, taps, batch):
             taps[f"blocks.{i}"] = h
             continue
         m = weights if wrong == "the first block's modulation for all" else None
-        source = {
-            n: (m[f"blocks.0.{n}"] if m else w[n]) for n in ("adaLN_modulation.1.weight", "adaLN_modulation.1.bias")
-        }
-        b1, s1, g1, b2, s2, g2 = np.split(
-            source["adaLN_modulation.1.weight"] @ s + source["adaLN_modulation.1.bias"], 6
-        )
+        source = {n: (m[f"blocks.0.{n}"] if m else w[n]) for n in ("adaLN_modulation.1.weight", "adaLN_modulation.1.bias")}
+        b1, s1, g1, b2, s2, g2 = np.split(source["adaLN_modulation.1.weight"] @ s + source["adaLN_modulation.1.bias"], 6)
         place = f"blocks.{k}."
         normed = _norm(h, wrong)
         a = _attention(w, normed * (1 + s1) + b1, heads, wrong, taps, place)
@@ -148,9 +140,7 @@ def _sample(weights, x, t, y, heads, p, wrong, taps, batch):
 
     if wrong == "places added again behind the blocks":
         h = h + table
-    b, g = np.split(
-        weights["final_layer.adaLN_modulation.1.weight"] @ s + weights["final_layer.adaLN_modulation.1.bias"], 2
-    )
+    b, g = np.split(weights["final_layer.adaLN_modulation.1.weight"] @ s + weights["final_layer.adaLN_modulation.1.bias"], 2)
     if wrong == "no shift in the final layer":
         b = 0
     out = (_norm(h, wrong) * (1 + g) + b) @ weights["final_layer.linear.weight"].T + weights["final_layer.linear.bias"]

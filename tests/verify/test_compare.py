@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support import spec
 
 import minidit as md
-from minidit.verify.compare import difference, leaves, precision_of
+from minidit.verify.core.compare import difference, leaves, precision_of
 
 numbers = st.lists(st.integers(-(10**6), 10**6).map(float), min_size=1, max_size=12).map(np.array)
 

@@ -6,8 +6,10 @@ from verify import fresh_laws, fresh_layers, fresh_losses
 from verify.fresh_gradients import GRADIENTS
 
 import minidit as md
-from minidit.verify.check import Judge, ask, examine
-from minidit.verify.reference import Deviation, Reference
+from minidit.verify.core.finding import ask
+from minidit.verify.core.judge import Judge
+from minidit.verify.core.reference import Deviation, Reference
+from minidit.verify.core.search import examine
 
 JUDGE = Judge()
 
@@ -97,7 +99,7 @@ def test_a_fresh_mistake_is_seen_with_its_equation_its_size_and_the_smallest_que
 def test_a_fresh_mistake_of_gradients_is_seen_where_the_forward_pass_is_right(name):
     R = Reference((Deviation("U", name.upper(), "A.1", "", "", patches=GRADIENTS[name]),))
     topics = [md.verify.TOPICS[t] for t in ("dit_square", "dit_gradients")]
-    asked = {t.name: ask(getattr(R, t.name), t) for t in topics}
+    asked = {t.name: ask(t.by(R), t) for t in topics}
     forward, back = examine(topics, asked, list(md.verify.DEVIATIONS.values()), JUDGE, depth=1)
     assert forward.passed and not back.passed and not back.candidates
     assert back.worst.where.startswith("['") and back.probe is not None

@@ -7,10 +7,14 @@ import pytest
 from verify import foreign_dit
 
 from minidit.verify import DEVIATIONS, TOPICS, check
-from minidit.verify.check import Answer, Judge, ask, examine
-from minidit.verify.deviations import embeddings, layers, network, training
-from minidit.verify.dialects import DIALECTS
-from minidit.verify.reference import Deviation, Reference
+from minidit.verify.bank import embeddings, layers, network, training
+from minidit.verify.bank.dialects import DIALECTS
+from minidit.verify.core.finding import Answer, ask
+from minidit.verify.core.judge import Judge
+from minidit.verify.core.reference import Deviation, Reference
+from minidit.verify.core.search import examine
+from minidit.verify.topics.embeddings import time_angles
+from minidit.verify.topics.layers import gelu
 
 GROUPS = ("layers", "embeddings", "network", "parameters", "training", "latents")
 MINE = [t for t in TOPICS.values() if t.group in GROUPS]
@@ -22,7 +26,7 @@ JUDGE = Judge()
 def answers(*wrong, topics=MINE):
     """What the reference with these mistakes says to all questions."""
     R = Reference(wrong)
-    return {t.name: ask(getattr(R, t.name), t) for t in topics}
+    return {t.name: ask(t.by(R), t) for t in topics}
 
 
 def test_ids_are_unique_and_every_row_of_the_networks_catalogue_is_there():
@@ -55,7 +59,7 @@ def test_nearly_every_mistake_of_a_network_is_named_from_the_whole_network_alone
     assert len(near) > 70
     named = {}
     for d in near:
-        finding = JUDGE.judge(topic, ask(getattr(Reference([d]), name), topic), EVERY, depth=1)
+        finding = JUDGE.judge(topic, ask(topic.by(Reference([d])), topic), EVERY, depth=1)
         named[d.id] = "hidden" if finding.passed else [names[0].id for names in finding.candidates] == [d.id]
     hidden = {i for i, how in named.items() if how == "hidden"}
     nameless = {i for i, how in named.items() if how is False}
@@ -129,10 +133,10 @@ def test_a_network_that_only_refuses_is_given_no_name():
 
 
 def test_an_unknown_mistake_in_a_layer_is_not_searched_again_in_what_contains_it():
-    bent = Deviation("U", "BENT", "A.5", "", "", patches={"gelu": lambda f: lambda R, x: 1.01 * f(R, x)})
+    bent = Deviation("U", "BENT", "A.5", "", "", patches={gelu: lambda f: lambda R, x: 1.01 * f(R, x)})
     names = ["gelu", "mlp", "block", "dit", "dit_gradients"]
     R = Reference([bent])
-    report = check({name: getattr(R, name) for name in names})
+    report = check({name: TOPICS[name].by(R) for name in names})
     assert [f.verdict for f in report.findings] == ["unknown"] * len(names)
 
 
@@ -145,8 +149,8 @@ def test_a_clean_dialect_is_right_in_itself(dialect):
 
 @pytest.mark.parametrize("mistake", ["M55", "M56", "M57"])
 def test_a_mistake_is_named_behind_an_angle_of_time_in_float32(mistake):
-    rounded = Deviation("U", "ANGLE_IN_FLOAT32", "N.8", "", "", patches={"time_angles": lambda original: lambda R, *args: (
+    rounded = Deviation("U", "ANGLE_IN_FLOAT32", "N.8", "", "", patches={time_angles: lambda original: lambda R, *args: (
         original(R, *args).astype(np.float32).astype(np.float64))})  # fmt: skip
-    (finding,) = check({"dit": Reference((rounded, DEVIATIONS[mistake])).dit}).findings
+    (finding,) = check({"dit": TOPICS["dit"].by(Reference((rounded, DEVIATIONS[mistake])))}).findings
     assert [d.id for names in finding.candidates for d in names] == [mistake]
     assert finding.worst.error > 1e-4 and "--precision float32" in finding.note

@@ -9,10 +9,13 @@ import minidit as md
 from minidit import ops, optim
 from minidit.models.dit import DiT, DiTConfig
 from minidit.verify import TOPICS
-from minidit.verify.check import Judge, ask
-from minidit.verify.network import depth_of
-from minidit.verify.parameters import law_of, start_of
-from minidit.verify.reference import Reference
+from minidit.verify.core.finding import ask
+from minidit.verify.core.judge import Judge
+from minidit.verify.core.reference import Reference
+from minidit.verify.topics.layers import attention, merge_heads, split_heads
+from minidit.verify.topics.network import depth_of, dit, dit_gradients
+from minidit.verify.topics.parameters import law_of, start_of
+from minidit.verify.topics.training import adamw_update, ema_run
 
 NETWORKS = {p.name: p for p in TOPICS["dit"].probes()}
 GRADIENTS = {p.name: p for p in TOPICS["dit_gradients"].probes()}
@@ -40,7 +43,7 @@ def as_target(dtype=np.float64, **settings):
 def test_the_reference_network_is_the_model(name):
     w, x, t, y, heads, p = NETWORKS[name].args
     want = model_of(w, x, heads, p)(x, t, y).data
-    got = Reference().dit(w, x, t, y, heads, p)
+    got = dit(Reference(), w, x, t, y, heads, p)
     assert np.abs(got - want).max() <= 1e-13 * np.abs(want).max()
 
 
@@ -51,7 +54,7 @@ def test_its_gradients_are_those_of_the_model(name):
     model, pixels = model_of(w, x, heads, p), md.Tensor(x)
     model(pixels, t, y).backward(bar)
     want = {n: q.grad for n, q in model.named_parameters()} | {"x": pixels.grad}
-    got = Reference().dit_gradients(w, x, t, y, heads, p, bar)
+    got = dit_gradients(Reference(), w, x, t, y, heads, p, bar)
     assert got.keys() == want.keys()
     for n in got:
         assert np.abs(got[n] - want[n]).max() <= 1e-12 * max(np.abs(want[n]).max(), 1e-3), n
@@ -61,7 +64,7 @@ def test_its_gradients_are_those_of_the_model(name):
 def test_a_dit_written_by_somebody_else_agrees(name):
     out, taps = foreign_dit.dit()(*NETWORKS[name].args)
     R = Reference()
-    want = R.dit(*NETWORKS[name].args)
+    want = dit(R, *NETWORKS[name].args)
     assert np.abs(out - want).max() <= 1e-12 * np.abs(want).max()
     for layer, a in taps.items():
         assert np.allclose(a, R.taps[layer], rtol=1e-9, atol=1e-11), layer
@@ -127,7 +130,7 @@ def test_laws_of_weights_are_told_apart():
 def test_the_parts_of_the_optimiser_are_the_packages_step():
     for probe in TOPICS["adamw_update"].probes():
         theta, m, v, g, n, lr, b1, b2, eps, wd = (np.array(a) if isinstance(a, np.ndarray) else a for a in probe.args)
-        want = Reference().adamw_update(*probe.args)
+        want = adamw_update(Reference(), *probe.args)
         optim.adamw(theta, m, v, g, np.full_like(theta, wd), lr=lr, betas=(b1, b2), eps=eps, n=n)
         for a, b in zip(want, (theta, m, v), strict=True):
             assert np.allclose(a, b, rtol=1e-14, atol=0)
@@ -136,7 +139,7 @@ def test_the_parts_of_the_optimiser_are_the_packages_step():
 @spec("O.4")
 def test_an_average_of_constant_decay_has_a_closed_form():
     theta, updates, d = TOPICS["ema_run"].probes()[0].args
-    _, average = Reference().ema_run(theta, updates, d)
+    _, average = ema_run(Reference(), theta, updates, d)
     walk, n = theta + updates.cumsum(axis=0), len(updates)
     assert np.allclose(average, d**n * theta + (1 - d) * sum(d ** (n - 1 - i) * walk[i] for i in range(n)), rtol=1e-13)
 
@@ -145,5 +148,5 @@ def test_an_average_of_constant_decay_has_a_closed_form():
 def test_the_parts_of_attention_are_the_primitive():
     w, x, heads = TOPICS["self_attention"].probes()[0].args
     R = Reference()
-    got = R.merge_heads(R.attention(*R.split_heads(x @ w["qkv.weight"].T, heads)))
+    got = merge_heads(R, attention(R, *split_heads(R, x @ w["qkv.weight"].T, heads)))
     assert np.allclose(got, ops.self_attention(x @ w["qkv.weight"].T, heads=heads), rtol=1e-13, atol=1e-14)

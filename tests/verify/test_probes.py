@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from minidit.verify import TOPICS
-from minidit.verify.reference import Reference
+from minidit.verify.core.reference import Reference
+from minidit.verify.topics.conversions import x_0_of_eps
+from minidit.verify.topics.network import dit
 
 R = Reference()
 
@@ -30,7 +32,7 @@ def test_pictures_are_not_square_samples_are_several_and_their_times_distinct():
 def test_guesses_of_x_0_leave_the_range_of_pixels(name):
     for x, eps, t, _, alpha_bar, *_ in probes(name).values():
         if t > 20:
-            assert abs(R.x_0_of_eps(x, eps, alpha_bar[t])).max() > 1
+            assert abs(x_0_of_eps(R, x, eps, alpha_bar[t])).max() > 1
 
 
 def test_steps_skip_rungs_and_arrive_at_the_data_from_more_than_one():
@@ -72,15 +74,15 @@ def test_no_weight_of_the_widest_networks_is_zero_and_the_identity_is_far():
     for name in ("whole", "16-tokens"):
         w, x, t, y, heads, p = probes("dit")[name]
         assert all(a.all() for a in w.values())
-        out = R.dit(w, x, t, y, heads, p)
+        out = dit(R, w, x, t, y, heads, p)
         assert abs(out).min() > 0 and abs(out).max() > 0.5
 
 
 def test_times_and_classes_change_what_the_network_says():
     w, x, t, y, heads, p = probes("dit")["whole"]
-    out, base = R.dit(w, x, t, y, heads, p), abs(R.dit(w, x, t, y, heads, p)).max()
-    assert abs(R.dit(w, x, t[::-1], y, heads, p) - out)[0].max() > 0.1 * base
-    assert abs(R.dit(w, x, t, (y + 1) % 10, heads, p) - out).max() > 0.1 * base
+    out, base = dit(R, w, x, t, y, heads, p), abs(dit(R, w, x, t, y, heads, p)).max()
+    assert abs(dit(R, w, x, t[::-1], y, heads, p) - out)[0].max() > 0.1 * base
+    assert abs(dit(R, w, x, t, (y + 1) % 10, heads, p) - out).max() > 0.1 * base
 
 
 def test_learned_variances_reach_both_ends_and_go_beyond():

@@ -12,7 +12,7 @@ import pytest
 
 from minidit.cli import main
 from minidit.verify import TOPICS
-from minidit.verify.process import Program
+from minidit.verify.borders.process import Program
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "process"
@@ -77,8 +77,8 @@ def python(tmp_path, body):
         ("say('hello')", "not a JSON object at the greeting: 'hello'"),
         ("say('[1]')", "not a JSON object at the greeting"),
         ("say('{\"protocol\": 2}')", "speaks protocol 2, this is 1"),
-        ("say('{\"protocol\": 1, \"topics\": []}')", "names no topics"),
-        ("say('{\"protocol\": 1, \"topics\": [\"ddim_stepp\"]}')", "there is no topic 'ddim_stepp', did you mean 'ddim_step'?"),
+        ('say(\'{"protocol": 1, "topics": []}\')', "names no topics"),
+        ('say(\'{"protocol": 1, "topics": ["ddim_stepp"]}\')', "there is no topic 'ddim_stepp', did you mean 'ddim_step'?"),
         ("ask()", "said nothing about the greeting within 0.3 s"),
     ],
 )

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidit.verify.values import ValueFormError, packed, unpacked
+from minidit.verify.core.values import ValueFormError, packed, unpacked
 
-NUMBERS = st.floats(width=64) | st.integers(-(2**53), 2**53) | st.booleans() | st.none() | st.text("abc ᾱ\"\\")
+NUMBERS = st.floats(width=64) | st.integers(-(2**53), 2**53) | st.booleans() | st.none() | st.text('abc ᾱ"\\')
 ARRAYS = st.sampled_from([np.float64, np.float32, np.int64, np.bool_]).flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
 )

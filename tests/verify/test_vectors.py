@@ -9,7 +9,7 @@ import pytest
 
 from minidit.cli import main
 from minidit.verify import TOPICS, vectors
-from minidit.verify.check import Judge
+from minidit.verify.core.judge import Judge
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ WHOLE = {
     "torch_functions": (
         "M59", 'F.gelu(x, approximate="tanh")\n\n\ndef silu', "F.gelu(x)\n\n\ndef silu", ["gelu", "silu", "linear"]),
     "torch_sampling": ("M31", "eps = (x_t - math.sqrt(a) * x_0) / math.sqrt(1 - a)", "pass", ["ddim_step", "ddim_step_clipped"]),
-    "torch_training": ("M39", "said.detach()", "said", ["hybrid_loss", "hybrid_gradient"]),
+    "torch_training": ("M39", "eps_hat.detach()", "eps_hat", ["hybrid_loss", "hybrid_gradient"]),
     "scipy_sampling": ("M14", "np.cos(a) ** 2, 0.999)", "np.cos(a) ** 2, 1.0)", ["cosine_betas", "linear_betas"]),
     "scipy_network": ("X56", "np.add.at(table, self.y, c_bar)", "table[self.y] += c_bar", ["dit_gradients"]),
     "scipy_training": ("M38", "1e-3 * len(alpha_bar) * kl", "1e-3 * kl", ["hybrid_loss", "hybrid_gradient"]),

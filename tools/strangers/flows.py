@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from minidit.verify.torch import functions
+from minidit.verify.borders.torch import functions
 
 from . import stranger
 

@@ -5,7 +5,7 @@ Its Euler step is DDIM without noise, its ancestral Euler step DDIM with noise �
 
 import torch
 
-from minidit.verify.torch import functions
+from minidit.verify.borders.torch import functions
 
 from . import stranger
 
@@ -20,20 +20,20 @@ def column(a, like):
     return a.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def denoised(x_t, said, t, alpha_bar, kind):
-    """x̂_0 of its wrapper around a network that says `said`; the wrapper must tell the network t itself."""
-    told = []
+def denoised(x_t, output, t, alpha_bar, kind):
+    """x̂_0 of its wrapper around a network that answers `output`; the wrapper must tell the network t itself."""
+    times = []
 
     def network(x, time):
-        told.append(time)
-        return said
+        times.append(time)
+        return output
 
     wrapper = kind(network, alpha_bar, quantize=False)
     a = column(alpha_bar[t], x_t)
     wrapper.get_v = network
     out = wrapper(x_t / a.sqrt(), wrapper.sigmas[t])
-    if (told[0] - t).abs().max() > 1e-3:
-        raise ValueError(f"the network was told {told[0]} for {t}")
+    if (times[0] - t).abs().max() > 1e-3:
+        raise ValueError(f"the network was told {times[0]} for {t}")
     return out
 
 

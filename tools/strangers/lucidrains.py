@@ -6,7 +6,7 @@ tables are made in float64 and kept in float32, so it is judged in float32. Its 
 
 import torch
 
-from minidit.verify.torch import functions
+from minidit.verify.borders.torch import functions
 
 from . import drawing, stranger
 
@@ -31,13 +31,13 @@ def made(alpha_bar, answer=None, kind=laws.GaussianDiffusion, **options):
     """Their object on this ladder, for a network that says `answer`."""
     alpha_bar = torch.as_tensor(alpha_bar, dtype=torch.float64)
     before = torch.nn.functional.pad(alpha_bar[:-1], (1, 0), value=1.0)
-    given, laws.linear_beta_schedule = laws.linear_beta_schedule, lambda T: 1 - alpha_bar / before
+    original, laws.linear_beta_schedule = laws.linear_beta_schedule, lambda T: 1 - alpha_bar / before
     try:
         network = Says(answer, out_dim=6 if kind is learned.LearnedGaussianDiffusion else None)
         settings = {"objective": "pred_noise", "beta_schedule": "linear", "auto_normalize": False} | options
         return kind(network, image_size=4, timesteps=len(alpha_bar), **settings)
     finally:
-        laws.linear_beta_schedule = given
+        laws.linear_beta_schedule = original
 
 
 def two(alpha_bar, t, s):

@@ -6,7 +6,8 @@ DDIM without noise, with μ = ½ DDPM with the small variance.
 
 import torch
 
-from minidit.verify.torch import functions
+from minidit.verify.borders.torch import functions
+from minidit.verify.topics import parameters
 
 from . import drawing, stranger
 
@@ -32,13 +33,13 @@ class Says(torch.nn.Module, package.model.ModelMixin):
         return self.answer
 
 
-def stepped(x_t, said, t, s, alpha_bar, kind=Says, z=None, mu=0.0):
+def stepped(x_t, output, t, s, alpha_bar, kind=Says, z=None, mu=0.0):
     """One step of theirs between two rungs, in our coordinates."""
     a_t, a_s = alpha_bar[t], alpha_bar[s] if s >= 0 else torch.tensor(1.0).double()
     levels = sigmas(torch.stack([a_t, a_s]))
     on_cpu = type("Here", (), {"device": "cpu"})()
     with drawing(torch.zeros_like(x_t) if z is None else z):
-        made = next(package.samples(kind(said), levels, mu=mu, xt=x_t / a_t.sqrt(), batchsize=len(x_t), accelerator=on_cpu))
+        made = next(package.samples(kind(output), levels, mu=mu, xt=x_t / a_t.sqrt(), batchsize=len(x_t), accelerator=on_cpu))
     return made * a_s.sqrt()
 
 
@@ -123,12 +124,12 @@ def initial_weights(D, L, heads, patch_size, C, K, learn_sigma, seed):
 
     The official layer of a block holds three of its matrices: Xavier's bound √(6/(m+n)) is put on the scale of that shape.
     """
-    from minidit.verify.reference import Reference
+    from minidit.verify.core.reference import Reference
 
     torch.manual_seed(seed)
     label = package.model.CondEmbedderLabel(D, K)
     net = package.model_dit.DiT(4 * patch_size, C, patch_size, L, D // heads, heads, cond_embed=label)
-    ours = Reference().initial_weights(D, L, heads, patch_size, C, K, learn_sigma, seed)
+    ours = parameters.initial_weights(Reference(), D, L, heads, patch_size, C, K, learn_sigma, seed)
     out, scale_of_shape = {name: torch.as_tensor(a) for name, a in ours.items()}, ((2 * D + D) / (6 * D + D)) ** 0.5
     for kind in ("weight", "bias"):
         for i, b in enumerate(net.blocks):

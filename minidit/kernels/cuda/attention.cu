@@ -1,8 +1,8 @@
-// Self-attention (A.18, A.19) on packed rows (A.20) without any N x N matrix in memory: tiles of keys pass by, and the softmax
-// goes along (Milakov and Gimelshein 2018; Dao et al. 2022). Only the logarithm of each row's sum is kept.
+// Self-attention (A.18, A.19) on packed rows (A.20) without any N x N matrix in memory: a block loops over tiles of keys and
+// corrects the softmax on the way (Milakov and Gimelshein 2018; Dao et al. 2022). Only the logarithm of each row's sum is kept.
 //
 // qkv: (B, N, 3, heads, HEAD), to which bias, (3, heads, HEAD) or null, is added on the way; y: (B, N, heads, HEAD). WIDTH is HEAD rounded up to a multiple of 16; columns beyond HEAD are zero.
-// A block owns TALL rows, 16 a warp; the other side passes by in tiles of WIDE rows. Grid: (N / TALL, B · heads).
+// A block owns TALL rows, 16 per warp, and loops over the other side in tiles of WIDE rows. Grid: (N / TALL, B · heads).
 #include "mma.h"
 
 #ifndef HEAD
@@ -165,7 +165,7 @@ extern "C" __global__ void __launch_bounds__(128)
     put_rows(out, head_of(y, b, h, N, heads), first + r0, N, inverse);
 }
 
-// q̄ = S̄ k scale with S̄ = P ⊙ (ȳ vᵀ - δ), δ = Σ ȳ⊙y of every row: a block owns queries, and the keys pass by.
+// q̄ = S̄ k scale with S̄ = P ⊙ (ȳ vᵀ - δ), δ = Σ ȳ⊙y of every row: a block owns queries and loops over the keys.
 __device__ __forceinline__ void queries_backward(float* tiles, const T* qkv, const float* bias, const T* y, const T* y_bar,
                                                  const float* log_sum, T* qkv_bar, int N, int heads, float scale) {
     float *q = tiles, *bar = q + TALL * PITCH, *k = bar + TALL * PITCH, *v = k + WIDE * PITCH;
@@ -202,7 +202,7 @@ __device__ __forceinline__ void queries_backward(float* tiles, const T* qkv, con
     put_rows(out, part_of(qkv_bar, nullptr, 0, b, h, N, heads), first + r0, N, factor);
 }
 
-// k̄ = S̄ᵀ q scale and v̄ = Pᵀ ȳ: a block owns keys, and the queries pass by.
+// k̄ = S̄ᵀ q scale and v̄ = Pᵀ ȳ: a block owns keys and loops over the queries.
 __device__ __forceinline__ void keys_backward(float* tiles, const T* qkv, const float* bias, const T* y, const T* y_bar,
                                               const float* log_sum, T* qkv_bar, int N, int heads, float scale) {
     float *k = tiles, *v = k + TALL * PITCH, *q = v + TALL * PITCH, *bar = q + WIDE * PITCH;
@@ -218,13 +218,13 @@ __device__ __forceinline__ void keys_backward(float* tiles, const T* qkv, const 
         fetch(q, part_of(qkv, bias, 0, b, h, N, heads), n, WIDE, N);
         fetch(bar, head_of(y_bar, b, h, N, heads), n, WIDE, N);
         __syncthreads();
-        int r = threadIdx.x / 4, m = n + r;  // four lanes a row
+        int r = threadIdx.x / 4, m = n + r;  // four lanes per row
         float delta = 0;
         if (m < N)
             for (int c = t; c < HEAD; c += 4) delta += to_float(values.p[m * values.pitch + c]) * bar[r * PITCH + c];
         delta = over_quad(delta);
         if (t == 0) {
-            lse[r] = m < N ? log_sum[(size_t)blockIdx.y * N + m] : 1e30f;  // e^(s - 1e30) = 0: a row that is not there
+            lse[r] = m < N ? log_sum[(size_t)blockIdx.y * N + m] : 1e30f;  // e^(s - 1e30) = 0: a row beyond the end
             d[r] = delta;
         }
         __syncthreads();

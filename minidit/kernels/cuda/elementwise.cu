@@ -1,9 +1,9 @@
-// What stands between two matrix products: bias, GELU (A.5), SiLU (A.4), the gated residual (A.21), and sums over rows (A.12).
+// What runs between two matrix products: bias, GELU (A.5), SiLU (A.4), the gated residual (A.21), and sums over rows (A.12).
 #include "common.h"
 
 enum { BLOCK = 256 };
 
-// Every kernel of columns has the grid (columns / 32 VEC, chunks of rows, samples); `chunk` rows a block.
+// Every kernel of columns has the grid (columns / 32 VEC, chunks of rows, samples); `chunk` rows per block.
 
 // x += bias, in place. x: (rows, D)
 extern "C" __global__ void __launch_bounds__(256) add_bias(T* x, const float* bias, int rows, int D, int chunk) {

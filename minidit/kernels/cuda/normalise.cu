@@ -1,4 +1,4 @@
-// Softmax (A.13) and layer norm (A.14), plain with weights or modulated (A.15): a warp a row, sums in float, two passes for σ².
+// Softmax (A.13) and layer norm (A.14), plain with weights or modulated (A.15): one warp per row, sums in float, two passes for σ².
 #include "common.h"
 
 enum { ROWS = 4 };  // rows, and warps, of a block
@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(128) softmax_backward(const T* y, c
     }
 }
 
-// y = x̂ (one + scale) + shift. x: (rows, D), N rows a sample; scale and shift of sample b start at b · stride (0: one for all).
+// y = x̂ (one + scale) + shift. x: (rows, D), N rows per sample; scale and shift of sample b start at b · stride (0: one for all).
 // one is 1 for a modulation, 0 for a weight. Keeps μ and r = 1/√(σ² + ε) of every row.
 // With h the row is first x + gate ⊙ (h + bias), which is kept in x_out; the gate of sample b starts at b · gate_stride.
 extern "C" __global__ void __launch_bounds__(128)
@@ -56,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(128)
     if (row >= rows) return;
     const T *r = x + (size_t)row * D, *s = scale + (size_t)(row / N) * scale_stride, *b = shift + (size_t)(row / N) * shift_stride;
     float v[VEC], w[VEC], u[VEC], sum = 0, square = 0;
-    if (h) {  // a lane reads again below what it writes here, and nothing else
+    if (h) {  // below, a lane reads only what the same lane writes here
         const T *to_h = h + (size_t)row * D, *g = gate + (size_t)(row / N) * gate_stride;
         for (int i = lane * VEC; i < D; i += 32 * VEC) {
             float p[VEC];

@@ -1,0 +1,111 @@
+"""Deliberate conventions of known projects: records, not errors.
+
+A dialect is a set of deviations that a project made on purpose or keeps for its published weights, and what it does in each of
+the ASPECTS where projects differ. A verdict is relative to the declared dialect; where none is declared, a deviation is reported
+together with the dialects that share it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minidit.verify.bank import DEVIATIONS
+from minidit.verify.core.reference import Deviation
+
+ASPECTS = (
+    "spacing", "ᾱ past the last rung", "ε̂ after clipping", "clipping of x̂_0", "variance at t = 0", "time embedding",
+    "ε of LayerNorm", "guidance: batch", "guidance: scale", "guidance: channels", "null label", "label dropout", "Φ", "bytes",
+    "tables",
+)  # fmt: skip
+TANH, CUT = "tanh form (M54)", "255 (x+1)/2 cut off (M94b)"
+COSINE_FIRST, NO_GUIDANCE = "cos first, exponents i/half", "none: guided by a classifier"
+PLAIN_SCALE = "w = 1 is conditional"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A project (and its versions): its habits, which count as right where it is declared, and what it does in each aspect.
+
+    also: deviations behind one of its options or doors; reports name them with it, and they do not count as right.
+    """
+
+    name: str
+    versions: str
+    says: str
+    habits: tuple[str, ...]
+    also: tuple[str, ...]
+    does: tuple[str, ...]  # as ASPECTS
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """The habits themselves."""
+        return tuple(DEVIATIONS[i] for i in self.habits)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """aspect -> what it does."""
+        return dict(zip(ASPECTS, self.does, strict=True))
+
+
+DIALECTS: dict[str, Dialect] = {
+    d.name: d
+    for d in (
+        Dialect(
+            "openai", "improved-diffusion 1bc7bbb, guided-diffusion 22e0df8",
+            "the tanh form of Φ; inversion takes the data for the lowest rung; bytes cut off, not rounded",
+            ("M54", "M36b", "M94b"),
+            ("M17", "M32b"),
+            ("sections with both ends, or the stride of 'ddimN'", "1", "derived anew", "to ±1 unless asked otherwise (M32b)",
+             "ln β̃ of t = 1", COSINE_FIRST, "none: group norms, 1e-5", NO_GUIDANCE, NO_GUIDANCE, NO_GUIDANCE, "none", "none",
+             TANH, CUT, "float64, entries cast to float32"),
+        ),
+        Dialect(
+            "dit-official", "ed81ce2",
+            "OpenAI's laws; three of four channels guided; grey-level likelihood on latents; the bound with factor 1; an average "
+            "of constant decay",
+            ("M54", "M36b", "M50", "M86", "M94", "C05", "M95b"),
+            ("M17", "M81", "M99"),
+            ("sections with both ends", "1", "derived anew", "none in its samplers", "ln β̃ of t = 1", COSINE_FIRST, "1e-6",
+             "[cond; uncond]", PLAIN_SCALE, "the first three of four (M86)", "num_classes; its samplers write 1000 (M81)",
+             "one decision per sample, in training", TANH, "127.5 x + 128 cut off (M94)", "float64, entries cast to float32"),
+        ),
+        Dialect(
+            "diffusers", "0.42 (DDIMScheduler, DDPMScheduler, DiTTransformer2DModel)",
+            "leading spacing, a fixed stride down, β as given for any T, ln 1e-20 at t = 0, ε̂ kept beside a clipped x̂_0; DiT "
+            "with the time frequencies of DDPM, ε = 1e-5 before the MLP, and labels dropped anew in every block",
+            ("M04", "M05", "M06", "M15", "M25", "C04", "M21b", "M31", "M61b", "M76", "M83"),
+            ("M05b", "M08", "M17", "M24", "M29", "M32b", "M33", "M36", "M81", "M99"),
+            ("leading (M05); offset 1 in Stable Diffusion's settings (M05b)", "1; ᾱ[0] in Stable Diffusion's settings (M08)",
+             "kept (M31)", "to ±1 unless asked otherwise (M32b); DiT's settings do", "ln 1e-20 (M25)",
+             "DiT: cos first, exponents i/(half-1) (M76); U-Nets: i/half", "DiT: 1e-6, before the MLP 1e-5 (M61b)",
+             "[uncond; cond]; DiTPipeline [cond; uncond]", f"{PLAIN_SCALE}; no unconditional pass for w ≤ 1", "all",
+             "num_classes; DiTPipeline writes 1000 (M81)", "anew in every block (M83)", "none", "rounded", "float32"),
+        ),
+        Dialect(
+            "diffusers-0.11-ddpm", "0.2.4 and 0.11.1 (DDPMScheduler)",
+            "ᾱ and β of the training ladder in every step, whichever rungs are skipped; leading spacing, β as given for any T",
+            ("M02", "M03", "M05c", "M06", "M15", "M21b", "M25", "M26", "C04"),
+            ("M17", "M24", "M32b"),
+            ("range(0, T, T//N) (M05c)", "ᾱ of t-1, 1 at t = 0 (M02)", "no ε̂: the posterior's mean of x̂_0",
+             "to ±1 unless asked otherwise (M32b)", "ln 1e-20 (M25)", COSINE_FIRST, "none: group norms", "[uncond; cond]",
+             PLAIN_SCALE, "all", "none", "none", "none", "rounded", "float32"),
+        ),
+        Dialect(
+            "ldm", "latent-diffusion, stable-diffusion 1.x",
+            "range(0, T, T//N) plus 1, ᾱ[0] past the last rung, β as given for any T, ln 1e-20 at t = 0",
+            ("M06", "M06b", "C02", "M08", "M15", "M25", "M94b"),
+            ("M05b", "M17", "M81c"),
+            ("range(0, T, T//N) + 1 (C02)", "ᾱ[0] (M08)", "not clipped", "none on latents", "ln 1e-20 (M25)", COSINE_FIRST,
+             "1e-5, with weights, in its U-Net's transformers", "[uncond; cond]", PLAIN_SCALE, "all",
+             "the last of n_classes, which counts it (M81c); the empty prompt", "one decision per sample, in training", "none",
+             CUT, "float64, kept as float32"),
+        ),
+    )
+}  # fmt: skip
+
+
+def sharing(identifier: str) -> list[str]:
+    """The dialects that have this habit, and those that have it in some of their options."""
+    return [d.name for d in DIALECTS.values() if identifier in d.habits] + [
+        f"{d.name} in some options" for d in DIALECTS.values() if identifier in d.also
+    ]

@@ -1,0 +1,131 @@
+"""Are two answers equal? With a tolerance that has a reason, and the place of the largest difference.
+
+err(a, b) = max |a - b| / max |b|      over each array, b the reference                  (E.10)
+equal       where err ≤ c u            u allowed to the precision of a, c the factor of the topic
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidit.autograd import value
+from minidit.backend import Array, to_host
+
+if TYPE_CHECKING:
+    from minidit.verify.core.reference import AnyTopic
+
+# error allowed by default in units of the largest entry: some thousand roundings, far below the smallest known mistake
+TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 3e-2, "float16": 5e-3}
+
+
+def allowed(topic: AnyTopic, precision: str) -> float:
+    """The error that a topic allows in a precision: relative (E.10), or standard errors where the topic is statistical."""
+    return topic.allowed or TOLERANCE[precision] * (topic.exact if topic.exact and precision == "float64" else topic.tol)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far apart two answers are: error relative to the largest entry, where, and in words what is wrong."""
+
+    error: float
+    where: str = ""
+    what: str = ""
+
+    def __bool__(self) -> bool:
+        return self.error > 0
+
+
+def leaves(answer: Any, where: str = "") -> dict[str, Array]:
+    """An answer of any nesting (arrays, numbers, tuples, lists, mappings) as a flat dictionary of arrays on the host."""
+    if isinstance(answer, Mapping):
+        out = {}
+        for key, entry in answer.items():
+            out.update(leaves(entry, f"{where}[{key!r}]"))
+        return out
+    if isinstance(answer, (tuple, list)) and not all(isinstance(a, (int, float, np.number)) for a in answer):
+        out = {}
+        for i, entry in enumerate(answer):
+            out.update(leaves(entry, f"{where}[{i}]"))
+        return out
+    return {where: np.asarray(to_host(value(answer)))}
+
+
+def precision_of(answer: Any) -> str:
+    """The coarsest floating type among the arrays of an answer."""
+    names = {a.dtype.name for a in leaves(answer).values()}
+    return next((p for p in ("bfloat16", "float16", "float32") if p in names), "float64")
+
+
+def together(answer: Any, expected: Any, where: str = "") -> Iterator[tuple[str, Array, Array]]:
+    """(place, answer, expected) for every array of the expected answer, whose nesting decides: a list of numbers is an array too.
+
+    Raises ValueError where the answer is not of that form.
+    """
+    if isinstance(expected, Mapping):
+        if not isinstance(answer, Mapping):
+            raise ValueError(f"the answer{where} is a {type(answer).__name__}, expected a mapping")
+        for odd, says in ((expected.keys() - answer.keys(), "lacks"), (answer.keys() - expected.keys(), "has too much:")):
+            if odd:
+                raise ValueError(f"the answer{where} {says} {_few(odd)}")
+        for key, entry in expected.items():
+            yield from together(answer[key], entry, f"{where}[{key!r}]")
+    elif isinstance(expected, (tuple, list)) and not all(isinstance(e, (int, float, np.number)) for e in expected):
+        if not hasattr(answer, "__len__") or len(answer) != len(expected):
+            raise ValueError(f"the answer{where} has not {len(expected)} entries")
+        for i, entry in enumerate(expected):
+            yield from together(answer[i], entry, f"{where}[{i}]")
+    else:
+        yield where, _array(answer), _array(expected)
+
+
+def _few(names: Iterable[Any], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    first = sorted(map(str, names))
+    return ", ".join(first[:shown]) + (f" and {len(first) - shown} more" if len(first) > shown else "")
+
+
+def _array(answer: Any) -> Array:
+    if isinstance(answer, (tuple, list)) and not all(isinstance(e, (int, float, np.number)) for e in answer):
+        return np.asarray([_array(e) for e in answer])
+    return np.asarray(to_host(value(answer)))
+
+
+def difference(answer: Any, expected: Any, *, relative: bool = True, floor: float = 1e-30) -> Difference:
+    """The largest difference of two answers; infinite where their shapes or their finite entries differ. relative: (E.10)."""
+    try:
+        pairs = list(together(answer, expected))
+    except ValueError as odd:
+        return Difference(np.inf, what=str(odd))
+    worst = Difference(0.0)
+    for where, a, b in pairs:
+        if a.dtype.kind not in "fiubV" or b.dtype.kind not in "fiubV":
+            if a.tolist() != b.tolist():
+                return Difference(np.inf, where, f"got {a.tolist()!r}, expected {b.tolist()!r}")
+            continue
+        if a.shape != b.shape:
+            return Difference(np.inf, where, f"shape {a.shape}, expected {b.shape}")
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        bad = ~same & ~(np.isfinite(a) & np.isfinite(b))
+        if bad.any():
+            place = np.unravel_index(int(np.argmax(bad)), b.shape)
+            return Difference(np.inf, f"{where}{_index(place)}", f"got {a[place]}, expected {b[place]}")
+        if b.size == 0 or same.all():
+            continue
+        finite = np.abs(b[np.isfinite(b)])
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities that agree are no difference
+            gap = np.where(same, 0.0, np.abs(a - np.where(same, a, b)))
+        place = np.unravel_index(int(np.argmax(gap)), b.shape)
+        unit = max(finite.max() if finite.size else 0.0, floor) if relative else 1.0
+        error = float(gap[place] / unit)  # (E.10)
+        if error > worst.error:
+            worst = Difference(error, f"{where}{_index(place)}", f"got {a[place]:.9g}, expected {b[place]:.9g}")
+    return worst
+
+
+def _index(place: tuple[Any, ...]) -> str:
+    return "[" + ", ".join(str(int(i)) for i in place) + "]" if place else ""

@@ -1,0 +1,233 @@
+"""Is an answer right, and if not: which known mistakes give exactly these answers?
+
+For each topic that the target provides, the answers are taken once. If they equal the reference (in the declared dialect) the
+topic passes. Otherwise every deviation that reaches the topic's parts is tried, alone and then in pairs (search.py): those that
+reproduce *all* answers are the candidates. Where there are none, the finding shows the smallest probe and the first wrong layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+from typing import Any
+
+import numpy as np
+
+from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, precision_of
+from minidit.verify.core.denoiser import Linear, coefficients, first_wrong_step
+from minidit.verify.core.finding import Answer, Answers, Finding, Names, copies
+from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation, Probe, Reference
+
+DECLARE = 'declare its precision (precision="float32", --precision float32)'
+ROUNDED = 25 * 2.0**-23  # a float64 answer this near was computed in float32
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Which answer shows a mistake, and how far right layers may be off in it.
+
+    Networks often take the sine of a float32 angle inside and say nothing of it: every answer is a little off, and behind that
+    one of them shows the mistake. Then rounding alone is no evidence, and layers are compared as float32.
+    """
+
+    shown: int  # index of the smallest question that is beyond rounding
+    layer_tolerance: float
+
+
+class Judge:
+    """Compares answers with references; every reference's own answers are made once."""
+
+    def __init__(self, base: Iterable[Deviation] = (), precision: str | None = None) -> None:
+        self.base, self.precision = tuple(base), precision
+        self._made: dict[tuple[str, ...], Any] = {}
+        self._reach: dict[tuple[str, ...], set[AnyPart]] = {}
+        self._with: dict[Names, Reference] = {}
+
+    # ------------------------------------------------------------------------------------------------ right answers
+
+    def reference(self, names: Names) -> Reference:
+        """The declared dialect with these mistakes."""
+        if names not in self._with:
+            self._with[names] = Reference((*self.base, *names))
+        return self._with[names]
+
+    def expected(self, topic: AnyTopic, probe: Probe, names: Names = ()) -> Any:
+        """The reference's (measured) answer with these mistakes in it; an Exception object where it raises."""
+        key = (topic.name, probe.name, *(d.id for d in names))
+        if key in self._made:
+            return self._made[key]
+        kept = len(names) < 2  # thousands of pairs are asked once each: their answers would fill the memory
+        R = self.reference(names) if kept else Reference((*self.base, *names))
+        R.touched.clear()
+        made: Any
+        try:
+            with np.errstate(all="ignore"):
+                answer = topic(R, *copies(probe.args))
+                made = topic.measure(answer) if topic.measure else answer
+        except Exception as error:  # a mistake may well raise: M06 leaves the table
+            made = error.with_traceback(None)
+        if kept:
+            self._made[key] = made
+            self._reach.setdefault((topic.name, *(d.id for d in names)), set()).update(R.touched)
+        R.taps.clear()
+        return made
+
+    def reached(self, topic: AnyTopic) -> set[AnyPart]:
+        """The parts that a topic's answers run through."""
+        for probe in topic.probes():
+            self.expected(topic, probe)
+        return self._reach[topic.name,]
+
+    def path(self, topic: AnyTopic, deviation: Deviation) -> set[AnyPart]:
+        """The parts that answers with this mistake ran through, as far as it was tried."""
+        return self._reach.get((topic.name, deviation.id), set())
+
+    def meets(self, names: Names, topic: AnyTopic) -> bool:
+        """Whether a topic's right answers run through what one of these mistakes changes."""
+        return any(d.patches.keys() & self.reached(topic) for d in names)
+
+    def near(self, topic: AnyTopic, bank: Iterable[Deviation]) -> list[Deviation]:
+        """The deviations that could change this topic's answers."""
+        return [d for d in bank if self.meets((d,), topic)]
+
+    # ------------------------------------------------------------------------------------------------ comparing
+
+    def gap(self, topic: AnyTopic, answer: Answer, names: Names = ()) -> Difference:
+        """How far an answer is from the reference's with these mistakes; two refusals count as equal."""
+        want = self.expected(topic, answer.probe, names)
+        if isinstance(want, Exception) or answer.error:
+            agree = isinstance(want, Exception) and bool(answer.error)
+            return Difference(0.0 if agree else np.inf, what=answer.error or f"gave an answer, expected a refusal: {want}")
+        try:
+            return difference(answer.value, want, relative=not topic.allowed)
+        except Exception as error:  # whatever an answer of foreign objects does when it is read
+            return Difference(np.inf, what=f"not numbers: {error}")
+
+    def tolerance(self, topic: AnyTopic, answers: Answers) -> float:
+        """What the topic allows in the declared precision, or in that of the answers."""
+        types = [precision_of(a.value) for a in answers if not a.error]
+        coarsest = self.precision or next((p for p in ("bfloat16", "float16", "float32") if p in types), "float64")
+        return allowed(topic, coarsest)
+
+    def undeclared(self, topic: AnyTopic) -> bool:
+        """Whether float64 answers may have been computed in float32 without a word: nothing declared, and exact numbers asked."""
+        return self.precision is None and not topic.allowed
+
+    def explains(self, topic: AnyTopic, answers: Answers, names: Names, tolerance: float) -> bool:
+        """Whether the reference with these mistakes gives all of these answers."""
+        return all(self.gap(topic, a, names).error <= tolerance for a in answers)
+
+    # ------------------------------------------------------------------------------------------------ the verdict
+
+    def judge(self, topic: AnyTopic, answers: Answers, bank: Sequence[Deviation], *, depth: int = 2) -> Finding:
+        """One topic's verdict by itself; depth 1 tries single mistakes only."""
+        tolerance = self.tolerance(topic, answers)
+        gaps = [self.gap(topic, a) for a in answers]
+        worst = max(gaps, key=lambda g: g.error)
+        if worst.error <= tolerance:
+            return Finding(topic, "equal", worst, tolerance)
+        rounding = min(ROUNDED * topic.tol, 1e-4) if self.undeclared(topic) else 0.0
+        evidence = self._evidence(topic, gaps, tolerance, rounding)
+        answer = answers[evidence.shown]
+        finding = Finding(topic, "unknown", gaps[evidence.shown], tolerance, answer.probe)
+        finding.layer = self._first_layer(topic, answer, evidence.layer_tolerance)
+        finding.layer = finding.layer or self._first_step(topic, answer, evidence.layer_tolerance)
+        bank = self.near(topic, bank)
+        self.explain(finding, answers, ((d,) for d in bank))
+        if not finding.candidates and worst.error <= rounding:
+            finding.verdict, finding.note = "rounded", f"equal to float32 rounding only: {DECLARE}"
+            return finding
+        if not finding.candidates and depth > 1:
+            self.explain(finding, answers, orders(combinations(bank, 2)))
+        if not finding.candidates:
+            raised = [a for a in answers if a.error and not isinstance(self.expected(topic, a.probe), Exception)]
+            finding.verdict, finding.note = ("raises", raised[0].error) if raised else ("unknown", "")
+        return finding
+
+    def _evidence(self, topic: AnyTopic, gaps: Sequence[Difference], tolerance: float, rounding: float) -> Evidence:
+        errors = [g.error for g in gaps]
+        everywhere = topic.group == "network" and min(errors) > tolerance
+        if everywhere and errors[0] <= rounding < max(errors):  # float32 in a layer, and behind it a mistake
+            return Evidence(next(k for k, e in enumerate(errors) if e > rounding), TOLERANCE["float32"] * topic.tol)
+        return Evidence(next(k for k, e in enumerate(errors) if e > tolerance), tolerance)
+
+    def explain(self, finding: Finding, answers: Answers, guesses: Iterable[Names]) -> bool:
+        """Looks for guesses that give all answers of a finding's topic; whether there are any.
+
+        Guesses that explain the answers to float32 rounding only count where no guess explains them better.
+        """
+        topic = finding.topic
+        if all(a.error for a in answers):  # nothing but refusals is no evidence for any particular mistake
+            return False
+        first = sorted(answers, key=lambda a: a.probe is not finding.probe)  # what a guess most likely gets wrong comes first
+        limit, fits = max(finding.tolerance, self._loose(finding)), []
+        for names in guesses:
+            error = 0.0
+            for a in first:
+                error = max(error, self.gap(topic, a, names).error)
+                if error > limit:
+                    break
+            else:
+                fits.append((names, error))
+        exact = [names for names, error in fits if error <= finding.tolerance]
+        alike: dict[frozenset[str], Names] = {}  # one order of the same mistakes
+        for names in exact or [names for names, _ in fits]:
+            alike.setdefault(ids(names), names)
+        finding.candidates = list(alike.values())
+        if fits:
+            finding.verdict, finding.note = "named", "" if exact else f"to float32 rounding: {DECLARE}"
+        return bool(fits)
+
+    def _loose(self, finding: Finding) -> float:
+        """How far a name may be from float64 answers that were computed in float32, where the mistake is much larger."""
+        loose = TOLERANCE["float32"] * finding.topic.tol
+        return loose if self.undeclared(finding.topic) and finding.worst.error > 10 * loose else 0.0
+
+    def _first_layer(self, topic: AnyTopic, answer: Answer, tolerance: float) -> str:
+        """For a target that hands out intermediate values: the first that differs, in the order of computation."""
+        if not answer.taps:
+            return ""
+        R = self.reference(())
+        R.taps.clear()
+        topic(R, *copies(answer.probe.args))
+        for name, want in R.taps.items():
+            if name in answer.taps:
+                gap = difference(answer.taps[name], want)
+                if gap.error > tolerance:
+                    return f"{name}{gap.where}: {gap.what}"
+        agree = [name for name in R.taps if name in answer.taps]
+        return f"what follows {agree[-1]}: all layers that were handed out are right" if agree else ""
+
+    def _first_step(self, topic: AnyTopic, answer: Answer, tolerance: float) -> str:
+        """For a sampler run with a denoiser that takes notes: the first step that differs, and which of its coefficients."""
+        place = next((k for k, a in enumerate(answer.probe.args) if isinstance(a, Linear)), None)
+        if place is None or answer.error or topic.allowed:
+            return ""
+        args = copies(answer.probe.args)
+        z = args[-1] if getattr(args[-1], "ndim", 0) == getattr(args[1], "ndim", 0) + 1 else None
+        try:
+            right = topic(self.reference(()), *args)
+            mine = coefficients(answer.notes[0], answer.value, z)
+            return first_wrong_step(mine, coefficients(args[place].seen, right, z), tolerance)
+        except (ValueError, IndexError, TypeError, np.linalg.LinAlgError) as error:
+            return f"its steps cannot be read off ({error})"
+
+
+def ids(names: Names) -> frozenset[str]:
+    """Which mistakes, in whatever order."""
+    return frozenset(d.id for d in names)
+
+
+def rivals(a: Deviation, b: Deviation) -> bool:
+    """Whether two are forms of one mistake (M81b, M81c) in one place, where nobody makes both."""
+    return a.id[:3] == b.id[:3] and any(not part.each_weight for part in a.patches.keys() & b.patches.keys())
+
+
+def orders(sets: Iterable[Names]) -> Iterator[Names]:
+    """Sets of mistakes that can be made together, in every order where they change the same part."""
+    for names in sets:
+        if any(rivals(a, b) for a, b in combinations(names, 2)):
+            continue
+        shared = any(a.patches.keys() & b.patches.keys() for a, b in combinations(names, 2))
+        yield from permutations(names) if shared else [names]

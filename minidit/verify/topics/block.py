@@ -1,0 +1,157 @@
+"""Topics: one block of a DiT and its final layer, on random weights.
+
+A freshly initialised adaLN-Zero block is the identity, which hides every mistake inside; so all weights are random and none is
+zero, except where a probe silences a branch to show the other one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidit import ops
+from minidit.backend import Array
+from minidit.random import Philox
+from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.layers import (
+    PEAK,
+    Numbers,
+    Weights,
+    dense,
+    gated_residual,
+    inside,
+    layer_norm,
+    linear,
+    mlp,
+    modulate,
+    normal,
+    self_attention,
+    silu,
+)
+
+topic = Group("network")
+
+
+def block_linears(D: int, inner: int) -> tuple[tuple[str, int, int], ...]:
+    """(official name, outputs, inputs) of the linears of a block."""
+    attention = (("attn.qkv", 3 * D, D), ("attn.proj", D, D))
+    return *attention, ("mlp.fc1", inner, D), ("mlp.fc2", D, inner), ("adaLN_modulation.1", 6 * D, D)
+
+
+def block_weights(rng: Philox, D: int, inner: int) -> dict[str, Array]:
+    """Random weights of a block, by the official names."""
+    w: dict[str, Array] = {}
+    for name, m, n in block_linears(D, inner):
+        w[f"{name}.weight"], w[f"{name}.bias"] = dense(rng, m, n), normal(rng, m, std=0.5)
+    return w
+
+
+def at_the_peak(w: dict[str, Array], prefix: str = "") -> None:
+    """Moves every unit of the MLP to where the forms of GELU differ most."""
+    w[f"{prefix}mlp.fc1.weight"] = 0.2 * w[f"{prefix}mlp.fc1.weight"]
+    w[f"{prefix}mlp.fc1.bias"] = np.full_like(w[f"{prefix}mlp.fc1.bias"], -PEAK)
+    w[f"{prefix}mlp.fc2.weight"] = 30 * w[f"{prefix}mlp.fc2.weight"]
+
+
+@part
+def six_vectors(R: Reference, weights: Weights, c: Numbers) -> Numbers:
+    """(T.4): shift, scale, gate of the attention, then of the MLP."""
+    out = linear(R, silu_of_c(R, c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
+    return six_order(R, ops.split(out, parts=6))
+
+
+@part
+def silu_of_c(R: Reference, c: Numbers) -> Numbers:
+    """The activation before the linears that make shift, scale and gate."""
+    return silu(R, c)
+
+
+@part
+def six_order(R: Reference, six: tuple[Numbers, ...]) -> tuple[Numbers, ...]:
+    """shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ as they lie in the product."""
+    return six
+
+
+@part
+def attention_branch(
+    R: Reference, weights: Weights, x: Numbers, shift: Numbers, scale: Numbers, heads: int, place: str
+) -> Numbers:
+    """Attn(LN(x) (1 + γ₁) + β₁)."""
+    h = modulate(R, layer_norm(R, x, "attn"), shift, scale, "attn")
+    return R.tap(f"{place}attn", self_attention(R, inside(weights, "attn."), h, heads, f"{place}attn."))
+
+
+@part
+def mlp_branch(R: Reference, weights: Weights, x: Numbers, shift: Numbers, scale: Numbers, place: str) -> Numbers:
+    """MLP(LN(x) (1 + γ₂) + β₂)."""
+    h = modulate(R, layer_norm(R, x, "mlp"), shift, scale, "mlp")
+    return R.tap(f"{place}mlp", mlp(R, inside(weights, "mlp."), h, f"{place}mlp."))
+
+
+@part
+def block_stream(R: Reference, weights: Weights, x: Numbers, six: tuple[Numbers, ...], heads: int, place: str) -> Numbers:
+    """(T.5): the second line reads what the first one wrote."""
+    shift1, scale1, gate1, shift2, scale2, gate2 = six
+    x = gated_residual(R, x, gate1, attention_branch(R, weights, x, shift1, scale1, heads, place), "attn")
+    return gated_residual(R, x, gate2, mlp_branch(R, weights, x, shift2, scale2, place), "mlp")
+
+
+def _blocks() -> list[Probe]:
+    rng, D = Philox(51), 12
+    out = []
+    for name, x_std, gate in (("random", 1.0, 1.0), ("at-the-peak", 1.0, 1.0), ("small", 3e-3, 3e-3)):
+        w = block_weights(rng, D, 4 * D)
+        if name == "at-the-peak":
+            at_the_peak(w)
+        for k in ("weight", "bias"):
+            w[f"adaLN_modulation.1.{k}"][2 * D : 3 * D] *= gate  # a branch as small as the stream
+            w[f"adaLN_modulation.1.{k}"][5 * D :] *= gate
+        reveals = {"small": "small activations show the ε of both norms", "at-the-peak": "the form of GELU"}.get(name, "")
+        out.append(Probe(name, (w, normal(rng, 2, 5, D, std=x_std), normal(rng, 2, D), 3), reveals))
+    return out
+
+
+@topic(
+    spec="T.5",
+    takes="weights {attn.qkv.*, attn.proj.*, mlp.fc1.*, mlp.fc2.*, adaLN_modulation.1.*}, x (B,N,D), c (B,D), heads",
+    gives="(B,N,D)",
+    probes=_blocks,
+    tol=2.0,
+    because="rounding of one block",
+)
+def block(R: Reference, weights: Weights, x: Numbers, c: Numbers, heads: int, place: str = "") -> Numbers:
+    """x ← x + gate₁ Attn(LN(x)(1+scale₁)+shift₁); then x ← x + gate₂ MLP(LN(x)(1+scale₂)+shift₂)."""
+    return block_stream(R, weights, x, six_vectors(R, weights, c), heads, place)
+
+
+def final_weights(rng: Philox, D: int, out: int) -> dict[str, Array]:
+    """Random weights of the final layer."""
+    return {
+        "adaLN_modulation.1.weight": dense(rng, 2 * D, D),
+        "adaLN_modulation.1.bias": normal(rng, 2 * D, std=0.5),
+        "linear.weight": dense(rng, out, D),
+        "linear.bias": normal(rng, out, std=0.5),
+    }
+
+
+def _finals() -> list[Probe]:
+    rng, D = Philox(52), 12
+    w = final_weights(rng, D, 8)
+    x, c = normal(rng, 2, 5, D), normal(rng, 2, D)
+    return [Probe("random", (w, x, c)), Probe("small", (w, 3e-3 * x, c), "small activations show ε")]
+
+
+@topic(
+    spec="T.6", takes="weights {adaLN_modulation.1.*, linear.*}, x (B,N,D), c (B,D)", gives="(B, N, p*p*C_out)", probes=_finals
+)
+def final_layer(R: Reference, weights: Weights, x: Numbers, c: Numbers) -> Numbers:
+    """Linear(LN(x)(1+scale)+shift), (shift, scale) = Linear(SiLU(c))."""
+    out = linear(R, silu_of_c(R, c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
+    shift, scale = two_order(R, ops.split(out, parts=2))
+    h = modulate(R, layer_norm(R, x, "final"), shift, scale, "final")
+    return linear(R, h, weights["linear.weight"], weights["linear.bias"])
+
+
+@part
+def two_order(R: Reference, two: tuple[Numbers, Numbers]) -> tuple[Numbers, Numbers]:
+    """shift, scale of the final layer."""
+    return two

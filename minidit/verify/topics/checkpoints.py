@@ -1,0 +1,76 @@
+"""Topics: weights read from and written for another project: names, the order of q, k, v, and the copies of the embedders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from minidit.backend import Array
+from minidit.checkpoint.files import Lazy, lazy
+from minidit.checkpoint.names_dit import block_of, from_diffusers, to_diffusers
+from minidit.random import Philox
+from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.layers import Weights
+from minidit.verify.topics.network import network_weights
+
+topic = Group("checkpoints")
+
+State = Mapping[str, Array]
+OFFICIAL = "{official name: array}, as facebookresearch/DiT names them, all but pos_embed"
+DIFFUSERS = "{name: array} of diffusers' DiTTransformer2DModel, all but pos_embed.pos_embed"
+
+
+def _read(found: Mapping[str, Lazy]) -> dict[str, Array]:
+    return {name: a.read() for name, a in found.items()}
+
+
+def _written(weights: Weights) -> dict[str, Array]:
+    return _read(to_diffusers({name: lazy(a) for name, a in weights.items()}))
+
+
+def _weights() -> dict[str, Array]:
+    return network_weights(Philox(91), 4, 2, 2, 2, 4, 3, 8)
+
+
+def _foreign() -> list[Probe]:
+    state = _written(_weights())
+    parted = state | {name: 1.01 * a for name, a in state.items() if block_of(name) == 1 and "class_embedder" in name}
+    return [
+        Probe("equal-copies", (state,), "two blocks; no two arrays are equal but the copies of the embedders"),
+        Probe("copies-differ", (parted,), "a label table trained in diffusers: the blocks' copies have parted"),
+    ]
+
+
+@topic(
+    spec="T.9", takes=DIFFUSERS, probes=_foreign, because="numbers are moved, not computed",
+    gives=f"{OFFICIAL}; a refusal where the blocks' copies of an embedder differ",
+)  # fmt: skip
+def dit_from_diffusers(R: Reference, state: State) -> dict[str, Array]:
+    """qkv = [to_q; to_k; to_v], proj_out_1 = final adaLN, …; the embedders' copies in the blocks must be equal."""
+    return converted(R, _read(from_diffusers({name: lazy(a) for name, a in foreign(R, state).items()})))
+
+
+@part
+def foreign(R: Reference, state: State) -> State:
+    """The state as it was found."""
+    return state
+
+
+@part
+def converted(R: Reference, weights: dict[str, Array]) -> dict[str, Array]:
+    """The weights by their official names."""
+    return weights
+
+
+@topic(
+    spec="T.9", takes=OFFICIAL, gives=DIFFUSERS, because="numbers are moved, not computed",
+    probes=lambda: [Probe("two-blocks", (_weights(),), "every block has its copy of the embedders")],
+)  # fmt: skip
+def dit_to_diffusers(R: Reference, weights: Weights) -> dict[str, Array]:
+    """[to_q; to_k; to_v] = qkv, proj_out_1 = final adaLN, …; every block has a copy of both embedders."""
+    return exported(R, _written(weights))
+
+
+@part
+def exported(R: Reference, state: dict[str, Array]) -> dict[str, Array]:
+    """The state by diffusers' names."""
+    return state

@@ -1,0 +1,221 @@
+"""Topics: what a DiT is told and how pictures become tokens: time, class, place, patches.
+
+The sinusoids are spelled out, because mistakes change frequencies, angles and order apart (M10c, M72 to M77, X36 to X40).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidit import ops
+from minidit.autograd import value
+from minidit.backend import Array
+from minidit.random import Philox
+from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.layers import Numbers, Weights, dense, linear, normal, silu
+
+topic = Group("embeddings")
+
+# ------------------------------------------------------------------------------------------------ when, what, where
+
+
+@part
+def time_frequencies(R: Reference, half: int) -> Array:
+    """f_i = 10000^(-i/half)."""
+    return np.exp(-np.log(10000.0) * np.arange(half) / half)
+
+
+@part
+def time_angles(R: Reference, t: Array, f: Array) -> Array:
+    """t f : (B, half)."""
+    return np.asarray(t, np.float64)[:, None] * f
+
+
+@part
+def time_order(R: Reference, cos: Array, sin: Array) -> Array:
+    """Cosine first, side by side."""
+    return np.concatenate((cos, sin), axis=1)
+
+
+def _times() -> list[Probe]:
+    return [
+        Probe("zero", (np.array([0]), 8), "cosines are 1, sines 0: which come first"),
+        Probe("small", (np.array([1, 37, 5]), 8), "distinct times: one row each"),
+        Probe("wide", (np.array([3, 999, 501, 250]), 256), "the published width; 501 and 999 need all their bits"),
+    ]
+
+
+@topic(
+    spec="N.8",
+    takes="t (B,) ints 0..T-1, width",
+    gives="(B, width)",
+    probes=_times,
+    tol=10.0,
+    because="an angle of 999 in float32 is off by 3e-5",
+)
+def timestep_embedding(R: Reference, t: Array, width: int) -> Array:
+    """[cos t f | sin t f], f_i = 10000^(-i/half), i = 0..half-1."""
+    angle = time_angles(R, t, time_frequencies(R, width // 2))
+    return time_order(R, np.cos(angle), np.sin(angle))
+
+
+def time_weights(rng: Philox, D: int) -> dict[str, Array]:
+    """Weights of the time MLP."""
+    return {
+        "mlp.0.weight": normal(rng, D, 256, std=128**-0.5),
+        "mlp.0.bias": normal(rng, D, std=0.3),
+        "mlp.2.weight": dense(rng, D, D),
+        "mlp.2.bias": normal(rng, D, std=0.3),
+    }
+
+
+@topic(
+    spec="T.3",
+    takes="weights {mlp.0.weight (D,256), mlp.0.bias, mlp.2.weight (D,D), mlp.2.bias}, t (B,) ints 0..T-1",
+    gives="(B,D)",
+    probes=lambda: [Probe("three-times", (time_weights(Philox(40), 6), np.array([3, 37, 250])), "distinct times")],
+    tol=3.0,
+    because="an angle of 250 in float32 is off by 8e-6",
+)
+def timestep_embedder(R: Reference, weights: Weights, t: Array) -> Numbers:
+    """W₂ silu(W₀ emb(t) + b₀) + b₂."""
+    emb = timestep_embedding(R, t, weights["mlp.0.weight"].shape[1])
+    h = linear(R, emb, weights["mlp.0.weight"], weights["mlp.0.bias"])
+    return linear(R, time_activation(R, h), weights["mlp.2.weight"], weights["mlp.2.bias"])
+
+
+@part
+def time_activation(R: Reference, x: Numbers) -> Numbers:
+    """Between the two linears of the time MLP."""
+    return silu(R, x)
+
+
+@topic(
+    spec="G.7",
+    takes="num_classes",
+    gives="int: the row of the label table that means 'any class'",
+    probes=lambda: [Probe(f"{K}-classes", (K,), "a number of classes that is not 1000") for K in (10, 1000, 3)],
+)
+def null_label(R: Reference, num_classes: int) -> int:
+    """num_classes: the row behind the last class."""
+    return num_classes
+
+
+def _labels() -> list[Probe]:
+    table, y = normal(Philox(41), 11, 4), np.array([3, 0, 9, 3])
+    return [
+        Probe("told", (table, y, np.zeros(4, bool)), "classes 0 and K-1, one twice"),
+        Probe("dropped", (table, y, np.array([True, False, False, True])), "K = 10: the null row is 10, not 1000 and not 0"),
+    ]
+
+
+@topic(
+    spec="T.3", takes="table (K+1, D), y (B,) ints 0..K-1, drop (B,) bool: whose class is not told", gives="(B,D)", probes=_labels
+)
+def label_embedding(R: Reference, table: Numbers, y: Array, drop: Array) -> Numbers:
+    """table[y], and table[K], the last row, where dropped."""
+    return label_rows(R, table, np.where(drop, null_label(R, table.shape[0] - 1), y))
+
+
+@part
+def label_rows(R: Reference, table: Numbers, index: Array) -> Numbers:
+    """table[index]."""
+    return ops.embedding(table, index=index)
+
+
+@part
+def position_grid(R: Reference, h: int, w: int) -> tuple[Array, Array]:
+    """(row, column) of every token, row by row."""
+    r, c = np.divmod(np.arange(h * w), w)
+    return r, c
+
+
+@part
+def position_frequencies(R: Reference, quarter: int) -> Array:
+    """ω_i = 10000^(-i/(D/4))."""
+    return np.asarray(10000.0 ** (-np.arange(quarter) / quarter))
+
+
+@part
+def one_coordinate(R: Reference, s: Array, omega: Array) -> Array:
+    """[sin s ω | cos s ω]."""
+    angle = s[:, None] * omega
+    return np.concatenate((np.sin(angle), np.cos(angle)), axis=1)
+
+
+@part
+def position_halves(R: Reference, row: Array, column: Array) -> Array:
+    """The first half of the channels is the column."""
+    return np.concatenate((column, row), axis=1)
+
+
+@topic(
+    spec="N.7",
+    takes="D, h, w: the width, the rows and columns of the grid of tokens",
+    gives="(h*w, D), row by row",
+    probes=lambda: [
+        Probe("row", (4, 1, 2), "one step to the right"),
+        Probe("2x3", (8, 2, 3), "h ≠ w"),
+        Probe("16-tokens", (12, 2, 8), "h ≠ w and a square number of tokens"),
+        Probe("square", (16, 4, 4)),
+    ],
+)
+def position_embedding(R: Reference, D: int, h: int, w: int) -> Array:
+    """[p(column) | p(row)], p(s) = [sin s ω | cos s ω], ω_i = 10000^(-i/(D/4)), row by row."""
+    r, c = position_grid(R, h, w)
+    omega = position_frequencies(R, D // 4)
+    return position_halves(R, one_coordinate(R, r, omega), one_coordinate(R, c, omega))
+
+
+# ------------------------------------------------------------------------------------------------ patches
+
+
+def _patches() -> list[Probe]:
+    rng = Philox(42)
+    counted = np.arange(2 * 4 * 6, dtype=np.float64).reshape(1, 2, 4, 6)
+    one_hot = np.eye(8).reshape(8, 2, 2, 2)
+    return [
+        Probe("counted", (counted, one_hot, np.zeros(8)), "one-hot weights show the order of a patch and of the tokens"),
+        Probe("random", (normal(rng, 2, 3, 4, 6), normal(rng, 5, 3, 2, 2), normal(rng, 5)), "H ≠ W"),
+    ]
+
+
+@topic(spec="N.9", takes="x (B,C,H,W), weight (D,C,p,p), bias (D,)", gives="(B, (H/p)(W/p), D), row by row", probes=_patches)
+def patch_embed(R: Reference, x: Numbers, weight: Numbers, bias: Numbers) -> Numbers:
+    """Σ_{c,i,j} weight[:,c,i,j] x[c, rp+i, kp+j] + bias for the token of row r and column k, row by row."""
+    flat = ops.reshape(weight, shape=(weight.shape[0], -1))
+    return linear(R, patches(R, x, weight.shape[2]), flat, bias)
+
+
+@part
+def patches(R: Reference, x: Numbers, patch_size: int) -> Numbers:
+    """(B, C, H, W)  ->  (B, N, C p p)."""
+    return ops.patchify(x, patch_size=patch_size)
+
+
+def _tokens() -> list[Probe]:
+    counted = np.arange(6 * 12, dtype=np.float64).reshape(1, 6, 12)
+    return [
+        Probe("counted", (counted, 2, (4, 6)), "p = 2, three channels, H ≠ W"),
+        Probe("16-tokens", (normal(Philox(43), 2, 16, 8), 2, (4, 16)), "a square number of tokens that are no square"),
+        Probe("p4", (normal(Philox(44), 1, 2, 32), 4, (8, 4))),
+    ]
+
+
+@topic(spec="T.2", takes="tokens (B, N, p*p*C), p, (H, W)", gives="(B,C,H,W)", probes=_tokens)
+def unpatchify(R: Reference, tokens: Numbers, patch_size: int, size: tuple[int, int]) -> Numbers:
+    """x[c, rp+i, kp+j] = token(r, k)[(i p + j) C + c]."""
+    h, w = token_grid(R, value(tokens).shape[1], size[0] // patch_size, size[1] // patch_size)
+    return sewn(R, tokens, patch_size, h, w)
+
+
+@part
+def token_grid(R: Reference, n: int, h: int, w: int) -> tuple[int, int]:
+    """Rows and columns of tokens."""
+    return h, w
+
+
+@part
+def sewn(R: Reference, tokens: Numbers, p: int, h: int, w: int) -> Numbers:
+    """(B, h w, p p C)  ->  (B, C, h p, w p)."""
+    return ops.unpatchify(tokens, patch_size=p, size=(h * p, w * p))

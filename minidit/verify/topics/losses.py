@@ -1,0 +1,226 @@
+"""Topics: what training minimises, with which weights, at which t and on which noise.
+
+The weights are spelled out: λT and β of a step are changed by mistakes (M03, M38, C05), and min-SNR stands here as papers print
+it, min(SNR, γ) over what the answer is compared as, which is the form that M43 and M44 get wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidit.backend import Array
+from minidit.diffusion import ddpm
+from minidit.diffusion import loss as law
+from minidit.diffusion.schedule import Schedule
+from minidit.random import Philox
+from minidit.verify.core.draws import SIX, normality, timesteps_drawn
+from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.conversions import level, v_of, x_0_of_eps
+from minidit.verify.topics.likelihood import vb_term
+from minidit.verify.topics.posterior import alpha_below, learned_range_variance, step_beta
+from minidit.verify.topics.schedules import full
+
+topic = Group("losses")
+
+
+@part
+def target_of(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
+    """What the network is compared with."""
+    return v_of(R, x_0, eps, a) if objective == "v" else {"eps": eps, "x_0": x_0}[objective]
+
+
+def _outputs() -> list[Probe]:
+    rng, out, alpha_bar = Philox(61), [], Schedule.linear(1000).alpha_bar[1:]
+    for objective in ("eps", "x_0", "v"):
+        x_0, eps, answer = (rng.normal((3, 2, 2, 3), dtype=np.float64) for _ in range(3))
+        args = (answer, x_0, eps, np.array([37, 500, 940]), alpha_bar, objective)
+        out.append(Probe(objective, args, "what each objective is compared with"))
+    return out
+
+
+@topic(
+    spec="D.34", takes="out, x_0, eps (B,C,H,W), t (B,), alpha_bar (T,), objective: eps, x_0 or v", gives="scalar",
+    probes=_outputs,
+)  # fmt: skip
+def simple_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: Array, alpha_bar: Array, objective: str) -> Array:
+    """mean (target - out)², the target ε, x_0 or v = √ᾱ ε - √(1-ᾱ) x_0."""
+    return np.asarray(law.simple(out, target_of(R, x_0, eps, level(R, alpha_bar, t), objective)))
+
+
+def _hybrids() -> list[Probe]:
+    rng, out = Philox(62), []
+    for T in (400, 1000):
+        alpha_bar = Schedule.linear(T).alpha_bar[1:]
+        for t in (5, T // 2):
+            x_0, eps = (0.5 * rng.normal((2, 2, 2, 3), dtype=np.float64) for _ in range(2))
+            answer = rng.normal((2, 4, 2, 3), dtype=np.float64)
+            out.append(Probe(f"T{T}-t{t}", (answer, x_0, eps, t, alpha_bar), "T = 1000 hides the factor T"))
+    return out
+
+
+@part
+def bound_factor(R: Reference, T: int) -> float:
+    """λT: one term is 1/T of the bound on average."""
+    return 1e-3 * T
+
+
+@part
+def bound_of_output(R: Reference, eps_hat: Array, v: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
+    """The bound's term (B,) of an output's two halves."""
+    x_t = ddpm.q_sample(x_0, t + 1, eps, full(alpha_bar))
+    log_variance = np.log(learned_range_variance(R, v, t, t - 1, alpha_bar))
+    return vb_term(R, x_0, x_t, x_0_of_eps(R, x_t, eps_hat, float(alpha_bar[t])), log_variance, t, alpha_bar)
+
+
+HYBRID: dict[str, Any] = {
+    "takes": "out (B,2C,H,W): ε̂ and v, x_0, eps (B,C,H,W), t int ≥ 1, alpha_bar (T,)",
+    "probes": _hybrids,
+    "tol": 200.0,
+    "exact": 20.0,
+}
+
+
+@topic(spec="D.36", gives="(B,)", because="terms of the bound cancel", **HYBRID)
+def hybrid_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
+    """L_simple + λ T L_vb of each sample, learned range."""
+    eps_hat, v = np.split(out, 2, axis=1)
+    bound = bound_of_output(R, eps_hat, v, x_0, eps, t, alpha_bar)
+    return law.per_sample(eps_hat, eps) + bound_factor(R, len(alpha_bar)) * bound
+
+
+@part
+def leak(R: Reference) -> float:
+    """How much of the bound's gradient reaches ε̂."""
+    return 0.0
+
+
+@topic(
+    spec="D.36", gives="(B,2C,H,W): the gradient of Σ_b hybrid_loss by out",
+    because="terms of the bound cancel; the reference is a central difference, good to 1e-9", **HYBRID,
+)  # fmt: skip
+def hybrid_gradient(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
+    """[2 (ε̂-ε)/n | λ T ∂L_vb/∂v]: ε̂ enters the bound as a constant."""
+    eps_hat, v = np.split(out, 2, axis=1)
+    factor = bound_factor(R, len(alpha_bar))
+
+    def slopes(by_v: bool) -> Array:
+        """∂(bound)/∂(entry), one entry of all samples at a time: samples do not mix."""
+        grad, base = np.zeros_like(v), v if by_v else eps_hat
+        for place in np.ndindex(v.shape[1:]):
+            values = []
+            for h in (1e-5, -1e-5):
+                moved = base.copy()
+                moved[(slice(None), *place)] += h
+                pair = (eps_hat, moved) if by_v else (moved, v)
+                values.append(bound_of_output(R, *pair, x_0, eps, t, alpha_bar))
+            grad[(slice(None), *place)] = (values[0] - values[1]) / 2e-5
+        return grad
+
+    share = leak(R)
+    first = 2 * (eps_hat - eps) / eps_hat[0].size + (share * factor * slopes(False) if share else 0.0)
+    return np.concatenate([first, factor * slopes(True)], axis=1)
+
+
+def _one_step() -> list[Probe]:
+    alpha_bar = Schedule.linear(1000).alpha_bar[1:]
+    return [Probe(f"t{t}-s{s}", (t, s, alpha_bar, v), "skipped rungs") for t, s, v in ((500, 499, 0.01), (700, 650, 0.2))]
+
+
+@topic(
+    spec="D.47",
+    takes="t, s, alpha_bar (T,), variance",
+    gives="float: the factor of ‖ε-ε̂‖² in L_{t-1}, nats",
+    probes=_one_step,
+    tol=10.0,
+    exact=1.0,
+    because="β² of neighbours: a float32 table keeps five digits of 1 - ᾱ_t/ᾱ_s",
+)
+def bound_weight(R: Reference, t: int, s: int, alpha_bar: Array, variance: float) -> float:
+    """β²/(2σ²α(1-ᾱ_t))."""
+    beta = step_beta(R, alpha_bar, t, alpha_below(R, alpha_bar, t, s))
+    return float(beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar[t])))
+
+
+# ------------------------------------------------------------------------------------------------ weights of t
+
+
+def _snrs() -> list[Probe]:
+    return [
+        Probe("hand", (np.array([0.99, 5 / 6, 0.5, 0.1]), 5.0), "SNR above, at and below γ"),
+        Probe("zero-snr", (np.append(Schedule.linear(20 * 2).alpha_bar[1:], 0.0), 5.0), "SNR = 0 at the end"),
+    ]
+
+
+WEIGHT: dict[str, Any] = {"spec": "D.35", "takes": "alpha_bar (T,), gamma", "gives": "(T,)", "probes": _snrs}
+
+
+@part
+def snr(R: Reference, alpha_bar: Array) -> Array:
+    """ᾱ/(1-ᾱ)."""
+    return alpha_bar / (1 - alpha_bar)
+
+
+@topic(**WEIGHT)
+def min_snr_x_0(R: Reference, alpha_bar: Array, gamma: float) -> Array:
+    """min(SNR, γ): the weight of the x_0 loss."""
+    return np.minimum(snr(R, alpha_bar), gamma)
+
+
+@topic(**WEIGHT)
+def min_snr_eps(R: Reference, alpha_bar: Array, gamma: float) -> Array:
+    """min(SNR, γ)/SNR, 1 where SNR = 0."""
+    return np.minimum(1.0, gamma * (1 - alpha_bar) / np.maximum(alpha_bar, 1e-300))
+
+
+@topic(**WEIGHT)
+def min_snr_v(R: Reference, alpha_bar: Array, gamma: float) -> Array:
+    """min(SNR, γ)/(SNR+1)."""
+    return np.minimum(snr(R, alpha_bar), gamma) / (snr(R, alpha_bar) + 1)
+
+
+def _histories() -> list[Probe]:
+    rng = Philox(63)
+    history = abs(rng.normal((20, 10), dtype=np.float64)) * np.linspace(2, 0.1, 20)[:, None]
+    missing = history.copy()
+    missing[3, -1] = np.nan
+    return [Probe("full", (history,), "losses of unlike size"), Probe("one-missing", (missing,), "uniform until all are there")]
+
+
+@topic(spec="D.37", takes="history (T,K): the last losses of each t, NaN where none", gives="p (T,)", probes=_histories)
+def importance_probabilities(R: Reference, history: Array) -> Array:
+    """p ∝ √(mean L²), times 0.999, + 0.001/T; uniform until all losses are there."""
+    return law.importance(history)[1:]
+
+
+def _draws() -> list[Probe]:
+    p = np.linspace(1, 3, 20)
+    return [Probe("T20", (p / p.sum(), np.array([0, 7, 19, 7])), "p that is not uniform")]
+
+
+@topic(spec="D.37", takes="p (T,), t (B,) drawn from it", gives="(B,): the weight of each loss", probes=_draws)
+def importance_weights(R: Reference, p: Array, t: Array) -> Array:
+    """1/(T p_t), which keeps the mean loss what it was."""
+    return law.importance_weight(np.append(0.0, p), t + 1)
+
+
+# ------------------------------------------------------------------------------------------------ draws
+
+
+@topic(
+    spec="D.34", takes="B, T", gives="t (B,) ints: the timesteps a training batch draws", measure=timesteps_drawn, allowed=6.0,
+    probes=lambda: [Probe("B100000-T10", (100000, 10), "the ends of the range, and each between")], because=SIX,
+)  # fmt: skip
+def draw_timesteps(R: Reference, B: int, T: int) -> Array:
+    """Uniform in 0..T-1."""
+    return np.arange(B) % T
+
+
+@topic(
+    spec="R.3", takes="shape", gives="the noise of training and sampling", measure=normality, allowed=6.0, because=SIX,
+    probes=lambda: [Probe("200000", ((4, 2, 100, 250),), "mean, variance, kurtosis, tail; no two samples or pixels alike")],
+)  # fmt: skip
+def noise(R: Reference, shape: tuple[int, ...]) -> Array:
+    """N(0, 1), independent."""
+    return Philox(64).normal(shape, dtype=np.float64)

@@ -1,0 +1,253 @@
+"""Topics: what happens around the network in training: labels dropped, weights updated and averaged.
+
+AdamW is spelled out, because mistakes change every term of it in the middle (X01 to X13); the tests hold it to `optim`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidit import optim
+from minidit.backend import Array
+from minidit.random import Philox
+from minidit.training.source import drop_labels
+from minidit.verify.core.draws import SIX
+from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.embeddings import null_label
+from minidit.verify.topics.layers import normal
+
+topic = Group("training")
+
+# ------------------------------------------------------------------------------------------------ label dropout
+
+CLASSES = 7  # in these probes sample i has the class i mod 7: whatever differs was dropped
+
+
+def _dropouts() -> list[Probe]:
+    y = np.arange(14000) % CLASSES
+    probes = [Probe("not-training", (y, 0.2, 10, 4, False, 0), "nothing is dropped outside training")]
+    probes += [Probe(f"training-{s}", (y, 0.2, 10, 4, True, s), "one decision a sample, not a block; K = 10") for s in range(3)]
+    return [*probes, *(Probe(f"half-{s}", (y, 0.5, 7, 4, True, s), "one decision a sample, not a batch") for s in range(3, 8))]
+
+
+def dropped_share(labels: Array) -> dict[str, Array]:
+    """What a draw says in numbers that do not depend on it; shares in standard errors (at most ½/√B) of a share."""
+    rows = np.atleast_2d(np.asarray(labels))
+    dropped = rows != np.arange(rows.shape[1]) % CLASSES
+    shares = {
+        "share dropped": dropped.mean(axis=1).max(),
+        "share dropped in every block": dropped.all(axis=0).mean(),
+        "share dropped beside a dropped one": (dropped & np.roll(dropped, 1, axis=1)).mean(axis=1).max(),
+        "share dropped in the first half": dropped[:, : rows.shape[1] // 2].mean(axis=1).max(),
+    }
+    seen = np.array([f"{label:g}" for label in np.unique(rows[dropped])], dtype=str)
+    return {"labels of dropped samples": seen} | {name: 2 * rows.shape[1] ** 0.5 * share for name, share in shares.items()}
+
+
+@topic(
+    spec="G.7",
+    takes="y (B,) ints, p, num_classes, depth, train bool, seed",
+    gives="(B,) the labels that the network is told, or (depth, B) where every block is told its own",
+    probes=_dropouts,
+    measure=dropped_share,
+    allowed=6.0,
+    because=SIX,
+)
+def label_dropout(R: Reference, y: Array, p: float, num_classes: int, depth: int, train: bool, seed: int) -> Array:
+    """y ← num_classes with probability p, one decision per sample, in training only."""
+    masks = dropout_masks(R, seed, depth, len(y), dropout_rate(R, p, train))
+    return drop_labels(np.broadcast_to(y, masks.shape), ~masks, 0.5, null_label(R, num_classes))
+
+
+@part
+def dropout_rate(R: Reference, p: float, train: bool) -> float:
+    """p in training, else 0."""
+    return p if train else 0.0
+
+
+@part
+def dropout_masks(R: Reference, seed: int, depth: int, B: int, p: float) -> Array:
+    """True where a label is dropped: (1, B), one decision per sample."""
+    return np.asarray(Philox(seed, 77).uniform((1, B), dtype=np.float64) < p)
+
+
+# ------------------------------------------------------------------------------------------------ the average of the weights
+
+
+@topic(
+    spec="O.4",
+    takes="decay, n = 1, 2, …: the step",
+    gives="the decay that is used at step n",
+    probes=lambda: [Probe(f"step-{n}", (0.9999, n), "few steps average little") for n in (1, 10, 1000, 100_000_000)],
+)
+def ema_decay(R: Reference, decay: float, n: int) -> float:
+    """min(decay, (1+n)/(10+n))."""
+    return optim.ema_decay(decay, n)
+
+
+@topic(
+    spec="O.4",
+    takes="average (P,), theta (P,), decay",
+    gives="the new average (P,)",
+    probes=lambda: [
+        Probe("one", (np.array([1.0, -2.0]), np.array([3.0, 0.5]), 0.9)),
+        Probe("many", (normal(Philox(91), 7), normal(Philox(92), 7), 0.75)),
+    ],
+)
+def ema_update(R: Reference, average: Array, theta: Array, decay: float) -> Array:
+    """d θ̃ + (1-d) θ."""
+    new = np.array(average)
+    optim.ema(new, theta, decay)
+    return new
+
+
+@topic(
+    spec="O.4",
+    takes="theta_0 (P,), updates (n, P): what the optimiser adds at each step; decay, the same at every step",
+    gives="(theta_n, average_n): the trained weights and their average, which starts as theta_0",
+    probes=lambda: [
+        Probe("five-steps", (normal(Philox(93), 3), normal(Philox(94), 5, 3), 0.8), "a closed form: dⁿ θ_0 + …"),
+        Probe("one-step", (np.ones(2), np.array([[0.5, -1.0]]), 0.9), "the average reads what the step wrote"),
+    ],
+)
+def ema_run(R: Reference, theta_0: Array, updates: Array, decay: float) -> tuple[Array, Array]:
+    """θ ← θ + update, then θ̃ ← d θ̃ + (1-d) θ; training never reads θ̃."""
+    theta, average = np.array(theta_0), ema_start(R, theta_0)
+    for update in updates:
+        theta, average = ema_step(R, theta, average, update, decay)
+    return theta, average
+
+
+@part
+def ema_start(R: Reference, theta_0: Array) -> Array:
+    """The average begins as the weights."""
+    return np.array(theta_0)
+
+
+@part
+def ema_step(R: Reference, theta: Array, average: Array, update: Array, decay: float) -> tuple[Array, Array]:
+    """First the optimiser, then the average."""
+    theta = theta + update
+    return theta, ema_update(R, average, theta, decay)
+
+
+# ------------------------------------------------------------------------------------------------ the optimiser
+
+
+def _adamw() -> list[Probe]:
+    rng = Philox(95)
+    theta, m, v = normal(rng, 5), normal(rng, 5, std=0.1), normal(rng, 5, std=0.1) ** 2
+    g, zero = normal(rng, 5), np.zeros(5)
+    return [
+        Probe("first", (theta, zero, zero, g, 1, 1e-2, 0.9, 0.99, 1e-8, 0.0), "the first step is -lr sign(g)"),
+        Probe("decay", (theta, m, v, g, 7, 1e-2, 0.9, 0.95, 1e-8, 0.1), "the decay is not part of the gradient"),
+        Probe("tiny", (theta, m * 1e-6, v * 1e-12, g * 1e-6, 3, 0.5, 0.8, 0.9, 1e-6, 0.0), "tiny gradients show where ε is"),
+    ]
+
+
+@topic(
+    spec="O.2",
+    takes="theta, m, v, g (P,), n = 1, 2, …, lr, beta1, beta2, eps, weight_decay",
+    gives="(theta, m, v) after the step",
+    probes=_adamw,
+)
+def adamw_update(
+    R: Reference,
+    theta: Array,
+    m: Array,
+    v: Array,
+    g: Array,
+    n: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> tuple[Array, Array, Array]:
+    """θ ← θ - lr (m̂/(√v̂ + ε) + λ θ), m̂ = m/(1-β₁ⁿ), v̂ = v/(1-β₂ⁿ)."""
+    g = gradient_in(R, g, theta, weight_decay)
+    m, v = moments(R, m, v, g, beta1, beta2)
+    ratio = adam_ratio(R, *corrected(R, m, v, beta1, beta2, n), eps)
+    return moved(R, theta, ratio, lr, weight_decay), m, v
+
+
+@part
+def gradient_in(R: Reference, g: Array, theta: Array, weight_decay: float) -> Array:
+    """What the moments see: the gradient alone."""
+    return g
+
+
+@part
+def moments(R: Reference, m: Array, v: Array, g: Array, beta1: float, beta2: float) -> tuple[Array, Array]:
+    """(O.1)."""
+    return beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+
+
+@part
+def corrected(R: Reference, m: Array, v: Array, beta1: float, beta2: float, n: int) -> tuple[Array, Array]:
+    """m̂, v̂."""
+    return m / (1 - beta1**n), v / (1 - beta2**n)
+
+
+@part
+def adam_ratio(R: Reference, m_hat: Array, v_hat: Array, eps: float) -> Array:
+    """m̂ / (√v̂ + ε)."""
+    return m_hat / (v_hat**0.5 + eps)
+
+
+@part
+def moved(R: Reference, theta: Array, ratio: Array, lr: float, weight_decay: float) -> Array:
+    """θ - lr (m̂/(√v̂ + ε) + λ θ)."""
+    return theta - lr * (ratio + weight_decay * theta)
+
+
+@topic(
+    spec="O.2",
+    takes="shapes {name: shape}, weight_decay",
+    gives="{name: the decay that acts on it}",
+    probes=lambda: [
+        Probe(
+            "four",
+            ({"a.weight": (4, 3), "a.bias": (4,), "norm.weight": (3,), "conv.weight": (2, 3, 1, 1)}, 0.1),
+            "biases and gains are left alone",
+        )
+    ],
+)
+def weight_decays(R: Reference, shapes: dict[str, tuple[int, ...]], weight_decay: float) -> dict[str, float]:
+    """λ for weights of two axes or more, else 0."""
+    return {name: weight_decay if decays(R, name, shape) else 0.0 for name, shape in shapes.items()}
+
+
+@part
+def decays(R: Reference, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether the decay acts on a parameter."""
+    return len(shape) >= 2
+
+
+def _clips() -> list[Probe]:
+    g = {"a": np.array([[3.0, 0.0], [0.0, 0.4]]), "b": np.array([4.0, -0.2])}
+    return [Probe("large", (g, 1.0), "the norm of the whole gradient"), Probe("small", (g, 100.0), "a small gradient stays")]
+
+
+@topic(spec="O.3", takes="gradients {name: array}, limit", gives="{name: array}", probes=_clips)
+def clip_gradients(R: Reference, gradients: dict[str, Array], limit: float) -> dict[str, Array]:
+    """g · min(1, limit/‖g‖), ‖g‖ the norm of the whole gradient."""
+    return {k: clip_factor(R, gradients, k, limit) * g for k, g in gradients.items()}
+
+
+@part
+def clip_factor(R: Reference, gradients: dict[str, Array], name: str, limit: float) -> float:
+    """One factor for all, by the norm of the whole gradient."""
+    norm = float(sum((g * g).sum() for g in gradients.values())) ** 0.5
+    return float(optim.clip_factor(norm, limit))
+
+
+@topic(
+    spec="O.5",
+    takes="n = 1, 2, …: the step, lr, warmup: how many steps",
+    gives="the rate at step n",
+    probes=lambda: [Probe(f"step-{n}", (n, 1e-3, 10), "the first step already moves") for n in (1, 9, 10, 11, 500)],
+)
+def warmup_rate(R: Reference, n: int, lr: float, warmup: int) -> float:
+    """lr min(1, n/warmup), n = 1, 2, …."""
+    return optim.learning_rate(optim.OptimConfig(lr=lr, warmup=warmup), n, 1000)
