@@ -97,7 +97,7 @@ def test_the_real_command_stops_gently_and_goes_on_to_the_same_bits(tmp_path, tr
     if phase == "judge":
         shutil.copytree(trained.folder, folder)
         config = folder / "config.toml"
-        config.write_text(re.sub(r"(\[judge_train\][^\[]*?\nsteps = )\d+", rf"\g<1>{LONG}", config.read_text()))
+        config.write_text(re.sub(r"(?s)(\[judge_train\].*?\nsteps = )\d+", rf"\g<1>{LONG}", config.read_text()))
         words = [*words, folder]
     else:
         words = [*words, *TINY, "--out", folder]
