@@ -14,7 +14,6 @@ from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 
 
-
 class Fields(Protocol):
     """A dataclass."""
 

@@ -120,7 +120,8 @@ WALKS = (
 @settings(max_examples=60)
 @given(*WALKS)
 def test_one_kernel_guides_reads_the_answer_clips_and_steps(seed, answer, path, noise, w, clip, shape):
-    answer, fresh, (t, s) = ANSWERS[answer], FRESH[noise], sorted(np.random.default_rng(seed).choice(100, 2, replace=False) + 1)[::-1]
+    answer, fresh = ANSWERS[answer], FRESH[noise]
+    s, t = sorted(np.random.default_rng(seed).choice(100, 2, replace=False) + 1)
     t, s = PATHS[path](int(t)), PATHS[path](int(s))
     B, C, H, W = shape
     x_t, z, out = f(seed, *shape), f(seed + 1, *shape), f(seed + 2, 2 * B, 2 * C, H, W)  # the network learns a variance too

@@ -28,7 +28,8 @@ gpu = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the sta
 
 
 def trained(policy, config=DIT):
-    loop = loop_for(awake(config, device="cuda"), pictures(config=config), ddpm(Schedule.linear(30)), replace(CONFIG, precision=policy))
+    process, settings = ddpm(Schedule.linear(30)), replace(CONFIG, precision=policy)
+    loop = loop_for(awake(config, device="cuda"), pictures(config=config), process, settings)
     losses = [float(host(r["loss"])) for r in loop.run()]
     return losses, loop
 
