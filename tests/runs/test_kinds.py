@@ -43,9 +43,10 @@ def test_the_shape_of_x_0_is_known_before_there_is_a_network(config, shape):
 
 
 def test_a_process_is_its_ladder_its_answer_and_its_weight():
-    process = DDPMConfig("v", "cosine", 30, "min_snr").diffusion()
-    assert np.array_equal(process.path.alpha_bar, Schedule.cosine(30).alpha_bar)
-    assert process.answer is V and process.weight is loss.min_snr and DDPMConfig().diffusion().weight is None
+    process, sch, t = DDPMConfig("v", "cosine", 30, "min_snr").diffusion(), Schedule.cosine(30), np.arange(1, 31)
+    assert np.array_equal(process.path.alpha_bar, sch.alpha_bar) and process.answer is V
+    assert np.allclose(process.weights(t), loss.min_snr(V, sch.level(t)), rtol=1e-12)
+    assert DDPMConfig().diffusion().weights is None
 
 
 def test_the_bound_is_trained_where_the_network_answers_twice_the_channels():
