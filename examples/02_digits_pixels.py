@@ -22,7 +22,7 @@ def main(steps=700, sampling_steps=40, per_class=8):
 
     # Sampling goes from pure noise down a few rungs. Guidance moves each step away from "any digit", beyond "this digit".
     labels = np.repeat(np.arange(10), per_class)
-    x = md.sample(model, process.path, labels, steps=sampling_steps, prediction=md.V, guidance=2.0, clip=True)
+    x = md.sample(model, process, labels, steps=sampling_steps, guidance=2.0, clip=True)
 
     real = np.concatenate([digits.x_0(digits.labels == k)[:per_class] for k in range(10)])
     grids = [md.pictures.grid(a, per_class, row_labels=names, scale=5) for a, names in ((real, digits.class_names), (x, None))]

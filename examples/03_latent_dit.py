@@ -41,7 +41,7 @@ def main(autoencoder_steps=900, steps=2400, sampling_steps=40, **smaller):
 
     # Sampling: noise -> latents -> pictures.
     labels = np.tile(np.arange(10), 4)
-    z = md.sample(model, process.path, labels, steps=sampling_steps, prediction=md.V, guidance=2.0)
+    z = md.sample(model, process, labels, steps=sampling_steps, guidance=2.0)
     samples = np.clip(md.decode(autoencoder, z), -1, 1)
 
     x = np.concatenate([test.x_0(test.labels == k)[:1] for k in range(10)])

@@ -96,6 +96,16 @@ class DiTConfig:
         return (self.in_channels, *self.size)
 
     @property
+    def multiple(self) -> int:
+        """Height and width are cut into patches."""
+        return self.patch_size
+
+    def fitted(self, shape: tuple[int, int, int], classes: int) -> DiTConfig:
+        """The same DiT for samples of this shape and so many classes."""
+        C, H, W = shape
+        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
+
+    @property
     def condition(self) -> Condition:
         """The null label is one above the last class."""
         if not self.num_classes:

@@ -21,10 +21,11 @@ from minidit.diffusion.fresh import Fresh, ddim
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.threshold import static
-from minidit.models.backbone import Backbone
+from minidit.models.backbone import Backbone, check_backbone
 from minidit.nn.device import can_record
 from minidit.nn.precision import computing_in
 from minidit.processes.denoise import Denoiser
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.walk import Grid, Moment, Progress, Walk
 from minidit.training.draws import Draws
 from minidit.training.workers import cores, over_shards
@@ -38,7 +39,7 @@ class Sampling:
 
     grid : [(t, s), …]; None: `steps` rungs by `spacing` (trailing: the noisiest is always among them)
     fresh : the noise of a step, ddim(η) or one of DDPM, DDPM_LARGE, DDPM_LEARNED
-    prediction : what the network answers: md.EPS, md.X_0, md.V, or its name
+    prediction : what the network answers: md.EPS, md.X_0, md.V, or its name; None: what the process says, else ε
     guidance : the scale w in the part (low, high] of the ladder that `interval` names, 1 outside
     clip : whether x̂_0 is kept in [-1, 1]
     shards : pieces of the batch that run side by side (0: one per core)   precision : a policy of nn/precision.py
@@ -49,7 +50,7 @@ class Sampling:
     spacing: Callable[[int, int], list[int]] = spacing.trailing
     grid: Grid | None = None
     fresh: Fresh = field(default_factory=ddim)
-    prediction: Prediction | str = EPS
+    prediction: Prediction | str | None = None
     guidance: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
     clip: bool = False
@@ -62,9 +63,9 @@ class Sampling:
         """The grid on this ladder. Raises ValueError for more steps than it has rungs."""
         return spacing.pairs(self.spacing(path.T, self.steps)) if self.grid is None else list(self.grid)
 
-    def denoiser(self, network: Backbone, path: Schedule) -> Denoiser:
+    def denoiser(self, network: Backbone, path: Schedule, answer: Prediction = EPS) -> Denoiser:
         """The network read as these settings say. Raises ValueError where it cannot be guided, and for unknown names."""
-        answer = self.prediction
+        answer = self.prediction or answer
         if isinstance(answer, str):
             if answer not in PREDICTIONS:
                 raise ValueError(f"prediction {answer!r} is not one of {', '.join(PREDICTIONS)}")
@@ -79,7 +80,7 @@ class Sampling:
 
 def sample(
     network: Backbone,
-    path: Schedule,
+    process: Diffusion | Schedule,
     labels: Array | None = None,
     settings: Sampling | None = None,
     *,
@@ -91,13 +92,16 @@ def sample(
 ) -> Any:
     """x_0 : (B, ...) where the network lives; with trace=True an iterator over Moments that ends with x_0.
 
-    labels : (B,) ints, or n for an unconditional network.   x_T : the noise to start from, else drawn from the seed.
+    process : what the network was trained by, or the ladder alone.   labels : (B,) ints; an unconditional network takes n instead.
+    x_T : the noise to start from, else drawn from the seed.
     changes : fields of Sampling, over those of settings.   progress(done, total) is called after every step.
     Raises ValueError for labels that the network does not know, and for settings that do not fit.
     """
     settings = replace(settings or Sampling(), **changes)
+    check_backbone(network)
+    path, answer = (process, EPS) if isinstance(process, Schedule) else (process.path, process.answer)
     y, n = checked_labels(network, labels, n, x_T)
-    grid, denoiser = settings.times(path), settings.denoiser(network, path)
+    grid, denoiser = settings.times(path), settings.denoiser(network, path, answer)
     if x_T is not None and tuple(x_T.shape) != (n, *network.shape):
         raise ValueError(f"{n} samples need x_T of shape {(n, *network.shape)}, got {tuple(x_T.shape)}")
     samples = module_of(network.device).arange(n)

@@ -8,7 +8,7 @@ from typing import Any
 
 from minidit.backend import to_host
 from minidit.diffusion.schedule import Schedule
-from minidit.models.backbone import Backbone, TrainedBackbone
+from minidit.models.backbone import Backbone, TrainedBackbone, check_backbone
 from minidit.processes.diffusion import Diffusion, Hybrid, ddpm
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import explained
@@ -61,6 +61,7 @@ def train(
     changes : fields of LoopConfig, over those of config.
     The network is left with its raw weights; `loop_for` gives the Loop itself, with the average in loop.optimiser.average.
     """
+    check_backbone(network)
     process = ddpm(Schedule.linear()) if process is None else process
     config = replace(config or LoopConfig(), **changes)
     with explained(network.config, config, network.device):
