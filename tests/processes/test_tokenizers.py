@@ -65,7 +65,7 @@ def test_the_source_of_latents_draws_around_what_encode_gives():
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 6), (1, 7, 8)])
 def test_pictures_that_do_not_fit_an_autoencoder_are_refused(shape):
-    with pytest.raises(ValueError, match="pictures of .* do not fit an autoencoder of 1 channels and factor 4"):
+    with pytest.raises(ValueError, match=r"pictures of .* do not fit an autoencoder of 1 channels and factor 4"):
         Latent(autoencoder()).shape(*shape)
 
 
