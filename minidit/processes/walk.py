@@ -44,7 +44,7 @@ class Walk:
         self.denoiser, self.grid, self.fresh, self.draws = denoiser, list(grid), fresh, draws
         self.table = table_of(denoiser.answer, denoiser.path, self.grid, fresh)
         self.scales = [denoiser.scale(t) if y is not None else 1.0 for t, _ in self.grid]
-        self.labels = {w: y if y is None or w == 1 else denoiser.labels(y) for w in self.scales}
+        self.labels = {w: y if y is None or w == 1 else denoiser.labels(y) for w in set(self.scales)}
 
     def step(
         self, x: Array, k: Array, t: Array, w: float, *, noisy: bool, guess: bool = True, into: Array = None

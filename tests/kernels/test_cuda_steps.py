@@ -70,8 +70,9 @@ def test_a_run_with_twins_is_the_run_of_the_plain_text(learn_sigma):
 def test_the_command_counts_launches_per_block(capsys):
     with standin.kernels():
         assert main(["bench", "--launches"]) == 0
-    plain, twins = (int(re.search(r"(\d+) launches per block", line)[1]) for line in capsys.readouterr().out.splitlines())
-    assert twins < 25 and plain > 120
+    lines = capsys.readouterr().out.splitlines()
+    plain, twins = (tuple(map(int, re.search(r"(\d+) launches per block, +(\d+) around", line).groups())) for line in lines)
+    assert twins[0] < 25 and twins[1] < 64 and plain[0] > 120
     assert main(["bench"]) == 2 and "--launches" in capsys.readouterr().err
     assert main(["bench", "--launches", "--preset", "huge"]) == 2
 

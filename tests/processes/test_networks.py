@@ -1,6 +1,5 @@
 """The autoencoder and the classifier: their losses, their training, and what they are used for."""
 
-
 import numpy as np
 import pytest
 from support import agree, host, spec

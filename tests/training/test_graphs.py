@@ -204,6 +204,16 @@ def test_a_replayed_sampling_step_is_one_launch_and_nobody_waits():
     assert spent[0].syncs == spent[-1].syncs and spent[0].uploads == spent[-1].uploads
 
 
+@pytest.mark.parametrize("name", WALKS)
+def test_a_longer_walk_costs_one_launch_more_per_step(name):
+    model, launches = awake(device="cuda"), []
+    for steps in (10, 10, 20):  # the first compiles
+        with standin.counting() as spent:
+            sample(model, PATH, np.array([0, 1]), steps=steps, **WALKS[name])
+        launches.append(spent.launches)
+    assert launches[2] - launches[1] == 10
+
+
 def test_noise_that_is_given_stays_as_it_is():
     x_T = CUPY.asarray(np.random.default_rng(0).standard_normal((2, 1, 4, 4)).astype(np.float32))
     before = host(x_T).copy()
