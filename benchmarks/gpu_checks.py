@@ -41,7 +41,7 @@ PATIENCE = 30.0, 4.0  # seconds (and in a rehearsal) after which a primitive beg
 MODEL = DiTConfig(input_size=8, hidden_size=128, depth=4, num_heads=4, num_classes=10, learn_sigma=False)
 SMALL = replace(MODEL, hidden_size=24, num_heads=3, depth=2, input_size=4)  # in a rehearsal
 TRAIN = LoopConfig(steps=20, batch_size=32, lr=1e-3, clip=1.0, eps=1e-6, weight_decay=0.01)
-DDPM = md.ddpm(md.Schedule.linear())
+DDPM = md.Diffusion.on_ladder(md.Schedule.linear())
 
 
 @contextlib.contextmanager

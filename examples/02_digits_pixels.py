@@ -14,7 +14,7 @@ def main(steps=700, sampling_steps=40, per_class=8):
     print(f"{model.count_parameters():,} parameters")
 
     # The network learns to predict v = √ᾱ_t ε - √(1-ᾱ_t) x_0 from x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε.
-    process = md.ddpm(md.Schedule.cosine(), md.V)
+    process = md.Diffusion.on_ladder(md.Schedule.cosine(), md.V)
     recipe = {"lr": 3e-3, "betas": (0.9, 0.99), "warmup": 30, "final_lr": 0.02, "clip": 1.0}
     for record in md.train(model, digits, process, steps=steps, **recipe):
         if record["step"] % 100 == 0:

@@ -83,8 +83,8 @@ def check_backbone(network: object) -> None:
     """Raises TypeError, with everything that is missing, unless the network has what `Backbone` asks for."""
     missing = [name for name in ("shape", "condition", "second_half", "device", "dtype", "null") if not hasattr(network, name)]
     if missing:
-        where = "a Module has device and dtype once self.build(rng) has run at the end of its __init__"
-        raise TypeError(f"{type(network).__name__} is no backbone: it has no {', '.join(missing)} ({where}; see models/backbone.py)")
+        hint = "see models/backbone.py; device and dtype come with self.build(rng) at the end of __init__"
+        raise TypeError(f"{type(network).__name__} is no backbone: it has no {', '.join(missing)} ({hint})")
 
 
 class Backbone(Protocol):
@@ -92,7 +92,7 @@ class Backbone(Protocol):
 
     To write your own: subclass nn.Module; in __init__ set shape, condition (`Nothing()` or `Classes(count)`), second_half = False
     and config = None, make the layers, and end with self.build(rng); write forward(x, t, y=None); null(y) may be
-    `return self.condition.left_out(y)`. For `minidit train --model NAME` add a config (BackboneConfig) and a row in models/kinds.py.
+    `return self.condition.left_out(y)`. For `minidit train --model NAME` add a BackboneConfig and a row in models/kinds.py.
     """
 
     @property

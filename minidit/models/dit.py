@@ -234,11 +234,6 @@ class DiT(Module):
         """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
         return self.condition.left_out(y)
 
-    @property
-    def null_label(self) -> int:
-        """The label of a sample whose class is left out."""
-        return self.config.num_classes
-
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
         return modulations_first(parameters)
 

@@ -1,4 +1,4 @@
-"""The networks of this package by name, with what each is for in a run: a new network is a file beside this one and a row here."""
+"""The networks of this package by name, and what each is for in a run: a new network is a file here and a row below."""
 
 from __future__ import annotations
 

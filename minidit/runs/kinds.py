@@ -23,7 +23,7 @@ from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.backbone import Backbone
 from minidit.models.dit import DiTConfig
 from minidit.models.kinds import NETWORKS
-from minidit.processes.diffusion import Diffusion, Weight, ddpm
+from minidit.processes.diffusion import Diffusion, Weight
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
 from minidit.processes.train import fitted_process
 from minidit.random import Philox
@@ -76,7 +76,7 @@ class DDPMConfig:
 
     def diffusion(self) -> Diffusion:
         """The process without regard to a network."""
-        return ddpm(self.path(), self.answer(), WEIGHTS[self.loss_weight])
+        return Diffusion.on_ladder(self.path(), self.answer(), WEIGHTS[self.loss_weight])
 
     def process(self, network: Backbone, source: Source) -> Process:
         """The process as this network is trained by it, on this source."""
@@ -114,7 +114,7 @@ KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass; n
 
 def kind_of(section: str, config: Config) -> str:
     """The word for the configuration of a section."""
-    return next(kind for kind, cls in KINDS[section].items() if type(config) is cls)
+    return next(kind for kind, cls in KINDS[section].items() if isinstance(config, cls))
 
 
 def network_of(config: ModelConfig | TokenizerConfig, rng: Philox | None = None, *, device: str = "cpu") -> Any:

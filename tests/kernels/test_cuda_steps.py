@@ -18,7 +18,7 @@ from minidit.cli import main
 from minidit.diffusion.schedule import Schedule
 from minidit.kernels import cuda_blas
 from minidit.models.dit import DiT, DiTConfig
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
 from minidit.random import Philox
 from minidit.training.launches import launches_of
@@ -32,7 +32,7 @@ SIZES = {"input_size": 4, "patch_size": 1, "in_channels": 2, "hidden_size": 24, 
 CONFIG = DiTConfig(**SIZES, learn_sigma=False)
 TRAIN = LoopConfig(steps=3, batch_size=4, lr=1e-2, weight_decay=0.1, clip=0.5, eps=1e-3)  # a small ε magnifies rounding
 
-DDPM = ddpm(Schedule.linear(50))
+DDPM = Diffusion.on_ladder(Schedule.linear(50))
 
 
 def trained(config=CONFIG, train=TRAIN):

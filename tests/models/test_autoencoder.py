@@ -14,16 +14,8 @@ from support import agree, host, spec
 from minidit.autograd import Tensor
 from minidit.backend import to_device
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig, spread
-from minidit.processes.autoencode import (
-    AutoencodeConfig,
-    Reconstruction,
-    autoencode,
-    decode,
-    latents_of,
-    measure_scale,
-    posterior_of,
-    reconstruct,
-)
+from minidit.processes.autoencode import AutoencodeConfig, Reconstruction, autoencode
+from minidit.processes.tokenizer import decode, latents_of, measure_scale, posterior_of, reconstruct
 from minidit.random import Philox
 from minidit.training.draws import Draws
 from minidit.training.source import POSTERIOR, Latents

@@ -9,17 +9,9 @@ from minidit.backend import to_device
 from minidit.data import digits
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
-from minidit.processes.autoencode import (
-    AutoencodeConfig,
-    Reconstruction,
-    autoencode,
-    decode,
-    latents_of,
-    measure_scale,
-    posterior_of,
-    reconstruct,
-)
+from minidit.processes.autoencode import AutoencodeConfig, Reconstruction, autoencode
 from minidit.processes.classify import Classification, ClassifyConfig, classify, judge
+from minidit.processes.tokenizer import decode, latents_of, measure_scale, posterior_of, reconstruct
 from minidit.random import Philox
 from minidit.training.draws import Draws
 from minidit.training.source import source_of

@@ -9,8 +9,7 @@ from minidit.data import digits
 from minidit.diffusion.threshold import static
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from minidit.processes.autoencode import posterior_of
-from minidit.processes.tokenizer import Latent, Pixels
+from minidit.processes.tokenizer import Latent, Pixels, posterior_of
 from minidit.random import Philox
 from minidit.training.draws import Draws
 from minidit.training.source import Latents, Pictures

@@ -8,8 +8,8 @@ from support import agree, host, spec
 
 from minidit.data import batch_indices
 from minidit.random import Philox
-from minidit.training.draws import Clock, Draws
-from minidit.training.source import LABEL, POSTERIOR, LabelDropout, Latents, Pictures, Unlabelled
+from minidit.training.draws import LABEL, Clock, Draws
+from minidit.training.source import POSTERIOR, LabelDropout, Latents, Pictures, Unlabelled
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)

@@ -16,7 +16,7 @@ from minidit.diffusion.loss import min_snr
 from minidit.diffusion.prediction import V
 from minidit.diffusion.schedule import Schedule
 from minidit.kernels import cuda_graph
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.train import loop_for
 from minidit.training.draws import ROWS
@@ -27,7 +27,7 @@ CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
 pytestmark = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the stand-in, and g++ to run kernels on the CPU")
 CONFIG = LoopConfig(steps=6, batch_size=6, lr=1e-2, warmup=3, final_lr=0.1, clip=0.5, weight_decay=0.1, ema=0.9, eps=1e-3)
-PROCESS = ddpm(Schedule.linear(30))
+PROCESS = Diffusion.on_ladder(Schedule.linear(30))
 PATH = Schedule.linear(50)
 
 
@@ -53,7 +53,7 @@ def latents():
 
 @pytest.mark.parametrize("config, changes", [
     (DIT, {}),
-    (replace(DIT, learn_sigma=True), {"process": ddpm(Schedule.linear(30), V, min_snr)}),
+    (replace(DIT, learn_sigma=True), {"process": Diffusion.on_ladder(Schedule.linear(30), V, min_snr)}),
     (UNCONDITIONAL, {"accumulate": 2}),
     (replace(DIT, depth=2), {"checkpoint_blocks": True}),
     (replace(DIT, conditioning="in_context"), {}),
