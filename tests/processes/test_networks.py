@@ -50,7 +50,7 @@ def test_scaled_latents_have_unit_variance():
     model, data = Autoencoder(AUTOENCODER, Philox(0)), digits()
     latents = latents_of(model, data)
     assert float(model.scale) == np.float32(latents.scale) and len(latents) == 1500
-    z, _ = latents.draw(np.arange(1500), Draws(5, 0, np.arange(1500)))
+    z, _ = latents.draw(np.arange(1500), Draws(5, 0, np.arange(1500), per=8))
     agree(z.std(), 1.0, bound=0.02, of="L.3")
 
 
