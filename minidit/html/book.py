@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minidit.html.formula import FormulaError, displayed
-from minidit.html.looks import CSS, SEARCH
-from minidit.html.page import document, escape, section, table
+from minidit.html.page import beside, document, escape, section, table
 from minidit.html.prose import Segment, coloured, inline, markdown, segments
 from minidit.html.sources import EQUATION_ID, Lines, Proof
 from minidit.html.spec import Chapter, Entry, Place, Spec, measured
@@ -252,10 +251,10 @@ def code_page(book: Book) -> str:
 def pages(spec: Spec) -> Iterator[tuple[str, str]]:
     """(file name, HTML) of each page of the book."""
     book = Book(spec)
-    script = f"const INDEX = {search_index(book)};\n{SEARCH}"
+    css, script = beside("book.css"), f"const INDEX = {search_index(book)};\n{beside('book.js')}"
 
     def page(name: str, title: str, body: str) -> tuple[str, str]:
-        return f"{name}.html", document(title, f"{top(book, name)}\n<main>\n{body}\n</main>", css=CSS, script=script)
+        return f"{name}.html", document(title, f"{top(book, name)}\n<main>\n{body}\n</main>", css=css, script=script)
 
     yield page("index", "minidit SPEC: the equations, their code, their proof", index_page(book))
     for chapter in spec.chapters:
