@@ -113,15 +113,15 @@ def part_of_each_weight(f: Callable[Concatenate[Reference, P], T]) -> Part[P, T]
 
 
 class Group:
-    """A decorator for the topics of one group: @topic(spec=..., takes=..., gives=..., probes=...)."""
+    """A decorator for the topics of one group: @topic(spec, takes, gives, probes, …), the fields of Topic by name after these."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(
-        self, *, probes: Callable[[], Sequence[Probe]], **about: Any
+        self, spec: str, takes: str, gives: str, probes: Callable[[], Sequence[Probe]], **more: Any
     ) -> Callable[[Callable[Concatenate[Reference, P], T]], Topic[P, T]]:
-        return lambda f: Topic(f, group=self.name, probes=functools.cache(probes), **about)
+        return lambda f: Topic(f, False, self.name, spec, takes, gives, functools.cache(probes), **more)
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: keys of the references made with them

@@ -110,14 +110,8 @@ def _blocks() -> list[Probe]:
     return out
 
 
-@topic(
-    spec="T.5",
-    takes="weights {attn.qkv.*, attn.proj.*, mlp.fc1.*, mlp.fc2.*, adaLN_modulation.1.*}, x (B,N,D), c (B,D), heads",
-    gives="(B,N,D)",
-    probes=_blocks,
-    tol=2.0,
-    because="rounding of one block",
-)
+@topic("T.5", "weights {attn.qkv.*, attn.proj.*, mlp.fc1.*, mlp.fc2.*, adaLN_modulation.1.*}, x (B,N,D), c (B,D), heads",
+       "(B,N,D)", _blocks, tol=2.0, because="rounding of one block")  # fmt: skip
 def block(R: Reference, weights: Weights, x: Numbers, c: Numbers, heads: int, place: str = "") -> Numbers:
     """x ← x + gate₁ Attn(LN(x)(1+scale₁)+shift₁); then x ← x + gate₂ MLP(LN(x)(1+scale₂)+shift₂)."""
     return block_stream(R, weights, x, six_vectors(R, weights, c), heads, place)
@@ -140,9 +134,7 @@ def _finals() -> list[Probe]:
     return [Probe("random", (w, x, c)), Probe("small", (w, 3e-3 * x, c), "small activations show ε")]
 
 
-@topic(
-    spec="T.6", takes="weights {adaLN_modulation.1.*, linear.*}, x (B,N,D), c (B,D)", gives="(B, N, p*p*C_out)", probes=_finals
-)
+@topic("T.6", "weights {adaLN_modulation.1.*, linear.*}, x (B,N,D), c (B,D)", "(B, N, p*p*C_out)", _finals)
 def final_layer(R: Reference, weights: Weights, x: Numbers, c: Numbers) -> Numbers:
     """Linear(LN(x)(1+scale)+shift), (shift, scale) = Linear(SiLU(c))."""
     out = linear(R, silu_of_c(R, c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])

@@ -40,10 +40,8 @@ def _foreign() -> list[Probe]:
     ]
 
 
-@topic(
-    spec="T.9", takes=DIFFUSERS, probes=_foreign, because="numbers are moved, not computed",
-    gives=f"{OFFICIAL}; a refusal where the blocks' copies of an embedder differ",
-)  # fmt: skip
+@topic("T.9", DIFFUSERS, f"{OFFICIAL}; a refusal where the blocks' copies of an embedder differ", _foreign,
+       because="numbers are moved, not computed")  # fmt: skip
 def dit_from_diffusers(R: Reference, state: State) -> dict[str, Array]:
     """qkv = [to_q; to_k; to_v], proj_out_1 = final adaLN, …; the embedders' copies in the blocks must be equal."""
     return converted(R, _read(from_diffusers({name: lazy(a) for name, a in foreign(R, state).items()})))
@@ -61,10 +59,8 @@ def converted(R: Reference, weights: dict[str, Array]) -> dict[str, Array]:
     return weights
 
 
-@topic(
-    spec="T.9", takes=OFFICIAL, gives=DIFFUSERS, because="numbers are moved, not computed",
-    probes=lambda: [Probe("two-blocks", (_weights(),), "every block has its copy of the embedders")],
-)  # fmt: skip
+@topic("T.9", OFFICIAL, DIFFUSERS, lambda: [Probe("two-blocks", (_weights(),), "every block has its copy of the embedders")],
+       because="numbers are moved, not computed")  # fmt: skip
 def dit_to_diffusers(R: Reference, weights: Weights) -> dict[str, Array]:
     """[to_q; to_k; to_v] = qkv, proj_out_1 = final adaLN, …; every block has a copy of both embedders."""
     return exported(R, _written(weights))

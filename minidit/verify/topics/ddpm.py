@@ -6,7 +6,6 @@ The noise is spelled out, because mistakes change its mask, its root and its var
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -101,23 +100,23 @@ def noisy_steps(variants: tuple[tuple[str, ...], ...] = ((),), channels: int = 3
     return out
 
 
-DDPM: dict[str, Any] = {"takes": f"x_t, eps (B,C,H,W), {STEP}, z (B,C,H,W)", "gives": "x_s (B,C,H,W)"}
+DDPM = f"x_t, eps (B,C,H,W), {STEP}, z (B,C,H,W)"
 
 
-@topic(spec="D.9", probes=noisy_steps, **DDPM)
+@topic("D.9", DDPM, "x_s (B,C,H,W)", noisy_steps)
 def ddpm_step(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, z: Array) -> Array:
     """(x_t - β/√(1-ᾱ_t) ε̂)/√α + [s ≥ 0] √β̃ z, α = ᾱ_t/ᾱ_s, β = 1-α, β̃ = β (1-ᾱ_s)/(1-ᾱ_t)."""
     std = std_of_log(R, log_small_variance(R, alpha_bar, t, s))
     return ddpm_mean(R, x_t, eps, alpha_bar, t, s) + fresh(R, s, t, std, z)
 
 
-@topic(spec="D.17", probes=noisy_steps, **DDPM)
+@topic("D.17", DDPM, "x_s (B,C,H,W)", noisy_steps)
 def ddpm_step_large(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, z: Array) -> Array:
     """(x_t - β/√(1-ᾱ_t) ε̂)/√α + [s ≥ 0] √β z, α = ᾱ_t/ᾱ_s, β = 1-α."""
     return ddpm_mean(R, x_t, eps, alpha_bar, t, s) + fresh(R, s, t, large_std(R, alpha_bar, t, s), z)
 
 
-@topic(spec="D.31", probes=noisy_steps, **DDPM)
+@topic("D.31", DDPM, "x_s (B,C,H,W)", noisy_steps)
 def ddpm_step_clipped(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, z: Array) -> Array:
     """Mean of q(x_s | x_t, x̂_0) with x̂_0 clipped to [-1, 1], + [s ≥ 0] √β̃ z: for pixels."""
     x_0 = x_0_of_eps(R, x_t, eps, float(alpha_bar[t]))
@@ -133,10 +132,8 @@ def pair_of(R: Reference, out: Array, x_t: Array, a_t: float, objective: str) ->
     return (out, eps_of_x_0(R, x_t, out, a_t)) if objective == "x_0" else pair_of_v(R, x_t, out, a_t)
 
 
-@topic(
-    spec="D.22", takes=f"x_t (B,C,H,W), out (B,2C,H,W), {STEP}, z, objective: eps, x_0 or v", gives="x_s (B,C,H,W)",
-    probes=lambda: noisy_steps((("eps",), ("x_0",), ("v",)), channels=6), tol=10.0, because=LOST,
-)  # fmt: skip
+@topic("D.22", f"x_t (B,C,H,W), out (B,2C,H,W), {STEP}, z, objective: eps, x_0 or v", "x_s (B,C,H,W)",
+       lambda: noisy_steps((("eps",), ("x_0",), ("v",)), channels=6), tol=10.0, because=LOST)  # fmt: skip
 def ddpm_step_learned(R: Reference, x_t: Array, out: Array, t: int, s: int, alpha_bar: Array, z: Array, objective: str) -> Array:
     """Mean of q(x_s | x_t, x̂_0) + [s ≥ 0] σ z, σ² = exp(f ln β + (1-f) ln β̃), f = (v+1)/2, v the second half of out."""
     out, v = np.split(out, 2, axis=1)

@@ -45,14 +45,7 @@ def _times() -> list[Probe]:
     ]
 
 
-@topic(
-    spec="N.8",
-    takes="t (B,) ints 0..T-1, width",
-    gives="(B, width)",
-    probes=_times,
-    tol=10.0,
-    because="an angle of 999 in float32 is off by 3e-5",
-)
+@topic("N.8", "t (B,) ints 0..T-1, width", "(B, width)", _times, tol=10.0, because="an angle of 999 in float32 is off by 3e-5")
 def timestep_embedding(R: Reference, t: Array, width: int) -> Array:
     """[cos t f | sin t f], f_i = 10000^(-i/half), i = 0..half-1."""
     angle = time_angles(R, t, time_frequencies(R, width // 2))
@@ -69,14 +62,9 @@ def time_weights(rng: Philox, D: int) -> dict[str, Array]:
     }
 
 
-@topic(
-    spec="T.3",
-    takes="weights {mlp.0.weight (D,256), mlp.0.bias, mlp.2.weight (D,D), mlp.2.bias}, t (B,) ints 0..T-1",
-    gives="(B,D)",
-    probes=lambda: [Probe("three-times", (time_weights(Philox(40), 6), np.array([3, 37, 250])), "distinct times")],
-    tol=3.0,
-    because="an angle of 250 in float32 is off by 8e-6",
-)
+@topic("T.3", "weights {mlp.0.weight (D,256), mlp.0.bias, mlp.2.weight (D,D), mlp.2.bias}, t (B,) ints 0..T-1", "(B,D)",
+       lambda: [Probe("three-times", (time_weights(Philox(40), 6), np.array([3, 37, 250])), "distinct times")], tol=3.0,
+       because="an angle of 250 in float32 is off by 8e-6")  # fmt: skip
 def timestep_embedder(R: Reference, weights: Weights, t: Array) -> Numbers:
     """W₂ silu(W₀ emb(t) + b₀) + b₂."""
     emb = timestep_embedding(R, t, weights["mlp.0.weight"].shape[1])
@@ -90,12 +78,8 @@ def time_activation(R: Reference, x: Numbers) -> Numbers:
     return silu(R, x)
 
 
-@topic(
-    spec="G.7",
-    takes="num_classes",
-    gives="int: the row of the label table that means 'any class'",
-    probes=lambda: [Probe(f"{K}-classes", (K,), "a number of classes that is not 1000") for K in (10, 1000, 3)],
-)
+@topic("G.7", "num_classes", "int: the row of the label table that means 'any class'",
+       lambda: [Probe(f"{K}-classes", (K,), "a number of classes that is not 1000") for K in (10, 1000, 3)])  # fmt: skip
 def null_label(R: Reference, num_classes: int) -> int:
     """num_classes: the row behind the last class."""
     return num_classes
@@ -109,9 +93,7 @@ def _labels() -> list[Probe]:
     ]
 
 
-@topic(
-    spec="T.3", takes="table (K+1, D), y (B,) ints 0..K-1, drop (B,) bool: whose class is not told", gives="(B,D)", probes=_labels
-)
+@topic("T.3", "table (K+1, D), y (B,) ints 0..K-1, drop (B,) bool: whose class is not told", "(B,D)", _labels)
 def label_embedding(R: Reference, table: Numbers, y: Array, drop: Array) -> Numbers:
     """table[y], and table[K], the last row, where dropped."""
     return label_rows(R, table, np.where(drop, null_label(R, table.shape[0] - 1), y))
@@ -149,17 +131,9 @@ def position_halves(R: Reference, row: Array, column: Array) -> Array:
     return np.concatenate((column, row), axis=1)
 
 
-@topic(
-    spec="N.7",
-    takes="D, h, w: the width, the rows and columns of the grid of tokens",
-    gives="(h*w, D), row by row",
-    probes=lambda: [
-        Probe("row", (4, 1, 2), "one step to the right"),
-        Probe("2x3", (8, 2, 3), "h ≠ w"),
-        Probe("16-tokens", (12, 2, 8), "h ≠ w and a square number of tokens"),
-        Probe("square", (16, 4, 4)),
-    ],
-)
+@topic("N.7", "D, h, w: the width, the rows and columns of the grid of tokens", "(h*w, D), row by row",
+       lambda: [Probe("row", (4, 1, 2), "one step to the right"), Probe("2x3", (8, 2, 3), "h ≠ w"),
+                Probe("16-tokens", (12, 2, 8), "h ≠ w and a square number of tokens"), Probe("square", (16, 4, 4))])  # fmt: skip
 def position_embedding(R: Reference, D: int, h: int, w: int) -> Array:
     """[p(column) | p(row)], p(s) = [sin s ω | cos s ω], ω_i = 10000^(-i/(D/4)), row by row."""
     r, c = position_grid(R, h, w)
@@ -180,7 +154,7 @@ def _patches() -> list[Probe]:
     ]
 
 
-@topic(spec="N.9", takes="x (B,C,H,W), weight (D,C,p,p), bias (D,)", gives="(B, (H/p)(W/p), D), row by row", probes=_patches)
+@topic("N.9", "x (B,C,H,W), weight (D,C,p,p), bias (D,)", "(B, (H/p)(W/p), D), row by row", _patches)
 def patch_embed(R: Reference, x: Numbers, weight: Numbers, bias: Numbers) -> Numbers:
     """Σ_{c,i,j} weight[:,c,i,j] x[c, rp+i, kp+j] + bias for the token of row r and column k, row by row."""
     flat = ops.reshape(weight, shape=(weight.shape[0], -1))
@@ -202,7 +176,7 @@ def _tokens() -> list[Probe]:
     ]
 
 
-@topic(spec="T.2", takes="tokens (B, N, p*p*C), p, (H, W)", gives="(B,C,H,W)", probes=_tokens)
+@topic("T.2", "tokens (B, N, p*p*C), p, (H, W)", "(B,C,H,W)", _tokens)
 def unpatchify(R: Reference, tokens: Numbers, patch_size: int, size: tuple[int, int]) -> Numbers:
     """x[c, rp+i, kp+j] = token(r, k)[(i p + j) C + c]."""
     h, w = token_grid(R, value(tokens).shape[1], size[0] // patch_size, size[1] // patch_size)

@@ -93,10 +93,6 @@ SIZES = (
 )  # fmt: skip
 
 
-def _networks() -> list[Probe]:
-    return [network_probe(k) for k in range(len(SIZES))]
-
-
 def network_probe(k: int, grid: tuple[int, int] | None = None) -> Probe:
     """The k-th of SIZES on random weights; grid: another height and width."""
     size, rng = SIZES[k], Philox(61 + k)
@@ -119,14 +115,9 @@ TAKES = (
 )
 
 
-@topic(
-    spec="T.6",
-    takes=TAKES,
-    gives="(B,C_out,H,W), or (that, taps) with taps {layer name: its output}",
-    probes=_networks,
-    tol=2.0,
-    because="rounding of a few blocks; a float32 angle of time",
-)
+@topic("T.6", TAKES, "(B,C_out,H,W), or (that, taps) with taps {layer name: its output}",
+       lambda: [network_probe(k) for k in range(len(SIZES))], tol=2.0,
+       because="rounding of a few blocks; a float32 angle of time")  # fmt: skip
 def dit(R: Reference, weights: Weights, x: Numbers, t: Array, y: Array, heads: int, patch_size: int) -> Numbers:
     """unpatchify(final(blocks(patches + pos, c), c)), c = MLP(emb(t)) + table[y]."""
     D, p = weights["x_embedder.proj.weight"].shape[0], patch_size
@@ -188,14 +179,9 @@ def _gradients() -> list[Probe]:
     return out
 
 
-@topic(
-    spec="A.1",
-    takes=TAKES + "; out_bar (B,C_out,H,W)",
-    gives="{official name: gradient of Σ out_bar ⊙ out with respect to that weight, 'x': with respect to x}",
-    probes=_gradients,
-    tol=10.0,
-    because="rounding of a few blocks, forwards and backwards",
-)
+@topic("A.1", TAKES + "; out_bar (B,C_out,H,W)",
+       "{official name: gradient of Σ out_bar ⊙ out with respect to that weight, 'x': with respect to x}", _gradients, tol=10.0,
+       because="rounding of a few blocks, forwards and backwards")  # fmt: skip
 def dit_gradients(
     R: Reference, weights: Weights, x: Array, t: Array, y: Array, heads: int, patch_size: int, out_bar: Array
 ) -> dict[str, Array]:

@@ -19,15 +19,10 @@ from minidit.verify.topics.block import block_linears
 topic = Group("parameters")
 
 
-@topic(
-    spec="T.9",
-    takes="D, L, heads, patch_size, C, K classes, learn_sigma (MLP ratio 4, label dropout > 0)",
-    gives="{official name: shape} of all trained parameters (pos_embed is none)",
-    probes=lambda: [
-        Probe("tiny", (12, 1, 3, 2, 3, 10, True), "no norm has parameters; K + 1 labels; twice the channels"),
-        Probe("two", (16, 2, 4, 2, 4, 7, False)),
-    ],
-)
+@topic("T.9", "D, L, heads, patch_size, C, K classes, learn_sigma (MLP ratio 4, label dropout > 0)",
+       "{official name: shape} of all trained parameters (pos_embed is none)",
+       lambda: [Probe("tiny", (12, 1, 3, 2, 3, 10, True), "no norm has parameters; K + 1 labels; twice the channels"),
+                Probe("two", (16, 2, 4, 2, 4, 7, False))])  # fmt: skip
 def parameter_shapes(
     R: Reference, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool
 ) -> dict[str, tuple[int, ...]]:
@@ -95,14 +90,10 @@ def start_of(weights: Mapping[str, Array]) -> dict[str, str]:
     return {name: law for name, law in laws.items() if not (name.endswith("bias") and law == "0")}
 
 
-@topic(
-    spec="T.7",
-    takes="D, L, heads, patch_size, C, K classes, learn_sigma, seed",
-    gives="{official name: array}: the weights of a freshly initialised network",
-    probes=lambda: [Probe("fresh", (64, 2, 4, 2, 4, 10, True, 0), "the zeros of T.7 come last; wide enough to tell laws apart")],
-    measure=start_of,
-    because="the law of each weight, told by its spread, its largest entry and its kurtosis",
-)
+@topic("T.7", "D, L, heads, patch_size, C, K classes, learn_sigma, seed",
+       "{official name: array}: the weights of a freshly initialised network",
+       lambda: [Probe("fresh", (64, 2, 4, 2, 4, 10, True, 0), "the zeros of T.7 come last; wide enough to tell laws apart")],
+       measure=start_of, because="the law of each weight, told by its spread, its largest entry and its kurtosis")  # fmt: skip
 def initial_weights(
     R: Reference, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool, seed: int
 ) -> dict[str, Array]:

@@ -88,22 +88,19 @@ def _tables() -> list[Probe]:
     ]
 
 
-@topic(spec="D.18", takes="alpha_bar (T,)", gives="(T,): β̃ of each step t -> t-1, 0 at t = 0", probes=_tables)
+@topic("D.18", "alpha_bar (T,)", "(T,): β̃ of each step t -> t-1, 0 at t = 0", _tables)
 def posterior_variance(R: Reference, alpha_bar: Array) -> Array:
     """β̃_t = (1-ᾱ_{t-1})/(1-ᾱ_t) β_t, 0 at t = 0."""
     return np.array([small_variance(R, alpha_bar, t, t - 1) for t in range(len(alpha_bar))])
 
 
-@topic(
-    spec="D.21", takes="alpha_bar (T,)", gives="(T,): ln β̃, finite: entry 0 is that of t = 1",
-    probes=_tables, tol=10.0, because=LOST,
-)  # fmt: skip
+@topic("D.21", "alpha_bar (T,)", "(T,): ln β̃, finite: entry 0 is that of t = 1", _tables, tol=10.0, because=LOST)
 def posterior_log_variance(R: Reference, alpha_bar: Array) -> Array:
     """ln β̃_t, and ln β̃_1 at t = 0."""
     return np.array([log_small_variance(R, alpha_bar, t, t - 1) for t in range(len(alpha_bar))])
 
 
-@topic(spec="D.19", takes="alpha_bar (T,)", gives="(T,): β, entry 0 is β̃ of t = 1", probes=_tables)
+@topic("D.19", "alpha_bar (T,)", "(T,): β, entry 0 is β̃ of t = 1", _tables)
 def fixed_large_variance(R: Reference, alpha_bar: Array) -> Array:
     """β_t, and β̃_1 at t = 0."""
     return np.array([large_variance(R, alpha_bar, t, t - 1) for t in range(len(alpha_bar))])
@@ -117,7 +114,7 @@ def _posteriors() -> list[Probe]:
     return out
 
 
-@topic(spec="D.8", takes=f"x_0, x_t (B,C,H,W), {STEP}", gives="mean (B,C,H,W)", probes=_posteriors)
+@topic("D.8", f"x_0, x_t (B,C,H,W), {STEP}", "mean (B,C,H,W)", _posteriors)
 def posterior_mean(R: Reference, x_0: Array, x_t: Array, t: int, s: int, alpha_bar: Array) -> Array:
     """√ᾱ_s β/(1-ᾱ_t) x_0 + √α (1-ᾱ_s)/(1-ᾱ_t) x_t, α = ᾱ_t/ᾱ_s, β = 1-α."""
     c_1, c_2 = posterior_weights(R, alpha_bar, t, float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s))
@@ -145,7 +142,7 @@ def between(R: Reference, fraction: Array, log_low: float, log_high: float) -> A
     return np.exp(fraction * log_high + (1 - fraction) * log_low)
 
 
-@topic(spec="D.22", takes=f"v (B,C,H,W), {STEP}", gives="variance (B,C,H,W)", probes=_heads, tol=10.0, because=LOST)
+@topic("D.22", f"v (B,C,H,W), {STEP}", "variance (B,C,H,W)", _heads, tol=10.0, because=LOST)
 def learned_range_variance(R: Reference, v: Array, t: int, s: int, alpha_bar: Array) -> Array:
     """exp(f ln β + (1-f) ln β̃), f = (v+1)/2, β and β̃ of the step from t to s."""
     high = np.log(step_beta(R, alpha_bar, t, alpha_below(R, alpha_bar, t, s)))
