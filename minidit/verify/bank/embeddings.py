@@ -76,10 +76,6 @@ def _patches(order: str) -> Patches:
     return {embeddings.patches: instead(patches)}
 
 
-def _square(R: Reference, n: int, h: int, w: int) -> tuple[int, int]:
-    return math.isqrt(n), math.isqrt(n)
-
-
 def _by_number(R: Reference, D: int, h: int, w: int) -> Array:
     return embeddings.one_coordinate(R, np.arange(h * w), embeddings.position_frequencies(R, D // 2))
 
@@ -153,5 +149,6 @@ BANK = [
     Deviation("M79c", "UNPATCHIFY_NOT_SEWN", "T.2", "reshapes the tokens to a picture without moving any axis", _SEWN, _sewn("")),
     Deviation("M79d", "UNPATCHIFY_COLUMN_BY_COLUMN", "T.2", "lays the tokens column by column", _SEWN, _sewn("whpqc")),
     Deviation("M99", "SPATIAL_SQRT_TOKENS", "T.2", "h = w = √N whatever the picture's sides", "h = H/p, w = W/p",
-        {embeddings.token_grid: instead(_square)}, "DiT unpatchify, diffusers DiTTransformer2DModel; hidden on squares"),
+        {embeddings.token_grid: instead(lambda R, n, h, w: (math.isqrt(n), math.isqrt(n)))},
+        "DiT unpatchify, diffusers DiTTransformer2DModel; hidden on squares"),
 ]  # fmt: skip

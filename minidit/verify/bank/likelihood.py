@@ -20,14 +20,6 @@ def _uniform(R: Reference, shape: Any) -> Array:
     return Philox(65).uniform(shape, dtype=np.float64)
 
 
-def _symmetric_uniform(R: Reference, shape: Any) -> Array:
-    return 2 * _uniform(R, shape) - 1
-
-
-def _always_eps(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
-    return eps
-
-
 def _other_target(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
     return {"eps": x_0, "x_0": eps}.get(objective, conversions.v_of(R, x_0, eps, a))
 
@@ -45,10 +37,6 @@ def _divided(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     return np.minimum(losses.snr(R, alpha_bar), gamma) / losses.snr(R, alpha_bar)
 
 
-def _without_decoder(R: Reference, t: int) -> bool:
-    return False
-
-
 BANK = [
     Deviation("M38", "LAMBDA_WITHOUT_T", "D.36", "λ = 0.001 on one term of the bound: the variance learns T times too slowly",
         "λ T L_vb: one term is 1/T of the bound on average", {losses.bound_factor: instead(lambda R, T: 1e-3)},
@@ -58,13 +46,13 @@ BANK = [
     Deviation("M41", "NOISE_DISTRIBUTION", "R.3", "draws noise uniformly from [0, 1)", "standard normal",
         {losses.noise: instead(_uniform)}, "acids-ircam#8, flow_matching#7"),
     Deviation("M41b", "NOISE_UNIFORM_SYMMETRIC", "R.3", "draws noise uniformly from [-1, 1)", "standard normal",
-        {losses.noise: instead(_symmetric_uniform)}, "class"),
+        {losses.noise: instead(lambda R, shape: 2 * _uniform(R, shape) - 1)}, "class"),
     Deviation("M42", "LOSS_TARGET", "D.34", "compares an ε network with x_0, and the other way round",
         "‖ε - ε̂‖² for ε, ‖x_0 - x̂_0‖² for x_0", {losses.target_of: instead(_other_target)}, "tqch#2, DALLE2-pytorch PR#16"),
     Deviation("M42b", "LOSS_TARGET_SCALED", "D.34", "compares with √(1-ᾱ) ε, the noise as it was added",
         "‖ε - ε̂‖², ε of unit variance", {losses.target_of: instead(_scaled_noise)}, "DALLE2-pytorch PR#16"),
     Deviation("M42c", "LOSS_TARGET_ALWAYS_EPS", "D.34", "compares with ε whatever the objective", "the target of the objective",
-        {losses.target_of: instead(_always_eps)}, "class"),
+        {losses.target_of: instead(lambda R, x_0, eps, a, objective: eps)}, "class"),
     Deviation("M43", "MINSNR_V", "D.35", "min(SNR+1, γ)/(SNR+1)", "min(SNR, γ)/(SNR+1)",
         {losses.min_snr_v: instead(_plus_one_first)}, "diffusers#5654, #9451, kohya#673"),
     Deviation("M44", "MINSNR_DIV0", "D.35", "divides by SNR = 0 where ᾱ_T = 0: not a number", "min(SNR,γ)/SNR = 1 where SNR ≤ γ",
@@ -93,7 +81,7 @@ BANK = [
     Deviation("M51c", "BOUND_MEAN_OVER_T", "K.8", "averages the terms over t", "L_T + Σ L_{t-1} + L_0, a sum",
         {likelihood.sum_of_terms: instead(lambda R, terms: terms.mean(axis=0))}, "improved-diffusion#33, MMVAE PR#19"),
     Deviation("M53", "VLB_TERM_SET", "K.8", "takes a KL at t = 0 where the decoder's likelihood belongs", "L_0 = -ln p(x_0|x_1)",
-        {likelihood.is_decoder_step: instead(_without_decoder)}, "Michedev#5, Ambiguous-Med#5"),
+        {likelihood.is_decoder_step: instead(lambda R, t: False)}, "Michedev#5, Ambiguous-Med#5"),
     Deviation("M53b", "PRIOR_DROPPED", "K.8", "leaves out the prior term", "L_T + Σ L_{t-1} + L_0",
         {likelihood.prior_share: instead(lambda R: 0.0)}, "Michedev#5"),
     Deviation("M53c", "PRIOR_TWICE", "K.8", "counts the prior term twice", "L_T + Σ L_{t-1} + L_0",

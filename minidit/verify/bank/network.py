@@ -123,14 +123,6 @@ def _conv_fans(original: Form) -> Any:
     return start
 
 
-def _torch(R: Reference, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
-    return _uniform(rng, shape, math.prod(shape[1:]) ** -0.5)
-
-
-def _torch_bias(R: Reference, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
-    return _uniform(rng, shape, shape[0] ** -0.5)
-
-
 def _started(prefix: str, f: Any) -> Patches:
     return {parameters.condition_start: lambda original: lambda R, rng, name, shape: (
         f(R, rng, name, shape) if name.startswith(prefix) else original(R, rng, name, shape))}  # fmt: skip
@@ -214,16 +206,14 @@ BANK = [
         {network.bar_in: then(lambda bar: -bar)}),
     Deviation("X62", "CONDITION_DETACHED", "T.3", "no gradient reaches the time MLP and the label table",
         "c is part of the graph", {network.condition: then(value)}),
-    Deviation("M62", "LN_AFFINE_KEPT", "T.5", "the norms of the blocks have weights and biases", _NO_NORM,
-        _affine("blocks"),
+    Deviation("M62", "LN_AFFINE_KEPT", "T.5", "the norms of the blocks have weights and biases", _NO_NORM, _affine("blocks"),
         "Diffusion-Planner#80: elementwise_affine left at its default"),
     Deviation("M62b", "LN_AFFINE_KEPT_FINAL", "T.6", "the norm of the final layer has weight and bias", _NO_NORM,
         _affine("final")),
-    Deviation("M62c", "LN_AFFINE_KEPT_ALL", "T.5", "all norms have weights and biases", _NO_NORM,
-        _affine(""), "elementwise_affine left at its default"),
+    Deviation("M62c", "LN_AFFINE_KEPT_ALL", "T.5", "all norms have weights and biases", _NO_NORM, _affine(""),
+        "elementwise_affine left at its default"),
     Deviation("X63", "QKV_NO_BIAS", "T.9", "qkv has no bias", "every linear has one",
-        {parameters.linear_shapes: then(_no_bias_of_qkv)},
-        "timm's Attention with qkv_bias left at its default"),
+        {parameters.linear_shapes: then(_no_bias_of_qkv)}, "timm's Attention with qkv_bias left at its default"),
     Deviation("X64", "LABEL_TABLE_NO_NULL", "T.9", "the label table has K rows", "K + 1 rows: the last one means any class",
         {parameters.label_table_rows: instead(lambda R, K: K)}),
     Deviation("M68", "ADALN_ZERO_OVERWRITTEN", "T.7", "the basic Xavier start runs after the zeros and overwrites them all",
@@ -235,13 +225,12 @@ BANK = [
     Deviation("M69", "FINAL_NOT_ZERO", "T.7", "the last linear does not start at zero: the first loss is not 1", _ZERO,
         _from_start("final_layer.linear"), "DiT#82"),
     Deviation("M69b", "FINAL_SCALE", "T.7", "the last linear starts small, N(0, 0.02²), and not at zero: the first loss is not 1",
-        _ZERO,
-        {parameters.zero_start: _small_last},
-        "DiT#82"),
+        _ZERO, {parameters.zero_start: _small_last}, "DiT#82"),
     Deviation("X65", "PATCH_EMBED_AS_CONVOLUTION", "N.1", "Xavier with the fans of a convolution for the patch embedding", _START,
         {parameters.linear_start: _conv_fans}),
     Deviation("X66", "TORCH_DEFAULT_START", "N.1", "linears start as U(±1/√fan_in), torch's default, weights and biases", _START,
-        {parameters.linear_start: instead(_torch), parameters.bias_start: instead(_torch_bias)}),
+        {parameters.linear_start: instead(lambda R, rng, name, shape: _uniform(rng, shape, math.prod(shape[1:]) ** -0.5)),
+        parameters.bias_start: instead(lambda R, rng, name, shape: _uniform(rng, shape, shape[0] ** -0.5))}),
     Deviation("X67", "TIME_MLP_XAVIER", "T.3", "the time MLP starts as the other linears", _START,
         _started("t_embedder", lambda R, *args: parameters.linear_start(R, *args))),
     Deviation("X68", "LABEL_TABLE_N01", "T.3", "the label table starts as N(0, 1)", _START,

@@ -63,10 +63,6 @@ def _batch_quantile(R: Reference, x_0: Array, p: float, most: float) -> Array:
     return np.clip(np.quantile(abs(x_0), p), 1.0, most).reshape(1, 1, 1, 1) * np.ones((len(x_0), 1, 1, 1))
 
 
-def _swapped_levels(R: Reference, x_0: Array, eps: Array, a: Array) -> Array:
-    return (1 - a) ** 0.5 * eps - a**0.5 * x_0
-
-
 def _inverted_sigma(R: Reference, a_t: float, a_s: float, eta: float) -> float:
     return eta * ((1 - a_t) / (1 - a_s) * (1 - a_t / a_s)) ** 0.5 if a_s < 1 else 0.0
 
@@ -139,8 +135,7 @@ BANK = [
     Deviation("M34c", "DDIM_SIGMA_LARGE", "D.6", "σ = η √(1-ᾱ_t/ᾱ_s), the paper's σ̂: at η = 1 not the posterior's", SIGMA,
         {ddim.ddim_sigma: instead(lambda R, a_t, a_s, eta: eta * (1 - a_t / a_s) ** 0.5)}, "DDIM paper's large variant"),
     Deviation("M34d", "DDIM_SIGMA_LEVELS_INVERTED", "D.6", "(1-ᾱ_t)/(1-ᾱ_s): the levels are exchanged", SIGMA,
-        {ddim.ddim_sigma: instead(_inverted_sigma)},
-        "class"),
+        {ddim.ddim_sigma: instead(_inverted_sigma)}, "class"),
     Deviation("M36", "DDIM_INVERSE_LEVELS", "D.23", "asks the network at t while x is at s", "ε̂(x_s, s), then from ᾱ_s to ᾱ_t",
         {chains.climbing_time: instead(lambda R, s, t, timesteps: t)},
         "diffusers DDIMInverseScheduler, diffusers#10695, #5703, #4654"),
@@ -155,7 +150,7 @@ BANK = [
     Deviation("M37b", "EPS_SIGN", "D.4", "adds the noise: (x_t + √(1-ᾱ) ε̂)/√ᾱ", "x̂_0 = (x_t - √(1-ᾱ) ε̂)/√ᾱ",
         {conversions.x_0_of_eps: arguments(lambda x_t, eps, a: (x_t, -eps, a))}, "class"),
     Deviation("M37c", "V_COEFFICIENTS_SWAPPED", "D.10", "v = √(1-ᾱ) ε - √ᾱ x_0", PAIR_OF_V,
-        {conversions.v_of: instead(_swapped_levels)}, "class"),
+        {conversions.v_of: instead(lambda R, x_0, eps, a: (1 - a) ** 0.5 * eps - a**0.5 * x_0)}, "class"),
     Deviation("M37d", "V_READ_AS_EPS", "D.10", "reads the output of a v network as ε", PAIR_OF_V,
         {conversions.pair_of_v: instead(lambda R, x_t, v, a: (conversions.x_0_of_eps(R, x_t, v, a), v))}, "MasaCtrl#34"),
     Deviation("M37e", "SCORE_SIGN", "D.11", "score = +ε̂/√(1-ᾱ)", "∇ log q(x_t) = -ε̂/√(1-ᾱ)",

@@ -19,16 +19,8 @@ def _shrunk(R: Reference, alpha_bar: Array) -> Array:
     return (alpha_bar - alpha_bar[-1]) * alpha_bar[0] / (alpha_bar[0] - alpha_bar[-1])
 
 
-def _by_stride(R: Reference, timesteps: Array, k: int, T: int) -> int:
-    return max(int(timesteps[k]) - T // len(timesteps), -1)
-
-
 def _leading(R: Reference, T: int, N: int) -> Array:
     return (np.arange(N) * (T // N))[::-1]
-
-
-def _even(R: Reference, T: int, N: int) -> Array:
-    return np.array(range(0, T, max(T // N, 1)))
 
 
 def _by_range(R: Reference, T: int, N: int, offset: int) -> Array:
@@ -59,7 +51,8 @@ BANK = [
         {timesteps.jump_beta: instead(lambda R, alpha_bar, t, a_s: 1 - alpha_bar[t] / np.append(1.0, alpha_bar)[t])},
         "diffusers PR#3006, PR#2076"),
     Deviation("M04", "DDIM_PREV_BY_STRIDE", "D.30", "steps to t - T//N whatever the list of timesteps says",
-        "s is the next entry of the list, the data past the last", {timesteps.below: instead(_by_stride)},
+        "s is the next entry of the list, the data past the last",
+        {timesteps.below: instead(lambda R, timesteps, k, T: max(int(timesteps[k]) - T // len(timesteps), -1))},
         "diffusers 0.42.1 (DDIM), diffusers#11347, #12633"),
     Deviation("M05", "LEADING_SPACING_MISSES_T", "D.24", "starts at T - T/N (leading spacing) though the noise is that of T",
         "the first timestep is T-1: linspace or trailing spacing", {timesteps.sampling_timesteps: instead(_leading)},
@@ -117,8 +110,8 @@ BANK = [
     Deviation("M17b", "ZERO_SNR_ON_ALPHA_BAR", "D.16", "shifts and stretches ᾱ instead of √ᾱ",
         "r = √ᾱ: r' = (r - r_T) r_1/(r_1 - r_T), ᾱ' = r'²", {schedules.zero_snr: instead(_shrunk)}),
     Deviation("M46", "RESPACE_DDIM_STRING", "D.29", "'ddimN' with T//N where no stride gives N: a list of another length",
-        "the least stride that gives exactly N timesteps, else a refusal", {timesteps.stride: instead(_even)},
-        "class (what OpenAI's code refuses)"),
+        "the least stride that gives exactly N timesteps, else a refusal",
+        {timesteps.stride: instead(lambda R, T, N: np.array(range(0, T, max(T // N, 1))))}, "class (what OpenAI's code refuses)"),
     Deviation("M46b", "DDIM_STRING_REACHES_T", "D.29",
         "'ddimN' spread to T-1 (linspace): another list than published results used", "0, i, 2i, …: ddim50 ends at 980",
         {timesteps.stride: instead(lambda R, T, N: np.round(np.linspace(0, T - 1, N)).astype(int))}, "class"),
