@@ -149,11 +149,7 @@ def target(what: Any) -> dict[str, Callable[..., Any]]:
 
 
 def network(
-    build: Callable[..., Any],
-    *,
-    names: Names | None = None,
-    call: Callable[..., Any] | None = None,
-    dtype: str = "float64",
+    build: Callable[..., Any], *, names: Names | None = None, call: Callable[..., Any] | None = None, dtype: str = "float64"
 ) -> dict[str, Callable[..., Any]]:
     """A DiT module class as a target: the whole network with its layers as taps, its gradients, its shapes and how it begins.
 

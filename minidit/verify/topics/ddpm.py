@@ -82,12 +82,6 @@ def ddpm_mean(R: Reference, x_t: Array, eps: Array, alpha_bar: Array, t: int, s:
     return law.core_formula(x_t, eps, 2, 1, ladder, sigma=0.0, z=np.zeros_like(x_t))
 
 
-@part
-def mean_of_pair(R: Reference, x_t: Array, x_0: Array, eps: Array, alpha_bar: Array, t: int, s: int, limit: Limit) -> Array:
-    """The same by way of x̂_0, which may be limited."""
-    return posterior_mean(R, limit(R, x_0), x_t, t, s, alpha_bar)
-
-
 def noisy_steps(variants: tuple[tuple[str, ...], ...] = ((),), channels: int = 3) -> list[Probe]:
     """A step over each of the HOPS, with each set of further arguments."""
     rng, out = Philox(21), []
@@ -121,7 +115,7 @@ def ddpm_step_clipped(R: Reference, x_t: Array, eps: Array, t: int, s: int, alph
     """Mean of q(x_s | x_t, x̂_0) with x̂_0 clipped to [-1, 1], + [s ≥ 0] √β̃ z: for pixels."""
     x_0 = x_0_of_eps(R, x_t, eps, float(alpha_bar[t]))
     std = std_of_log(R, log_small_variance(R, alpha_bar, t, s))
-    return mean_of_pair(R, x_t, x_0, eps, alpha_bar, t, s, pixel_range) + fresh(R, s, t, std, z)
+    return posterior_mean(R, pixel_range(R, x_0), x_t, t, s, alpha_bar) + fresh(R, s, t, std, z)
 
 
 @part
@@ -137,6 +131,6 @@ def pair_of(R: Reference, out: Array, x_t: Array, a_t: float, objective: str) ->
 def ddpm_step_learned(R: Reference, x_t: Array, out: Array, t: int, s: int, alpha_bar: Array, z: Array, objective: str) -> Array:
     """Mean of q(x_s | x_t, x̂_0) + [s ≥ 0] σ z, σ² = exp(f ln β + (1-f) ln β̃), f = (v+1)/2, v the second half of out."""
     out, v = np.split(out, 2, axis=1)
-    x_0, eps = pair_of(R, out, x_t, float(alpha_bar[t]), objective)
+    x_0, _ = pair_of(R, out, x_t, float(alpha_bar[t]), objective)
     std = learned_std(R, v, alpha_bar, t, s)
-    return mean_of_pair(R, x_t, x_0, eps, alpha_bar, t, s, latent_range) + fresh(R, s, t, std, z)
+    return posterior_mean(R, latent_range(R, x_0), x_t, t, s, alpha_bar) + fresh(R, s, t, std, z)

@@ -66,12 +66,6 @@ def sampling_timesteps(R: Reference, T: int, N: int) -> Array:
 
 
 @part
-def sections(R: Reference, T: int, counts: list[int]) -> Array:
-    """So many timesteps, evenly, from each of as many sections."""
-    return np.array(rungs.sections(T, counts)) - 1
-
-
-@part
 def stride(R: Reference, T: int, N: int) -> Array:
     """0, i, 2i, … with the least stride that gives N timesteps; ValueError if none does."""
     return np.array(rungs.stride(T, N)) - 1
@@ -89,7 +83,7 @@ def space_timesteps(R: Reference, T: int, spec: str) -> Array:
     """So many timesteps evenly from each section, both ends among them; 'ddimN': 0, i, 2i, … with the least i that gives N."""
     if spec.startswith("ddim"):
         return stride(R, T, int(spec.removeprefix("ddim")))
-    return sections(R, T, [int(n) for n in spec.split(",")])
+    return np.array(rungs.sections(T, [int(n) for n in spec.split(",")])) - 1
 
 
 def _kept() -> list[Probe]:

@@ -127,18 +127,9 @@ def _adamw() -> list[Probe]:
 
 @topic("O.2", "theta, m, v, g (P,), n = 1, 2, …, lr, beta1, beta2, eps, weight_decay", "(theta, m, v) after the step", _adamw)
 def adamw_update(
-    R: Reference,
-    theta: Array,
-    m: Array,
-    v: Array,
-    g: Array,
-    n: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
+    R: Reference, theta: Array, m: Array, v: Array, g: Array, n: int, lr: float, beta1: float, beta2: float, eps: float,
     weight_decay: float,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """θ ← θ - lr (m̂/(√v̂ + ε) + λ θ), m̂ = m/(1-β₁ⁿ), v̂ = v/(1-β₂ⁿ)."""
     g = gradient_in(R, g, theta, weight_decay)
     m, v = moments(R, m, v, g, beta1, beta2)
