@@ -68,8 +68,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME[name]
     if home == "autograd":
         importlib.import_module("minidit.ops")  # a Tensor's operators are spelled there
-    found = importlib.import_module(".".join((__name__, home or name)))
-    return getattr(found, name) if home else found
+    module = importlib.import_module(".".join((__name__, home or name)))
+    return getattr(module, name) if home else module
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from minidit.checkpoint.files import CheckpointError
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -13,10 +13,14 @@ from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-C = TypeVar("C", bound="DataclassInstance")
+class Fields(Protocol):
+    """A dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+C = TypeVar("C", bound=Fields)
 FORMAT = 1  # of our own files; written into their headers
 Network = DiT | Autoencoder | AutoencoderKL | Classifier
 MODELS: dict[str, tuple[type[Network], type[Any]]] = {

@@ -110,7 +110,7 @@ def walk_step(
 
     F, F_u : (B, C or more, H, W) slices along the first two axes;  k : an int, or (1,) int64 on the device
     """
-    if v is not None or getattr(limit, "__name__", "static") != "static":
+    if v is not None or (limit is not None and getattr(limit, "__name__", "") != "static"):
         raise NoTwin("a learned variance, or another limit than the static one")
     s, x_t = kind_of(x_t, F), dense(x_t)
     B, n, per_sample = len(x_t), x_t.size, x_t.size // len(x_t)

@@ -81,7 +81,7 @@ def sample(
     network: Backbone,
     path: Schedule,
     labels: Array | None = None,
-    how: Sampling | None = None,
+    settings: Sampling | None = None,
     *,
     n: int | None = None,
     x_T: Array = None,
@@ -92,30 +92,30 @@ def sample(
     """x_0 : (B, ...) where the network lives; with trace=True an iterator over Moments that ends with x_0.
 
     labels : (B,) ints, or n for an unconditional network.   x_T : the noise to start from, else drawn from the seed.
-    changes : fields of Sampling, over those of how.   progress(done, total) is called after every step.
+    changes : fields of Sampling, over those of settings.   progress(done, total) is called after every step.
     Raises ValueError for labels that the network does not know, and for settings that do not fit.
     """
-    how = replace(how or Sampling(), **changes)
+    settings = replace(settings or Sampling(), **changes)
     y, n = checked_labels(network, labels, n, x_T)
-    grid, denoiser = how.times(path), how.denoiser(network, path)
+    grid, denoiser = settings.times(path), settings.denoiser(network, path)
     if x_T is not None and tuple(x_T.shape) != (n, *network.shape):
         raise ValueError(f"{n} samples need x_T of shape {(n, *network.shape)}, got {tuple(x_T.shape)}")
     samples = module_of(network.device).arange(n)
-    draws = Draws(how.seed, SAMPLE_STREAM, samples, network.device, network.dtype)
+    draws = Draws(settings.seed, SAMPLE_STREAM, samples, network.device, network.dtype)
 
     def walk(part: slice) -> tuple[Walk, Array]:
         mine = draws.at(0, samples[part])
         x = path.start(mine.normal((len(mine.samples), *network.shape))) if x_T is None else x_T[part]
-        return Walk(denoiser, grid, how.fresh, mine, None if y is None else y[part]), x
+        return Walk(denoiser, grid, settings.fresh, mine, None if y is None else y[part]), x
 
     if trace:
-        return traced(*walk(slice(None)), computing(network, how.precision))
-    with computing(network, how.precision):
-        if how.graph and can_record(network.device, network.dtype, "the sampling step"):
+        return traced(*walk(slice(None)), computing(network, settings.precision))
+    with computing(network, settings.precision):
+        if settings.graph and can_record(network.device, network.dtype, "the sampling step"):
             with no_grad():
                 whole, x = walk(slice(None))
                 return whole.recorded(x, progress)
-        return in_shards(walk, (n, *network.shape), network, how.shards, len(grid), progress)
+        return in_shards(walk, (n, *network.shape), network, settings.shards, len(grid), progress)
 
 
 def checked_labels(network: Backbone, labels: Array | None, n: int | None, x_T: Array) -> tuple[Array | None, int]:

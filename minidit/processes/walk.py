@@ -41,15 +41,16 @@ class Walk:
     def __init__(self, denoiser: Denoiser, grid: Grid, fresh: Fresh, draws: Draws, y: Array | None) -> None:
         if not grid:
             raise ValueError("a walk needs at least one step")
-        self.denoiser, self.grid, self.fresh, self.draws, self.y = denoiser, list(grid), fresh, draws, y
+        self.denoiser, self.grid, self.fresh, self.draws = denoiser, list(grid), fresh, draws
         self.table = table_of(denoiser.answer, denoiser.path, self.grid, fresh)
         self.scales = [denoiser.scale(t) if y is not None else 1.0 for t, _ in self.grid]
+        self.labels = {w: y if y is None or w == 1 else denoiser.labels(y) for w in self.scales}
 
     def step(
         self, x: Array, k: Array, t: Array, w: float, *, noisy: bool, guess: bool = True, into: Array = None
     ) -> tuple[Array, Array]:
         """x : (B, ...) at time t  ->  (x_s, x̂_0). k : the row, a number of the host or a counter on the device, and so is t."""
-        F, F_u, v = self.denoiser(x, t, self.y, w)
+        F, F_u, v = self.denoiser(x, t, self.labels[w])
         z = self.draws.at(t).normal(x.shape) if noisy else None
         v = v if self.fresh.learned else None
         return walk_step(x, F, self.table, k, F_u=F_u, w=w, z=z, v=v, limit=self.denoiser.limit, guess=guess, into=into)

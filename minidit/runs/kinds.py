@@ -39,9 +39,9 @@ SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the netw
 WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr}
 
 
-def check_word(name: str, word: str, words: Collection[str]) -> None:
+def check_word(name: str, word: object, words: Collection[str]) -> None:
     """Raises ValueError, with a suggestion, if it is none of the words."""
-    if word not in words:
+    if str(word) not in words:
         near = difflib.get_close_matches(str(word), words, 1)
         raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))
 
@@ -59,6 +59,9 @@ class DDPMConfig:
     def __post_init__(self) -> None:
         for name, words in (("prediction", PREDICTIONS), ("schedule", SCHEDULES), ("loss_weight", WEIGHTS)):
             check_word(name, getattr(self, name), words)
+        if self.T < 1:
+            raise ValueError(f"T = {self.T} must be at least 1")
+        self.path()  # a ladder that cannot be is refused now, and not after the tokenizer has been trained
 
     def path(self) -> Schedule:
         """The ladder."""

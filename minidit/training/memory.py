@@ -71,8 +71,8 @@ def out_of_memory(config: BackboneConfig, train: LoopConfig, device: str) -> str
     again = replace(train, checkpoint_blocks=True)
     if not train.checkpoint_blocks and memory_of_step(config, again, device).total <= 0.9 * budget:
         fits.append("--recompute (a third more work)")
-    told = f"out of memory on {device}: a step of batch {train.batch_size} needs about {gb(need)}, there are {gb(budget)}; "
-    return told + (f"what would fit: {', or '.join(fits)}" if fits else "no batch would fit: a smaller network would")
+    message = f"out of memory on {device}: a step of batch {train.batch_size} needs about {gb(need)}, there are {gb(budget)}; "
+    return message + (f"what would fit: {', or '.join(fits)}" if fits else "no batch would fit: a smaller network would")
 
 
 def gb(n: float) -> str:

@@ -15,11 +15,14 @@ from support import agree, host, spec
 
 from minidit.autograd import plain_text
 from minidit.cli import main
+from minidit.diffusion.schedule import Schedule
 from minidit.kernels import cuda_blas
 from minidit.models.dit import DiT, DiTConfig
-from minidit.processes.train import TrainConfig, loop_for
+from minidit.processes.diffusion import ddpm
+from minidit.processes.train import loop_for
 from minidit.random import Philox
 from minidit.training.launches import launches_of
+from minidit.training.loop import LoopConfig
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
@@ -27,7 +30,9 @@ pytestmark = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="
 
 SIZES = {"input_size": 4, "patch_size": 1, "in_channels": 2, "hidden_size": 24, "depth": 2, "num_heads": 3, "num_classes": 3}
 CONFIG = DiTConfig(**SIZES, learn_sigma=False)
-TRAIN = TrainConfig(steps=3, batch_size=4, lr=1e-2, weight_decay=0.1, clip=0.5, T=50, eps=1e-3)  # a small ε magnifies rounding
+TRAIN = LoopConfig(steps=3, batch_size=4, lr=1e-2, weight_decay=0.1, clip=0.5, eps=1e-3)  # a small ε magnifies rounding
+
+DDPM = ddpm(Schedule.linear(50))
 
 
 def trained(config=CONFIG, train=TRAIN):
@@ -36,11 +41,11 @@ def trained(config=CONFIG, train=TRAIN):
     model.flat[...] = CUPY.asarray(0.1 * np.random.default_rng(0).standard_normal(model.layout.size).astype(np.float32))
     r = np.random.default_rng(1)
     data = r.standard_normal((9, 2, 4, 4)).astype(np.float32), r.integers(0, 3, 9)
-    loop = loop_for(model, data, train)
+    loop = loop_for(model, data, DDPM, train)
     return [host(record["loss"]) for record in loop.run()], host(model.flat), host(loop.optimiser.average)
 
 
-@spec("A.12", "A.15", "A.19", "A.21", "D.1", "O.2", "O.4", "R.3")
+@spec("A.12", "A.15", "A.19", "A.21", "D.1", "O.2", "O.4", "P.1", "R.3")
 @pytest.mark.parametrize("learn_sigma", [False, True])
 def test_a_run_with_twins_is_the_run_of_the_plain_text(learn_sigma):
     config = replace(CONFIG, learn_sigma=learn_sigma)
@@ -55,7 +60,7 @@ def test_a_run_with_twins_is_the_run_of_the_plain_text(learn_sigma):
     blocks = "layer_norm bias_gelu add_bias attention gated_residual silu"
     adjoints = "layer_norm_backward gelu_backward attention_backward gated_residual_backward"
     assert kernels >= {*blocks.split(), *adjoints.split(), "embedding_backward", "column_sum"}
-    assert kernels >= {"normal", "uniform", "integers", "q_sample", "adamw_ema", "set_rates"}
+    assert kernels >= {"normal", "uniform", "integers", "mix", "adamw_ema", "set_rates"}
     with plain_text(), standin.kernels() as state:
         state.launched.clear()
         trained(config, replace(TRAIN, steps=1))
@@ -162,7 +167,7 @@ def test_under_bf16_the_weights_are_rounded_once_a_step():
     spent = {}
     with standin.kernels(), imitated_cublas():
         for policy in ("float32", "bf16"):
-            loop = loop_for(DiT(CONFIG, Philox(3), device="cuda"), (np.zeros((4, 2, 4, 4), np.float32), np.zeros(4, int)),
+            loop = loop_for(DiT(CONFIG, Philox(3), device="cuda"), (np.zeros((4, 2, 4, 4), np.float32), np.zeros(4, int)), DDPM,
                             replace(TRAIN, precision=policy, graph=False))  # fmt: skip
             steps = loop.run()
             next(steps)
