@@ -42,14 +42,6 @@ def _twice(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any
     return layers.gated_residual(R, x, gate2, mlp(x), "mlp")
 
 
-def _side_by_side(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
-    return layers.gated_residual(R, layers.gated_residual(R, x, gate1, attn(x), "attn"), gate2, mlp(x), "mlp")
-
-
-def _forgets_attention(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
-    return layers.gated_residual(R, x, gate2, mlp(layers.gated_residual(R, x, gate1, attn(x), "attn")), "mlp")
-
-
 def _mlp_first(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
     x = layers.gated_residual(R, x, gate2, mlp(x), "mlp")
     return layers.gated_residual(R, x, gate1, attn(x), "attn")
@@ -134,10 +126,6 @@ def _affine(prefix: str) -> Patches:
     return {parameters.norm_shapes: lambda f: lambda R, name, D: pair(name, D) if name.startswith(prefix) else f(R, name, D)}
 
 
-def _no_bias_of_qkv(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    return {name: shape for name, shape in shapes.items() if not name.endswith("qkv.bias")}
-
-
 def _small_last(original: Form) -> Any:
     return lambda R, name, w, rng: (
         normal(rng, *w.shape, std=0.02) if name == "final_layer.linear.weight" else original(R, name, w, rng)
@@ -169,10 +157,13 @@ BANK = [
     Deviation("M70b", "MLP_GATE_MISSING", "T.5", "adds the MLP without its gate", _WIRE, _no_gate("mlp"),
         "explainingai DiT-PyTorch#1"),
     Deviation("M70c", "MLP_READS_OLD_STREAM", "T.5", "the MLP reads the stream from before the attention", _WIRE,
-        _stream(_side_by_side), "explainingai DiT-PyTorch#1"),
+        _stream(lambda R, x, attn, mlp, gate1, gate2:
+            layers.gated_residual(R, layers.gated_residual(R, x, gate1, attn(x), "attn"), gate2, mlp(x), "mlp")),
+        "explainingai DiT-PyTorch#1"),
     Deviation("M70d", "ATTENTION_GATE_MISSING", "T.5", "adds the attention without its gate", _WIRE, _no_gate("attn")),
     Deviation("X44", "ATTENTION_FORGOTTEN", "T.5", "adds the MLP to the stream from before the attention", _WIRE,
-        _stream(_forgets_attention)),
+        _stream(lambda R, x, attn, mlp, gate1, gate2:
+            layers.gated_residual(R, x, gate2, mlp(layers.gated_residual(R, x, gate1, attn(x), "attn")), "mlp"))),
     Deviation("X45", "MLP_FIRST", "T.5", "runs the MLP before the attention", _WIRE, _stream(_mlp_first)),
     Deviation("X46", "RESIDUAL_MISSING", "A.21", "gate ⊙ h without the stream", "x + gate ⊙ h",
         _gate(lambda x, gate, h: gate * h)),
@@ -213,7 +204,9 @@ BANK = [
     Deviation("M62c", "LN_AFFINE_KEPT_ALL", "T.5", "all norms have weights and biases", _NO_NORM, _affine(""),
         "elementwise_affine left at its default"),
     Deviation("X63", "QKV_NO_BIAS", "T.9", "qkv has no bias", "every linear has one",
-        {parameters.linear_shapes: then(_no_bias_of_qkv)}, "timm's Attention with qkv_bias left at its default"),
+        {parameters.linear_shapes: then(lambda shapes:
+            {name: shape for name, shape in shapes.items() if not name.endswith("qkv.bias")})},
+        "timm's Attention with qkv_bias left at its default"),
     Deviation("X64", "LABEL_TABLE_NO_NULL", "T.9", "the label table has K rows", "K + 1 rows: the last one means any class",
         {parameters.label_table_rows: instead(lambda R, K: K)}),
     Deviation("M68", "ADALN_ZERO_OVERWRITTEN", "T.7", "the basic Xavier start runs after the zeros and overwrites them all",
