@@ -23,7 +23,6 @@ AROUND = 5  # lines shown around a cited line of a long symbol
 
 
 def address(equation: str) -> str:
-    """The address of an equation in the book."""
     return f"{equation[0]}.html#{equation}"
 
 
@@ -104,7 +103,6 @@ def code_box(book: Book, place: Place, equation: str) -> str:
 
 
 def test_box(book: Book, proof: Proof) -> str:
-    """A test in a closed <details>."""
     words = proof.name.removeprefix("test_").replace("_", " ")
     where = f'<a href="{escape(file_anchor(proof.path))}">{escape(proof.path)}</a>:{proof.lines.first}'
     return (f'<details class="source"><summary>{escape(words)}</summary><header>{where}</header>'
@@ -207,7 +205,6 @@ def chapter_page(book: Book, chapter: Chapter) -> str:
 
 
 def coverage_row(spec: Spec, e: Entry) -> list[str]:
-    """The cells of an entry in the coverage table."""
     code = "<br>".join(f"<code>{escape(p)}</code>" for p in e.homes)
     return [f'<a href="{address(e.id)}"><span class="id">{e.id}</span></a>', f'<a href="{address(e.id)}">{escape(e.name)}</a>',
             code, str(len(spec.proofs_of(e))), *measured(spec, e)]

@@ -35,7 +35,6 @@ def write_report(run: Path) -> Path:
 
 
 def page_of(run: Run) -> str:
-    """The report of a run as HTML."""
     sections = [("denoising", "From noise to picture", denoising(run)), ("samples", "Samples", final_samples(run)),
                 ("progress", "During training", progress(run.samples)), ("curves", "Loss and measures", curves(run)),
                 ("reconstructions", "Reconstructions", reconstructions(run)),

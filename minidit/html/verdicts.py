@@ -23,7 +23,6 @@ def write_verdicts(path: str | Path, report: Finding) -> Path:
 
 
 def page_of(report: Finding) -> str:
-    """The report as HTML."""
     topics: Sequence[Finding] = report["topics"]
     wrong, right = [t for t in topics if not t["passed"]], [t for t in topics if t["passed"]]
     parts = [head(report, len(topics), len(wrong))]

@@ -187,7 +187,6 @@ def _made(topic: AnyTopic, args: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _denoiser(linear: Linear) -> dict[str, Any]:
-    """A denoiser as values."""
     return {"linear": {"slope": linear.slope, "shift": linear.shift, "pattern": linear.pattern}}
 
 
@@ -261,7 +260,6 @@ def check(folder: str | Path) -> list[str]:
 
 
 def _again(folder: Path) -> list[str]:
-    """Every case asked again."""
     problems, seen = [], set()
     topics = {t.name: t for t in topics_named(None)}
     for about, case in read(folder):

@@ -95,7 +95,6 @@ class Topic(Part[P, T]):
 
     @property
     def parameters(self) -> list[str]:
-        """The names of the arguments."""
         return list(inspect.signature(self.right).parameters)[1:]
 
 

@@ -104,7 +104,6 @@ def block(R: Reference, weights: Weights, x: Numbers, c: Numbers, heads: int, pl
 
 
 def final_weights(rng: Philox, D: int, out: int) -> dict[str, Array]:
-    """Random weights of the final layer."""
     return {
         "adaLN_modulation.1.weight": dense(rng, 2 * D, D),
         "adaLN_modulation.1.bias": normal(rng, 2 * D, std=0.5),

@@ -53,7 +53,6 @@ def timestep_embedding(R: Reference, t: Array, width: int) -> Array:
 
 
 def time_weights(rng: Philox, D: int) -> dict[str, Array]:
-    """Weights of the time MLP."""
     return {
         "mlp.0.weight": normal(rng, D, 256, std=128**-0.5),
         "mlp.0.bias": normal(rng, D, std=0.3),

@@ -125,7 +125,6 @@ def dit(R: Reference, weights: Weights, x: Numbers, t: Array, y: Array, heads: i
 
 
 def depth_of(weights: Weights) -> int:
-    """The number of blocks."""
     return 1 + max(int(n.split(".")[1]) for n in weights if n.startswith("blocks."))
 
 
