@@ -47,13 +47,6 @@ class Part(Generic[P, T]):
         form: Callable[Concatenate[Reference, P], T] = R.changed.get(self, self.right)
         return form(R, *args, **kwargs)
 
-    @property
-    def name(self) -> str:
-        return self.right.__name__
-
-    def __repr__(self) -> str:
-        return f"<part {self.name}>"
-
 
 AnyPart = Part[..., Any]
 Patches = dict[AnyPart, Change]
@@ -84,6 +77,10 @@ class Topic(Part[P, T]):
     measure: Callable[[Any], Any] | None = None
     allowed: float = 0.0
 
+    @property
+    def name(self) -> str:
+        return self.right.__name__
+
     def by(self, R: Reference) -> Callable[P, T]:
         """The answers of this reference, as a function of the topic's arguments."""
         return functools.partial(self, R)
@@ -102,7 +99,7 @@ AnyTopic = Topic[..., Any]
 
 
 def part(f: Callable[Concatenate[Reference, P], T]) -> Part[P, T]:
-    """A decorator: f(R, ...) becomes a part."""
+    """A decorator: f(R, ...) becomes a part. A part of one expression is a line, part(lambda R, ...: …), as a mistake is."""
     return Part(f)
 
 

@@ -45,16 +45,8 @@ def pieces_of_c(R: Reference, weights: Weights, c: Numbers, parts: int) -> Numbe
     return ops.split(out, parts=parts)
 
 
-@part
-def silu_of_c(R: Reference, c: Numbers) -> Numbers:
-    """The activation before the linears that make shift, scale and gate."""
-    return layers.silu(R, c)
-
-
-@part
-def six_order(R: Reference, six: tuple[Numbers, ...]) -> tuple[Numbers, ...]:
-    """shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ as they lie in the product."""
-    return six
+silu_of_c = part(lambda R, c: layers.silu(R, c))  # the activation before the linears that make shift, scale and gate
+six_order = part(lambda R, six: six)  # shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ as they lie in the product
 
 
 @part
@@ -127,7 +119,4 @@ def final_layer(R: Reference, weights: Weights, x: Numbers, c: Numbers) -> Numbe
     return linear(R, h, weights["linear.weight"], weights["linear.bias"])
 
 
-@part
-def two_order(R: Reference, two: tuple[Numbers, ...]) -> tuple[Numbers, ...]:
-    """shift, scale of the final layer."""
-    return two
+two_order = part(lambda R, two: two)  # shift, scale of the final layer

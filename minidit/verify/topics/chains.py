@@ -83,16 +83,10 @@ def ddpm_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Arr
     )
 
 
-@part
-def climb_pairs(R: Reference, timesteps: Array) -> Array:
-    """(s, t) from the data (-1) up, timesteps rising."""
-    return list(zip([-1, *timesteps[:-1]], timesteps, strict=True))
-
-
-@part
-def climbing_time(R: Reference, s: int, t: int, timesteps: Array) -> Array:
-    """What the network is told on the way from s up to t: the level of x; at the data the lowest timestep."""
-    return s if s >= 0 else timesteps[0]
+# (s, t) from the data (-1) up, timesteps rising
+climb_pairs = part(lambda R, timesteps: list(zip([-1, *timesteps[:-1]], timesteps, strict=True)))
+# what the network is told on the way from s up to t: the level of x; at the data the lowest timestep
+climbing_time = part(lambda R, s, t, timesteps: s if s >= 0 else timesteps[0])
 
 
 @topic("D.23", "denoise(x, t) -> eps, x_0 (B,C,H,W), N steps, alpha_bar (T,)", "x_T (B,C,H,W)",

@@ -8,7 +8,7 @@ from minidit.backend import Array
 from minidit.checkpoint.files import Lazy, lazy
 from minidit.checkpoint.names_dit import block_of, from_diffusers, to_diffusers
 from minidit.random import Philox
-from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.core.reference import Group, Part, Probe, Reference, part
 from minidit.verify.topics.layers import Weights
 from minidit.verify.topics.network import network_weights
 
@@ -47,16 +47,8 @@ def dit_from_diffusers(R: Reference, state: State) -> dict[str, Array]:
     return converted(R, _read(from_diffusers({name: lazy(a) for name, a in foreign(R, state).items()})))
 
 
-@part
-def foreign(R: Reference, state: State) -> State:
-    """The state as it was found."""
-    return state
-
-
-@part
-def converted(R: Reference, weights: dict[str, Array]) -> dict[str, Array]:
-    """The weights by their official names."""
-    return weights
+foreign = part(lambda R, state: state)  # the state as it was found
+converted: Part[[dict[str, Array]], dict[str, Array]] = part(lambda R, weights: weights)  # the weights by their official names
 
 
 @topic("T.9", OFFICIAL, DIFFUSERS, lambda: [Probe("two-blocks", (_weights(),), "every block has its copy of the embedders")],
@@ -66,7 +58,4 @@ def dit_to_diffusers(R: Reference, weights: Weights) -> dict[str, Array]:
     return exported(R, _written(weights))
 
 
-@part
-def exported(R: Reference, state: dict[str, Array]) -> dict[str, Array]:
-    """The state by diffusers' names."""
-    return state
+exported: Part[[dict[str, Array]], dict[str, Array]] = part(lambda R, state: state)  # the state by diffusers' names

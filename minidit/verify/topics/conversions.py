@@ -23,10 +23,7 @@ Pair = tuple[Array, Array]  # (x̂_0, ε̂)
 PAIR = "x_t, {} (B,C,H,W), t (B,) ints in 0..T-1, alpha_bar (T,)"
 
 
-@part
-def level(R: Reference, alpha_bar: Array, t: Array) -> Array:
-    """ᾱ_t of each sample, (B,1,1,1)."""
-    return np.asarray(alpha_bar, np.float64)[t].reshape(-1, 1, 1, 1)
+level = part(lambda R, alpha_bar, t: np.asarray(alpha_bar, np.float64)[t].reshape(-1, 1, 1, 1))  # ᾱ_t of each sample, (B,1,1,1)
 
 
 def on_ladder(a: float | Array) -> Level:
@@ -57,28 +54,10 @@ def q_sample(R: Reference, x_0: Array, eps: Array, t: Array, alpha_bar: Array) -
     return ddpm.q_sample(x_0, rungs, eps, ladder)
 
 
-@part
-def x_0_of_eps(R: Reference, x_t: Array, eps: Array, a: Array) -> Array:
-    """x̂_0 from ε̂; `a` is ᾱ_t, a float or (B,1,1,1)."""
-    return EPS.pair(eps, x_t, on_ladder(a))[0]
-
-
-@part
-def eps_of_x_0(R: Reference, x_t: Array, x_0: Array, a: Array) -> Array:
-    """ε̂ from x̂_0."""
-    return X_0.pair(x_0, x_t, on_ladder(a))[1]
-
-
-@part
-def v_of(R: Reference, x_0: Array, eps: Array, a: Array) -> Array:
-    """v of a pair."""
-    return V.target(x_0, eps, on_ladder(a))
-
-
-@part
-def pair_of_v(R: Reference, x_t: Array, v: Array, a: Array) -> Pair:
-    """(x̂_0, ε̂) from v."""
-    return V.pair(v, x_t, on_ladder(a))
+x_0_of_eps = part(lambda R, x_t, eps, a: EPS.pair(eps, x_t, on_ladder(a))[0])  # x̂_0 from ε̂; `a` is ᾱ_t, a float or (B,1,1,1)
+eps_of_x_0 = part(lambda R, x_t, x_0, a: X_0.pair(x_0, x_t, on_ladder(a))[1])  # ε̂ from x̂_0
+v_of = part(lambda R, x_0, eps, a: V.target(x_0, eps, on_ladder(a)))  # v of a pair
+pair_of_v = part(lambda R, x_t, v, a: V.pair(v, x_t, on_ladder(a)))  # (x̂_0, ε̂) from v
 
 
 @topic("D.4", PAIR.format("eps"), "x_0 (B,C,H,W)", two_pictures)

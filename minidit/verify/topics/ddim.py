@@ -21,10 +21,8 @@ from minidit.verify.topics.posterior import STEP, alpha_below
 topic = Group("samplers")
 
 
-@part
-def eps_after(R: Reference, x_t: Array, x_0: Array, eps: Array, a_t: float) -> Array:
-    """The noise that goes with a limited x̂_0: derived anew, so that the pair still gives x_t."""
-    return eps_of_x_0(R, x_t, x_0, a_t)
+# the noise that goes with a limited x̂_0: derived anew, so that the pair still gives x_t
+eps_after = part(lambda R, x_t, x_0, eps, a_t: eps_of_x_0(R, x_t, x_0, a_t))
 
 
 @part
@@ -34,10 +32,8 @@ def limited(R: Reference, x_t: Array, x_0: Array, eps: Array, a_t: float, limit:
     return (inside, eps) if inside is x_0 else (inside, eps_after(R, x_t, inside, eps, a_t))
 
 
-@part
-def ddim_sigma(R: Reference, a_t: float, a_s: float, eta: float) -> float:
-    """The std of the fresh noise of a DDIM step."""
-    return float(eta * law.posterior_coefficients(a_t, a_s)[2] ** 0.5)
+# the std of the fresh noise of a DDIM step
+ddim_sigma = part(lambda R, a_t, a_s, eta: float(eta * law.posterior_coefficients(a_t, a_s)[2] ** 0.5))
 
 
 @part
@@ -47,10 +43,7 @@ def ddim_from_pair(R: Reference, x_0: Array, eps: Array, a_t: float, a_s: float,
     return ddim_direction(R, x_0, eps, a_s, sigma) + noise_mask(R, s) * sigma * z
 
 
-@part
-def ddim_direction(R: Reference, x_0: Array, eps: Array, a_s: float, sigma: float) -> Array:
-    """The step without its noise."""
-    return law.step(x_0, eps, on_ladder(a_s), c=sigma)
+ddim_direction = part(lambda R, x_0, eps, a_s, sigma: law.step(x_0, eps, on_ladder(a_s), c=sigma))  # the step without its noise
 
 
 def _steps(*etas: float) -> Callable[[], list[Probe]]:
@@ -95,10 +88,7 @@ def _velocities() -> list[Probe]:
     return out
 
 
-@part
-def zero_snr_pair(R: Reference, x_t: Array, v: Array, a_t: float) -> Pair:
-    """(x̂_0, ε̂) where nothing of the picture may be left."""
-    return pair_of_v(R, x_t, v, a_t)
+zero_snr_pair = part(lambda R, x_t, v, a_t: pair_of_v(R, x_t, v, a_t))  # (x̂_0, ε̂) where nothing of the picture may be left
 
 
 @topic("D.16", f"x_t, v (B,C,H,W), {STEP}; alpha_bar[T-1] may be 0", "x_s (B,C,H,W), finite", _velocities)
@@ -117,10 +107,7 @@ def _climbs() -> list[Probe]:
     ]
 
 
-@part
-def level_of_pair(R: Reference, a_s: float, a_t: float) -> float:
-    """ᾱ of the rung where x and ε̂ were found, when climbing from s to t."""
-    return a_s
+level_of_pair = part(lambda R, a_s, a_t: a_s)  # ᾱ of the rung where x and ε̂ were found, when climbing from s to t
 
 
 @topic("D.23", "x_s, eps (B,C,H,W) found at s, s int (-1: data), t int > s, alpha_bar (T,)", "x_t (B,C,H,W)", _climbs)

@@ -32,10 +32,7 @@ topic = Group("samplers")
 Limit = Callable[[Reference, Array], Array]  # what becomes of x̂_0
 
 
-@part
-def noise_mask(R: Reference, s: int, t: int | None = None) -> float:
-    """No fresh noise into the data, wherever the step into it comes from."""
-    return float(s >= 0)
+noise_mask = part(lambda R, s, t=None: float(s >= 0))  # no fresh noise into the data, wherever the step into it comes from
 
 
 @part
@@ -45,34 +42,13 @@ def fresh(R: Reference, s: int, t: int, std: Array, z: Array) -> Array:
     return mask * std * z if mask else np.zeros_like(z)
 
 
-@part
-def latent_range(R: Reference, x_0: Array) -> Array:
-    """What becomes of x̂_0 where no clipping was asked for: nothing."""
-    return x_0
-
-
-@part
-def pixel_range(R: Reference, x_0: Array) -> Array:
-    """What becomes of x̂_0 where pixels were asked for."""
-    return threshold.static(x_0)
-
-
-@part
-def learned_std(R: Reference, v: Array, alpha_bar: Array, t: int, s: int) -> Array:
-    """σ of the learned range."""
-    return std_of_log(R, np.log(learned_range_variance(R, v, t, s, alpha_bar)))
-
-
-@part
-def std_of_log(R: Reference, log_variance: Array) -> Array:
-    """σ = exp(½ ln σ²)."""
-    return np.exp(0.5 * log_variance)
-
-
-@part
-def large_std(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
-    """σ of the large variance."""
-    return float(std_of_log(R, np.log(large_variance(R, alpha_bar, t, s))))
+latent_range = part(lambda R, x_0: x_0)  # what becomes of x̂_0 where no clipping was asked for: nothing
+pixel_range = part(lambda R, x_0: threshold.static(x_0))  # what becomes of x̂_0 where pixels were asked for
+std_of_log = part(lambda R, log_variance: np.exp(0.5 * log_variance))  # σ = exp(½ ln σ²)
+# σ of the learned range
+learned_std = part(lambda R, v, alpha_bar, t, s: std_of_log(R, np.log(learned_range_variance(R, v, t, s, alpha_bar))))
+# σ of the large variance
+large_std = part(lambda R, alpha_bar, t, s: float(std_of_log(R, np.log(large_variance(R, alpha_bar, t, s)))))
 
 
 @part

@@ -19,22 +19,9 @@ topic = Group("embeddings")
 # ------------------------------------------------------------------------------------------------ when, what, where
 
 
-@part
-def time_frequencies(R: Reference, half: int) -> Array:
-    """f_i = 10000^(-i/half)."""
-    return np.exp(-np.log(10000.0) * np.arange(half) / half)
-
-
-@part
-def time_angles(R: Reference, t: Array, f: Array) -> Array:
-    """t f : (B, half)."""
-    return np.asarray(t, np.float64)[:, None] * f
-
-
-@part
-def time_order(R: Reference, cos: Array, sin: Array) -> Array:
-    """Cosine first, side by side."""
-    return np.concatenate((cos, sin), axis=1)
+time_frequencies = part(lambda R, half: np.exp(-np.log(10000.0) * np.arange(half) / half))  # f_i = 10000^(-i/half)
+time_angles = part(lambda R, t, f: np.asarray(t, np.float64)[:, None] * f)  # t f : (B, half)
+time_order = part(lambda R, cos, sin: np.concatenate((cos, sin), axis=1))  # cosine first, side by side
 
 
 def _times() -> list[Probe]:
@@ -71,10 +58,7 @@ def timestep_embedder(R: Reference, weights: Weights, t: Array) -> Numbers:
     return linear(R, time_activation(R, h), weights["mlp.2.weight"], weights["mlp.2.bias"])
 
 
-@part
-def time_activation(R: Reference, x: Numbers) -> Numbers:
-    """Between the two linears of the time MLP."""
-    return silu(R, x)
+time_activation = part(lambda R, x: silu(R, x))  # between the two linears of the time MLP
 
 
 @topic("G.7", "num_classes", "int: the row of the label table that means 'any class'",
@@ -98,10 +82,7 @@ def label_embedding(R: Reference, table: Numbers, y: Array, drop: Array) -> Numb
     return label_rows(R, table, np.where(drop, null_label(R, table.shape[0] - 1), y))
 
 
-@part
-def label_rows(R: Reference, table: Numbers, index: Array) -> Numbers:
-    """table[index]."""
-    return ops.embedding(table, index=index)
+label_rows = part(lambda R, table, index: ops.embedding(table, index=index))  # table[index]
 
 
 @part
@@ -111,10 +92,7 @@ def position_grid(R: Reference, h: int, w: int) -> tuple[Array, Array]:
     return r, c
 
 
-@part
-def position_frequencies(R: Reference, quarter: int) -> Array:
-    """ω_i = 10000^(-i/(D/4))."""
-    return np.asarray(10000.0 ** (-np.arange(quarter) / quarter))
+position_frequencies = part(lambda R, quarter: np.asarray(10000.0 ** (-np.arange(quarter) / quarter)))  # ω_i = 10000^(-i/(D/4))
 
 
 @part
@@ -124,10 +102,8 @@ def one_coordinate(R: Reference, s: Array, omega: Array) -> Array:
     return np.concatenate((np.sin(angle), np.cos(angle)), axis=1)
 
 
-@part
-def position_halves(R: Reference, row: Array, column: Array) -> Array:
-    """The first half of the channels is the column."""
-    return np.concatenate((column, row), axis=1)
+# the first half of the channels is the column
+position_halves = part(lambda R, row, column: np.concatenate((column, row), axis=1))
 
 
 @topic("N.7", "D, h, w: the width, the rows and columns of the grid of tokens", "(h*w, D), row by row",
@@ -160,10 +136,7 @@ def patch_embed(R: Reference, x: Numbers, weight: Numbers, bias: Numbers) -> Num
     return linear(R, patches(R, x, weight.shape[2]), flat, bias)
 
 
-@part
-def patches(R: Reference, x: Numbers, patch_size: int) -> Numbers:
-    """(B, C, H, W)  ->  (B, N, C p p)."""
-    return ops.patchify(x, patch_size=patch_size)
+patches = part(lambda R, x, patch_size: ops.patchify(x, patch_size=patch_size))  # (B, C, H, W)  ->  (B, N, C p p)
 
 
 def _tokens() -> list[Probe]:
@@ -182,13 +155,6 @@ def unpatchify(R: Reference, tokens: Numbers, patch_size: int, size: tuple[int, 
     return sewn(R, tokens, patch_size, h, w)
 
 
-@part
-def token_grid(R: Reference, n: int, h: int, w: int) -> tuple[int, int]:
-    """Rows and columns of tokens."""
-    return h, w
-
-
-@part
-def sewn(R: Reference, tokens: Numbers, p: int, h: int, w: int) -> Numbers:
-    """(B, h w, p p C)  ->  (B, C, h p, w p)."""
-    return ops.unpatchify(tokens, patch_size=p, size=(h * p, w * p))
+token_grid = part(lambda R, n, h, w: (h, w))  # rows and columns of tokens
+# (B, h w, p p C)  ->  (B, C, h p, w p)
+sewn = part(lambda R, tokens, p, h, w: ops.unpatchify(tokens, patch_size=p, size=(h * p, w * p)))

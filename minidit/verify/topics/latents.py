@@ -31,22 +31,9 @@ def latent_sample(R: Reference, mean: Array, logvar: Array, eps: Array, scale: f
     return scaled(R, posterior_sample(R, mean, logvar, eps), scale)
 
 
-@part
-def posterior_sample(R: Reference, mean: Array, logvar: Array, eps: Array) -> Array:
-    """A sample, not the mode."""
-    return mean + posterior_std(R, logvar) * eps
-
-
-@part
-def posterior_std(R: Reference, logvar: Array) -> Array:
-    """e^{λ/2}."""
-    return np.exp(0.5 * logvar)
-
-
-@part
-def scaled(R: Reference, z: Array, scale: float) -> Array:
-    """Latents of unit variance: multiplied, once."""
-    return z * scale
+posterior_std = part(lambda R, logvar: np.exp(0.5 * logvar))  # e^{λ/2}
+posterior_sample = part(lambda R, mean, logvar, eps: mean + posterior_std(R, logvar) * eps)  # a sample, not the mode
+scaled = part(lambda R, z, scale: z * scale)  # latents of unit variance: multiplied, once
 
 
 @topic("L.3", "z_0 (B,C,h,w) as the sampler returns it, scale", "(B,C,h,w), what the decoder is given",
@@ -56,10 +43,7 @@ def latent_to_decoder(R: Reference, z_0: Array, scale: float) -> Array:
     return unscaled(R, z_0, scale)
 
 
-@part
-def unscaled(R: Reference, z: Array, scale: float) -> Array:
-    """Divided, once."""
-    return z / scale
+unscaled = part(lambda R, z, scale: z / scale)  # divided, once
 
 
 @topic("L.3", "latents (B,C,h,w), unscaled", "the scale that gives them unit variance",
@@ -88,10 +72,7 @@ def halve(R: Reference, x: Array, weight: Array, bias: Array) -> Array:
     return ops.conv2d(halve_padding(R, x), weight, bias, stride=2)
 
 
-@part
-def halve_padding(R: Reference, x: Array) -> Array:
-    """Zeros below and to the right only."""
-    return np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)))
+halve_padding = part(lambda R, x: np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1))))  # zeros below and to the right only
 
 
 @topic("D.1", "pixels (H,W,C) uint8", "floats of the same shape, the range that the prior N(0,1) and the clip to ±1 assume",

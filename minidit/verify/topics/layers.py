@@ -97,10 +97,7 @@ def _norms() -> list[Probe]:
     return [Probe("unit", (x,), "a mean that is not 0"), Probe("small", (x * 3e-3,), "small activations show ε")]
 
 
-@part
-def norm_eps(R: Reference, place: str) -> float:
-    """ε under the root; place: attn, mlp, final, or "" for the layer alone."""
-    return 1e-6
+norm_eps = part(lambda R, place: 1e-6)  # ε under the root; place: attn, mlp, final, or "" for the layer alone
 
 
 @topic("A.14", "x (..., D)", "the same shape: (x - μ)/√(σ² + 1e-6), no parameters", _norms)
@@ -142,10 +139,7 @@ def split_heads(R: Reference, qkv: Numbers, heads: int) -> tuple[Numbers, Number
     return head_first(R, q), head_first(R, k), head_first(R, v)
 
 
-@part
-def head_first(R: Reference, a: Numbers) -> Numbers:
-    """(B, N, heads, K)  ->  (B, heads, N, K)."""
-    return ops.transpose(a, axes=(0, 2, 1, 3))
+head_first = part(lambda R, a: ops.transpose(a, axes=(0, 2, 1, 3)))  # (B, N, heads, K)  ->  (B, heads, N, K)
 
 
 @part
@@ -155,10 +149,7 @@ def merge_heads(R: Reference, y: Numbers) -> Numbers:
     return ops.reshape(ops.transpose(y, axes=(0, 2, 1, 3)), shape=(B, N, h * K))
 
 
-@part
-def logit_scale(R: Reference, heads: int, K: int) -> float:
-    """What q·k is multiplied by."""
-    return float(K**-0.5)
+logit_scale = part(lambda R, heads, K: float(K**-0.5))  # what q·k is multiplied by
 
 
 def _heads() -> list[Probe]:

@@ -36,22 +36,9 @@ def normal_kl(R: Reference, mean_1: Array, logvar_1: Array, mean_2: Array, logva
     return law.normal_kl(mean_1, logvar_1, mean_2, logvar_2)
 
 
-@part
-def cdf(R: Reference, z: Array) -> Array:
-    """Φ."""
-    return law.exact_cdf(z)
-
-
-@part
-def half_bin(R: Reference) -> float:
-    """Half the distance of two grey levels in [-1, 1]."""
-    return 1 / 255
-
-
-@part
-def log_scale(R: Reference, log_variance: Array) -> Array:
-    """ln σ."""
-    return 0.5 * log_variance
+cdf = part(lambda R, z: law.exact_cdf(z))  # Φ
+half_bin = part(lambda R: 1 / 255)  # half the distance of two grey levels in [-1, 1]
+log_scale = part(lambda R, log_variance: 0.5 * log_variance)  # ln σ
 
 
 @part
@@ -95,22 +82,10 @@ def continuous_nll(R: Reference, x: Array, mean: Array, log_variance: Array) -> 
     return 0.5 * math.log(2 * math.pi) + log_scale(R, log_variance) + 0.5 * ((x - mean) / np.exp(log_scale(R, log_variance))) ** 2
 
 
-@part
-def latent_nll(R: Reference, x: Array, mean: Array, log_variance: Array) -> Array:
-    """The decoder for data without grey levels."""
-    return continuous_nll(R, x, mean, log_variance)
-
-
-@part
-def over_dimensions(R: Reference, nats: Array) -> Array:
-    """(B, ...) to (B,)."""
-    return nats.mean(axis=tuple(range(1, nats.ndim)))
-
-
-@part
-def per_bit(R: Reference) -> float:
-    """Nats in a bit."""
-    return math.log(2)
+# the decoder for data without grey levels
+latent_nll = part(lambda R, x, mean, log_variance: continuous_nll(R, x, mean, log_variance))
+over_dimensions = part(lambda R, nats: nats.mean(axis=tuple(range(1, nats.ndim))))  # (B, ...) to (B,)
+per_bit = part(lambda R: math.log(2))  # nats in a bit
 
 
 @topic("K.7", "nats (B,C,H,W)", "(B,): bits a dimension",
@@ -147,10 +122,7 @@ def bound_nats(
     return normal_kl(R, true, log_small_variance(R, alpha_bar, t, t - 1), mean, log_variance)
 
 
-@part
-def is_decoder_step(R: Reference, t: int) -> bool:
-    """Whether the step arrives at the data."""
-    return t == 0
+is_decoder_step = part(lambda R, t: t == 0)  # whether the step arrives at the data
 
 
 def _terms(latents: bool) -> Callable[[], list[Probe]]:
@@ -196,16 +168,8 @@ def _totals() -> list[Probe]:
     return out
 
 
-@part
-def sum_of_terms(R: Reference, terms: Array) -> Array:
-    """(T, B) to (B,): a sum over all rungs."""
-    return terms.sum(axis=0)
-
-
-@part
-def prior_share(R: Reference) -> float:
-    """How often the prior term counts."""
-    return 1.0
+sum_of_terms = part(lambda R, terms: terms.sum(axis=0))  # (T, B) to (B,): a sum over all rungs
+prior_share = part(lambda R: 1.0)  # how often the prior term counts
 
 
 @topic("K.8", "x_0 (B,C,H,W), x_t, x_0_hat, log_variance (T,B,C,H,W) of t = 0..T-1, alpha_bar (T,)",

@@ -55,10 +55,7 @@ def _hybrids() -> list[Probe]:
     return out
 
 
-@part
-def bound_factor(R: Reference, T: int) -> float:
-    """λT: one term is 1/T of the bound on average."""
-    return 1e-3 * T
+bound_factor = part(lambda R, T: 1e-3 * T)  # λT: one term is 1/T of the bound on average
 
 
 @part
@@ -80,10 +77,7 @@ def hybrid_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_
     return law.per_sample(eps_hat, eps) + bound_factor(R, len(alpha_bar)) * bound
 
 
-@part
-def leak(R: Reference) -> float:
-    """How much of the bound's gradient reaches ε̂."""
-    return 0.0
+leak = part(lambda R: 0.0)  # how much of the bound's gradient reaches ε̂
 
 
 @topic("D.36", HYBRID, "(B,2C,H,W): the gradient of Σ_b hybrid_loss by out", _hybrids, tol=200.0, exact=20.0,
@@ -134,10 +128,7 @@ def _snrs() -> list[Probe]:
     ]
 
 
-@part
-def snr(R: Reference, alpha_bar: Array) -> Array:
-    """ᾱ/(1-ᾱ)."""
-    return alpha_bar / (1 - alpha_bar)
+snr = part(lambda R, alpha_bar: alpha_bar / (1 - alpha_bar))  # ᾱ/(1-ᾱ)
 
 
 @topic("D.35", "alpha_bar (T,), gamma", "(T,)", _snrs)

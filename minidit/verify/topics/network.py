@@ -16,7 +16,7 @@ from minidit.autograd import Tensor
 from minidit.backend import Array
 from minidit.nn import sincos_2d
 from minidit.random import Philox
-from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.core.reference import Group, Part, Probe, Reference, part
 from minidit.verify.topics import embeddings
 from minidit.verify.topics.block import at_the_peak, block, block_weights, final_layer, final_weights
 from minidit.verify.topics.layers import Numbers, Weights, inside, normal
@@ -128,10 +128,7 @@ def depth_of(weights: Weights) -> int:
     return 1 + max(int(n.split(".")[1]) for n in weights if n.startswith("blocks."))
 
 
-@part
-def placed(R: Reference, tokens: Numbers, table: Array) -> Numbers:
-    """Tokens with their places."""
-    return tokens + table
+placed = part(lambda R, tokens, table: tokens + table)  # tokens with their places
 
 
 @part
@@ -144,10 +141,7 @@ def condition(R: Reference, weights: Weights, t: Array, y: Array) -> Numbers:
     return R.tap("c", summed(R, e_t, e_y))
 
 
-@part
-def summed(R: Reference, e_t: Numbers, e_y: Numbers) -> Numbers:
-    """How time and class meet."""
-    return e_t + e_y
+summed = part(lambda R, e_t, e_y: e_t + e_y)  # how time and class meet
 
 
 def _gradients() -> list[Probe]:
@@ -179,13 +173,5 @@ def dit_gradients(
     return bars_out(R, {name: np.zeros(a.shape) if a.grad is None else a.grad for name, a in tensors.items()})
 
 
-@part
-def bar_in(R: Reference, out_bar: Array) -> Array:
-    """The gradient that enters."""
-    return out_bar
-
-
-@part
-def bars_out(R: Reference, bars: dict[str, Array]) -> dict[str, Array]:
-    """The gradients that leave."""
-    return bars
+bar_in = part(lambda R, out_bar: out_bar)  # the gradient that enters
+bars_out: Part[[dict[str, Array]], dict[str, Array]] = part(lambda R, bars: bars)  # the gradients that leave

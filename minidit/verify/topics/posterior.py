@@ -32,22 +32,11 @@ def hops(*hops: tuple[int, int]) -> list[tuple[str, Array, int, int]]:
 HOPS = ((500, 457), (999, 979), (37, 20), (501, 500), (20, -1), (0, -1))
 
 
-@part
-def alpha_below(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
-    """ᾱ at the rung a step arrives at; 1 at the data."""
-    return float(alpha_bar[s]) if s >= 0 else 1.0
-
-
-@part
-def step_beta(R: Reference, alpha_bar: Array, t: int, a_s: float) -> float:
-    """β of the step."""
-    return float(jump_beta(R, alpha_bar, t, a_s))
-
-
-@part
-def posterior_weights(R: Reference, alpha_bar: Array, t: int, a_t: float, a_s: float) -> tuple[float, float]:
-    """c_1 and c_2 of q(x_s | x_t, x_0)."""
-    return law.posterior_coefficients(a_t, a_s)[:2]
+# ᾱ at the rung a step arrives at; 1 at the data
+alpha_below = part(lambda R, alpha_bar, t, s: float(alpha_bar[s]) if s >= 0 else 1.0)
+step_beta = part(lambda R, alpha_bar, t, a_s: float(jump_beta(R, alpha_bar, t, a_s)))  # β of the step
+# c_1 and c_2 of q(x_s | x_t, x_0)
+posterior_weights = part(lambda R, alpha_bar, t, a_t, a_s: law.posterior_coefficients(a_t, a_s)[:2])
 
 
 @part
@@ -63,16 +52,9 @@ def log_small_variance(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
     return float(np.log(small_variance(R, alpha_bar, t, s)) if s >= 0 else log_at_data(R, alpha_bar, t))
 
 
-@part
-def log_at_data(R: Reference, alpha_bar: Array, t: int) -> float:
-    """ln β̃ of the step before the last one."""
-    return float(log_small(t + 1, 0, full(alpha_bar)))
-
-
-@part
-def large_at_data(R: Reference, alpha_bar: Array, t: int) -> float:
-    """The large variance into the data: β̃ of the step before."""
-    return float(large(t + 1, 0, full(alpha_bar)))
+log_at_data = part(lambda R, alpha_bar, t: float(log_small(t + 1, 0, full(alpha_bar))))  # ln β̃ of the step before the last one
+# the large variance into the data: β̃ of the step before
+large_at_data = part(lambda R, alpha_bar, t: float(large(t + 1, 0, full(alpha_bar))))
 
 
 @part
@@ -130,16 +112,9 @@ def _heads() -> list[Probe]:
     ]
 
 
-@part
-def learned_fraction(R: Reference, v: Array) -> Array:
-    """f = (v+1)/2, from the small variance at v = -1 to the large at v = 1."""
-    return (v + 1) / 2
-
-
-@part
-def between(R: Reference, fraction: Array, log_low: float, log_high: float) -> Array:
-    """The variance a fraction of the way, on the log scale."""
-    return np.exp(fraction * log_high + (1 - fraction) * log_low)
+learned_fraction = part(lambda R, v: (v + 1) / 2)  # f = (v+1)/2, from the small variance at v = -1 to the large at v = 1
+# the variance a fraction of the way, on the log scale
+between = part(lambda R, fraction, log_low, log_high: np.exp(fraction * log_high + (1 - fraction) * log_low))
 
 
 @topic("D.22", f"v (B,C,H,W), {STEP}", "variance (B,C,H,W)", _heads, tol=10.0, because=LOST)

@@ -28,10 +28,7 @@ def _lengths(*lengths: int) -> list[Probe]:
     return [Probe(f"T{T}", (T,), "T = 1000 alone hides what is not scaled by 1000/T") for T in lengths]
 
 
-@part
-def ends(R: Reference, T: int, start: float, end: float) -> tuple[float, float]:
-    """Both ends of β on a ladder of T rungs, made for 1000."""
-    return start * 1000 / T, end * 1000 / T
+ends = part(lambda R, T, start, end: (start * 1000 / T, end * 1000 / T))  # both ends of β on a ladder of T rungs, made for 1000
 
 
 @part
@@ -55,22 +52,10 @@ def scaled_linear_betas(R: Reference, T: int) -> Array:
     return possible(R, np.linspace(low**0.5, high**0.5, T) ** 2)
 
 
-@part
-def cosine_grid(R: Reference, T: int) -> Array:
-    """u = i/T, i = 0..T."""
-    return np.arange(T + 1) / T
-
-
-@part
-def cosine_cap(R: Reference, betas: Array) -> Array:
-    """β never above 0.999."""
-    return np.minimum(betas, 0.999)
-
-
-@part
-def cosine_f(R: Reference, T: int) -> Array:
-    """f (T+1,), the signal that the cosine schedule aims at."""
-    return np.cos((cosine_grid(R, T) + 0.008) / 1.008 * np.pi / 2) ** 2
+cosine_grid = part(lambda R, T: np.arange(T + 1) / T)  # u = i/T, i = 0..T
+cosine_cap = part(lambda R, betas: np.minimum(betas, 0.999))  # β never above 0.999
+# f (T+1,), the signal that the cosine schedule aims at
+cosine_f = part(lambda R, T: np.cos((cosine_grid(R, T) + 0.008) / 1.008 * np.pi / 2) ** 2)
 
 
 @topic("D.14", "T", "betas (T,)", lambda: _lengths(20, 1000))
@@ -95,10 +80,8 @@ def alpha_bar(R: Reference, betas: Array) -> Array:
     return np.cumprod(1 - betas)
 
 
-@part
-def zero_snr(R: Reference, alpha_bar: Array) -> Array:
-    """√ᾱ shifted and stretched so that ᾱ_T = 0 and ᾱ_1 stays."""
-    return zero_terminal_snr(full(alpha_bar)).alpha_bar[1:]
+# √ᾱ shifted and stretched so that ᾱ_T = 0 and ᾱ_1 stays
+zero_snr = part(lambda R, alpha_bar: zero_terminal_snr(full(alpha_bar)).alpha_bar[1:])
 
 
 @topic("D.16", "betas (T,)", "betas (T,), the last one 1", lambda: [Probe("four", (np.array([0.1, 0.2, 0.3, 0.4]),), UP),

@@ -65,10 +65,8 @@ def sampling_timesteps(R: Reference, T: int, N: int) -> Array:
     return linspace_timesteps(R, T, N)
 
 
-@part
-def stride(R: Reference, T: int, N: int) -> Array:
-    """0, i, 2i, … with the least stride that gives N timesteps; ValueError if none does."""
-    return np.array(rungs.stride(T, N)) - 1
+# 0, i, 2i, … with the least stride that gives N timesteps; ValueError if none does
+stride = part(lambda R, T, N: np.array(rungs.stride(T, N)) - 1)
 
 
 def _texts() -> list[Probe]:
@@ -94,10 +92,7 @@ def _kept() -> list[Probe]:
     ]
 
 
-@part
-def jump_beta(R: Reference, alpha_bar: Array, t: Array, a_s: Array) -> Array:
-    """β of a step from t to a rung with ᾱ = a_s."""
-    return step.jump(alpha_bar[t], a_s)
+jump_beta = part(lambda R, alpha_bar, t, a_s: step.jump(alpha_bar[t], a_s))  # β of a step from t to a rung with ᾱ = a_s
 
 
 @topic("D.15", "alpha_bar (T,), timesteps (N,) rising", "betas (N,) of the shorter ladder", _kept)
@@ -113,10 +108,8 @@ def network_time(R: Reference, timesteps: Array, i: Array, T: int) -> Array:
     return timesteps[i]
 
 
-@part
-def below(R: Reference, timesteps: Array, k: int, T: int) -> int:
-    """The timestep a step from timesteps[k] arrives at: the next of the list; -1, the data, past the last."""
-    return int(timesteps[k + 1]) if k + 1 < len(timesteps) else -1
+# the timestep a step from timesteps[k] arrives at: the next of the list; -1, the data, past the last
+below = part(lambda R, timesteps, k, T: int(timesteps[k + 1]) if k + 1 < len(timesteps) else -1)
 
 
 def _lists() -> list[Probe]:

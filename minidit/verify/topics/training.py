@@ -53,16 +53,9 @@ def label_dropout(R: Reference, y: Array, p: float, num_classes: int, depth: int
     return drop_labels(np.broadcast_to(y, masks.shape), ~masks, 0.5, null_label(R, num_classes))
 
 
-@part
-def dropout_rate(R: Reference, p: float, train: bool) -> float:
-    """p in training, else 0."""
-    return p if train else 0.0
-
-
-@part
-def dropout_masks(R: Reference, seed: int, depth: int, B: int, p: float) -> Array:
-    """True where a label is dropped: (1, B), one decision per sample."""
-    return np.asarray(Philox(seed, 77).uniform((1, B), dtype=np.float64) < p)
+dropout_rate = part(lambda R, p, train: p if train else 0.0)  # p in training, else 0
+# true where a label is dropped: (1, B), one decision per sample
+dropout_masks = part(lambda R, seed, depth, B, p: np.asarray(Philox(seed, 77).uniform((1, B), dtype=np.float64) < p))
 
 
 # ------------------------------------------------------------------------------------------------ the average of the weights
@@ -98,10 +91,7 @@ def ema_run(R: Reference, theta_0: Array, updates: Array, decay: float) -> tuple
     return theta, average
 
 
-@part
-def ema_start(R: Reference, theta_0: Array) -> Array:
-    """The average begins as the weights."""
-    return np.array(theta_0)
+ema_start = part(lambda R, theta_0: np.array(theta_0))  # the average begins as the weights
 
 
 @part
@@ -137,10 +127,7 @@ def adamw_update(
     return moved(R, theta, ratio, lr, weight_decay), m, v
 
 
-@part
-def gradient_in(R: Reference, g: Array, theta: Array, weight_decay: float) -> Array:
-    """What the moments see: the gradient alone."""
-    return g
+gradient_in = part(lambda R, g, theta, weight_decay: g)  # what the moments see: the gradient alone
 
 
 @part
@@ -149,22 +136,9 @@ def moments(R: Reference, m: Array, v: Array, g: Array, beta1: float, beta2: flo
     return beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
 
 
-@part
-def corrected(R: Reference, m: Array, v: Array, beta1: float, beta2: float, n: int) -> tuple[Array, Array]:
-    """m̂, v̂."""
-    return m / (1 - beta1**n), v / (1 - beta2**n)
-
-
-@part
-def adam_ratio(R: Reference, m_hat: Array, v_hat: Array, eps: float) -> Array:
-    """m̂ / (√v̂ + ε)."""
-    return m_hat / (v_hat**0.5 + eps)
-
-
-@part
-def moved(R: Reference, theta: Array, ratio: Array, lr: float, weight_decay: float) -> Array:
-    """θ - lr (m̂/(√v̂ + ε) + λ θ)."""
-    return theta - lr * (ratio + weight_decay * theta)
+corrected = part(lambda R, m, v, beta1, beta2, n: (m / (1 - beta1**n), v / (1 - beta2**n)))  # m̂, v̂
+adam_ratio = part(lambda R, m_hat, v_hat, eps: m_hat / (v_hat**0.5 + eps))  # m̂ / (√v̂ + ε)
+moved = part(lambda R, theta, ratio, lr, weight_decay: theta - lr * (ratio + weight_decay * theta))  # θ - lr (m̂/(√v̂ + ε) + λ θ)
 
 
 @topic("O.2", "shapes {name: shape}, weight_decay", "{name: the decay that acts on it}",
@@ -175,10 +149,7 @@ def weight_decays(R: Reference, shapes: dict[str, tuple[int, ...]], weight_decay
     return {name: weight_decay if decays(R, name, shape) else 0.0 for name, shape in shapes.items()}
 
 
-@part
-def decays(R: Reference, name: str, shape: tuple[int, ...]) -> bool:
-    """Whether the decay acts on a parameter."""
-    return len(shape) >= 2
+decays = part(lambda R, name, shape: len(shape) >= 2)  # whether the decay acts on a parameter
 
 
 def _clips() -> list[Probe]:
