@@ -1,7 +1,7 @@
 """What an implementation can be asked for: the topics, in the order of the families and of each file.
 
 A family of topics is one file. Its parts are functions of a Reference (core/reference.py); what another family needs of them it
-imports by name. Time is as most projects count it: t in 0..T-1, tables of T entries, -1 for the data.
+imports. Time is as most projects count it: t in 0..T-1, tables of T entries, -1 for the data.
 """
 
 from __future__ import annotations

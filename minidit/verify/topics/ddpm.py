@@ -14,18 +14,9 @@ from minidit.diffusion import ddpm as law
 from minidit.diffusion import threshold
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics import posterior
 from minidit.verify.topics.conversions import Pair, eps_of_x_0, pair_of_v, x_0_of_eps
-from minidit.verify.topics.posterior import (
-    HOPS,
-    LOST,
-    STEP,
-    alpha_below,
-    hops,
-    large_variance,
-    learned_range_variance,
-    log_small_variance,
-    posterior_mean,
-)
+from minidit.verify.topics.posterior import HOPS, LOST, STEP, alpha_below, hops
 from minidit.verify.topics.schedules import full
 
 topic = Group("samplers")
@@ -46,9 +37,9 @@ latent_range = part(lambda R, x_0: x_0)  # what becomes of x̂_0 where no clippi
 pixel_range = part(lambda R, x_0: threshold.static(x_0))  # what becomes of x̂_0 where pixels were asked for
 std_of_log = part(lambda R, log_variance: np.exp(0.5 * log_variance))  # σ = exp(½ ln σ²)
 # σ of the learned range
-learned_std = part(lambda R, v, alpha_bar, t, s: std_of_log(R, np.log(learned_range_variance(R, v, t, s, alpha_bar))))
+learned_std = part(lambda R, v, alpha_bar, t, s: std_of_log(R, np.log(posterior.learned_range_variance(R, v, t, s, alpha_bar))))
 # σ of the large variance
-large_std = part(lambda R, alpha_bar, t, s: float(std_of_log(R, np.log(large_variance(R, alpha_bar, t, s)))))
+large_std = part(lambda R, alpha_bar, t, s: float(std_of_log(R, np.log(posterior.large_variance(R, alpha_bar, t, s)))))
 
 
 @part
@@ -76,7 +67,7 @@ DDPM = f"x_t, eps (B,C,H,W), {STEP}, z (B,C,H,W)"
 @topic("D.9", DDPM, "x_s (B,C,H,W)", noisy_steps)
 def ddpm_step(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, z: Array) -> Array:
     """(x_t - β/√(1-ᾱ_t) ε̂)/√α + [s ≥ 0] √β̃ z, α = ᾱ_t/ᾱ_s, β = 1-α, β̃ = β (1-ᾱ_s)/(1-ᾱ_t)."""
-    std = std_of_log(R, log_small_variance(R, alpha_bar, t, s))
+    std = std_of_log(R, posterior.log_small_variance(R, alpha_bar, t, s))
     return ddpm_mean(R, x_t, eps, alpha_bar, t, s) + fresh(R, s, t, std, z)
 
 
@@ -90,8 +81,8 @@ def ddpm_step_large(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_
 def ddpm_step_clipped(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, z: Array) -> Array:
     """Mean of q(x_s | x_t, x̂_0) with x̂_0 clipped to [-1, 1], + [s ≥ 0] √β̃ z: for pixels."""
     x_0 = x_0_of_eps(R, x_t, eps, float(alpha_bar[t]))
-    std = std_of_log(R, log_small_variance(R, alpha_bar, t, s))
-    return posterior_mean(R, pixel_range(R, x_0), x_t, t, s, alpha_bar) + fresh(R, s, t, std, z)
+    std = std_of_log(R, posterior.log_small_variance(R, alpha_bar, t, s))
+    return posterior.posterior_mean(R, pixel_range(R, x_0), x_t, t, s, alpha_bar) + fresh(R, s, t, std, z)
 
 
 @part
@@ -109,4 +100,4 @@ def ddpm_step_learned(R: Reference, x_t: Array, out: Array, t: int, s: int, alph
     out, v = np.split(out, 2, axis=1)
     x_0, _ = pair_of(R, out, x_t, float(alpha_bar[t]), objective)
     std = learned_std(R, v, alpha_bar, t, s)
-    return posterior_mean(R, latent_range(R, x_0), x_t, t, s, alpha_bar) + fresh(R, s, t, std, z)
+    return posterior.posterior_mean(R, latent_range(R, x_0), x_t, t, s, alpha_bar) + fresh(R, s, t, std, z)
