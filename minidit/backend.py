@@ -14,16 +14,17 @@ import mmap
 import os
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar, Token
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray: the array decides, so the type cannot
+T = TypeVar("T")
 
 
 def home_of(x: Array) -> str:
@@ -66,6 +67,16 @@ def scatter_add(target: Array, index: Array, values: Array) -> None:
         np.add.at(target, index, values)
     else:
         importlib.import_module("cupyx").scatter_add(target, index, values)
+
+
+@contextlib.contextmanager
+def setting(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """`with setting(variable, value):` in this thread, as it was again at the end."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 # ------------------------------------------------------------------------------------------------ devices

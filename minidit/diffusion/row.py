@@ -70,20 +70,9 @@ def row_at(table: Array, k: Array) -> Row:
 
 @twins.twin(twins.walk_step)
 def walk_step(
-    x_t: Array,
-    F: Array,
-    table: Array,
-    k: Array,
-    *,
-    F_u: Array = None,
-    w: float = 1.0,
-    z: Array = None,
-    v: Array = None,
-    clip: bool = False,
-    limit: Limit | None = None,
-    guess: bool = True,
-    into: Array = None,
-) -> tuple[Array, Array]:
+    x_t: Array, F: Array, table: Array, k: Array, *, F_u: Array = None, w: float = 1.0, z: Array = None, v: Array = None,
+    clip: bool = False, limit: Limit | None = None, guess: bool = True, into: Array = None,
+) -> tuple[Array, Array]:  # fmt: skip
     """x_t, F, z : (B, ...)  ->  (x_s, x̂_0): step k of the walk that the table describes.
 
     k : an int, or a counter (1,) int64   F_u, w : the unconditional answer and the guidance scale, or None

@@ -104,20 +104,9 @@ def mix(x_0: Array, eps: Array, t: Any) -> Array:
 
 
 def walk_step(
-    x_t: Array,
-    F: Array,
-    table: np.ndarray[Any, Any],
-    k: Array,
-    *,
-    F_u: Array = None,
-    w: float = 1.0,
-    z: Array = None,
-    v: Array = None,
-    clip: bool = False,
-    limit: Any = None,
-    guess: bool = True,
-    into: Array = None,
-) -> tuple[Array, Array]:
+    x_t: Array, F: Array, table: np.ndarray[Any, Any], k: Array, *, F_u: Array = None, w: float = 1.0, z: Array = None,
+    v: Array = None, clip: bool = False, limit: Any = None, guess: bool = True, into: Array = None,
+) -> tuple[Array, Array]:  # fmt: skip
     """Step k of a walk, as diffusion/row.py has it: (G.1), (P.3), (D.31) and (D.33) if clipped, (P.4)  ->  (x_s, x̂_0 or None).
 
     F, F_u : (B, C or more, H, W) slices along the first two axes;  k : an int, or (1,) int64 on the device
@@ -174,23 +163,9 @@ def next_rates(step: Array, rates: Array, config: Any, steps: int) -> None:
 
 
 def adamw_ema(
-    theta: Array,
-    m: Array,
-    v: Array,
-    g: Array,
-    decays: Array,
-    average: Array,
-    *,
-    lr: float = 0.0,
-    betas: tuple[float, float],
-    eps: float,
-    n: int = 1,
-    d: float = 0.0,
-    factor: Any = 1.0,
-    rates: Array = None,
-    square: Array = None,
-    limit: float = 0.0,
-) -> None:
+    theta: Array, m: Array, v: Array, g: Array, decays: Array, average: Array, *, lr: float = 0.0, betas: tuple[float, float],
+    eps: float, n: int = 1, d: float = 0.0, factor: Any = 1.0, rates: Array = None, square: Array = None, limit: float = 0.0,
+) -> None:  # fmt: skip
     """The twin of cpu_update.adamw_ema: one pass in place. `rates` replaces lr, n and d; `square` and `limit` clip here.
 
     factor : 1.0 or a () float32 array on the device

@@ -20,19 +20,10 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
+from minidit.models import variants
 from minidit.models.backbone import Classes, Condition, Nothing, check_one_per_sample
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
-from minidit.models.variants import (
-    AdaLNBlock,
-    CrossAttentionBlock,
-    FirstTokens,
-    PlainBlock,
-    PlainFinalLayer,
-    Variant,
-    as_context,
-    as_tokens,
-    summed,
-)
+from minidit.models.variants import Variant, summed
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
 from minidit.nn.block import Block, Costs, ModulatedBlock, gated_branches, in_large_steps
 from minidit.nn.initial import zeros
@@ -192,9 +183,9 @@ class FinalLayer(Module):
 
 VARIANTS: dict[str, Variant] = {
     "adaln_zero": Variant(DiTBlock, FinalLayer, summed),
-    "adaln": Variant(AdaLNBlock, FinalLayer, summed),
-    "cross_attention": Variant(CrossAttentionBlock, PlainFinalLayer, as_context),
-    "in_context": Variant(PlainBlock, FirstTokens, as_tokens),
+    "adaln": Variant(variants.AdaLNBlock, FinalLayer, summed),
+    "cross_attention": Variant(variants.CrossAttentionBlock, variants.PlainFinalLayer, variants.as_context),
+    "in_context": Variant(variants.PlainBlock, variants.FirstTokens, variants.as_tokens),
 }
 
 

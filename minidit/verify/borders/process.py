@@ -219,7 +219,6 @@ class Program:
 
 
 def _unpacked(value: Any) -> Any:
-    """A value that the program sent."""
     try:
         return unpacked(value, lambda file, name: read_arrays(file)[0][name])
     except ValueFormError as error:
