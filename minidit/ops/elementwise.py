@@ -93,7 +93,7 @@ def power(x: Array, *, p: float) -> tuple[Array, Vjp]:
     """xᵖ for a constant p; x > 0 unless p is a whole number."""
 
     def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar * (p * x ** (p - 1)),)
+        return (y_bar * (p * x ** (p - 1)) if p else 0 * y_bar,)  # x⁰ is 1 everywhere, and 0 · 0⁻¹ would be nan
 
     return x**p, vjp
 
