@@ -151,7 +151,8 @@ def _dit(weights: Weights, grammar: str, heads: int | None, where: str) -> Forei
         return config, arrays, semantics.of_size(config, stated="pos_embed" in arrays)
     arrays = names_dit.from_diffusers(weights.arrays)
     if weights.settings is None:
-        return semantics.in_dialect(settings.dit_from_shapes(arrays, heads, where), "diffusers"), arrays, ()
+        config = semantics.in_dialect(settings.dit_from_shapes(arrays, heads, where), "diffusers")
+        return config, arrays, semantics.of_size(config, stated=False)
     config, unknown = settings.dit_from_settings(weights.settings, where)
     return config, arrays, semantics.of_settings(unknown, weights.settings)
 
@@ -162,9 +163,10 @@ def _kl(weights: Weights, grammar: str, _: int | None, where: str) -> Foreign:
     if weights.settings:
         config, unknown = settings.kl_from_settings(weights.settings, where)
     else:
-        config = settings.kl_from_shapes(arrays, where)
+        config = settings.kl_from_shapes(arrays, weights.meta, where)
+    complete = weights.settings is not None or {"norm_num_groups", "scaling_factor"} <= weights.meta.keys()
     differences = semantics.of_settings(unknown, weights.settings or {})
-    return config, arrays, differences + semantics.of_kl(grammar, config, complete=weights.settings is not None)
+    return config, arrays, differences + semantics.of_kl(grammar, config, complete=complete)
 
 
 def load_model(

@@ -121,6 +121,8 @@ class Program:
             if message.get("id") != self._files:
                 raise ProgramError(f"{self.words[0]} answered question {message.get('id')!r} when asked {self._files} ({topic})")
             if "call" in message:  # the program asks back: a denoiser, for example, is a function of the kit
+                if time.monotonic() > deadline:
+                    raise ProgramError(f"{self.words[0]} calls back without an answer about {topic} within {self.timeout:g} s")
                 self._say({"id": self._files, **self._called(message, calls)})
             elif "error" in message:
                 raise ValueError(printable(message["error"]))
