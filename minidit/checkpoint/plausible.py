@@ -28,7 +28,7 @@ def sizes_in(config: Any) -> Iterator[tuple[str, int]]:
                 yield field.name, n
 
 
-def check_declared(network: Callable[..., Module], config: Any, arrays: Mapping[str, Lazy], size: int) -> None:
+def check_declared(network: type[Module], config: Any, arrays: Mapping[str, Lazy], size: int) -> None:
     """Raises ValueError where the arrays are not those that the configuration declares. Nothing of their size is allocated.
 
     network: built from a configuration and None; size: bytes of the files.

@@ -71,7 +71,7 @@ def linears(draw, bias=True):
 @st.composite
 def tables(draw):
     K, shape = draw(st.integers(1, 9)), draw(st.sampled_from([(1,), (5,), (3, 4)]))
-    index = np.random.default_rng(draw(SEEDS)).integers(-K, K, shape)
+    index = np.random.default_rng(draw(SEEDS)).integers(0, K, shape)
     return (draw(normal((K, draw(WIDTHS)))),), {"index": index}
 
 
