@@ -13,6 +13,7 @@ import math
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar, Token
 from types import ModuleType
@@ -166,7 +167,7 @@ def from_dlpack(x: Any) -> Array:
         raise ValueError(f"from_dlpack: {str(error).splitlines()[0]}") from error
 
 
-_residents: dict[Any, tuple[Array, Array]] = {}
+_residents: dict[Any, Array] = {}
 
 
 def resident(table: np.ndarray[Any, Any], like: Array) -> Array:
@@ -176,8 +177,9 @@ def resident(table: np.ndarray[Any, Any], like: Array) -> Array:
         return xp.asarray(table)
     key = (xp.ndarray, xp.cuda.runtime.getDevice(), id(table))
     if key not in _residents:
-        _residents[key] = (table, xp.asarray(table))  # while the table lives, no other object can have its id
-    return _residents[key][1]
+        _residents[key] = xp.asarray(table)
+        weakref.finalize(table, _residents.pop, key, None)  # while the table lives, no other object can have its id
+    return _residents[key]
 
 
 def device_of(x: Array) -> str:

@@ -13,11 +13,12 @@ from numpy.typing import DTypeLike
 from minidit.backend import device_of, to_device
 from minidit.checkpoint import names_dit, names_kl, semantics, settings
 from minidit.checkpoint.files import CheckpointError, Lazy, lazy
-from minidit.checkpoint.grammar import FORMAT, MODELS, config_from
+from minidit.checkpoint.grammar import FORMAT, config_from
 from minidit.checkpoint.semantics import Difference
 from minidit.checkpoint.weights import Weights, open_weights
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.dit import DiT, DiTConfig
+from minidit.models.kinds import NETWORKS
 from minidit.nn import Module, sincos_2d
 
 Foreign = tuple[DiTConfig | AutoencoderKLConfig, dict[str, Lazy], tuple[Difference, ...]]  # configuration, our names
@@ -85,13 +86,13 @@ def describe(path: str | Path, *, dialect: str | None = None, num_heads: int | N
 
 def _ours(weights: Weights) -> Contents:
     path, meta = weights.path, weights.meta
-    if str(meta["kind"]) not in MODELS:
+    if str(meta["kind"]) not in NETWORKS:
         raise CheckpointError(f"{path}: not a minidit model (its header names the kind {meta['kind']!r})")
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {meta.get('format')}, this version reads {FORMAT}")
     if not isinstance(meta.get("config"), dict):
         raise CheckpointError(f"{path}: its header holds no configuration")
-    config = config_from(MODELS[meta["kind"]][1], meta["config"], str(path))
+    config = config_from(NETWORKS[meta["kind"]].config, meta["config"], str(path))
     return Contents(path, weights.container, "minidit", meta["kind"], config, weights.arrays, meta)
 
 
@@ -163,7 +164,7 @@ def load_model(
     """
     contents = describe(path, dialect=dialect, num_heads=num_heads)
     try:
-        model = MODELS[contents.kind][0](contents.config, None, device=device, dtype=dtype)
+        model = NETWORKS[contents.kind].network(contents.config, None, device=device, dtype=dtype)
         fill(model, contents.arrays)
     except ValueError as error:
         raise CheckpointError(f"{contents.path}: {error}") from error

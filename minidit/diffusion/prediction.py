@@ -54,7 +54,8 @@ class Prediction:
         p, q = self.p(at), self.q(at)
         delta = combined(q, at.alpha, -p, at.sigma)
         if home_of(delta) == "" and delta == 0:
-            raise ValueError(f"at the level α = {at.alpha}, σ = {at.sigma} the answer {self.name} does not determine x_0 and ε")
+            level = f"at the level α = {at.alpha}, σ = {at.sigma}"
+            raise ValueError(f"{level} the answer {self.name} does not determine x_0: let the network predict v or x_0")
         x_of_x, eps_of_x = (0.0 if is_zero(c) else c / delta for c in (q, -p))
         eps_of_F = 1.0 if delta is at.alpha else at.alpha / delta  # Δ = α: the answer is ε̂ itself
         return Reading(x_of_x, -at.sigma / delta, eps_of_x, eps_of_F)  # (P.3)

@@ -87,6 +87,16 @@ class DiTConfig:
         return (self.in_channels, *self.size)
 
     @property
+    def multiple(self) -> int:
+        """Height and width are cut into patches."""
+        return self.patch_size
+
+    def fitted(self, shape: tuple[int, int, int], classes: int) -> DiTConfig:
+        """The same DiT for samples of this shape and so many classes."""
+        C, H, W = shape
+        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
+
+    @property
     def condition(self) -> Condition:
         """The null label is one above the last class."""
         if not self.num_classes:
@@ -214,11 +224,6 @@ class DiT(Module):
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
         return self.condition.left_out(y)
-
-    @property
-    def null_label(self) -> int:
-        """The label of a sample whose class is left out."""
-        return self.config.num_classes
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
         return modulations_first(parameters)

@@ -48,7 +48,7 @@ class Denoiser:
 
     def labels(self, y: Array) -> Array:
         """y : (B,)  ->  [y; null] : (2B,), for a guided answer."""
-        return xp_of(y).concatenate((y, self.network.null(y)))  # (G.1)
+        return xp_of(y).concatenate((y, self.network.null(y)))
 
     def __call__(self, x_t: Array, t: Array, y: Array | None) -> Answer:
         """x_t : (B, ...), t : a time, or (1,) on the device  ->  the network's answer.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from minidit import ops
 from minidit.autograd import Tensor, value
@@ -51,6 +51,15 @@ class Diffusion:
     stream: ClassVar[int] = 0x74726E
     per: ClassVar[int] = 8
 
+    @classmethod
+    def on_ladder(cls, path: Schedule, answer: Prediction = EPS, weight: Weight | None = None) -> Self:
+        """Diffusion on a ladder of rungs, all trained equally often (Ho, Jain, Abbeel 2020); weight: a law such as min_snr.
+
+        Raises ValueError where the answer does not determine x_0 at rung T, from which every sample starts.
+        """
+        answer.reading(path.level(path.T))
+        return cls(path, answer, rungs(path.T), None if weight is None else on_rungs(weight(answer, path.levels)))
+
     def question(self, x_0: Array, draws: Draws) -> tuple[Array, Array, Array, Level]:
         """x_0 : (B, ...)  ->  t : (B,), ε, x_t, and the level of every sample."""
         t = self.times(draws)
@@ -66,11 +75,6 @@ class Diffusion:
     def loss(self, network: Backbone, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         t, eps, x_t, level = self.question(x_0, draws)
         return self.error(network(*self.path.inputs(x_t, t), y), x_0, eps, t, level), {}
-
-
-def ddpm(path: Schedule, answer: Prediction = EPS, weight: Weight | None = None) -> Diffusion:
-    """Diffusion on a ladder of rungs, each of them drawn as often (Ho, Jain, Abbeel 2020)."""
-    return Diffusion(path, answer, rungs(path.T), None if weight is None else on_rungs(weight(answer, path.levels)))
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from minidit.checkpoint import CheckpointError, save_model
-from minidit.checkpoint.grammar import Network
 from minidit.data import Dataset
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT
+from minidit.models.kinds import Network
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
 from minidit.processes.train import fitted_source

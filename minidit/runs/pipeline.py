@@ -122,9 +122,9 @@ class Pipeline:
         guidance = self.guidance if guidance is None else guidance
         scale = 1.0 if labels is None or self.model.condition.null is None else guidance
         settings = Sampling(
-            min(50, self.schedule.T) if steps is None else steps, SPACINGS[spacing], prediction=self.prediction,
+            steps, SPACINGS[spacing], prediction=self.prediction,
             fresh=SAMPLERS[sampler](eta, self.model.second_half), guidance=scale, interval=interval,
-            clip=self.tokenizer.limit is not None, seed=seed, shards=shards, precision=precision,
+            limit=self.tokenizer.limit, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
         y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))
         return draw(self.model, self.schedule, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)

@@ -85,11 +85,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(config: BackboneConfig, train: LoopConfig, device: str) -> Iterator[None]:
+def explained(config: BackboneConfig | None, train: LoopConfig, device: str) -> Iterator[None]:
     """`with explained(…):` what runs out of memory inside is a RunError that says which batch would fit."""
     try:
         yield
     except Exception as error:
-        if not ran_out_of_memory(error):
+        if config is None or not ran_out_of_memory(error):
             raise
         raise RunError(out_of_memory(config, train, device)) from error

@@ -134,9 +134,9 @@ def test_one_kernel_guides_reads_the_answer_clips_and_steps(seed, answer, path, 
     std = fresh.c(t, s) if fresh.std is None else fresh.std(t, s)
     expected = step(x_0_hat, eps_hat, s, c=fresh.c(t, s), std=std, z=wide[1])
 
-    first = np.full(11, np.nan)  # a row that must not be read
+    first = np.full(12, np.nan)  # a row that must not be read
     table = np.stack([first, row_of(answer, t, s, fresh)])
-    how = {"w": w or 1.0, "limit": threshold.static if clip else None}
+    how = {"w": w or 1.0, "clip": clip}
     text = walk_step(wide[0], wide[2], table, 1, F_u=None if w is None else wide[3], z=wide[1], **how)
     for mine, law in zip(text, (expected, x_0_hat), strict=True):
         agree(mine, law, bound=1e-12, of="P.4")

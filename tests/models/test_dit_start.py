@@ -14,7 +14,7 @@ from minidit.diffusion.schedule import Schedule
 from minidit.models.condition import TimestepEmbedder
 from minidit.models.dit import DIT, DiT, DiTBlock, DiTConfig
 from minidit.nn import timestep_embedding
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
 from minidit.random import Philox
 from minidit.training.loop import LoopConfig
@@ -47,7 +47,8 @@ def test_the_first_loss_is_one(device, learn_sigma):
     B = 8
     model = DiT(config, Philox(0), device=device)
     x_0 = np.random.default_rng(0).uniform(-1, 1, (B, 4, 64, 64)).astype(np.float32)
-    loop = loop_for(model, (x_0, np.arange(B) % 3), ddpm(Schedule.linear()), LoopConfig(batch_size=B, steps=1, shards=1))
+    config = LoopConfig(batch_size=B, steps=1, shards=1)
+    loop = loop_for(model, (x_0, np.arange(B) % 3), Diffusion.on_ladder(Schedule.linear()), config)
     losses, numbers = losses_of(loop, 0)
     simple, n = float(host(numbers.get("simple", losses)).mean()), x_0.size
     assert n >= 100_000

@@ -11,7 +11,7 @@ from support import host, spec
 from minidit.backend import to_device
 from minidit.diffusion.schedule import Schedule
 from minidit.models.dit import DiT, DiTConfig
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
 from minidit.random import Philox
 from minidit.training.loop import LoopConfig
@@ -46,7 +46,7 @@ def test_training_drops_the_stated_share_and_leaves_the_other_labels(device):
     B = 2000
     model = DiT(CONFIG, Philox(0), device=device)
     data = np.zeros((7, 1, 4, 4), np.float32), np.arange(7)
-    loop = loop_for(model, data, ddpm(Schedule.linear()), LoopConfig(batch_size=B, steps=2, shards=1))
+    loop = loop_for(model, data, Diffusion.on_ladder(Schedule.linear()), LoopConfig(batch_size=B, steps=2, shards=1))
     asked = Asked(model)
     for update in range(2):
         losses_of(loop, update, network=asked)

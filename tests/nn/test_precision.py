@@ -16,7 +16,7 @@ from minidit.backend import to_device
 from minidit.diffusion.schedule import Schedule
 from minidit.kernels import blas, cuda_blas, cuda_launch
 from minidit.nn.precision import check_precision, computing_in, restored, stored
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.train import loop_for
 from minidit.training.loop import LoopConfig
@@ -28,7 +28,7 @@ gpu = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the sta
 
 
 def trained(policy, config=DIT):
-    process, settings = ddpm(Schedule.linear(30)), replace(CONFIG, precision=policy)
+    process, settings = Diffusion.on_ladder(Schedule.linear(30)), replace(CONFIG, precision=policy)
     loop = loop_for(awake(config, device="cuda"), pictures(config=config), process, settings)
     losses = [float(host(r["loss"])) for r in loop.run()]
     return losses, loop

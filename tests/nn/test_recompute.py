@@ -13,7 +13,7 @@ from minidit.autograd import Gradients, Tensor, no_grad
 from minidit.backend import Arena, to_device
 from minidit.diffusion.schedule import Schedule
 from minidit.nn.recompute import recomputing, run
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
 from minidit.training.loop import LoopConfig
 
@@ -25,7 +25,7 @@ def step_of(config, device="cpu", dtype=np.float32, **changes):
     """(loss, gradient, arena) of one training step."""
     model = awake(config, device=device, dtype=dtype)
     data = tuple(to_device(a, device) for a in pictures(config=config, dtype=dtype))
-    loop = loop_for(model, data, ddpm(Schedule.linear(30)), replace(CONFIG, **changes))
+    loop = loop_for(model, data, Diffusion.on_ladder(Schedule.linear(30)), replace(CONFIG, **changes))
     record = next(loop.run())
     return float(host(record["loss"])), host(loop.buffers[0]), loop.arenas[0]
 

@@ -8,8 +8,8 @@ from support import agree, host, spec
 
 from minidit.data import batch_indices
 from minidit.random import Philox
-from minidit.training.draws import Clock, Draws
-from minidit.training.source import LABEL, POSTERIOR, LabelDropout, Latents, Pictures, Unlabelled
+from minidit.training.draws import LABEL, Clock, Draws
+from minidit.training.source import POSTERIOR, LabelDropout, Latents, Pictures, Unlabelled
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
@@ -33,16 +33,27 @@ def test_a_draw_without_a_number_takes_the_lowest_that_is_free():
         assert np.array_equal(u, numbered(3 * PER + k))
     other = draws(update=3)
     other.uniform(number=POSTERIOR)
-    assert np.array_equal(other.uniform(), first) and np.array_equal(other.uniform(), label)
+    assert np.array_equal(other.uniform(), first)  # number 1 is kept for labels, also where nobody drops them
     assert np.array_equal(other.uniform(), third)  # number 2 is the posterior's
+
+
+def test_a_number_that_is_taken_or_belongs_to_the_next_update_is_refused():
+    d = draws(update=3)
+    d.uniform(number=2)
+    for number in (2, PER):
+        with pytest.raises(ValueError, match=f"draw {number} of {PER}"):
+            d.uniform(number=number)
+
+
+def test_an_update_may_be_any_whole_number():
+    assert np.array_equal(draws(update=np.int64(3)).uniform(), draws(update=3).uniform())
 
 
 @spec("R.5")
 def test_a_fixed_number_is_the_same_draw_whatever_was_drawn_before():
     early, late = draws(update=2), draws(update=2)
     late.normal((4, 3))
-    late.integers(0, 9)
-    late.normal((4, 3))
+    late.integers(0, 9, number=4)
     assert (LABEL, POSTERIOR) == (1, 2)  # files of states and the numbers of earlier versions rest on these
     for number in (LABEL, POSTERIOR):
         assert np.array_equal(early.uniform(number=number), late.uniform(number=number))
@@ -55,7 +66,7 @@ def test_another_update_begins_anew_and_other_samples_have_their_own_numbers():
     again, later, part = d.at(1), d.at(2), d.at(1, np.array([2, 3]))
     assert np.array_equal(again.uniform(), numbered(PER)) and np.array_equal(later.uniform(), numbered(2 * PER))
     assert np.array_equal(part.uniform(), numbered(PER)[2:])
-    z = Philox(5, STREAM, state=PER + 1).normal((2, 3), np.array([2, 3]), dtype=np.float64)
+    z = Philox(5, STREAM, state=PER + 2).normal((2, 3), np.array([2, 3]), dtype=np.float64)
     assert np.array_equal(part.normal((2, 3)), z)
 
 
@@ -71,9 +82,9 @@ def test_a_clock_on_the_device_draws_what_the_host_draws():
         clock = Clock("cuda", 4)
         for update in (0, 1, 63, 64, 65):
             clock.set(update)
-            here = Draws(5, STREAM, np.arange(4), per=PER, when=update, batch_size=4)
-            there = Draws(5, STREAM, clock.samples, "cuda", per=PER, when=clock, batch_size=4)
             for name, args in (("integers", (1, 1001)), ("uniform", ()), ("normal", ((4, 2, 3),))):
+                here = Draws(5, STREAM, np.arange(4), per=PER, when=update, batch_size=4)
+                there = Draws(5, STREAM, clock.samples, "cuda", per=PER, when=clock, batch_size=4)
                 for number in (None, LABEL + 2):
                     mine, other = (getattr(d, name)(*args, number=number) for d in (here, there))
                     agree(other, mine, bound=2.0**-22)
