@@ -68,7 +68,10 @@ def add_to_leaf(leaf: Leaf, bar: Array) -> None:
     gradients = _gradients.get()
     if gradients is not None and gradients.add(leaf.data, bar):
         return
-    leaf.grad = whole(bar if leaf.grad is None else leaf.grad + bar)  # never in place: other nodes may hold the first bar too
+    if leaf.grad is None:  # a copy: the bar may be the caller's, another leaf's too, or a read-only view of a smaller array
+        leaf.grad = xp_of(bar).array(bar, copy=True)
+    else:
+        leaf.grad = whole(leaf.grad + bar)  # never in place: somebody may hold the first one
 
 
 def whole(y: Array) -> Array:

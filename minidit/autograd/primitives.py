@@ -19,6 +19,7 @@ from minidit.autograd.tensor import Tensor, source_of
 from minidit.backend import Array
 
 Pair = Callable[..., tuple[Any, Vjp]]
+Check = Callable[..., None]  # raises ValueError for arguments that neither the plain text nor a twin can serve
 
 
 class NoTwin(Exception):
@@ -34,12 +35,14 @@ class Primitive:
 
     __name__: str
 
-    def __init__(self, plain: Pair, cpu: Pair | None = None, cuda: Pair | None = None) -> None:
-        self.plain, self.cpu, self.cuda = plain, cpu, cuda
+    def __init__(self, plain: Pair, cpu: Pair | None = None, cuda: Pair | None = None, check: Check | None = None) -> None:
+        self.plain, self.cpu, self.cuda, self.check = plain, cpu, cuda, check
         functools.update_wrapper(self, plain)
 
     def pair(self, *arrays: Array, **static: Any) -> tuple[Any, Vjp]:
         """(y, vjp) on plain arrays, by the fast twin where there is one for this home and it is switched on."""
+        if self.check is not None:
+            self.check(*arrays, **static)
         x = arrays[0]
         twin = (self.cpu if x.dtype == np.float32 else None) if isinstance(x, np.ndarray) else self.cuda
         if twin is not None and kernels_on():
@@ -70,10 +73,17 @@ Tensor.primitives = PRIMITIVES  # what the operators of a Tensor call
 @overload
 def primitive(plain: Pair) -> Primitive: ...
 @overload
-def primitive(*, cpu: Pair | None = None, cuda: Pair | None = None) -> Callable[[Pair], Primitive]: ...
-def primitive(plain: Pair | None = None, *, cpu: Pair | None = None, cuda: Pair | None = None) -> Any:
-    """Registers f(*arrays, **static) -> (y, vjp) as a primitive; cpu and cuda are fast twins of the same signature."""
+def primitive(
+    *, cpu: Pair | None = None, cuda: Pair | None = None, check: Check | None = None
+) -> Callable[[Pair], Primitive]: ...
+def primitive(
+    plain: Pair | None = None, *, cpu: Pair | None = None, cuda: Pair | None = None, check: Check | None = None
+) -> Any:
+    """Registers f(*arrays, **static) -> (y, vjp) as a primitive; cpu and cuda are fast twins of the same signature.
+
+    check, of the same arguments, runs before any of them.
+    """
     if plain is None:
-        return functools.partial(primitive, cpu=cpu, cuda=cuda)
-    p = PRIMITIVES[plain.__name__] = Primitive(plain, cpu, cuda)
+        return functools.partial(primitive, cpu=cpu, cuda=cuda, check=check)
+    p = PRIMITIVES[plain.__name__] = Primitive(plain, cpu, cuda, check)
     return p

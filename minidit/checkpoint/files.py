@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit.backend import Array, to_host
+from minidit.incoming import Refusal, reading, regular_file
 
 TYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "U32": "<u4",
@@ -27,11 +28,12 @@ TYPES = {
 }  # fmt: skip
 BF16 = "bfloat16"  # NumPy has no such type: it is written and read as its bits
 CODES = {np.dtype(t): code for code, t in TYPES.items() if code != "BF16"}
+MAX_HEADER = 2**23  # bytes of the names and shapes of a safetensors file: about 80,000 arrays
 RANK = {code: i for i, code in enumerate(TYPES)}  # files hold wide types first, so that every array is aligned
 
 
-class CheckpointError(ValueError):
-    """A file that is not what it should be; the message names it."""
+class CheckpointError(Refusal):
+    """A file that is not what it should be; the message is one line and names it."""
 
 
 @dataclass(frozen=True)
@@ -124,18 +126,17 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
 def open_safetensors(path: str | Path) -> tuple[dict[str, Lazy], dict[str, Any]]:
     """(name -> Lazy, metadata). The safetensors library checks the file; the bytes are then read, not mapped: a mapped file
     would take memory twice, in the map and in the network."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(str(path), framework="numpy"), open(path, "rb") as f:
-            n = int.from_bytes(f.read(8), "little")
+    size = regular_file(path, CheckpointError)
+    with reading(path, CheckpointError, "not a readable safetensors file: "), open(path, "rb") as f:
+        n = int.from_bytes(f.read(8), "little")
+        if n > min(size, MAX_HEADER):
+            raise ValueError(f"its header claims {n} bytes of a file of {size}, at most {MAX_HEADER} are read")
+        with safe_open(str(path), framework="numpy"):
             header = json.loads(f.read(n))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    meta = {k: _json(v) for k, v in (header.pop("__metadata__", None) or {}).items()}
-    return {name: _entry(path, name, entry, 8 + n) for name, entry in header.items()}, meta
+        meta = {k: _json(v) for k, v in (header.pop("__metadata__", None) or {}).items()}
+        return {name: _entry(path, name, entry, 8 + n) for name, entry in header.items()}, meta
 
 
 def _entry(path: str | Path, name: str, entry: Mapping[str, Any], start: int) -> Lazy:
@@ -179,5 +180,5 @@ def narrowed(a: Array) -> Array:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text

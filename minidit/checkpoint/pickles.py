@@ -20,9 +20,13 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.checkpoint.files import CheckpointError, Lazy, bytes_at, widened
+from minidit.incoming import Budget, opened_zip, reading
 
 ZIP = b"PK\x03\x04"
-LIMIT = 2**27  # bytes of the pickle itself: names and shapes, a few MB even for the largest networks
+LIMIT = 2**24  # bytes of the pickle itself: names and shapes, a few MB even for the largest networks
+STEPS = 2**19  # instructions and entries copied: 40 for each array
+SECONDS = 5.0  # for all of them
+EXPANDED = 2**20  # entries of an array that repeats the numbers of its storage (stride 0)
 
 STORAGES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "bf16", "LongStorage": "<i8",
@@ -33,7 +37,7 @@ STORAGES = {
 Value = Any  # of a pickle: a number, a text, one of the classes below, a Lazy, or tuples, lists and dictionaries of them
 
 
-class Refused(Exception):
+class Refused(ValueError):
     """A pickle that is not a file of weights."""
 
 
@@ -69,7 +73,7 @@ def array(storage: Value, start: Value, shape: Value, strides: Value, *_: Value)
         raise Refused("an array that is not described by a storage and whole numbers")
     count = math.prod(shape)
     reach = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if count else 0
-    if count > storage.count or start + reach > storage.count:
+    if (count > storage.count and (count > EXPANDED or 0 not in strides)) or start + reach > storage.count:
         raise Refused(f"an array of {count} numbers from place {start} of a storage of {storage.count}")
     bf16 = storage.code == "bf16"
     dtype = np.dtype("<u2" if bf16 else storage.code)
@@ -96,6 +100,7 @@ ALLOWED: dict[Name, Callable[..., Value] | None] = {
     Name("torch._utils", "_rebuild_tensor"): array,
     Name("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     Name("torch", "Size"): lambda items=(): tuple(items),
+    Name("torch", "device"): None,
     Name("argparse", "Namespace"): None,
     Name("pathlib", "PosixPath"): None,
     Name("numpy", "dtype"): None,
@@ -115,10 +120,12 @@ class Reader:
         self.stack: list[Value] = []
         self.marks: list[int] = []
         self.memo: dict[int, Value] = {}
+        self.budget = Budget(STEPS, SECONDS)
 
     def read(self, data: bytes) -> Value:
         """The value that a pickle describes. Raises Refused for one that is not about arrays."""
         for opcode, argument, _ in pickletools.genops(data):
+            self.budget.spend()
             if opcode.name == "STOP":
                 return self.stack.pop()
             if opcode.name not in INSTRUCTIONS:
@@ -165,6 +172,7 @@ class Reader:
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise Refused("it calls what is no name")
         make = ALLOWED[function]
+        self.budget.spend(sum(len(a) for a in arguments if isinstance(a, (list, tuple, dict))))  # what the call may copy
         self.push(Unknown(function) if make is None else make(*arguments))
 
     def load(self) -> None:
@@ -213,36 +221,27 @@ INSTRUCTIONS: dict[str, Callable[[Reader, Value], object]] = {
 def open_torch_zip(path: str | Path) -> Value:
     """What torch.save was given, arrays as Lazy. Raises CheckpointError, naming the file, for anything that is not weights."""
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as file, open(path, "rb") as raw:
-            members = {info.filename: info for info in file.infolist()}
-            program = next((n for n in members if n.rpartition("/")[2] == "data.pkl"), None)
-            if program is None:
-                raise CheckpointError(f"{path}: a zip file without data.pkl: not what torch.save writes")
-            root = program.removesuffix("data.pkl")
-            order = members.get(f"{root}byteorder")
-            if order is not None and order.file_size < 9 and file.read(order) != b"little":
-                raise CheckpointError(f"{path}: its numbers are big-endian, which is not read here")
-            if members[program].file_size > LIMIT:
-                raise CheckpointError(f"{path}: its pickle claims {members[program].file_size} bytes, {LIMIT} are read at most")
+    refused = reading(path, CheckpointError, "refused, not a file of weights: ")
+    with opened_zip(path, CheckpointError) as file, open(path, "rb") as raw, refused:
+        members = {info.filename: info for info in file.infolist()}
+        program = next((n for n in members if n.rpartition("/")[2] == "data.pkl"), None)
+        if program is None:
+            raise CheckpointError(f"{path}: a zip file without data.pkl: not what torch.save writes")
+        root = program.removesuffix("data.pkl")
+        order = members.get(f"{root}byteorder")
+        if order is not None and order.file_size < 9 and file.read(order) != b"little":
+            raise CheckpointError(f"{path}: its numbers are big-endian, which is not read here")
+        if members[program].file_size > LIMIT:
+            raise CheckpointError(f"{path}: its pickle claims {members[program].file_size} bytes, {LIMIT} are read at most")
 
-            def storage(key: str, code: str, count: int) -> Storage:
-                info = members.get(f"{root}data/{key}")
-                width = 2 if code == "bf16" else np.dtype(code).itemsize
-                if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size != count * width:
-                    raise Refused(f"storage {key!r} is missing, packed, or not {count} numbers long")
-                return Storage(path, start_of(raw, info), count, code)
+        def storage(key: str, code: str, count: int) -> Storage:
+            info = members.get(f"{root}data/{key}")
+            width = 2 if code == "bf16" else np.dtype(code).itemsize
+            if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size != count * width:
+                raise Refused(f"storage {key!r} is missing, packed, or not {count} numbers long")
+            return Storage(path, start_of(raw, info), count, code)
 
-            return Reader(storage).read(file.read(program))
-    except CheckpointError:
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file") from error
-    except MemoryError as error:
-        raise CheckpointError(f"{path}: its pickle asks for more memory than there is") from error
-    except Exception as error:  # damaged instructions can raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{path}: refused, not a file of weights: {reason}") from error
+        return Reader(storage).read(file.read(program))
 
 
 def start_of(raw: IO[bytes], info: zipfile.ZipInfo) -> int:
@@ -253,22 +252,3 @@ def start_of(raw: IO[bytes], info: zipfile.ZipInfo) -> int:
         raise Refused(f"{info.filename} is not where the zip's table says")
     name, extra = struct.unpack("<HH", header[26:30])
     return int(info.header_offset + 30 + name + extra)
-
-
-def arrays_in(saved: Value, path: str | Path) -> tuple[dict[str, Lazy], list[str]]:
-    """(name -> Lazy, names of everything else) from a state, or from a training checkpoint that holds one.
-
-    Of several states the averaged one is taken: published samples were drawn with it.
-    """
-    others: list[str] = []
-    for name in ("ema", "state_dict", "model"):
-        state = saved.get(name) if isinstance(saved, dict) else None
-        if isinstance(state, dict) and any(isinstance(a, Lazy) for a in state.values()):
-            others = [str(k) for k in saved if k != name]
-            saved = state
-            break
-    if isinstance(saved, dict):
-        arrays = {str(k): a for k, a in saved.items() if isinstance(a, Lazy)}
-        if arrays:
-            return arrays, others + [str(k) for k, a in saved.items() if not isinstance(a, Lazy)]
-    raise CheckpointError(f"{path}: holds no arrays with names")

@@ -14,8 +14,11 @@ from minidit.backend import device_of, to_device
 from minidit.checkpoint import names_dit, names_kl, semantics, settings
 from minidit.checkpoint.files import CheckpointError, Lazy, lazy
 from minidit.checkpoint.grammar import FORMAT, config_from
+from minidit.checkpoint.plausible import check_declared
 from minidit.checkpoint.semantics import Difference
+from minidit.checkpoint.states import without_prefix
 from minidit.checkpoint.weights import Weights, open_weights
+from minidit.incoming import printable, reading
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.models.kinds import NETWORKS
@@ -38,7 +41,7 @@ class Contents:
     """What a file holds; its arrays, under our names, are not read yet.
 
     container: the kind of file; grammar: whose names it has; kind: which network; differences: what that project computes
-    differently; aside: names of what else the file holds.
+    differently; aside: names of what else the file holds; size: bytes of the files.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Contents:
     config: Any
     arrays: Mapping[str, Lazy]
     meta: Mapping[str, Any]
+    size: int
     differences: tuple[Difference, ...] = ()
     aside: tuple[str, ...] = ()
 
@@ -63,7 +67,7 @@ class Contents:
         lines += [f"  {self.container}, {self.dtype}, {numbers:,} numbers", f"  {self.config}"]
         lines += [f"  {d}" for d in self.differences]
         if self.aside:
-            names = ", ".join(self.aside[:5])
+            names = printable(", ".join(self.aside[:5]))
             lines.append(f"  not read: {names}" + (f" and {len(self.aside) - 5} more" if len(self.aside) > 5 else ""))
         return "\n".join(lines)
 
@@ -73,10 +77,15 @@ def describe(path: str | Path, *, dialect: str | None = None, num_heads: int | N
 
     Arguments and errors are those of `load`.
     """
-    weights = open_weights(path)
-    contents = _ours(weights) if "kind" in weights.meta else _foreign(weights, num_heads)
-    if contents.kind != "dit":
-        return contents
+    semantics.check_dialect(dialect)
+    with reading(path, CheckpointError):
+        weights = open_weights(path)
+        contents = _ours(weights, num_heads) if "kind" in weights.meta else _foreign(weights, num_heads)
+        return contents if contents.kind != "dit" else _run_as(contents, dialect)
+
+
+def _run_as(contents: Contents, dialect: str | None) -> Contents:
+    """A DiT with its differences, as a project runs it."""
     config, differences = semantics.in_dialect(contents.config, dialect), contents.differences
     if contents.grammar != "minidit":
         project = "official" if contents.grammar == "official" else "diffusers"
@@ -84,7 +93,7 @@ def describe(path: str | Path, *, dialect: str | None = None, num_heads: int | N
     return replace(contents, config=config, differences=differences)
 
 
-def _ours(weights: Weights) -> Contents:
+def _ours(weights: Weights, heads: int | None) -> Contents:
     path, meta = weights.path, weights.meta
     if str(meta["kind"]) not in NETWORKS:
         raise CheckpointError(f"{path}: not a minidit model (its header names the kind {meta['kind']!r})")
@@ -93,7 +102,14 @@ def _ours(weights: Weights) -> Contents:
     if not isinstance(meta.get("config"), dict):
         raise CheckpointError(f"{path}: its header holds no configuration")
     config = config_from(NETWORKS[meta["kind"]].config, meta["config"], str(path))
-    return Contents(path, weights.container, "minidit", meta["kind"], config, weights.arrays, meta)
+    _same_heads(heads, getattr(config, "num_heads", None), path)
+    return Contents(path, weights.container, "minidit", meta["kind"], config, weights.arrays, meta, weights.size)
+
+
+def _same_heads(heads: int | None, stated: Any, where: object) -> None:
+    """Raises CheckpointError where the caller and the file name different numbers of heads."""
+    if heads is not None and type(stated) is int and heads != stated:
+        raise CheckpointError(f"{where}: num_heads = {heads} was asked for, the file states {stated}")
 
 
 def recognised(weights: Weights) -> tuple[str, str]:
@@ -108,6 +124,8 @@ def recognised(weights: Weights) -> tuple[str, str]:
 
 def _foreign(weights: Weights, heads: int | None) -> Contents:
     """Contents in another project's grammar."""
+    arrays, others = without_prefix(weights.arrays, MARKS, weights.path)
+    weights = replace(weights, arrays=arrays, aside=(*weights.aside, *others))
     grammar, kind = recognised(weights)
     path, config_json = weights.path, weights.settings
     if config_json is not None and config_json.get("_class_name", CLASSES[kind][0]) not in CLASSES[kind]:
@@ -122,17 +140,20 @@ def _foreign(weights: Weights, heads: int | None) -> Contents:
     if config_json is not None and config_json.get("_class_name") == "Transformer2DModel":
         grammar = "diffusers-old"
     aside = (*weights.aside, *(names_kl.beside(weights.arrays) if grammar == "ldm" else ()))
-    return Contents(path, weights.container, grammar, kind, config, arrays, weights.meta, differences, aside)
+    return Contents(path, weights.container, grammar, kind, config, arrays, weights.meta, weights.size, differences, aside)
 
 
 def _dit(weights: Weights, grammar: str, heads: int | None, where: str) -> Foreign:
     if grammar == "official":
         arrays, num_heads = names_dit.from_official(weights.arrays), weights.meta.get("num_heads")
+        _same_heads(heads, num_heads, where)
         heads = heads or (num_heads if type(num_heads) is int else None)
-        return settings.dit_from_shapes(arrays, heads, where), arrays, ()
+        config = settings.dit_from_shapes(arrays, heads, where)
+        return config, arrays, semantics.of_size(config, stated="pos_embed" in arrays)
     arrays = names_dit.from_diffusers(weights.arrays)
     if weights.settings is None:
-        return semantics.in_dialect(settings.dit_from_shapes(arrays, heads, where), "diffusers"), arrays, ()
+        config = semantics.in_dialect(settings.dit_from_shapes(arrays, heads, where), "diffusers")
+        return config, arrays, semantics.of_size(config, stated=False)
     config, unknown = settings.dit_from_settings(weights.settings, where)
     return config, arrays, semantics.of_settings(unknown, weights.settings)
 
@@ -143,9 +164,10 @@ def _kl(weights: Weights, grammar: str, _: int | None, where: str) -> Foreign:
     if weights.settings:
         config, unknown = settings.kl_from_settings(weights.settings, where)
     else:
-        config = settings.kl_from_shapes(arrays, where)
+        config = settings.kl_from_shapes(arrays, weights.meta, where)
+    complete = weights.settings is not None or {"norm_num_groups", "scaling_factor"} <= weights.meta.keys()
     differences = semantics.of_settings(unknown, weights.settings or {})
-    return config, arrays, differences + semantics.of_kl(grammar, config, complete=weights.settings is not None)
+    return config, arrays, differences + semantics.of_kl(grammar, config, complete=complete)
 
 
 def load_model(
@@ -163,11 +185,12 @@ def load_model(
     Raises CheckpointError, naming the file, if it holds no network or its parts do not fit together.
     """
     contents = describe(path, dialect=dialect, num_heads=num_heads)
-    try:
-        model = NETWORKS[contents.kind].network(contents.config, None, device=device, dtype=dtype)
+    network = NETWORKS[contents.kind].network
+    with reading(contents.path, CheckpointError, ""):
+        check_declared(network, contents.config, contents.arrays, contents.size)
+    model = network(contents.config, None, device=device, dtype=dtype)
+    with reading(contents.path, CheckpointError, ""):
         fill(model, contents.arrays)
-    except ValueError as error:
-        raise CheckpointError(f"{contents.path}: {error}") from error
     if contents.grammar == "minidit":
         return model, dict(contents.meta)
     return model, {"grammar": contents.grammar, "kind": contents.kind, "differences": [str(d) for d in contents.differences]}

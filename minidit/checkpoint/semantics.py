@@ -30,12 +30,17 @@ class Difference:
 DIALECTS = ("official", "diffusers")
 
 
+def check_dialect(dialect: str | None) -> None:
+    """Raises ValueError for an unknown dialect."""
+    if dialect is not None and dialect not in DIALECTS:
+        raise ValueError(f"dialect {dialect!r} is not one of {', '.join(DIALECTS)}")
+
+
 def in_dialect(config: DiTConfig, dialect: str | None) -> DiTConfig:
     """The configuration as a project runs it; None: unchanged. Raises ValueError for an unknown dialect."""
+    check_dialect(dialect)
     if dialect is None:
         return config
-    if dialect not in DIALECTS:
-        raise ValueError(f"dialect {dialect!r} is not one of {', '.join(DIALECTS)}")
     if dialect == "official":
         return replace(config, freq_shift=0, mlp_norm_eps=OFFICIAL_EPS)
     eps = DIFFUSERS_EPS if config.mlp_norm_eps == OFFICIAL_EPS else config.mlp_norm_eps
@@ -64,6 +69,12 @@ def of_dit(project: str, config: DiTConfig, *, eps: float) -> tuple[Difference, 
     if config.num_classes != 1000:
         differences.append(Difference("M81", f"its pipeline's null label is 1000; here it is {config.num_classes}", False))
     return tuple(differences)
+
+
+def of_size(config: DiTConfig, *, stated: bool) -> tuple[Difference, ...]:
+    """A size that no array of the file shows."""
+    about = f"the file holds no position table, which shows the size of the picture: {config.size[0]} is assumed"
+    return () if stated else (Difference("input size", about, False),)
 
 
 def of_kl(project: str, config: AutoencoderKLConfig, *, complete: bool) -> tuple[Difference, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minidit.checkpoint.files import CheckpointError, Lazy
+from minidit.checkpoint.semantics import Difference
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.dit import DIT, DiTConfig
 
@@ -28,6 +29,20 @@ KL_MUST: dict[str, object] = {
     "latents_mean": None,
     "latents_std": None,
 }
+# schedulers of diffusers that were trained on a ladder of betas, whatever way they walk it
+LADDERS = {
+    "DDPMScheduler", "DDPMParallelScheduler", "DDIMScheduler", "DDIMParallelScheduler", "DDIMInverseScheduler", "PNDMScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler", "DEISMultistepScheduler",
+    "UniPCMultistepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LMSDiscreteScheduler",
+}  # fmt: skip
+SWITCHES = {"clip_sample", "thresholding", "rescale_betas_zero_snr", "use_karras_sigmas", "set_alpha_to_one"}
+READ = {"num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "trained_betas", "prediction_type"}
+# settings that change nothing while the switch is off, or that the walk replaces (D.26)
+BEHIND = {
+    "clip_sample_range": "clip_sample", "sample_max_value": "thresholding", "dynamic_thresholding_ratio": "thresholding",
+}  # fmt: skip
+WALK = {"timestep_spacing", "steps_offset", "skip_prk_steps", "set_alpha_to_one", "num_inference_steps"}
 # settings that do not change the network's output
 DIT_IDLE = {"dropout", "norm_num_groups", "upcast_attention", "attention_type"}
 KL_IDLE = {"force_upcast", "down_block_types", "up_block_types", "sample_size"}
@@ -133,6 +148,27 @@ def dit_from_shapes(arrays: Mapping[str, Lazy], heads: int | None, where: str) -
     )  # fmt: skip
 
 
+# ------------------------------------------------------------------------------------------------ the scheduler
+
+
+def of_scheduler(settings: Mapping[str, object], where: str) -> tuple[Difference, ...]:
+    """The settings of a scheduler_config.json that its ladder and prediction do not express.
+
+    Raises CheckpointError for a scheduler without a ladder of betas (flow matching, EDM), and for a switch that is no boolean.
+    """
+    kind = settings.get("_class_name", "DDPMScheduler")
+    if kind not in LADDERS:
+        raise CheckpointError(f"{where}: a {kind} has no ladder of betas, which is what is read here")
+    for key in SWITCHES & settings.keys():
+        if not isinstance(settings[key], bool):
+            raise CheckpointError(f"{where}: {key} = {settings[key]!r} must be true or false")
+    idle = {key for key, switch in BEHIND.items() if not settings.get(switch)}
+    if settings.get("variance_type") == "fixed_small":
+        idle.add("variance_type")
+    names = unknown_in(settings, READ | WALK | idle)
+    return tuple(Difference(f"scheduler {n}", f"{settings[n]!r} is not done here", False) for n in names)
+
+
 # ------------------------------------------------------------------------------------------------ the KL autoencoder
 
 
@@ -187,8 +223,12 @@ def kl_settings(config: AutoencoderKLConfig, scale: float) -> dict[str, object]:
     }
 
 
-def kl_from_shapes(arrays: Mapping[str, Lazy], where: str) -> AutoencoderKLConfig:
-    """The configuration of a KL autoencoder. No array shows groups and scale: those of the published one are taken."""
+def kl_from_shapes(arrays: Mapping[str, Lazy], meta: Mapping[str, object], where: str) -> AutoencoderKLConfig:
+    """The configuration of a KL autoencoder. No array shows groups and scale: where the header does not state them, those of
+    the published one are taken."""
+    scale = meta.get("scaling_factor", AutoencoderKLConfig.scale)
+    if not isinstance(scale, (int, float)):
+        raise CheckpointError(f"{where}: scaling_factor = {scale!r} must be a number above 0")
     try:
         sizes = 1 + max(int(n.split(".")[2]) for n in arrays if n.startswith("encoder.down_blocks."))
         blocks = 1 + max(int(n.split(".")[4]) for n in arrays if n.startswith("encoder.down_blocks.0.resnets."))
@@ -197,6 +237,10 @@ def kl_from_shapes(arrays: Mapping[str, Lazy], where: str) -> AutoencoderKLConfi
             latent_channels=arrays["decoder.conv_in.weight"].shape[1],
             widths=tuple(arrays[f"encoder.down_blocks.{i}.resnets.0.conv1.bias"].shape[0] for i in range(sizes)),
             blocks=blocks,
+            groups=whole(meta, "norm_num_groups", AutoencoderKLConfig.groups, where),
+            scale=float(scale),
         )
+    except CheckpointError:
+        raise
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(f"{where}: not the arrays of a whole KL autoencoder ({error})") from error

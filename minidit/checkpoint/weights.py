@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from minidit.checkpoint.files import CheckpointError, Lazy, open_safetensors
-from minidit.checkpoint.pickles import ZIP, arrays_in, open_torch_zip
+from minidit.checkpoint.pickles import ZIP, open_torch_zip
+from minidit.checkpoint.states import arrays_in
+from minidit.incoming import read_text, reading, regular_file
 
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json",
-           "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin",
-           "diffusion_pytorch_model.bin.index.json")  # fmt: skip
+STEM = "diffusion_pytorch_model"
+WEIGHTS = (f"{STEM}.safetensors", f"{STEM}.safetensors.index.json", f"{STEM}.fp16.safetensors", f"{STEM}.bf16.safetensors",
+           f"{STEM}.bin", f"{STEM}.bin.index.json")  # fmt: skip
+STAND_INS = {b"version ht": "a pointer of Git LFS in place of the file: run `git lfs pull`",
+             b"<!DOCTYPE ": "a web page in place of the file: download it again", b"<!doctype ": "a web page"}  # fmt: skip
 CONFIG = "config.json"
 
 
@@ -23,13 +27,15 @@ CONFIG = "config.json"
 class Weights:
     """Arrays that are still in their files, and what came with them.
 
-    container: the kind of file; aside: names of what else the file holds; settings: the config.json of a folder.
+    container: the kind of file; aside: names of what else the file holds; settings: the config.json of a folder; size: bytes
+    of all its files.
     """
 
     path: Path
     container: str
     arrays: dict[str, Lazy]
     meta: dict[str, Any]
+    size: int
     aside: tuple[str, ...] = ()
     settings: dict[str, Any] | None = None
 
@@ -40,7 +46,7 @@ def open_weights(path: str | Path) -> Weights:
     if path.is_dir():
         file = next((path / name for name in WEIGHTS if (path / name).exists()), None)
         if file is None:
-            raise CheckpointError(f"{path}: holds no {WEIGHTS[0]}")
+            raise CheckpointError(f"{path}: holds no {WEIGHTS[0]}: name the file itself")
         path = file
     weights, config = _opened(path), path.parent / CONFIG
     return replace(weights, settings=read_json(config)) if path.name in WEIGHTS and config.exists() else weights
@@ -49,20 +55,19 @@ def open_weights(path: str | Path) -> Weights:
 def _opened(path: Path) -> Weights:
     if path.name.endswith(".index.json"):
         return _sharded(path)
-    try:
-        with open(path, "rb") as f:
-            first = f.read(9)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    size = regular_file(path, CheckpointError)
+    with reading(path, CheckpointError), open(path, "rb") as f:
+        start = f.read(10)
+    first = start[:9]
+    if start in STAND_INS:
+        raise CheckpointError(f"{path}: {STAND_INS[start]}")
     if first[:4] == ZIP:
         arrays, aside = arrays_in(open_torch_zip(path), path)
-        return Weights(path, "torch zip", arrays, {}, tuple(aside))
+        return Weights(path, "torch zip", arrays, {}, size, tuple(aside))
     if first[:1] == b"\x80" and b"\x02" <= first[1:2] <= b"\x05" and first[8:] != b"{":  # safetensors begins its header there
         raise CheckpointError(f"{path}: refused, a bare pickle; save it with torch 1.6 or newer, or as safetensors")
     arrays, meta = open_safetensors(path)
-    return Weights(path, "safetensors", arrays, meta)
+    return Weights(path, "safetensors", arrays, meta, size)
 
 
 def _sharded(path: Path) -> Weights:
@@ -81,17 +86,14 @@ def _sharded(path: Path) -> Weights:
             raise CheckpointError(f"{path.parent / file}: has no array {name}, which the index puts there")
         arrays[name] = shards[file].arrays[name]
     kind = next(iter(shards.values())).container
-    return Weights(path, f"{kind} in {len(shards)} shards", arrays, {})
+    return Weights(path, f"{kind} in {len(shards)} shards", arrays, {}, sum(w.size for w in shards.values()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises CheckpointError, naming the file."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a readable JSON file ({error})") from error
+    text = read_text(path, CheckpointError)
+    with reading(path, CheckpointError, "not a readable JSON file: "):
+        value = json.loads(text)
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return value

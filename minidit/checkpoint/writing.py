@@ -94,11 +94,12 @@ def _usual_table(model: DiT) -> bool:
 def _save_kl(path: Path, model: AutoencoderKL, arrays: Arrays, grammar: str, shard_bytes: int | None) -> tuple[Difference, ...]:
     c = model.config
     del arrays["scale"]
-    if grammar == "ldm":
-        write_lazy(path, names_kl.to_ldm(arrays), META)
-        return semantics.of_kl("ldm", c, complete=False)
     scale = to_host(model.scale)
     exact = c.scale if scale == scale.dtype.type(c.scale) else float(str(scale[()]))
+    if grammar == "ldm":  # other readers assume the published groups and scale; the header tells ours
+        stated = {"norm_num_groups": json.dumps(c.groups), "scaling_factor": json.dumps(exact)}
+        write_lazy(path, names_kl.to_ldm(arrays), {**META, **stated})
+        return semantics.of_kl("ldm", c, complete=False)
     arrays = names_kl.to_old(arrays) if grammar == "diffusers-old" else arrays
     write_folder(path, arrays, settings.kl_settings(c, exact), shard_bytes)
     return semantics.of_kl("diffusers", c, complete=True)

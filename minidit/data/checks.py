@@ -6,33 +6,32 @@ Nothing is unpickled, no file is skipped silently, and no buffer is allocated be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from minidit import incoming
 
 MAX_VALUES = 2**31  # bytes of a decoded data set (images × channels × height × width)
 MAX_PIXELS = 2**26  # pixels of one picture file: 8192 × 8192
 
 
-class DataError(ValueError):
+MAX_FILES = 2**20  # in a folder of pictures
+DENSE = 2**22  # pixels of a picture that may be as small a file as it likes
+
+
+class DataError(incoming.Refusal):
     """A data set that cannot be used. The message is one line and names the file."""
 
 
 def fault(path: object, why: object) -> DataError:
     """The error to raise for a file: "path: why" on one line."""
-    return DataError(f"{path}: {why}".replace("\n", " ").replace("\r", " "))
+    return DataError(f"{path}: {why}")
 
 
-@contextmanager
-def reading(path: object) -> Iterator[None]:
+def reading(path: object) -> AbstractContextManager[None]:
     """Turns whatever a decoder raises inside the block into a DataError that names the file, with the original as its cause."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # zlib, lzma, zip and picture decoders each raise several kinds
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise fault(path, f"cannot be read: {reason}") from error
+    return incoming.reading(path, DataError)
 
 
 def check_volume(path: object, shape: Sequence[int]) -> int:

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minidit.data.checks import check_no_part, check_part, check_volume, fault, reading
+from minidit.data.checks import DataError, check_no_part, check_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
+from minidit.incoming import read_text, regular_file
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PIXELS = 3 * 32 * 32
@@ -81,8 +82,7 @@ def _records(path: Path, classes: tuple[int, ...]) -> tuple[NDArray[np.int64], N
 
 def _check_length(path: Path, record: int) -> None:
     """Raises DataError for a file that is not a whole number of records, with another message if it is a pickle."""
-    with reading(path):
-        length = path.stat().st_size
+    length = regular_file(path, DataError)
     if length == 0 or length % record:
         refuse_pickle(path)
         raise fault(path, f"its length of {length} bytes is not a whole number of records of {record} bytes")
@@ -92,8 +92,7 @@ def _names(path: Path, k: int) -> tuple[str, ...]:
     """The class names, from the text file of the distribution if it is there."""
     if not path.is_file():
         return TEN if k == 10 else tuple(str(i) for i in range(k))
-    with reading(path):
-        names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_text(path, DataError).splitlines() if line.strip())
     if len(names) != k:
         raise fault(path, f"names {len(names)} classes, not {k}")
     return names

@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minidit.backend import Array
 from minidit.data.checks import DataError
+from minidit.incoming import UNPRINTABLE
 from minidit.random import Philox
 
 SPLIT_STREAM = 0x64617461  # the Philox stream that chooses the held-out images
@@ -68,6 +69,8 @@ class Dataset:
             raise self._fault(f"labels must be int64 (N,), got {labels.dtype} {labels.shape}")
         if len(labels) != len(images):
             raise self._fault(f"{len(labels)} labels for {len(images)} images")
+        if any(UNPRINTABLE.search(name) for name in self.class_names):
+            raise self._fault("a class name holds control characters: rename the class")
         if len(set(self.class_names)) != len(self.class_names):
             raise self._fault("two classes have the same name")
         outside = labels[(labels < 0) | (labels >= self.num_classes)]

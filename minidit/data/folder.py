@@ -3,10 +3,10 @@
     folder/cat/1.png  folder/cat/more/2.jpg  folder/dog/3.png      classes cat, dog; below a class every depth is searched
     folder/1.png  folder/2.jpg                                     unconditional
 
-Pictures may have any format, mode and size that Pillow reads: palettes, grey, 16 bits, transparency (on white), EXIF
-orientation; of an animation the first frame is read. Links are followed. The size is the one asked for; else the common size of
-all pictures if its sides are at most 64 and divisible by 4; else 32. The channels are those asked for; else 1 if every picture is
-grey; else 3.
+Pictures are PNG, JPEG, GIF, BMP, TIFF, WEBP, PPM, ICO or TGA of any mode and size: palettes, grey, 16 bits, transparency (on
+white), EXIF orientation; of an animation the first frame is read. Links are followed. The size is the one asked for; else the
+common size of all pictures if its sides are at most 64 and divisible by 4; else 32. The channels are those asked for; else 1 if
+every picture is grey; else 3.
 
 Nothing is skipped silently. Ignored are only hidden files and folders (.name), and README, LICENSE (these two also as .txt and
 .md), COPYING, credits.txt, Thumbs.db, desktop.ini, index.theme and __MACOSX, in upper or lower case. Any other file that is not a
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidit.data.checks import MAX_PIXELS, check_no_part, check_volume, fault, reading
+from minidit.data.checks import DENSE, MAX_FILES, MAX_PIXELS, DataError, check_no_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
-from minidit.data.pixels import check_request, square, to_channels, to_rgb
+from minidit.data.pixels import WIDE, check_request, is_wide, square, to_channels, to_rgb
+from minidit.incoming import DEFLATE, regular_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -44,13 +45,19 @@ def read(path: Path, part: str | None = None, size: int | None = None, channels:
     check_request(size, channels)
     classes = classes_of(path)
     files = [file for members in classes.values() for file in members]
+    if len(files) > MAX_FILES:
+        raise fault(path, f"holds {len(files)} files, above the limit of {MAX_FILES}")
     h, w = (size, size) if size else _common_size(files)
     check_volume(path, (len(files), 3, h, w))
-    images = np.empty((len(files), 3, h, w), np.uint8)
+    images, brightest = np.empty((len(files), 3, h, w), np.uint8), 0
     for n, file in enumerate(files):
         with opened(file) as picture:
+            if is_wide(picture):
+                brightest = max(brightest, int(np.max(np.asarray(picture))))
             rgb = to_rgb(picture)
             images[n] = np.asarray(rgb if rgb.size == (w, h) else square(rgb, h)).transpose(2, 0, 1)
+    if 0 < brightest < WIDE:
+        raise fault(path, f"its 16-bit pictures end at {brightest} of 65535: values of 12 bits or fewer? Scale them to 16 bits")
     grey = bool((images[:, 0] == images[:, 1]).all() and (images[:, 0] == images[:, 2]).all())
     images = images[:, :1].copy() if grey else images
     images = to_channels(images, channels or images.shape[1])
@@ -105,16 +112,20 @@ def opened(file: Path) -> Iterator[Picture]:
 
     with reading(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd metadata and large pictures: the size is checked below
-        if not file.is_file():
-            raise fault(file, "a link to nothing" if file.is_symlink() else "not a file")
+        if file.is_symlink() and not file.exists():
+            raise fault(file, "a link to nothing")
+        held = regular_file(file, DataError)
         try:
             picture = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
-            raise fault(file, "not a picture (move it away, or let its name begin with a dot)") from None
+            known = f"not a picture in a format that is read here ({', '.join(FORMATS)})"
+            raise fault(file, f"{known}: convert it, move it away, or let its name begin with a dot") from None
         with picture:
             w, h = picture.size
             if w * h > MAX_PIXELS:
                 raise fault(file, f"{w}×{h} is {w * h} pixels, above the limit of {MAX_PIXELS}")
+            if w * h > DENSE and w * h > DEFLATE * held:
+                raise fault(file, f"{w}×{h} is {w * h} pixels in a file of {held} bytes: no picture is that empty")
             yield picture
 
 

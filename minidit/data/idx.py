@@ -16,8 +16,10 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from minidit.data.checks import check_no_part, check_part, check_volume, fault, reading
+from minidit.data.checks import DataError, check_no_part, check_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
+from minidit.data.labels import numbered
+from minidit.incoming import DEFLATE, regular_file
 
 STEMS = {"train": "train", "test": "t10k"}
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -39,6 +41,8 @@ def read_array(path: Path, rank: int) -> NDArray[np.uint8]:
         expected = check_volume(path, shape)
         if not expected:
             raise fault(path, f"holds no {what}: {shape}")
+        if expected > DEFLATE * path.stat().st_size:
+            raise fault(path, f"truncated: its header announces {expected} bytes {shape}, more than the file can hold")
         data = file.read(expected + 1)
     if len(data) != expected:
         problem = f"truncated: it holds {len(data)}" if len(data) < expected else "it holds more"
@@ -47,6 +51,7 @@ def read_array(path: Path, rank: int) -> NDArray[np.uint8]:
 
 
 def _open(path: Path) -> IO[bytes]:
+    regular_file(path, DataError)
     file = path.open("rb")
     zipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
@@ -103,7 +108,8 @@ def _joined(source: Path, images: Path, labels: Path | None, folder: Path, other
     y = read_array(labels, 1)
     if len(y) != len(x):
         raise fault(labels, f"{len(y)} labels for {len(x)} images")
-    top = max(int(y.max()), int(read_array(other, 1).max()) if other else 0)
+    others = [read_array(other, 1)] if other else []
+    top = max(int(a.max()) for a in (y, *others))
     folders = {p.name.lower().replace("-", "").replace("_", "") for p in (folder, folder.absolute().parent)}
-    names = FASHION if "fashionmnist" in folders and top < len(FASHION) else tuple(str(i) for i in range(top + 1))
-    return Dataset(str(source), x, y.astype(np.int64), names)
+    known = "fashionmnist" in folders and top < len(FASHION)
+    return Dataset(str(source), x, *((y.astype(np.int64), FASHION) if known else numbered(y, *others)))

@@ -2,7 +2,7 @@
 
     images       uint8 or float, (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3
     labels       whole numbers (N,)
-    class_names  text (K,)                     without it the classes are called "0", "1", ...
+    class_names  text (K,)                     without it each number in labels is a class and its name
     range        (-1, 1) or (0, 1)             for floats: the values of black and white
     levels       one whole number 2..256       for uint8: values are 0..levels-1
 
@@ -17,7 +17,7 @@ against the length of its member before any data is read.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,15 +25,20 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from minidit.data.checks import MAX_VALUES, check_no_part, check_volume, fault, reading
+from minidit.data.checks import MAX_VALUES, DataError, check_no_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
+from minidit.data.labels import numbered
+from minidit.incoming import PACKINGS, opened_zip
 from minidit.pictures import to_uint8
 
 Arrays = dict[str, NDArray[Any]]
 KNOWN = ("images", "labels", "class_names", "range", "levels")
 MAX_LABEL = 65535
+MAX_ARRAYS = 64  # in one file
 MAX_BYTES = 4 * MAX_VALUES  # of all arrays together: the largest data set as float32
+OURS = (*PACKINGS, zipfile.ZIP_LZMA)  # of the sets inside the package
 BLOCK = 1024  # images converted to float64 at one time
+ROUNDING = 2.0**-10  # float16 beside 1; clipped
 ON_GRID = 0.13  # in units of 1/255: float16 is within 0.125 of k/255
 
 
@@ -47,13 +52,17 @@ def write(path: str | Path, arrays: Mapping[str, NDArray[Any]], method: int = zi
                 npy.write_array(member, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
 
 
-def read_arrays(path: Path) -> Arrays:
-    """Every array of an .npz file. Raises DataError for objects, lying headers, damage, and sets above the limits."""
+def read_arrays(path: Path, packings: Collection[int] = OURS) -> Arrays:
+    """Every array of an .npz file; packings: of a foreign file those that NumPy writes.
+
+    Raises DataError for objects, lying headers, damage, and sets above the limits."""
     arrays: Arrays = {}
-    with reading(path), zipfile.ZipFile(path) as archive:
+    with opened_zip(path, DataError, packings) as archive, reading(path):
         total = sum(entry.file_size for entry in archive.infolist())
         if total > MAX_BYTES:
             raise fault(path, f"unpacks to {total} bytes, above the limit of {MAX_BYTES}")
+        if len(archive.infolist()) > MAX_ARRAYS:
+            raise fault(path, f"holds {len(archive.infolist())} arrays, above the limit of {MAX_ARRAYS}")
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
             with archive.open(entry) as member:
@@ -81,7 +90,7 @@ def _read_member(member: IO[bytes], length: int, where: str) -> NDArray[Any]:
 def read(path: Path, part: str | None = None) -> Dataset:
     """An .npz file -> Dataset. Raises DataError (one line, with the file) for anything not described above."""
     check_no_part(path, part)
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, PACKINGS)
     unknown = sorted(set(arrays) - set(KNOWN))
     if "images" not in arrays or unknown:
         raise fault(path, f"holds {', '.join(sorted(arrays)) or 'nothing'}; expected images, and perhaps {', '.join(KNOWN[1:])}")
@@ -102,6 +111,8 @@ def _channels_first(path: Path, images: NDArray[Any]) -> NDArray[Any]:
     """(N, H, W), (N, C, H, W) or (N, H, W, C)  ->  (N, C, H, W)."""
     if images.size == 0:
         raise fault(path, f"holds no images: {images.shape}")
+    if images.ndim == 3 and images.shape[2] in (1, 3):
+        raise fault(path, f"images are {images.shape}: one picture (H, W, C)? Write (1, H, W, C); grey ones are (N, 1, H, W)")
     if images.ndim == 3:
         return images[:, None]
     if images.ndim != 4:
@@ -118,15 +129,16 @@ def _bytes_of(path: Path, x: NDArray[Any], limits: NDArray[Any] | None) -> NDArr
     if not (finite := np.isfinite(x)).all():
         raise fault(path, f"{np.count_nonzero(~finite)} values of images are not finite")
     low, high = float(x.min()), float(x.max())
-    if low < -1 or high > 1:
-        raise fault(path, f"float images must lie in [-1, 1] or [0, 1], these lie in [{low:g}, {high:g}] (bytes must be uint8)")
+    if low < -1 - ROUNDING or high > 1 + ROUNDING:
+        where = f"these lie in [{low:.9g}, {high:.9g}] (bytes must be uint8)"
+        raise fault(path, f"float images must lie in [-1, 1] or [0, 1], {where}")
     if limits is None:
-        black = -1 if low < 0 else _zero_if_bytes_over_255(path, x)
+        black = -1 if low < -ROUNDING else _zero_if_bytes_over_255(path, x)
     elif limits.dtype.kind in "iuf" and limits.shape == (2,) and tuple(limits) in ((-1, 1), (0, 1)):
         black = int(limits[0])
     else:
         raise fault(path, f"range is {limits.tolist()}; expected (-1, 1) or (0, 1)")
-    if low < black:
+    if low < black - ROUNDING:
         raise fault(path, f"range is (0, 1), but the lowest value of images is {low:g}")
     out = np.empty(x.shape, np.uint8)
     for n in range(0, len(x), BLOCK):
@@ -174,4 +186,4 @@ def _classes(path: Path, arrays: Arrays, n: int) -> tuple[NDArray[np.int64] | No
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > MAX_LABEL:
         raise fault(path, f"label {low if low < 0 else high} is out of range: 0..{MAX_LABEL} at most")
-    return labels.astype(np.int64), words or tuple(str(i) for i in range(high + 1))
+    return (labels.astype(np.int64), words) if words else numbered(labels)

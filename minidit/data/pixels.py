@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 MAX_SIZE = 4096
+WIDE = 2**12  # a value that 12 bits cannot hold
+
+
+def is_wide(picture: Picture) -> bool:
+    """Whether its values have 16 bits."""
+    return picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
 
 
 def to_rgb(picture: Picture) -> Picture:
@@ -42,7 +48,7 @@ def _from_wide(picture: Picture) -> Picture:
     """16-bit grey -> 8 bits, k → round(255 k / 65535), its one transparent value (if any) to white."""
     from PIL import Image
 
-    if not (picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")):
+    if not is_wide(picture):
         raise ValueError(f"pixels of mode {picture.mode!r} have no known range: convert it to 8 or 16 bits")
     k = np.asarray(picture).astype(np.int64)
     grey = np.rint(k * (255 / 65535)).astype(np.uint8)

@@ -47,6 +47,9 @@ def _load_folder(path: Path, size: int | None, channels: int | None, part: str |
         return fit(data, size or _padded(data), channels)
     if cifar.holds_cifar(path):
         return fit(cifar.read(path, part), size, channels)
+    inner = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")][:2]
+    if len(inner) == 1 and (idx.holds_idx(inner[0]) or cifar.holds_cifar(inner[0])):  # an archive was unpacked here
+        return _load_folder(inner[0], size, channels, part)
     return folder.read(path, part, size, channels)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -17,7 +16,7 @@ class Kind(NamedTuple):
     """network(config, rng, device=, dtype=) builds one; rng None allocates its weights only."""
 
     config: type[Any]
-    network: Callable[..., Network]
+    network: type[Any]
     phase: str  # of a run: model, tokenizer or judge
 
 

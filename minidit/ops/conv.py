@@ -34,7 +34,13 @@ def image_of(columns: Array, shape: tuple[int, ...], stride: int, padding: int) 
     return x[:, :, padding : x.shape[2] - padding, padding : x.shape[3] - padding]
 
 
-@primitive(cpu=cpu_conv.conv2d)
+def check_fit(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: int = 0) -> None:
+    """Raises ValueError for a window that is larger than the padded image, or of other channels."""
+    if x.shape[1] != weight.shape[1] or any(k > n + 2 * padding for k, n in zip(weight.shape[2:], x.shape[2:], strict=True)):
+        raise ValueError(f"conv2d: a weight of {weight.shape} does not fit on {x.shape} with padding {padding}")
+
+
+@primitive(cpu=cpu_conv.conv2d, check=check_fit)
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: int = 0) -> tuple[Array, Vjp]:
     """x : (B, C, H, W), weight : (O, C, kh, kw), bias : (O,) or None  ->  (B, O, (H+2p-kh)//s+1, (W+2p-kw)//s+1)."""
     (O, C, kh, kw), shape = weight.shape, x.shape

@@ -75,7 +75,11 @@ def neg(x: Array) -> tuple[Array, Vjp]:
 @primitive
 def power(x: Array, *, p: float) -> tuple[Array, Vjp]:
     """xᵖ for a constant p; x > 0 unless p is a whole number."""
-    return x**p, lambda y_bar: (y_bar * (p * x ** (p - 1)),)
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        return (y_bar * (p * x ** (p - 1)) if p else 0 * y_bar,)  # x⁰ is 1 everywhere, and 0 · 0⁻¹ would be nan
+
+    return x**p, vjp
 
 
 @primitive

@@ -16,11 +16,14 @@ from minidit.ops.elementwise import gelu_parts, unbroadcast
 
 @primitive
 def matmul(a: Array, b: Array) -> tuple[Array, Vjp]:
-    """a : (..., n, k), b : (..., k, m)  ->  (..., n, m); leading axes broadcast."""
+    """a : (..., n, k), b : (..., k, m)  ->  (..., n, m); leading axes broadcast; a vector a is one row, a vector b one column."""
+    rows, columns = a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        a_bar = lambda: unbroadcast(y_bar @ b.swapaxes(-1, -2), a.shape)
-        b_bar = lambda: unbroadcast(a.swapaxes(-1, -2) @ y_bar, b.shape)
+        g = y_bar[..., None] if b.ndim == 1 else y_bar
+        g = g[..., None, :] if a.ndim == 1 else g
+        a_bar = lambda: unbroadcast(g @ columns.swapaxes(-1, -2), rows.shape).reshape(a.shape)
+        b_bar = lambda: unbroadcast(rows.swapaxes(-1, -2) @ g, columns.shape).reshape(b.shape)
         return a_bar, b_bar  # (A.11)
 
     return a @ b, vjp

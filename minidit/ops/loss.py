@@ -11,6 +11,7 @@ from typing import Any
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, home_of, xp_of
+from minidit.ops.gather import check_rows
 
 
 def beside(per_sample: Array, x: Array) -> Array:
@@ -18,9 +19,16 @@ def beside(per_sample: Array, x: Array) -> Array:
     return per_sample.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def check_one_shape(name: str, a: Array, b: Array) -> None:
+    """Raises ValueError where two arrays would be stretched to fit: the mean would be over other entries."""
+    if a.shape != b.shape:
+        raise ValueError(f"{name}: shapes {a.shape} and {b.shape} must be the same")
+
+
 @primitive
 def mse(x: Array, target: Array, weight: Array = None) -> tuple[Array, Vjp]:
-    """x, target : one shape (B, ...), weight : (B,), a number or None  ->  (B,)."""
+    """x, target : one shape (B, ...), weight : (B,), a number or None  ->  (B,). Raises ValueError for other shapes."""
+    check_one_shape("mse", x, target)
     entries = x[0].size
     d = x - target
     w = weight if weight is None or home_of(weight) == "" else weight.reshape(-1)
@@ -36,7 +44,10 @@ def mse(x: Array, target: Array, weight: Array = None) -> tuple[Array, Vjp]:
 
 @primitive
 def cross_entropy(logits: Array, *, labels: Array) -> tuple[Array, Vjp]:
-    """logits : (B, K), labels : (B,) ints  ->  (B,)."""
+    """logits : (B, K), labels : (B,) ints in 0..K-1  ->  (B,). Raises ValueError for other shapes, and on the host for others."""
+    if logits.ndim != 2 or tuple(labels.shape) != (len(logits),):
+        raise ValueError(f"cross_entropy: logits {logits.shape} and labels {labels.shape}, expected (B, K) and (B,)")
+    check_rows("cross_entropy", labels, logits.shape[1])
     xp = xp_of(logits, labels)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
@@ -52,7 +63,8 @@ def cross_entropy(logits: Array, *, labels: Array) -> tuple[Array, Vjp]:
 
 @primitive
 def gaussian_kl(mean: Array, logvar: Array) -> tuple[Array, Vjp]:
-    """mean, logvar : one shape (B, ...)  ->  (B,), in nats."""
+    """mean, logvar : one shape (B, ...)  ->  (B,), in nats. Raises ValueError for two shapes."""
+    check_one_shape("gaussian_kl", mean, logvar)
     xp = xp_of(mean, logvar)
     var = xp.exp(logvar)
 

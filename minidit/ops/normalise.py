@@ -79,9 +79,15 @@ def rms_norm(x: Array, weight: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]
     return x_hat * weight, vjp
 
 
-@primitive(cpu=cpu_conv.group_norm)
+def check_groups(x: Array, weight: Array, bias: Array, *, groups: int, eps: float = 1e-6) -> None:
+    """Raises ValueError where the channels cannot be cut into equal groups."""
+    if x.shape[1] % groups:
+        raise ValueError(f"group_norm: {x.shape[1]} channels cannot be cut into {groups} equal groups")
+
+
+@primitive(cpu=cpu_conv.group_norm, check=check_groups)
 def group_norm(x: Array, weight: Array, bias: Array, *, groups: int, eps: float = 1e-6) -> tuple[Array, Vjp]:
-    """x : (B, C, H, W), weight, bias : (C,)  ->  same shape; C divisible by groups."""
+    """x : (B, C, H, W), weight, bias : (C,)  ->  same shape. Raises ValueError unless C is divisible by groups."""
     B, shape = x.shape[0], x.shape
     x_hat, standardise_vjp = standardise.plain(x.reshape(B, groups, -1), eps=eps)  # (A.17)
     x_hat = x_hat.reshape(shape)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from minidit.checkpoint.files import read_arrays, write_arrays
+from minidit.incoming import Refusal, printable, read_text, reading
 from minidit.verify.cases import topics_named
 from minidit.verify.core.compare import TOLERANCE, allowed, difference
 from minidit.verify.core.denoiser import Linear
@@ -44,6 +45,10 @@ UNOBSERVED = (
     "a draw: what is compared is how many standard errors its statistics are from those of the law, and the generator decides "
     "that, not rounding"
 )
+
+
+class VectorsError(Refusal):
+    """A folder that is no suite of vectors; the message is one line and names the file."""
 
 
 def export(folder: str | Path, *, full: bool = False) -> dict[str, Any]:
@@ -216,34 +221,46 @@ def _file(path: Path, cases: int) -> dict[str, Any]:
 def read(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(topic, case) for every case of a suite, with `args`, `answer`, `measured` and `intermediate` as Python values."""
     folder = Path(folder)
-    for entry in _json(folder / "manifest.json")["files"]:
-        if entry["cases"]:
-            beside = folder / entry["path"].replace(".json", ".safetensors")
+    with reading(folder / "manifest.json", VectorsError):
+        paths = [_inside(folder, entry) for entry in _json(folder / "manifest.json")["files"] if entry["cases"]]
+    for path in paths:
+        with reading(path, VectorsError):
+            beside = path.with_name(path.name.replace(".json", ".safetensors"))
             arrays = read_arrays(beside)[0] if beside.exists() else {}
-            for topic in _json(folder / entry["path"])["topics"]:
+            for topic in _json(path)["topics"]:
                 for case in topic["cases"]:
                     values = {k: case[k] for k in ("args", "answer", "measured", "intermediate") if k in case}
                     yield topic, case | {k: unpacked(v, lambda file, name: arrays[name]) for k, v in values.items()}  # noqa: B023
 
 
+def _inside(folder: Path, entry: dict[str, Any]) -> Path:
+    """A file of the manifest. Raises VectorsError for a way out of the folder."""
+    if Path(entry["path"]).name != entry["path"]:
+        raise VectorsError(f"{folder / 'manifest.json'}: {entry['path']!r} is not the name of a file beside it")
+    return folder / str(entry["path"])
+
+
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent} is no suite of vectors: it has no {path.name}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    if not path.exists():
+        raise VectorsError(f"{path.parent} is no suite of vectors: it has no {path.name}")
+    text = read_text(path, VectorsError)
+    with reading(path, VectorsError, ""):
+        return json.loads(text)
 
 
 def check(folder: str | Path) -> list[str]:
     """What is wrong with a suite, one sentence each: checksums, form, ids, and every answer against the reference of today."""
-    folder = Path(folder)
+    with reading(folder, VectorsError):
+        return [printable(problem) for problem in _problems(Path(folder))]
+
+
+def _problems(folder: Path) -> list[str]:
     manifest = _json(folder / "manifest.json")
     problems = [f"manifest.json{v}" for v in violations(manifest, SCHEMA["manifest"])]
     if problems or manifest["format"] != FORMAT:
         return problems or [f"format {manifest['format']}, this version reads {FORMAT}"]
     for entry in manifest["files"]:
-        path = folder / entry["path"]
+        path = _inside(folder, entry)
         if not path.is_file():
             problems.append(f"{entry['path']} is missing")
         elif _file(path, entry["cases"]) != entry:

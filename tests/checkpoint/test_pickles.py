@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidit.checkpoint import CheckpointError, describe
-from minidit.checkpoint.pickles import arrays_in, open_torch_zip
+from minidit.checkpoint.pickles import open_torch_zip
+from minidit.checkpoint.states import arrays_in
 
 ROOT = Path(__file__).resolve().parents[2]
 A = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from minidit.cli import main
 from minidit.verify import TOPICS
-from minidit.verify.borders.process import Program
+from minidit.verify.borders.process import Program, ProgramError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "process"
@@ -65,6 +66,7 @@ def python(tmp_path, body):
         "import json, os, sys\n"
         "say = lambda line: print(line, flush=True)\n"
         "ask = lambda: json.loads(sys.stdin.readline() or sys.exit(0))\n"
+        "answer = lambda value: say(json.dumps({'id': q['id'], 'answer': value}))\n"
         f"ask()\n{body}"
     )
     return f"{sys.executable} {path}"
@@ -100,12 +102,56 @@ def test_a_wrong_greeting_is_a_usage_error_of_one_line(tmp_path, capsys, body, s
         ("q = ask(); say(json.dumps({'id': q['id'], 'call': 'f9'}))", "calls 'f9', which the question does not hold"),
         ("q = ask(); say(json.dumps({'id': q['id'], 'answer': {'shape': [2], 'data': [1]}}))", "an array that cannot be read"),
         ("ask(); ask()", "said nothing about ddim_step within 0.5 s"),
+        ("ask(); sys.stdout.write('x' * 10**8)", "a line of more than 8388608 bytes at ddim_step"),
+        ("q = ask(); answer([0] * 10**6)", "more than 131072 values in one line at ddim_step"),
+        ("ask(); say('[' * 10**5)", "not a JSON object at ddim_step"),
+        ("ask(); say('\\x1b[2J')", "not a JSON object at ddim_step"),
+        ("q = ask(); say(json.dumps({'id': q['id'], 'error': chr(27) + '[2J'}))", "\\x1b[2J"),
+        ("q = ask(); answer({'shape': [1], 'data': [1], 'dtype': 'U100000000'})", "numbers or short texts are read"),
+        ("q = ask(); answer({'shape': [2**40], 'data': [1]})", "an array that cannot be read"),
+        ("q = ask(); os.mkfifo(f := sys.argv[0] + '.f'); answer({'shape': [1], 'file': f, 'name': 'a'})", "a pipe, not a file"),
+        ("q = ask(); answer({'shape': [1], 'file': '/dev/zero', 'name': 'a'})", "a device, not a file"),
     ],
 )
 def test_a_breach_fails_the_topic_with_one_sentence(tmp_path, body, says):
     with Program(python(tmp_path, f"say('{HELLO}')\n{body}"), timeout=0.5 if "within" in says else 20) as program:
         (finding,) = program.check().findings
-    assert finding.verdict == "raises" and says in finding.note and "\n" not in finding.note
+    assert finding.verdict == "raises" and says in finding.note and finding.note.isprintable()
+
+
+@pytest.mark.parametrize(("key", "value"), [("inline", "many"), ("name", 3), ("precision", ["float64"]), ("topics", [1])])
+def test_a_greeting_of_another_kind_is_one_line(tmp_path, capsys, key, value):
+    hello = json.dumps({**json.loads(HELLO), key: value})
+    assert main(["verify", "--exec", python(tmp_path, f"say('{hello}')")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and ("in its greeting" in err)
+
+
+def test_a_program_that_calls_back_without_end_is_ended(tmp_path):
+    body = f"say('{HELLO}')\nq = ask()\nwhile True:\n    say(json.dumps({{'id': q['id'], 'call': 'f0', 'args': []}})); ask()\n"
+    with Program(python(tmp_path, body), timeout=0.5) as program, pytest.raises(ProgramError, match="without an answer about"):
+        program.functions["ddim_step"](lambda: 1.0)
+
+
+@pytest.mark.parametrize("end", ["ask()", "sys.exit(0)", "os._exit(7)", "time.sleep(60)"])
+def test_nothing_that_a_program_started_or_wrote_is_left(tmp_path, end, monkeypatch):
+    """A child that holds the output open and a folder without permissions, whatever way the program ends."""
+    monkeypatch.setattr("minidit.verify.borders.process.LEAVE", 0.3)
+    body = f"""import subprocess, time
+child = subprocess.Popen(["sleep", "60"])
+open(r"{tmp_path}/child", "w").write(str(child.pid))
+say('{HELLO}')
+{end}
+"""
+    with Program(python(tmp_path, body), timeout=5) as program:
+        folder = Path(program._folder.name)
+        (folder / "mine").mkdir(mode=0o000)
+    assert not folder.exists()
+    state = Path(f"/proc/{(tmp_path / 'child').read_text()}/stat")
+    deadline = time.monotonic() + 5
+    while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_refusal_is_no_breach_and_the_program_lives_on(tmp_path):

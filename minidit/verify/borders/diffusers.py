@@ -63,11 +63,21 @@ def named(words: list[str]) -> Answers:
         if not equals or key not in known:
             near = difflib.get_close_matches(key, known, 1)
             raise ValueError(f"{name} has no option {pair!r}" + (f", did you mean {near[0]}=…?" if near else ""))
-        try:
-            options[key] = json.loads(text)
-        except ValueError:  # a word
-            options[key] = text
+        options[key] = _read(text)
+        usual = inspect.signature(kind.__init__).parameters[key].default
+        if isinstance(usual, bool) and not isinstance(options[key], bool):
+            raise ValueError(f"{key}={text}: true or false")
     return scheduler(kind(**options))
+
+
+def _read(text: str) -> Any:
+    """The value of an option: JSON, true and false also as Python writes them, or else a word."""
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def target() -> Answers:

@@ -9,6 +9,7 @@ safetensors files. A crash, a wrong line or a silence ends the topic with one cl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -21,7 +22,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from minidit.checkpoint.files import read_arrays, write_arrays
+from minidit.backend import Array
+from minidit.checkpoint.files import open_safetensors, write_arrays
+from minidit.incoming import printable
 from minidit.verify.cases import answered, judged, topics_named
 from minidit.verify.core.values import ValueFormError, packed, unpacked
 from minidit.verify.report import Report
@@ -29,10 +32,17 @@ from minidit.verify.topics import TOPICS
 
 PROTOCOL = 1
 INLINE = 4096  # entries of the largest array that stands in a line, unless the program wants another number
+MAX_LINE = 2**23  # bytes of one line of the program
+MAX_NUMBERS = 2**17  # values in one line: more belong into a file
+MAX_FOLDER = 2**31  # bytes that the files of one session may take
+LEAVE = 2.0  # seconds for the program to leave by itself
 
 
 class ProgramError(Exception):
-    """The program broke the protocol: it ended, sent something else, or kept silent."""
+    """The program broke the protocol: it ended, sent something else, or kept silent. One printable line."""
+
+    def __init__(self, message: str) -> None:  # no ValueError: that would be a refusal, which may be the right answer
+        super().__init__(printable(message))
 
 
 class Program:
@@ -46,7 +56,7 @@ class Program:
         self.words, self.timeout = shlex.split(command), timeout
         if not self.words:
             raise ValueError("--exec needs a command")
-        self._folder = tempfile.TemporaryDirectory(prefix="minidit-verify-")
+        self._folder = tempfile.TemporaryDirectory(prefix="minidit-verify-", ignore_cleanup_errors=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._files = 0
         try:
@@ -56,7 +66,7 @@ class Program:
             if isinstance(error, ProgramError):
                 raise ValueError(str(error)) from None
             raise
-        self.name = str(hello.get("name", Path(self.words[0]).name))
+        self.name = printable(hello.get("name", Path(self.words[0]).name))
         self.precision: str | None = hello.get("precision")
         self.dialect: str | None = hello.get("dialect")
         self.functions = {name: self._function(name) for name in hello["topics"]}
@@ -76,8 +86,10 @@ class Program:
 
     def close(self) -> None:
         """Ends the program (the end of its input is its sign to leave) and removes the files."""
-        self._stop()
-        self._folder.cleanup()
+        try:
+            self._stop()
+        finally:
+            self._folder.cleanup()
 
     # ------------------------------------------------------------------------------------------------ talk
 
@@ -109,19 +121,21 @@ class Program:
             if message.get("id") != self._files:
                 raise ProgramError(f"{self.words[0]} answered question {message.get('id')!r} when asked {self._files} ({topic})")
             if "call" in message:  # the program asks back: a denoiser, for example, is a function of the kit
+                if time.monotonic() > deadline:
+                    raise ProgramError(f"{self.words[0]} calls back without an answer about {topic} within {self.timeout:g} s")
                 self._say({"id": self._files, **self._called(message, calls)})
             elif "error" in message:
-                raise ValueError(str(message["error"]))
+                raise ValueError(printable(message["error"]))
             elif "answer" in message:
-                return _unpacked(message["answer"])
+                return self._unpacked(message["answer"])
             else:
                 raise ProgramError(f"{self.words[0]}: a line without answer, error or call: {json.dumps(message)[:120]}")
 
     def _called(self, message: dict[str, Any], calls: dict[str, Callable[..., Any]]) -> dict[str, Any]:
-        if message["call"] not in calls:
+        if not isinstance(message["call"], str) or message["call"] not in calls:
             raise ProgramError(f"{self.words[0]} calls {message['call']!r}, which the question does not hold")
         try:
-            result = calls[message["call"]](*[_unpacked(a) for a in message.get("args", [])])
+            result = calls[message["call"]](*[self._unpacked(a) for a in message.get("args", [])])
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         return {"result": self._packed(result, calls)}
@@ -142,10 +156,13 @@ class Program:
         if hello.get("protocol") != PROTOCOL:
             raise ProgramError(f"{self.words[0]} speaks protocol {hello.get('protocol')!r}, this is {PROTOCOL}")
         topics = hello.get("topics")
-        if not isinstance(topics, list) or not topics:
+        if not isinstance(topics, list) or not topics or not all(isinstance(name, str) for name in topics):
             raise ProgramError(f"{self.words[0]} names no topics in its greeting")
         topics_named(topics)  # raises ValueError with a suggestion
-        self._inline = int(hello.get("inline", INLINE))
+        for key, kind in (("inline", int), ("name", str), ("precision", str), ("dialect", str)):
+            if not isinstance(hello.get(key, kind()), kind):
+                raise ProgramError(f"{self.words[0]}: {key} in its greeting is {hello[key]!r}")
+        self._inline = hello.get("inline", INLINE)
         return hello
 
     def _stop(self) -> None:
@@ -155,11 +172,10 @@ class Program:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-        try:
-            process.wait(2)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its own session: only what this object started
-            process.wait()
+        _ending(process)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its own session, children that stayed included: only what was started here
+        process.wait()
 
     def _say(self, message: dict[str, Any]) -> None:
         content = json.dumps(message, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -180,10 +196,14 @@ class Program:
             if not chunk:
                 raise ProgramError(f"{self.words[0]} {self._end()} at {about}")
             self._buffer += chunk
+            if len(self._buffer) > MAX_LINE:
+                raise ProgramError(f"{self.words[0]}: a line of more than {MAX_LINE} bytes at {about}")
         raw, _, self._buffer = self._buffer.partition(b"\n")
+        if raw.count(b",") > MAX_NUMBERS:
+            raise ProgramError(f"{self.words[0]}: more than {MAX_NUMBERS} values in one line at {about}: put arrays into files")
         try:
             message = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
             raise ProgramError(f"{self.words[0]}: not a JSON object at {about}: {raw[:80].decode(errors='replace')!r}")
@@ -191,11 +211,11 @@ class Program:
 
     def _end(self) -> str:
         assert self._process is not None
-        try:
-            code = self._process.wait(2)
-        except subprocess.TimeoutExpired:
+        ending = _ending(self._process)
+        if ending is None:
             return "closed its output"
-        return f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+        exited, number = ending.si_code == os.CLD_EXITED, ending.si_status
+        return f"ended with exit status {number}" if exited else f"ended with {signal.Signals(number).name}"
 
     # ------------------------------------------------------------------------------------------------ values
 
@@ -218,8 +238,29 @@ class Program:
         return out
 
 
-def _unpacked(value: Any) -> Any:
-    try:
-        return unpacked(value, lambda file, name: read_arrays(file)[0][name])
-    except ValueFormError as error:
-        raise ProgramError(str(error)) from None
+    def _unpacked(self, value: Any) -> Any:
+        """A value that the program sent."""
+        try:
+            return unpacked(value, self._fetched)
+        except (ValueFormError, RecursionError) as error:
+            raise ProgramError(str(error)) from None
+
+    def _fetched(self, file: str, name: str) -> Array:
+        """One array of a file in the session's folder."""
+        folder = Path(self._folder.name)
+        if sum(os.lstat(entry).st_size for entry in os.scandir(folder)) > MAX_FOLDER:
+            raise ValueFormError(f"{folder} holds more than {MAX_FOLDER} bytes")
+        arrays, _ = open_safetensors(file)
+        if name not in arrays:
+            raise ValueFormError(f"{file} holds no array {name}")
+        array: Array = arrays[name].read()
+        return array
+
+
+def _ending(process: subprocess.Popen[bytes]) -> os.waitid_result | None:
+    """How a program ended, within LEAVE seconds. Its number stays taken, so that its whole group can still be ended."""
+    end, ending = time.monotonic() + LEAVE, None
+    while ending is None and time.monotonic() < end:
+        ending = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        time.sleep(0 if ending else 0.01)
+    return ending

@@ -13,12 +13,14 @@ import numpy as np
 
 from minidit.autograd import value as plain
 from minidit.backend import Array, to_host
+from minidit.incoming import Refusal
 
 SPECIAL = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
+MAX_ITEM = 1024  # bytes of one entry: a text may claim any length
 Keep = Callable[[Array], dict[str, str]]  # puts a large array somewhere and says where: file and name
 
 
-class ValueFormError(ValueError):
+class ValueFormError(Refusal):
     """Something that is no value: an array that is not what it says, or a function where there may be none."""
 
 
@@ -61,6 +63,9 @@ def unpacked(value: Any, fetch: Callable[[str, str], Array]) -> Any:
         return {k: unpacked(v, fetch) for k, v in value.items()}
     try:
         array = fetch(value["file"], value["name"]) if "file" in value else np.array(unpacked(value["data"], fetch))
-        return array.astype(value.get("dtype", "float64"), copy=False).reshape(value["shape"])
+        dtype = np.dtype(value.get("dtype", "float64"))
+        if dtype.kind not in "fiubcU" or array.dtype.kind not in "fiubcU" or dtype.itemsize > MAX_ITEM:
+            raise ValueError(f"{array.dtype} as {dtype}: numbers or short texts are read")
+        return array.astype(dtype, copy=False).reshape(value["shape"])
     except Exception as error:
         raise ValueFormError(f"an array that cannot be read: {type(error).__name__}: {error}") from None

@@ -1,0 +1,119 @@
+"""What comes from outside: files, names and programs that somebody else made, read within stated budgets.
+
+Every reader promises the same: it opens regular files only, allocates nothing that the file does not hold, stops at a budget of
+bytes, objects and seconds, and raises its own error, one printable line: the file, what is wrong, the way on.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import time
+import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MAX_TEXT = 2**24  # bytes of a text file: a configuration, an index
+MAX_DIRECTORY = 2**23  # bytes of a zip file's table of contents: about 100,000 members
+MAX_MESSAGE = 2**14  # characters of an error: a damaged name may be long
+DEFLATE = 1032  # bytes that one byte can become at most when a zip or gzip file is unpacked
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack a kilobyte to gigabytes
+
+# control characters, among them the escapes that a terminal obeys; marks that turn the direction of a line; halves of characters
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}  # fmt: skip
+
+
+def printable(text: object) -> str:
+    """A text that is safe to print on a terminal, on one line: line ends become spaces, other control characters escapes."""
+    return UNPRINTABLE.sub(lambda m: " " if m[0] in "\t\n\r" else m[0].encode("unicode_escape").decode(), str(text))
+
+
+class Refusal(ValueError):
+    """Something from outside that is not taken. The message is one printable line."""
+
+    def __init__(self, message: object) -> None:
+        text = printable(message)
+        super().__init__(text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}")
+
+
+@contextmanager
+def reading(path: object, error: type[Refusal], why: str = "cannot be read: ") -> Iterator[None]:
+    """Turns whatever a decoder raises inside the block into a reader's own error that names the file."""
+    try:
+        yield
+    except error:
+        raise
+    except Exception as cause:  # damaged bytes can raise anything
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        if not isinstance(cause, (ValueError, OSError, zipfile.BadZipFile)) and reason != type(cause).__name__:
+            reason = f"{type(cause).__name__}, {reason}"
+        raise error(reason if str(path) in reason else f"{path}: {why}{reason}") from cause
+
+
+def regular_file(path: str | Path, error: type[Refusal]) -> int:
+    """The size of a regular file in bytes. Raises `error` for everything else: a pipe would wait, a device might never end."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as cause:
+        raise error(f"{path}: there is no such file") from cause
+    except (OSError, ValueError) as cause:
+        raise error(f"{path}: cannot be read ({getattr(cause, 'strerror', None) or cause})") from cause
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{path}: {KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, not a file")
+    return status.st_size
+
+
+def read_text(path: str | Path, error: type[Refusal]) -> str:
+    """The UTF-8 text of a regular file of at most MAX_TEXT bytes."""
+    size = regular_file(path, error)
+    if size > MAX_TEXT:
+        raise error(f"{path}: {size} bytes, a text of at most {MAX_TEXT} is read here")
+    with reading(path, error), open(path, "rb") as file:
+        return file.read(size).decode("utf-8")
+
+
+class _Frugal(io.FileIO):
+    """A file that refuses to read more than `most` bytes at one time."""
+
+    most: int | None = MAX_DIRECTORY
+
+    def read(self, n: int | None = -1, /) -> bytes:
+        if self.most is not None and n is not None and n > self.most:
+            raise ValueError(f"its table of contents takes {n} bytes, at most {self.most} are read")
+        return super().read(-1 if n is None else n) or b""
+
+
+@contextmanager
+def opened_zip(path: str | Path, error: type[Refusal], packings: Collection[int] = PACKINGS) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose table of contents is within its budget and whose members claim no more than they can hold."""
+    size = regular_file(path, error)
+    with reading(path, error, "refused, not a readable zip file: "), _Frugal(path) as file, zipfile.ZipFile(file) as archive:
+        file.most = None
+        for member in archive.infolist():
+            if member.compress_type not in packings:
+                raise error(f"{path}: {member.filename} is packed in another way than stored or deflated")
+            if member.compress_size > size or member.file_size > DEFLATE * member.compress_size:
+                raise error(f"{path}: {member.filename} claims {member.file_size} bytes, more than the file can hold")
+        yield archive
+
+
+class Budget:
+    """Objects and seconds that reading one input may take. `spend` raises ValueError where either is used up."""
+
+    def __init__(self, objects: int, seconds: float) -> None:
+        self.left, self.most, self.seconds = objects, objects, seconds
+        self.end = time.monotonic() + seconds
+
+    def spend(self, objects: int = 1) -> None:
+        before, self.left = self.left, self.left - objects
+        if self.left < 0:
+            raise ValueError(f"it takes more than {self.most} steps to read")
+        if before >> 10 != self.left >> 10 and time.monotonic() > self.end:
+            raise ValueError(f"it takes more than {self.seconds:g} s to read")
