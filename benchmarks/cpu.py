@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from benchmarks.table import print_check, print_gemm, print_rows
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("train", "sample")
-BASELINE = "eager"
+BASELINES = ("before", "eager")  # the first that runs has the speed 1
 BUSY = 0.1  # cores kept busy by other programs: above this, times mean little (threads at barriers suffer most)
 PAUSE = 0.3  # seconds, for the idle threads of the previous engine to go to sleep
 
@@ -52,13 +53,17 @@ class Bench:
 
     def probe(self) -> None:
         """Which engines work here, with which libraries, and how fast their matrix product is."""
-        for name in self.args.engines:
+        kinds = [KINDS[name] for name in self.args.engines]
+        if self.args.before:
+            kinds.append(replace(KINDS["minidit"], name="before", root=self.args.before.resolve()))
+        for kind in kinds:
+            name = kind.name
             try:
-                with self.start(KINDS[name]) as engine:
+                with self.start(kind) as engine:
                     self.record["engines"][name] = engine.ask("hello")
                     n, threads = 512 if self.args.quick else 1536, sorted({1, cores()})
                     self.record["gemm"][name] = {str(p): engine.ask("gemm", threads=p, n=n) for p in threads}
-                self.kinds.append(KINDS[name])
+                self.kinds.append(kind)
             except EngineError as error:
                 self.skip(name, error)
 
@@ -150,8 +155,9 @@ class Bench:
         ms = times[name]
         rate = fixtures.gflop(size, task) / statistics.median(ms) * 1e3
         figures = {"ms": spread(ms), "rounds_ms": ms, "gflops": rate, "of_peak": rate / self.peak}
-        if BASELINE in times:
-            ratios = [b / m for b, m in zip(times[BASELINE], ms, strict=True)]
+        baseline = next((n for n in BASELINES if n in times), None)
+        if baseline:
+            ratios = [b / m for b, m in zip(times[baseline], ms, strict=True)]
             figures |= {"speed": spread(ratios), "rounds_speed": ratios}
         return figures
 
@@ -166,7 +172,7 @@ class Bench:
 
 def portable(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments without the paths of this machine."""
-    return {name: value for name, value in vars(args).items() if name not in ("out", "torch_python")}
+    return {name: value for name, value in vars(args).items() if name not in ("out", "torch_python", "before")}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -207,6 +213,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scaling", action="store_true", help="time and memory against batch, tokens, width and depth")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of products' factors (float32)")
     parser.add_argument("--torch-python", default=sys.executable, help="the Python that has torch (this one)")
+    parser.add_argument("--before", type=Path, help="another checkout of minidit, timed beside this one: what a change costs")
     parser.add_argument("--timeout", type=float, default=600, help="seconds that one request may take (600)")
     parser.add_argument("--out", type=Path, help="the JSON file (benchmarks/results/cpu-DATE.json)")
     args = parser.parse_args()

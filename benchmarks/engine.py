@@ -29,6 +29,7 @@ class Kind:
     module: str
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    root: Path = ROOT  # the checkout whose text runs
 
     @property
     def torch(self) -> bool:
@@ -74,13 +75,13 @@ class Engine:
         self.kind, self.python, self.timeout = kind, python, timeout
 
     def __enter__(self) -> Self:
-        path = {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+        path = {"PYTHONPATH": os.pathsep.join(filter(None, (str(self.kind.root), os.environ.get("PYTHONPATH"))))}
         self.process = subprocess.Popen(
             [self.python, "-m", self.kind.module, *self.kind.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=self.kind.root,
             env={**os.environ, **path, **self.kind.environment},
         )
         return self

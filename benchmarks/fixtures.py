@@ -12,7 +12,9 @@ from benchmarks.sizes import GUIDANCE, S, Size, T
 from minidit import ops
 from minidit.autograd import plain_text
 from minidit.models.dit import DiTConfig
-from minidit.processes.sample import Sampler, ddim
+from minidit.processes.sample import Sampling
+from minidit.processes.walk import Walk
+from minidit.training.draws import Draws
 
 
 def config_of(size: Size) -> DiTConfig:
@@ -74,8 +76,11 @@ def write_inputs(folder: Path, size: Size) -> None:
     np.savez(folder / "inputs.npz", **draw_inputs(size, size.batch), **ladder())
 
 
-def sampler_of(model: md.DiT) -> Sampler:
-    return Sampler(model, md.Schedule.linear(), pairs=[(T, S)], step=ddim(), guidance=GUIDANCE)
+def walk_of(model: md.DiT, labels: Any) -> Walk:
+    """The guided step that is timed, for pictures with these labels."""
+    path, how = md.Schedule.linear(), Sampling(grid=[(T, S)], guidance=GUIDANCE)
+    draws = Draws(0, 0, np.arange(len(labels)), model.device, model.dtype)  # none are made: the step is deterministic
+    return Walk(how.denoiser(model, path), how.times(path), how.fresh, draws, labels)
 
 
 def truth(folder: Path, size: Size) -> dict[str, Any]:
@@ -85,10 +90,10 @@ def truth(folder: Path, size: Size) -> dict[str, Any]:
     model.load_state_dict(dict(np.load(folder / "weights.npz")))
     x_t, target = data["x_t"].astype(np.float64), data["target"].astype(np.float64)
     with plain_text():
-        loss = ops.mse(model(x_t, data["t"], data["y"]), target)
+        loss = ops.mse(model(x_t, data["t"], data["y"]), target).mean()
         loss.backward()
         with md.no_grad():
-            *_, x_s = sampler_of(model).walk(np.arange(len(x_t)), data["labels"], x_t)
+            *_, x_s = walk_of(model, data["labels"]).moments(x_t)
     return {"loss": float(loss), "x_s": x_s, **{n: p.grad for n, p in model.named_parameters()}}
 
 

@@ -23,23 +23,26 @@ import numpy as np
 import minidit as md
 from benchmarks.gpu_cases import Row, cast, drawn_cases, model_cases, results
 from benchmarks.imitation import imitated_gpu
+from benchmarks.launches import counted
 from benchmarks.minidit_engine import CAPTURE, MiniditEngine, capturable
 from benchmarks.serve import serve
 from minidit.autograd import PRIMITIVES, NoTwin
 from minidit.backend import bytes_held, module_of, to_device, to_host
 from minidit.kernels import cublaslt, cuda_blas, cudnn_attention
-from minidit.kernels.cuda_laws import Philox
+from minidit.kernels.cuda_laws import DevicePhilox
 from minidit.models.dit import DiTConfig
 from minidit.nn.precision import check_precision, computing_in
-from minidit.processes.train import TrainConfig, loop_for
+from minidit.processes.train import loop_for
 from minidit.training.launches import launches_of
+from minidit.training.loop import LoopConfig
 
 U64, U, B16 = 2.0**-53, 2.0**-24, 2.0**-8  # rounding units of the three types
 DRAWS = 12  # drawn cases per primitive
 PATIENCE = 30.0, 4.0  # seconds (and in a rehearsal) after which a primitive begins no more cases: most is compilation
 MODEL = DiTConfig(input_size=8, hidden_size=128, depth=4, num_heads=4, num_classes=10, learn_sigma=False)
 SMALL = replace(MODEL, hidden_size=24, num_heads=3, depth=2, input_size=4)  # in a rehearsal
-TRAIN = TrainConfig(steps=20, batch_size=32, lr=1e-3, clip=1.0, eps=1e-6, weight_decay=0.01)
+TRAIN = LoopConfig(steps=20, batch_size=32, lr=1e-3, clip=1.0, eps=1e-6, weight_decay=0.01)
+DDPM = md.Diffusion.on_ladder(md.Schedule.linear())
 
 
 @contextlib.contextmanager
@@ -193,7 +196,7 @@ class Checks(MiniditEngine):
         """The same integers and uniforms, bit for bit; normals within a rounding unit."""
         shape, same, worst = (5, 1025), True, 0.0
         for seed, stream in ((0, 0), (2**63 + 1, 7)):
-            host, device = md.Philox(seed, stream), Philox(seed, stream)
+            host, device = md.Philox(seed, stream), DevicePhilox(seed, stream)
             for low, high in ((0, 10), (-5, 2**31), (1, 1001)):
                 n = device.integers(low, high, shape, None, self.device)
                 same &= np.array_equal(host.integers(low, high, shape), to_host(n))
@@ -202,7 +205,7 @@ class Checks(MiniditEngine):
             worst = max(worst, float(np.abs(z - other).max()) / 1e-6)
         return {"worst": worst if same else math.inf, "equal": same, "ok": same and worst <= 1}
 
-    def config(self, **changes: Any) -> TrainConfig:
+    def config(self, **changes: Any) -> LoopConfig:
         small = {"steps": 3, "batch_size": 4} if self.small else {}
         return replace(TRAIN, **(small | changes))
 
@@ -213,7 +216,7 @@ class Checks(MiniditEngine):
         noise = 0.05 * md.Philox(4).normal((model.layout.size,))  # adaLN-Zero starts with most gradients at zero
         model.flat += to_device(noise, device)
         x_0 = md.Philox(5).normal((256, config.in_channels, *config.size))
-        loop = loop_for(model, (x_0, np.arange(256) % config.num_classes), self.config(**changes))
+        loop = loop_for(model, (x_0, np.arange(256) % config.num_classes), DDPM, self.config(**changes))
         return [float(record["loss"]) for record in loop.run()], model, loop
 
     def compared_losses(self, bound: float, **changes: Any) -> Row:
@@ -297,7 +300,7 @@ class Checks(MiniditEngine):
         for precision, again in itertools.product(("float32", "bf16"), (False, True)):
             # the stand-in never frees the memory of a recording
             changes = {"batch_size": 16, "graph": False} if self.small else {"batch_size": 64}
-            train = TrainConfig(steps=2, precision=precision, checkpoint_blocks=again, **changes)
+            train = LoopConfig(steps=2, precision=precision, checkpoint_blocks=again, **changes)
             self.stepped(replace(config, depth=1), replace(train, batch_size=1))  # libraries, counters, tables: loaded once
             self.drop()
             before = bytes_held(self.device)
@@ -307,11 +310,11 @@ class Checks(MiniditEngine):
             worst = max(worst, abs(predicted / peak - 1) / 0.15)
         return {"worst": worst, "GB measured and predicted": rows, "ok": worst <= 1}
 
-    def stepped(self, config: DiTConfig, train: TrainConfig) -> float:
+    def stepped(self, config: DiTConfig, train: LoopConfig) -> float:
         """The bytes that the pools hold after two steps, the second of them a recording."""
         model = md.DiT(config, md.Philox(0), device=self.device)
         x_0 = np.zeros((train.batch_size, config.in_channels, *config.size), np.float32)
-        loop = loop_for(model, (x_0, np.zeros(len(x_0), np.int64)), train)
+        loop = loop_for(model, (x_0, np.zeros(len(x_0), np.int64)), DDPM, train)
         module_of(self.device).get_default_memory_pool().free_all_blocks()  # what drawing the weights took
         steps = loop.run()  # kept in a variable: a recording that ends gives its pool back
         for _ in range(train.steps):
@@ -319,7 +322,7 @@ class Checks(MiniditEngine):
         return float(bytes_held(self.device))
 
     def launches(self) -> Row:
-        return {"worst": 0.0, **launches_of(SMALL if self.small else MODEL, 2), "ok": True}
+        return {"worst": 0.0, **launches_of(SMALL if self.small else MODEL, 2, counted if self.small else None), "ok": True}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The engine of minidit: its ordinary Loop and Sampler.
+"""The engine of minidit: its ordinary Loop and Walk.
 
 On a CPU they choose their workers (--kind thread: threads); on a GPU their steps are captured (--eager: without a graph).
 --standin: on the CPU stand-in for a GPU that the tests use, to rehearse.
@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import functools
 import gc
-import inspect
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import minidit as md
-from benchmarks.fixtures import config_of, sampler_of
+from benchmarks.fixtures import config_of, walk_of
 from benchmarks.imitation import imitated_gpu
 from benchmarks.serve import best_gflops, mean_seconds, seconds, serve
 from benchmarks.sizes import BETAS, EMA, EPS, GUIDANCE, LR, WALK, Size
@@ -30,6 +29,8 @@ from minidit.backend import Arena, bytes_held, flat_buffer, memory_of, module_of
 from minidit.kernels import cuda_blas, cudnn_attention
 from minidit.kernels.blas import gemm, name_of_blas
 from minidit.nn.precision import computing_in
+from minidit.processes.sample import Sampling
+from minidit.training.draws import Draws
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import memory_of_step, ran_out_of_memory
 from minidit.training.workers import Workers, cores, kind_of_workers, shard_of
@@ -39,6 +40,31 @@ CAPTURE = "graph"  # the field of LoopConfig that says whether a step is capture
 
 def capturable() -> bool:
     return any(f.name == CAPTURE for f in fields(LoopConfig))
+
+
+class FixedBatch:
+    """The batch of the files: as a source it is drawn whole, as a process its loss draws nothing."""
+
+    labels: Any = None
+    levels: int | None = None
+    stream, per = 0, 1
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data["x_t"])
+
+    def part(self, name: str, draws: Draws) -> Any:
+        """The entries of these samples; no copy is made of all."""
+        a = self.data[name]
+        return a if len(draws.samples) == len(a) else a[draws.samples]
+
+    def draw(self, index: Any, draws: Draws) -> tuple[Any, Any]:
+        return self.part("x_t", draws), self.part("y", draws)
+
+    def loss(self, network: Any, x_0: Any, y: Any, draws: Draws) -> tuple[Any, dict[str, Any]]:
+        return ops.mse(network(x_0, self.part("t", draws), y), self.part("target", draws)), {}
 
 
 class MiniditEngine:
@@ -115,19 +141,13 @@ class MiniditEngine:
 
     def training(self, model: md.DiT) -> tuple[Any, Loop]:
         """A function that takes one step, and the Loop that it advances."""
-        x_t, t, y, target = (self.data[name] for name in ("x_t", "t", "y", "target"))
-
-        def loss_of(step: int, samples: Any) -> Any:
-            part = samples if self.device == "cpu" else slice(None)  # a device takes the batch in one piece
-            return ops.mse(model(x_t[part], t[part], y[part]), target[part], n=target.size), {}
-
-        loss_of.clocked = True  # type: ignore[attr-defined]  # it counts nothing on the host, so it may be captured
+        batch = FixedBatch(self.data)
         config = LoopConfig(
-            lr=LR, betas=BETAS, eps=EPS, ema=EMA, batch_size=len(x_t), steps=10**9, precision=self.precision,
+            lr=LR, betas=BETAS, eps=EPS, ema=EMA, batch_size=len(batch), steps=10**9, precision=self.precision,
             accumulate=self.accumulate, checkpoint_blocks=self.recomputed,
             **({CAPTURE: False} if self.eager and capturable() else {}),
         )  # fmt: skip
-        loop = Loop(model, loss_of, config, kind=self.kind)
+        loop = Loop(model, batch, batch, config, kind=self.kind)
         return functools.partial(next, loop.run()), loop
 
     def sampling(self, model: md.DiT) -> tuple[Any, Any]:
@@ -139,14 +159,15 @@ class MiniditEngine:
         n = len(x_t)
         if self.device != "cpu":
             return self.sampling_on_device(model, x_t, labels)
-        sampler, shards = sampler_of(model), min(cores(), n)
+        shards = min(cores(), n)
+        walks = [walk_of(model, labels[shard_of(n, shards, i)]) for i in range(shards)]
         result = flat_buffer(x_t.size).reshape(x_t.shape)
         arenas = [Arena() for _ in range(shards)]
 
         def body(i: int, phase: int, step: int) -> None:
             part = shard_of(n, shards, i)
             with no_grad(), arenas[i], computing_in(self.precision, self.device):
-                *_, result[part] = sampler.walk(np.arange(n)[part], labels[part], x_t[part])
+                *_, result[part] = walks[i].moments(x_t[part])
 
         self.workers = Workers(shards, body, self.kind or kind_of_workers(shards, "cpu"))
         self.workers.__enter__()
@@ -155,18 +176,15 @@ class MiniditEngine:
     def walk(self, model: md.DiT) -> Any:
         """A function that samples from x_t by WALK guided steps through the public `sample`."""
         x_t, labels, sch = self.data["x_t"], self.data["labels"], md.Schedule.linear()
-        settings: dict[str, Any] = {"steps": WALK, "guidance": GUIDANCE, "precision": self.precision}
-        if self.eager and "graph" in inspect.signature(md.sample).parameters:
-            settings["graph"] = False
-        return lambda: md.sample(model, sch, labels, x_T=x_t, **settings)
+        how = Sampling(WALK, guidance=GUIDANCE, precision=self.precision, graph=not self.eager)
+        return lambda: md.sample(model, sch, labels, how, x_T=x_t)
 
     def sampling_on_device(self, model: md.DiT, x_t: Any, labels: Any) -> tuple[Any, Any]:
-        sampler, samples = sampler_of(model), module_of(self.device).arange(len(x_t))
-        result = module_of(self.device).empty_like(x_t)
+        walk, result = walk_of(model, labels), module_of(self.device).empty_like(x_t)
 
         def step() -> None:
             with no_grad(), computing_in(self.precision, self.device):
-                *_, result[...] = sampler.walk(samples, labels, x_t)
+                *_, result[...] = walk.moments(x_t)
 
         return step, result
 

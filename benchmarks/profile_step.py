@@ -80,12 +80,13 @@ class Shard:
         self.model.load_state_dict(draw_weights(size))
         self.data = draw_inputs(size, size.batch)
         self.optimiser, self.n = AdamW(self.model, OptimConfig(), 10**9), 0
+        self.share = np.full(size.batch, 1 / size.batch, np.float32)
         self.buffer, self.arena = flat_buffer(self.model.layout.size), Arena()
         self.home = Gradients([p.data for p in self.model.parameters()], self.model.views(self.buffer))
 
     def gradients(self) -> None:
         with self.arena, self.home:
-            ops.mse(self.model(*(self.data[k] for k in ("x_t", "t", "y"))), self.data["target"]).backward()
+            ops.mse(self.model(*(self.data[k] for k in ("x_t", "t", "y"))), self.data["target"]).backward(self.share)
 
     def update(self) -> None:
         self.n += 1

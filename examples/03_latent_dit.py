@@ -33,7 +33,7 @@ def main(autoencoder_steps=900, steps=2400, sampling_steps=40, **smaller):
 
     # Then the denoiser, which never sees a picture.
     model = md.DiT(replace(md.DIT["fashion"], **smaller), md.Philox(seed=2))
-    process = md.ddpm(md.Schedule.cosine(), md.V)
+    process = md.Diffusion.on_ladder(md.Schedule.cosine(), md.V)
     recipe = md.LoopConfig(lr=3e-3, betas=(0.9, 0.99), warmup=100, final_lr=0.05, clip=1.0, ema=0.995, steps=steps)
     loop = md.loop_for(model, latents, process, recipe)
     run("denoiser", loop.run(), steps)
@@ -41,7 +41,7 @@ def main(autoencoder_steps=900, steps=2400, sampling_steps=40, **smaller):
 
     # Sampling: noise -> latents -> pictures.
     labels = np.tile(np.arange(10), 4)
-    z = md.sample(model, process.path, labels, steps=sampling_steps, prediction=md.V, guidance=2.0)
+    z = md.sample(model, process, labels, steps=sampling_steps, guidance=2.0)
     samples = np.clip(md.decode(autoencoder, z), -1, 1)
 
     x = np.concatenate([test.x_0(test.labels == k)[:1] for k in range(10)])

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
     from minidit.optim import AdamW, OptimConfig
-    from minidit.processes.autoencode import AutoencodeConfig, autoencode, decode, latents_of, reconstruct
-    from minidit.processes.diffusion import Diffusion, ddpm
+    from minidit.processes.autoencode import AutoencodeConfig, autoencode
+    from minidit.processes.diffusion import Diffusion
     from minidit.processes.sample import Sampling, sample
+    from minidit.processes.tokenizer import decode, latents_of, reconstruct
     from minidit.processes.train import loop_for, train
     from minidit.random import Philox
     from minidit.runs.pipeline import Pipeline, load
@@ -51,11 +52,12 @@ _HOMES = {
     "models.dit": ("DIT", "DiT", "DiTConfig"),
     "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),
-    "processes.autoencode": ("AutoencodeConfig", "autoencode", "decode", "latents_of", "reconstruct"),
+    "processes.autoencode": ("AutoencodeConfig", "autoencode"),
     "training.loop": ("Loop", "LoopConfig"),
     "runs.pipeline": ("Pipeline", "load"),
-    "processes.diffusion": ("Diffusion", "ddpm"),
+    "processes.diffusion": ("Diffusion",),
     "processes.sample": ("Sampling", "sample"),
+    "processes.tokenizer": ("decode", "latents_of", "reconstruct"),
     "processes.train": ("loop_for", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -68,8 +70,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME[name]
     if home == "autograd":
         importlib.import_module("minidit.ops")  # a Tensor's operators are spelled there
-    found = importlib.import_module(".".join((__name__, home or name)))
-    return getattr(found, name) if home else found
+    module = importlib.import_module(".".join((__name__, home or name)))
+    return getattr(module, name) if home else module
 
 
 def __dir__() -> list[str]:

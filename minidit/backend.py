@@ -13,16 +13,18 @@ import math
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar, Token
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray: the array decides, so the type cannot
+T = TypeVar("T")
 
 
 def home_of(x: Array) -> str:
@@ -65,6 +67,16 @@ def scatter_add(target: Array, index: Array, values: Array) -> None:
         np.add.at(target, index, values)
     else:
         importlib.import_module("cupyx").scatter_add(target, index, values)
+
+
+@contextlib.contextmanager
+def setting(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """`with setting(variable, value):` in this thread, as it was again at the end."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 # ------------------------------------------------------------------------------------------------ devices
@@ -155,7 +167,7 @@ def from_dlpack(x: Any) -> Array:
         raise ValueError(f"from_dlpack: {str(error).splitlines()[0]}") from error
 
 
-_residents: dict[Any, tuple[Array, Array]] = {}
+_residents: dict[Any, Array] = {}
 
 
 def resident(table: np.ndarray[Any, Any], like: Array) -> Array:
@@ -165,8 +177,9 @@ def resident(table: np.ndarray[Any, Any], like: Array) -> Array:
         return xp.asarray(table)
     key = (xp.ndarray, xp.cuda.runtime.getDevice(), id(table))
     if key not in _residents:
-        _residents[key] = (table, xp.asarray(table))  # while the table lives, no other object can have its id
-    return _residents[key][1]
+        _residents[key] = xp.asarray(table)
+        weakref.finalize(table, _residents.pop, key, None)  # while the table lives, no other object can have its id
+    return _residents[key]
 
 
 def device_of(x: Array) -> str:

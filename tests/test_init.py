@@ -14,8 +14,9 @@ PROMISED = (
     "DIT", "DiT", "DiTConfig", "Autoencoder", "AutoencoderConfig", "AutoencoderKL", "AutoencoderKLConfig", "describe",
     "AdamW", "OptimConfig",
     "Schedule", "q_sample", "posterior", "ddpm_step", "ddim_step", "ddim_invert_step", "guide",
-    "predict_x_0", "predict_eps", "predict_v", "EPS", "X_0", "V",
-    "train", "TrainConfig", "loop_for", "Loop", "sample", "ddim", "ddpm",
+    "predict_x_0", "predict_eps", "predict_v", "EPS", "X_0", "V", "Level",
+    "Diffusion", "Level", "Sampling", "DDPM", "DDPM_LARGE", "DDPM_LEARNED", "ddim", "train", "loop_for", "Loop", "LoopConfig",
+    "sample", "Sampling", "ddim", "DDPM", "DDPM_LARGE", "DDPM_LEARNED",
     "autoencode", "AutoencodeConfig", "latents_of", "decode", "reconstruct", "save", "load", "Pipeline", "__version__",
 )  # fmt: skip
 

@@ -98,7 +98,7 @@ def test_a_command_of_the_pages_runs(command, pictures, weights, mine, run_folde
     short = SHORT[command].format(pictures=pictures, weights=weights, mine=mine, run=run_folder)
     if short.startswith("eval"):
         config = run_folder / "config.toml"
-        config.write_text(re.sub(r"(\[judge_train\][^\[]*?\nsteps = )\d+", r"\g<1>2", config.read_text()))
+        config.write_text(re.sub(r"(?s)(\[judge_train\].*?\nsteps = )\d+", r"\g<1>2", config.read_text()))
     assert main(short.split()) == 0, capsys.readouterr().err
 
 

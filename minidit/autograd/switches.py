@@ -6,26 +6,18 @@ Both are context variables: one value per thread, restored at the end of a `with
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
+
+from minidit.backend import setting
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 _kernels: ContextVar[bool] = ContextVar("kernels", default=os.environ.get("MINIDIT_KERNELS", "on") != "off")
 
 
-@contextmanager
-def _set(variable: ContextVar[bool], value: bool) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
 def no_grad() -> AbstractContextManager[None]:
     """`with no_grad():` primitives keep nothing and Tensors remember no history."""
-    return _set(_recording, False)
+    return setting(_recording, False)
 
 
 def recording() -> bool:
@@ -35,7 +27,7 @@ def recording() -> bool:
 
 def plain_text() -> AbstractContextManager[None]:
     """`with plain_text():` every primitive runs as it reads, without its fast twin (for a process: MINIDIT_KERNELS=off)."""
-    return _set(_kernels, False)
+    return setting(_kernels, False)
 
 
 def kernels_on() -> bool:

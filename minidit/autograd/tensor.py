@@ -12,6 +12,13 @@ from minidit.autograd.kinds import check_one_kind
 from minidit.autograd.tape import LEAF, Node, Parent, run_backwards
 from minidit.backend import Array, xp_of
 
+Operator: TypeAlias = Callable[["Tensor", Any], Any]
+
+
+def both_sides(name: str) -> tuple[Operator, Operator]:
+    """The methods for `a ∘ b` and for `b ∘ a` of a Tensor a, by the primitive of this name."""
+    return (lambda a, b: a.primitives[name](a, b)), (lambda a, b: a.primitives[name](b, a))
+
 
 class Tensor:
     """An array that remembers how it was made. Tensor(array) is a leaf: `backward` leaves the gradient in its `grad`.
@@ -84,35 +91,11 @@ class Tensor:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __add__(self, other: Value) -> Value:
-        return self.primitives["add"](self, other)
-
-    def __radd__(self, other: Value) -> Value:
-        return self.primitives["add"](other, self)
-
-    def __sub__(self, other: Value) -> Value:
-        return self.primitives["sub"](self, other)
-
-    def __rsub__(self, other: Value) -> Value:
-        return self.primitives["sub"](other, self)
-
-    def __mul__(self, other: Value) -> Value:
-        return self.primitives["mul"](self, other)
-
-    def __rmul__(self, other: Value) -> Value:
-        return self.primitives["mul"](other, self)
-
-    def __truediv__(self, other: Value) -> Value:
-        return self.primitives["div"](self, other)
-
-    def __rtruediv__(self, other: Value) -> Value:
-        return self.primitives["div"](other, self)
-
-    def __matmul__(self, other: Value) -> Value:
-        return self.primitives["matmul"](self, other)
-
-    def __rmatmul__(self, other: Value) -> Value:
-        return self.primitives["matmul"](other, self)
+    __add__, __radd__ = both_sides("add")
+    __sub__, __rsub__ = both_sides("sub")
+    __mul__, __rmul__ = both_sides("mul")
+    __truediv__, __rtruediv__ = both_sides("div")
+    __matmul__, __rmatmul__ = both_sides("matmul")
 
     def __pow__(self, p: float) -> Value:
         return self.primitives["power"](self, p=p)

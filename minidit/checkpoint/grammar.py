@@ -10,22 +10,12 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from minidit.checkpoint.files import CheckpointError
 from minidit.incoming import reading
-from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
-from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from minidit.models.classifier import Classifier, ClassifierConfig
-from minidit.models.dit import DiT, DiTConfig
+from minidit.models.kinds import NETWORKS
 
 C = TypeVar("C")  # a dataclass
 FORMAT = 1  # of our own files; written into their headers
-Network = DiT | Autoencoder | AutoencoderKL | Classifier
-MODELS: dict[str, tuple[type[Network], type[Any]]] = {
-    "dit": (DiT, DiTConfig),
-    "autoencoder": (Autoencoder, AutoencoderConfig),
-    "autoencoder_kl": (AutoencoderKL, AutoencoderKLConfig),
-    "classifier": (Classifier, ClassifierConfig),
-}
 SPOKEN = {  # a grammar (whose names and layout a file has) -> the networks it exists for
-    "minidit": tuple(MODELS),
+    "minidit": tuple(NETWORKS),
     "official": ("dit",),  # facebookresearch/DiT: its names are ours
     "diffusers": ("dit", "autoencoder_kl"),  # a folder with config.json
     "diffusers-old": ("dit", "autoencoder_kl"),  # diffusers before 2023
@@ -35,10 +25,10 @@ SPOKEN = {  # a grammar (whose names and layout a file has) -> the networks it e
 
 def kind_of(model: object) -> str:
     """The name of a network's kind. Raises ValueError for an object that is no network of this package."""
-    for name, (cls, _) in MODELS.items():
-        if isinstance(model, cls):
+    for name, kind in NETWORKS.items():
+        if type(model) is kind.network:
             return name
-    raise ValueError(f"a {type(model).__name__} is no network that can be saved")
+    raise ValueError(f"a {type(model).__name__} has no row in models/kinds.py: np.savez(path, **model.state_dict()) saves it")
 
 
 def config_from(cls: type[C], values: Mapping[str, Any], where: str) -> C:

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from minidit.backend import device_of, to_device
 from minidit.checkpoint import names_dit, names_kl, semantics, settings
 from minidit.checkpoint.files import CheckpointError, Lazy, lazy
-from minidit.checkpoint.grammar import FORMAT, MODELS, config_from
+from minidit.checkpoint.grammar import FORMAT, config_from
 from minidit.checkpoint.plausible import check_declared
 from minidit.checkpoint.semantics import Difference
 from minidit.checkpoint.states import without_prefix
@@ -21,6 +21,7 @@ from minidit.checkpoint.weights import Weights, open_weights
 from minidit.incoming import printable, reading
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.dit import DiT, DiTConfig
+from minidit.models.kinds import NETWORKS
 from minidit.nn import Module, sincos_2d
 
 Foreign = tuple[DiTConfig | AutoencoderKLConfig, dict[str, Lazy], tuple[Difference, ...]]  # configuration, our names
@@ -94,13 +95,13 @@ def _run_as(contents: Contents, dialect: str | None) -> Contents:
 
 def _ours(weights: Weights, heads: int | None) -> Contents:
     path, meta = weights.path, weights.meta
-    if str(meta["kind"]) not in MODELS:
+    if str(meta["kind"]) not in NETWORKS:
         raise CheckpointError(f"{path}: not a minidit model (its header names the kind {meta['kind']!r})")
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {meta.get('format')}, this version reads {FORMAT}")
     if not isinstance(meta.get("config"), dict):
         raise CheckpointError(f"{path}: its header holds no configuration")
-    config = config_from(MODELS[meta["kind"]][1], meta["config"], str(path))
+    config = config_from(NETWORKS[meta["kind"]].config, meta["config"], str(path))
     _same_heads(heads, getattr(config, "num_heads", None), path)
     return Contents(path, weights.container, "minidit", meta["kind"], config, weights.arrays, meta, weights.size)
 
@@ -184,7 +185,7 @@ def load_model(
     Raises CheckpointError, naming the file, if it holds no network or its parts do not fit together.
     """
     contents = describe(path, dialect=dialect, num_heads=num_heads)
-    network = MODELS[contents.kind][0]
+    network = NETWORKS[contents.kind].network
     with reading(contents.path, CheckpointError, ""):
         check_declared(network, contents.config, contents.arrays, contents.size)
     model = network(contents.config, None, device=device, dtype=dtype)

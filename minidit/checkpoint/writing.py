@@ -14,11 +14,12 @@ from numpy.typing import DTypeLike
 from minidit.backend import to_host
 from minidit.checkpoint import names_dit, names_kl, semantics, settings
 from minidit.checkpoint.files import BF16, Lazy, lazy, write_arrays, write_atomically, write_lazy
-from minidit.checkpoint.grammar import FORMAT, SPOKEN, Network, kind_of
+from minidit.checkpoint.grammar import FORMAT, SPOKEN, kind_of
 from minidit.checkpoint.semantics import Difference
 from minidit.checkpoint.weights import CONFIG, WEIGHTS
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.models.dit import DiT
+from minidit.models.kinds import Network
 from minidit.nn import sincos_2d
 
 Arrays = dict[str, Lazy]

@@ -87,7 +87,7 @@ class stop_gently:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.number = signal.Signals(number)
         if self.run.loop is None:  # between two phases every file is whole
-            self._leave("stopped", "model")
+            self._leave("stopped")
         self.progress.note("stopping after this update (again: at once)")
         self.run.loop.stop = True
 
@@ -97,10 +97,12 @@ class stop_gently:
         for s, handler in self.old.items():
             signal.signal(s, handler)
         if isinstance(error, Stopped):
-            self._leave(str(error), error.phase)
+            self._leave(str(error))
 
-    def _leave(self, what: str, phase: str) -> NoReturn:
+    def _leave(self, message: str) -> NoReturn:
+        from minidit.runs.former import file_of
+
         self.progress.close()
-        command = f"minidit eval {self.run.folder}" if phase == "judge" else f"minidit train --resume {self.run.folder}"
-        print(f"minidit: {what}; go on with: {command}", file=sys.stderr)
+        command = "eval" if file_of(self.run.folder, "model").exists() else "train --resume"
+        print(f"minidit: {message}; go on with: minidit {command} {self.run.folder}", file=sys.stderr)
         raise SystemExit(128 + self.number)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minidit.diffusion.rungs import Row
 
-SCHEDULES = ("linear", "cosine", "scaled_linear")
 KNOWN = "leading, linspace, trailing, quadratic"
 
 
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spacing", help=f'one of {KNOWN}, or in OpenAI\'s notation "250", "10,15,20" or "ddim50" (default: all)'
     )
     parser.add_argument("--offset", type=int, default=0, help="leading only: latent diffusion's is 1")
-    parser.add_argument("--schedule", choices=SCHEDULES, default="linear", help="of the ᾱ beside them (default: linear)")
+    parser.add_argument("--schedule", default="linear", help="of the ᾱ next to them, as in `minidit train` (default: linear)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ def column(a: Array, x: Array) -> Array:
 
 
 def cast(c: Array, x: Array) -> Array:
-    """c in the home and precision of x, its shape as it is (a mean of one axis is a picture, not one number a sample)."""
+    """c in the home and precision of x, its shape as it is (a mean of one axis is a picture, not one number per sample)."""
     return float(c) if isinstance(c, float) else xp_of(x).asarray(c, dtype=x.dtype)
 
 

@@ -5,7 +5,7 @@
     std = e^(½ (f ln β + (1-f) ln β̃))          learned between the two, f = (v+1)/2 from the network         (D.22)
     c   = σ_s                                  nothing of ε̂ is kept: consistency models
 
-Into the data (σ_s = 0) no noise is added, whatever the law.
+The final step, into the data (σ_s = 0), adds no noise under any law: row.py.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def posterior_std(t: Level, s: Level) -> Array:
 
 
 def large_std(t: Level, s: Level) -> Array:
-    """√β, and 0 into the data."""
-    return (climb_coefficients(s, t)[1] * (s.sigma > 0)) ** 0.5  # (D.19, D.17)
+    """√β."""
+    return climb_coefficients(s, t)[1] ** 0.5  # (D.19)
 
 
 def ddim(eta: float = 0.0) -> Fresh:

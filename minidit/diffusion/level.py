@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from minidit.backend import Array, home_of, resident, xp_of
-from minidit.ops.twins import twin
+from minidit.ops import twins
 
 
 class Level(NamedTuple):
@@ -68,7 +68,7 @@ def check_shapes(**arrays: Array) -> None:
         raise ValueError(f"shapes must agree: {shapes}")
 
 
-@twin("mix")
+@twins.twin(twins.mix)
 def mix(x_0: Array, eps: Array, t: Level) -> Array:
     """x_0, eps : (B, ...)  ->  x_t : (B, ...), the sample at level t."""
     signal, noise = enter(*t, like=x_0)

@@ -52,11 +52,13 @@ class Prediction:
     def reading(self, at: Level) -> Reading:
         """How both parts are read off an answer. Raises ValueError where the answer says nothing about x_0."""
         p, q = self.p(at), self.q(at)
-        delta = at.alpha * q - at.sigma * p
+        delta = combined(q, at.alpha, -p, at.sigma)
         if home_of(delta) == "" and delta == 0:
-            raise ValueError(f"at the level α = {at.alpha}, σ = {at.sigma} the answer {self.name} does not determine x_0 and ε")
+            level = f"at the level α = {at.alpha}, σ = {at.sigma}"
+            raise ValueError(f"{level} the answer {self.name} does not determine x_0: let the network predict v or x_0")
         x_of_x, eps_of_x = (0.0 if is_zero(c) else c / delta for c in (q, -p))
-        return Reading(x_of_x, -at.sigma / delta, eps_of_x, at.alpha / delta)  # (P.3)
+        eps_of_F = 1.0 if delta is at.alpha else at.alpha / delta  # Δ = α: the answer is ε̂ itself
+        return Reading(x_of_x, -at.sigma / delta, eps_of_x, eps_of_F)  # (P.3)
 
     def pair(self, F: Array, x_t: Array, at: Level) -> tuple[Array, Array]:
         """F, x_t : (B, ...)  ->  (x̂_0, ε̂), each (B, ...)."""

@@ -24,9 +24,9 @@ from minidit.diffusion.guidance import guide
 from minidit.diffusion.level import Level, enter
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import Prediction, Reading, pair_of
-from minidit.diffusion.step import remaining_std
-from minidit.diffusion.threshold import Limit, rederived
-from minidit.ops.twins import twin
+from minidit.diffusion.step import step
+from minidit.diffusion.threshold import Limit, rederived, static
+from minidit.ops import twins
 
 
 class Row(NamedTuple):
@@ -39,9 +39,10 @@ class Row(NamedTuple):
     alpha_t: Array
     sigma_t: Array
     alpha_s: Array
-    rest: Array  # √(σ_s² - c²)
+    sigma_s: Array
+    c: Array
     std: Array
-    log_small: Array  # ln β̃ and ln β, where the network chooses between them; else 0
+    log_small: Array  # ln β̃ and ln β, used with a learned variance only; else 0
     log_large: Array
 
 
@@ -50,13 +51,13 @@ def row_of(answer: Prediction, t: Level, s: Level, fresh: Fresh) -> Row:
     c = fresh.c(t, s)
     if c**2 > s.sigma**2 + 1e-12:
         raise ValueError(f"the fresh noise has variance {c**2:.3g}, the level it leads to holds {s.sigma**2:.3g}: a smaller η")
-    std = c if fresh.std is None else fresh.std(t, s)
+    std = 0.0 if s.sigma == 0 else c if fresh.std is None else fresh.std(t, s)  # (D.17)
     logs = (2 * math.log(law(t, s)) if fresh.learned and s.sigma > 0 else 0.0 for law in (posterior_std, large_std))
-    return Row(*answer.reading(t), *t, s.alpha, remaining_std(s, c), std, *logs)
+    return Row(*answer.reading(t), *t, *s, c, std, *logs)
 
 
 def table_of(answer: Prediction, path: Path, grid: Sequence[tuple[int, int]], fresh: Fresh) -> Array:
-    """The rows of a grid [(t, s), …] : (len(grid), 11) float64, read-only."""
+    """The rows of a grid [(t, s), …] : (len(grid), 12) float64, read-only."""
     table = np.array([row_of(answer, path.level(t), path.level(s), fresh) for t, s in grid], np.float64)
     table.setflags(write=False)
     return table
@@ -67,38 +68,29 @@ def row_at(table: Array, k: Array) -> Row:
     return Row(*(map(float, table[k]) if home_of(k) == "" else resident(table, k)[k][0]))
 
 
-@twin("walk_step")
+@twins.twin(twins.walk_step)
 def walk_step(
-    x_t: Array,
-    F: Array,
-    table: Array,
-    k: Array,
-    *,
-    F_u: Array = None,
-    w: float = 1.0,
-    z: Array = None,
-    v: Array = None,
-    limit: Limit | None = None,
-    guess: bool = True,
-    into: Array = None,
-) -> tuple[Array, Array]:
+    x_t: Array, F: Array, table: Array, k: Array, *, F_u: Array = None, w: float = 1.0, z: Array = None, v: Array = None,
+    clip: bool = False, limit: Limit | None = None, guess: bool = True, into: Array = None,
+) -> tuple[Array, Array]:  # fmt: skip
     """x_t, F, z : (B, ...)  ->  (x_s, x̂_0): step k of the walk that the table describes.
 
     k : an int, or a counter (1,) int64   F_u, w : the unconditional answer and the guidance scale, or None
-    v : (B, ...), the network's choice of variance (D.22), or None   limit : what keeps x̂_0 in the range of pictures
+    v : (B, ...), the network's choice of variance (D.22), or None
+    clip : whether x̂_0 is clipped to [-1, 1] (D.31)   limit : another way to keep x̂_0 in the range of pictures, or None
     guess : whether x̂_0 is asked for   into : where x_s goes, also x_t itself, or None for fresh memory
     """
     row = row_at(table, k)
     F = F if F_u is None else guide(F_u, F, w)
     x_0_hat, eps_hat = pair_of(F, x_t, Reading(*row[:4]))
+    limit = static if clip else limit
     if limit is not None:
         x_0_hat, eps_hat = rederived(x_0_hat, x_t, Level(row.alpha_t, row.sigma_t), limit)
-    signal, direction, std, low, high = enter(row.alpha_s, row.rest, row.std, row.log_small, row.log_large, like=x_t)
-    x_s = signal * x_0_hat + direction * eps_hat  # (P.4)
-    if z is not None:
-        if v is not None:
-            std = (std > 0) * ops.exp((low + (v + 1) * 0.5 * (high - low)) * 0.5)  # (D.22, D.17)
-        x_s = x_s + std * z  # (P.4)
+    std = row.std
+    if v is not None:
+        std, low, high = enter(std, row.log_small, row.log_large, like=x_t)
+        std = (std > 0) * ops.exp((low + (v + 1) * 0.5 * (high - low)) * 0.5)  # (D.22)
+    x_s = step(x_0_hat, eps_hat, Level(row.alpha_s, row.sigma_s), c=row.c, std=std, z=z)
     if into is not None:
         into[...] = x_s
     return x_s if into is None else into, x_0_hat

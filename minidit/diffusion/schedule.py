@@ -50,8 +50,12 @@ class Schedule:
     time: Array
 
     def __post_init__(self) -> None:
-        self.alpha_bar.setflags(write=False)
-        self.time.setflags(write=False)
+        if self.alpha_bar.ndim != 1 or self.alpha_bar.shape != self.time.shape:
+            raise ValueError(f"ᾱ and time must be (T+1,) each; got {self.alpha_bar.shape} and {self.time.shape}")
+        for name in ("alpha_bar", "time"):  # copies: the caller's arrays stay as they are
+            table = getattr(self, name).copy()
+            table.setflags(write=False)
+            object.__setattr__(self, name, table)
 
     at = staticmethod(at)
 
@@ -88,6 +92,15 @@ class Schedule:
         return np.append(0.0, 1 - self.alpha_bar[1:] / self.alpha_bar[:-1])  # (D.2)
 
     @classmethod
+    def from_alpha_bar(cls, alpha_bar: Array) -> Schedule:
+        """alpha_bar : (T+1,), falling from ᾱ_0 = 1 to ᾱ_T ≥ 0. Raises ValueError otherwise."""
+        alpha_bar = np.asarray(alpha_bar, np.float64)
+        ends = alpha_bar.ndim == 1 and alpha_bar.size > 1 and alpha_bar[0] == 1 and alpha_bar[-1] >= 0
+        if not ends or not np.all(np.diff(alpha_bar) < 0):
+            raise ValueError(f"ᾱ must fall from ᾱ_0 = 1 to ᾱ_T ≥ 0; got {alpha_bar[:3]} … {alpha_bar[-1:]}")
+        return cls(alpha_bar, np.arange(alpha_bar.size) - 1)
+
+    @classmethod
     def from_betas(cls, beta: Array) -> Schedule:
         """beta : (T,), every β in (0, 1); the last one may be 1 (ᾱ_T = 0). Raises ValueError otherwise."""
         beta = np.asarray(beta, np.float64)
@@ -98,8 +111,7 @@ class Schedule:
         if not good.all():
             first = int(np.argmin(good))
             raise ValueError(f"betas must lie in (0, 1), only the last may be 1; got β_{first + 1} = {beta[first]}")
-        alpha_bar = np.append(1.0, np.cumprod(1 - beta))  # (D.2)
-        return cls(alpha_bar, np.arange(beta.size + 1) - 1)
+        return cls(np.append(1.0, np.cumprod(1 - beta)), np.arange(beta.size + 1) - 1)  # (D.2)
 
     @classmethod
     def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> Schedule:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minidit.html.formula import FormulaError, displayed
-from minidit.html.looks import CSS, SEARCH
-from minidit.html.page import document, escape, section, table
+from minidit.html.page import beside, document, escape, section, table
 from minidit.html.prose import Segment, coloured, inline, markdown, segments
 from minidit.html.sources import EQUATION_ID, Lines, Proof
 from minidit.html.spec import Chapter, Entry, Place, Spec, measured
@@ -24,7 +23,6 @@ AROUND = 5  # lines shown around a cited line of a long symbol
 
 
 def address(equation: str) -> str:
-    """The address of an equation in the book."""
     return f"{equation[0]}.html#{equation}"
 
 
@@ -105,7 +103,6 @@ def code_box(book: Book, place: Place, equation: str) -> str:
 
 
 def test_box(book: Book, proof: Proof) -> str:
-    """A test in a closed <details>."""
     words = proof.name.removeprefix("test_").replace("_", " ")
     where = f'<a href="{escape(file_anchor(proof.path))}">{escape(proof.path)}</a>:{proof.lines.first}'
     return (f'<details class="source"><summary>{escape(words)}</summary><header>{where}</header>'
@@ -208,7 +205,6 @@ def chapter_page(book: Book, chapter: Chapter) -> str:
 
 
 def coverage_row(spec: Spec, e: Entry) -> list[str]:
-    """The cells of an entry in the coverage table."""
     code = "<br>".join(f"<code>{escape(p)}</code>" for p in e.homes)
     return [f'<a href="{address(e.id)}"><span class="id">{e.id}</span></a>', f'<a href="{address(e.id)}">{escape(e.name)}</a>',
             code, str(len(spec.proofs_of(e))), *measured(spec, e)]
@@ -252,10 +248,10 @@ def code_page(book: Book) -> str:
 def pages(spec: Spec) -> Iterator[tuple[str, str]]:
     """(file name, HTML) of each page of the book."""
     book = Book(spec)
-    script = f"const INDEX = {search_index(book)};\n{SEARCH}"
+    css, script = beside("book.css"), f"const INDEX = {search_index(book)};\n{beside('book.js')}"
 
     def page(name: str, title: str, body: str) -> tuple[str, str]:
-        return f"{name}.html", document(title, f"{top(book, name)}\n<main>\n{body}\n</main>", css=CSS, script=script)
+        return f"{name}.html", document(title, f"{top(book, name)}\n<main>\n{body}\n</main>", css=css, script=script)
 
     yield page("index", "minidit SPEC: the equations, their code, their proof", index_page(book))
     for chapter in spec.chapters:

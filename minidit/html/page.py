@@ -9,47 +9,15 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Iterable, Sequence
-
-CSS = """
-:root { color-scheme: light dark;
-  --paper: #fbfaf8; --card: #ffffff; --ink: #1c1b19; --muted: #68645d; --line: #dedad3; --code: #f1eee9;
-  --c0: #1f5fa8; --c1: #c2540a; --c2: #2f7d4f; --c3: #8a4baf; --c4: #b0305c; --c5: #6b6a12; }
-@media (prefers-color-scheme: dark) { :root {
-  --paper: #151618; --card: #1d1f22; --ink: #e9e7e3; --muted: #a3a09a; --line: #36393e; --code: #24272b;
-  --c0: #7fb2f0; --c1: #f2a15f; --c2: #79c99a; --c3: #c79be6; --c4: #ef8fb0; --c5: #cfca62; } }
-*, *::before, *::after { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; scroll-padding-top: 1rem; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif;
-  overflow-wrap: break-word; }
-main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: clamp(1.7rem, 1.2rem + 2vw, 2.4rem); line-height: 1.15; letter-spacing: -.02em; margin: 0 0 .5rem; }
-h2 { font-size: 1.3rem; line-height: 1.25; letter-spacing: -.01em; margin: 0 0 .6rem; }
-h3 { font-size: 1.02rem; margin: 1.4rem 0 .4rem; }
-p { margin: .5rem 0; max-width: 46rem; }
-a { color: var(--c0); text-underline-offset: .15em; }
-:focus-visible { outline: 3px solid var(--c0); outline-offset: 2px; border-radius: 3px; }
-code, pre, kbd { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .9em; }
-code { background: var(--code); border-radius: 4px; padding: .08em .32em; }
-pre { background: var(--code); border-radius: 8px; padding: .8rem 1rem; overflow-x: auto; }
-pre code { background: none; padding: 0; }
-section { margin: 2.6rem 0 0; padding: 1.6rem 0 0; border-top: 1px solid var(--line); }
-img, svg, canvas { max-width: 100%; height: auto; }
-.muted, figcaption { color: var(--muted); font-size: .92rem; }
-.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: baseline; }
-thead th { color: var(--muted); font-weight: 600; font-size: .86rem; white-space: nowrap; }
-tbody th { font-weight: 500; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-figure { margin: 1rem 0 0; }
-summary { cursor: pointer; }
-footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--muted); font-size: .9rem; }
-@media print { section { break-inside: avoid; } }
-"""
+from pathlib import Path
 
 POLICY = ("default-src 'none'; img-src data:; media-src data:; "
           "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'")
+
+
+def beside(name: str) -> str:
+    """The text of a style sheet or script that lies beside this file."""
+    return Path(__file__).with_name(name).read_text("utf-8")
 
 
 def escape(text: object) -> str:
@@ -93,4 +61,4 @@ def document(title: str, body: str, *, css: str = "", script: str = "", language
     return (f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(title)}</title>\n<style>{CSS}{css}</style>\n</head>\n<body>\n{body}\n{scripts}</body>\n</html>\n")
+            f"<title>{escape(title)}</title>\n<style>\n{beside('page.css')}{css}</style>\n</head>\n<body>\n{body}\n{scripts}</body>\n</html>\n")

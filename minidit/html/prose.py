@@ -44,7 +44,6 @@ def plain(text: str, link: Link) -> str:
 
 
 def inline(text: str, link: Link) -> str:
-    """One paragraph's text as HTML."""
     out, end = [], 0
     for m in INLINE.finditer(text):
         out.append(plain(text[end : m.start()], link))
@@ -102,12 +101,10 @@ def items_of(lines: list[str]) -> Iterator[str]:
 
 
 def cells_of(line: str) -> list[str]:
-    """The cells of one row of a table."""
     return [c.strip().replace(r"\|", "|") for c in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
 
 
 def markdown(text: str, link: Link) -> str:
-    """Markdown as HTML."""
     out = []
     for block in blocks(text):
         head, whole = block[0], "\n".join(block)

@@ -17,7 +17,7 @@ import numpy as np
 from minidit.backend import Array
 from minidit.html import chart
 from minidit.html.folder import Record, Run, Trace, is_number, read_run, seconds_of, series_of
-from minidit.html.page import data_uri, document, escape, section, table
+from minidit.html.page import beside, data_uri, document, escape, section, table
 from minidit.pictures import write_bytes
 
 FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM")}
@@ -35,7 +35,6 @@ def write_report(run: Path) -> Path:
 
 
 def page_of(run: Run) -> str:
-    """The report of a run as HTML."""
     sections = [("denoising", "From noise to picture", denoising(run)), ("samples", "Samples", final_samples(run)),
                 ("progress", "During training", progress(run.samples)), ("curves", "Loss and measures", curves(run)),
                 ("reconstructions", "Reconstructions", reconstructions(run)),
@@ -43,13 +42,12 @@ def page_of(run: Run) -> str:
                 ("neighbours", "Nearest training images", neighbours(run)), ("more", "More pictures", more(run)),
                 ("configuration", "Configuration", settings({k: v for k, v in run.config.items() if k != "environment"})),
                 ("environment", "Environment", settings({k: v for k, v in run.config.items() if k == "environment"}))]
-    css, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
     sections = [(name, heading, html) for name, heading, html in sections if html]
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading, _ in sections)
     body = "\n".join([f"<main>\n{header(run)}", f'<nav aria-label="Parts of this page"><ul>{links}</ul></nav>' if links else "",
                       *(section(*content) for content in sections),
                       "<footer>This page is one file and loads nothing from anywhere.</footer>\n</main>"])
-    return document(f"{run.name}: a minidit run", body, css=css, script=script)
+    return document(f"{run.name}: a minidit run", body, css=beside("report.css"), script=beside("report.js"))
 
 
 # ------------------------------------------------------------------------------------------------ the head of the page

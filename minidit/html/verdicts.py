@@ -9,25 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minidit.html.page import document, escape, section, table
+from minidit.html.page import beside, document, escape, section, table
 
-CSS = """
-.lead { font-size: 1.1rem; color: var(--muted); }
-header .facts { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.5rem 0 0; }
-.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .6rem .8rem; min-width: 8rem; }
-.facts dt { color: var(--muted); font-size: .82rem; }
-.facts dd { margin: 0; font-size: 1.22rem; font-weight: 600; line-height: 1.3; }
-.good { color: var(--c2); } .bad { color: var(--c4); font-weight: 650; }
-article { background: var(--card); border: 1px solid var(--line); border-left: 4px solid var(--c4); border-radius: 10px;
-  padding: .9rem 1.1rem; margin: 1rem 0 0; }
-article > header { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: baseline; }
-article h3 { margin: 0; } article h3 .spec { color: var(--c0); margin-right: .5rem; }
-article dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1rem; margin: .7rem 0 0; }
-article dt { color: var(--muted); } article dd { margin: 0; }
-article h4 { margin: .9rem 0 0; font-size: 1rem; }
-.scroll { margin-top: 1rem; } .scroll td:last-child { min-width: 16rem; }
-@media (max-width: 34rem) { article dl { grid-template-columns: minmax(0, 1fr); gap: 0; } article dd { margin-bottom: .4rem; } }
-"""
 Finding = Mapping[str, Any]  # a report, one of its topics or one of its mistakes, as Report.as_dict() writes them
 
 
@@ -40,7 +23,6 @@ def write_verdicts(path: str | Path, report: Finding) -> Path:
 
 
 def page_of(report: Finding) -> str:
-    """The report as HTML."""
     topics: Sequence[Finding] = report["topics"]
     wrong, right = [t for t in topics if not t["passed"]], [t for t in topics if t["passed"]]
     parts = [head(report, len(topics), len(wrong))]
@@ -53,7 +35,7 @@ def page_of(report: Finding) -> str:
     note = f"minidit {report['minidit']}. An error is relative to the largest entry of the right answer."
     parts.append(f"<footer>{escape(note)} This page is one file and loads nothing from anywhere.</footer>")
     name = report["target"] or "target"
-    return document(f"{name}: verified by minidit", "<main>\n" + "\n".join(parts) + "\n</main>", css=CSS)
+    return document(f"{name}: verified by minidit", "<main>\n" + "\n".join(parts) + "\n</main>", css=beside("verdicts.css"))
 
 
 def head(report: Finding, topics: int, wrong: int) -> str:

@@ -6,8 +6,8 @@ The environment variable MINIDIT_BLAS chooses: "auto" (the default: Intel's if t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.backend import Array
+from minidit.backend import Array, setting
 from minidit.kernels.mkl import Mkl, library_path
 
 
@@ -30,14 +30,9 @@ class Blas:
 _blas: ContextVar[Blas | None] = ContextVar("blas", default=None)
 
 
-@contextmanager
-def using(blas: Blas) -> Iterator[None]:
+def using(blas: Blas) -> AbstractContextManager[None]:
     """`with using(blas):` every `gemm` inside goes to this library."""
-    token = _blas.set(blas)
-    try:
-        yield
-    finally:
-        _blas.reset(token)
+    return setting(_blas, blas)
 
 
 @cache

@@ -55,11 +55,7 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
         y = gemm(rows, weight.T, empty(x, (len(rows), m)))
     if bias is not None:
         np.add(y, bias, out=y)
-
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
-
-    return y.reshape(*x.shape[:-1], m), vjp
+    return y.reshape(*x.shape[:-1], m), lambda y_bar: linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
 
 
 def gelu_cdf(a: Array, phi: Array, square: Array) -> None:

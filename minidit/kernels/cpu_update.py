@@ -12,20 +12,9 @@ TILE = 16384
 
 
 def adamw_ema(
-    theta: Array,
-    m: Array,
-    v: Array,
-    g: Array,
-    decays: Array,
-    average: Array,
-    *,
-    factor: float,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    n: int,
-    d: float,
-) -> None:
+    theta: Array, m: Array, v: Array, g: Array, decays: Array, average: Array, *, factor: float, lr: float,
+    betas: tuple[float, float], eps: float, n: int, d: float,
+) -> None:  # fmt: skip
     b1, b2 = betas
     root = math.sqrt(1 - b2**n)  # lr m̂/(√v̂ + ε) = a m/(√v + e) with both corrections moved into a and e
     a, e = lr * root / (1 - b1**n), eps * root

@@ -54,11 +54,7 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
         v = vector(m, y, bias)
         grid, chunk = tiles_of(len(rows), m, v)
         launch("elementwise", "add_bias", grid, 256, (y, bias, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
-
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
-
-    return y.reshape(*x.shape[:-1], m), vjp
+    return y.reshape(*x.shape[:-1], m), lambda y_bar: linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
 
 
 def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:

@@ -15,15 +15,14 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from minidit.autograd import NoTwin
-from minidit.backend import Array, empty
+from minidit.backend import Array, empty, setting
 from minidit.kernels import cublaslt
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -42,16 +41,11 @@ def precision() -> str:
     return _precision.get()
 
 
-@contextmanager
-def using_precision(name: str) -> Iterator[None]:
+def using_precision(name: str) -> AbstractContextManager[None]:
     """`with using_precision("bf16"):` for every product of the twins, attention included. Raises ValueError for other names."""
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r} is not one of {', '.join(PRECISIONS)}")
-    token = _precision.set(name)
-    try:
-        yield
-    finally:
-        _precision.reset(token)
+    return setting(_precision, name)
 
 
 def laid_out(x: Array) -> tuple[Array, int, int]:
@@ -145,15 +139,10 @@ def bfloat16() -> Any:
 _rounded: ContextVar[tuple[Array, Array] | None] = ContextVar("rounded_weights", default=None)
 
 
-@contextmanager
-def rounded_once(flat: Array) -> Iterator[None]:
+def rounded_once(flat: Array) -> AbstractContextManager[None]:
     """`with rounded_once(flat):` under bf16 the buffer is rounded once, and its views are factors from that copy."""
     copy = (flat, flat.astype(bfloat16())) if precision() == "bf16" and flat.dtype.name == "float32" else None
-    token = _rounded.set(copy)
-    try:
-        yield
-    finally:
-        _rounded.reset(token)
+    return setting(_rounded, copy)
 
 
 def rounded(x: Array) -> Array:

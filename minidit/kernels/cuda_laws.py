@@ -28,8 +28,9 @@ class DevicePhilox(random.Philox):
     counter : (1,) int64 on the device, or None: its value times `per` is added to the number of every draw
     """
 
-    counter: Array = None
-    per = 1
+    def __init__(self, seed: int, stream: int = 0, state: int = 0, *, counter: Array = None, per: int = 1) -> None:
+        super().__init__(seed, stream, state)
+        self.counter, self.per = counter, per
 
     def _draw(self, name: str, shape: Sequence[int], samples: Array | None, device: str, dtype: Any, *more: Any) -> Array:
         xp, shape = module_of(device), tuple(int(n) for n in shape)
@@ -103,25 +104,15 @@ def mix(x_0: Array, eps: Array, t: Any) -> Array:
 
 
 def walk_step(
-    x_t: Array,
-    F: Array,
-    table: np.ndarray[Any, Any],
-    k: Array,
-    *,
-    F_u: Array = None,
-    w: float = 1.0,
-    z: Array = None,
-    v: Array = None,
-    limit: Any = None,
-    guess: bool = True,
-    into: Array = None,
-) -> tuple[Array, Array]:
-    """Step k of a walk, as diffusion/row.py has it: (G.1), (P.3), (D.31) and (D.33) if limited, (P.4)  ->  (x_s, x̂_0 or None).
+    x_t: Array, F: Array, table: np.ndarray[Any, Any], k: Array, *, F_u: Array = None, w: float = 1.0, z: Array = None,
+    v: Array = None, clip: bool = False, limit: Any = None, guess: bool = True, into: Array = None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Step k of a walk, as diffusion/row.py has it: (G.1), (P.3), (D.31) and (D.33) if clipped, (P.4)  ->  (x_s, x̂_0 or None).
 
     F, F_u : (B, C or more, H, W) slices along the first two axes;  k : an int, or (1,) int64 on the device
     """
-    if v is not None or getattr(limit, "__name__", "static") != "static":
-        raise NoTwin("a learned variance, or another limit than the static one")
+    if v is not None or limit is not None:
+        raise NoTwin("a learned variance, or another limit than the clip")
     s, x_t = kind_of(x_t, F), dense(x_t)
     B, n, per_sample = len(x_t), x_t.size, x_t.size // len(x_t)
     if any(o is not None and (o.shape != x_t.shape or o.strides != (F.strides[0], *x_t.strides[1:])) for o in (F, F_u)):
@@ -135,7 +126,7 @@ def walk_step(
     sizes = (i64(n), i64(per_sample), i64(stride if B > 1 else per_sample))
     if isinstance(k, int):
         k = module_of("cuda").full((1,), k, np.int64)
-    args = (x_t, F, *rest, resident(table, x_t), i32(table.shape[1]), k, x_s, x_0_hat, *sizes, f32(w), i32(limit is not None))
+    args = (x_t, F, *rest, resident(table, x_t), i32(table.shape[1]), k, x_s, x_0_hat, *sizes, f32(w), i32(clip))
     launch("diffusion", "walk_step", flat_grid(n, width), 256, args, VEC=width, STORAGE=s)
     return x_s, (x_0_hat if guess else None)
 
@@ -172,23 +163,9 @@ def next_rates(step: Array, rates: Array, config: Any, steps: int) -> None:
 
 
 def adamw_ema(
-    theta: Array,
-    m: Array,
-    v: Array,
-    g: Array,
-    decays: Array,
-    average: Array,
-    *,
-    lr: float = 0.0,
-    betas: tuple[float, float],
-    eps: float,
-    n: int = 1,
-    d: float = 0.0,
-    factor: Any = 1.0,
-    rates: Array = None,
-    square: Array = None,
-    limit: float = 0.0,
-) -> None:
+    theta: Array, m: Array, v: Array, g: Array, decays: Array, average: Array, *, lr: float = 0.0, betas: tuple[float, float],
+    eps: float, n: int = 1, d: float = 0.0, factor: Any = 1.0, rates: Array = None, square: Array = None, limit: float = 0.0,
+) -> None:  # fmt: skip
     """The twin of cpu_update.adamw_ema: one pass in place. `rates` replaces lr, n and d; `square` and `limit` clip here.
 
     factor : 1.0 or a () float32 array on the device

@@ -93,7 +93,6 @@ class CudnnAttention:
 
 
 def handle_of(cudnn: Any) -> Any:
-    """cuDNN's handle for the current device."""
     key = (cudnn, sys.modules["cupy"].cuda.runtime.getDevice())
     if key not in _handles:
         _handles[key] = cudnn.create_handle()

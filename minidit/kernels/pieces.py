@@ -10,7 +10,6 @@ right place in the larger array where there is one, and fresh memory otherwise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from weakref import WeakValueDictionary
 
 from minidit import autograd
@@ -61,11 +60,7 @@ def split(x: Array, *, parts: int, axis: int = -1) -> tuple[tuple[Array, ...], V
     if axis not in (-1, x.ndim - 1) or x.ndim != 2:
         raise NoTwin("cut along another axis than the last of two")
     pieces = Pieces(x, parts)
-
-    def vjp(*bars: Array) -> tuple[Array]:
-        return (pieces.whole(bars),)
-
-    return tuple(pieces.ys), vjp
+    return tuple(pieces.ys), lambda *bars: (pieces.whole(bars),)
 
 
 class Joined:
@@ -104,8 +99,4 @@ def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
     if y is None:
         raise NoTwin("the arrays are not neighbours in memory")
     parts = Joined(xs, y)
-
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return parts.bars(y_bar)
-
-    return y, vjp
+    return y, lambda y_bar: parts.bars(y_bar)

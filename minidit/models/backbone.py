@@ -3,13 +3,13 @@
     F = network(x, t, y)                 an answer for every sample, at its time and under its condition
     F = network(x, t, network.null(y))   the same samples with the condition left out, for guidance (G.1)
 
-A backbone knows nothing of paths, noise levels or losses; nothing outside `models/` knows the class of a backbone.
+A backbone knows nothing of paths, noise levels or losses, and no process or loop knows the class of a backbone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -79,8 +79,21 @@ def check_one_per_sample(name: str, a: Array, samples: int) -> None:
         raise ValueError(f"{name} has shape {shape}, expected ({samples},), one number per sample")
 
 
+def check_backbone(network: object) -> None:
+    """Raises TypeError, with everything that is missing, unless the network has what `Backbone` asks for."""
+    missing = [name for name in ("shape", "condition", "second_half", "device", "dtype", "null") if not hasattr(network, name)]
+    if missing:
+        hint = "see models/backbone.py; device and dtype come with self.build(rng) at the end of __init__"
+        raise TypeError(f"{type(network).__name__} is no backbone: it has no {', '.join(missing)} ({hint})")
+
+
 class Backbone(Protocol):
-    """A network that training and sampling can use: DiT is one."""
+    """A network that training and sampling can use: DiT is one.
+
+    To write your own: subclass nn.Module; in __init__ set shape, condition (`Nothing()` or `Classes(count)`), second_half = False
+    and config = None, make the layers, and end with self.build(rng); write forward(x, t, y=None); null(y) may be
+    `return self.condition.left_out(y)`. For `minidit train --model NAME` add a BackboneConfig and a row in models/kinds.py.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,7 +116,7 @@ class Backbone(Protocol):
         """Of the weights, and of the samples that the network takes."""
 
     def __call__(self, x: Value, t: Array, y: Array | None = None) -> Tensor:
-        """x : (B, *shape), t : (B,) in the network's own unit, y as `condition` says  ->  (B, C or 2C, H, W)."""
+        """x : (B, *shape), t : (B,) as the path gives it (0..T-1 on a ladder), y as `condition` says  ->  (B, C or 2C, H, W)."""
 
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the condition left out. Raises ValueError if the network has no null label."""
@@ -113,8 +126,8 @@ class TrainedBackbone(Backbone, Trainable, Protocol):
     """A backbone whose weights can be trained here."""
 
     @property
-    def config(self) -> BackboneConfig:
-        """Its sizes, for what a training step costs."""
+    def config(self) -> BackboneConfig | None:
+        """Its sizes, for saying what would fit where memory runs out; None: it cannot say."""
 
 
 class BackboneConfig(Protocol):
@@ -127,6 +140,13 @@ class BackboneConfig(Protocol):
     @property
     def condition(self) -> Condition:
         """What y must be."""
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of a sample must be multiples of this."""
+
+    def fitted(self, shape: tuple[int, int, int], classes: int) -> Self:
+        """The same network for samples of this shape and so many classes (0: none), as the data of a run ask for."""
 
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample."""

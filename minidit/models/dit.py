@@ -20,19 +20,10 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
+from minidit.models import variants
 from minidit.models.backbone import Classes, Condition, Nothing, check_one_per_sample
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
-from minidit.models.variants import (
-    AdaLNBlock,
-    CrossAttentionBlock,
-    FirstTokens,
-    PlainBlock,
-    PlainFinalLayer,
-    Variant,
-    as_context,
-    as_tokens,
-    summed,
-)
+from minidit.models.variants import Variant, summed
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
 from minidit.nn.block import Block, Costs, ModulatedBlock, gated_branches, in_large_steps
 from minidit.nn.initial import zeros
@@ -94,6 +85,16 @@ class DiTConfig:
     def shape(self) -> tuple[int, int, int]:
         """Of one sample: (C, H, W)."""
         return (self.in_channels, *self.size)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width are cut into patches."""
+        return self.patch_size
+
+    def fitted(self, shape: tuple[int, int, int], classes: int) -> DiTConfig:
+        """The same DiT for samples of this shape and so many classes."""
+        C, H, W = shape
+        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
 
     @property
     def condition(self) -> Condition:
@@ -182,9 +183,9 @@ class FinalLayer(Module):
 
 VARIANTS: dict[str, Variant] = {
     "adaln_zero": Variant(DiTBlock, FinalLayer, summed),
-    "adaln": Variant(AdaLNBlock, FinalLayer, summed),
-    "cross_attention": Variant(CrossAttentionBlock, PlainFinalLayer, as_context),
-    "in_context": Variant(PlainBlock, FirstTokens, as_tokens),
+    "adaln": Variant(variants.AdaLNBlock, FinalLayer, summed),
+    "cross_attention": Variant(variants.CrossAttentionBlock, variants.PlainFinalLayer, variants.as_context),
+    "in_context": Variant(variants.PlainBlock, variants.FirstTokens, variants.as_tokens),
 }
 
 
@@ -223,11 +224,6 @@ class DiT(Module):
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
         return self.condition.left_out(y)
-
-    @property
-    def null_label(self) -> int:
-        """The label of a sample whose class is left out."""
-        return self.config.num_classes
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
         return modulations_first(parameters)

@@ -7,24 +7,20 @@ Inside `with recomputing():` a network that calls its blocks by `run` holds the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
 from minidit.autograd import Node, Tensor, Value, backward, no_grad, recording, source_of
+from minidit.backend import setting
 
 _on: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 
-@contextmanager
-def recomputing(on: bool = True) -> Iterator[None]:
+def recomputing(on: bool = True) -> AbstractContextManager[None]:
     """`with recomputing():` every `run` inside keeps its inputs only."""
-    token = _on.set(on)
-    try:
-        yield
-    finally:
-        _on.reset(token)
+    return setting(_on, on)
 
 
 def run(f: Callable[..., Any], *xs: Any) -> Any:

@@ -54,22 +54,14 @@ def projected_attention(x: Array, weight: Array, bias: Array, *, heads: int) -> 
     """Self-attention of x Wᵀ + b: x : (B, N, D), weight : (3D, D), bias : (3D,)  ->  (B, N, D)."""
     qkv, linear_vjp = linear.pair(x, weight, bias)
     y, attention_vjp = self_attention.pair(qkv, heads=heads)
-
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return linear_vjp(*attention_vjp(y_bar))
-
-    return y, vjp
+    return y, lambda y_bar: linear_vjp(*attention_vjp(y_bar))
 
 
 @primitive(cpu=cpu.gated_residual, cuda=cuda_block.gated_residual)
 def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
     """x, h : (B, N, D), gate : (B, D)  ->  x + gate ⊙ h."""
     g = gate[:, None]
-
-    def vjp(y_bar: Array) -> tuple[Array, ...]:
-        return y_bar, (y_bar * h).sum(axis=1), y_bar * g
-
-    return x + g * h, vjp  # (A.21)
+    return x + g * h, lambda y_bar: (y_bar, (y_bar * h).sum(axis=1), y_bar * g)  # (A.21)
 
 
 @primitive(cuda=cuda_block.linear_residual)

@@ -36,22 +36,14 @@ def unbroadcast(bar: Array, shape: tuple[int, ...] | None) -> Array:
 def add(a: Array, b: Array) -> tuple[Array, Vjp]:
     """a + b, broadcast."""
     shape_a, shape_b = shape_of(a), shape_of(b)  # the shapes, not the arrays: a sum keeps nothing alive
-
-    def vjp(y_bar: Array) -> tuple[Array, Array]:
-        return unbroadcast(y_bar, shape_a), unbroadcast(y_bar, shape_b)
-
-    return a + b, vjp
+    return a + b, lambda y_bar: (unbroadcast(y_bar, shape_a), unbroadcast(y_bar, shape_b))
 
 
 @primitive
 def sub(a: Array, b: Array) -> tuple[Array, Vjp]:
     """a - b, broadcast."""
     shape_a, shape_b = shape_of(a), shape_of(b)
-
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return unbroadcast(y_bar, shape_a), lambda: unbroadcast(-y_bar, shape_b)
-
-    return a - b, vjp
+    return a - b, lambda y_bar: (unbroadcast(y_bar, shape_a), lambda: unbroadcast(-y_bar, shape_b))
 
 
 @primitive
@@ -71,21 +63,13 @@ def mul(a: Array, b: Array) -> tuple[Array, Vjp]:
 def div(a: Array, b: Array) -> tuple[Array, Vjp]:
     """a / b, broadcast."""
     y, shape_a = a / b, shape_of(a)
-
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return lambda: unbroadcast(y_bar / b, shape_a), lambda: unbroadcast(-y_bar * y / b, shape_of(b))
-
-    return y, vjp
+    return y, lambda y_bar: (lambda: unbroadcast(y_bar / b, shape_a), lambda: unbroadcast(-y_bar * y / b, shape_of(b)))
 
 
 @primitive
 def neg(x: Array) -> tuple[Array, Vjp]:
     """-x"""
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (-y_bar,)
-
-    return -x, vjp
+    return -x, lambda y_bar: (-y_bar,)
 
 
 @primitive
@@ -102,43 +86,27 @@ def power(x: Array, *, p: float) -> tuple[Array, Vjp]:
 def exp(x: Array) -> tuple[Array, Vjp]:
     """eˣ"""
     y = xp_of(x).exp(x)
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar * y,)
-
-    return y, vjp
+    return y, lambda y_bar: (y_bar * y,)
 
 
 @primitive
 def log(x: Array) -> tuple[Array, Vjp]:
     """ln x, x > 0."""
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar / x,)
-
-    return xp_of(x).log(x), vjp
+    return xp_of(x).log(x), lambda y_bar: (y_bar / x,)
 
 
 @primitive
 def sqrt(x: Array) -> tuple[Array, Vjp]:
     """√x, x > 0."""
     y = xp_of(x).sqrt(x)
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (0.5 * y_bar / y,)
-
-    return y, vjp
+    return y, lambda y_bar: (0.5 * y_bar / y,)
 
 
 @primitive
 def tanh(x: Array) -> tuple[Array, Vjp]:
     """tanh x"""
     y = xp_of(x).tanh(x)
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar * (1 - y * y),)
-
-    return y, vjp
+    return y, lambda y_bar: (y_bar * (1 - y * y),)
 
 
 def logistic(x: Array) -> Array:
@@ -150,22 +118,14 @@ def logistic(x: Array) -> Array:
 def sigmoid(x: Array) -> tuple[Array, Vjp]:
     """σ(x) = 1 / (1 + e⁻ˣ)"""
     y = logistic(x)
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar * (y * (1 - y)),)
-
-    return y, vjp
+    return y, lambda y_bar: (y_bar * (y * (1 - y)),)
 
 
 @primitive(cuda=cuda.silu)
 def silu(x: Array) -> tuple[Array, Vjp]:
     """x σ(x), also called swish."""
     s = logistic(x)
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar * (s * (1 + x * (1 - s))),)
-
-    return x * s, vjp  # (A.4)
+    return x * s, lambda y_bar: (y_bar * (s * (1 + x * (1 - s))),)  # (A.4)
 
 
 C = math.sqrt(2 / math.pi)
@@ -182,11 +142,7 @@ def gelu_parts(x: Array) -> tuple[Array, Array]:
 def gelu(x: Array) -> tuple[Array, Vjp]:
     """½ x (1 + tanh(√(2/π)(x + 0.044715 x³))): within 4.8e-4 of the exact form."""
     y, slope = gelu_parts(x)  # (A.5)
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar * slope,)
-
-    return y, vjp
+    return y, lambda y_bar: (y_bar * slope,)
 
 
 @primitive
@@ -194,29 +150,17 @@ def gelu_erf(x: Array) -> tuple[Array, Vjp]:
     """x Φ(x) with the normal distribution function Φ."""
     xp = xp_of(x)
     phi = 0.5 * special_of(x).erfc(x * -math.sqrt(0.5))  # not 1 + erf: that cancels where x is far below 0
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar * (phi + x * xp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))),)
-
-    return x * phi, vjp  # (A.6)
+    return x * phi, lambda y_bar: (y_bar * (phi + x * xp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))),)  # (A.6)
 
 
 @primitive
 def clip(x: Array, *, low: float, high: float) -> tuple[Array, Vjp]:
     """x limited to [low, high]; the gradient passes inside and stops outside."""
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar * ((x >= low) & (x <= high)),)
-
-    return xp_of(x).clip(x, low, high), vjp
+    return xp_of(x).clip(x, low, high), lambda y_bar: (y_bar * ((x >= low) & (x <= high)),)
 
 
 @primitive
 def cast(x: Array, *, dtype: DTypeLike) -> tuple[Array, Vjp]:
     """x rounded to another type; the gradient is rounded back to the type of x."""
     old = x.dtype
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar.astype(old, copy=False),)
-
-    return x.astype(dtype), vjp
+    return x.astype(dtype), lambda y_bar: (y_bar.astype(old, copy=False),)

@@ -48,11 +48,7 @@ def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
     """gelu(x Wᵀ + b), the first half of a Transformer's feed-forward layer. Shapes as in `linear`; the tanh form of GELU."""
     a, linear_vjp = linear.plain(x, weight, bias)
     y, slope = gelu_parts(a)  # kept instead of a: the adjoint is then one product
-
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        return linear_vjp(y_bar * slope)
-
-    return y, vjp
+    return y, lambda y_bar: linear_vjp(y_bar * slope)
 
 
 @primitive(cpu=cpu.mlp)

@@ -37,11 +37,7 @@ def standardise(x: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]:
     d = x - x.mean(axis=-1, keepdims=True)
     r = 1 / xp.sqrt((d * d).mean(axis=-1, keepdims=True) + eps)
     x_hat = d * r  # (A.14)
-
-    def vjp(g: Array) -> tuple[Array]:
-        return (r * (g - g.mean(axis=-1, keepdims=True) - x_hat * (g * x_hat).mean(axis=-1, keepdims=True)),)
-
-    return x_hat, vjp
+    return x_hat, lambda g: (r * (g - g.mean(axis=-1, keepdims=True) - x_hat * (g * x_hat).mean(axis=-1, keepdims=True)),)
 
 
 @primitive(cuda=cuda_normalise.layer_norm)

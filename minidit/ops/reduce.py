@@ -24,11 +24,7 @@ def _stretch(y_bar: Array, shape: tuple[int, ...], axis: Any, keepdims: bool) ->
 def sum(x: Array, *, axis: Any = None, keepdims: bool = False) -> tuple[Array, Vjp]:
     """Σ over the axis (int, tuple or None for all)."""
     shape = x.shape
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (_stretch(y_bar, shape, axis, keepdims),)  # (A.7)
-
-    return xp_of(x).asarray(x.sum(axis=axis, keepdims=keepdims)), vjp
+    return xp_of(x).asarray(x.sum(axis=axis, keepdims=keepdims)), lambda y_bar: (_stretch(y_bar, shape, axis, keepdims),)  # (A.7)
 
 
 @primitive
@@ -37,8 +33,4 @@ def mean(x: Array, *, axis: Any = None, keepdims: bool = False) -> tuple[Array, 
     shape = x.shape
     y = xp_of(x).asarray(x.mean(axis=axis, keepdims=keepdims))
     n = x.size / max(1, y.size)
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (_stretch(y_bar / n, shape, axis, keepdims),)  # (A.8)
-
-    return y, vjp
+    return y, lambda y_bar: (_stretch(y_bar / n, shape, axis, keepdims),)  # (A.8)

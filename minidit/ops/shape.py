@@ -21,22 +21,14 @@ from minidit.ops.elementwise import unbroadcast
 def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Vjp]:
     """The same numbers in another shape; one entry may be -1."""
     old = x.shape
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar.reshape(old),)
-
-    return x.reshape(shape), vjp
+    return x.reshape(shape), lambda y_bar: (y_bar.reshape(old),)
 
 
 @primitive
 def transpose(x: Array, *, axes: tuple[int, ...]) -> tuple[Array, Vjp]:
     """y_{i_axes[0], i_axes[1], …} = x_{i_0, i_1, …}"""
     back = tuple(sorted(range(len(axes)), key=lambda i: axes[i] % len(axes)))
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (y_bar.transpose(back),)
-
-    return x.transpose(axes), vjp
+    return x.transpose(axes), lambda y_bar: (y_bar.transpose(back),)
 
 
 @primitive(cpu=pieces.concat, cuda=pieces.concat)
@@ -46,22 +38,14 @@ def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
     ends: list[int] = []
     for x in xs[:-1]:
         ends.append((ends[-1] if ends else 0) + x.shape[axis])
-
-    def vjp(y_bar: Array) -> tuple[Array, ...]:
-        return tuple(xp.split(y_bar, ends, axis=axis))
-
-    return xp.concatenate(xs, axis=axis), vjp
+    return xp.concatenate(xs, axis=axis), lambda y_bar: tuple(xp.split(y_bar, ends, axis=axis))
 
 
 @primitive(cuda=pieces.split)
 def split(x: Array, *, parts: int, axis: int = -1) -> tuple[tuple[Array, ...], Vjp]:
     """`parts` equal pieces along the axis."""
     xp = xp_of(x)
-
-    def vjp(*bars: Array) -> tuple[Array]:
-        return (xp.concatenate(bars, axis=axis),)
-
-    return tuple(xp.split(x, parts, axis=axis)), vjp
+    return tuple(xp.split(x, parts, axis=axis)), lambda *bars: (xp.concatenate(bars, axis=axis),)
 
 
 @primitive
@@ -86,11 +70,7 @@ def getitem(x: Array, *, index: Any) -> tuple[Array, Vjp]:
 def broadcast_to(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Vjp]:
     """x stretched to the shape."""
     old = x.shape
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        return (unbroadcast(y_bar, old),)
-
-    return xp_of(x).broadcast_to(x, shape), vjp
+    return xp_of(x).broadcast_to(x, shape), lambda y_bar: (unbroadcast(y_bar, old),)
 
 
 def moved(x: Array, grid: tuple[int, ...], axes: tuple[int, ...], shape: tuple[int, ...]) -> Array:

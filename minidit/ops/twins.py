@@ -1,4 +1,4 @@
-"""`@twin("mix")` above a law: on a GPU its kernel of that name in kernels/cuda_laws.py runs, wherever that serves.
+"""`@twin(kernel)` above a law: on a GPU that kernel of kernels/cuda_laws.py runs instead, wherever it serves.
 
 The law's text stays the reference; with `plain_text()` or MINIDIT_KERNELS=off it runs everywhere.
 """
@@ -12,17 +12,18 @@ from typing import ParamSpec, TypeVar
 
 from minidit.autograd import NoTwin
 from minidit.kernels import cuda_laws
+from minidit.kernels.cuda_laws import mix, walk_step
+
+__all__ = ["mix", "twin", "walk_step"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def twin(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Gives a law, whose first argument is an array, the twin `name` of kernels/cuda_laws.py, of the same signature."""
+def twin(kernel: Callable[P, R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Gives a law, whose first argument is an array and is passed by position, a kernel of the same signature."""
 
     def decorated(plain: Callable[P, R]) -> Callable[P, R]:
-        kernel: Callable[P, R] = getattr(cuda_laws, name)
-
         @functools.wraps(plain)
         def law(*args: P.args, **static: P.kwargs) -> R:
             if cuda_laws.on_device(args[0]):

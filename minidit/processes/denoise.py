@@ -46,13 +46,19 @@ class Denoiser:
         """w at time t."""
         return float(interval(self.guidance, t, self.low, t if self.high is None else self.high))
 
-    def __call__(self, x_t: Array, t: Array, y: Array | None, w: float = 1.0) -> Answer:
-        """x_t : (B, ...), t : a time, or (1,) on the device, y : (B,) or None  ->  the network's answer, guided where w ≠ 1."""
+    def labels(self, y: Array) -> Array:
+        """y : (B,)  ->  [y; null] : (2B,), for a guided answer."""
+        return xp_of(y).concatenate((y, self.network.null(y)))
+
+    def __call__(self, x_t: Array, t: Array, y: Array | None) -> Answer:
+        """x_t : (B, ...), t : a time, or (1,) on the device  ->  the network's answer.
+
+        y : (B,) or None, or (2B,) as `labels` makes it: then it is asked without the condition as well
+        """
         n, channels, xp = len(x_t), x_t.shape[1], xp_of(x_t)
-        guided = y is not None and w != 1
+        guided = y is not None and len(y) == 2 * n
         both = xp.concatenate((x_t, x_t)) if guided else x_t
-        labels = xp.concatenate((y, self.network.null(y))) if guided else y
         t = t if isinstance(t, int) else xp.broadcast_to(t, (len(both),))
-        out = value(self.network(*self.path.inputs(both, t), labels))
+        out = value(self.network(*self.path.inputs(both, t), y))
         v = out[:n, channels:] if self.network.second_half else None  # of the conditional half
         return Answer(out[:n, :channels], out[n:, :channels] if guided else None, v)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from minidit import ops
 from minidit.autograd import Tensor, value
 from minidit.backend import Array
 from minidit.diffusion import likelihood, loss, variance
-from minidit.diffusion.level import Level, mix
+from minidit.diffusion.level import Level, at, mix
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, Prediction
 from minidit.diffusion.schedule import Schedule
@@ -25,7 +25,7 @@ from minidit.models.backbone import Backbone
 from minidit.training.draws import Draws
 
 Times = Callable[[Draws], Array]  # -> (B,), one time per sample
-Weight = Callable[[Prediction, Level], Array]  # -> (B,), on the loss of that answer
+Weight = Callable[[Prediction, Level], Array]  # a law of levels: on the loss of that answer
 
 
 def rungs(T: int) -> Times:
@@ -33,17 +33,32 @@ def rungs(T: int) -> Times:
     return lambda draws: draws.integers(1, T + 1)
 
 
+def on_rungs(table: Array) -> Callable[[Array], Array]:
+    """What depends on the rung alone, looked up: table : (T+1,) float64."""
+    table.setflags(write=False)
+    return lambda t: at(table, t)
+
+
 @dataclass(frozen=True)
 class Diffusion:
-    """A path, what the network answers, at which times it is trained, and with which weight (None: 1)."""
+    """A path, what the network answers, at which times it is trained, and with which weights (None: 1)."""
 
     path: Path
     answer: Prediction
     times: Times
-    weight: Weight | None = None
+    weights: Callable[[Array], Array] | None = None  # times -> (B,)
 
     stream: ClassVar[int] = 0x74726E
     per: ClassVar[int] = 8
+
+    @classmethod
+    def on_ladder(cls, path: Schedule, answer: Prediction = EPS, weight: Weight | None = None) -> Self:
+        """Diffusion on a ladder of rungs, all trained equally often (Ho, Jain, Abbeel 2020); weight: a law such as min_snr.
+
+        Raises ValueError where the answer does not determine x_0 at rung T, from which every sample starts.
+        """
+        answer.reading(path.level(path.T))
+        return cls(path, answer, rungs(path.T), None if weight is None else on_rungs(weight(answer, path.levels)))
 
     def question(self, x_0: Array, draws: Draws) -> tuple[Array, Array, Array, Level]:
         """x_0 : (B, ...)  ->  t : (B,), ε, x_t, and the level of every sample."""
@@ -51,20 +66,15 @@ class Diffusion:
         eps, level = draws.normal(x_0.shape), self.path.level(t)
         return t, eps, mix(x_0, eps, level), level
 
-    def error(self, F: Any, x_0: Array, eps: Array, level: Level) -> Tensor:
+    def error(self, F: Any, x_0: Array, eps: Array, t: Array, level: Level) -> Tensor:
         """F : (B, ...), the network's answers  ->  losses : (B,)."""
-        weight = None if self.weight is None else self.weight(self.answer, level)
-        losses: Tensor = loss.per_sample(F, self.answer.target(x_0, eps, level), weight)
+        w = None if self.weights is None else self.weights(t)
+        losses: Tensor = loss.per_sample(F, self.answer.target(x_0, eps, level), w)
         return losses
 
     def loss(self, network: Backbone, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         t, eps, x_t, level = self.question(x_0, draws)
-        return self.error(network(*self.path.inputs(x_t, t), y), x_0, eps, level), {}
-
-
-def ddpm(path: Schedule, answer: Prediction = EPS, weight: Weight | None = None) -> Diffusion:
-    """Diffusion on a ladder of rungs, each of them trained alike (Ho, Jain, Abbeel 2020)."""
-    return Diffusion(path, answer, rungs(path.T), weight)
+        return self.error(network(*self.path.inputs(x_t, t), y), x_0, eps, t, level), {}
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Hybrid:
     def loss(self, network: Backbone, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         t, eps, x_t, level = self.process.question(x_0, draws)
         F, v = ops.split(network(*self.path.inputs(x_t, t), y), parts=2, axis=1)
-        simple = self.process.error(F, x_0, eps, level)
+        simple = self.process.error(F, x_0, eps, t, level)
         x_0_hat, _ = self.answer.pair(value(F), x_t, level)  # a plain array: the bound does not train the mean
         log_variance = variance.log_learned_range(v, t, t - 1, self.path)
         decoder = likelihood.trained_decoder(self.levels)

@@ -20,11 +20,12 @@ from minidit.diffusion import rungs as spacing
 from minidit.diffusion.fresh import Fresh, ddim
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.threshold import static
-from minidit.models.backbone import Backbone
+from minidit.diffusion.threshold import Limit, static
+from minidit.models.backbone import Backbone, check_backbone
 from minidit.nn.device import can_record
 from minidit.nn.precision import computing_in
 from minidit.processes.denoise import Denoiser
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.walk import Grid, Moment, Progress, Walk
 from minidit.training.draws import Draws
 from minidit.training.workers import cores, over_shards
@@ -36,23 +37,24 @@ SAMPLE_STREAM = 0x736D70
 class Sampling:
     """How to sample.
 
-    grid : [(t, s), …]; None: `steps` rungs by `spacing` (trailing: the noisiest is always among them)
+    grid : [(t, s), …]; None: `steps` rungs (None: 50, or all) by `spacing` (trailing: the noisiest is always among them)
     fresh : the noise of a step, ddim(η) or one of DDPM, DDPM_LARGE, DDPM_LEARNED
-    prediction : what the network answers: md.EPS, md.X_0, md.V, or its name
+    prediction : what the network answers: md.EPS, md.X_0, md.V, or its name; None: what the process says, else ε
     guidance : the scale w in the part (low, high] of the ladder that `interval` names, 1 outside
-    clip : whether x̂_0 is kept in [-1, 1]
+    clip : whether x̂_0 is clipped to [-1, 1]   limit : another way to keep it in range, or None
     shards : pieces of the batch that run side by side (0: one per core)   precision : a policy of nn/precision.py
     graph : on a GPU, record a step as a CUDA graph and replay it
     """
 
-    steps: int = 50
+    steps: int | None = None
     spacing: Callable[[int, int], list[int]] = spacing.trailing
     grid: Grid | None = None
     fresh: Fresh = field(default_factory=ddim)
-    prediction: Prediction | str = EPS
+    prediction: Prediction | str | None = None
     guidance: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
     clip: bool = False
+    limit: Limit | None = None
     seed: int = 0
     shards: int = 0
     precision: str = "float32"
@@ -60,28 +62,28 @@ class Sampling:
 
     def times(self, path: Schedule) -> Grid:
         """The grid on this ladder. Raises ValueError for more steps than it has rungs."""
-        return spacing.pairs(self.spacing(path.T, self.steps)) if self.grid is None else list(self.grid)
+        steps = min(50, path.T) if self.steps is None else self.steps
+        return spacing.pairs(self.spacing(path.T, steps)) if self.grid is None else [(int(t), int(s)) for t, s in self.grid]
 
-    def denoiser(self, network: Backbone, path: Schedule) -> Denoiser:
+    def denoiser(self, network: Backbone, path: Schedule, answer: Prediction = EPS) -> Denoiser:
         """The network read as these settings say. Raises ValueError where it cannot be guided, and for unknown names."""
-        answer = self.prediction
-        if isinstance(answer, str):
-            if answer not in PREDICTIONS:
-                raise ValueError(f"prediction {answer!r} is not one of {', '.join(PREDICTIONS)}")
-            answer = PREDICTIONS[answer]
+        if isinstance(self.prediction, str) and self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction {self.prediction!r} is not one of {', '.join(PREDICTIONS)}")
+        if self.prediction is not None:
+            answer = PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
         low, high = (round(part * path.T) for part in self.interval)
         if not 0 <= low < high <= path.T:
             raise ValueError(f"a guidance interval is two parts of the ladder, 0 ≤ low < high ≤ 1; got {self.interval}")
         if self.guidance != 1 and network.condition.null is None:
             raise ValueError("guidance needs a model that was trained with classes and label dropout")
-        return Denoiser(network, path, answer, static if self.clip else None, self.guidance, low, high)
+        return Denoiser(network, path, answer, static if self.clip else self.limit, self.guidance, low, high)
 
 
 def sample(
     network: Backbone,
-    path: Schedule,
+    process: Diffusion | Schedule,
     labels: Array | None = None,
-    how: Sampling | None = None,
+    settings: Sampling | None = None,
     *,
     n: int | None = None,
     x_T: Array = None,
@@ -91,31 +93,36 @@ def sample(
 ) -> Any:
     """x_0 : (B, ...) where the network lives; with trace=True an iterator over Moments that ends with x_0.
 
-    labels : (B,) ints, or n for an unconditional network.   x_T : the noise to start from, else drawn from the seed.
-    changes : fields of Sampling, over those of how.   progress(done, total) is called after every step.
+    process : what the network was trained by, or the ladder alone.   x_T : the noise to start from, else drawn from the seed.
+    labels : (B,) ints; an unconditional network takes n instead.
+    changes : fields of Sampling, over those of settings.   progress(done, total) is called after every step.
     Raises ValueError for labels that the network does not know, and for settings that do not fit.
     """
-    how = replace(how or Sampling(), **changes)
+    settings = replace(settings or Sampling(), **changes)
+    check_backbone(network)
+    path, answer = (process, EPS) if isinstance(process, Schedule) else (process.path, process.answer)
+    if not isinstance(path, Schedule):
+        raise ValueError("samples are drawn on a ladder of rungs")
     y, n = checked_labels(network, labels, n, x_T)
-    grid, denoiser = how.times(path), how.denoiser(network, path)
+    grid, denoiser = settings.times(path), settings.denoiser(network, path, answer)
     if x_T is not None and tuple(x_T.shape) != (n, *network.shape):
         raise ValueError(f"{n} samples need x_T of shape {(n, *network.shape)}, got {tuple(x_T.shape)}")
     samples = module_of(network.device).arange(n)
-    draws = Draws(how.seed, SAMPLE_STREAM, samples, network.device, network.dtype)
+    draws = Draws(settings.seed, SAMPLE_STREAM, samples, network.device, network.dtype)
 
     def walk(part: slice) -> tuple[Walk, Array]:
         mine = draws.at(0, samples[part])
         x = path.start(mine.normal((len(mine.samples), *network.shape))) if x_T is None else x_T[part]
-        return Walk(denoiser, grid, how.fresh, mine, None if y is None else y[part]), x
+        return Walk(denoiser, grid, settings.fresh, mine, None if y is None else y[part]), x
 
     if trace:
-        return traced(*walk(slice(None)), computing(network, how.precision))
-    with computing(network, how.precision):
-        if how.graph and can_record(network.device, network.dtype, "the sampling step"):
+        return traced(*walk(slice(None)), settings.precision)
+    with computing(network, settings.precision):
+        if settings.graph and can_record(network.device, network.dtype, "the sampling step"):
             with no_grad():
                 whole, x = walk(slice(None))
                 return whole.recorded(x, progress)
-        return in_shards(walk, (n, *network.shape), network, how.shards, len(grid), progress)
+        return in_shards(walk, (n, *network.shape), network, settings.shards, len(grid), progress)
 
 
 def checked_labels(network: Backbone, labels: Array | None, n: int | None, x_T: Array) -> tuple[Array | None, int]:
@@ -141,10 +148,15 @@ def computing(network: Backbone, precision: str) -> AbstractContextManager[None]
     return computing_in(precision, network.device, getattr(network, "flat", None))
 
 
-def traced(walk: Walk, x: Array, policy: AbstractContextManager[None]) -> Iterator[Moment | Array]:
-    """The moments of a walk."""
-    with no_grad(), policy:
-        yield from walk.moments(x)
+def traced(walk: Walk, x: Array, precision: str) -> Iterator[Moment | Array]:
+    """The moments of a walk. Between them the caller's own settings hold."""
+    moments, moment = walk.moments(x), None
+    while True:
+        with no_grad(), computing(walk.denoiser.network, precision):
+            moment = next(moments, None)
+        if moment is None:
+            return
+        yield moment
 
 
 def in_shards(

@@ -1,6 +1,7 @@
 """What stands between pictures and the network that generates: pixels as they are, or an autoencoder's latents.
 
-    x_0 = encode(x)      x = decode(x_0)         Pixels: the identity;  Latent: scale · mean, and back        (L.3)
+    x_0 = encode(x)      x = decode(x_0)         Pixels: the identity;  Latent: scale · mean, and back
+    scale = 1 / std over posterior samples of the training set                                                (L.3)
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minidit.backend import Array, to_device, to_host
+from minidit import ops
+from minidit.autograd import value
+from minidit.backend import Array, device_of, to_device, to_host
 from minidit.diffusion.threshold import Limit, static
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.autoencoder_kl import AutoencoderKL
-from minidit.processes.autoencode import decode, latents_of, posterior_of
-from minidit.training.source import Source, source_of
+from minidit.random import Philox
+from minidit.training.forward import forward
+from minidit.training.source import Latents, Pictures, Source, source_of
+
+SCALE_STREAM = 0x7363
 
 Pixel = np.ndarray[Any, Any]
 
@@ -89,3 +95,48 @@ class Latent:
 
     def decode(self, x_0: Array) -> Pixel:
         return decode(self.autoencoder, x_0)
+
+
+def posterior_of(model: Autoencoder | AutoencoderKL, x: Array) -> tuple[Array, Array]:
+    """x : (N, C, H, W), host or device  ->  (mean, std) : (N, c, h, w) each, where the model lives."""
+
+    def run(part: slice) -> tuple[Array, Array]:
+        mean, logvar = model.encode(to_device(x[part], model.device))
+        return value(mean), ops.exp(value(logvar) * 0.5)
+
+    mean, std = forward(model, len(x), 2 * [model.latent_shape(*x.shape[2:])], run)
+    return mean, std
+
+
+def measure_scale(mean: Array, std: Array, seed: int = 0) -> float:
+    """1 / std of posterior samples, over all latents given: one number, so that no channel is treated differently."""
+    eps = Philox(seed, SCALE_STREAM).normal(mean.shape, None, device_of(mean), mean.dtype)
+    return 1.0 / float((mean + std * eps).std())  # (L.3)
+
+
+def latents_of(model: Autoencoder | AutoencoderKL, data: Any, seed: int = 0) -> Latents:
+    """The latents of a data set, ready to train on; sets model.scale from them."""
+    source = source_of(data, "cpu", model.dtype)
+    assert isinstance(source, Pictures)
+    mean, std = posterior_of(model, source.x_0)
+    scale = measure_scale(mean, std, seed)
+    model.scale[...] = scale
+    labels = None if source.labels is None else to_device(source.labels, model.device)
+    return Latents(mean, std, scale, labels)
+
+
+def reconstruct(model: Autoencoder | AutoencoderKL, x: Array) -> np.ndarray[Any, Any]:
+    """x : (N, C, H, W)  ->  decode(mean), on the host."""
+    mean, _ = posterior_of(model, x)
+    return decode(model, mean * float(model.scale))
+
+
+def decode(model: Autoencoder | AutoencoderKL, z: Array) -> np.ndarray[Any, Any]:
+    """Scaled latents z, as a sampler leaves them  ->  pictures on the host."""
+    scale = float(model.scale)
+
+    def run(part: slice) -> tuple[Array]:
+        return (value(model.decode(to_device(z[part], model.device) / scale)),)
+
+    (x,) = forward(model, len(z), [model.picture_shape(*z.shape[2:])], run)
+    return to_host(x)

@@ -8,8 +8,8 @@ from typing import Any
 
 from minidit.backend import to_host
 from minidit.diffusion.schedule import Schedule
-from minidit.models.backbone import Backbone, TrainedBackbone
-from minidit.processes.diffusion import Diffusion, Hybrid, ddpm
+from minidit.models.backbone import Backbone, TrainedBackbone, check_backbone
+from minidit.processes.diffusion import Diffusion, Hybrid
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import explained
 from minidit.training.process import Process
@@ -34,7 +34,8 @@ def fitted_process(network: Backbone, process: Diffusion, source: Source, vb_wei
     """The process as this network is trained by it: with the bound, where the network answers twice the channels."""
     if not network.second_half:
         return process
-    assert isinstance(process.path, Schedule)
+    if not isinstance(process.path, Schedule):
+        raise ValueError("a network with learn_sigma is trained on a ladder of rungs only: its bound is defined there")
     return Hybrid(process, process.path, source.levels, vb_weight)
 
 
@@ -61,7 +62,8 @@ def train(
     changes : fields of LoopConfig, over those of config.
     The network is left with its raw weights; `loop_for` gives the Loop itself, with the average in loop.optimiser.average.
     """
-    process = ddpm(Schedule.linear()) if process is None else process
+    check_backbone(network)
+    process = Diffusion.on_ladder(Schedule.linear()) if process is None else process
     config = replace(config or LoopConfig(), **changes)
     with explained(network.config, config, network.device):
         yield from loop_for(network, data, process, config).run()

@@ -17,6 +17,7 @@ import numpy as np
 from minidit.backend import Array, xp_of
 from minidit.diffusion.fresh import Fresh
 from minidit.diffusion.row import table_of, walk_step
+from minidit.diffusion.threshold import static
 from minidit.nn.device import recorded
 from minidit.processes.denoise import Denoiser
 from minidit.training.draws import Draws
@@ -41,18 +42,22 @@ class Walk:
     def __init__(self, denoiser: Denoiser, grid: Grid, fresh: Fresh, draws: Draws, y: Array | None) -> None:
         if not grid:
             raise ValueError("a walk needs at least one step")
-        self.denoiser, self.grid, self.fresh, self.draws, self.y = denoiser, list(grid), fresh, draws, y
+        if fresh.learned and not denoiser.network.second_half:
+            raise ValueError("a learned variance needs a network with learn_sigma")
+        self.denoiser, self.grid, self.fresh, self.draws = denoiser, list(grid), fresh, draws
         self.table = table_of(denoiser.answer, denoiser.path, self.grid, fresh)
         self.scales = [denoiser.scale(t) if y is not None else 1.0 for t, _ in self.grid]
+        self.labels = {w: y if y is None or w == 1 else denoiser.labels(y) for w in set(self.scales)}
 
     def step(
         self, x: Array, k: Array, t: Array, w: float, *, noisy: bool, guess: bool = True, into: Array = None
     ) -> tuple[Array, Array]:
         """x : (B, ...) at time t  ->  (x_s, x̂_0). k : the row, a number of the host or a counter on the device, and so is t."""
-        F, F_u, v = self.denoiser(x, t, self.y, w)
+        F, F_u, v = self.denoiser(x, t, self.labels[w])
         z = self.draws.at(t).normal(x.shape) if noisy else None
-        v = v if self.fresh.learned else None
-        return walk_step(x, F, self.table, k, F_u=F_u, w=w, z=z, v=v, limit=self.denoiser.limit, guess=guess, into=into)
+        v, limit = v if self.fresh.learned else None, self.denoiser.limit
+        clip, limit = limit is static, None if limit is static else limit
+        return walk_step(x, F, self.table, k, F_u=F_u, w=w, z=z, v=v, clip=clip, limit=limit, guess=guess, into=into)
 
     def moments(self, x: Array) -> Iterator[Moment | Array]:
         """x : (B, ...) at the first time  ->  a Moment per step, and x_0 at the end."""

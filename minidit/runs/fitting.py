@@ -29,16 +29,15 @@ def data_of(config: DataConfig) -> tuple[Dataset, Dataset]:
 def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     """The configuration with channels, sizes and classes filled in. Raises ValueError for what does not fit together."""
     (H, W), tokenizer, model = data.size, config.tokenizer, config.model
-    factor, patch = tokenizer.factor, model.patch_size
+    factor, patch = tokenizer.factor, model.multiple
     if H % (factor * patch) or W % (factor * patch):
         what = f"{'' if factor == 1 else f'an autoencoder of factor {factor} and '}patches of {patch}"
         raise ValueError(f"pictures of {H} x {W} do not fit {what}: give --size, a multiple of {factor * patch}")
     if config.sample.steps > config.process.T:
         raise ValueError(f"--sample-steps {config.sample.steps}: the ladder has {config.process.T} rungs")
-    c, h, w = shape_of(tokenizer, data.channels, H, W)
+    model = model.fitted(shape_of(tokenizer, data.channels, H, W), data.num_classes)
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
-    model = replace(model, input_size=h if h == w else (h, w), in_channels=c, num_classes=data.num_classes)
     return replace(config, tokenizer=tokenizer, model=model)
 
 

@@ -23,8 +23,8 @@ def sections(tables: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(tables.get(old), dict):
             now[new] = {**tables[old], **now.get(new, {})}
     data, train = ({} if not isinstance(now.get(name), dict) else now[name] for name in ("data", "train"))
-    pixels = data.pop("pixels", None)
-    if isinstance(pixels, bool):
+    if isinstance(pixels := data.get("pixels"), bool):
+        del data["pixels"]
         now["tokenizer"] = {"kind": "pixels"} if pixels else {"kind": "autoencoder", **now.get("tokenizer", {})}
     if "autoencoder" in data:
         data["tokenizer"] = data.pop("autoencoder")

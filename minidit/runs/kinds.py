@@ -20,14 +20,17 @@ from minidit.diffusion.prediction import PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from minidit.models.dit import DiT, DiTConfig
-from minidit.processes.diffusion import Diffusion, Weight, ddpm
+from minidit.models.backbone import Backbone
+from minidit.models.dit import DiTConfig
+from minidit.models.kinds import NETWORKS
+from minidit.processes.diffusion import Diffusion, Weight
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
 from minidit.processes.train import fitted_process
 from minidit.random import Philox
 from minidit.training.process import Process
 from minidit.training.source import Source
 
+# A new ladder: a classmethod in diffusion/schedule.py with its equation in SPEC.md, and a row here.
 SCHEDULES = {"linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear}
 SPACINGS: dict[str, Callable[[int, int], list[int]]] = {  # (T, N) -> N rungs
     "trailing": rungs.trailing, "linspace": rungs.linspace, "leading": rungs.leading, "quadratic": rungs.quadratic,
@@ -39,9 +42,9 @@ SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the netw
 WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr}
 
 
-def check_word(name: str, word: str, words: Collection[str]) -> None:
+def check_word(name: str, word: object, words: Collection[str]) -> None:
     """Raises ValueError, with a suggestion, if it is none of the words."""
-    if word not in words:
+    if str(word) not in words:
         near = difflib.get_close_matches(str(word), words, 1)
         raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))
 
@@ -59,6 +62,9 @@ class DDPMConfig:
     def __post_init__(self) -> None:
         for name, words in (("prediction", PREDICTIONS), ("schedule", SCHEDULES), ("loss_weight", WEIGHTS)):
             check_word(name, getattr(self, name), words)
+        if self.T < 1:
+            raise ValueError(f"T = {self.T} must be at least 1")
+        self.path()  # a ladder that cannot be is refused now, and not after the tokenizer has been trained
 
     def path(self) -> Schedule:
         """The ladder."""
@@ -70,9 +76,9 @@ class DDPMConfig:
 
     def diffusion(self) -> Diffusion:
         """The process without regard to a network."""
-        return ddpm(self.path(), self.answer(), WEIGHTS[self.loss_weight])
+        return Diffusion.on_ladder(self.path(), self.answer(), WEIGHTS[self.loss_weight])
 
-    def process(self, network: DiT, source: Source) -> Process:
+    def process(self, network: Backbone, source: Source) -> Process:
         """The process as this network is trained by it, on this source."""
         return fitted_process(network, self.diffusion(), source, self.vb_weight)
 
@@ -98,29 +104,22 @@ ModelConfig = DiTConfig
 TokenizerConfig = PixelsConfig | AutoencoderConfig | AutoencoderKLConfig
 Config = ModelConfig | TokenizerConfig | DDPMConfig
 TokenizerNetwork = Autoencoder | AutoencoderKL
-MODELS = {"dit": (DiTConfig, DiT)}
-PROCESSES = {"ddpm": DDPMConfig}
-TOKENIZERS: dict[str, tuple[type[TokenizerConfig], type[TokenizerNetwork] | None]] = {
-    "pixels": (PixelsConfig, None),
-    "autoencoder": (AutoencoderConfig, Autoencoder),
-    "autoencoder_kl": (AutoencoderKLConfig, AutoencoderKL),
+KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass; networks have their rows in models/kinds.py
+    "model": {name: kind.config for name, kind in NETWORKS.items() if kind.phase == "model"},
+    "process": {"ddpm": DDPMConfig},
+    "tokenizer": {"pixels": PixelsConfig}
+    | {name: kind.config for name, kind in NETWORKS.items() if kind.phase == "tokenizer"},
 }
-KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass
-    "model": {kind: config for kind, (config, _) in MODELS.items()},
-    "process": dict(PROCESSES),
-    "tokenizer": {kind: config for kind, (config, _) in TOKENIZERS.items()},
-}
-NETWORKS: dict[type[Config], Any] = dict([*MODELS.values(), *TOKENIZERS.values()])
 
 
 def kind_of(section: str, config: Config) -> str:
     """The word for the configuration of a section."""
-    return next(kind for kind, cls in KINDS[section].items() if type(config) is cls)
+    return next(kind for kind, cls in KINDS[section].items() if isinstance(config, cls))
 
 
 def network_of(config: ModelConfig | TokenizerConfig, rng: Philox | None = None, *, device: str = "cpu") -> Any:
     """The network that a configuration describes; rng None: its weights are allocated only."""
-    return NETWORKS[type(config)](config, rng, device=device)
+    return next(kind.network for kind in NETWORKS.values() if type(config) is kind.config)(config, rng, device=device)
 
 
 def shape_of(config: TokenizerConfig, channels: int, H: int, W: int) -> tuple[int, int, int]:

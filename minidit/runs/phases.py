@@ -4,8 +4,8 @@
     model        noise -> x_0                   on what the tokenizer makes of the pictures
     judge        pictures -> class, features    where samples are measured
 
-    goes on from its state;   every update is told, some are written down;   the state is saved every so many updates and at
-    a stop;   at the end the averaged weights (EMA) are the network's, and lie in the phase's own file
+    begins where its state was saved  ->  updates, recorded every few; the state saved every `save_every` and at a stop
+    ->  at the end the network has the averaged weights (EMA), and the phase has its file
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from minidit.checkpoint import CheckpointError, save_model
-from minidit.checkpoint.grammar import Network
 from minidit.data import Dataset
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT
+from minidit.models.kinds import Network
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
 from minidit.processes.train import fitted_source
@@ -69,6 +69,7 @@ class Phase(Generic[N]):
     process: Process
     source: Source
     config: LoopConfig
+    start: str = ""  # a file or a run whose weights it begins with
     watch: Callable[[Loop], None] = lambda loop: None  # called after every update
 
 
@@ -141,7 +142,7 @@ class Run:
                 save_grid(self.folder, pipeline_of(c, average, tokenizer, self.header()), c.sample, loop.done)
 
         source = fitted_source(network, source)
-        return Phase("model", network, c.process.process(network, source), source, c.train, draw)
+        return Phase("model", network, c.process.process(network, source), source, c.train, c.data.init, draw)
 
     def judge(self, data: Dataset) -> Classifier:
         """The small classifier that judges samples: loaded, or trained on these pictures."""
@@ -166,28 +167,28 @@ class Run:
 
     def trained(self, phase: Phase[N]) -> N:
         """The network of a phase, trained to its end and saved. Raises Stopped, the state saved, where its loop was stopped."""
-        name, save_every = phase.name, self.config.sample.save_every
-        state, start = state_of(self.folder, name, self.config), self.config.data.init
-        if name == "model" and start and state is None:  # before there is a Loop: its average begins with these weights
-            start_from(phase.network, files.weights_of(start, name, self.device), start)
+        name, state = phase.name, state_of(self.folder, phase.name, self.config)
+        if phase.start and state is None:  # before there is a Loop: its average begins with these weights
+            start_from(phase.network, files.weights_of(phase.start, name, self.device), phase.start)
         self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
-        if state is not None:
-            load_state(state, loop)
-        files.forget(self.folder, name, loop.done)
-        began, first = time.monotonic(), loop.done
         try:
+            if state is not None:
+                load_state(state, loop)
+            files.forget(self.folder, name, loop.done)
+            began, first = time.monotonic(), loop.done
             for record in loop.run():
                 self.record(phase, record, time.monotonic() - began, loop.done - first)
                 phase.watch(loop)
-                if loop.done % save_every == 0 and loop.done < phase.config.steps:
+                if loop.done % self.config.sample.save_every == 0 and loop.done < phase.config.steps:
                     save_state(self.folder, name, loop, self.config)
+            save_state(self.folder, name, loop, self.config)
+            if not loop.stop:
+                phase.network.flat[...] = loop.optimiser.average
+                self.save(name, phase.network)
         finally:
             self.loop = None
-        save_state(self.folder, name, loop, self.config)
         if loop.stop:
             raise Stopped(name, loop.done)
-        phase.network.flat[...] = loop.optimiser.average
-        self.save(name, phase.network)
         return phase.network
 
     def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:

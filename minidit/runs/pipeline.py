@@ -121,13 +121,13 @@ class Pipeline:
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
         guidance = self.guidance if guidance is None else guidance
         scale = 1.0 if labels is None or self.model.condition.null is None else guidance
-        how = Sampling(
-            min(50, self.schedule.T) if steps is None else steps, SPACINGS[spacing], prediction=self.prediction,
+        settings = Sampling(
+            steps, SPACINGS[spacing], prediction=self.prediction,
             fresh=SAMPLERS[sampler](eta, self.model.second_half), guidance=scale, interval=interval,
-            clip=self.tokenizer.limit is not None, seed=seed, shards=shards, precision=precision,
+            limit=self.tokenizer.limit, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
         y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))
-        return draw(self.model, self.schedule, y, how, n=n, x_T=x_T, trace=trace, progress=progress)
+        return draw(self.model, self.schedule, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> Pixel:
         """Pictures (B, C, H, W) in [-1, 1] on the host from what the model made, padding cut off."""

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from minidit.backend import Array, module_of, to_device
+from minidit.backend import Array, home_of, module_of, to_device
 from minidit.data import batch_indices
 from minidit.nn.device import Stream
 
+LABEL = 1  # the number of the draw that drops labels, kept free for it also where nobody does
 ROWS = 64  # updates whose batches are sent to the device at once
 
 
@@ -80,13 +81,14 @@ class Draws:
 
     def _stream(self, number: int | None) -> Stream:
         if number is None:
-            number = next(k for k in range(len(self.taken) + 1) if k not in self.taken)
+            number = next(k for k in range(len(self.taken) + 2) if k not in self.taken and k != LABEL)
+        if number in self.taken or number >= self.per:
+            raise ValueError(f"draw {number} of {self.per} per update: it is taken, or belongs to the next update")
         self.taken.add(number)
-        if isinstance(self.when, int):
-            return Stream(self.seed, self.stream, state=self.when * self.per + number)
-        stream = Stream(self.seed, self.stream, state=number)
-        stream.counter, stream.per = self.when.done if isinstance(self.when, Clock) else self.when, self.per
-        return stream
+        when = self.when.done if isinstance(self.when, Clock) else self.when
+        if home_of(when) == "":
+            return Stream(self.seed, self.stream, int(when) * self.per + number)
+        return Stream(self.seed, self.stream, number, counter=when, per=self.per)
 
     def uniform(self, *, number: int | None = None, dtype: Any = np.float32) -> Array:
         """(B,) numbers in (0, 1), one per sample."""

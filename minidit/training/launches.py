@@ -6,6 +6,7 @@ The launches of one block are the difference between networks of two blocks and 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from minidit.backend import module_of
 from minidit.models.dit import DiT, DiTConfig
 from minidit.random import Philox
 
+Count = Callable[[Callable[[], None]], int]  # of the kernels that a function starts
+
 
 class Launches(NamedTuple):
     """Kernels of a forward and a backward pass."""
@@ -29,19 +32,17 @@ class Launches(NamedTuple):
         return f"{self.per_block:4} launches per block, {self.around:4} around the blocks (forward and backward)"
 
 
-def launches_of(config: DiTConfig, batch: int) -> dict[str, Launches | str]:
+def launches_of(config: DiTConfig, batch: int, count: Count | None = None) -> dict[str, Launches | str]:
     """{"plain text": …, "twins": …}, each its launches, or the reason why they cannot be counted.
 
-    Raises ValueError if this CuPy cannot say what a stream was asked to do.
+    count : counts the launches of a function; None: by capturing it. Raises ValueError if this CuPy cannot say what it captured.
     """
     cupy = module_of("cuda")
-    if not hasattr(cupy, "__launches__") and not hasattr(cupy.cuda.Graph, "debug_dot_str"):
-        raise ValueError("this CuPy cannot say what a stream was asked to do")
     counts: dict[str, Launches | str] = {}
     for name, setting in (("plain text", plain_text), ("twins", contextlib.nullcontext)):
         with setting():
             try:
-                one, two = (_count(cupy, replace(config, depth=depth), batch) for depth in (1, 2))
+                one, two = (_count(cupy, replace(config, depth=depth), batch, count) for depth in (1, 2))
             except NotImplementedError as error:  # CuPy's own products cannot be captured
                 counts[name] = f"not counted: {error}"
                 continue
@@ -49,8 +50,8 @@ def launches_of(config: DiTConfig, batch: int) -> dict[str, Launches | str]:
     return counts
 
 
-def _count(cupy: ModuleType, config: DiTConfig, batch: int) -> int:
-    """The launches of one forward and backward pass: those of a captured graph, or the stand-in's own count."""
+def _count(cupy: ModuleType, config: DiTConfig, batch: int, count: Count | None) -> int:
+    """The launches of one forward and backward pass."""
     model = DiT(config, Philox(0), device="cuda")
     buffers = Gradients([p.data for p in model.parameters()], model.views(cupy.zeros(model.layout.size, np.float32)))
     x = cupy.zeros((batch, config.in_channels, *config.size), np.float32)
@@ -64,15 +65,19 @@ def _count(cupy: ModuleType, config: DiTConfig, batch: int) -> int:
             ops.mse(model(x, t, y), target).backward(share)
 
     forward_and_backward()  # the first pass compiles kernels
-    if hasattr(cupy, "__launches__"):  # the tests' stand-in for CuPy
-        before = cupy.__launches__()
-        forward_and_backward()
-        return int(cupy.__launches__() - before)
+    return (captured if count is None else count)(forward_and_backward)
+
+
+def captured(f: Callable[[], None]) -> int:
+    """The kernels that f starts, by recording them."""
+    cupy = module_of("cuda")
+    if not hasattr(cupy.cuda.Graph, "debug_dot_str"):
+        raise ValueError("this CuPy cannot say what a stream was asked to do")
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()
         try:
-            forward_and_backward()
+            f()
         finally:
             graph = stream.end_capture()
     return int(graph.debug_dot_str().count("label="))

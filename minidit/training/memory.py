@@ -71,8 +71,8 @@ def out_of_memory(config: BackboneConfig, train: LoopConfig, device: str) -> str
     again = replace(train, checkpoint_blocks=True)
     if not train.checkpoint_blocks and memory_of_step(config, again, device).total <= 0.9 * budget:
         fits.append("--recompute (a third more work)")
-    told = f"out of memory on {device}: a step of batch {train.batch_size} needs about {gb(need)}, there are {gb(budget)}; "
-    return told + (f"what would fit: {', or '.join(fits)}" if fits else "no batch would fit: a smaller network would")
+    message = f"out of memory on {device}: a step of batch {train.batch_size} needs about {gb(need)}, there are {gb(budget)}; "
+    return message + (f"what would fit: {', or '.join(fits)}" if fits else "no batch would fit: a smaller network would")
 
 
 def gb(n: float) -> str:
@@ -85,11 +85,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(config: BackboneConfig, train: LoopConfig, device: str) -> Iterator[None]:
+def explained(config: BackboneConfig | None, train: LoopConfig, device: str) -> Iterator[None]:
     """`with explained(…):` what runs out of memory inside is a RunError that says which batch would fit."""
     try:
         yield
     except Exception as error:
-        if not ran_out_of_memory(error):
+        if config is None or not ran_out_of_memory(error):
             raise
         raise RunError(out_of_memory(config, train, device)) from error

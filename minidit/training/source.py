@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from minidit.backend import Array, to_device, xp_of
-from minidit.training.draws import Draws
+from minidit.training.draws import LABEL, Draws
 
-LABEL, POSTERIOR = 1, 2  # the numbers of a source's draws; number 0 is the process's first
+POSTERIOR = 2  # the number of the draw of latents
 
 Batch = tuple[Array, Array | None]  # x_0 : (B, ...), y : (B,) or None
 

@@ -158,7 +158,6 @@ def in_short(argument: Any) -> str:
 
 
 def as_dict(finding: Finding) -> dict[str, Any]:
-    """One verdict as JSON values."""
     f = finding
     return {
         "topic": f.topic.name, "spec": f.topic.spec, "group": f.topic.group, "passed": f.passed, "verdict": f.verdict,

@@ -107,12 +107,10 @@ class Bench:
         return out
 
     def findings(self, deviations: Sequence[Deviation], asked: Asked | None = None) -> list[Finding]:
-        """The kit's verdicts on such a target."""
         asked = self.answers(deviations) if asked is None else asked
         return examine([TOPICS[name] for name in asked], asked, self.bank, self.judge)
 
     def row(self, deviations: Sequence[Deviation], asked: Asked | None = None) -> Row:
-        """The verdict in short."""
         failed = [f for f in self.findings(deviations, asked) if not f.passed]
         sets = list(dict.fromkeys(ids(names) for f in failed for names in f.candidates))
         blank = [f.topic.name for f in failed if not f.candidates]
@@ -195,8 +193,6 @@ def page(table: Table) -> str:
 
 
 def dialect_rows() -> list[str]:
-    """One line per dialect."""
-
     def ids_of(d: Dialect) -> str:
         return ", ".join(d.habits) + (f"; in some options also {', '.join(d.also)}" if d.also else "")
 
@@ -204,8 +200,6 @@ def dialect_rows() -> list[str]:
 
 
 def rows_of(head: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
-    """A table in Markdown."""
-
     def line(row: Sequence[str]) -> str:
         return "| " + " | ".join(c.replace("|", "\\|") for c in row) + " |"
 

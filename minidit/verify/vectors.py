@@ -192,7 +192,6 @@ def _made(topic: AnyTopic, args: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _denoiser(linear: Linear) -> dict[str, Any]:
-    """A denoiser as values."""
     return {"linear": {"slope": linear.slope, "shift": linear.shift, "pattern": linear.pattern}}
 
 
@@ -278,7 +277,6 @@ def _problems(folder: Path) -> list[str]:
 
 
 def _again(folder: Path) -> list[str]:
-    """Every case asked again."""
     problems, seen = [], set()
     topics = {t.name: t for t in topics_named(None)}
     for about, case in read(folder):
@@ -305,10 +303,3 @@ def _again(folder: Path) -> list[str]:
         if not gap.error <= about["tolerance"]["float64"]:
             problems.append(f"{case['id']}: {gap.where} {gap.what} (error {gap.error:.1e})")
     return problems
-
-
-def same_bytes(one: Path, other: Path) -> list[str]:
-    """The files in which two suites differ."""
-    names: Sequence[str] = sorted({p.name for p in one.iterdir()} | {p.name for p in other.iterdir()})
-    contents = [[(folder / n).read_bytes() if (folder / n).exists() else None for folder in (one, other)] for n in names]
-    return [n for n, (a, b) in zip(names, contents, strict=True) if a is None or a != b]

@@ -97,7 +97,7 @@ def test_the_real_command_stops_gently_and_goes_on_to_the_same_bits(tmp_path, tr
     if phase == "judge":
         shutil.copytree(trained.folder, folder)
         config = folder / "config.toml"
-        config.write_text(re.sub(r"(\[judge_train\][^\[]*?\nsteps = )\d+", rf"\g<1>{LONG}", config.read_text()))
+        config.write_text(re.sub(r"(?s)(\[judge_train\].*?\nsteps = )\d+", rf"\g<1>{LONG}", config.read_text()))
         words = [*words, folder]
     else:
         words = [*words, *TINY, "--out", folder]
@@ -203,3 +203,14 @@ def test_the_quick_demo_goes_the_whole_road(tmp_path, monkeypatch):
     code, out, err = told("demo", "--quick", *TINY[: TINY.index("--classifier-steps")], "--steps", 3)
     assert (code, out) == (0, "runs/quick\n") and "open runs/quick/report.html" in err
     assert {"eval.json", "report.html", "trace.npz"} <= {p.name for p in Path("runs/quick").iterdir()}
+
+
+def test_a_demo_that_is_stopped_while_its_judge_is_trained_goes_on_as_an_evaluation(tmp_path, monkeypatch):
+    def stopped(self, data):
+        raise Stopped("judge", 3)
+
+    monkeypatch.setattr(Run, "judge", stopped)
+    tiny = TINY[: TINY.index("--classifier-steps")]
+    code, out, err = told("demo", "--quick", *tiny, "--T", 50, "--steps", 2, "--out", tmp_path / "run")
+    assert (code, out) == (130, "")
+    assert err.endswith(f"minidit: stopped at update 3 of the judge; go on with: minidit eval {tmp_path}/run\n")

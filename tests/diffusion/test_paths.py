@@ -142,7 +142,7 @@ def test_on_the_ladder_the_noise_is_that_of_ddim_and_ddpm(ladder, eta):
     small = posterior_coefficients(float(sch.alpha_bar[t]), float(sch.alpha_bar[s]))[2]
     agree(ddim(eta).c(a, b) ** 2, eta**2 * small, bound=1e-12, of="D.6")
     agree(DDPM.c(a, b) ** 2, small, bound=1e-12, of="D.18")
-    agree(DDPM_LARGE.std(a, b) ** 2, variance.beta(t, s, sch) if s else 0.0, bound=1e-12, of="D.19")
+    agree(DDPM_LARGE.std(a, b) ** 2, variance.beta(t, s, sch), bound=1e-12, of="D.19")
     assert EVERYTHING.c(a, b) == b.sigma and not ddim().noisy
 
 

@@ -8,23 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.autoencoder_loops import decoded, encoded
 from nn import plain
+from small import losses_of
 from support import agree, host, spec
 
 from minidit.autograd import Tensor
 from minidit.backend import to_device
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig, spread
-from minidit.processes.autoencode import (
-    AUTOENCODE_STREAM,
-    AutoencodeConfig,
-    Reconstruction,
-    decode,
-    latents_of,
-    measure_scale,
-    posterior_of,
-    reconstruct,
-)
+from minidit.processes.autoencode import AutoencodeConfig, Reconstruction, autoencode
+from minidit.processes.tokenizer import decode, latents_of, measure_scale, posterior_of, reconstruct
 from minidit.random import Philox
-from minidit.training.source import Latents, Pixels
+from minidit.training.draws import Draws
+from minidit.training.source import POSTERIOR, Latents
 
 
 def test_the_defaults_are_grey_pictures_of_thirty_two_and_four_latent_channels():
@@ -122,10 +116,10 @@ def test_the_gradient_reaches_every_parameter(xp, device):
 
 
 class Spy:
-    """The model, keeping what it was asked and what it answered."""
+    """The network, keeping what it was asked and what it answered."""
 
     def __init__(self, model):
-        self.model, self.config, self.device = model, model.config, model.device
+        self.model, self.latent_shape = model, model.latent_shape
 
     def __call__(self, x, eps):
         self.seen = x, eps, *self.model(x, eps)
@@ -135,28 +129,28 @@ class Spy:
 @spec("L.2")
 @settings(max_examples=8)
 @given(st.integers(1, 5), st.integers(0, 3), st.sampled_from([0.0, 1e-4, 0.7]))
-def test_the_loss_is_a_mean_over_pixels_and_a_mean_over_latent_numbers(device, batch, step, weight):
+def test_the_loss_is_a_mean_over_pixels_and_a_mean_over_latent_numbers(device, batch, update, weight):
     model, _ = tiny(device)
-    spy, source = Spy(model), Pixels(to_device(pictures(7, 8, 4), device))
-    config = AutoencodeConfig(batch_size=batch, kl_weight=weight, seed=3)
-    loss, more = Reconstruction(spy, source, config)(step, np.arange(batch))
+    spy, config = Spy(model), AutoencodeConfig(batch_size=batch, kl_weight=weight, seed=3)
+    losses, numbers = losses_of(autoencode(model, to_device(pictures(7, 8, 4), device), config), update, network=spy)
     x, eps, x_hat, mean, logvar = map(host, spy.seen)
-    error = np.mean((x - x_hat) ** 2)
-    kl = np.mean(0.5 * (mean**2 + np.exp(logvar) - 1 - logvar))
-    agree(loss, np.float64(error + weight * kl), bound=1e-10, of="L.2")
-    agree(more["mse"], np.float64(error), bound=1e-10, of="L.2")
-    agree(more["kl"], np.float64(kl), bound=1e-10, of="L.2")
-    noise = Philox(3, AUTOENCODE_STREAM, state=step * 4).normal(eps.shape, dtype=np.float64)
-    np.testing.assert_array_equal(eps, noise)  # a function of the step, not of what ran before
+    each = (1, 2, 3)
+    error = np.mean((x - x_hat) ** 2, axis=each)
+    kl = np.mean(0.5 * (mean**2 + np.exp(logvar) - 1 - logvar), axis=each)
+    agree(losses, error + weight * kl, bound=1e-10, of="L.2")
+    agree(numbers["mse"], error, bound=1e-10, of="L.2")
+    agree(numbers["kl"], kl, bound=1e-10, of="L.2")
+    noise = Philox(3, Reconstruction.stream, state=update * 4).normal(eps.shape, dtype=np.float64)
+    np.testing.assert_array_equal(eps, noise)  # a function of the update, not of what ran before
 
 
 @spec("L.2")
-def test_the_loss_of_a_batch_is_the_sum_over_its_pieces(device):
+def test_the_loss_of_a_sample_does_not_depend_on_the_piece_it_is_in(device):
     model, _ = tiny(device)
-    loss = Reconstruction(model, Pixels(to_device(pictures(9, 8, 8), device)), AutoencodeConfig(batch_size=7))
-    whole = float(loss(2, np.arange(7))[0])
-    parts = [float(loss(2, samples)[0]) for samples in (np.arange(2), np.arange(2, 6), np.arange(6, 7))]
-    agree(np.float64(sum(parts)), np.float64(whole), bound=1e-12, of="L.2")
+    loop = autoencode(model, to_device(pictures(9, 8, 8), device), AutoencodeConfig(batch_size=7))
+    whole = host(losses_of(loop, 2)[0])
+    parts = [host(losses_of(loop, 2, samples)[0]) for samples in (np.arange(2), np.arange(2, 6), np.arange(6, 7))]
+    agree(np.concatenate(parts), whole, bound=1e-12, of="L.2")
 
 
 # ------------------------------------------------------------------------------------------------ scale and latent samples
@@ -175,25 +169,25 @@ def test_scaled_samples_have_unit_variance(xp, device):
     r = np.random.default_rng(0)
     mean, std = 3 * r.standard_normal((400, 4, 4, 4)) + 1, r.uniform(0.5, 2, (400, 4, 4, 4))
     latents = Latents(xp.asarray(mean), xp.asarray(std), measure_scale(xp.asarray(mean), xp.asarray(std), 5))
-    z = host(latents.draw(xp.arange(400), Philox(9), np.arange(400)))
+    z = host(latents.draw(xp.arange(400), Draws(9, 0, np.arange(400), device, np.float64, per=8))[0])
     assert abs(z.var() - 1) < 6 * math.sqrt(2 / z.size) * 1.5  # both the scale and the sample are estimates
     expected = 1 / math.sqrt(mean.var() + (std**2).mean())
     assert abs(latents.scale / expected - 1) < 5 / math.sqrt(2 * z.size) * 1.5
 
 
 @spec("L.5")
-def test_a_latent_sample_depends_on_its_place_and_step_only(xp, device):
+def test_a_latent_sample_depends_on_its_place_and_update_only(xp, device):
     r = np.random.default_rng(0)
     mean, std = r.standard_normal((5, 2, 3, 2)), r.uniform(0.5, 2, (5, 2, 3, 2))
     latents = Latents(xp.asarray(mean), xp.asarray(std), 0.7)
-    index = np.array([4, 0, 0, 2])
-    z = host(latents.draw(xp.asarray(index), Philox(1, state=8), np.arange(4)))
-    eps = Philox(1, state=8).normal(z.shape, dtype=np.float64)
+    index, draws = np.array([4, 0, 0, 2]), Draws(1, 0, np.arange(4), device, np.float64, per=8, when=1)
+    z = host(latents.draw(xp.asarray(index), draws)[0])
+    eps = Philox(1, state=8 + POSTERIOR).normal(z.shape, dtype=np.float64)
     agree(z, 0.7 * (mean[index] + std[index] * eps), bound=1e-12, of="L.5")
     assert (z[1] != z[2]).all()  # one image twice in a batch: two samples of it
-    part = host(latents.draw(xp.asarray(index[2:]), Philox(1, state=8), np.arange(2, 4)))
+    part = host(latents.draw(xp.asarray(index[2:]), draws.at(1, np.arange(2, 4)))[0])
     np.testing.assert_array_equal(part, z[2:])
-    assert (host(latents.draw(xp.asarray(index), Philox(1, state=16), np.arange(4))) != z).all()
+    assert (host(latents.draw(xp.asarray(index), draws.at(2))[0]) != z).all()
 
 
 @spec("L.3")

@@ -16,7 +16,7 @@ SMALL = {"input_size": (4, 6), "in_channels": 3, "hidden_size": 16, "depth": 1, 
     [
         ({"num_classes": 0}, Nothing()),
         ({"num_classes": 5, "class_dropout_prob": 0.0}, Classes(5, None)),
-        ({"num_classes": 5, "class_dropout_prob": 0.1}, Classes(5, 5)),
+        ({"num_classes": 5, "class_dropout_prob": 0.1}, Classes(5, 5, 0.1)),
     ],
 )
 @pytest.mark.parametrize("learn_sigma", [False, True])

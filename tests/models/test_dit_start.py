@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from models import draws
+from small import losses_of
 from support import agree, host, spec
 
 from minidit.backend import to_device
+from minidit.diffusion.schedule import Schedule
 from minidit.models.condition import TimestepEmbedder
 from minidit.models.dit import DIT, DiT, DiTBlock, DiTConfig
 from minidit.nn import timestep_embedding
-from minidit.processes.train import TrainConfig, loop_for
+from minidit.processes.diffusion import Diffusion
+from minidit.processes.train import loop_for
 from minidit.random import Philox
+from minidit.training.loop import LoopConfig
 
 SMALL = DiTConfig(input_size=(4, 6), in_channels=2, hidden_size=24, depth=2, num_heads=3, num_classes=5)
 
@@ -43,9 +47,10 @@ def test_the_first_loss_is_one(device, learn_sigma):
     B = 8
     model = DiT(config, Philox(0), device=device)
     x_0 = np.random.default_rng(0).uniform(-1, 1, (B, 4, 64, 64)).astype(np.float32)
-    loop = loop_for(model, (x_0, np.arange(B) % 3), TrainConfig(batch_size=B, steps=1, shards=1))
-    loss, more = loop.loss_of(0, np.arange(B))
-    simple, n = float(more.get("simple", loss.data)), x_0.size
+    config = LoopConfig(batch_size=B, steps=1, shards=1)
+    loop = loop_for(model, (x_0, np.arange(B) % 3), Diffusion.on_ladder(Schedule.linear()), config)
+    losses, numbers = losses_of(loop, 0)
+    simple, n = float(host(numbers.get("simple", losses)).mean()), x_0.size
     assert n >= 100_000
     assert abs(simple - 1) < 5 * math.sqrt(2 / n)  # ε² has mean 1 and variance 2
 

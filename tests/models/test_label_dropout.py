@@ -1,16 +1,21 @@
-"""Label dropout: one decision a sample, the null label one above the last class, in training only."""
+"""Label dropout: one decision per sample, the null label one above the last class, in training only."""
 
 import math
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from small import losses_of
 from support import host, spec
 
 from minidit.backend import to_device
+from minidit.diffusion.schedule import Schedule
 from minidit.models.dit import DiT, DiTConfig
-from minidit.processes.train import TrainConfig, drop_labels, loop_for
+from minidit.processes.diffusion import Diffusion
+from minidit.processes.train import loop_for
 from minidit.random import Philox
+from minidit.training.loop import LoopConfig
+from minidit.training.source import drop_labels
 
 CONFIG = DiTConfig(input_size=4, in_channels=1, hidden_size=8, depth=1, num_heads=2, num_classes=7, class_dropout_prob=0.3)
 
@@ -26,10 +31,10 @@ def test_a_label_is_dropped_where_the_draw_is_below_p(xp, pairs, p):
 
 
 class Asked:
-    """A model that keeps the labels which it was called with."""
+    """A network that keeps the labels which it was given."""
 
     def __init__(self, model):
-        self.model, self.config, self.device, self.null_label, self.seen = model, model.config, model.device, model.null_label, []
+        self.model, self.seen = model, []
 
     def __call__(self, x, t, y):
         self.seen.append(host(y))
@@ -41,18 +46,17 @@ def test_training_drops_the_stated_share_and_leaves_the_other_labels(device):
     B = 2000
     model = DiT(CONFIG, Philox(0), device=device)
     data = np.zeros((7, 1, 4, 4), np.float32), np.arange(7)
-    loop = loop_for(model, data, TrainConfig(batch_size=B, steps=2, shards=1))
-    loop.loss_of.model = asked = Asked(model)
-    for step in range(2):
-        loop.loss_of(step, np.arange(B))
+    loop = loop_for(model, data, Diffusion.on_ladder(Schedule.linear()), LoopConfig(batch_size=B, steps=2, shards=1))
+    asked = Asked(model)
+    for update in range(2):
+        losses_of(loop, update, network=asked)
     for y in asked.seen:
         assert abs((y == 7).mean() - 0.3) < 5 * math.sqrt(0.3 * 0.7 / B)
         kept = np.bincount(y[y < 7], minlength=7)
         assert (kept > 0).all() and y.max() == 7
     assert (asked.seen[0] != asked.seen[1]).any()
-    again = [asked.seen[0].copy()]
-    loop.loss_of(0, np.arange(10, 30))  # a piece of the batch meets the same decisions
-    np.testing.assert_array_equal(asked.seen[-1], again[0][10:30])
+    losses_of(loop, 0, np.arange(10, 30), asked)  # a piece of the batch meets the same decisions
+    np.testing.assert_array_equal(asked.seen[-1], asked.seen[0][10:30])
 
 
 @spec("G.7")

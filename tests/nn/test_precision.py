@@ -13,20 +13,23 @@ from support import host
 from minidit import ops
 from minidit.autograd import NoTwin, Tensor, plain_text
 from minidit.backend import to_device
+from minidit.diffusion.schedule import Schedule
 from minidit.kernels import blas, cuda_blas, cuda_launch
 from minidit.nn.precision import check_precision, computing_in, restored, stored
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
-from minidit.processes.train import SCHEDULES, TrainConfig, loop_for
+from minidit.processes.train import loop_for
 from minidit.training.loop import LoopConfig
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
-CONFIG = TrainConfig(steps=4, batch_size=12, lr=3e-3, T=30, eps=1e-3, clip=1.0)
+CONFIG = LoopConfig(steps=4, batch_size=12, lr=3e-3, eps=1e-3, clip=1.0)
 gpu = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the stand-in, and g++ to run kernels on the CPU")
 
 
 def trained(policy, config=DIT):
-    loop = loop_for(awake(config, device="cuda"), pictures(config=config), replace(CONFIG, precision=policy))
+    process, settings = Diffusion.on_ladder(Schedule.linear(30)), replace(CONFIG, precision=policy)
+    loop = loop_for(awake(config, device="cuda"), pictures(config=config), process, settings)
     losses = [float(host(r["loss"])) for r in loop.run()]
     return losses, loop
 
@@ -71,7 +74,7 @@ def test_under_bf16_the_tape_holds_half_the_memory():
 @gpu
 def test_samples_under_bf16_stay_near_those_of_float32():
     pytest.importorskip("ml_dtypes")
-    sch = SCHEDULES["linear"](50)
+    sch = Schedule.linear(50)
     with standin.kernels(), imitated_cublas():
         model = awake(device="cuda")
         exact, rough = (host(sample(model, sch, [0, 1, 2], steps=4, guidance=2.0, precision=p)) for p in ("float32", "bf16"))

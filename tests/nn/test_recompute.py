@@ -11,10 +11,13 @@ from support import host
 from minidit import ops
 from minidit.autograd import Gradients, Tensor, no_grad
 from minidit.backend import Arena, to_device
+from minidit.diffusion.schedule import Schedule
 from minidit.nn.recompute import recomputing, run
-from minidit.processes.train import TrainConfig, loop_for
+from minidit.processes.diffusion import Diffusion
+from minidit.processes.train import loop_for
+from minidit.training.loop import LoopConfig
 
-CONFIG = TrainConfig(steps=3, batch_size=12, lr=1e-2, T=30, eps=1e-3, shards=1)
+CONFIG = LoopConfig(steps=3, batch_size=12, lr=1e-2, eps=1e-3, shards=1)
 CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")
 
 
@@ -22,7 +25,7 @@ def step_of(config, device="cpu", dtype=np.float32, **changes):
     """(loss, gradient, arena) of one training step."""
     model = awake(config, device=device, dtype=dtype)
     data = tuple(to_device(a, device) for a in pictures(config=config, dtype=dtype))
-    loop = loop_for(model, data, replace(CONFIG, **changes))
+    loop = loop_for(model, data, Diffusion.on_ladder(Schedule.linear(30)), replace(CONFIG, **changes))
     record = next(loop.run())
     return float(host(record["loss"])), host(loop.buffers[0]), loop.arenas[0]
 

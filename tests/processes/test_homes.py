@@ -9,7 +9,7 @@ from support import host
 
 from minidit.diffusion.fresh import ddim
 from minidit.diffusion.schedule import Schedule
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.train import loop_for
 from minidit.training.draws import Clock, Draws
@@ -53,7 +53,7 @@ def test_rungs_labels_and_images_of_an_update_are_the_same_integers():
 def test_the_first_twenty_losses_agree_to_one_in_ten_thousand_and_the_samples_to_40_decibels():
     losses, samples = {}, {}
     for device in ("cpu", "cuda"):
-        loop = loop_for(awake(DIT, device=device), pictures(), ddpm(PATH), CONFIG)
+        loop = loop_for(awake(DIT, device=device), pictures(), Diffusion.on_ladder(PATH), CONFIG)
         losses[device] = np.array([float(host(r["loss"])) for r in loop.run()])
         loop.model.flat[...] = loop.optimiser.average
         walk = {"steps": 10, "guidance": 2.0, "fresh": ddim(0.3)}

@@ -1,6 +1,5 @@
 """The autoencoder and the classifier: their losses, their training, and what they are used for."""
 
-
 import numpy as np
 import pytest
 from support import agree, host, spec
@@ -10,17 +9,9 @@ from minidit.backend import to_device
 from minidit.data import digits
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
-from minidit.processes.autoencode import (
-    AutoencodeConfig,
-    Reconstruction,
-    autoencode,
-    decode,
-    latents_of,
-    measure_scale,
-    posterior_of,
-    reconstruct,
-)
+from minidit.processes.autoencode import AutoencodeConfig, Reconstruction, autoencode
 from minidit.processes.classify import Classification, ClassifyConfig, classify, judge
+from minidit.processes.tokenizer import decode, latents_of, measure_scale, posterior_of, reconstruct
 from minidit.random import Philox
 from minidit.training.draws import Draws
 from minidit.training.source import source_of
@@ -59,7 +50,7 @@ def test_scaled_latents_have_unit_variance():
     model, data = Autoencoder(AUTOENCODER, Philox(0)), digits()
     latents = latents_of(model, data)
     assert float(model.scale) == np.float32(latents.scale) and len(latents) == 1500
-    z, _ = latents.draw(np.arange(1500), Draws(5, 0, np.arange(1500)))
+    z, _ = latents.draw(np.arange(1500), Draws(5, 0, np.arange(1500), per=8))
     agree(z.std(), 1.0, bound=0.02, of="L.3")
 
 

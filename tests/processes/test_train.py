@@ -17,7 +17,7 @@ from minidit.diffusion.loss import min_snr
 from minidit.diffusion.prediction import EPS, PREDICTIONS, V
 from minidit.diffusion.schedule import Schedule
 from minidit.models.dit import DiT
-from minidit.processes.diffusion import Diffusion, ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for, train
 from minidit.random import Philox
 from minidit.runs.kinds import DDPMConfig
@@ -27,7 +27,7 @@ from minidit.training.source import Latents, Pictures, drop_labels, source_of
 
 CONFIG = LoopConfig(steps=6, batch_size=12, lr=1e-2, shards=1)
 PATH = Schedule.linear(30)
-DDPM = ddpm(PATH)
+DDPM = Diffusion.on_ladder(PATH)
 ALL = np.arange(CONFIG.batch_size)
 
 
@@ -57,7 +57,7 @@ def test_the_losses_are_a_function_of_the_update_and_the_samples():
     assert first.shape == (12,) and np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("process", [DDPM, ddpm(PATH, V, min_snr)])
+@pytest.mark.parametrize("process", [DDPM, Diffusion.on_ladder(PATH, V, min_snr)])
 @pytest.mark.parametrize("cut", [[4], [1, 7, 11], list(range(1, 12))])
 @pytest.mark.parametrize("learn_sigma", [False, True])
 def test_the_losses_of_any_pieces_are_those_of_the_whole(process, cut, learn_sigma):
@@ -98,7 +98,7 @@ def test_latents_are_drawn_anew_at_every_step_and_alike_in_every_piece():
 @pytest.mark.parametrize("weight", [None, min_snr])
 @pytest.mark.parametrize("name", ["eps", "x_0", "v"])
 def test_the_loss_is_the_weighted_mean_square_of_what_the_prediction_asks_for(name, weight):
-    loop = loop_of(ddpm(PATH, PREDICTIONS[name], weight))
+    loop = loop_of(Diffusion.on_ladder(PATH, PREDICTIONS[name], weight))
     watch = Watch(loop.model)
     losses = losses_of(loop, 2, ALL, watch)[0].data
     x_t, time, y = watch.seen[0]
@@ -162,7 +162,7 @@ def test_the_bound_trains_the_variance_and_leaves_the_other_half_alone(name):
     last = model.final_layer.linear
     bars = []
     for vb_weight in (1e-3, 0.0):
-        process = ddpm(PATH, PREDICTIONS[name])
+        process = Diffusion.on_ladder(PATH, PREDICTIONS[name])
         loop = loop_for(model, pictures(dtype=np.float64), process, CONFIG, vb_weight=vb_weight)
         losses, numbers = losses_of(loop, 2)
         last.weight.grad = None
@@ -186,7 +186,8 @@ def test_the_hybrid_loss_is_the_simple_one_and_lambda_T_of_the_bound(levels):
     """At t = 1 the decoder is that of the data: of so many grey levels for a data set, the continuous one for other numbers."""
     sch = Schedule.linear(21)
     data = pictures(dtype=np.float64) if levels is None else grey(levels)
-    loop = loop_for(awake(replace(DIT, learn_sigma=True), dtype=np.float64), data, ddpm(sch), CONFIG, vb_weight=0.01)
+    model = awake(replace(DIT, learn_sigma=True), dtype=np.float64)
+    loop = loop_for(model, data, Diffusion.on_ladder(sch), CONFIG, vb_weight=0.01)
     watch = Watch(loop.model)
     update = next(n for n in range(2, 100) if 1 in Philox(0, Diffusion.stream, state=8 * n).integers(1, 22, (12,), ALL))
     losses, numbers = losses_of(loop, update, network=watch)
@@ -207,7 +208,7 @@ def test_the_hybrid_loss_is_the_simple_one_and_lambda_T_of_the_bound(levels):
 def test_the_loss_goes_down():
     """Digits at 8 × 8, v-prediction: from 1, what a network that answers 0 pays, to clearly less within a second."""
     config = replace(DIT, input_size=8, num_classes=10)
-    process = ddpm(Schedule.linear(100), V)
+    process = Diffusion.on_ladder(Schedule.linear(100), V)
     losses = [r["loss"] for r in train(DiT(config, Philox(0)), digits(), process, steps=60, lr=5e-3, batch_size=32)]
     assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:3])
 
@@ -267,7 +268,7 @@ def test_one_step_on_the_device_is_the_step_on_the_host(learn_sigma):
     slow = replace(CONFIG, clip=1.0, eps=1e-3)  # else Adam's first step is the sign of rounding
     for device in ("cpu", "cuda"):
         x_0, labels = (to_device(a, device) for a in pictures())
-        loop = loop_for(awake(config, device=device), (x_0, labels), ddpm(PATH, V), slow)
+        loop = loop_for(awake(config, device=device), (x_0, labels), Diffusion.on_ladder(PATH, V), slow)
         loops.append((loop, next(loop.run())))
     (here, record), (there, other) = loops
     for name in ("loss", "grad_norm"):

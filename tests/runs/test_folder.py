@@ -55,5 +55,3 @@ def test_overwriting_leaves_nothing_of_the_old_run_and_nothing_else_is_touched(t
     job.create(overwrite=True)
     left = {str(p.relative_to(job.folder)) for p in job.folder.rglob("*") if p.is_file()}
     assert left == {"config.toml", "notes.txt", "mine/photo.png"}
-
-

@@ -156,5 +156,3 @@ def test_a_folder_that_is_no_run_is_told(tmp_path, text, message):
         (tmp_path / "config.toml").write_bytes(text.encode("latin-1"))
     with pytest.raises(CheckpointError, match=message):
         resume(tmp_path)
-
-

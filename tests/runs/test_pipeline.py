@@ -13,7 +13,7 @@ from minidit.diffusion.fresh import DDPM_LEARNED
 from minidit.diffusion.prediction import V
 from minidit.diffusion.schedule import Schedule
 from minidit.models.autoencoder import Autoencoder
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.tokenizer import Pixels
 from minidit.runs.kinds import SPACINGS
@@ -55,7 +55,7 @@ def test_labels_are_read_repeated_and_refused(run):
 
 
 def pixels(model, **more):
-    return Pipeline(model, Pixels(), ddpm(Schedule.cosine(20), V), **more)
+    return Pipeline(model, Pixels(), Diffusion.on_ladder(Schedule.cosine(20), V), **more)
 
 
 def test_padding_is_cut_off_and_values_are_kept_in_range():

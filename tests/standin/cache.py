@@ -22,8 +22,8 @@ UNUSED = 60 * 86400  # seconds after which a file that nobody asked for is remov
 @cache
 def version_of(compiler):
     """What the compiler says of itself, and the machine it is on."""
-    said = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    return f"{said}{platform.machine()}"
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    return f"{version}{platform.machine()}"
 
 
 def kept(suffix, make, *made_from):

@@ -1,7 +1,7 @@
 """An imitation of the few functions of cuBLAS that the package calls, on the memory of the stand-in.
 
 They take what the C functions take, column by column, and are as strict: leading dimensions, types, and the workspace, which a
-new stream forgets. Switched on by `with imitated_cublas():`; elsewhere our own handle does not load and CuPy's product is used.
+new stream forgets. Switched on by `with imitated_cublas():`; elsewhere no handle of the package loads, and CuPy multiplies.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Cublas:
         assert a.shape[1] == b.shape[0] and d.shape == (a.shape[0], b.shape[1]) and desc[7] in (4, 512)
         if desc["compute"] == 77:
             a, b = tf32(a), tf32(b)
-        n = d.shape[0] if desc[7] == 4 else d.shape[1]  # BIAS: one number a row of D;  BGRADB: one a column, summed over k
+        n = d.shape[0] if desc[7] == 4 else d.shape[1]  # BIAS: one number per row of D;  BGRADB: one per column, summed over k
         vector = matrix(desc[8], 0, n, 1, n)[:, 0]
         d[...] = a @ b + (vector[:, None] if desc[7] == 4 else 0)
         if desc[7] == 512:

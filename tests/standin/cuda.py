@@ -29,7 +29,7 @@ class Graph:
     def allocate(self, pool):
         """Memory for this graph from a pool, None for the one that all share."""
         if pool is None:
-            raise RuntimeError("memory for a graph from the shared pool: others will be given it too")
+            raise RuntimeError("memory for a graph from the shared pool: others may get the same memory")
         self.pools.append(weakref.ref(pool))
 
     def record(self, f, args, kwargs, into):

@@ -29,7 +29,7 @@ TYPES = {
     "unsigned long long": "uint64",
 }  # fmt: skip
 GUARD = 256
-DEFAULT_SHARED, MOST_SHARED = 48 << 10, 163 << 10  # bytes a block: without asking, and with, on the smallest device meant (sm_80)
+DEFAULT_SHARED, MOST_SHARED = 48 << 10, 163 << 10  # bytes per block: without asking, and at most, on sm_80
 
 
 class State:
@@ -86,12 +86,12 @@ class RawModule:
 
 def parameters(text, storage):
     """[(dtype name, is a pointer, is written)] of a signature."""
-    found = []
+    arguments = []
     for part in text.split(","):
         kind = re.sub(r"\b\w+$", "", part.strip()).strip()
         base = kind.replace("const", "").replace("*", "").strip()
-        found.append((TYPES[storage if base == "T" else base], "*" in kind, "*" in kind and "const" not in kind))
-    return found
+        arguments.append((TYPES[storage if base == "T" else base], "*" in kind, "*" in kind and "const" not in kind))
+    return arguments
 
 
 class RawKernel:

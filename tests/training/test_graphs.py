@@ -16,7 +16,7 @@ from minidit.diffusion.loss import min_snr
 from minidit.diffusion.prediction import V
 from minidit.diffusion.schedule import Schedule
 from minidit.kernels import cuda_graph
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.train import loop_for
 from minidit.training.draws import ROWS
@@ -27,7 +27,7 @@ CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
 pytestmark = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the stand-in, and g++ to run kernels on the CPU")
 CONFIG = LoopConfig(steps=6, batch_size=6, lr=1e-2, warmup=3, final_lr=0.1, clip=0.5, weight_decay=0.1, ema=0.9, eps=1e-3)
-PROCESS = ddpm(Schedule.linear(30))
+PROCESS = Diffusion.on_ladder(Schedule.linear(30))
 PATH = Schedule.linear(50)
 
 
@@ -53,7 +53,7 @@ def latents():
 
 @pytest.mark.parametrize("config, changes", [
     (DIT, {}),
-    (replace(DIT, learn_sigma=True), {"process": ddpm(Schedule.linear(30), V, min_snr)}),
+    (replace(DIT, learn_sigma=True), {"process": Diffusion.on_ladder(Schedule.linear(30), V, min_snr)}),
     (UNCONDITIONAL, {"accumulate": 2}),
     (replace(DIT, depth=2), {"checkpoint_blocks": True}),
     (replace(DIT, conditioning="in_context"), {}),
@@ -202,6 +202,16 @@ def test_a_replayed_sampling_step_is_one_launch_and_nobody_waits():
     sample(model, PATH, np.array([0, 1]), steps=8, fresh=DDPM, guidance=2.0, progress=count)
     assert [b.launches - a.launches for a, b in pairwise(spent[1:])] == [1] * 6
     assert spent[0].syncs == spent[-1].syncs and spent[0].uploads == spent[-1].uploads
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_a_longer_walk_costs_one_launch_more_per_step(name):
+    model, launches = awake(device="cuda"), []
+    for steps in (10, 10, 20):  # the first compiles
+        with standin.counting() as spent:
+            sample(model, PATH, np.array([0, 1]), steps=steps, **WALKS[name])
+        launches.append(spent.launches)
+    assert launches[2] - launches[1] == 10
 
 
 def test_noise_that_is_given_stays_as_it_is():

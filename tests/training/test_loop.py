@@ -17,14 +17,14 @@ from support import agree
 from minidit.autograd import Gradients
 from minidit.backend import flat_buffer
 from minidit.diffusion.schedule import Schedule
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
 from minidit.training.loop import LoopConfig, RunError
 from minidit.training.workers import Workers, _pickled, kind_of_workers, shard_of
 
 KINDS = ("serial", "thread", "process")
 CONFIG = LoopConfig(steps=4, batch_size=10, lr=1e-2, clip=0.5, weight_decay=0.1, ema=0.9)
-DDPM = ddpm(Schedule.linear(30))
+DDPM = Diffusion.on_ladder(Schedule.linear(30))
 
 
 def trained(kind="serial", dtype=np.float32, **changes):

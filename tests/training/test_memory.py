@@ -20,7 +20,7 @@ from minidit.cli import main
 from minidit.diffusion.schedule import Schedule
 from minidit.kernels import cuda_blas, cuda_launch
 from minidit.models.dit import DiTConfig
-from minidit.processes.diffusion import ddpm
+from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
 from minidit.training import memory
 from minidit.training.loop import LoopConfig, RunError
@@ -33,7 +33,7 @@ KERNELS = pytest.mark.skipif(not IMITATED or standin.raw.compiler() is None, rea
 
 NET = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=64, depth=3, num_heads=2, num_classes=5, learn_sigma=False)
 TRAIN = LoopConfig(steps=3, batch_size=32, shards=1, graph=False)
-DDPM = ddpm(Schedule.linear())
+DDPM = Diffusion.on_ladder(Schedule.linear())
 NETS = {
     "as it is": {}, "wide MLP": {"mlp_ratio": 6.0}, "many heads": {"num_heads": 8}, "learned variance": {"learn_sigma": True},
     "adaln": {"conditioning": "adaln"}, "cross": {"conditioning": "cross_attention"},

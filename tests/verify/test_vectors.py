@@ -24,11 +24,13 @@ def copy(suite, tmp_path):
     return Path(shutil.copytree(suite, tmp_path / "suite"))
 
 
+def bytes_of(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
 def test_a_second_export_has_the_same_bytes(suite, tmp_path):
     vectors.export(tmp_path)
-    assert vectors.same_bytes(suite, tmp_path) == []
-    (tmp_path / "layers.json").write_bytes(b"{}")
-    assert vectors.same_bytes(suite, tmp_path) == ["layers.json"]
+    assert bytes_of(suite) == bytes_of(tmp_path)
 
 
 def test_the_core_pack_is_small_and_holds_every_topic_and_kind_of_case(suite):
@@ -181,7 +183,7 @@ def test_an_export_replaces_a_suite_as_a_whole(copy, suite):
     (copy / "layers.json").unlink()
     (copy / "schema.json").write_text("{}")
     vectors.export(copy)
-    assert vectors.same_bytes(copy, suite) == [] and [p.name for p in copy.parent.iterdir()] == [copy.name]
+    assert bytes_of(copy) == bytes_of(suite) and [p.name for p in copy.parent.iterdir()] == [copy.name]
 
 
 @pytest.mark.parametrize(

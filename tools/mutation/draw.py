@@ -80,12 +80,12 @@ def remembered(memory: Path, key: str, make: Callable[[], Any]) -> Any:
 @functools.cache
 def definitions(text: str) -> list[tuple[int, int, int]]:
     """(first line, last line, first line of the body) of all definitions and statements; the body of a function only."""
-    tree, found = ast.parse(text), []
+    tree, spans = ast.parse(text), []
     for node in [*tree.body, *(n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef)))]:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         body = node.body[0].lineno if isinstance(node, ast.FunctionDef) else sys.maxsize
-        found.append((first, node.end_lineno or 0, body))
-    return found
+        spans.append((first, node.end_lineno or 0, body))
+    return spans
 
 
 def around(text: str, line: int) -> tuple[int, str, bool]:
@@ -99,15 +99,15 @@ def around(text: str, line: int) -> tuple[int, str, bool]:
 
 def places(text: str) -> dict[tuple[Any, ...], list[tuple[str, int, Any, Any]]]:
     """(start, end, family of operators) -> the mutations that cosmic-ray knows there."""
-    nodes, found = list(ast_nodes(get_ast(text))), defaultdict(list)
+    nodes, mutations = list(ast_nodes(get_ast(text))), defaultdict(list)
     for name in cosmic_ray.plugins.operator_names():
         operator = cosmic_ray.plugins.get_operator(name)
         if operator.arguments():
             continue
         spots = [spot for node in nodes for spot in operator().mutation_positions(node)]
         for occurrence, (start, end) in enumerate(spots):
-            found[start, end, name.partition("/")[2].partition("_")[0]].append((name, occurrence, start, end))
-    return found
+            mutations[start, end, name.partition("/")[2].partition("_")[0]].append((name, occurrence, start, end))
+    return mutations
 
 
 def draw(texts: dict[str, str], sample: int, seed: int) -> tuple[list[Mutant], Counter[str]]:

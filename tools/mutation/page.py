@@ -41,9 +41,9 @@ def report(mutants: list[Mutant], number: Counter[str], results: dict[str, WorkR
         "| file | places | drawn | killed | survived |", "|---|---:|---:|---:|---:|",
     ]  # fmt: skip
     for path in sorted(number):
-        own = [m for m in done if m.path == path]
-        lines.append(f"| `{path}` | {number[path]} | {len(own)} | {sum(m.id in killed for m in own)} "
-                     f"| {sum(m.id not in killed for m in own) or ''} |")  # fmt: skip
+        of_file = [m for m in done if m.path == path]
+        lines.append(f"| `{path}` | {number[path]} | {len(of_file)} | {sum(m.id in killed for m in of_file)} "
+                     f"| {sum(m.id not in killed for m in of_file) or ''} |")  # fmt: skip
     lines += [f"| together | {sum(number.values())} | {len(done)} | {len(killed)} | {len(done) - len(killed)} |", ""]
     kinds = Counter(m.operator.partition("/")[2].partition("_")[0] for m in done)
     lines += ["Kinds: " + ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) + ".", "", "## Survivors", ""]

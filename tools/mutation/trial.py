@@ -43,16 +43,16 @@ class Session:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         if self.wanted is not None:
-            found = {item.nodeid: item for item in items}
-            items[:] = [found[name] for name in self.wanted if name in found]
+            by_name = {item.nodeid: item for item in items}
+            items[:] = [by_name[name] for name in self.wanted if name in by_name]
         for item in items:
             self.cites[item.nodeid] = [i for mark in item.iter_markers("spec") for i in mark.args]
             test = getattr(item, "obj", None)
-            own = getattr(test, "_hypothesis_internal_use_settings", None)
-            if own is not None:
-                n = own.max_examples if self.examples is None else min(own.max_examples, self.examples)
+            usual = getattr(test, "_hypothesis_internal_use_settings", None)
+            if usual is not None:
+                n = usual.max_examples if self.examples is None else min(usual.max_examples, self.examples)
                 phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
-                quick = hypothesis.settings(own, max_examples=n, derandomize=True, database=None, phases=phases)
+                quick = hypothesis.settings(usual, max_examples=n, derandomize=True, database=None, phases=phases)
                 getattr(test, "__func__", test)._hypothesis_internal_use_settings = quick
 
     @pytest.hookimpl(hookwrapper=True)
@@ -114,8 +114,8 @@ def in_fork(copy: Path, files: list[str], session: Session, *, limit: float, sto
                 sys.dont_write_bytecode = True
             flags = ["-p", "_hypothesis_pytestplugin", "-p", "no:cacheprovider", "--tb=no", "--rootdir", str(copy)]
             code = pytest.main([*flags, *(["-x"] if stop else []), *files], plugins=[session])
-            found = {k: getattr(session, k) for k in ("failed", "seconds", "calls", "cites")}
-            answer.with_suffix(".part").write_text(json.dumps({"code": int(code), **found}))
+            findings = {k: getattr(session, k) for k in ("failed", "seconds", "calls", "cites")}
+            answer.with_suffix(".part").write_text(json.dumps({"code": int(code), **findings}))
             os.replace(answer.with_suffix(".part"), answer)
         finally:
             os._exit(0)
@@ -164,7 +164,7 @@ class Tests:
             pool[path] = [
                 n for n, ids in looked["cites"].items() if n.startswith(mirror) or any(path in homes.get(i, ()) for i in ids)
             ]
-        names = sorted({name for own in pool.values() for name in own})
+        names = sorted({name for tests in pool.values() for name in tests})
         watch = Session(names, FEW, watch=f"{copy}/minidit/")
         ran = in_fork(copy, self._files(names), watch, limit=1800, stop=False)
         if ran is None or ran["code"] not in (0, 1):
@@ -175,7 +175,7 @@ class Tests:
         for name, calls in ran["calls"].items():
             for call in calls:
                 callers[call].append(name)
-        fair = {path: [n for n in own if n not in ran["failed"]] for path, own in pool.items()}
+        fair = {path: [n for n in tests if n not in ran["failed"]] for path, tests in pool.items()}
         return fair, ran["seconds"], dict(callers)
 
     def _homes(self) -> dict[str, set[str]]:
@@ -212,9 +212,9 @@ class Tests:
                 if not names:
                     continue
                 patience = 600 + 10 * sum(self.seconds[n] for n in names)  # of the clock, which other programs may hold up
-                found = in_fork(self.copy, self._files(names), Session(names, examples, usual=self.seconds), limit=patience)
-                by = "timeout" if found is None else found["failed"][0] if found["failed"] else ""
-                by = by or ("pytest stopped" if found and found["code"] not in (0, 5) else "")
+                ran = in_fork(self.copy, self._files(names), Session(names, examples, usual=self.seconds), limit=patience)
+                by = "timeout" if ran is None else ran["failed"][0] if ran["failed"] else ""
+                by = by or ("pytest stopped" if ran and ran["code"] not in (0, 5) else "")
                 if by:
                     self.killed[by] += 1
                     break

@@ -27,7 +27,9 @@ extern "C" __global__ void __launch_bounds__(256)
               T* x_0_hat, long long n, long long per_sample, long long F_stride, float w, int clip) {
     const double* row = table + columns * *step;
     float x_of_x = (float)row[0], x_of_F = (float)row[1], eps_of_x = (float)row[2], eps_of_F = (float)row[3];
-    float alpha_t = (float)row[4], sigma_t = (float)row[5], signal = (float)row[6], direction = (float)row[7], std = (float)row[8];
+    double rest = row[7] * row[7] - row[8] * row[8];
+    float alpha_t = (float)row[4], sigma_t = (float)row[5], signal = (float)row[6], std = (float)row[9];
+    float direction = (float)sqrt(rest > 0 ? rest : 0.0);
     for (long long i = ((long long)blockIdx.x * BLOCK + threadIdx.x) * VEC; i < n; i += (long long)gridDim.x * BLOCK * VEC) {
         long long j = i / per_sample * F_stride + i % per_sample;
         float x[VEC], f[VEC], u[VEC], fresh[VEC], guess[VEC];

@@ -19,10 +19,6 @@ def _each(match: str, f: Any) -> Change:
     return then(lambda weights: {name: f(a) if re.search(match, name) else a for name, a in weights.items()})
 
 
-def _other_letter(found: re.Match[str]) -> str:
-    return {"to_q": "to_k", "to_k": "to_q"}[found[0]]
-
-
 def _thirds(*order: int) -> Any:
     return lambda a: np.concatenate([np.split(a, 3)[i] for i in order])
 
@@ -62,5 +58,6 @@ BANK = [
     Deviation("X75", "EXPORT_BLOCK_0_ONLY", "T.9", "gives block 0 alone the embedders", "every block has its copy",
         {checkpoints.exported: then(lambda s: {n: a for n, a in s.items() if ".norm1.emb." not in n or block_of(n) == 0})}),
     Deviation("X76", "EXPORT_QKV_ORDER", "T.9", "cuts qkv as [k; q; v]", _QKV,
-        {checkpoints.exported: then(lambda s: {re.sub("to_[qk]", _other_letter, n): a for n, a in s.items()})}),
+        {checkpoints.exported: then(lambda s:
+            {re.sub("to_[qk]", lambda m: {"to_q": "to_k", "to_k": "to_q"}[m[0]], n): a for n, a in s.items()})}),
 ]  # fmt: skip

@@ -38,7 +38,6 @@ class Dialect:
 
     @property
     def deviations(self) -> tuple[Deviation, ...]:
-        """The habits themselves."""
         return tuple(DEVIATIONS[i] for i in self.habits)
 
     @property

@@ -19,10 +19,6 @@ def _interleaved(a: Array, b: Array) -> Array:
     return np.stack((a, b), axis=-1).reshape(len(a), -1)
 
 
-def _side_by_side(f: Form, g: Any, angle: Array) -> Array:
-    return np.concatenate((f(angle), g(angle)), axis=1)
-
-
 def _batch_axis(R: Reference, t: Array, width: int) -> Array:
     angle = embeddings.time_angles(R, t, embeddings.time_frequencies(R, width // 2))
     emb = np.concatenate((angle, angle), axis=1)
@@ -76,14 +72,6 @@ def _patches(order: str) -> Patches:
     return {embeddings.patches: instead(patches)}
 
 
-def _square(R: Reference, n: int, h: int, w: int) -> tuple[int, int]:
-    return math.isqrt(n), math.isqrt(n)
-
-
-def _by_number(R: Reference, D: int, h: int, w: int) -> Array:
-    return embeddings.one_coordinate(R, np.arange(h * w), embeddings.position_frequencies(R, D // 2))
-
-
 _TIME = "f_i = 10000^(-i/half), i = 0 .. half-1, emb = [cos t f | sin t f]"
 _PLACE = "pos = [p(column) | p(row)], p(s) = [sin s ω | cos s ω], ω_i = 10000^(-i/(D/4)), rows first"
 _SEWN = "a token is flat in the order (p, p, C): nhwpqc → nchpwq"
@@ -134,7 +122,8 @@ BANK = [
     Deviation("M73b", "POSEMB_COLUMNS_FIRST", "N.7", "counts places column by column", _PLACE,
         _grid(lambda n, h, w: (n % h, n // h))),
     Deviation("X36", "POSEMB_COS_FIRST", "N.6", "p(s) = [cos s ω | sin s ω]", _PLACE,
-        {embeddings.one_coordinate: instead(lambda R, s, o: _side_by_side(np.cos, np.sin, s[:, None] * o))}),
+        {embeddings.one_coordinate: instead(lambda R, s, o:
+            np.concatenate((np.cos(s[:, None] * o), np.sin(s[:, None] * o)), axis=1))}),
     Deviation("X37", "POSEMB_INTERLEAVED", "N.6", "sine and cosine alternate", _PLACE,
         {embeddings.one_coordinate: instead(lambda R, s, o: _interleaved(np.sin(s[:, None] * o), np.cos(s[:, None] * o)))}),
     Deviation("X38", "POSEMB_FREQUENCIES", "N.6", "ω_i = 10000^(-i/(D/2)): the exponents go half as far", _PLACE,
@@ -142,7 +131,8 @@ BANK = [
     Deviation("X39", "POSEMB_FROM_ONE", "N.7", "counts rows and columns from 1", _PLACE,
         {embeddings.position_grid: then(lambda rc: (rc[0] + 1, rc[1] + 1))}),
     Deviation("X40", "POSEMB_ONE_AXIS", "N.7", "one coordinate, the number of the token, in all channels", _PLACE,
-        {embeddings.position_embedding: instead(_by_number)}),
+        {embeddings.position_embedding: instead(lambda R, D, h, w:
+            embeddings.one_coordinate(R, np.arange(h * w), embeddings.position_frequencies(R, D // 2)))}),
     Deviation("X41", "PATCH_CHANNEL_LAST", "T.1", "flattens a patch in the order (p, p, C)", _PATCH, _patches("hwpqc")),
     Deviation("X42", "PATCH_TRANSPOSED", "T.1", "flattens a patch column by column", _PATCH, _patches("hwcqp")),
     Deviation("X43", "TOKENS_COLUMN_BY_COLUMN", "T.1", "numbers the patches column by column", _PATCH, _patches("whcpq")),
@@ -153,5 +143,6 @@ BANK = [
     Deviation("M79c", "UNPATCHIFY_NOT_SEWN", "T.2", "reshapes the tokens to a picture without moving any axis", _SEWN, _sewn("")),
     Deviation("M79d", "UNPATCHIFY_COLUMN_BY_COLUMN", "T.2", "lays the tokens column by column", _SEWN, _sewn("whpqc")),
     Deviation("M99", "SPATIAL_SQRT_TOKENS", "T.2", "h = w = √N whatever the picture's sides", "h = H/p, w = W/p",
-        {embeddings.token_grid: instead(_square)}, "DiT unpatchify, diffusers DiTTransformer2DModel; hidden on squares"),
+        {embeddings.token_grid: instead(lambda R, n, h, w: (math.isqrt(n), math.isqrt(n)))},
+        "DiT unpatchify, diffusers DiTTransformer2DModel; hidden on squares"),
 ]  # fmt: skip

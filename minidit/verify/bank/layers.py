@@ -29,10 +29,6 @@ def _eps_outside(R: Reference, x: Numbers, place: str = "") -> Numbers:
     return d / (ops.sqrt((d * d).mean(axis=-1, keepdims=True)) + layers.norm_eps(R, place))
 
 
-def _root_mean_square(R: Reference, x: Numbers, place: str = "") -> Numbers:
-    return x / ops.sqrt((x * x).mean(axis=-1, keepdims=True) + layers.norm_eps(R, place))
-
-
 def _all_tokens(R: Reference, x: Numbers, place: str = "") -> Numbers:
     flat = ops.reshape(x, shape=(x.shape[0], -1))
     return ops.reshape(ops.standardise(flat, eps=layers.norm_eps(R, place)), shape=x.shape)
@@ -144,7 +140,8 @@ BANK = [
     Deviation("X25", "LN_UNBIASED", "A.14", "divides by the unbiased standard deviation (D - 1)", _NORM, _norm(_unbiased),
         "layer norms written with torch.std"),
     Deviation("X26", "LN_EPS_OUTSIDE", "A.14", "(x - μ)/(σ + ε)", _NORM, _norm(_eps_outside)),
-    Deviation("X27", "LN_IS_RMS", "A.14", "does not subtract the mean: RMS norm", _NORM, _norm(_root_mean_square)),
+    Deviation("X27", "LN_IS_RMS", "A.14", "does not subtract the mean: RMS norm", _NORM,
+        _norm(lambda R, x, place="": x / ops.sqrt((x * x).mean(axis=-1, keepdims=True) + layers.norm_eps(R, place)))),
     Deviation("X28", "LN_OVER_TOKENS", "A.14", "mean and variance over all tokens of a sample", _NORM, _norm(_all_tokens)),
     Deviation("M64", "MODULATE_NO_PLUS1", "A.15", "x · scale + shift: dead where scale starts at zero", "x (1 + scale) + shift",
         {layers.modulate: instead(lambda R, x, shift, scale, place="": x * scale[:, None] + shift[:, None])},

@@ -20,33 +20,9 @@ def _uniform(R: Reference, shape: Any) -> Array:
     return Philox(65).uniform(shape, dtype=np.float64)
 
 
-def _symmetric_uniform(R: Reference, shape: Any) -> Array:
-    return 2 * _uniform(R, shape) - 1
-
-
-def _always_eps(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
-    return eps
-
-
-def _other_target(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
-    return {"eps": x_0, "x_0": eps}.get(objective, conversions.v_of(R, x_0, eps, a))
-
-
-def _scaled_noise(R: Reference, x_0: Array, eps: Array, a: Array, objective: str) -> Array:
-    return (1 - a) ** 0.5 * eps if objective == "eps" else {"x_0": x_0}.get(objective, conversions.v_of(R, x_0, eps, a))
-
-
 def _plus_one_first(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     more = losses.snr(R, alpha_bar) + 1
     return np.minimum(more, gamma) / more
-
-
-def _divided(R: Reference, alpha_bar: Array, gamma: float) -> Array:
-    return np.minimum(losses.snr(R, alpha_bar), gamma) / losses.snr(R, alpha_bar)
-
-
-def _without_decoder(R: Reference, t: int) -> bool:
-    return False
 
 
 BANK = [
@@ -58,17 +34,21 @@ BANK = [
     Deviation("M41", "NOISE_DISTRIBUTION", "R.3", "draws noise uniformly from [0, 1)", "standard normal",
         {losses.noise: instead(_uniform)}, "acids-ircam#8, flow_matching#7"),
     Deviation("M41b", "NOISE_UNIFORM_SYMMETRIC", "R.3", "draws noise uniformly from [-1, 1)", "standard normal",
-        {losses.noise: instead(_symmetric_uniform)}, "class"),
+        {losses.noise: instead(lambda R, shape: 2 * _uniform(R, shape) - 1)}, "class"),
     Deviation("M42", "LOSS_TARGET", "D.34", "compares an ε network with x_0, and the other way round",
-        "‖ε - ε̂‖² for ε, ‖x_0 - x̂_0‖² for x_0", {losses.target_of: instead(_other_target)}, "tqch#2, DALLE2-pytorch PR#16"),
+        "‖ε - ε̂‖² for ε, ‖x_0 - x̂_0‖² for x_0", {losses.target_of: instead(lambda R, x_0, eps, a, objective:
+            {"eps": x_0, "x_0": eps}.get(objective, conversions.v_of(R, x_0, eps, a)))}, "tqch#2, DALLE2-pytorch PR#16"),
     Deviation("M42b", "LOSS_TARGET_SCALED", "D.34", "compares with √(1-ᾱ) ε, the noise as it was added",
-        "‖ε - ε̂‖², ε of unit variance", {losses.target_of: instead(_scaled_noise)}, "DALLE2-pytorch PR#16"),
+        "‖ε - ε̂‖², ε of unit variance", {losses.target_of: instead(lambda R, x_0, eps, a, objective:
+            (1 - a) ** 0.5 * eps if objective == "eps" else {"x_0": x_0}.get(objective, conversions.v_of(R, x_0, eps, a)))},
+        "DALLE2-pytorch PR#16"),
     Deviation("M42c", "LOSS_TARGET_ALWAYS_EPS", "D.34", "compares with ε whatever the objective", "the target of the objective",
-        {losses.target_of: instead(_always_eps)}, "class"),
+        {losses.target_of: instead(lambda R, x_0, eps, a, objective: eps)}, "class"),
     Deviation("M43", "MINSNR_V", "D.35", "min(SNR+1, γ)/(SNR+1)", "min(SNR, γ)/(SNR+1)",
         {losses.min_snr_v: instead(_plus_one_first)}, "diffusers#5654, #9451, kohya#673"),
     Deviation("M44", "MINSNR_DIV0", "D.35", "divides by SNR = 0 where ᾱ_T = 0: not a number", "min(SNR,γ)/SNR = 1 where SNR ≤ γ",
-        {losses.min_snr_eps: instead(_divided)}, "Min-SNR#2, PR#4, SimpleTuner#187"),
+        {losses.min_snr_eps: instead(lambda R, alpha_bar, gamma:
+            np.minimum(losses.snr(R, alpha_bar), gamma) / losses.snr(R, alpha_bar))}, "Min-SNR#2, PR#4, SimpleTuner#187"),
     Deviation("M45", "IMPORTANCE_WEIGHT_MISSING", "D.37", "draws t from p without a weight", "1/(T p_t)",
         {losses.importance_weights: instead(lambda R, p, t: np.ones(len(t)))}, "rlcode/per#3"),
     Deviation("M45b", "IMPORTANCE_WEIGHT_WITHOUT_T", "D.37", "weights by 1/p_t: T times the loss", "1/(T p_t)",
@@ -93,7 +73,7 @@ BANK = [
     Deviation("M51c", "BOUND_MEAN_OVER_T", "K.8", "averages the terms over t", "L_T + Σ L_{t-1} + L_0, a sum",
         {likelihood.sum_of_terms: instead(lambda R, terms: terms.mean(axis=0))}, "improved-diffusion#33, MMVAE PR#19"),
     Deviation("M53", "VLB_TERM_SET", "K.8", "takes a KL at t = 0 where the decoder's likelihood belongs", "L_0 = -ln p(x_0|x_1)",
-        {likelihood.is_decoder_step: instead(_without_decoder)}, "Michedev#5, Ambiguous-Med#5"),
+        {likelihood.is_decoder_step: instead(lambda R, t: False)}, "Michedev#5, Ambiguous-Med#5"),
     Deviation("M53b", "PRIOR_DROPPED", "K.8", "leaves out the prior term", "L_T + Σ L_{t-1} + L_0",
         {likelihood.prior_share: instead(lambda R: 0.0)}, "Michedev#5"),
     Deviation("M53c", "PRIOR_TWICE", "K.8", "counts the prior term twice", "L_T + Σ L_{t-1} + L_0",

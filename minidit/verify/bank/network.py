@@ -42,14 +42,6 @@ def _twice(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any
     return layers.gated_residual(R, x, gate2, mlp(x), "mlp")
 
 
-def _side_by_side(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
-    return layers.gated_residual(R, layers.gated_residual(R, x, gate1, attn(x), "attn"), gate2, mlp(x), "mlp")
-
-
-def _forgets_attention(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
-    return layers.gated_residual(R, x, gate2, mlp(layers.gated_residual(R, x, gate1, attn(x), "attn")), "mlp")
-
-
 def _mlp_first(R: Reference, x: Numbers, attn: Any, mlp: Any, gate1: Any, gate2: Any) -> Numbers:
     x = layers.gated_residual(R, x, gate2, mlp(x), "mlp")
     return layers.gated_residual(R, x, gate1, attn(x), "attn")
@@ -123,14 +115,6 @@ def _conv_fans(original: Form) -> Any:
     return start
 
 
-def _torch(R: Reference, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
-    return _uniform(rng, shape, math.prod(shape[1:]) ** -0.5)
-
-
-def _torch_bias(R: Reference, rng: Any, name: str, shape: tuple[int, ...]) -> Array:
-    return _uniform(rng, shape, shape[0] ** -0.5)
-
-
 def _started(prefix: str, f: Any) -> Patches:
     return {parameters.condition_start: lambda original: lambda R, rng, name, shape: (
         f(R, rng, name, shape) if name.startswith(prefix) else original(R, rng, name, shape))}  # fmt: skip
@@ -140,10 +124,6 @@ def _affine(prefix: str) -> Patches:
     """Weights and biases for the norms whose names begin so."""
     pair: Any = lambda name, D: {f"{name}.weight": (D,), f"{name}.bias": (D,)}
     return {parameters.norm_shapes: lambda f: lambda R, name, D: pair(name, D) if name.startswith(prefix) else f(R, name, D)}
-
-
-def _no_bias_of_qkv(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    return {name: shape for name, shape in shapes.items() if not name.endswith("qkv.bias")}
 
 
 def _small_last(original: Form) -> Any:
@@ -177,10 +157,13 @@ BANK = [
     Deviation("M70b", "MLP_GATE_MISSING", "T.5", "adds the MLP without its gate", _WIRE, _no_gate("mlp"),
         "explainingai DiT-PyTorch#1"),
     Deviation("M70c", "MLP_READS_OLD_STREAM", "T.5", "the MLP reads the stream from before the attention", _WIRE,
-        _stream(_side_by_side), "explainingai DiT-PyTorch#1"),
+        _stream(lambda R, x, attn, mlp, gate1, gate2:
+            layers.gated_residual(R, layers.gated_residual(R, x, gate1, attn(x), "attn"), gate2, mlp(x), "mlp")),
+        "explainingai DiT-PyTorch#1"),
     Deviation("M70d", "ATTENTION_GATE_MISSING", "T.5", "adds the attention without its gate", _WIRE, _no_gate("attn")),
     Deviation("X44", "ATTENTION_FORGOTTEN", "T.5", "adds the MLP to the stream from before the attention", _WIRE,
-        _stream(_forgets_attention)),
+        _stream(lambda R, x, attn, mlp, gate1, gate2:
+            layers.gated_residual(R, x, gate2, mlp(layers.gated_residual(R, x, gate1, attn(x), "attn")), "mlp"))),
     Deviation("X45", "MLP_FIRST", "T.5", "runs the MLP before the attention", _WIRE, _stream(_mlp_first)),
     Deviation("X46", "RESIDUAL_MISSING", "A.21", "gate ⊙ h without the stream", "x + gate ⊙ h",
         _gate(lambda x, gate, h: gate * h)),
@@ -214,15 +197,15 @@ BANK = [
         {network.bar_in: then(lambda bar: -bar)}),
     Deviation("X62", "CONDITION_DETACHED", "T.3", "no gradient reaches the time MLP and the label table",
         "c is part of the graph", {network.condition: then(value)}),
-    Deviation("M62", "LN_AFFINE_KEPT", "T.5", "the norms of the blocks have weights and biases", _NO_NORM,
-        _affine("blocks"),
+    Deviation("M62", "LN_AFFINE_KEPT", "T.5", "the norms of the blocks have weights and biases", _NO_NORM, _affine("blocks"),
         "Diffusion-Planner#80: elementwise_affine left at its default"),
     Deviation("M62b", "LN_AFFINE_KEPT_FINAL", "T.6", "the norm of the final layer has weight and bias", _NO_NORM,
         _affine("final")),
-    Deviation("M62c", "LN_AFFINE_KEPT_ALL", "T.5", "all norms have weights and biases", _NO_NORM,
-        _affine(""), "elementwise_affine left at its default"),
+    Deviation("M62c", "LN_AFFINE_KEPT_ALL", "T.5", "all norms have weights and biases", _NO_NORM, _affine(""),
+        "elementwise_affine left at its default"),
     Deviation("X63", "QKV_NO_BIAS", "T.9", "qkv has no bias", "every linear has one",
-        {parameters.linear_shapes: then(_no_bias_of_qkv)},
+        {parameters.linear_shapes: then(lambda shapes:
+            {name: shape for name, shape in shapes.items() if not name.endswith("qkv.bias")})},
         "timm's Attention with qkv_bias left at its default"),
     Deviation("X64", "LABEL_TABLE_NO_NULL", "T.9", "the label table has K rows", "K + 1 rows: the last one means any class",
         {parameters.label_table_rows: instead(lambda R, K: K)}),
@@ -235,13 +218,12 @@ BANK = [
     Deviation("M69", "FINAL_NOT_ZERO", "T.7", "the last linear does not start at zero: the first loss is not 1", _ZERO,
         _from_start("final_layer.linear"), "DiT#82"),
     Deviation("M69b", "FINAL_SCALE", "T.7", "the last linear starts small, N(0, 0.02²), and not at zero: the first loss is not 1",
-        _ZERO,
-        {parameters.zero_start: _small_last},
-        "DiT#82"),
+        _ZERO, {parameters.zero_start: _small_last}, "DiT#82"),
     Deviation("X65", "PATCH_EMBED_AS_CONVOLUTION", "N.1", "Xavier with the fans of a convolution for the patch embedding", _START,
         {parameters.linear_start: _conv_fans}),
     Deviation("X66", "TORCH_DEFAULT_START", "N.1", "linears start as U(±1/√fan_in), torch's default, weights and biases", _START,
-        {parameters.linear_start: instead(_torch), parameters.bias_start: instead(_torch_bias)}),
+        {parameters.linear_start: instead(lambda R, rng, name, shape: _uniform(rng, shape, math.prod(shape[1:]) ** -0.5)),
+        parameters.bias_start: instead(lambda R, rng, name, shape: _uniform(rng, shape, shape[0] ** -0.5))}),
     Deviation("X67", "TIME_MLP_XAVIER", "T.3", "the time MLP starts as the other linears", _START,
         _started("t_embedder", lambda R, *args: parameters.linear_start(R, *args))),
     Deviation("X68", "LABEL_TABLE_N01", "T.3", "the label table starts as N(0, 1)", _START,

@@ -46,29 +46,9 @@ def _clipped_mean(R: Reference, x_t: Array, eps: Array, alpha_bar: Array, t: int
     return posterior.posterior_mean(R, x_0, x_t, t, s, alpha_bar)
 
 
-def _arrival_level(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
-    return float(ddpm.std_of_log(R, posterior.log_small_variance(R, alpha_bar, t, s)))
-
-
 def _by_way_of_eps(R: Reference, x_t: Array, v: Array, a_t: float) -> Array:
     eps = conversions.pair_of_v(R, x_t, v, a_t)[1]
     return conversions.x_0_of_eps(R, x_t, eps, a_t), eps
-
-
-def _three(original: Form) -> Any:
-    return lambda R, u, c, w: np.concatenate([original(R, u[:, :3], c[:, :3], w), c[:, 3:]], axis=1)
-
-
-def _batch_quantile(R: Reference, x_0: Array, p: float, most: float) -> Array:
-    return np.clip(np.quantile(abs(x_0), p), 1.0, most).reshape(1, 1, 1, 1) * np.ones((len(x_0), 1, 1, 1))
-
-
-def _swapped_levels(R: Reference, x_0: Array, eps: Array, a: Array) -> Array:
-    return (1 - a) ** 0.5 * eps - a**0.5 * x_0
-
-
-def _inverted_sigma(R: Reference, a_t: float, a_s: float, eta: float) -> float:
-    return eta * ((1 - a_t) / (1 - a_s) * (1 - a_t / a_s)) ** 0.5 if a_s < 1 else 0.0
 
 
 BANK = [
@@ -108,7 +88,9 @@ BANK = [
         {posterior.learned_fraction: instead(lambda R, v: (1 - v) / 2)}, "diffusers PR#132"),
     Deviation("M29", "LEARNED_SIGMA_DISCARDED", "D.22", "drops the variance channels and uses the small variance",
         "σ² from the second half of the channels",
-        {ddpm.learned_std: instead(lambda R, v, alpha_bar, t, s: _arrival_level(R, alpha_bar, t, s))}, "diffusers DiTPipeline"),
+        {ddpm.learned_std: instead(lambda R, v, alpha_bar, t, s:
+            float(ddpm.std_of_log(R, posterior.log_small_variance(R, alpha_bar, t, s))))},
+        "diffusers DiTPipeline"),
     Deviation("M30", "EPS_MEAN_FORMULA", "D.9", "(x_t - β/(1-ᾱ_t) ε̂)/α: two roots are missing", CORE,
         {ddpm.ddpm_mean: mean_of(lambda x, eps, beta, a, alpha: (x - beta / (1 - a) * eps) / alpha)},
         "a widely copied dev.to tutorial"),
@@ -127,7 +109,9 @@ BANK = [
     Deviation("M33", "DYN_THRESHOLD_NOOP", "D.32", "limits q to 1: dynamic is static", "q = clip(quantile, 1, most), most > 1",
         {guidance.saturation: arguments(lambda x_0, p, most: (x_0, p, 1.0))}, "diffusers (sample_max_value=1 by default)"),
     Deviation("M33b", "DYN_THRESHOLD_OF_BATCH", "D.32", "takes one quantile for the whole batch", "the quantile of each sample",
-        {guidance.saturation: instead(_batch_quantile)}, "diffusers PR#1349"),
+        {guidance.saturation: instead(lambda R, x_0, p, most:
+            np.clip(np.quantile(abs(x_0), p), 1.0, most).reshape(1, 1, 1, 1) * np.ones((len(x_0), 1, 1, 1)))},
+        "diffusers PR#1349"),
     Deviation("M33c", "DYN_THRESHOLD_IN_HALF", "D.32", "takes the quantile in float16, which torch refuses and NumPy rounds",
         "the quantile in float32 at least", {guidance.saturation: then(lambda q: q.astype(np.float16).astype(np.float64))},
         "diffusers PR#1349"),
@@ -139,8 +123,8 @@ BANK = [
     Deviation("M34c", "DDIM_SIGMA_LARGE", "D.6", "σ = η √(1-ᾱ_t/ᾱ_s), the paper's σ̂: at η = 1 not the posterior's", SIGMA,
         {ddim.ddim_sigma: instead(lambda R, a_t, a_s, eta: eta * (1 - a_t / a_s) ** 0.5)}, "DDIM paper's large variant"),
     Deviation("M34d", "DDIM_SIGMA_LEVELS_INVERTED", "D.6", "(1-ᾱ_t)/(1-ᾱ_s): the levels are exchanged", SIGMA,
-        {ddim.ddim_sigma: instead(_inverted_sigma)},
-        "class"),
+        {ddim.ddim_sigma: instead(lambda R, a_t, a_s, eta:
+            eta * ((1 - a_t) / (1 - a_s) * (1 - a_t / a_s)) ** 0.5 if a_s < 1 else 0.0)}, "class"),
     Deviation("M36", "DDIM_INVERSE_LEVELS", "D.23", "asks the network at t while x is at s", "ε̂(x_s, s), then from ᾱ_s to ᾱ_t",
         {chains.climbing_time: instead(lambda R, s, t, timesteps: t)},
         "diffusers DDIMInverseScheduler, diffusers#10695, #5703, #4654"),
@@ -155,7 +139,7 @@ BANK = [
     Deviation("M37b", "EPS_SIGN", "D.4", "adds the noise: (x_t + √(1-ᾱ) ε̂)/√ᾱ", "x̂_0 = (x_t - √(1-ᾱ) ε̂)/√ᾱ",
         {conversions.x_0_of_eps: arguments(lambda x_t, eps, a: (x_t, -eps, a))}, "class"),
     Deviation("M37c", "V_COEFFICIENTS_SWAPPED", "D.10", "v = √(1-ᾱ) ε - √ᾱ x_0", PAIR_OF_V,
-        {conversions.v_of: instead(_swapped_levels)}, "class"),
+        {conversions.v_of: instead(lambda R, x_0, eps, a: (1 - a) ** 0.5 * eps - a**0.5 * x_0)}, "class"),
     Deviation("M37d", "V_READ_AS_EPS", "D.10", "reads the output of a v network as ε", PAIR_OF_V,
         {conversions.pair_of_v: instead(lambda R, x_t, v, a: (conversions.x_0_of_eps(R, x_t, v, a), v))}, "MasaCtrl#34"),
     Deviation("M37e", "SCORE_SIGN", "D.11", "score = +ε̂/√(1-ᾱ)", "∇ log q(x_t) = -ε̂/√(1-ᾱ)",
@@ -182,5 +166,7 @@ BANK = [
     Deviation("M85c", "CFG_SIGN", "G.1", "w ε_c + (w-1) ε_∅: the sign of ε_∅", "w ε_c - (w-1) ε_∅",
         {guidance.combined: instead(lambda R, u, c, w: w * c + (w - 1) * u)}, "labml (docstring)"),
     Deviation("M86", "CFG_CHANNELS_3", "G.5", "guides the first three channels only, the fourth latent channel stays conditional",
-        "all channels of ε̂", {guidance.combined: _three}, "DiT#41, PR#12, SiT, PixArt, Open-Sora#188, TinyFusion#4"),
+        "all channels of ε̂", {guidance.combined: lambda original:
+            lambda R, u, c, w: np.concatenate([original(R, u[:, :3], c[:, :3], w), c[:, 3:]], axis=1)},
+        "DiT#41, PR#12, SiT, PixArt, Open-Sora#188, TinyFusion#4"),
 ]  # fmt: skip

@@ -15,24 +15,8 @@ def _f_ratio(R: Reference, T: int) -> Array:
     return f[1:] / f[0]
 
 
-def _shrunk(R: Reference, alpha_bar: Array) -> Array:
-    return (alpha_bar - alpha_bar[-1]) * alpha_bar[0] / (alpha_bar[0] - alpha_bar[-1])
-
-
-def _by_stride(R: Reference, timesteps: Array, k: int, T: int) -> int:
-    return max(int(timesteps[k]) - T // len(timesteps), -1)
-
-
 def _leading(R: Reference, T: int, N: int) -> Array:
     return (np.arange(N) * (T // N))[::-1]
-
-
-def _even(R: Reference, T: int, N: int) -> Array:
-    return np.array(range(0, T, max(T // N, 1)))
-
-
-def _by_range(R: Reference, T: int, N: int, offset: int) -> Array:
-    return timesteps.inside(R, (np.array(range(0, T, T // N)) + offset)[::-1], T)
 
 
 BANK = [
@@ -59,7 +43,8 @@ BANK = [
         {timesteps.jump_beta: instead(lambda R, alpha_bar, t, a_s: 1 - alpha_bar[t] / np.append(1.0, alpha_bar)[t])},
         "diffusers PR#3006, PR#2076"),
     Deviation("M04", "DDIM_PREV_BY_STRIDE", "D.30", "steps to t - T//N whatever the list of timesteps says",
-        "s is the next entry of the list, the data past the last", {timesteps.below: instead(_by_stride)},
+        "s is the next entry of the list, the data past the last",
+        {timesteps.below: instead(lambda R, timesteps, k, T: max(int(timesteps[k]) - T // len(timesteps), -1))},
         "diffusers 0.42.1 (DDIM), diffusers#11347, #12633"),
     Deviation("M05", "LEADING_SPACING_MISSES_T", "D.24", "starts at T - T/N (leading spacing) though the noise is that of T",
         "the first timestep is T-1: linspace or trailing spacing", {timesteps.sampling_timesteps: instead(_leading)},
@@ -79,7 +64,8 @@ BANK = [
         {timesteps.inside: instead(lambda R, timesteps, T: np.asarray(timesteps))},
         "diffusers#10003, SD#111, webui PR#3917, InvokeAI#415"),
     Deviation("M06b", "LEADING_BY_RANGE", "D.24", "range(0, T, T//N): more than N timesteps where N does not divide T",
-        "k ⌊T/N⌋ + offset, k = 0..N-1", {timesteps.leading_timesteps: instead(_by_range)}, "LDM make_ddim_timesteps, labml DDIM"),
+        "k ⌊T/N⌋ + offset, k = 0..N-1", {timesteps.leading_timesteps: instead(lambda R, T, N, offset:
+            timesteps.inside(R, (np.array(range(0, T, T // N)) + offset)[::-1], T))}, "LDM make_ddim_timesteps, labml DDIM"),
     Deviation("M08", "FINAL_ALPHA_NOT_ONE", "D.7", "uses ᾱ[0] past the last rung: noise of variance 1-ᾱ[0] stays",
         "ᾱ = 1 at the data (or declare set_alpha_to_one=False)",
         {posterior.alpha_below: lambda f: lambda R, alpha_bar, t, s: f(R, alpha_bar, t, s) if s >= 0 else float(alpha_bar[0])},
@@ -115,10 +101,11 @@ BANK = [
         "√ᾱ shifted and stretched so that ᾱ_T = 0", {schedules.zero_snr: instead(lambda R, alpha_bar: alpha_bar)},
         "Stable Diffusion, arXiv 2305.08891, diffusers#2585, webui#13052"),
     Deviation("M17b", "ZERO_SNR_ON_ALPHA_BAR", "D.16", "shifts and stretches ᾱ instead of √ᾱ",
-        "r = √ᾱ: r' = (r - r_T) r_1/(r_1 - r_T), ᾱ' = r'²", {schedules.zero_snr: instead(_shrunk)}),
+        "r = √ᾱ: r' = (r - r_T) r_1/(r_1 - r_T), ᾱ' = r'²", {schedules.zero_snr: instead(lambda R, alpha_bar:
+            (alpha_bar - alpha_bar[-1]) * alpha_bar[0] / (alpha_bar[0] - alpha_bar[-1]))}),
     Deviation("M46", "RESPACE_DDIM_STRING", "D.29", "'ddimN' with T//N where no stride gives N: a list of another length",
-        "the least stride that gives exactly N timesteps, else a refusal", {timesteps.stride: instead(_even)},
-        "class (what OpenAI's code refuses)"),
+        "the least stride that gives exactly N timesteps, else a refusal",
+        {timesteps.stride: instead(lambda R, T, N: np.array(range(0, T, max(T // N, 1))))}, "class (what OpenAI's code refuses)"),
     Deviation("M46b", "DDIM_STRING_REACHES_T", "D.29",
         "'ddimN' spread to T-1 (linspace): another list than published results used", "0, i, 2i, …: ddim50 ends at 980",
         {timesteps.stride: instead(lambda R, T, N: np.round(np.linspace(0, T - 1, N)).astype(int))}, "class"),

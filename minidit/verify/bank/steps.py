@@ -15,10 +15,6 @@ SMALL = "β̃ = β (1-ᾱ_s)/(1-ᾱ_t), β = 1-ᾱ_t/ᾱ_s"
 NOISE = "mean + [s > 0] σ z"
 
 
-def _beta(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
-    return posterior.step_beta(R, alpha_bar, t, posterior.alpha_below(R, alpha_bar, t, s))
-
-
 def _inverted(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
     a_s = posterior.alpha_below(R, alpha_bar, t, s)
     return float((1 - alpha_bar[t]) / (1 - a_s) * posterior.step_beta(R, alpha_bar, t, a_s)) if a_s < 1 else 0.0
@@ -36,7 +32,8 @@ def _direction_of(level: Any) -> Change:
 
 BANK = [
     Deviation("X80", "SMALL_VARIANCE_IS_BETA", "D.18", "takes β, the large variance, where the small one was asked for", SMALL,
-        {posterior.small_variance: instead(_beta)}),
+        {posterior.small_variance: instead(lambda R, alpha_bar, t, s:
+            posterior.step_beta(R, alpha_bar, t, posterior.alpha_below(R, alpha_bar, t, s)))}),
     Deviation("X81", "SMALL_VARIANCE_INVERTED", "D.18", "β (1-ᾱ_t)/(1-ᾱ_s): the levels are exchanged", SMALL,
         {posterior.small_variance: instead(_inverted)}),
     Deviation("X82", "EPS_MEAN_OF_ONE_STEP", "D.9", "β/√(1-α) before ε̂: the noise of one step, not of all until t", CORE,

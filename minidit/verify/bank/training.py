@@ -15,21 +15,9 @@ from minidit.verify.topics import latents, training
 # ------------------------------------------------------------------------------------------------ label dropout, averages
 
 
-def _masks_per_block(R: Reference, seed: int, depth: int, B: int, p: float) -> Array:
-    return np.asarray(Philox(seed, 78).uniform((depth, B), dtype=np.float64) < p)
-
-
-def _one_mask(R: Reference, seed: int, depth: int, B: int, p: float) -> Array:
-    return np.full((1, B), float(Philox(seed, 79).uniform((1,), dtype=np.float64)[0]) < p)
-
-
 def _feedback(R: Reference, theta: Array, average: Array, update: Array, decay: float) -> tuple[Array, Array]:
     average = training.ema_update(R, average, theta + update, decay)
     return average, average
-
-
-def _before_the_step(R: Reference, theta: Array, average: Array, update: Array, decay: float) -> tuple[Array, Array]:
-    return theta + update, training.ema_update(R, average, theta, decay)
 
 
 # ------------------------------------------------------------------------------------------------ optimiser
@@ -63,26 +51,6 @@ def _second_of_first(original: Form) -> Any:
     return moments
 
 
-def _swapped_betas(original: Form) -> Any:
-    return lambda R, theta, m, v, g, n, lr, b1, b2, eps, wd: original(R, theta, m, v, g, n, lr, b2, b1, eps, wd)
-
-
-def _each_norm(R: Reference, gradients: dict[str, Array], name: str, limit: float) -> float:
-    return float(min(1.0, limit / (gradients[name] ** 2).sum() ** 0.5))
-
-
-def _always(R: Reference, gradients: dict[str, Array], name: str, limit: float) -> float:
-    return float(limit / sum((g * g).sum() for g in gradients.values()) ** 0.5)
-
-
-def _no_root(R: Reference, gradients: dict[str, Array], name: str, limit: float) -> float:
-    return min(1.0, limit / float(sum((g * g).sum() for g in gradients.values())))
-
-
-def _by_value(R: Reference, gradients: dict[str, Array], limit: float) -> dict[str, Array]:
-    return {k: np.clip(g, -limit, limit) for k, g in gradients.items()}
-
-
 # ------------------------------------------------------------------------------------------------ ranges
 
 
@@ -104,11 +72,14 @@ BANK = [
     Deviation("M82b", "LABEL_DROPOUT_NEVER", "G.7", "never drops a label, so that no unconditional branch is learned", _DROP,
         {training.dropout_rate: instead(lambda R, p, train: 0.0)}, "train() forgotten"),
     Deviation("M83", "LABEL_DROPOUT_PER_BLOCK", "G.7", "decides anew in every block: all of them drop with p^L", _DROP,
-        {training.dropout_masks: instead(_masks_per_block)}, "diffusers DiTTransformer2DModel (7 draws for depth 6), U-DiT#12"),
+        {training.dropout_masks: instead(lambda R, seed, depth, B, p:
+            np.asarray(Philox(seed, 78).uniform((depth, B), dtype=np.float64) < p))},
+        "diffusers DiTTransformer2DModel (7 draws for depth 6), U-DiT#12"),
     Deviation("X10", "LABEL_DROPOUT_KEEPS_P", "G.7", "keeps labels with probability p", _DROP,
         {training.dropout_rate: instead(lambda R, p, train: 1 - p if train else 0.0)}),
     Deviation("X11", "LABEL_DROPOUT_PER_BATCH", "G.7", "one decision for the whole batch", _DROP,
-        {training.dropout_masks: instead(_one_mask)}),
+        {training.dropout_masks: instead(lambda R, seed, depth, B, p:
+            np.full((1, B), float(Philox(seed, 79).uniform((1,), dtype=np.float64)[0]) < p))}),
     Deviation("M95", "EMA_NOT_USED", "O.4", "the average is the raw weights", _EMA,
         {training.ema_update: instead(lambda R, average, theta, decay: np.array(theta))}, "improved-diffusion#59, diffae#16"),
     Deviation("M95b", "EMA_STALE", "O.4", "no warm-up: dⁿ of the first weights stay in the average (0.9999: 37 % after 10K)",
@@ -119,7 +90,8 @@ BANK = [
     Deviation("M95d", "EMA_SWAPPED", "O.4", "(1-d) θ̃ + d θ", _EMA,
         {training.ema_update: lambda f: lambda R, average, theta, decay: f(R, average, theta, 1 - decay)}),
     Deviation("M95e", "EMA_BEFORE_THE_STEP", "O.4", "averages the weights from before the step: one step behind", _EMA,
-        {training.ema_step: instead(_before_the_step)}),
+        {training.ema_step: instead(lambda R, theta, average, update, decay:
+            (theta + update, training.ema_update(R, average, theta, decay)))}),
     Deviation("M95f", "EMA_FROM_ZERO", "O.4", "the average starts at zero and is not corrected", "θ̃ starts as θ_0",
         {training.ema_start: then(np.zeros_like)}),
     Deviation("M97", "EMA_FEEDBACK", "O.4", "copies the average back into the trained weights", _EMA,
@@ -152,16 +124,23 @@ BANK = [
         {training.moved: lambda f: lambda R, theta, ratio, lr, wd: f(R, theta, ratio, lr, 0.0)}),
     Deviation("X08", "DECAY_ON_EVERYTHING", "O.2", "biases and gains decay too", "weights of two axes or more decay",
         {training.decays: instead(lambda R, name, shape: True)}, "torch.optim.AdamW over model.parameters()"),
-    Deviation("X09", "ADAM_BETAS_SWAPPED", "O.1", "β₂ for m and β₁ for v", _MOMENTS, {training.adamw_update: _swapped_betas}),
+    Deviation("X09", "ADAM_BETAS_SWAPPED", "O.1", "β₂ for m and β₁ for v", _MOMENTS, {training.adamw_update: lambda original:
+            lambda R, theta, m, v, g, n, lr, b1, b2, eps, wd: original(R, theta, m, v, g, n, lr, b2, b1, eps, wd)}),
     Deviation("X12", "ADAM_OLD_MOMENTS", "O.2", "moves by the moments from before this gradient", _ADAMW, _update(_old_moments)),
     Deviation("X13", "ADAM_ASCENDS", "O.2", "θ + lr …: uphill", _ADAMW,
         {training.moved: instead(lambda R, theta, ratio, lr, wd: theta + lr * ratio - lr * wd * theta)}),
-    Deviation("X15", "CLIP_EACH", "O.3", "clips every array by its own norm", _CLIP, {training.clip_factor: instead(_each_norm)}),
-    Deviation("X15b", "CLIP_BY_VALUE", "O.3", "clips every number", _CLIP, {training.clip_gradients: instead(_by_value)},
-        "clip_grad_value_ for clip_grad_norm_"),
-    Deviation("X15c", "CLIP_ALWAYS", "O.3", "rescales small gradients too", _CLIP, {training.clip_factor: instead(_always)}),
+    Deviation("X15", "CLIP_EACH", "O.3", "clips every array by its own norm", _CLIP,
+        {training.clip_factor: instead(lambda R, gradients, name, limit:
+            float(min(1.0, limit / (gradients[name] ** 2).sum() ** 0.5)))}),
+    Deviation("X15b", "CLIP_BY_VALUE", "O.3", "clips every number", _CLIP,
+        {training.clip_gradients: instead(lambda R, gradients, limit:
+            {k: np.clip(g, -limit, limit) for k, g in gradients.items()})}, "clip_grad_value_ for clip_grad_norm_"),
+    Deviation("X15c", "CLIP_ALWAYS", "O.3", "rescales small gradients too", _CLIP,
+        {training.clip_factor: instead(lambda R, gradients, name, limit:
+            float(limit / sum((g * g).sum() for g in gradients.values()) ** 0.5))}),
     Deviation("X15d", "CLIP_SQUARED_NORM", "O.3", "divides by the squared norm", _CLIP,
-        {training.clip_factor: instead(_no_root)}),
+        {training.clip_factor: instead(lambda R, gradients, name, limit:
+            min(1.0, limit / float(sum((g * g).sum() for g in gradients.values()))))}),
     Deviation("X16", "WARMUP_FROM_ZERO", "O.5", "lr (n-1)/warmup: the first step does nothing", "lr n/warmup, n = 1, 2, …",
         {training.warmup_rate: lambda f: lambda R, n, lr, warmup: f(R, n - 1, lr, warmup)}, "LambdaLR with step/warmup"),
     Deviation("M88", "VAE_SCALE_FORGOTTEN", "L.5", "trains on unscaled latents, of std 5.5", _LATENT,

@@ -149,11 +149,7 @@ def target(what: Any) -> dict[str, Callable[..., Any]]:
 
 
 def network(
-    build: Callable[..., Any],
-    *,
-    names: Names | None = None,
-    call: Callable[..., Any] | None = None,
-    dtype: str = "float64",
+    build: Callable[..., Any], *, names: Names | None = None, call: Callable[..., Any] | None = None, dtype: str = "float64"
 ) -> dict[str, Callable[..., Any]]:
     """A DiT module class as a target: the whole network with its layers as taps, its gradients, its shapes and how it begins.
 
@@ -180,7 +176,6 @@ class _Network:
     dtype: Any
 
     def name_of(self, official: str) -> str:
-        """The module's name of a parameter."""
         return renaming(self.names)(official)
 
     def made(self, **config: Any) -> Any:
@@ -190,13 +185,11 @@ class _Network:
         return self.build(**{k: v for k, v in config.items() if everything or k in known}).to(self.dtype).eval()
 
     def loaded(self, weights: Mapping[str, Array], x: Array, heads: int, patch_size: int) -> Any:
-        """A module with these weights."""
         module = self.made(**config_of(weights, x.shape[2:], heads, patch_size))
         load_weights(module, weights, self.names)
         return module
 
     def run(self, module: Any, x: Any, t: Array, y: Array) -> Any:
-        """The module's output, a tensor, of a tensor x."""
         return self.call(module, x, torch().tensor(t), torch().tensor(y))
 
     def dit(self, weights: Mapping[str, Array], x: Array, t: Array, y: Array, heads: int, patch_size: int) -> tuple[Array, Taps]:

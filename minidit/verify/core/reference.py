@@ -47,13 +47,6 @@ class Part(Generic[P, T]):
         form: Callable[Concatenate[Reference, P], T] = R.changed.get(self, self.right)
         return form(R, *args, **kwargs)
 
-    @property
-    def name(self) -> str:
-        return self.right.__name__
-
-    def __repr__(self) -> str:
-        return f"<part {self.name}>"
-
 
 AnyPart = Part[..., Any]
 Patches = dict[AnyPart, Change]
@@ -84,6 +77,10 @@ class Topic(Part[P, T]):
     measure: Callable[[Any], Any] | None = None
     allowed: float = 0.0
 
+    @property
+    def name(self) -> str:
+        return self.right.__name__
+
     def by(self, R: Reference) -> Callable[P, T]:
         """The answers of this reference, as a function of the topic's arguments."""
         return functools.partial(self, R)
@@ -95,7 +92,6 @@ class Topic(Part[P, T]):
 
     @property
     def parameters(self) -> list[str]:
-        """The names of the arguments."""
         return list(inspect.signature(self.right).parameters)[1:]
 
 
@@ -103,7 +99,7 @@ AnyTopic = Topic[..., Any]
 
 
 def part(f: Callable[Concatenate[Reference, P], T]) -> Part[P, T]:
-    """A decorator: f(R, ...) becomes a part."""
+    """A decorator: f(R, ...) becomes a part. A part of one expression is a line, part(lambda R, ...: …), as a mistake is."""
     return Part(f)
 
 
@@ -113,15 +109,15 @@ def part_of_each_weight(f: Callable[Concatenate[Reference, P], T]) -> Part[P, T]
 
 
 class Group:
-    """A decorator for the topics of one group: @topic(spec=..., takes=..., gives=..., probes=...)."""
+    """A decorator for the topics of one group: @topic(spec, takes, gives, probes, …), the fields of Topic by name after these."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(
-        self, *, probes: Callable[[], Sequence[Probe]], **about: Any
+        self, spec: str, takes: str, gives: str, probes: Callable[[], Sequence[Probe]], **more: Any
     ) -> Callable[[Callable[Concatenate[Reference, P], T]], Topic[P, T]]:
-        return lambda f: Topic(f, group=self.name, probes=functools.cache(probes), **about)
+        return lambda f: Topic(f, False, self.name, spec, takes, gives, functools.cache(probes), **more)
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: keys of the references made with them

@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-_TEXT, _NUMBER, _LIST = {"type": "string"}, {"type": "number"}, {"type": "array"}
-_TOLERANCE = {"type": "object", "required": ["float64", "float32"], "additionalProperties": _NUMBER}
-_FILE = {
-    "type": "object", "required": ["path", "sha256", "bytes", "cases"],
-    "properties": {"path": _TEXT, "sha256": _TEXT, "bytes": {"type": "integer"}, "cases": {"type": "integer"}},
-}  # fmt: skip
-_CASE = {
-    "type": "object", "required": ["id", "args", "result"],
-    "properties": {
-        "id": _TEXT, "reveals": _TEXT, "args": _LIST, "result": {"enum": ["valid", "invalid"]}, "answer": {}, "error": _TEXT,
-        "measure": _TEXT, "measured": {}, "intermediate": {"type": "object"},
-    },
-    "additionalProperties": False,
-}  # fmt: skip
-_TOPIC = {
-    "type": "object", "required": ["topic", "spec", "takes", "gives", "tolerance", "because", "observed", "cases"],
-    "properties": {
-        "topic": _TEXT, "spec": _TEXT, "takes": _TEXT, "gives": _TEXT, "tolerance": _TOLERANCE, "because": _TEXT,
-        "observed": {"type": "object", "additionalProperties": _NUMBER}, "absolute": {"enum": [True]}, "unobserved": _TEXT,
-        "cases": {"type": "array", "items": _CASE},
-    },
-    "additionalProperties": False,
-}  # fmt: skip
-
-SCHEMA: dict[str, Any] = {
-    "manifest": {
-        "type": "object",
-        "required": ["suite", "format", "version", "pack", "rule", "tolerance", "cases", "bytes", "files", "left_out"],
-        "properties": {
-            "suite": {"enum": ["minidit-vectors"]}, "format": {"type": "integer"}, "version": _TEXT,
-            "pack": {"enum": ["core", "full"]}, "files": {"type": "array", "items": _FILE}, "tolerance": _TOLERANCE,
-            "left_out": {"type": "array", "items": {"type": "object", "required": ["topic", "why"]}},
-        },
-    },
-    "group": {
-        "type": "object", "required": ["format", "group", "topics"],
-        "properties": {"format": {"type": "integer"}, "group": _TEXT, "topics": {"type": "array", "items": _TOPIC}},
-        "additionalProperties": False,
-    },
-}  # fmt: skip
+# of every suite: `vectors export` copies it from the shipped one
+SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "vectors" / "schema.json").read_text("utf-8"))
 TYPES: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float)}
 
 

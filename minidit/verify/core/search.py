@@ -52,7 +52,6 @@ class Guesses:
     suspects: Sequence[Deviation]
 
     def familiar(self) -> list[Iterable[Names]]:
-        """Two, three or four suspects."""
         return [combinations(self.suspects, 2), *(combinations(self.suspects[:8], n) for n in (3, 4))]
 
     def wide(self) -> list[Iterable[Names]]:
@@ -60,11 +59,9 @@ class Guesses:
         return [self.beside_one_suspect(), self.plausible(), self.opened(), self.beside_two_suspects()]
 
     def beside_one_suspect(self) -> Iterator[Names]:
-        """A suspect with any other mistake."""
         return ((a, b) for a in self.suspects for b in self.near if b not in self.suspects)
 
     def beside_two_suspects(self) -> Iterator[Names]:
-        """Two suspects with any other mistake."""
         return ((*two, b) for two in combinations(self.suspects[:6], 2) for b in self.near if b not in two)
 
     def plausible(self) -> Iterator[Names]:

@@ -12,21 +12,8 @@ from minidit import ops
 from minidit.backend import Array
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
-from minidit.verify.topics.layers import (
-    PEAK,
-    Numbers,
-    Weights,
-    dense,
-    gated_residual,
-    inside,
-    layer_norm,
-    linear,
-    mlp,
-    modulate,
-    normal,
-    self_attention,
-    silu,
-)
+from minidit.verify.topics import layers
+from minidit.verify.topics.layers import Numbers, Weights, dense, inside, linear, normal
 
 topic = Group("network")
 
@@ -48,27 +35,18 @@ def block_weights(rng: Philox, D: int, inner: int) -> dict[str, Array]:
 def at_the_peak(w: dict[str, Array], prefix: str = "") -> None:
     """Moves every unit of the MLP to where the forms of GELU differ most."""
     w[f"{prefix}mlp.fc1.weight"] = 0.2 * w[f"{prefix}mlp.fc1.weight"]
-    w[f"{prefix}mlp.fc1.bias"] = np.full_like(w[f"{prefix}mlp.fc1.bias"], -PEAK)
+    w[f"{prefix}mlp.fc1.bias"] = np.full_like(w[f"{prefix}mlp.fc1.bias"], -layers.PEAK)
     w[f"{prefix}mlp.fc2.weight"] = 30 * w[f"{prefix}mlp.fc2.weight"]
 
 
-@part
-def six_vectors(R: Reference, weights: Weights, c: Numbers) -> Numbers:
-    """(T.4): shift, scale, gate of the attention, then of the MLP."""
+def pieces_of_c(R: Reference, weights: Weights, c: Numbers, parts: int) -> Numbers:
+    """Linear(SiLU(c)) in equal pieces (T.4, T.6)."""
     out = linear(R, silu_of_c(R, c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
-    return six_order(R, ops.split(out, parts=6))
+    return ops.split(out, parts=parts)
 
 
-@part
-def silu_of_c(R: Reference, c: Numbers) -> Numbers:
-    """The activation before the linears that make shift, scale and gate."""
-    return silu(R, c)
-
-
-@part
-def six_order(R: Reference, six: tuple[Numbers, ...]) -> tuple[Numbers, ...]:
-    """shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ as they lie in the product."""
-    return six
+silu_of_c = part(lambda R, c: layers.silu(R, c))  # the activation before the linears that make shift, scale and gate
+six_order = part(lambda R, six: six)  # shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ as they lie in the product
 
 
 @part
@@ -76,23 +54,23 @@ def attention_branch(
     R: Reference, weights: Weights, x: Numbers, shift: Numbers, scale: Numbers, heads: int, place: str
 ) -> Numbers:
     """Attn(LN(x) (1 + γ₁) + β₁)."""
-    h = modulate(R, layer_norm(R, x, "attn"), shift, scale, "attn")
-    return R.tap(f"{place}attn", self_attention(R, inside(weights, "attn."), h, heads, f"{place}attn."))
+    h = layers.modulate(R, layers.layer_norm(R, x, "attn"), shift, scale, "attn")
+    return R.tap(f"{place}attn", layers.self_attention(R, inside(weights, "attn."), h, heads, f"{place}attn."))
 
 
 @part
 def mlp_branch(R: Reference, weights: Weights, x: Numbers, shift: Numbers, scale: Numbers, place: str) -> Numbers:
     """MLP(LN(x) (1 + γ₂) + β₂)."""
-    h = modulate(R, layer_norm(R, x, "mlp"), shift, scale, "mlp")
-    return R.tap(f"{place}mlp", mlp(R, inside(weights, "mlp."), h, f"{place}mlp."))
+    h = layers.modulate(R, layers.layer_norm(R, x, "mlp"), shift, scale, "mlp")
+    return R.tap(f"{place}mlp", layers.mlp(R, inside(weights, "mlp."), h, f"{place}mlp."))
 
 
 @part
 def block_stream(R: Reference, weights: Weights, x: Numbers, six: tuple[Numbers, ...], heads: int, place: str) -> Numbers:
     """(T.5): the second line reads what the first one wrote."""
     shift1, scale1, gate1, shift2, scale2, gate2 = six
-    x = gated_residual(R, x, gate1, attention_branch(R, weights, x, shift1, scale1, heads, place), "attn")
-    return gated_residual(R, x, gate2, mlp_branch(R, weights, x, shift2, scale2, place), "mlp")
+    x = layers.gated_residual(R, x, gate1, attention_branch(R, weights, x, shift1, scale1, heads, place), "attn")
+    return layers.gated_residual(R, x, gate2, mlp_branch(R, weights, x, shift2, scale2, place), "mlp")
 
 
 def _blocks() -> list[Probe]:
@@ -110,21 +88,14 @@ def _blocks() -> list[Probe]:
     return out
 
 
-@topic(
-    spec="T.5",
-    takes="weights {attn.qkv.*, attn.proj.*, mlp.fc1.*, mlp.fc2.*, adaLN_modulation.1.*}, x (B,N,D), c (B,D), heads",
-    gives="(B,N,D)",
-    probes=_blocks,
-    tol=2.0,
-    because="rounding of one block",
-)
+@topic("T.5", "weights {attn.qkv.*, attn.proj.*, mlp.fc1.*, mlp.fc2.*, adaLN_modulation.1.*}, x (B,N,D), c (B,D), heads",
+       "(B,N,D)", _blocks, tol=2.0, because="rounding of one block")  # fmt: skip
 def block(R: Reference, weights: Weights, x: Numbers, c: Numbers, heads: int, place: str = "") -> Numbers:
     """x ← x + gate₁ Attn(LN(x)(1+scale₁)+shift₁); then x ← x + gate₂ MLP(LN(x)(1+scale₂)+shift₂)."""
-    return block_stream(R, weights, x, six_vectors(R, weights, c), heads, place)
+    return block_stream(R, weights, x, six_order(R, pieces_of_c(R, weights, c, 6)), heads, place)
 
 
 def final_weights(rng: Philox, D: int, out: int) -> dict[str, Array]:
-    """Random weights of the final layer."""
     return {
         "adaLN_modulation.1.weight": dense(rng, 2 * D, D),
         "adaLN_modulation.1.bias": normal(rng, 2 * D, std=0.5),
@@ -140,18 +111,12 @@ def _finals() -> list[Probe]:
     return [Probe("random", (w, x, c)), Probe("small", (w, 3e-3 * x, c), "small activations show ε")]
 
 
-@topic(
-    spec="T.6", takes="weights {adaLN_modulation.1.*, linear.*}, x (B,N,D), c (B,D)", gives="(B, N, p*p*C_out)", probes=_finals
-)
+@topic("T.6", "weights {adaLN_modulation.1.*, linear.*}, x (B,N,D), c (B,D)", "(B, N, p*p*C_out)", _finals)
 def final_layer(R: Reference, weights: Weights, x: Numbers, c: Numbers) -> Numbers:
     """Linear(LN(x)(1+scale)+shift), (shift, scale) = Linear(SiLU(c))."""
-    out = linear(R, silu_of_c(R, c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
-    shift, scale = two_order(R, ops.split(out, parts=2))
-    h = modulate(R, layer_norm(R, x, "final"), shift, scale, "final")
+    shift, scale = two_order(R, pieces_of_c(R, weights, c, 2))
+    h = layers.modulate(R, layers.layer_norm(R, x, "final"), shift, scale, "final")
     return linear(R, h, weights["linear.weight"], weights["linear.bias"])
 
 
-@part
-def two_order(R: Reference, two: tuple[Numbers, Numbers]) -> tuple[Numbers, Numbers]:
-    """shift, scale of the final layer."""
-    return two
+two_order = part(lambda R, two: two)  # shift, scale of the final layer

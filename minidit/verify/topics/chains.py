@@ -63,14 +63,8 @@ def _runs(eta: bool) -> Callable[[], list[Probe]]:
 CALL = "denoise(x, t) -> eps, x_T (B,C,H,W), N steps, alpha_bar (T,)"
 
 
-@topic(
-    spec="D.7",
-    takes=f"{CALL}, eta, z (N+1,B,C,H,W), the k-th for the k-th step",
-    gives="x_0 (B,C,H,W)",
-    probes=_runs(True),
-    tol=10.0,
-    because="N steps",
-)
+@topic("D.7", f"{CALL}, eta, z (N+1,B,C,H,W), the k-th for the k-th step", "x_0 (B,C,H,W)", _runs(True), tol=10.0,
+       because="N steps")  # fmt: skip
 def ddim_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """DDIM steps along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
     T = len(alpha_bar)
@@ -79,14 +73,8 @@ def ddim_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Arr
     )
 
 
-@topic(
-    spec="D.9",
-    takes=f"{CALL}, z (N+1,B,C,H,W), the k-th for the k-th step",
-    gives="x_0 (B,C,H,W)",
-    probes=_runs(False),
-    tol=10.0,
-    because="N steps; 1 - β loses digits where ᾱ_t/ᾱ_s is near 0",
-)
+@topic("D.9", f"{CALL}, z (N+1,B,C,H,W), the k-th for the k-th step", "x_0 (B,C,H,W)", _runs(False), tol=10.0,
+       because="N steps; 1 - β loses digits where ᾱ_t/ᾱ_s is near 0")  # fmt: skip
 def ddpm_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array, z: Array) -> Array:
     """DDPM steps with the small variance along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
     T = len(alpha_bar)
@@ -95,26 +83,14 @@ def ddpm_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Arr
     )
 
 
-@part
-def climb_pairs(R: Reference, timesteps: Array) -> Array:
-    """(s, t) from the data (-1) up, timesteps rising."""
-    return list(zip([-1, *timesteps[:-1]], timesteps, strict=True))
+# (s, t) from the data (-1) up, timesteps rising
+climb_pairs = part(lambda R, timesteps: list(zip([-1, *timesteps[:-1]], timesteps, strict=True)))
+# what the network is told on the way from s up to t: the level of x; at the data the lowest timestep
+climbing_time = part(lambda R, s, t, timesteps: s if s >= 0 else timesteps[0])
 
 
-@part
-def climbing_time(R: Reference, s: int, t: int, timesteps: Array) -> Array:
-    """What the network is told on the way from s up to t: the level of x; at the data the lowest timestep."""
-    return s if s >= 0 else timesteps[0]
-
-
-def _ascents() -> list[Probe]:
-    return [Probe(p.name, p.args[:4], p.reveals) for p in _runs(False)()]
-
-
-@topic(
-    spec="D.23", takes="denoise(x, t) -> eps, x_0 (B,C,H,W), N steps, alpha_bar (T,)", gives="x_T (B,C,H,W)",
-    probes=_ascents, tol=10.0, because="N steps",
-)  # fmt: skip
+@topic("D.23", "denoise(x, t) -> eps, x_0 (B,C,H,W), N steps, alpha_bar (T,)", "x_T (B,C,H,W)",
+       lambda: [Probe(p.name, p.args[:4], p.reveals) for p in _runs(False)()], tol=10.0, because="N steps")  # fmt: skip
 def ddim_invert(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array) -> Array:
     """Inversion steps from the data up the same timesteps; the network hears the level of x, the lowest timestep at the data."""
     timesteps = sampling_timesteps(R, len(alpha_bar), N)[::-1]
@@ -184,13 +160,13 @@ def _ladders() -> list[Probe]:
 OBJECT = "an object: timesteps(N) -> (N,) ints top down, step(x_t, eps, t, z) -> x_s for the t of that list"
 
 
-@topic(spec="D.30", takes="alpha_bar (T,)", gives=f"{OBJECT}, DDIM with η = 0", probes=_ladders, measure=drive)
+@topic("D.30", "alpha_bar (T,)", f"{OBJECT}, DDIM with η = 0", _ladders, measure=drive)
 def ddim_scheduler(R: Reference, alpha_bar: Array) -> Scheduler:
     """Each step leads from t to the next of the list, the last one to the data: DDIM with η = 0."""
     return ReferenceScheduler(R, alpha_bar, False)
 
 
-@topic(spec="D.30", takes="alpha_bar (T,)", gives=f"{OBJECT}, DDPM with the small variance", probes=_ladders, measure=drive)
+@topic("D.30", "alpha_bar (T,)", f"{OBJECT}, DDPM with the small variance", _ladders, measure=drive)
 def ddpm_scheduler(R: Reference, alpha_bar: Array) -> Scheduler:
     """Each step leads from t to the next of the list, the last one to the data: DDPM with the small variance."""
     return ReferenceScheduler(R, alpha_bar, True)
@@ -228,10 +204,8 @@ def _gaussians() -> list[Probe]:
     return out
 
 
-@topic(
-    spec="D.45", takes="denoise(x, t) -> eps, x_T (B,C,H,W), N steps, alpha_bar (T,)", gives="x_0 (B,C,H,W), the noise your own",
-    probes=_gaussians, measure=moments, allowed=6.0, because=SIX,
-)  # fmt: skip
+@topic("D.45", "denoise(x, t) -> eps, x_T (B,C,H,W), N steps, alpha_bar (T,)", "x_0 (B,C,H,W), the noise your own", _gaussians,
+       measure=moments, allowed=6.0, because=SIX)  # fmt: skip
 def ddpm_gaussian(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array) -> Array:
     """mean' = g mean + h, var' = g² var + σ² along the steps: an ancestral sampler with its own noise, on Gaussian data."""
     x, T = np.asarray(x), len(alpha_bar)

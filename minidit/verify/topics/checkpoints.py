@@ -8,7 +8,7 @@ from minidit.backend import Array
 from minidit.checkpoint.files import Lazy, lazy
 from minidit.checkpoint.names_dit import block_of, from_diffusers, to_diffusers
 from minidit.random import Philox
-from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.core.reference import Group, Part, Probe, Reference, part
 from minidit.verify.topics.layers import Weights
 from minidit.verify.topics.network import network_weights
 
@@ -40,37 +40,22 @@ def _foreign() -> list[Probe]:
     ]
 
 
-@topic(
-    spec="T.9", takes=DIFFUSERS, probes=_foreign, because="numbers are moved, not computed",
-    gives=f"{OFFICIAL}; a refusal where the blocks' copies of an embedder differ",
-)  # fmt: skip
+@topic("T.9", DIFFUSERS, f"{OFFICIAL}; a refusal where the blocks' copies of an embedder differ", _foreign,
+       because="numbers are moved, not computed")  # fmt: skip
 def dit_from_diffusers(R: Reference, state: State) -> dict[str, Array]:
     """qkv = [to_q; to_k; to_v], proj_out_1 = final adaLN, …; the embedders' copies in the blocks must be equal."""
     return converted(R, _read(from_diffusers({name: lazy(a) for name, a in foreign(R, state).items()})))
 
 
-@part
-def foreign(R: Reference, state: State) -> State:
-    """The state as it was found."""
-    return state
+foreign = part(lambda R, state: state)  # the state as it was found
+converted: Part[[dict[str, Array]], dict[str, Array]] = part(lambda R, weights: weights)  # the weights by their official names
 
 
-@part
-def converted(R: Reference, weights: dict[str, Array]) -> dict[str, Array]:
-    """The weights by their official names."""
-    return weights
-
-
-@topic(
-    spec="T.9", takes=OFFICIAL, gives=DIFFUSERS, because="numbers are moved, not computed",
-    probes=lambda: [Probe("two-blocks", (_weights(),), "every block has its copy of the embedders")],
-)  # fmt: skip
+@topic("T.9", OFFICIAL, DIFFUSERS, lambda: [Probe("two-blocks", (_weights(),), "every block has its copy of the embedders")],
+       because="numbers are moved, not computed")  # fmt: skip
 def dit_to_diffusers(R: Reference, weights: Weights) -> dict[str, Array]:
     """[to_q; to_k; to_v] = qkv, proj_out_1 = final adaLN, …; every block has a copy of both embedders."""
     return exported(R, _written(weights))
 
 
-@part
-def exported(R: Reference, state: dict[str, Array]) -> dict[str, Array]:
-    """The state by diffusers' names."""
-    return state
+exported: Part[[dict[str, Array]], dict[str, Array]] = part(lambda R, state: state)  # the state by diffusers' names

@@ -6,7 +6,6 @@ The sum of the three terms is spelled out, because mistakes change σ, the mask 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -22,10 +21,8 @@ from minidit.verify.topics.posterior import STEP, alpha_below
 topic = Group("samplers")
 
 
-@part
-def eps_after(R: Reference, x_t: Array, x_0: Array, eps: Array, a_t: float) -> Array:
-    """The noise that goes with a limited x̂_0: derived anew, so that the pair still gives x_t."""
-    return eps_of_x_0(R, x_t, x_0, a_t)
+# the noise that goes with a limited x̂_0: derived anew, so that the pair still gives x_t
+eps_after = part(lambda R, x_t, x_0, eps, a_t: eps_of_x_0(R, x_t, x_0, a_t))
 
 
 @part
@@ -35,10 +32,8 @@ def limited(R: Reference, x_t: Array, x_0: Array, eps: Array, a_t: float, limit:
     return (inside, eps) if inside is x_0 else (inside, eps_after(R, x_t, inside, eps, a_t))
 
 
-@part
-def ddim_sigma(R: Reference, a_t: float, a_s: float, eta: float) -> float:
-    """The std of the fresh noise of a DDIM step."""
-    return float(eta * law.posterior_coefficients(a_t, a_s)[2] ** 0.5)
+# the std of the fresh noise of a DDIM step
+ddim_sigma = part(lambda R, a_t, a_s, eta: float(eta * law.posterior_coefficients(a_t, a_s)[2] ** 0.5))
 
 
 @part
@@ -48,10 +43,7 @@ def ddim_from_pair(R: Reference, x_0: Array, eps: Array, a_t: float, a_s: float,
     return ddim_direction(R, x_0, eps, a_s, sigma) + noise_mask(R, s) * sigma * z
 
 
-@part
-def ddim_direction(R: Reference, x_0: Array, eps: Array, a_s: float, sigma: float) -> Array:
-    """The step without its noise."""
-    return law.step(x_0, eps, on_ladder(a_s), c=sigma)
+ddim_direction = part(lambda R, x_0, eps, a_s, sigma: law.step(x_0, eps, on_ladder(a_s), c=sigma))  # the step without its noise
 
 
 def _steps(*etas: float) -> Callable[[], list[Probe]]:
@@ -66,10 +58,10 @@ def _steps(*etas: float) -> Callable[[], list[Probe]]:
     return probes
 
 
-DDIM: dict[str, Any] = {"takes": f"x_t, eps (B,C,H,W), {STEP}, eta, z (B,C,H,W)", "gives": "x_s (B,C,H,W)"}
+DDIM = f"x_t, eps (B,C,H,W), {STEP}, eta, z (B,C,H,W)"
 
 
-@topic(spec="D.7", probes=_steps(0.0, 1.0, 0.5), **DDIM)
+@topic("D.7", DDIM, "x_s (B,C,H,W)", _steps(0.0, 1.0, 0.5))
 def ddim_step(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """√ᾱ_s x̂_0 + √(1-ᾱ_s-σ²) ε̂ + σ z, x̂_0 = (x_t - √(1-ᾱ_t) ε̂)/√ᾱ_t, σ² = η² (1-ᾱ_s)/(1-ᾱ_t) (1-ᾱ_t/ᾱ_s)."""
     a_t, a_s = float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s)
@@ -77,7 +69,7 @@ def ddim_step(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: A
     return ddim_from_pair(R, x_0, eps, a_t, a_s, s, eta, z)
 
 
-@topic(spec="D.33", probes=_steps(0.0, 0.7), **DDIM)
+@topic("D.33", DDIM, "x_s (B,C,H,W)", _steps(0.0, 0.7))
 def ddim_step_clipped(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """The DDIM step of x̂_0 clipped to [-1, 1] and of ε̂ = (x_t - √ᾱ_t x̂_0)/√(1-ᾱ_t) derived anew: for pixels."""
     a_t, a_s = float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s)
@@ -96,13 +88,10 @@ def _velocities() -> list[Probe]:
     return out
 
 
-@part
-def zero_snr_pair(R: Reference, x_t: Array, v: Array, a_t: float) -> Pair:
-    """(x̂_0, ε̂) where nothing of the picture may be left."""
-    return pair_of_v(R, x_t, v, a_t)
+zero_snr_pair = part(lambda R, x_t, v, a_t: pair_of_v(R, x_t, v, a_t))  # (x̂_0, ε̂) where nothing of the picture may be left
 
 
-@topic(spec="D.16", takes=f"x_t, v (B,C,H,W), {STEP}; alpha_bar[T-1] may be 0", gives="x_s (B,C,H,W), finite", probes=_velocities)
+@topic("D.16", f"x_t, v (B,C,H,W), {STEP}; alpha_bar[T-1] may be 0", "x_s (B,C,H,W), finite", _velocities)
 def ddim_step_v(R: Reference, x_t: Array, v: Array, t: int, s: int, alpha_bar: Array) -> Array:
     """√ᾱ_s x̂_0 + √(1-ᾱ_s) ε̂, x̂_0 = √ᾱ_t x_t - √(1-ᾱ_t) v, ε̂ = √(1-ᾱ_t) x_t + √ᾱ_t v."""
     a_t, a_s = float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s)
@@ -118,16 +107,10 @@ def _climbs() -> list[Probe]:
     ]
 
 
-@part
-def level_of_pair(R: Reference, a_s: float, a_t: float) -> float:
-    """ᾱ of the rung where x and ε̂ were found, when climbing from s to t."""
-    return a_s
+level_of_pair = part(lambda R, a_s, a_t: a_s)  # ᾱ of the rung where x and ε̂ were found, when climbing from s to t
 
 
-@topic(
-    spec="D.23", takes="x_s, eps (B,C,H,W) found at s, s int (-1: data), t int > s, alpha_bar (T,)", gives="x_t (B,C,H,W)",
-    probes=_climbs,
-)  # fmt: skip
+@topic("D.23", "x_s, eps (B,C,H,W) found at s, s int (-1: data), t int > s, alpha_bar (T,)", "x_t (B,C,H,W)", _climbs)
 def ddim_invert_step(R: Reference, x_s: Array, eps: Array, s: int, t: int, alpha_bar: Array) -> Array:
     """√ᾱ_t x̂_0 + √(1-ᾱ_t) ε̂, x̂_0 = (x_s - √(1-ᾱ_s) ε̂)/√ᾱ_s: one step up with the pair found at s."""
     a_s, a_t = float(alpha_bar[s]) if s >= 0 else 1.0, float(alpha_bar[t])

@@ -6,7 +6,6 @@ The noise is spelled out, because mistakes change its mask, its root and its var
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -15,28 +14,16 @@ from minidit.diffusion import ddpm as law
 from minidit.diffusion import threshold
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics import posterior
 from minidit.verify.topics.conversions import Pair, eps_of_x_0, pair_of_v, x_0_of_eps
-from minidit.verify.topics.posterior import (
-    HOPS,
-    LOST,
-    STEP,
-    alpha_below,
-    hops,
-    large_variance,
-    learned_range_variance,
-    log_small_variance,
-    posterior_mean,
-)
+from minidit.verify.topics.posterior import HOPS, LOST, STEP, alpha_below, hops
 from minidit.verify.topics.schedules import full
 
 topic = Group("samplers")
 Limit = Callable[[Reference, Array], Array]  # what becomes of x̂_0
 
 
-@part
-def noise_mask(R: Reference, s: int, t: int | None = None) -> float:
-    """No fresh noise into the data, wherever the step into it comes from."""
-    return float(s >= 0)
+noise_mask = part(lambda R, s, t=None: float(s >= 0))  # no fresh noise into the data, wherever the step into it comes from
 
 
 @part
@@ -46,34 +33,13 @@ def fresh(R: Reference, s: int, t: int, std: Array, z: Array) -> Array:
     return mask * std * z if mask else np.zeros_like(z)
 
 
-@part
-def latent_range(R: Reference, x_0: Array) -> Array:
-    """What becomes of x̂_0 where no clipping was asked for: nothing."""
-    return x_0
-
-
-@part
-def pixel_range(R: Reference, x_0: Array) -> Array:
-    """What becomes of x̂_0 where pixels were asked for."""
-    return threshold.static(x_0)
-
-
-@part
-def learned_std(R: Reference, v: Array, alpha_bar: Array, t: int, s: int) -> Array:
-    """σ of the learned range."""
-    return std_of_log(R, np.log(learned_range_variance(R, v, t, s, alpha_bar)))
-
-
-@part
-def std_of_log(R: Reference, log_variance: Array) -> Array:
-    """σ = exp(½ ln σ²)."""
-    return np.exp(0.5 * log_variance)
-
-
-@part
-def large_std(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
-    """σ of the large variance."""
-    return float(std_of_log(R, np.log(large_variance(R, alpha_bar, t, s))))
+latent_range = part(lambda R, x_0: x_0)  # what becomes of x̂_0 where no clipping was asked for: nothing
+pixel_range = part(lambda R, x_0: threshold.static(x_0))  # what becomes of x̂_0 where pixels were asked for
+std_of_log = part(lambda R, log_variance: np.exp(0.5 * log_variance))  # σ = exp(½ ln σ²)
+# σ of the learned range
+learned_std = part(lambda R, v, alpha_bar, t, s: std_of_log(R, np.log(posterior.learned_range_variance(R, v, t, s, alpha_bar))))
+# σ of the large variance
+large_std = part(lambda R, alpha_bar, t, s: float(std_of_log(R, np.log(posterior.large_variance(R, alpha_bar, t, s)))))
 
 
 @part
@@ -81,12 +47,6 @@ def ddpm_mean(R: Reference, x_t: Array, eps: Array, alpha_bar: Array, t: int, s:
     """(x_t - β/√(1-ᾱ_t) ε̂)/√α."""
     ladder = full(np.array([alpha_below(R, alpha_bar, t, s), alpha_bar[t]]))
     return law.core_formula(x_t, eps, 2, 1, ladder, sigma=0.0, z=np.zeros_like(x_t))
-
-
-@part
-def mean_of_pair(R: Reference, x_t: Array, x_0: Array, eps: Array, alpha_bar: Array, t: int, s: int, limit: Limit) -> Array:
-    """The same by way of x̂_0, which may be limited."""
-    return posterior_mean(R, limit(R, x_0), x_t, t, s, alpha_bar)
 
 
 def noisy_steps(variants: tuple[tuple[str, ...], ...] = ((),), channels: int = 3) -> list[Probe]:
@@ -101,28 +61,28 @@ def noisy_steps(variants: tuple[tuple[str, ...], ...] = ((),), channels: int = 3
     return out
 
 
-DDPM: dict[str, Any] = {"takes": f"x_t, eps (B,C,H,W), {STEP}, z (B,C,H,W)", "gives": "x_s (B,C,H,W)"}
+DDPM = f"x_t, eps (B,C,H,W), {STEP}, z (B,C,H,W)"
 
 
-@topic(spec="D.9", probes=noisy_steps, **DDPM)
+@topic("D.9", DDPM, "x_s (B,C,H,W)", noisy_steps)
 def ddpm_step(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, z: Array) -> Array:
     """(x_t - β/√(1-ᾱ_t) ε̂)/√α + [s ≥ 0] √β̃ z, α = ᾱ_t/ᾱ_s, β = 1-α, β̃ = β (1-ᾱ_s)/(1-ᾱ_t)."""
-    std = std_of_log(R, log_small_variance(R, alpha_bar, t, s))
+    std = std_of_log(R, posterior.log_small_variance(R, alpha_bar, t, s))
     return ddpm_mean(R, x_t, eps, alpha_bar, t, s) + fresh(R, s, t, std, z)
 
 
-@topic(spec="D.17", probes=noisy_steps, **DDPM)
+@topic("D.17", DDPM, "x_s (B,C,H,W)", noisy_steps)
 def ddpm_step_large(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, z: Array) -> Array:
     """(x_t - β/√(1-ᾱ_t) ε̂)/√α + [s ≥ 0] √β z, α = ᾱ_t/ᾱ_s, β = 1-α."""
     return ddpm_mean(R, x_t, eps, alpha_bar, t, s) + fresh(R, s, t, large_std(R, alpha_bar, t, s), z)
 
 
-@topic(spec="D.31", probes=noisy_steps, **DDPM)
+@topic("D.31", DDPM, "x_s (B,C,H,W)", noisy_steps)
 def ddpm_step_clipped(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, z: Array) -> Array:
     """Mean of q(x_s | x_t, x̂_0) with x̂_0 clipped to [-1, 1], + [s ≥ 0] √β̃ z: for pixels."""
     x_0 = x_0_of_eps(R, x_t, eps, float(alpha_bar[t]))
-    std = std_of_log(R, log_small_variance(R, alpha_bar, t, s))
-    return mean_of_pair(R, x_t, x_0, eps, alpha_bar, t, s, pixel_range) + fresh(R, s, t, std, z)
+    std = std_of_log(R, posterior.log_small_variance(R, alpha_bar, t, s))
+    return posterior.posterior_mean(R, pixel_range(R, x_0), x_t, t, s, alpha_bar) + fresh(R, s, t, std, z)
 
 
 @part
@@ -133,13 +93,11 @@ def pair_of(R: Reference, out: Array, x_t: Array, a_t: float, objective: str) ->
     return (out, eps_of_x_0(R, x_t, out, a_t)) if objective == "x_0" else pair_of_v(R, x_t, out, a_t)
 
 
-@topic(
-    spec="D.22", takes=f"x_t (B,C,H,W), out (B,2C,H,W), {STEP}, z, objective: eps, x_0 or v", gives="x_s (B,C,H,W)",
-    probes=lambda: noisy_steps((("eps",), ("x_0",), ("v",)), channels=6), tol=10.0, because=LOST,
-)  # fmt: skip
+@topic("D.22", f"x_t (B,C,H,W), out (B,2C,H,W), {STEP}, z, objective: eps, x_0 or v", "x_s (B,C,H,W)",
+       lambda: noisy_steps((("eps",), ("x_0",), ("v",)), channels=6), tol=10.0, because=LOST)  # fmt: skip
 def ddpm_step_learned(R: Reference, x_t: Array, out: Array, t: int, s: int, alpha_bar: Array, z: Array, objective: str) -> Array:
     """Mean of q(x_s | x_t, x̂_0) + [s ≥ 0] σ z, σ² = exp(f ln β + (1-f) ln β̃), f = (v+1)/2, v the second half of out."""
     out, v = np.split(out, 2, axis=1)
-    x_0, eps = pair_of(R, out, x_t, float(alpha_bar[t]), objective)
+    x_0, _ = pair_of(R, out, x_t, float(alpha_bar[t]), objective)
     std = learned_std(R, v, alpha_bar, t, s)
-    return mean_of_pair(R, x_t, x_0, eps, alpha_bar, t, s, latent_range) + fresh(R, s, t, std, z)
+    return posterior.posterior_mean(R, latent_range(R, x_0), x_t, t, s, alpha_bar) + fresh(R, s, t, std, z)

@@ -19,22 +19,9 @@ topic = Group("embeddings")
 # ------------------------------------------------------------------------------------------------ when, what, where
 
 
-@part
-def time_frequencies(R: Reference, half: int) -> Array:
-    """f_i = 10000^(-i/half)."""
-    return np.exp(-np.log(10000.0) * np.arange(half) / half)
-
-
-@part
-def time_angles(R: Reference, t: Array, f: Array) -> Array:
-    """t f : (B, half)."""
-    return np.asarray(t, np.float64)[:, None] * f
-
-
-@part
-def time_order(R: Reference, cos: Array, sin: Array) -> Array:
-    """Cosine first, side by side."""
-    return np.concatenate((cos, sin), axis=1)
+time_frequencies = part(lambda R, half: np.exp(-np.log(10000.0) * np.arange(half) / half))  # f_i = 10000^(-i/half)
+time_angles = part(lambda R, t, f: np.asarray(t, np.float64)[:, None] * f)  # t f : (B, half)
+time_order = part(lambda R, cos, sin: np.concatenate((cos, sin), axis=1))  # cosine first, side by side
 
 
 def _times() -> list[Probe]:
@@ -45,14 +32,7 @@ def _times() -> list[Probe]:
     ]
 
 
-@topic(
-    spec="N.8",
-    takes="t (B,) ints 0..T-1, width",
-    gives="(B, width)",
-    probes=_times,
-    tol=10.0,
-    because="an angle of 999 in float32 is off by 3e-5",
-)
+@topic("N.8", "t (B,) ints 0..T-1, width", "(B, width)", _times, tol=10.0, because="an angle of 999 in float32 is off by 3e-5")
 def timestep_embedding(R: Reference, t: Array, width: int) -> Array:
     """[cos t f | sin t f], f_i = 10000^(-i/half), i = 0..half-1."""
     angle = time_angles(R, t, time_frequencies(R, width // 2))
@@ -60,7 +40,6 @@ def timestep_embedding(R: Reference, t: Array, width: int) -> Array:
 
 
 def time_weights(rng: Philox, D: int) -> dict[str, Array]:
-    """Weights of the time MLP."""
     return {
         "mlp.0.weight": normal(rng, D, 256, std=128**-0.5),
         "mlp.0.bias": normal(rng, D, std=0.3),
@@ -69,14 +48,9 @@ def time_weights(rng: Philox, D: int) -> dict[str, Array]:
     }
 
 
-@topic(
-    spec="T.3",
-    takes="weights {mlp.0.weight (D,256), mlp.0.bias, mlp.2.weight (D,D), mlp.2.bias}, t (B,) ints 0..T-1",
-    gives="(B,D)",
-    probes=lambda: [Probe("three-times", (time_weights(Philox(40), 6), np.array([3, 37, 250])), "distinct times")],
-    tol=3.0,
-    because="an angle of 250 in float32 is off by 8e-6",
-)
+@topic("T.3", "weights {mlp.0.weight (D,256), mlp.0.bias, mlp.2.weight (D,D), mlp.2.bias}, t (B,) ints 0..T-1", "(B,D)",
+       lambda: [Probe("three-times", (time_weights(Philox(40), 6), np.array([3, 37, 250])), "distinct times")], tol=3.0,
+       because="an angle of 250 in float32 is off by 8e-6")  # fmt: skip
 def timestep_embedder(R: Reference, weights: Weights, t: Array) -> Numbers:
     """W₂ silu(W₀ emb(t) + b₀) + b₂."""
     emb = timestep_embedding(R, t, weights["mlp.0.weight"].shape[1])
@@ -84,18 +58,11 @@ def timestep_embedder(R: Reference, weights: Weights, t: Array) -> Numbers:
     return linear(R, time_activation(R, h), weights["mlp.2.weight"], weights["mlp.2.bias"])
 
 
-@part
-def time_activation(R: Reference, x: Numbers) -> Numbers:
-    """Between the two linears of the time MLP."""
-    return silu(R, x)
+time_activation = part(lambda R, x: silu(R, x))  # between the two linears of the time MLP
 
 
-@topic(
-    spec="G.7",
-    takes="num_classes",
-    gives="int: the row of the label table that means 'any class'",
-    probes=lambda: [Probe(f"{K}-classes", (K,), "a number of classes that is not 1000") for K in (10, 1000, 3)],
-)
+@topic("G.7", "num_classes", "int: the row of the label table that means 'any class'",
+       lambda: [Probe(f"{K}-classes", (K,), "a number of classes that is not 1000") for K in (10, 1000, 3)])  # fmt: skip
 def null_label(R: Reference, num_classes: int) -> int:
     """num_classes: the row behind the last class."""
     return num_classes
@@ -109,18 +76,13 @@ def _labels() -> list[Probe]:
     ]
 
 
-@topic(
-    spec="T.3", takes="table (K+1, D), y (B,) ints 0..K-1, drop (B,) bool: whose class is not told", gives="(B,D)", probes=_labels
-)
+@topic("T.3", "table (K+1, D), y (B,) ints 0..K-1, drop (B,) bool: whose class is not told", "(B,D)", _labels)
 def label_embedding(R: Reference, table: Numbers, y: Array, drop: Array) -> Numbers:
     """table[y], and table[K], the last row, where dropped."""
     return label_rows(R, table, np.where(drop, null_label(R, table.shape[0] - 1), y))
 
 
-@part
-def label_rows(R: Reference, table: Numbers, index: Array) -> Numbers:
-    """table[index]."""
-    return ops.embedding(table, index=index)
+label_rows = part(lambda R, table, index: ops.embedding(table, index=index))  # table[index]
 
 
 @part
@@ -130,10 +92,7 @@ def position_grid(R: Reference, h: int, w: int) -> tuple[Array, Array]:
     return r, c
 
 
-@part
-def position_frequencies(R: Reference, quarter: int) -> Array:
-    """ω_i = 10000^(-i/(D/4))."""
-    return np.asarray(10000.0 ** (-np.arange(quarter) / quarter))
+position_frequencies = part(lambda R, quarter: np.asarray(10000.0 ** (-np.arange(quarter) / quarter)))  # ω_i = 10000^(-i/(D/4))
 
 
 @part
@@ -143,23 +102,13 @@ def one_coordinate(R: Reference, s: Array, omega: Array) -> Array:
     return np.concatenate((np.sin(angle), np.cos(angle)), axis=1)
 
 
-@part
-def position_halves(R: Reference, row: Array, column: Array) -> Array:
-    """The first half of the channels is the column."""
-    return np.concatenate((column, row), axis=1)
+# the first half of the channels is the column
+position_halves = part(lambda R, row, column: np.concatenate((column, row), axis=1))
 
 
-@topic(
-    spec="N.7",
-    takes="D, h, w: the width, the rows and columns of the grid of tokens",
-    gives="(h*w, D), row by row",
-    probes=lambda: [
-        Probe("row", (4, 1, 2), "one step to the right"),
-        Probe("2x3", (8, 2, 3), "h ≠ w"),
-        Probe("16-tokens", (12, 2, 8), "h ≠ w and a square number of tokens"),
-        Probe("square", (16, 4, 4)),
-    ],
-)
+@topic("N.7", "D, h, w: the width, the rows and columns of the grid of tokens", "(h*w, D), row by row",
+       lambda: [Probe("row", (4, 1, 2), "one step to the right"), Probe("2x3", (8, 2, 3), "h ≠ w"),
+                Probe("16-tokens", (12, 2, 8), "h ≠ w and a square number of tokens"), Probe("square", (16, 4, 4))])  # fmt: skip
 def position_embedding(R: Reference, D: int, h: int, w: int) -> Array:
     """[p(column) | p(row)], p(s) = [sin s ω | cos s ω], ω_i = 10000^(-i/(D/4)), row by row."""
     r, c = position_grid(R, h, w)
@@ -180,17 +129,14 @@ def _patches() -> list[Probe]:
     ]
 
 
-@topic(spec="N.9", takes="x (B,C,H,W), weight (D,C,p,p), bias (D,)", gives="(B, (H/p)(W/p), D), row by row", probes=_patches)
+@topic("N.9", "x (B,C,H,W), weight (D,C,p,p), bias (D,)", "(B, (H/p)(W/p), D), row by row", _patches)
 def patch_embed(R: Reference, x: Numbers, weight: Numbers, bias: Numbers) -> Numbers:
     """Σ_{c,i,j} weight[:,c,i,j] x[c, rp+i, kp+j] + bias for the token of row r and column k, row by row."""
     flat = ops.reshape(weight, shape=(weight.shape[0], -1))
     return linear(R, patches(R, x, weight.shape[2]), flat, bias)
 
 
-@part
-def patches(R: Reference, x: Numbers, patch_size: int) -> Numbers:
-    """(B, C, H, W)  ->  (B, N, C p p)."""
-    return ops.patchify(x, patch_size=patch_size)
+patches = part(lambda R, x, patch_size: ops.patchify(x, patch_size=patch_size))  # (B, C, H, W)  ->  (B, N, C p p)
 
 
 def _tokens() -> list[Probe]:
@@ -202,20 +148,13 @@ def _tokens() -> list[Probe]:
     ]
 
 
-@topic(spec="T.2", takes="tokens (B, N, p*p*C), p, (H, W)", gives="(B,C,H,W)", probes=_tokens)
+@topic("T.2", "tokens (B, N, p*p*C), p, (H, W)", "(B,C,H,W)", _tokens)
 def unpatchify(R: Reference, tokens: Numbers, patch_size: int, size: tuple[int, int]) -> Numbers:
     """x[c, rp+i, kp+j] = token(r, k)[(i p + j) C + c]."""
     h, w = token_grid(R, value(tokens).shape[1], size[0] // patch_size, size[1] // patch_size)
     return sewn(R, tokens, patch_size, h, w)
 
 
-@part
-def token_grid(R: Reference, n: int, h: int, w: int) -> tuple[int, int]:
-    """Rows and columns of tokens."""
-    return h, w
-
-
-@part
-def sewn(R: Reference, tokens: Numbers, p: int, h: int, w: int) -> Numbers:
-    """(B, h w, p p C)  ->  (B, C, h p, w p)."""
-    return ops.unpatchify(tokens, patch_size=p, size=(h * p, w * p))
+token_grid = part(lambda R, n, h, w: (h, w))  # rows and columns of tokens
+# (B, h w, p p C)  ->  (B, C, h p, w p)
+sewn = part(lambda R, tokens, p, h, w: ops.unpatchify(tokens, patch_size=p, size=(h * p, w * p)))

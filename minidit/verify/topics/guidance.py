@@ -24,25 +24,16 @@ def _branches(*scales: float) -> list[Probe]:
     return out
 
 
-@part
-def combined(R: Reference, u: Array, c: Array, w: float) -> Array:
-    """The guided output of the unconditional branch u and the conditional c."""
-    return law.guide(u, c, w)
+combined = part(lambda R, u, c, w: law.guide(u, c, w))  # the guided output of the unconditional branch u and the conditional c
 
 
-@topic(
-    spec="G.1", takes="eps_u, eps_c (B,C,H,W), w (1: conditional)", gives="eps (B,C,H,W)",
-    probes=lambda: _branches(0.0, 1.0, 4.0),
-)  # fmt: skip
+@topic("G.1", "eps_u, eps_c (B,C,H,W), w (1: conditional)", "eps (B,C,H,W)", lambda: _branches(0.0, 1.0, 4.0))
 def guide(R: Reference, eps_u: Array, eps_c: Array, w: float) -> Array:
     """ε_∅ + w (ε_c - ε_∅)."""
     return combined(R, eps_u, eps_c, w)
 
 
-@topic(
-    spec="G.2", takes="eps_u, eps_c (B,C,H,W), omega (0: conditional)", gives="eps (B,C,H,W)",
-    probes=lambda: _branches(0.0, -1.0, 3.0),
-)  # fmt: skip
+@topic("G.2", "eps_u, eps_c (B,C,H,W), omega (0: conditional)", "eps (B,C,H,W)", lambda: _branches(0.0, -1.0, 3.0))
 def guide_omega(R: Reference, eps_u: Array, eps_c: Array, omega: float) -> Array:
     """(1+ω) ε_c - ω ε_∅."""
     return combined(R, eps_u, eps_c, 1 + omega)
@@ -63,13 +54,13 @@ def halves(R: Reference, out: Array, cond_first: bool) -> tuple[Array, Array]:
     return (b, a) if cond_first else (a, b)
 
 
-@topic(spec="G.1", takes="out (2B,C,H,W): [uncond; cond], w", gives="eps (B,C,H,W)", probes=_stacked)
+@topic("G.1", "out (2B,C,H,W): [uncond; cond], w", "eps (B,C,H,W)", _stacked)
 def guide_uncond_first(R: Reference, out: Array, w: float) -> Array:
     """ε_∅ + w (ε_c - ε_∅), the first half of the batch is ε_∅."""
     return combined(R, *halves(R, out, False), w)
 
 
-@topic(spec="G.1", takes="out (2B,C,H,W): [cond; uncond], w", gives="eps (B,C,H,W)", probes=_stacked)
+@topic("G.1", "out (2B,C,H,W): [cond; uncond], w", "eps (B,C,H,W)", _stacked)
 def guide_cond_first(R: Reference, out: Array, w: float) -> Array:
     """ε_∅ + w (ε_c - ε_∅), the first half of the batch is ε_c."""
     return combined(R, *halves(R, out, True), w)
@@ -79,7 +70,7 @@ def _phis() -> list[Probe]:
     return [Probe(f"phi{phi}", (*_branches(2.0)[0].args[:2], phi), "samples of unequal contrast") for phi in (1.0, 0.7, 0.0)]
 
 
-@topic(spec="G.3", takes="eps (guided), eps_c (B,C,H,W), phi", gives="eps (B,C,H,W)", probes=_phis)
+@topic("G.3", "eps (guided), eps_c (B,C,H,W), phi", "eps (B,C,H,W)", _phis)
 def rescale_guided(R: Reference, eps: Array, eps_c: Array, phi: float) -> Array:
     """φ ε std(ε_c)/std(ε) + (1-φ) ε, std over each sample."""
     return law.rescale(eps, eps_c, phi)
@@ -90,7 +81,7 @@ def _intervals() -> list[Probe]:
     return [Probe("100-400", (3.0, t, 100, 400), "both ends of the interval")]
 
 
-@topic(spec="G.4", takes="w, t (B,) in 0..T-1, low, high", gives="(B,): w where low ≤ t < high, else 1", probes=_intervals)
+@topic("G.4", "w, t (B,) in 0..T-1, low, high", "(B,): w where low ≤ t < high, else 1", _intervals)
 def guidance_interval(R: Reference, w: float, t: Array, low: int, high: int) -> Array:
     """w where low ≤ t < high, else 1, which is plain conditional."""
     return law.interval(w, t + 1, low, high)
@@ -109,7 +100,7 @@ def _thresholds() -> list[Probe]:
     ]
 
 
-@topic(spec="D.31", takes="x_0 (B,C,H,W)", gives="x_0 in [-1, 1]", probes=_guesses)
+@topic("D.31", "x_0 (B,C,H,W)", "x_0 in [-1, 1]", _guesses)
 def clip_static(R: Reference, x_0: Array) -> Array:
     """min(max(x̂_0, -1), 1)."""
     return threshold.static(x_0)
@@ -122,7 +113,7 @@ def saturation(R: Reference, x_0: Array, p: float, most: float) -> Array:
     return np.clip(q, 1.0, most).reshape(-1, 1, 1, 1)
 
 
-@topic(spec="D.32", takes="x_0 (B,C,H,W), p, most", gives="x_0 in [-1, 1]", probes=_thresholds)
+@topic("D.32", "x_0 (B,C,H,W), p, most", "x_0 in [-1, 1]", _thresholds)
 def clip_dynamic(R: Reference, x_0: Array, p: float, most: float) -> Array:
     """clip(x̂_0, -q, q)/q, q the p-quantile of |x̂_0| of each sample (interpolated linearly), within [1, most]."""
     q = saturation(R, x_0, p, most)

@@ -24,66 +24,32 @@ def _posteriors() -> list[Probe]:
     return [Probe("narrow", (mean, logvar, eps, SD_SCALE)), Probe("wide", (mean, logvar + 3, eps, 0.4), "another scale")]
 
 
-@topic(
-    spec="L.5",
-    takes="mean, logvar (B,C,h,w) of the encoder, eps: the noise of the sample, scale",
-    gives="z_0 (B,C,h,w), what the denoiser is trained on",
-    probes=_posteriors,
-)
+@topic("L.5", "mean, logvar (B,C,h,w) of the encoder, eps: the noise of the sample, scale",
+       "z_0 (B,C,h,w), what the denoiser is trained on", _posteriors)  # fmt: skip
 def latent_sample(R: Reference, mean: Array, logvar: Array, eps: Array, scale: float) -> Array:
     """scale (μ + e^{λ/2} ε)."""
     return scaled(R, posterior_sample(R, mean, logvar, eps), scale)
 
 
-@part
-def posterior_sample(R: Reference, mean: Array, logvar: Array, eps: Array) -> Array:
-    """A sample, not the mode."""
-    return mean + posterior_std(R, logvar) * eps
+posterior_std = part(lambda R, logvar: np.exp(0.5 * logvar))  # e^{λ/2}
+posterior_sample = part(lambda R, mean, logvar, eps: mean + posterior_std(R, logvar) * eps)  # a sample, not the mode
+scaled = part(lambda R, z, scale: z * scale)  # latents of unit variance: multiplied, once
 
 
-@part
-def posterior_std(R: Reference, logvar: Array) -> Array:
-    """e^{λ/2}."""
-    return np.exp(0.5 * logvar)
-
-
-@part
-def scaled(R: Reference, z: Array, scale: float) -> Array:
-    """Latents of unit variance: multiplied, once."""
-    return z * scale
-
-
-@topic(
-    spec="L.3",
-    takes="z_0 (B,C,h,w) as the sampler returns it, scale",
-    gives="(B,C,h,w), what the decoder is given",
-    probes=lambda: [Probe("sample", (normal(Philox(102), 2, 4, 2, 3), SD_SCALE))],
-)
+@topic("L.3", "z_0 (B,C,h,w) as the sampler returns it, scale", "(B,C,h,w), what the decoder is given",
+       lambda: [Probe("sample", (normal(Philox(102), 2, 4, 2, 3), SD_SCALE))])  # fmt: skip
 def latent_to_decoder(R: Reference, z_0: Array, scale: float) -> Array:
     """z_0 / scale."""
     return unscaled(R, z_0, scale)
 
 
-@part
-def unscaled(R: Reference, z: Array, scale: float) -> Array:
-    """Divided, once."""
-    return z / scale
+unscaled = part(lambda R, z, scale: z / scale)  # divided, once
 
 
-@topic(
-    spec="L.3",
-    takes="latents (B,C,h,w), unscaled",
-    gives="the scale that gives them unit variance",
-    probes=lambda: [
-        Probe(
-            "four-channels",
-            (normal(Philox(103), 6, 4, 3, 2, std=5.5) + 0.4 * np.arange(4).reshape(4, 1, 1),),
-            "one number for all channels",
-        )
-    ],
-    tol=100.0,
-    because="a mean of many numbers",
-)
+@topic("L.3", "latents (B,C,h,w), unscaled", "the scale that gives them unit variance",
+       lambda: [Probe("four-channels", (normal(Philox(103), 6, 4, 3, 2, std=5.5) + 0.4 * np.arange(4).reshape(4, 1, 1),),
+                       "one number for all channels")],
+       tol=100.0, because="a mean of many numbers")  # fmt: skip
 def measured_scale(R: Reference, latents: Array) -> float:
     """1 / std over everything."""
     return float(1 / latents.std())
@@ -100,24 +66,17 @@ def _halves() -> list[Probe]:
     ]
 
 
-@topic(spec="L.7", takes="x (B,C,H,W), weight (O,C,3,3), bias (O,)", gives="(B,O,H/2,W/2)", probes=_halves)
+@topic("L.7", "x (B,C,H,W), weight (O,C,3,3), bias (O,)", "(B,O,H/2,W/2)", _halves)
 def halve(R: Reference, x: Array, weight: Array, bias: Array) -> Array:
     """The convolution of stride 2 over x with zeros below and to the right only."""
     return ops.conv2d(halve_padding(R, x), weight, bias, stride=2)
 
 
-@part
-def halve_padding(R: Reference, x: Array) -> Array:
-    """Zeros below and to the right only."""
-    return np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)))
+halve_padding = part(lambda R, x: np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1))))  # zeros below and to the right only
 
 
-@topic(
-    spec="D.1",
-    takes="pixels (H,W,C) uint8",
-    gives="floats of the same shape, the range that the prior N(0,1) and the clip to ±1 assume",
-    probes=lambda: [Probe("all-bytes", (np.arange(256, dtype=np.uint8).reshape(16, 16, 1),))],
-)
+@topic("D.1", "pixels (H,W,C) uint8", "floats of the same shape, the range that the prior N(0,1) and the clip to ±1 assume",
+       lambda: [Probe("all-bytes", (np.arange(256, dtype=np.uint8).reshape(16, 16, 1),))])  # fmt: skip
 def pixels_in(R: Reference, pixels: Array) -> Array:
     """u/127.5 - 1, in [-1, 1]."""
     return pixels / 127.5 - 1
@@ -133,7 +92,7 @@ def _values() -> list[Probe]:
     ]
 
 
-@topic(spec="E.8", takes="x floats in [-1, 1], may lie outside", gives="uint8 of the same shape", probes=_values)
+@topic("E.8", "x floats in [-1, 1], may lie outside", "uint8 of the same shape", _values)
 def pixels_out(R: Reference, x: Array) -> Array:
     """round(255 (x+1)/2), clipped, ties to even."""
     return pictures.to_uint8(x)

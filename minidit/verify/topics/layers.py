@@ -49,7 +49,7 @@ def _linears() -> list[Probe]:
     return [Probe("3-to-4", tall, "the axes of the weight, the bias"), Probe("4-to-4", square, "a square weight hides its axes")]
 
 
-@topic(spec="A.12", takes="x (..., n), weight (m, n), bias (m,)", gives="(..., m)", probes=_linears)
+@topic("A.12", "x (..., n), weight (m, n), bias (m,)", "(..., m)", _linears)
 def linear(R: Reference, x: Numbers, weight: Numbers, bias: Numbers) -> Numbers:
     """x Wᵀ + b."""
     return ops.linear(x, weight, bias)
@@ -60,13 +60,13 @@ def _points() -> list[Probe]:
     return [Probe("points", (x,), "±2.70, where the forms of GELU differ most"), Probe("rows", (normal(Philox(32), 3, 4),))]
 
 
-@topic(spec="A.5", takes="x (...)", gives="the same shape, the tanh form", probes=_points)
+@topic("A.5", "x (...)", "the same shape, the tanh form", _points)
 def gelu(R: Reference, x: Numbers) -> Numbers:
     """½ x (1 + tanh(√(2/π)(x + 0.044715 x³)))."""
     return ops.gelu(x)
 
 
-@topic(spec="A.4", takes="x (...)", gives="the same shape", probes=_points)
+@topic("A.4", "x (...)", "the same shape", _points)
 def silu(R: Reference, x: Numbers) -> Numbers:
     """x σ(x)."""
     return ops.silu(x)
@@ -82,7 +82,7 @@ def _logits() -> list[Probe]:
     ]
 
 
-@topic(spec="A.13", takes="x (..., n)", gives="the same shape; sums to 1 over the last axis", probes=_logits)
+@topic("A.13", "x (..., n)", "the same shape; sums to 1 over the last axis", _logits)
 def softmax(R: Reference, x: Numbers) -> Numbers:
     """e^x / Σ e^x over the last axis."""
     return ops.softmax(x)
@@ -97,13 +97,10 @@ def _norms() -> list[Probe]:
     return [Probe("unit", (x,), "a mean that is not 0"), Probe("small", (x * 3e-3,), "small activations show ε")]
 
 
-@part
-def norm_eps(R: Reference, place: str) -> float:
-    """ε under the root; place: attn, mlp, final, or "" for the layer alone."""
-    return 1e-6
+norm_eps = part(lambda R, place: 1e-6)  # ε under the root; place: attn, mlp, final, or "" for the layer alone
 
 
-@topic(spec="A.14", takes="x (..., D)", gives="the same shape: (x - μ)/√(σ² + 1e-6), no parameters", probes=_norms)
+@topic("A.14", "x (..., D)", "the same shape: (x - μ)/√(σ² + 1e-6), no parameters", _norms)
 def layer_norm(R: Reference, x: Numbers, place: str = "") -> Numbers:
     """(x - μ)/√(σ² + 1e-6) over the last axis, σ² the biased variance, no weights of its own."""
     return ops.standardise(x, eps=norm_eps(R, place))
@@ -114,18 +111,18 @@ def _modulations() -> list[Probe]:
     return [Probe("two-samples", (normal(rng, 2, 3, 4), normal(rng, 2, 4), normal(rng, 2, 4)), "shift first")]
 
 
-@topic(spec="A.15", takes="x (B,N,D), shift (B,D), scale (B,D)", gives="(B,N,D)", probes=_modulations)
+@topic("A.15", "x (B,N,D), shift (B,D), scale (B,D)", "(B,N,D)", _modulations)
 def modulate(R: Reference, x: Numbers, shift: Numbers, scale: Numbers, place: str = "") -> Numbers:
     """x (1 + scale) + shift."""
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
-@topic(
-    spec="A.21",
-    takes="x (B,N,D), gate (B,D), h (B,N,D)",
-    gives="x + gate ⊙ h",
-    probes=lambda: [Probe("two-samples", (lambda r: (normal(r, 2, 3, 4), normal(r, 2, 4), normal(r, 2, 3, 4)))(Philox(36)))],
-)
+def _gates() -> list[Probe]:
+    rng = Philox(36)
+    return [Probe("two-samples", (normal(rng, 2, 3, 4), normal(rng, 2, 4), normal(rng, 2, 3, 4)))]
+
+
+@topic("A.21", "x (B,N,D), gate (B,D), h (B,N,D)", "x + gate ⊙ h", _gates)
 def gated_residual(R: Reference, x: Numbers, gate: Numbers, h: Numbers, place: str = "") -> Numbers:
     """x + gate ⊙ h."""
     return x + gate[:, None] * h
@@ -142,10 +139,7 @@ def split_heads(R: Reference, qkv: Numbers, heads: int) -> tuple[Numbers, Number
     return head_first(R, q), head_first(R, k), head_first(R, v)
 
 
-@part
-def head_first(R: Reference, a: Numbers) -> Numbers:
-    """(B, N, heads, K)  ->  (B, heads, N, K)."""
-    return ops.transpose(a, axes=(0, 2, 1, 3))
+head_first = part(lambda R, a: ops.transpose(a, axes=(0, 2, 1, 3)))  # (B, N, heads, K)  ->  (B, heads, N, K)
 
 
 @part
@@ -155,10 +149,7 @@ def merge_heads(R: Reference, y: Numbers) -> Numbers:
     return ops.reshape(ops.transpose(y, axes=(0, 2, 1, 3)), shape=(B, N, h * K))
 
 
-@part
-def logit_scale(R: Reference, heads: int, K: int) -> float:
-    """What q·k is multiplied by."""
-    return float(K**-0.5)
+logit_scale = part(lambda R, heads, K: float(K**-0.5))  # what q·k is multiplied by
 
 
 def _heads() -> list[Probe]:
@@ -170,7 +161,7 @@ def _heads() -> list[Probe]:
     return out
 
 
-@topic(spec="A.18", takes="q, k, v (B, heads, N, K)", gives="(B, heads, N, K)", probes=_heads)
+@topic("A.18", "q, k, v (B, heads, N, K)", "(B, heads, N, K)", _heads)
 def attention(R: Reference, q: Numbers, k: Numbers, v: Numbers) -> Numbers:
     """softmax(q kᵀ/√K) v."""
     logits = ops.matmul(q, ops.transpose(k, axes=(0, 1, 3, 2))) * logit_scale(R, q.shape[1], q.shape[3])
@@ -191,12 +182,7 @@ def _attentions() -> list[Probe]:
     return out
 
 
-@topic(
-    spec="N.3",
-    takes="weights {qkv.weight (3D,D), qkv.bias, proj.weight (D,D), proj.bias}, x (B,N,D), heads",
-    gives="(B,N,D)",
-    probes=_attentions,
-)
+@topic("N.3", "weights {qkv.weight (3D,D), qkv.bias, proj.weight (D,D), proj.bias}, x (B,N,D), heads", "(B,N,D)", _attentions)
 def self_attention(R: Reference, weights: Weights, x: Numbers, heads: int, place: str = "") -> Numbers:
     """Concat_h(softmax(q_h k_hᵀ/√K) v_h) W_projᵀ + b, the rows of qkv being (3, heads, K)."""
     qkv = R.tap(f"{place}qkv", linear(R, x, weights["qkv.weight"], weights["qkv.bias"]))
@@ -217,12 +203,7 @@ def _mlps() -> list[Probe]:
     return [Probe("random", (w, x)), Probe("at-the-peak", (at_peak, x), "every unit near -2.70: the form of GELU")]
 
 
-@topic(
-    spec="N.5",
-    takes="weights {fc1.weight (M,D), fc1.bias, fc2.weight (D,M), fc2.bias}, x (..., D)",
-    gives="(..., D)",
-    probes=_mlps,
-)
+@topic("N.5", "weights {fc1.weight (M,D), fc1.bias, fc2.weight (D,M), fc2.bias}, x (..., D)", "(..., D)", _mlps)
 def mlp(R: Reference, weights: Weights, x: Numbers, place: str = "") -> Numbers:
     """W₂ gelu(W₁ x + b₁) + b₂."""
     h = R.tap(f"{place}fc1", linear(R, x, weights["fc1.weight"], weights["fc1.bias"]))

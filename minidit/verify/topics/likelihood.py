@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -31,28 +30,15 @@ def _normals() -> list[Probe]:
     return [Probe("hand", (0.0, 0.0, 1.0, 0.0), "½"), Probe("drawn", arrays, "both variances differ")]
 
 
-@topic(spec="K.1", takes="mean_1, logvar_1, mean_2, logvar_2", gives="KL in nats, entry by entry", probes=_normals)
+@topic("K.1", "mean_1, logvar_1, mean_2, logvar_2", "KL in nats, entry by entry", _normals)
 def normal_kl(R: Reference, mean_1: Array, logvar_1: Array, mean_2: Array, logvar_2: Array) -> Array:
     """½ (λ₂ - λ₁ - 1 + e^(λ₁-λ₂) + (μ₁-μ₂)² e^-λ₂)."""
     return law.normal_kl(mean_1, logvar_1, mean_2, logvar_2)
 
 
-@part
-def cdf(R: Reference, z: Array) -> Array:
-    """Φ."""
-    return law.exact_cdf(z)
-
-
-@part
-def half_bin(R: Reference) -> float:
-    """Half the distance of two grey levels in [-1, 1]."""
-    return 1 / 255
-
-
-@part
-def log_scale(R: Reference, log_variance: Array) -> Array:
-    """ln σ."""
-    return 0.5 * log_variance
+cdf = part(lambda R, z: law.exact_cdf(z))  # Φ
+half_bin = part(lambda R: 1 / 255)  # half the distance of two grey levels in [-1, 1]
+log_scale = part(lambda R, log_variance: 0.5 * log_variance)  # ln σ
 
 
 @part
@@ -78,10 +64,7 @@ def _levels() -> list[Probe]:
     return out
 
 
-@topic(
-    spec="K.4", takes="x on the grid 2k/255-1, mean, log_variance (B,C,H,W)", gives="nats, entry by entry",
-    probes=_levels, tol=5.0, because=TAILS,
-)  # fmt: skip
+@topic("K.4", "x on the grid 2k/255-1, mean, log_variance (B,C,H,W)", "nats, entry by entry", _levels, tol=5.0, because=TAILS)
 def discretised_nll(R: Reference, x: Array, mean: Array, log_variance: Array) -> Array:
     """-ln (Φ((x-μ+1/255)/σ) - Φ((x-μ-1/255)/σ)), the bins of x = ±1 open outwards."""
     return -np.log(np.maximum(bin_probability(R, x, mean, log_variance), 1e-12))
@@ -93,35 +76,20 @@ def _latents() -> list[Probe]:
     return [Probe("drawn", (1.5 * x, mean, lv), "|x| > 1")]
 
 
-@topic(spec="K.6", takes="x, mean, log_variance (B,C,H,W)", gives="nats, entry by entry", probes=_latents)
+@topic("K.6", "x, mean, log_variance (B,C,H,W)", "nats, entry by entry", _latents)
 def continuous_nll(R: Reference, x: Array, mean: Array, log_variance: Array) -> Array:
     """½ (ln 2π + λ + (x-μ)² e^-λ)."""
     return 0.5 * math.log(2 * math.pi) + log_scale(R, log_variance) + 0.5 * ((x - mean) / np.exp(log_scale(R, log_variance))) ** 2
 
 
-@part
-def latent_nll(R: Reference, x: Array, mean: Array, log_variance: Array) -> Array:
-    """The decoder for data without grey levels."""
-    return continuous_nll(R, x, mean, log_variance)
+# the decoder for data without grey levels
+latent_nll = part(lambda R, x, mean, log_variance: continuous_nll(R, x, mean, log_variance))
+over_dimensions = part(lambda R, nats: nats.mean(axis=tuple(range(1, nats.ndim))))  # (B, ...) to (B,)
+per_bit = part(lambda R: math.log(2))  # nats in a bit
 
 
-@part
-def over_dimensions(R: Reference, nats: Array) -> Array:
-    """(B, ...) to (B,)."""
-    return nats.mean(axis=tuple(range(1, nats.ndim)))
-
-
-@part
-def per_bit(R: Reference) -> float:
-    """Nats in a bit."""
-    return math.log(2)
-
-
-def _nats() -> list[Probe]:
-    return [Probe("drawn", (abs(Philox(54).normal((3, 2, 2, 3), dtype=np.float64)),), "B, C, H, W all > 1")]
-
-
-@topic(spec="K.7", takes="nats (B,C,H,W)", gives="(B,): bits a dimension", probes=_nats)
+@topic("K.7", "nats (B,C,H,W)", "(B,): bits a dimension",
+       lambda: [Probe("drawn", (abs(Philox(54).normal((3, 2, 2, 3), dtype=np.float64)),), "B, C, H, W all > 1")])  # fmt: skip
 def bits_per_dim(R: Reference, nats: Array) -> Array:
     """mean over all entries of a sample / ln 2."""
     return over_dimensions(R, nats) / per_bit(R)
@@ -135,10 +103,8 @@ def _priors() -> list[Probe]:
     ]
 
 
-@topic(
-    spec="K.2", takes="x_0 (B,C,H,W), alpha_bar (T,)", gives="(B,): bits a dimension", probes=_priors,
-    tol=1e3, exact=10.0, because="a small difference of numbers near 1",
-)  # fmt: skip
+@topic("K.2", "x_0 (B,C,H,W), alpha_bar (T,)", "(B,): bits a dimension", _priors, tol=1e3, exact=10.0,
+       because="a small difference of numbers near 1")  # fmt: skip
 def prior_bits(R: Reference, x_0: Array, alpha_bar: Array) -> Array:
     """KL(N(√ᾱ_T x_0, 1-ᾱ_T) ‖ N(0, 1)), the mean over entries, in bits."""
     return bits_per_dim(R, law.prior_term(x_0, full(alpha_bar)))
@@ -156,10 +122,7 @@ def bound_nats(
     return normal_kl(R, true, log_small_variance(R, alpha_bar, t, t - 1), mean, log_variance)
 
 
-@part
-def is_decoder_step(R: Reference, t: int) -> bool:
-    """Whether the step arrives at the data."""
-    return t == 0
+is_decoder_step = part(lambda R, t: t == 0)  # whether the step arrives at the data
 
 
 def _terms(latents: bool) -> Callable[[], list[Probe]]:
@@ -177,19 +140,17 @@ def _terms(latents: bool) -> Callable[[], list[Probe]]:
     return probes
 
 
-TERM: dict[str, Any] = {
-    "takes": "x_0, x_t, x_0_hat, log_variance (B,C,H,W), t int 0..T-1, alpha_bar (T,)", "gives": "(B,): bits a dimension",
-    "tol": 100.0, "because": "terms cancel, and " + TAILS,
-}  # fmt: skip
+TERM = "x_0, x_t, x_0_hat, log_variance (B,C,H,W), t int 0..T-1, alpha_bar (T,)"
+CANCELS = "terms cancel, and " + TAILS
 
 
-@topic(spec="K.3", probes=_terms(False), **TERM)
+@topic("K.3", TERM, "(B,): bits a dimension", _terms(False), tol=100.0, because=CANCELS)
 def vb_term(R: Reference, x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, t: int, alpha_bar: Array) -> Array:
     """KL(q(x_{t-1} | x_t, x_0) ‖ p), p with the mean of q(· | x_t, x̂_0) and the given variance; at t = 0 -ln p(grey level)."""
     return bits_per_dim(R, bound_nats(R, x_0, x_t, x_0_hat, log_variance, t, alpha_bar, False))
 
 
-@topic(spec="K.6", probes=_terms(True), exact=5.0, **TERM)
+@topic("K.6", TERM, "(B,): bits a dimension", _terms(True), tol=100.0, exact=5.0, because=CANCELS)
 def vb_term_latents(R: Reference, x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, t: int, alpha_bar: Array) -> Array:
     """KL(q(x_{t-1} | x_t, x_0) ‖ p); at t = 0 the continuous -ln N(x_0; mean, variance): latents have no grey levels."""
     return bits_per_dim(R, bound_nats(R, x_0, x_t, x_0_hat, log_variance, t, alpha_bar, True))
@@ -207,22 +168,12 @@ def _totals() -> list[Probe]:
     return out
 
 
-@part
-def sum_of_terms(R: Reference, terms: Array) -> Array:
-    """(T, B) to (B,): a sum over all rungs."""
-    return terms.sum(axis=0)
+sum_of_terms = part(lambda R, terms: terms.sum(axis=0))  # (T, B) to (B,): a sum over all rungs
+prior_share = part(lambda R: 1.0)  # how often the prior term counts
 
 
-@part
-def prior_share(R: Reference) -> float:
-    """How often the prior term counts."""
-    return 1.0
-
-
-@topic(
-    spec="K.8", takes="x_0 (B,C,H,W), x_t, x_0_hat, log_variance (T,B,C,H,W) of t = 0..T-1, alpha_bar (T,)",
-    gives="(B,): bits a dimension of the whole bound", probes=_totals, tol=50.0, because=TAILS,
-)  # fmt: skip
+@topic("K.8", "x_0 (B,C,H,W), x_t, x_0_hat, log_variance (T,B,C,H,W) of t = 0..T-1, alpha_bar (T,)",
+       "(B,): bits a dimension of the whole bound", _totals, tol=50.0, because=TAILS)  # fmt: skip
 def bound_total(R: Reference, x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, alpha_bar: Array) -> Array:
     """L_T + Σ L_{t-1} + L_0."""
     terms = [vb_term(R, x_0, x_t[t], x_0_hat[t], log_variance[t], t, alpha_bar) for t in range(len(alpha_bar))]

@@ -6,8 +6,6 @@ it, min(SNR, γ) over what the answer is compared as, which is the form that M43
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minidit.backend import Array
@@ -40,10 +38,7 @@ def _outputs() -> list[Probe]:
     return out
 
 
-@topic(
-    spec="D.34", takes="out, x_0, eps (B,C,H,W), t (B,), alpha_bar (T,), objective: eps, x_0 or v", gives="scalar",
-    probes=_outputs,
-)  # fmt: skip
+@topic("D.34", "out, x_0, eps (B,C,H,W), t (B,), alpha_bar (T,), objective: eps, x_0 or v", "scalar", _outputs)
 def simple_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: Array, alpha_bar: Array, objective: str) -> Array:
     """mean (target - out)², the target ε, x_0 or v = √ᾱ ε - √(1-ᾱ) x_0."""
     return np.asarray(law.simple(out, target_of(R, x_0, eps, level(R, alpha_bar, t), objective)))
@@ -60,10 +55,7 @@ def _hybrids() -> list[Probe]:
     return out
 
 
-@part
-def bound_factor(R: Reference, T: int) -> float:
-    """λT: one term is 1/T of the bound on average."""
-    return 1e-3 * T
+bound_factor = part(lambda R, T: 1e-3 * T)  # λT: one term is 1/T of the bound on average
 
 
 @part
@@ -74,15 +66,10 @@ def bound_of_output(R: Reference, eps_hat: Array, v: Array, x_0: Array, eps: Arr
     return vb_term(R, x_0, x_t, x_0_of_eps(R, x_t, eps_hat, float(alpha_bar[t])), log_variance, t, alpha_bar)
 
 
-HYBRID: dict[str, Any] = {
-    "takes": "out (B,2C,H,W): ε̂ and v, x_0, eps (B,C,H,W), t int ≥ 1, alpha_bar (T,)",
-    "probes": _hybrids,
-    "tol": 200.0,
-    "exact": 20.0,
-}
+HYBRID = "out (B,2C,H,W): ε̂ and v, x_0, eps (B,C,H,W), t int ≥ 1, alpha_bar (T,)"
 
 
-@topic(spec="D.36", gives="(B,)", because="terms of the bound cancel", **HYBRID)
+@topic("D.36", HYBRID, "(B,)", _hybrids, tol=200.0, exact=20.0, because="terms of the bound cancel")
 def hybrid_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
     """L_simple + λ T L_vb of each sample, learned range."""
     eps_hat, v = np.split(out, 2, axis=1)
@@ -90,16 +77,11 @@ def hybrid_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_
     return law.per_sample(eps_hat, eps) + bound_factor(R, len(alpha_bar)) * bound
 
 
-@part
-def leak(R: Reference) -> float:
-    """How much of the bound's gradient reaches ε̂."""
-    return 0.0
+leak = part(lambda R: 0.0)  # how much of the bound's gradient reaches ε̂
 
 
-@topic(
-    spec="D.36", gives="(B,2C,H,W): the gradient of Σ_b hybrid_loss by out",
-    because="terms of the bound cancel; the reference is a central difference, good to 1e-9", **HYBRID,
-)  # fmt: skip
+@topic("D.36", HYBRID, "(B,2C,H,W): the gradient of Σ_b hybrid_loss by out", _hybrids, tol=200.0, exact=20.0,
+       because="terms of the bound cancel; the reference is a central difference, good to 1e-9")  # fmt: skip
 def hybrid_gradient(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
     """[2 (ε̂-ε)/n | λ T ∂L_vb/∂v]: ε̂ enters the bound as a constant."""
     eps_hat, v = np.split(out, 2, axis=1)
@@ -128,15 +110,8 @@ def _one_step() -> list[Probe]:
     return [Probe(f"t{t}-s{s}", (t, s, alpha_bar, v), "skipped rungs") for t, s, v in ((500, 499, 0.01), (700, 650, 0.2))]
 
 
-@topic(
-    spec="D.47",
-    takes="t, s, alpha_bar (T,), variance",
-    gives="float: the factor of ‖ε-ε̂‖² in L_{t-1}, nats",
-    probes=_one_step,
-    tol=10.0,
-    exact=1.0,
-    because="β² of neighbours: a float32 table keeps five digits of 1 - ᾱ_t/ᾱ_s",
-)
+@topic("D.47", "t, s, alpha_bar (T,), variance", "float: the factor of ‖ε-ε̂‖² in L_{t-1}, nats", _one_step, tol=10.0, exact=1.0,
+       because="β² of neighbours: a float32 table keeps five digits of 1 - ᾱ_t/ᾱ_s")  # fmt: skip
 def bound_weight(R: Reference, t: int, s: int, alpha_bar: Array, variance: float) -> float:
     """β²/(2σ²α(1-ᾱ_t))."""
     beta = step_beta(R, alpha_bar, t, alpha_below(R, alpha_bar, t, s))
@@ -153,28 +128,22 @@ def _snrs() -> list[Probe]:
     ]
 
 
-WEIGHT: dict[str, Any] = {"spec": "D.35", "takes": "alpha_bar (T,), gamma", "gives": "(T,)", "probes": _snrs}
+snr = part(lambda R, alpha_bar: alpha_bar / (1 - alpha_bar))  # ᾱ/(1-ᾱ)
 
 
-@part
-def snr(R: Reference, alpha_bar: Array) -> Array:
-    """ᾱ/(1-ᾱ)."""
-    return alpha_bar / (1 - alpha_bar)
-
-
-@topic(**WEIGHT)
+@topic("D.35", "alpha_bar (T,), gamma", "(T,)", _snrs)
 def min_snr_x_0(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     """min(SNR, γ): the weight of the x_0 loss."""
     return np.minimum(snr(R, alpha_bar), gamma)
 
 
-@topic(**WEIGHT)
+@topic("D.35", "alpha_bar (T,), gamma", "(T,)", _snrs)
 def min_snr_eps(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     """min(SNR, γ)/SNR, 1 where SNR = 0."""
     return np.minimum(1.0, gamma * (1 - alpha_bar) / np.maximum(alpha_bar, 1e-300))
 
 
-@topic(**WEIGHT)
+@topic("D.35", "alpha_bar (T,), gamma", "(T,)", _snrs)
 def min_snr_v(R: Reference, alpha_bar: Array, gamma: float) -> Array:
     """min(SNR, γ)/(SNR+1)."""
     return np.minimum(snr(R, alpha_bar), gamma) / (snr(R, alpha_bar) + 1)
@@ -188,7 +157,7 @@ def _histories() -> list[Probe]:
     return [Probe("full", (history,), "losses of unlike size"), Probe("one-missing", (missing,), "uniform until all are there")]
 
 
-@topic(spec="D.37", takes="history (T,K): the last losses of each t, NaN where none", gives="p (T,)", probes=_histories)
+@topic("D.37", "history (T,K): the last losses of each t, NaN where none", "p (T,)", _histories)
 def importance_probabilities(R: Reference, history: Array) -> Array:
     """p ∝ √(mean L²), times 0.999, + 0.001/T; uniform until all losses are there."""
     return law.importance(history)[1:]
@@ -199,7 +168,7 @@ def _draws() -> list[Probe]:
     return [Probe("T20", (p / p.sum(), np.array([0, 7, 19, 7])), "p that is not uniform")]
 
 
-@topic(spec="D.37", takes="p (T,), t (B,) drawn from it", gives="(B,): the weight of each loss", probes=_draws)
+@topic("D.37", "p (T,), t (B,) drawn from it", "(B,): the weight of each loss", _draws)
 def importance_weights(R: Reference, p: Array, t: Array) -> Array:
     """1/(T p_t), which keeps the mean loss what it was."""
     return law.importance_weight(np.append(0.0, p), t + 1)
@@ -208,19 +177,17 @@ def importance_weights(R: Reference, p: Array, t: Array) -> Array:
 # ------------------------------------------------------------------------------------------------ draws
 
 
-@topic(
-    spec="D.34", takes="B, T", gives="t (B,) ints: the timesteps a training batch draws", measure=timesteps_drawn, allowed=6.0,
-    probes=lambda: [Probe("B100000-T10", (100000, 10), "the ends of the range, and each between")], because=SIX,
-)  # fmt: skip
+@topic("D.34", "B, T", "t (B,) ints: the timesteps a training batch draws",
+       lambda: [Probe("B100000-T10", (100000, 10), "the ends of the range, and each between")], measure=timesteps_drawn,
+       allowed=6.0, because=SIX)  # fmt: skip
 def draw_timesteps(R: Reference, B: int, T: int) -> Array:
     """Uniform in 0..T-1."""
     return np.arange(B) % T
 
 
-@topic(
-    spec="R.3", takes="shape", gives="the noise of training and sampling", measure=normality, allowed=6.0, because=SIX,
-    probes=lambda: [Probe("200000", ((4, 2, 100, 250),), "mean, variance, kurtosis, tail; no two samples or pixels alike")],
-)  # fmt: skip
+@topic("R.3", "shape", "the noise of training and sampling",
+       lambda: [Probe("200000", ((4, 2, 100, 250),), "mean, variance, kurtosis, tail; no two samples or pixels alike")],
+       measure=normality, allowed=6.0, because=SIX)  # fmt: skip
 def noise(R: Reference, shape: tuple[int, ...]) -> Array:
     """N(0, 1), independent."""
     return Philox(64).normal(shape, dtype=np.float64)

@@ -16,17 +16,9 @@ from minidit.autograd import Tensor
 from minidit.backend import Array
 from minidit.nn import sincos_2d
 from minidit.random import Philox
-from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.core.reference import Group, Part, Probe, Reference, part
+from minidit.verify.topics import embeddings
 from minidit.verify.topics.block import at_the_peak, block, block_weights, final_layer, final_weights
-from minidit.verify.topics.embeddings import (
-    label_rows,
-    null_label,
-    patch_embed,
-    position_embedding,
-    time_weights,
-    timestep_embedder,
-    unpatchify,
-)
 from minidit.verify.topics.layers import Numbers, Weights, inside, normal
 
 topic = Group("network")
@@ -36,7 +28,7 @@ def network_weights(rng: Philox, D: int, L: int, p: int, C: int, out: int, K: in
     """Random weights of a whole DiT by the official names; the fixed position table is not among them."""
     w = {"x_embedder.proj.weight": normal(rng, D, C, p, p, std=(C * p * p) ** -0.5)}
     w["x_embedder.proj.bias"] = normal(rng, D, std=0.3)
-    w |= {f"t_embedder.{n}": a for n, a in time_weights(rng, D).items()}
+    w |= {f"t_embedder.{n}": a for n, a in embeddings.time_weights(rng, D).items()}
     w["y_embedder.embedding_table.weight"] = normal(rng, K + 1, D)
     for i in range(L):
         w |= {f"blocks.{i}.{n}": a for n, a in block_weights(rng, D, inner).items()}
@@ -93,10 +85,6 @@ SIZES = (
 )  # fmt: skip
 
 
-def _networks() -> list[Probe]:
-    return [network_probe(k) for k in range(len(SIZES))]
-
-
 def network_probe(k: int, grid: tuple[int, int] | None = None) -> Probe:
     """The k-th of SIZES on random weights; grid: another height and width."""
     size, rng = SIZES[k], Philox(61 + k)
@@ -119,58 +107,41 @@ TAKES = (
 )
 
 
-@topic(
-    spec="T.6",
-    takes=TAKES,
-    gives="(B,C_out,H,W), or (that, taps) with taps {layer name: its output}",
-    probes=_networks,
-    tol=2.0,
-    because="rounding of a few blocks; a float32 angle of time",
-)
+@topic("T.6", TAKES, "(B,C_out,H,W), or (that, taps) with taps {layer name: its output}",
+       lambda: [network_probe(k) for k in range(len(SIZES))], tol=2.0,
+       because="rounding of a few blocks; a float32 angle of time")  # fmt: skip
 def dit(R: Reference, weights: Weights, x: Numbers, t: Array, y: Array, heads: int, patch_size: int) -> Numbers:
     """unpatchify(final(blocks(patches + pos, c), c)), c = MLP(emb(t)) + table[y]."""
     D, p = weights["x_embedder.proj.weight"].shape[0], patch_size
     H, W = x.shape[2:]
-    tokens = R.tap("x_embedder", patch_embed(R, x, weights["x_embedder.proj.weight"], weights["x_embedder.proj.bias"]))
-    h = placed(R, tokens, position_embedding(R, D, H // p, W // p))
+    tokens = embeddings.patch_embed(R, x, weights["x_embedder.proj.weight"], weights["x_embedder.proj.bias"])
+    h = placed(R, R.tap("x_embedder", tokens), embeddings.position_embedding(R, D, H // p, W // p))
     c = condition(R, weights, t, y)
     for i in range(depth_of(weights)):
         place = f"blocks.{i}."
         h = R.tap(f"blocks.{i}", block(R, inside(weights, place), h, c, heads, place))
     out = R.tap("final_layer", final_layer(R, inside(weights, "final_layer."), h, c))
-    return unpatchify(R, out, p, (H, W))
+    return embeddings.unpatchify(R, out, p, (H, W))
 
 
 def depth_of(weights: Weights) -> int:
-    """The number of blocks."""
     return 1 + max(int(n.split(".")[1]) for n in weights if n.startswith("blocks."))
 
 
-@part
-def placed(R: Reference, tokens: Numbers, table: Array) -> Numbers:
-    """Tokens with their places."""
-    return tokens + table
+placed = part(lambda R, tokens, table: tokens + table)  # tokens with their places
 
 
 @part
 def condition(R: Reference, weights: Weights, t: Array, y: Array) -> Numbers:
     """c = MLP(emb(t)) + table[y]."""
-    e_t = R.tap("t_embedder", timestep_embedder(R, inside(weights, "t_embedder."), t))
-    e_y = R.tap("y_embedder", label_rows(R, weights["y_embedder.embedding_table.weight"], label_index(R, weights, y)))
+    e_t = R.tap("t_embedder", embeddings.timestep_embedder(R, inside(weights, "t_embedder."), t))
+    table = weights["y_embedder.embedding_table.weight"]
+    K = table.shape[0] - 1  # the null label of the question
+    e_y = R.tap("y_embedder", embeddings.label_rows(R, table, np.where(y == K, embeddings.null_label(R, K), y)))
     return R.tap("c", summed(R, e_t, e_y))
 
 
-@part
-def label_index(R: Reference, weights: Weights, y: Array) -> Array:
-    """The rows that are looked up: for K that of the null label."""
-    K = weights["y_embedder.embedding_table.weight"].shape[0] - 1
-    return np.where(y == K, null_label(R, K), y)
-
-
-@part
-def summed(R: Reference, e_t: Numbers, e_y: Numbers) -> Numbers:
-    """How time and class meet."""
-    return e_t + e_y
+summed = part(lambda R, e_t, e_y: e_t + e_y)  # how time and class meet
 
 
 def _gradients() -> list[Probe]:
@@ -188,14 +159,9 @@ def _gradients() -> list[Probe]:
     return out
 
 
-@topic(
-    spec="A.1",
-    takes=TAKES + "; out_bar (B,C_out,H,W)",
-    gives="{official name: gradient of Σ out_bar ⊙ out with respect to that weight, 'x': with respect to x}",
-    probes=_gradients,
-    tol=10.0,
-    because="rounding of a few blocks, forwards and backwards",
-)
+@topic("A.1", TAKES + "; out_bar (B,C_out,H,W)",
+       "{official name: gradient of Σ out_bar ⊙ out with respect to that weight, 'x': with respect to x}", _gradients, tol=10.0,
+       because="rounding of a few blocks, forwards and backwards")  # fmt: skip
 def dit_gradients(
     R: Reference, weights: Weights, x: Array, t: Array, y: Array, heads: int, patch_size: int, out_bar: Array
 ) -> dict[str, Array]:
@@ -207,13 +173,5 @@ def dit_gradients(
     return bars_out(R, {name: np.zeros(a.shape) if a.grad is None else a.grad for name, a in tensors.items()})
 
 
-@part
-def bar_in(R: Reference, out_bar: Array) -> Array:
-    """The gradient that enters."""
-    return out_bar
-
-
-@part
-def bars_out(R: Reference, bars: dict[str, Array]) -> dict[str, Array]:
-    """The gradients that leave."""
-    return bars
+bar_in = part(lambda R, out_bar: out_bar)  # the gradient that enters
+bars_out: Part[[dict[str, Array]], dict[str, Array]] = part(lambda R, bars: bars)  # the gradients that leave

@@ -13,21 +13,16 @@ import numpy as np
 from minidit.backend import Array
 from minidit.nn import initial
 from minidit.random import Philox
-from minidit.verify.core.reference import Group, Probe, Reference, part, part_of_each_weight
+from minidit.verify.core.reference import Group, Part, Probe, Reference, part, part_of_each_weight
 from minidit.verify.topics.block import block_linears
 
 topic = Group("parameters")
 
 
-@topic(
-    spec="T.9",
-    takes="D, L, heads, patch_size, C, K classes, learn_sigma (MLP ratio 4, label dropout > 0)",
-    gives="{official name: shape} of all trained parameters (pos_embed is none)",
-    probes=lambda: [
-        Probe("tiny", (12, 1, 3, 2, 3, 10, True), "no norm has parameters; K + 1 labels; twice the channels"),
-        Probe("two", (16, 2, 4, 2, 4, 7, False)),
-    ],
-)
+@topic("T.9", "D, L, heads, patch_size, C, K classes, learn_sigma (MLP ratio 4, label dropout > 0)",
+       "{official name: shape} of all trained parameters (pos_embed is none)",
+       lambda: [Probe("tiny", (12, 1, 3, 2, 3, 10, True), "no norm has parameters; K + 1 labels; twice the channels"),
+                Probe("two", (16, 2, 4, 2, 4, 7, False))])  # fmt: skip
 def parameter_shapes(
     R: Reference, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool
 ) -> dict[str, tuple[int, ...]]:
@@ -45,22 +40,10 @@ def parameter_shapes(
     return shapes | linear_shapes(R, "final_layer.linear", p * p * C * (2 if learn_sigma else 1), D)
 
 
-@part
-def linear_shapes(R: Reference, name: str, m: int, n: int) -> dict[str, tuple[int, ...]]:
-    """A weight and a bias."""
-    return {f"{name}.weight": (m, n), f"{name}.bias": (m,)}
-
-
-@part
-def norm_shapes(R: Reference, name: str, D: int) -> dict[str, tuple[int, ...]]:
-    """Norms have no parameters: adaLN makes their scale and shift."""
-    return {}
-
-
-@part
-def label_table_rows(R: Reference, K: int) -> int:
-    """K classes and the null label."""
-    return K + 1
+linear_shapes = part(lambda R, name, m, n: {f"{name}.weight": (m, n), f"{name}.bias": (m,)})  # a weight and a bias
+# norms have no parameters: adaLN makes their scale and shift
+norm_shapes: Part[[str, int], dict[str, tuple[int, ...]]] = part(lambda R, name, D: {})
+label_table_rows = part(lambda R, K: K + 1)  # K classes and the null label
 
 
 def law_of(name: str, w: Array) -> str:
@@ -95,14 +78,10 @@ def start_of(weights: Mapping[str, Array]) -> dict[str, str]:
     return {name: law for name, law in laws.items() if not (name.endswith("bias") and law == "0")}
 
 
-@topic(
-    spec="T.7",
-    takes="D, L, heads, patch_size, C, K classes, learn_sigma, seed",
-    gives="{official name: array}: the weights of a freshly initialised network",
-    probes=lambda: [Probe("fresh", (64, 2, 4, 2, 4, 10, True, 0), "the zeros of T.7 come last; wide enough to tell laws apart")],
-    measure=start_of,
-    because="the law of each weight, told by its spread, its largest entry and its kurtosis",
-)
+@topic("T.7", "D, L, heads, patch_size, C, K classes, learn_sigma, seed",
+       "{official name: array}: the weights of a freshly initialised network",
+       lambda: [Probe("fresh", (64, 2, 4, 2, 4, 10, True, 0), "the zeros of T.7 come last; wide enough to tell laws apart")],
+       measure=start_of, because="the law of each weight, told by its spread, its largest entry and its kurtosis")  # fmt: skip
 def initial_weights(
     R: Reference, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool, seed: int
 ) -> dict[str, Array]:
@@ -123,22 +102,10 @@ def first_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) ->
     return linear_start(R, rng, name, shape)
 
 
-@part
-def bias_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
-    """0."""
-    return np.zeros(shape)
-
-
-@part
-def condition_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
-    """N(0, 0.02²)."""
-    return initial.normal(0.02)(rng, shape, np.float64)
-
-
-@part
-def linear_start(R: Reference, rng: Philox, name: str, shape: tuple[int, ...]) -> Array:
-    """Xavier uniform; a patch embedding counts as a linear layer."""
-    return initial.xavier_uniform(rng, shape, np.float64)
+bias_start = part(lambda R, rng, name, shape: np.zeros(shape))  # 0
+condition_start = part(lambda R, rng, name, shape: initial.normal(0.02)(rng, shape, np.float64))  # N(0, 0.02²)
+# Xavier uniform; a patch embedding counts as a linear layer
+linear_start = part(lambda R, rng, name, shape: initial.xavier_uniform(rng, shape, np.float64))
 
 
 @part_of_each_weight

@@ -32,22 +32,11 @@ def hops(*hops: tuple[int, int]) -> list[tuple[str, Array, int, int]]:
 HOPS = ((500, 457), (999, 979), (37, 20), (501, 500), (20, -1), (0, -1))
 
 
-@part
-def alpha_below(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
-    """ᾱ at the rung a step arrives at; 1 at the data."""
-    return float(alpha_bar[s]) if s >= 0 else 1.0
-
-
-@part
-def step_beta(R: Reference, alpha_bar: Array, t: int, a_s: float) -> float:
-    """β of the step."""
-    return float(jump_beta(R, alpha_bar, t, a_s))
-
-
-@part
-def posterior_weights(R: Reference, alpha_bar: Array, t: int, a_t: float, a_s: float) -> tuple[float, float]:
-    """c_1 and c_2 of q(x_s | x_t, x_0)."""
-    return law.posterior_coefficients(a_t, a_s)[:2]
+# ᾱ at the rung a step arrives at; 1 at the data
+alpha_below = part(lambda R, alpha_bar, t, s: float(alpha_bar[s]) if s >= 0 else 1.0)
+step_beta = part(lambda R, alpha_bar, t, a_s: float(jump_beta(R, alpha_bar, t, a_s)))  # β of the step
+# c_1 and c_2 of q(x_s | x_t, x_0)
+posterior_weights = part(lambda R, alpha_bar, t, a_t, a_s: law.posterior_coefficients(a_t, a_s)[:2])
 
 
 @part
@@ -63,16 +52,9 @@ def log_small_variance(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
     return float(np.log(small_variance(R, alpha_bar, t, s)) if s >= 0 else log_at_data(R, alpha_bar, t))
 
 
-@part
-def log_at_data(R: Reference, alpha_bar: Array, t: int) -> float:
-    """ln β̃ of the step before the last one."""
-    return float(log_small(t + 1, 0, full(alpha_bar)))
-
-
-@part
-def large_at_data(R: Reference, alpha_bar: Array, t: int) -> float:
-    """The large variance into the data: β̃ of the step before."""
-    return float(large(t + 1, 0, full(alpha_bar)))
+log_at_data = part(lambda R, alpha_bar, t: float(log_small(t + 1, 0, full(alpha_bar))))  # ln β̃ of the step before the last one
+# the large variance into the data: β̃ of the step before
+large_at_data = part(lambda R, alpha_bar, t: float(large(t + 1, 0, full(alpha_bar))))
 
 
 @part
@@ -88,22 +70,19 @@ def _tables() -> list[Probe]:
     ]
 
 
-@topic(spec="D.18", takes="alpha_bar (T,)", gives="(T,): β̃ of each step t -> t-1, 0 at t = 0", probes=_tables)
+@topic("D.18", "alpha_bar (T,)", "(T,): β̃ of each step t -> t-1, 0 at t = 0", _tables)
 def posterior_variance(R: Reference, alpha_bar: Array) -> Array:
     """β̃_t = (1-ᾱ_{t-1})/(1-ᾱ_t) β_t, 0 at t = 0."""
     return np.array([small_variance(R, alpha_bar, t, t - 1) for t in range(len(alpha_bar))])
 
 
-@topic(
-    spec="D.21", takes="alpha_bar (T,)", gives="(T,): ln β̃, finite: entry 0 is that of t = 1",
-    probes=_tables, tol=10.0, because=LOST,
-)  # fmt: skip
+@topic("D.21", "alpha_bar (T,)", "(T,): ln β̃, finite: entry 0 is that of t = 1", _tables, tol=10.0, because=LOST)
 def posterior_log_variance(R: Reference, alpha_bar: Array) -> Array:
     """ln β̃_t, and ln β̃_1 at t = 0."""
     return np.array([log_small_variance(R, alpha_bar, t, t - 1) for t in range(len(alpha_bar))])
 
 
-@topic(spec="D.19", takes="alpha_bar (T,)", gives="(T,): β, entry 0 is β̃ of t = 1", probes=_tables)
+@topic("D.19", "alpha_bar (T,)", "(T,): β, entry 0 is β̃ of t = 1", _tables)
 def fixed_large_variance(R: Reference, alpha_bar: Array) -> Array:
     """β_t, and β̃_1 at t = 0."""
     return np.array([large_variance(R, alpha_bar, t, t - 1) for t in range(len(alpha_bar))])
@@ -117,7 +96,7 @@ def _posteriors() -> list[Probe]:
     return out
 
 
-@topic(spec="D.8", takes=f"x_0, x_t (B,C,H,W), {STEP}", gives="mean (B,C,H,W)", probes=_posteriors)
+@topic("D.8", f"x_0, x_t (B,C,H,W), {STEP}", "mean (B,C,H,W)", _posteriors)
 def posterior_mean(R: Reference, x_0: Array, x_t: Array, t: int, s: int, alpha_bar: Array) -> Array:
     """√ᾱ_s β/(1-ᾱ_t) x_0 + √α (1-ᾱ_s)/(1-ᾱ_t) x_t, α = ᾱ_t/ᾱ_s, β = 1-α."""
     c_1, c_2 = posterior_weights(R, alpha_bar, t, float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s))
@@ -133,19 +112,12 @@ def _heads() -> list[Probe]:
     ]
 
 
-@part
-def learned_fraction(R: Reference, v: Array) -> Array:
-    """f = (v+1)/2, from the small variance at v = -1 to the large at v = 1."""
-    return (v + 1) / 2
+learned_fraction = part(lambda R, v: (v + 1) / 2)  # f = (v+1)/2, from the small variance at v = -1 to the large at v = 1
+# the variance a fraction of the way, on the log scale
+between = part(lambda R, fraction, log_low, log_high: np.exp(fraction * log_high + (1 - fraction) * log_low))
 
 
-@part
-def between(R: Reference, fraction: Array, log_low: float, log_high: float) -> Array:
-    """The variance a fraction of the way, on the log scale."""
-    return np.exp(fraction * log_high + (1 - fraction) * log_low)
-
-
-@topic(spec="D.22", takes=f"v (B,C,H,W), {STEP}", gives="variance (B,C,H,W)", probes=_heads, tol=10.0, because=LOST)
+@topic("D.22", f"v (B,C,H,W), {STEP}", "variance (B,C,H,W)", _heads, tol=10.0, because=LOST)
 def learned_range_variance(R: Reference, v: Array, t: int, s: int, alpha_bar: Array) -> Array:
     """exp(f ln β + (1-f) ln β̃), f = (v+1)/2, β and β̃ of the step from t to s."""
     high = np.log(step_beta(R, alpha_bar, t, alpha_below(R, alpha_bar, t, s)))

@@ -18,14 +18,8 @@ def _squares() -> list[Probe]:
     return [network_probe(k, (4, 4) if k < 4 else (6, 6) if k == 4 else (8, 8)) for k in range(6)]
 
 
-@topic(
-    spec="T.6",
-    takes=TAKES + "; H = W",
-    gives="(B,C_out,H,W), or (that, taps) with taps {layer name: its output}",
-    probes=_squares,
-    tol=2.0,
-    because="rounding of a few blocks; a float32 angle of time",
-)
+@topic("T.6", TAKES + "; H = W", "(B,C_out,H,W), or (that, taps) with taps {layer name: its output}", _squares, tol=2.0,
+       because="rounding of a few blocks; a float32 angle of time")  # fmt: skip
 def dit_square(R: Reference, weights: Weights, x: Numbers, t: Array, y: Array, heads: int, patch_size: int) -> Numbers:
     """unpatchify(final(blocks(patches + pos, c), c)), c = MLP(emb(t)) + table[y]; here H = W."""
     return dit(R, weights, x, t, y, heads, patch_size)

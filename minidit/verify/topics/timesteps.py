@@ -39,52 +39,34 @@ def inside(R: Reference, timesteps: Array, T: int) -> Array:
     return timesteps
 
 
-@topic(
-    spec="D.24", takes="T, N, offset", gives="(N,) ints, top down; a refusal where one would reach T",
-    probes=lambda: _counts((10, 5, 0), (1000, 13, 0), (1000, 250, 1), (1000, 1000, 1)),
-)  # fmt: skip
+@topic("D.24", "T, N, offset", "(N,) ints, top down; a refusal where one would reach T",
+       lambda: _counts((10, 5, 0), (1000, 13, 0), (1000, 250, 1), (1000, 1000, 1)))  # fmt: skip
 def leading_timesteps(R: Reference, T: int, N: int, offset: int) -> Array:
     """k ⌊T/N⌋ + offset, k = 0..N-1."""
     return inside(R, (np.arange(N) * (T // N) + offset)[::-1], T)
 
 
-@topic(
-    spec="D.25", takes="T, N", gives="(N,) ints, top down: T-1 and 0 included",
-    probes=lambda: _counts((10, 4), (1000, 12), (1000, 250)),
-)  # fmt: skip
+@topic("D.25", "T, N", "(N,) ints, top down: T-1 and 0 included", lambda: _counts((10, 4), (1000, 12), (1000, 250)))
 def linspace_timesteps(R: Reference, T: int, N: int) -> Array:
     """round(k (T-1)/(N-1))."""
     return top_down(rungs.linspace(T, N))
 
 
-@topic(
-    spec="D.26", takes="T, N", gives="(N,) ints, top down: T-1 included",
-    probes=lambda: _counts((10, 5), (1000, 13), (1000, 250)),
-)  # fmt: skip
+@topic("D.26", "T, N", "(N,) ints, top down: T-1 included", lambda: _counts((10, 5), (1000, 13), (1000, 250)))
 def trailing_timesteps(R: Reference, T: int, N: int) -> Array:
     """round(T - k T/N) - 1."""
     return top_down(rungs.trailing(T, N))
 
 
-@topic(
-    spec="D.25", takes="T, N", gives="(N,) ints, top down: the timesteps your sampler visits when nothing else is asked",
-    probes=lambda: _counts((1000, 12), (1000, 30), (1000, 10)),
-)  # fmt: skip
+@topic("D.25", "T, N", "(N,) ints, top down: the timesteps your sampler visits when nothing else is asked",
+       lambda: _counts((1000, 12), (1000, 30), (1000, 10)))  # fmt: skip
 def sampling_timesteps(R: Reference, T: int, N: int) -> Array:
     """round(k (T-1)/(N-1)): both ends belong to it, the noise a sampler starts from is that of T-1."""
     return linspace_timesteps(R, T, N)
 
 
-@part
-def sections(R: Reference, T: int, counts: list[int]) -> Array:
-    """So many timesteps, evenly, from each of as many sections."""
-    return np.array(rungs.sections(T, counts)) - 1
-
-
-@part
-def stride(R: Reference, T: int, N: int) -> Array:
-    """0, i, 2i, … with the least stride that gives N timesteps; ValueError if none does."""
-    return np.array(rungs.stride(T, N)) - 1
+# 0, i, 2i, … with the least stride that gives N timesteps; ValueError if none does
+stride = part(lambda R, T, N: np.array(rungs.stride(T, N)) - 1)
 
 
 def _texts() -> list[Probe]:
@@ -94,14 +76,12 @@ def _texts() -> list[Probe]:
     ]
 
 
-@topic(
-    spec="D.28", takes="T, spec: '250', '10,15,20' or 'ddim50'", gives="ints, rising; a refusal where none fits", probes=_texts
-)
+@topic("D.28", "T, spec: '250', '10,15,20' or 'ddim50'", "ints, rising; a refusal where none fits", _texts)
 def space_timesteps(R: Reference, T: int, spec: str) -> Array:
     """So many timesteps evenly from each section, both ends among them; 'ddimN': 0, i, 2i, … with the least i that gives N."""
     if spec.startswith("ddim"):
         return stride(R, T, int(spec.removeprefix("ddim")))
-    return sections(R, T, [int(n) for n in spec.split(",")])
+    return np.array(rungs.sections(T, [int(n) for n in spec.split(",")])) - 1
 
 
 def _kept() -> list[Probe]:
@@ -112,34 +92,24 @@ def _kept() -> list[Probe]:
     ]
 
 
-@part
-def jump_beta(R: Reference, alpha_bar: Array, t: Array, a_s: Array) -> Array:
-    """β of a step from t to a rung with ᾱ = a_s."""
-    return step.jump(alpha_bar[t], a_s)
+jump_beta = part(lambda R, alpha_bar, t, a_s: step.jump(alpha_bar[t], a_s))  # β of a step from t to a rung with ᾱ = a_s
 
 
-@topic(spec="D.15", takes="alpha_bar (T,), timesteps (N,) rising", gives="betas (N,) of the shorter ladder", probes=_kept)
+@topic("D.15", "alpha_bar (T,), timesteps (N,) rising", "betas (N,) of the shorter ladder", _kept)
 def respaced_betas(R: Reference, alpha_bar: Array, timesteps: Array) -> Array:
     """β' = 1 - ᾱ_t/ᾱ_s, s the kept rung before t, the data before the first."""
     return jump_beta(R, alpha_bar, timesteps, np.append(1.0, alpha_bar[timesteps[:-1]]))
 
 
-def _told() -> list[Probe]:
-    return [Probe("T1000-N7", (np.array([0, 166, 333, 500, 666, 832, 999]), np.array([6, 1, 0, 3]), 1000))]
-
-
-@topic(
-    spec="T.3", takes="timesteps (N,) rising, i (B,) indices into them, T", gives="(B,): what the network is told", probes=_told
-)
+@topic("T.3", "timesteps (N,) rising, i (B,) indices into them, T", "(B,): what the network is told",
+       lambda: [Probe("T1000-N7", (np.array([0, 166, 333, 500, 666, 832, 999]), np.array([6, 1, 0, 3]), 1000))])  # fmt: skip
 def network_time(R: Reference, timesteps: Array, i: Array, T: int) -> Array:
     """The original timestep, 0..T-1, also on a shorter ladder."""
     return timesteps[i]
 
 
-@part
-def below(R: Reference, timesteps: Array, k: int, T: int) -> int:
-    """The timestep a step from timesteps[k] arrives at: the next of the list; -1, the data, past the last."""
-    return int(timesteps[k + 1]) if k + 1 < len(timesteps) else -1
+# the timestep a step from timesteps[k] arrives at: the next of the list; -1, the data, past the last
+below = part(lambda R, timesteps, k, T: int(timesteps[k + 1]) if k + 1 < len(timesteps) else -1)
 
 
 def _lists() -> list[Probe]:
@@ -149,7 +119,7 @@ def _lists() -> list[Probe]:
     ]
 
 
-@topic(spec="D.30", takes="timesteps (N,) top down, T", gives="(N, 2) ints (t, s); the last s is -1, the data", probes=_lists)
+@topic("D.30", "timesteps (N,) top down, T", "(N, 2) ints (t, s); the last s is -1, the data", _lists)
 def step_pairs(R: Reference, timesteps: Array, T: int) -> Array:
     """(t, s): s is the next entry of the list, -1 (the data) past the last."""
     return np.array([(int(t), below(R, timesteps, k, T)) for k, t in enumerate(timesteps)])

@@ -44,56 +44,33 @@ def dropped_share(labels: Array) -> dict[str, Array]:
     return {"labels of dropped samples": seen} | {name: 2 * rows.shape[1] ** 0.5 * share for name, share in shares.items()}
 
 
-@topic(
-    spec="G.7",
-    takes="y (B,) ints, p, num_classes, depth, train bool, seed",
-    gives="(B,) the labels that the network is told, or (depth, B) where every block is told its own",
-    probes=_dropouts,
-    measure=dropped_share,
-    allowed=6.0,
-    because=SIX,
-)
+@topic("G.7", "y (B,) ints, p, num_classes, depth, train bool, seed",
+       "(B,) the labels that the network is told, or (depth, B) where every block is told its own", _dropouts,
+       measure=dropped_share, allowed=6.0, because=SIX)  # fmt: skip
 def label_dropout(R: Reference, y: Array, p: float, num_classes: int, depth: int, train: bool, seed: int) -> Array:
     """y ← num_classes with probability p, one decision per sample, in training only."""
     masks = dropout_masks(R, seed, depth, len(y), dropout_rate(R, p, train))
     return drop_labels(np.broadcast_to(y, masks.shape), ~masks, 0.5, null_label(R, num_classes))
 
 
-@part
-def dropout_rate(R: Reference, p: float, train: bool) -> float:
-    """p in training, else 0."""
-    return p if train else 0.0
-
-
-@part
-def dropout_masks(R: Reference, seed: int, depth: int, B: int, p: float) -> Array:
-    """True where a label is dropped: (1, B), one decision per sample."""
-    return np.asarray(Philox(seed, 77).uniform((1, B), dtype=np.float64) < p)
+dropout_rate = part(lambda R, p, train: p if train else 0.0)  # p in training, else 0
+# true where a label is dropped: (1, B), one decision per sample
+dropout_masks = part(lambda R, seed, depth, B, p: np.asarray(Philox(seed, 77).uniform((1, B), dtype=np.float64) < p))
 
 
 # ------------------------------------------------------------------------------------------------ the average of the weights
 
 
-@topic(
-    spec="O.4",
-    takes="decay, n = 1, 2, …: the step",
-    gives="the decay that is used at step n",
-    probes=lambda: [Probe(f"step-{n}", (0.9999, n), "few steps average little") for n in (1, 10, 1000, 100_000_000)],
-)
+@topic("O.4", "decay, n = 1, 2, …: the step", "the decay that is used at step n",
+       lambda: [Probe(f"step-{n}", (0.9999, n), "few steps average little") for n in (1, 10, 1000, 100_000_000)])  # fmt: skip
 def ema_decay(R: Reference, decay: float, n: int) -> float:
     """min(decay, (1+n)/(10+n))."""
     return optim.ema_decay(decay, n)
 
 
-@topic(
-    spec="O.4",
-    takes="average (P,), theta (P,), decay",
-    gives="the new average (P,)",
-    probes=lambda: [
-        Probe("one", (np.array([1.0, -2.0]), np.array([3.0, 0.5]), 0.9)),
-        Probe("many", (normal(Philox(91), 7), normal(Philox(92), 7), 0.75)),
-    ],
-)
+@topic("O.4", "average (P,), theta (P,), decay", "the new average (P,)",
+       lambda: [Probe("one", (np.array([1.0, -2.0]), np.array([3.0, 0.5]), 0.9)),
+                Probe("many", (normal(Philox(91), 7), normal(Philox(92), 7), 0.75))])  # fmt: skip
 def ema_update(R: Reference, average: Array, theta: Array, decay: float) -> Array:
     """d θ̃ + (1-d) θ."""
     new = np.array(average)
@@ -101,15 +78,11 @@ def ema_update(R: Reference, average: Array, theta: Array, decay: float) -> Arra
     return new
 
 
-@topic(
-    spec="O.4",
-    takes="theta_0 (P,), updates (n, P): what the optimiser adds at each step; decay, the same at every step",
-    gives="(theta_n, average_n): the trained weights and their average, which starts as theta_0",
-    probes=lambda: [
-        Probe("five-steps", (normal(Philox(93), 3), normal(Philox(94), 5, 3), 0.8), "a closed form: dⁿ θ_0 + …"),
-        Probe("one-step", (np.ones(2), np.array([[0.5, -1.0]]), 0.9), "the average reads what the step wrote"),
-    ],
-)
+@topic("O.4", "theta_0 (P,), updates (n, P): what the optimiser adds at each step; decay, the same at every step",
+       "(theta_n, average_n): the trained weights and their average, which starts as theta_0",
+       lambda: [Probe("five-steps", (normal(Philox(93), 3), normal(Philox(94), 5, 3), 0.8), "a closed form: dⁿ θ_0 + …"),
+                Probe("one-step", (np.ones(2), np.array([[0.5, -1.0]]), 0.9), "the average reads what the step wrote")
+                 ])  # fmt: skip
 def ema_run(R: Reference, theta_0: Array, updates: Array, decay: float) -> tuple[Array, Array]:
     """θ ← θ + update, then θ̃ ← d θ̃ + (1-d) θ; training never reads θ̃."""
     theta, average = np.array(theta_0), ema_start(R, theta_0)
@@ -118,10 +91,7 @@ def ema_run(R: Reference, theta_0: Array, updates: Array, decay: float) -> tuple
     return theta, average
 
 
-@part
-def ema_start(R: Reference, theta_0: Array) -> Array:
-    """The average begins as the weights."""
-    return np.array(theta_0)
+ema_start = part(lambda R, theta_0: np.array(theta_0))  # the average begins as the weights
 
 
 @part
@@ -145,25 +115,11 @@ def _adamw() -> list[Probe]:
     ]
 
 
-@topic(
-    spec="O.2",
-    takes="theta, m, v, g (P,), n = 1, 2, …, lr, beta1, beta2, eps, weight_decay",
-    gives="(theta, m, v) after the step",
-    probes=_adamw,
-)
+@topic("O.2", "theta, m, v, g (P,), n = 1, 2, …, lr, beta1, beta2, eps, weight_decay", "(theta, m, v) after the step", _adamw)
 def adamw_update(
-    R: Reference,
-    theta: Array,
-    m: Array,
-    v: Array,
-    g: Array,
-    n: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
+    R: Reference, theta: Array, m: Array, v: Array, g: Array, n: int, lr: float, beta1: float, beta2: float, eps: float,
     weight_decay: float,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """θ ← θ - lr (m̂/(√v̂ + ε) + λ θ), m̂ = m/(1-β₁ⁿ), v̂ = v/(1-β₂ⁿ)."""
     g = gradient_in(R, g, theta, weight_decay)
     m, v = moments(R, m, v, g, beta1, beta2)
@@ -171,10 +127,7 @@ def adamw_update(
     return moved(R, theta, ratio, lr, weight_decay), m, v
 
 
-@part
-def gradient_in(R: Reference, g: Array, theta: Array, weight_decay: float) -> Array:
-    """What the moments see: the gradient alone."""
-    return g
+gradient_in = part(lambda R, g, theta, weight_decay: g)  # what the moments see: the gradient alone
 
 
 @part
@@ -183,45 +136,20 @@ def moments(R: Reference, m: Array, v: Array, g: Array, beta1: float, beta2: flo
     return beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
 
 
-@part
-def corrected(R: Reference, m: Array, v: Array, beta1: float, beta2: float, n: int) -> tuple[Array, Array]:
-    """m̂, v̂."""
-    return m / (1 - beta1**n), v / (1 - beta2**n)
+corrected = part(lambda R, m, v, beta1, beta2, n: (m / (1 - beta1**n), v / (1 - beta2**n)))  # m̂, v̂
+adam_ratio = part(lambda R, m_hat, v_hat, eps: m_hat / (v_hat**0.5 + eps))  # m̂ / (√v̂ + ε)
+moved = part(lambda R, theta, ratio, lr, weight_decay: theta - lr * (ratio + weight_decay * theta))  # θ - lr (m̂/(√v̂ + ε) + λ θ)
 
 
-@part
-def adam_ratio(R: Reference, m_hat: Array, v_hat: Array, eps: float) -> Array:
-    """m̂ / (√v̂ + ε)."""
-    return m_hat / (v_hat**0.5 + eps)
-
-
-@part
-def moved(R: Reference, theta: Array, ratio: Array, lr: float, weight_decay: float) -> Array:
-    """θ - lr (m̂/(√v̂ + ε) + λ θ)."""
-    return theta - lr * (ratio + weight_decay * theta)
-
-
-@topic(
-    spec="O.2",
-    takes="shapes {name: shape}, weight_decay",
-    gives="{name: the decay that acts on it}",
-    probes=lambda: [
-        Probe(
-            "four",
-            ({"a.weight": (4, 3), "a.bias": (4,), "norm.weight": (3,), "conv.weight": (2, 3, 1, 1)}, 0.1),
-            "biases and gains are left alone",
-        )
-    ],
-)
+@topic("O.2", "shapes {name: shape}, weight_decay", "{name: the decay that acts on it}",
+       lambda: [Probe("four", ({"a.weight": (4, 3), "a.bias": (4,), "norm.weight": (3,), "conv.weight": (2, 3, 1, 1)}, 0.1),
+                       "biases and gains are left alone")])  # fmt: skip
 def weight_decays(R: Reference, shapes: dict[str, tuple[int, ...]], weight_decay: float) -> dict[str, float]:
     """λ for weights of two axes or more, else 0."""
     return {name: weight_decay if decays(R, name, shape) else 0.0 for name, shape in shapes.items()}
 
 
-@part
-def decays(R: Reference, name: str, shape: tuple[int, ...]) -> bool:
-    """Whether the decay acts on a parameter."""
-    return len(shape) >= 2
+decays = part(lambda R, name, shape: len(shape) >= 2)  # whether the decay acts on a parameter
 
 
 def _clips() -> list[Probe]:
@@ -229,7 +157,7 @@ def _clips() -> list[Probe]:
     return [Probe("large", (g, 1.0), "the norm of the whole gradient"), Probe("small", (g, 100.0), "a small gradient stays")]
 
 
-@topic(spec="O.3", takes="gradients {name: array}, limit", gives="{name: array}", probes=_clips)
+@topic("O.3", "gradients {name: array}, limit", "{name: array}", _clips)
 def clip_gradients(R: Reference, gradients: dict[str, Array], limit: float) -> dict[str, Array]:
     """g · min(1, limit/‖g‖), ‖g‖ the norm of the whole gradient."""
     return {k: clip_factor(R, gradients, k, limit) * g for k, g in gradients.items()}
@@ -242,12 +170,8 @@ def clip_factor(R: Reference, gradients: dict[str, Array], name: str, limit: flo
     return float(optim.clip_factor(norm, limit))
 
 
-@topic(
-    spec="O.5",
-    takes="n = 1, 2, …: the step, lr, warmup: how many steps",
-    gives="the rate at step n",
-    probes=lambda: [Probe(f"step-{n}", (n, 1e-3, 10), "the first step already moves") for n in (1, 9, 10, 11, 500)],
-)
+@topic("O.5", "n = 1, 2, …: the step, lr, warmup: how many steps", "the rate at step n",
+       lambda: [Probe(f"step-{n}", (n, 1e-3, 10), "the first step already moves") for n in (1, 9, 10, 11, 500)])  # fmt: skip
 def warmup_rate(R: Reference, n: int, lr: float, warmup: int) -> float:
     """lr min(1, n/warmup), n = 1, 2, …."""
     return optim.learning_rate(optim.OptimConfig(lr=lr, warmup=warmup), n, 1000)

@@ -1,0 +1,28 @@
+"""The networks of this package by name, and what each is for in a run: a new network is a file here and a row below."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
+from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from minidit.models.classifier import Classifier, ClassifierConfig
+from minidit.models.dit import DiT, DiTConfig
+
+Network = DiT | Autoencoder | AutoencoderKL | Classifier
+
+
+class Kind(NamedTuple):
+    """network(config, rng, device=, dtype=) builds one; rng None allocates its weights only."""
+
+    config: type[Any]
+    network: type[Any]
+    phase: str  # of a run: model, tokenizer or judge
+
+
+NETWORKS = {
+    "dit": Kind(DiTConfig, DiT, "model"),
+    "autoencoder": Kind(AutoencoderConfig, Autoencoder, "tokenizer"),
+    "autoencoder_kl": Kind(AutoencoderKLConfig, AutoencoderKL, "tokenizer"),
+    "classifier": Kind(ClassifierConfig, Classifier, "judge"),
+}
