@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import random
 import resource
@@ -28,7 +29,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the package, and the writer of torch zips that its tests have
 
-from tools.fuzz_targets import Target, targets  # noqa: E402
+if "--coverage" in sys.argv:  # what is imported now is watched
+    with importlib.import_module("atheris").instrument_imports(include=["minidit"]):
+        from tools.fuzz_targets import Target, targets
+else:
+    from tools.fuzz_targets import Target, targets
 
 SECONDS = 1.0  # of CPU time for one input
 HANG = 10  # seconds of wall time after which a reader is interrupted
@@ -177,10 +182,7 @@ def report(target: Target, tally: Tally) -> int:
 
 def guided(target: Target, seconds: int) -> None:
     """Atheris chooses the damage by what it makes the package run."""
-    import importlib
-
     atheris = importlib.import_module("atheris")
-    atheris.instrument_all()
     tally = Tally()
     corpus = tempfile.mkdtemp(prefix="minidit-corpus-")
     for k, data in enumerate(target.seeds):
