@@ -66,6 +66,12 @@ class Tensor:
     def dtype(self) -> Any:
         return self.data.dtype
 
+    def __array__(self, *_: Any, **__: Any) -> Array:
+        raise TypeError("NumPy would compute with a Tensor and forget its history: take .data, or an operation of minidit.ops")
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
     def backward(self, bar: Array = None) -> None:
         """Runs the tape backwards from here; bar is the gradient of this value (1 for a scalar)."""
         backward(self, bar)

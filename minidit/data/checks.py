@@ -16,6 +16,7 @@ MAX_VALUES = 2**31  # bytes of a decoded data set (images × channels × height 
 MAX_PIXELS = 2**26  # pixels of one picture file: 8192 × 8192
 
 
+MAX_PICTURE = 2**28  # bytes of one picture file
 MAX_FILES = 2**20  # in a folder of pictures
 DENSE = 2**22  # pixels of a picture that may be as small a file as it likes
 

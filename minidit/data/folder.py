@@ -15,6 +15,7 @@ picture, an empty class, and pictures beside class folders are errors that name 
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidit.data.checks import DENSE, MAX_FILES, MAX_PIXELS, DataError, check_no_part, check_volume, fault, reading
+from minidit.data.checks import DENSE, MAX_FILES, MAX_PICTURE, MAX_PIXELS, DataError, check_no_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
 from minidit.data.pixels import WIDE, check_request, is_wide, square, to_channels, to_rgb
 from minidit.incoming import DEFLATE, regular_file
@@ -115,8 +116,10 @@ def opened(file: Path) -> Iterator[Picture]:
         if file.is_symlink() and not file.exists():
             raise fault(file, "a link to nothing")
         held = regular_file(file, DataError)
+        if held > MAX_PICTURE:
+            raise fault(file, f"{held} bytes, above the limit of {MAX_PICTURE}")
         try:
-            picture = Image.open(file, formats=FORMATS)
+            picture = Image.open(io.BytesIO(file.read_bytes()), formats=FORMATS)  # of files it allocates claims
         except UnidentifiedImageError:
             known = f"not a picture in a format that is read here ({', '.join(FORMATS)})"
             raise fault(file, f"{known}: convert it, move it away, or let its name begin with a dot") from None

@@ -41,8 +41,11 @@ def read_array(path: Path, rank: int) -> NDArray[np.uint8]:
         expected = check_volume(path, shape)
         if not expected:
             raise fault(path, f"holds no {what}: {shape}")
-        if expected > DEFLATE * path.stat().st_size:
-            raise fault(path, f"truncated: its header announces {expected} bytes {shape}, more than the file can hold")
+        size, zipped = path.stat().st_size, isinstance(file, gzip.GzipFile)
+        room = size * DEFLATE if zipped else size - file.tell()
+        if expected > room:
+            most = " at most" if zipped else ""
+            raise fault(path, f"its header announces {expected} bytes {shape}, but truncated: it holds {room}{most}")
         data = file.read(expected + 1)
     if len(data) != expected:
         problem = f"truncated: it holds {len(data)}" if len(data) < expected else "it holds more"

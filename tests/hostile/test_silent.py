@@ -257,3 +257,11 @@ def test_the_power_zero_has_gradient_zero_at_zero():
     x = Tensor(np.array([0.0, 2.0]))
     (x**0.0).sum().backward()
     np.testing.assert_array_equal(x.grad, [0, 0])
+
+
+def test_numpy_does_not_take_a_tensor_apart_and_zero_is_false():
+    with pytest.raises(TypeError, match=r"forget its history: take \.data"):
+        np.asarray(t(3))
+    assert not Tensor(np.zeros(1)) and Tensor(np.ones(1))
+    with pytest.raises(ValueError, match="truth value"):
+        bool(t(3))

@@ -23,6 +23,11 @@ from minidit.checkpoint.names_dit import to_diffusers
 from minidit.verify.borders.schedulers import Answers, Schedulers
 from minidit.verify.borders.torch import config_of, to_numpy, torch
 
+CHOICES = {  # what the package itself would take without a word, or compute as something else
+    "timestep_spacing": ("leading", "trailing", "linspace"),
+    "prediction_type": ("epsilon", "sample", "v_prediction"),
+}
+
 
 def diffusers() -> Any:
     """The package, silenced; ValueError that says how to get it."""
@@ -67,6 +72,8 @@ def named(words: list[str]) -> Answers:
         usual = inspect.signature(kind.__init__).parameters[key].default
         if isinstance(usual, bool) and not isinstance(options[key], bool):
             raise ValueError(f"{key}={text}: true or false")
+        if key in CHOICES and options[key] not in CHOICES[key]:
+            raise ValueError(f"{key}={text}: one of {', '.join(CHOICES[key])}")
     return scheduler(kind(**options))
 
 
