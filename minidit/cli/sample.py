@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     print(out)
     if not args.quiet:
         scale = pipeline.guidance if args.guidance is None else args.guidance
-        guidance = f", guidance {scale:g}" if pipeline.model.condition.null is not None else ""
+        guidance = f", guidance {scale}" if pipeline.model.condition.null is not None else ""
         print(f"{n} pictures, {args.sampler} {steps} rungs{guidance}, seed {args.seed}", file=sys.stderr)
     return 0
 
