@@ -28,6 +28,7 @@ A_LAW_KNOWS = {"backend", "ops"}
 A_LAW_IS_KNOWN_FROM = LAYER["training"]
 BESIDE = {("random", "backend"), ("kernels", "autograd"), ("optim", "nn")}  # the only arrows between two rooms of one layer
 CUPY = {"backend", "kernels"}
+KNOW_NO_KERNELS = {"training", "processes", "runs"}
 LIBRARIES = {  # the package imports nothing else that stands outside it
     "numpy", "scipy", "PIL", "safetensors", "tqdm", "threadpoolctl",  # always there
     "cupy", "cupyx", "cupy_backends", "ml_dtypes", "cudnn", "latex2mathml", "torch", "diffusers",  # asked for by name when used
@@ -77,6 +78,8 @@ def why_forbidden(here, there):
         return None if there in A_LAW_KNOWS else "a law knows only " + " and ".join(sorted(A_LAW_KNOWS))
     if there in LAWS:
         return None if LAYER[here] >= A_LAW_IS_KNOWN_FROM else "laws and networks meet only in processes"
+    if there == "kernels" and here in KNOW_NO_KERNELS:
+        return "training, processes and runs reach kernels through nn only"
     if LAYER[there] < LAYER[here] or (here, there) in BESIDE:
         return None
     return f"layer {LAYER[here]} may not know layer {LAYER[there]}"
@@ -181,6 +184,7 @@ def tree_of(tmp_path, files):
         ("cli/bench.py", "from benchmarks.imitation import imitated_gpu"),
         ("cli/bench.py", "import importlib\nimportlib.import_module('benchmarks.imitation')"),
         ("mystery/room.py", "from minidit.backend import empty"),
+        ("processes/walk.py", "from minidit.kernels import cuda_laws"),
     ],
 )
 def test_a_forbidden_import_is_found(tmp_path, file, text):

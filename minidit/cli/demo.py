@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--quick", action="store_true", help="digits in pixel space, in seconds")
-    parser.add_argument("--out", help="the run folder (default runs/demo or runs/quick)")
+    parser.add_argument("--out", help="the run folder (default runs/demo or runs/quick, or the next number that is free)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     add_device(parser)
     parser.add_argument("--threads", type=int, help="cores to use (default: all): pieces that a batch is cut into")
     parser.add_argument("--quiet", action="store_true")
@@ -36,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(args.quiet)
     config, device = resolve(args, preset), settle_device(args)
     settle_precision(device, config.train.precision, config.tokenizer_train.precision)
-    job = Run(Path(args.out or f"runs/{preset}"), config, device=device, tell=progress.tell)
+    job = Run(Path(args.out) if args.out else free_folder(Path("runs"), preset), config, device=device, tell=progress.tell)
     train, held_out = job.data()
     job.fit_to(train)
-    job.create(overwrite=True)
+    job.create(overwrite=args.overwrite)
     with stop_gently(job, progress):
         pipeline = job.train(train)
         progress.note("measuring: a small classifier looks at samples, and at real pictures beside them")
@@ -54,3 +56,9 @@ def run(args: argparse.Namespace) -> int:
     progress.note(f"{time.monotonic() - began:.0f} s; open {page}")
     print(job.folder)
     return 0
+
+
+def free_folder(place: Path, name: str) -> Path:
+    """runs/demo, or runs/demo-2, … where that is taken."""
+    names = itertools.chain([name], (f"{name}-{k}" for k in itertools.count(2)))
+    return next(place / n for n in names if not (place / n).exists())

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from minidit.kernels.blas import name_of_blas
 from minidit.kernels.cuda_graph import Captured, explain, obstacle
 from minidit.kernels.cuda_laws import DevicePhilox as Stream
 
-__all__ = ["Stream", "can_record", "recorded"]
+__all__ = ["Stream", "can_record", "name_of_blas", "recorded"]
 
 R = TypeVar("R")
 

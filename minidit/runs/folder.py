@@ -10,16 +10,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minidit.checkpoint import CheckpointError, load_model, write_atomically
-from minidit.kernels.blas import name_of_blas
+from minidit.nn.device import name_of_blas
 from minidit.runs import former
 from minidit.runs.config import read_config, tables_of, to_toml
 from minidit.runs.presets import RunConfig
@@ -27,22 +29,68 @@ from minidit.training.loop import RunError
 from minidit.training.workers import cores
 from minidit.version import __version__
 
-OWN = ("*.safetensors", "*.json", "*.jsonl", "trace.npz", "report.html", "samples/step_*.png", "pictures/*")
+WEIGHTS = [f"{name}{end}" for name in former.FILES for end in (".safetensors", ".state.safetensors")] + [*former.OLD_FILES]
+PICTURES = [f"pictures/{n}" for n in ("loss.png", "reconstructions.png", "ddim.png", "ddpm.png", "neighbours.png",
+                                      "denoising.gif", "x0_strip.png")]  # fmt: skip
+FILES = ["config.toml", "metrics.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
+REPLACED = ".replaced"  # where an overwritten run waits until the new one has its first checkpoint
 
 
 def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False) -> None:
-    """Makes the folder and writes config.toml. Raises RunError if a run is there already, or anything that is none."""
-    run = (folder / "config.toml").exists()
+    """Makes the folder and writes config.toml. Raises RunError if a run is there already, or anything that is none.
+
+    An overwritten run is moved aside, only the files that a run writes; `settle` removes it.
+    """
+    run = is_run(folder)
     if run and not overwrite:
         raise RunError(f"{folder} holds a run already: choose another --out, --resume it, or --overwrite")
     if not run and folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} holds something that is no run: choose another --out")
-    for pattern in OWN:
-        for old in folder.glob(pattern):
-            old.unlink()
+    if run:
+        set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tables = {**tables_of(config), "environment": environment(device)}
     write_atomically(folder / "config.toml", to_toml(tables).encode())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether minidit wrote the folder's config.toml: it names its environment there."""
+    try:
+        tables = tomllib.loads((folder / "config.toml").read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+    environment = tables.get("environment")
+    return isinstance(environment, dict) and "minidit" in environment
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of a run that are there."""
+    return [p for p in [*(folder / name for name in FILES), *folder.glob("samples/step_????????.png")] if p.is_file()]
+
+
+def set_aside(folder: Path) -> None:
+    """Moves a run's files into a folder of their own, unless a better one waits there: a run without a checkpoint is dropped."""
+    aside = folder / REPLACED
+    if any((folder / name).exists() for name in WEIGHTS):
+        settle(folder)
+    kept = aside.exists()
+    for path in files_of(folder):
+        if kept:
+            path.unlink()
+            continue
+        target = aside / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+
+
+def settle(folder: Path) -> None:
+    """Removes the run that was overwritten: its files, and folders that are empty then."""
+    aside = folder / REPLACED
+    for path in files_of(aside):
+        path.unlink()
+    for place in (aside / "samples", aside / "pictures", aside):
+        with contextlib.suppress(OSError):  # somebody else's file is in it, or it is not there
+            place.rmdir()
 
 
 def environment(device: str) -> dict[str, str | int]:

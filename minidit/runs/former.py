@@ -14,6 +14,7 @@ from typing import Any
 SECTIONS = {"dit": "model", "autoencoder": "tokenizer", "autoencode": "tokenizer_train", "classify": "judge_train"}
 PROCESS = ("prediction", "schedule", "T", "loss_weight", "vb_weight")  # once keys of [train]
 FILES = {"model": "dit", "tokenizer": "autoencoder", "judge": "classifier"}  # phase -> its file, and its name in metrics.jsonl
+OLD_FILES = ("dit.safetensors", "autoencoder.safetensors", "classifier.safetensors", "state.safetensors")
 
 
 def sections(tables: Mapping[str, Any]) -> dict[str, Any]:

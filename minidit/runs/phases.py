@@ -180,8 +180,8 @@ class Run:
                 self.record(phase, record, time.monotonic() - began, loop.done - first)
                 phase.watch(loop)
                 if loop.done % self.config.sample.save_every == 0 and loop.done < phase.config.steps:
-                    save_state(self.folder, name, loop, self.config)
-            save_state(self.folder, name, loop, self.config)
+                    self.keep(name, loop)
+            self.keep(name, loop)
             if not loop.stop:
                 phase.network.flat[...] = loop.optimiser.average
                 self.save(name, phase.network)
@@ -201,6 +201,11 @@ class Run:
             speed = phase.config.batch_size * updates / max(wall, 1e-9)
             files.append(self.folder, {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)})
         self.tell(phase.name, record, steps)
+
+    def keep(self, name: str, loop: Loop) -> None:
+        """Saves the state of a phase; from then on a run that was overwritten is not needed."""
+        save_state(self.folder, name, loop, self.config)
+        files.settle(self.folder)
 
     def save(self, name: str, network: Network) -> None:
         """Writes the network of a phase."""

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minidit.backend import to_device
+import numpy as np
+
+from minidit.backend import to_device, to_host
 from minidit.checkpoint import CheckpointError, write_arrays
 from minidit.checkpoint.files import Lazy, open_safetensors
 from minidit.nn.module import Module
 from minidit.runs import former
 from minidit.runs.config import Tables, tables_of
 from minidit.runs.presets import RunConfig
-from minidit.training.loop import Loop
+from minidit.training.loop import Loop, RunError
 
 DEPENDS = {  # phase -> the sections that may not change under its state
     "tokenizer": ("tokenizer", "tokenizer_train"),
@@ -35,10 +37,16 @@ def comparable(config: RunConfig, phase: str) -> Tables:
 
 
 def save_state(folder: Path, phase: str, loop: Loop, config: RunConfig) -> None:
-    """Writes the state of a phase into the run's folder."""
+    """Writes the state of a phase into the run's folder. RunError for weights that are not finite: the last state stays."""
+    path = folder / f"{phase}.state.safetensors"
+    for name, flat in (("weights", loop.model.flat), ("averaged weights", loop.optimiser.average)):
+        if not np.isfinite(to_host(flat).sum(dtype=np.float64)):
+            rest = f"{path} holds an earlier update" if path.exists() else "no state was saved before"
+            advice = "try a smaller --lr, or --clip 1"
+            raise RunError(f"the {name} of the {phase} are not finite after update {loop.done}: {advice}; {rest}")
     arrays = {"theta": loop.model.flat, **loop.optimiser.state_dict()}
     meta = {"phase": phase, "step": loop.done, "config": comparable(config, phase)}
-    write_arrays(folder / f"{phase}.state.safetensors", arrays, meta)
+    write_arrays(path, arrays, meta)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from small import begun, lines, run_config, whole
 
 from minidit.checkpoint import load_model, read_arrays
 from minidit.runs.config import tables_of
+from minidit.runs.folder import settle
 from minidit.runs.phases import Run
 from minidit.runs.presets import SampleConfig
 from minidit.training.loop import RunError
@@ -53,5 +54,45 @@ def test_overwriting_leaves_nothing_of_the_old_run_and_nothing_else_is_touched(t
         (job.folder / name).parent.mkdir(exist_ok=True)
         (job.folder / name).write_text("old")
     job.create(overwrite=True)
+    settle(job.folder)
     left = {str(p.relative_to(job.folder)) for p in job.folder.rglob("*") if p.is_file()}
-    assert left == {"config.toml", "notes.txt", "mine/photo.png"}
+    assert left == {"config.toml", "notes.txt", "mine/photo.png"} and not (job.folder / ".replaced").exists()
+
+
+def test_an_overwritten_run_waits_aside_until_the_new_one_has_its_first_checkpoint(tmp_path):
+    job, _ = whole(tmp_path / "run")
+    old = (job.folder / "model.safetensors").read_bytes()
+    for _ in range(2):  # a second start that came to nothing leaves it there as well
+        job.create(overwrite=True)
+        assert (job.folder / ".replaced" / "model.safetensors").read_bytes() == old
+        assert not (job.folder / "model.safetensors").exists()
+    job.train(job.data()[0])
+    assert (job.folder / "model.safetensors").exists() and not (job.folder / ".replaced").exists()
+
+
+@pytest.mark.parametrize("text", ["[tool]\nname = 'x'\n", "not TOML at all [", ""])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_somebody_elses_config_is_no_run(tmp_path, text, overwrite):
+    mine = {"config.toml": text, "package.json": "{}", "model.safetensors": "mine", "pictures/holiday.png": "mine"}
+    for name, content in mine.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    job = Run(tmp_path, run_config())
+    job.fit_to(job.data()[0])
+    with pytest.raises(RunError, match="holds something that is no run"):
+        job.create(overwrite=overwrite)
+    assert {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == mine
+
+
+def test_a_state_that_is_not_finite_never_replaces_one_that_is(tmp_path):
+    job, _ = begun(tmp_path / "run", replace(run_config(), sample=SampleConfig(steps=3, save_every=2)))
+
+    def poison(phase, record, steps):
+        if record["step"] == 5:
+            job.loop.optimiser.average[3] = np.nan
+
+    job.tell = poison
+    with pytest.raises(RunError, match=r"averaged weights of the model are not finite after update 6: .*holds an earlier update"):
+        job.train(job.data()[0])
+    arrays, meta = read_arrays(job.folder / "model.state.safetensors")
+    assert meta["step"] == 4 and all(np.isfinite(a).all() for a in arrays.values())
