@@ -1,5 +1,7 @@
 """Chapter P: one level, five answers, one step; the ladder's laws are its rows."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 from diffusion.draws import ladders, level, pictures, steps
@@ -7,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import agree, host, spec
 
-from minidit.diffusion import variance
+from minidit.diffusion import loss, variance
 from minidit.diffusion.ddim import ddim_step
 from minidit.diffusion.ddpm import ddpm_step
-from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, EVERYTHING, ddim
+from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, EVERYTHING, Fresh, ddim, posterior_std
 from minidit.diffusion.level import Level, climb, climb_coefficients, mix, posterior_variance
-from minidit.diffusion.prediction import EPS, X_0, U, V, edm
+from minidit.diffusion.prediction import EPS, X_0, Prediction, U, V, edm
 from minidit.diffusion.row import row_at, table_of, walk_step
+from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.step import posterior_coefficients, step
 from minidit.diffusion.threshold import static
 
@@ -97,6 +100,25 @@ def test_the_gain_relates_the_error_of_an_answer_to_that_of_the_clean_guess(xs_l
         agree(np.sum((F - wrong) ** 2) / np.sum(error**2) / answer.gain(at), 1.0, bound=1e-9, of="P.8")
 
 
+@spec("P.8", "D.35")
+@given(levels(), st.floats(0.1, 100))
+def test_min_snr_is_one_weight_for_every_answer_on_every_level(xs_level, gamma):
+    (at,) = xs_level
+    for answer in ANSWERS:
+        least = min((at.alpha / at.sigma) ** 2, gamma)
+        agree(loss.min_snr(answer, at, gamma) * answer.gain(at) / least, 1.0, bound=1e-10, of="D.35")
+
+
+@spec("P.2")
+@given(pictures(2), levels())
+def test_u_is_the_noise_minus_the_picture_and_any_row_is_an_answer(xs, xs_level):
+    (x_0, eps), (at,) = xs, xs_level
+    agree(U.target(x_0, eps, at), eps - x_0, bound=0, of="P.2")
+    twice = Prediction("2 ε", lambda at: 0.0, lambda at: 2.0)
+    agree(twice.target(x_0, eps, at), 2 * eps, bound=0, of="P.2")
+    agree(twice.pair(2 * eps, mix(x_0, eps, at), at)[1], eps, bound=1e-12, of="P.3")
+
+
 @spec("P.4")
 @given(levels(2), pictures(3), st.floats(0, 1))
 def test_the_true_pair_steps_to_the_marginal_of_the_next_level(two, xs, share):
@@ -147,15 +169,26 @@ def test_on_the_ladder_the_noise_is_that_of_ddim_and_ddpm(ladder, eta):
 
 
 def test_noise_that_a_level_does_not_hold_is_refused():
-    with pytest.raises(ValueError, match="a smaller η"):
-        table_of(EPS, ladder_of_three(), [(3, 1)], ddim(2.0))
+    sch = Schedule.linear(1000)
+    with pytest.raises(ValueError, match=r"variance 0.0483, .* holds 0.029: a smaller η"):
+        table_of(EPS, sch, [(100, 50)], ddim(1.5))
     with pytest.raises(ValueError, match="must not be negative"):
         ddim(-0.1)
 
 
-def ladder_of_three():
-    from minidit.diffusion.schedule import Schedule
+def test_the_noise_of_a_step_cannot_be_changed_and_is_learned_only_where_it_says_so():
+    assert Fresh(posterior_std) == DDPM and not DDPM.learned and DDPM.noisy and DDPM_LEARNED.learned
+    with pytest.raises(FrozenInstanceError):
+        DDPM.noisy = False
 
+
+def test_a_table_is_read_only_and_holds_logarithms_where_a_variance_is_learned():
+    table, learned = (table_of(EPS, ladder_of_three(), [(3, 2), (2, 0)], fresh) for fresh in (DDPM, DDPM_LEARNED))
+    assert not table.flags.writeable and (table[:, -2:] == 0).all()
+    assert (learned[0, -2:] < 0).all() and (learned[1, -2:] == 0).all() and learned[1, 9] == 0
+
+
+def ladder_of_three():
     return Schedule.from_betas([0.02, 0.3, 0.6])
 
 
