@@ -211,3 +211,15 @@ def test_the_vocabulary_names_each_step_in_four_dialects():
     assert first.openai == "t=49, timestep_map[49]=980"
     assert last.ldm == "index=0, ddim_timesteps[0]=0, alphas_prev=alphas_cumprod[0]"
     assert last.alpha_bar_s == 1 and first.alpha_bar_t == LINEAR.alpha_bar[981]
+
+
+def test_a_ladder_from_its_signal_and_the_callers_array_stays_the_callers():
+    alpha_bar = np.linspace(1, 0.1, 11)
+    sch = Schedule.from_alpha_bar(alpha_bar)
+    alpha_bar[0] = 7
+    assert sch.T == 10 and sch.alpha_bar[0] == 1 and sch.time[1] == 0
+    for bad in ([0.9, 0.5], [1, 0.5, 0.6], [1, 0.5, -0.1], [1.0], [[1, 0.5]], [1, 0.5, 0.5], []):
+        with pytest.raises(ValueError, match="ᾱ must fall"):
+            Schedule.from_alpha_bar(bad)
+    with pytest.raises(ValueError, match="each"):
+        Schedule(np.linspace(1, 0, 4), np.arange(3))

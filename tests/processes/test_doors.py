@@ -115,18 +115,6 @@ def test_the_table_of_a_walk_leaves_the_device_with_the_walk():
     assert len(backend._residents) == before
 
 
-def test_a_ladder_from_its_signal_and_the_callers_array_stays_the_callers():
-    alpha_bar = np.linspace(1, 0.1, 11)
-    sch = Schedule.from_alpha_bar(alpha_bar)
-    alpha_bar[0] = 7
-    assert sch.T == 10 and sch.alpha_bar[0] == 1 and sch.time[1] == 0
-    for bad in ([0.9, 0.5], [1, 0.5, 0.6], [1, -0.1], [1.0], [[1, 0.5]]):
-        with pytest.raises(ValueError, match="ᾱ must fall"):
-            Schedule.from_alpha_bar(bad)
-    with pytest.raises(ValueError, match="each"):
-        Schedule(np.linspace(1, 0, 4), np.arange(3))
-
-
 def test_networks_without_label_dropout_and_without_labels_see_the_same_noise():
     """Number 1 of an update's draws belongs to label dropout, whether or not somebody drops labels."""
     from dataclasses import replace
