@@ -22,7 +22,8 @@ MAX_MESSAGE = 2**14  # characters of an error: a damaged name may be long
 DEFLATE = 1032  # bytes that one byte can become at most when a zip or gzip file is unpacked
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack a kilobyte to gigabytes
 
-# control characters, among them the escapes that a terminal obeys; marks that turn the direction of a line; halves of characters
+# no name holds these: control characters, among them the escapes that a terminal obeys; marks that turn the direction of a line;
+# halves of characters
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
@@ -32,7 +33,11 @@ KINDS = {
 
 def printable(text: object) -> str:
     """A text that is safe to print on a terminal, on one line: line ends become spaces, other control characters escapes."""
-    return UNPRINTABLE.sub(lambda m: " " if m[0] in "\t\n\r" else m[0].encode("unicode_escape").decode(), str(text))
+    line = str(text)
+    if line.isprintable():
+        return line
+    escaped = (" " if c in "\t\n\r" else c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "".join(escaped)
 
 
 class Refusal(ValueError):
