@@ -59,7 +59,8 @@ def reading(path: object, error: type[Refusal], why: str = "cannot be read: ") -
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         if not isinstance(cause, (ValueError, OSError, zipfile.BadZipFile)) and reason != type(cause).__name__:
             reason = f"{type(cause).__name__}, {reason}"
-        raise error(reason if str(path) in reason else f"{path}: {why}{reason}") from cause
+        reason = reason.removeprefix(f"{path}: ")
+        raise error(reason if str(path) in reason else f"{path}: {why}{reason}") from cause  # a file of a folder names itself
 
 
 def regular_file(path: str | Path, error: type[Refusal]) -> int:
