@@ -39,16 +39,12 @@ class OptimConfig:
     ema: float = 0.9999
 
     def __post_init__(self) -> None:
-        for name, ok in (
-            ("lr", self.lr > 0),
-            ("betas", all(0 <= b < 1 for b in self.betas)),
-            ("eps", self.eps > 0),
-            ("ema", 0 <= self.ema < 1),
-            ("final_lr", 0 <= self.final_lr <= 1),
-            ("clip", self.clip >= 0),
-            ("weight_decay", self.weight_decay >= 0),
-            ("warmup", self.warmup >= 0),
-        ):
+        sound = {
+            "lr": self.lr > 0, "betas": all(0 <= b < 1 for b in self.betas), "eps": self.eps > 0, "ema": 0 <= self.ema < 1,
+            "final_lr": 0 <= self.final_lr <= 1, "clip": self.clip >= 0, "weight_decay": self.weight_decay >= 0,
+            "warmup": self.warmup >= 0,
+        }  # fmt: skip
+        for name, ok in sound.items():
             if not ok:
                 raise ValueError(f"{name} = {getattr(self, name)} is out of range")
 

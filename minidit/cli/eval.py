@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
     from minidit.runs.evaluate import Evaluation
+    from minidit.runs.fitting import facts_of
     from minidit.runs.gallery import measure
     from minidit.runs.phases import resume
     from minidit.runs.pipeline import load_pipeline
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     T = pipeline.schedule.T
     if args.ddpm_steps is not None and args.ddpm_steps > T:
         raise ValueError(f"--ddpm-steps {args.ddpm_steps}: the ladder has {T} rungs")
+    job.facts = facts_of(train)
     with stop_gently(job, progress):
         judge = job.judge(train)
     progress.close()

@@ -78,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
             save_png(out, class_grid(x, labels, pipeline.class_names))
     print(out)
     if not args.quiet:
-        guidance = pipeline.guidance if args.guidance is None else args.guidance
-        print(f"{n} pictures, {args.sampler} {steps} rungs, guidance {guidance}, seed {args.seed}", file=sys.stderr)
+        scale = pipeline.guidance if args.guidance is None else args.guidance
+        guidance = f", guidance {scale}" if pipeline.model.condition.null is not None else ""
+        print(f"{n} pictures, {args.sampler} {steps} rungs{guidance}, seed {args.seed}", file=sys.stderr)
     return 0
 
 

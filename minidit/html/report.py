@@ -37,11 +37,14 @@ def write_report(run: Path) -> Path:
 
 
 def page_of(run: Run) -> str:
-    sections = [("denoising", "From noise to picture", denoising(run)), ("samples", "Samples", final_samples(run)),
+    others = [n for n in run.pictures if n not in IN_SECTIONS]
+    sections = [("denoising", "From noise to picture", denoising(run)),
+                ("samples", "Samples", "".join(picture(run, name, *words) for name, words in FINAL.items())),
                 ("progress", "During training", progress(run.samples)), ("curves", "Loss and measures", curves(run)),
                 ("reconstructions", "Reconstructions", reconstructions(run)),
                 ("evaluation", "Evaluation", evaluation(run.evaluation)),
-                ("neighbours", "Nearest training images", neighbours(run)), ("more", "More pictures", more(run)),
+                ("neighbours", "Nearest training images", neighbours(run)),
+                ("more", "More pictures", "".join(picture(run, n, Path(n).stem, n) for n in others)),
                 ("configuration", "Configuration", settings({k: v for k, v in run.config.items() if k != "environment"})),
                 ("environment", "Environment", settings({k: v for k, v in run.config.items() if k == "environment"}))]
     sections = [(name, heading, html) for name, heading, html in sections if html]
@@ -160,17 +163,9 @@ def progress(samples: Sequence[Path]) -> str:
             "<output></output></div></div>")
 
 
-def final_samples(run: Run) -> str:
-    return "".join(picture(run, name, caption, alt) for name, (caption, alt) in FINAL.items())
-
-
 def reconstructions(run: Run) -> str:
     caption = "Held-out images and their reconstructions by the autoencoder: samples cannot be sharper."
     return picture(run, "reconstructions.png", caption, "real images above their reconstructions")
-
-
-def more(run: Run) -> str:
-    return "".join(picture(run, name, Path(name).stem, name) for name in run.pictures if name not in IN_SECTIONS)
 
 
 def picture(run: Run, name: str, caption: str, alt: str) -> str:

@@ -10,6 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,30 +21,37 @@ NAMES = ("libcublasLt.so.13", "libcublasLt.so.12", "cublasLt64_13.dll", "cublasL
 TRANS_A, TRANS_B, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttributes_t
 BIAS, BIAS_GRADIENT = 4, 512  # cublasLtEpilogue_t: BIAS over the rows of D, BGRADB over the columns of B
 REAL_32F, NOT_SUPPORTED = 0, 15
-WORKSPACE = 32 << 20
+WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper; older devices need less
 
 _loaded: dict[Any, Any] = {}
 
 
-class CublasLt:
-    """A handle, its workspace, and one plan per kind of product."""
+class Library:
+    """C functions that return a status (ctypes, or an imitation in the tests), with a workspace and the factors of a product."""
 
     def __init__(self, library: Any, cupy: Any) -> None:
         self.library, self.cupy = library, cupy
         self.workspace = cupy.empty(WORKSPACE, np.uint8)
-        self.handle = self._make("cublasLtCreate")
         self.one, self.zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
+
+    def _check(self, name: str, *args: Any) -> None:
+        status = getattr(self.library, name)(*args)
+        if status:
+            raise RuntimeError(f"{name} failed with status {status}")
+
+
+class CublasLt(Library):
+    """A handle, its workspace, and one plan per kind of product."""
+
+    def __init__(self, library: Any, cupy: Any) -> None:
+        super().__init__(library, cupy)
+        self.handle = self._make("cublasLtCreate")
         self.plans: dict[Any, Any] = {}
 
     def _make(self, name: str, *args: Any) -> ctypes.c_void_p:
         made = ctypes.c_void_p()
         self._check(name, ctypes.byref(made), *args)
         return made
-
-    def _check(self, name: str, *args: Any) -> None:
-        status = getattr(self.library, name)(*args)
-        if status:
-            raise RuntimeError(f"{name} failed with status {status}")
 
     def _set(self, plan: ctypes.c_void_p, attribute: int, value: Any) -> None:
         size = ctypes.c_size_t(ctypes.sizeof(value))
@@ -85,10 +93,13 @@ class CublasLt:
         return True
 
 
-def like_cupy(names: tuple[str, ...], cupy: Any) -> list[str]:
-    """The names, those of CuPy's CUDA version first: the machine may have another version as well."""
+def first_that_loads(names: tuple[str, ...], cupy: Any, load: Callable[[str], Any]) -> Any:
+    """A library of one of these names, CuPy's CUDA version first, because the machine may have another as well; or None."""
     major = str(cupy.cuda.runtime.runtimeGetVersion() // 1000)
-    return sorted(names, key=lambda name: major not in name)
+    for name in sorted(names, key=lambda name: major not in name):
+        with suppress(OSError):  # the next name may load
+            return load(name)
+    return None
 
 
 def handle(load: Callable[[str], Any] = ctypes.CDLL) -> CublasLt | None:
@@ -99,12 +110,7 @@ def handle(load: Callable[[str], Any] = ctypes.CDLL) -> CublasLt | None:
     imitated = getattr(cupy, "imitated_cublas", None)  # in the tests, on a machine without a GPU
     key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), imitated)
     if key not in _loaded:
-        _loaded[key] = None
-        for name in like_cupy(NAMES, cupy):
-            try:
-                _loaded[key] = CublasLt(imitated or load(name), cupy)
-                break
-            except OSError:  # the next name may load
-                continue
-    library: CublasLt | None = _loaded[key]
-    return library
+        library = imitated or first_that_loads(NAMES, cupy, load)
+        _loaded[key] = None if library is None else CublasLt(library, cupy)
+    lt: CublasLt | None = _loaded[key]
+    return lt

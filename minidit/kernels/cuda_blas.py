@@ -19,8 +19,6 @@ from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
-
 from minidit.autograd import NoTwin
 from minidit.backend import Array, empty, setting
 from minidit.kernels import cublaslt
@@ -29,7 +27,6 @@ PRECISIONS = ("float32", "tf32", "bf16")
 OP_N, OP_T, DEFAULT_ALGORITHM = 0, 1, -1  # the names and numbers of cublas_api.h and library_types.h
 REAL = {"float32": 0, "bfloat16": 14}
 COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77
-WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper; older devices need less
 LIBRARIES = ("libcublas.so.13", "libcublas.so.12", "cublas64_13.dll", "cublas64_12.dll")
 
 _precision: ContextVar[str] = ContextVar("cuda_precision", default="float32")
@@ -59,21 +56,14 @@ def laid_out(x: Array) -> tuple[Array, int, int]:
     return sys.modules["cupy"].ascontiguousarray(x), OP_N, max(1, n)
 
 
-class CuBlas:
-    """A cuBLAS handle, made before any capture. `library` has the C functions (ctypes, or an imitation in the tests)."""
+class CuBlas(cublaslt.Library):
+    """A cuBLAS handle, made before any capture."""
 
     def __init__(self, library: Any, cupy: Any) -> None:
-        self.library, self.cupy = library, cupy
-        self.workspace = cupy.empty(WORKSPACE, np.uint8)
+        super().__init__(library, cupy)
         self.stream: int | None = None
         self.handle = ctypes.c_void_p()
         self._check("cublasCreate_v2", ctypes.byref(self.handle))
-        self.one, self.zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
-
-    def _check(self, name: str, *args: Any) -> None:
-        status = getattr(self.library, name)(*args)
-        if status:
-            raise RuntimeError(f"{name} failed with status {status}")
 
     def _follow(self) -> None:
         """Moves the handle to CuPy's current stream. Setting the stream resets the workspace, so the workspace is set second."""
@@ -81,7 +71,7 @@ class CuBlas:
         if stream != self.stream:
             self._check("cublasSetStream_v2", self.handle, ctypes.c_void_p(stream))
             memory = ctypes.c_void_p(self.workspace.data.ptr)
-            self._check("cublasSetWorkspace_v2", self.handle, memory, ctypes.c_size_t(WORKSPACE))
+            self._check("cublasSetWorkspace_v2", self.handle, memory, ctypes.c_size_t(cublaslt.WORKSPACE))
             self.stream = stream
 
     def gemm(self, a: Array, b: Array, out: Array, compute: int) -> None:
@@ -120,12 +110,7 @@ def _library(cupy: Any) -> Any:
         return cupy.imitated_cublas
     with suppress(ImportError, AttributeError):  # an attribute: so CuPy looks into the wheels; loaded, a name is enough
         _ = importlib.import_module("cupy_backends.cuda.libs").cublas
-    for name in cublaslt.like_cupy(LIBRARIES, cupy):
-        try:
-            return ctypes.CDLL(name)
-        except OSError:  # the next name may load
-            continue
-    return None
+    return cublaslt.first_that_loads(LIBRARIES, cupy, ctypes.CDLL)
 
 
 def bfloat16() -> Any:

@@ -146,13 +146,6 @@ def square_sum(g: Array, out: Array = None) -> Array:
     return out
 
 
-def rates_of(theta: Array, lr: float, n: int, betas: tuple[float, float], d: float) -> Array:
-    """(lr, 1-β₁ⁿ, 1-β₂ⁿ, d) on the device, written by a kernel: nothing is copied from the host."""
-    rates = empty(theta, (4,), f32)
-    launch("update", "set_rates", (1,), 32, (rates, f32(lr), f32(1 - betas[0] ** n), f32(1 - betas[1] ** n), f32(d)))
-    return rates
-
-
 def next_rates(step: Array, rates: Array, config: Any, steps: int) -> None:
     """step : (1,) int64 and rates : (4,) float32 on the device. step += 1, and the rates of that step, in a graph too.
 
@@ -178,10 +171,12 @@ def adamw_ema(
         factor = None
     elif factor.dtype.name != "float32":
         factor = factor.astype(np.float32)
-    rates = rates_of(theta, lr, n, betas, d) if rates is None else rates
+    b1, b2 = betas
+    if rates is None:  # written by a kernel: nothing is copied from the host
+        rates = empty(theta, (4,), f32)
+        launch("update", "set_rates", (1,), 32, (rates, *map(f32, (lr, 1 - b1**n, 1 - b2**n, d))))
     arrays = (theta, m, v, g, decays, average)
     k = vector(len(theta), *(a for a in arrays if a is not None))
     pointers = [NULL if a is None else a for a in (*arrays, rates, square, factor)]
-    b1, b2 = betas
     args = (*pointers, f32(limit), *map(f32, (b1, b2, 1 - b1, 1 - b2, eps)), i64(len(theta)))
     launch("update", "adamw_ema", flat_grid(len(theta), k), 256, args, VEC=k)

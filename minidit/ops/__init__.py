@@ -1,48 +1,20 @@
 """Primitives: plain functions on arrays that return (y, vjp), lifted to Tensors. Read `normalise.softmax` first."""
 
 from minidit.ops.attention import (
-    attention,
-    gated_residual,
-    linear_residual,
-    linear_residual_modulate,
-    projected_attention,
-    self_attention,
-)
+    attention, gated_residual, linear_residual, linear_residual_modulate, projected_attention, self_attention,
+)  # fmt: skip
 from minidit.ops.conv import conv2d
 from minidit.ops.elementwise import (
-    add,
-    cast,
-    clip,
-    div,
-    exp,
-    gelu,
-    gelu_erf,
-    log,
-    mul,
-    neg,
-    power,
-    sigmoid,
-    silu,
-    sqrt,
-    sub,
-    tanh,
-)
+    add, cast, clip, div, exp, gelu, gelu_erf, log, mul, neg, power, sigmoid, silu, sqrt, sub, tanh,
+)  # fmt: skip
 from minidit.ops.gather import embedding
 from minidit.ops.linear import linear, linear_gelu, matmul, mlp
 from minidit.ops.loss import cross_entropy, gaussian_kl, mse
 from minidit.ops.normalise import group_norm, layer_norm, layer_norm_modulate, rms_norm, softmax, standardise
 from minidit.ops.reduce import mean, sum
 from minidit.ops.shape import (
-    broadcast_to,
-    concat,
-    getitem,
-    patchify,
-    reshape,
-    split,
-    transpose,
-    unpatchify,
-    upsample_nearest,
-)
+    broadcast_to, concat, getitem, patchify, reshape, split, transpose, unpatchify, upsample_nearest,
+)  # fmt: skip
 
 __all__ = [
     "add", "attention", "broadcast_to", "cast", "clip", "concat", "conv2d", "cross_entropy", "div", "embedding", "exp",

@@ -14,12 +14,16 @@ import signal
 import struct
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
+from weakref import WeakSet
 
 from threadpoolctl import threadpool_limits
 
 Body = Callable[[int, int, int], None]
+END = -1  # the phase after which a worker leaves
+LEAVE = 1.0  # seconds that a worker has for leaving
 
 
 def cores() -> int:
@@ -49,16 +53,26 @@ class Workers:
         self.limits = threadpool_limits(1) if self.shards > 1 else contextlib.nullcontext()
         self.limits.__enter__()
         if self.kind == "process":
-            for i in range(1, self.shards):
-                self._fork(i)
+            _open.add(self)
+            try:
+                for i in range(1, self.shards):
+                    self._fork(i)
+            except OSError:  # no more processes are allowed: threads compute the same numbers
+                self.__exit__()
+                self.kind = "thread"
+                self.limits = threadpool_limits(1)
+                self.limits.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for into, out in self.pipes:  # a worker ends when its pipe is closed
+        _open.discard(self)
+        for into, out in self.pipes:  # told to end: a process forked later may hold the pipe open, so its end says nothing
+            with contextlib.suppress(OSError):
+                os.write(into, struct.pack("<qq", END, 0))
             os.close(into)
             os.close(out)
         for pid in self.pids:
-            os.waitpid(pid, 0)
+            _ended(pid)
         self.pipes, self.pids = [], []
         self.limits.__exit__(None, None, None)
 
@@ -86,6 +100,8 @@ class Workers:
         for thread in rest:
             thread.start()
         guarded(0)
+        if errors and not isinstance(errors[0], Exception):  # Ctrl-C does not wait for the others
+            raise errors[0]
         for thread in rest:
             thread.join()
         if errors:
@@ -95,10 +111,14 @@ class Workers:
         for into, _ in self.pipes:
             with contextlib.suppress(BrokenPipeError):  # nobody listens: told below, as the missing answer
                 os.write(into, struct.pack("<qq", phase, n))
+        error = None
         try:
             self.body(0, phase, n)
-        finally:
-            answers = [_receive(out) for _, out in self.pipes]
+        except Exception as own:  # Ctrl-C is none: it does not wait for the others
+            error = own
+        answers = [_receive(out) for _, out in self.pipes]
+        if error is not None:
+            raise error
         for answer in answers:
             if answer is None:
                 raise RuntimeError("a worker process died (out of memory, or killed from outside)")
@@ -122,21 +142,42 @@ class Workers:
         try:  # the child: serve until the pipe closes, and never return into the caller's stack
             for number in (signal.SIGINT, signal.SIGTERM):  # meant for the whole group: the caller decides, and closes the pipe
                 signal.signal(number, signal.SIG_IGN)
-            for into, out in [*self.pipes, (command_in, answer_out)]:
-                os.close(into)
-                os.close(out)
+            os.close(command_in)
+            os.close(answer_out)
+            for other in list(_open):  # the pipes of all loops of this process: theirs must not stay open here
+                for into, out in other.pipes:
+                    os.close(into)
+                    os.close(out)
             self._serve(i, command_out, answer_in)
         finally:
             os._exit(0)
 
     def _serve(self, i: int, commands: int, answers: int) -> None:
         while len(command := os.read(commands, 16)) == 16:
+            phase, n = struct.unpack("<qq", command)
+            if phase == END:
+                return
             try:
-                self.body(i, *struct.unpack("<qq", command))
+                self.body(i, phase, n)
                 answer = b""
             except BaseException as error:
                 answer = _pickled(error)
             os.write(answers, struct.pack("<q", len(answer)) + answer)
+
+
+_open: WeakSet[Workers] = WeakSet()  # those with worker processes
+
+
+def _ended(pid: int) -> None:
+    """Waits for a worker to leave; one that does not is killed."""
+    end = time.monotonic() + LEAVE
+    while time.monotonic() < end:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return
+        time.sleep(0.001)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _pickled(error: BaseException) -> bytes:

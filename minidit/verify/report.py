@@ -7,7 +7,7 @@ the correct equation, and where it was met before. What no known mistake explain
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 
 from minidit.verify.bank.dialects import DIALECTS, sharing
 from minidit.verify.core.finding import Finding, Names
-from minidit.verify.core.reference import Deviation
 
 FORMAT = 1
 COLOURS = {"good": "\033[32m", "bad": "\033[31m", "name": "\033[1m", "weak": "\033[2m"}
@@ -114,7 +113,7 @@ def line(finding: Finding, *, colour: bool = False) -> str:
     rows = [f"{paint('bad', 'WRONG')} {head}"]
     if f.candidates:
         rows.append(paint("name", f"equals {f.topic.spec} with " + "\n         or with ".join(map(name_of, f.candidates))))
-        for d in _distinct(f.candidates):
+        for d in {d.id: d for names in f.candidates for d in names}.values():
             shared = sharing(d.id)
             rows.append(f"{d.id} does: {d.wrong}" + (f" (a habit of {', '.join(shared)})" if shared else ""))
             rows.append(f"    right: {d.right} ({d.spec})")
@@ -130,10 +129,6 @@ def line(finding: Finding, *, colour: bool = False) -> str:
     rows += [f"worst place: {what}"] if what and not (f.verdict == "raises" and f.note) else []
     rows += [f.note] if f.note else []
     return "\n      ".join(rows)
-
-
-def _distinct(candidates: Sequence[Names]) -> list[Deviation]:
-    return list({d.id: d for names in candidates for d in names}.values())
 
 
 def question(finding: Finding) -> dict[str, str]:

@@ -168,7 +168,8 @@ def _case(topic: AnyTopic, probe: Probe, arrays: dict[str, Any]) -> dict[str, An
     if topic.allowed and any(isinstance(a, Linear) for a in probe.args):
         raise ValueFormError("its noise is the sampler's own: only the moments of very many samples say something")
     case: dict[str, Any] = {"id": f"{topic.group}.{topic.name}.{probe.name}", "reveals": probe.reveals}
-    case["args"] = form([_denoiser(a) if isinstance(a, Linear) else a for a in probe.args])
+    linear = ("slope", "shift", "pattern")
+    case["args"] = form([{"linear": {k: getattr(a, k) for k in linear}} if isinstance(a, Linear) else a for a in probe.args])
     try:
         answer, on_the_way = _made(topic, copies(probe.args))
     except Exception as error:
@@ -189,10 +190,6 @@ def _made(topic: AnyTopic, args: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         answer = topic(R, *args)
     calls = {f"step {k}": call._asdict() for a in args if isinstance(a, Linear) for k, call in enumerate(a.seen)}
     return answer, R.taps | calls
-
-
-def _denoiser(linear: Linear) -> dict[str, Any]:
-    return {"linear": {"slope": linear.slope, "shift": linear.shift, "pattern": linear.pattern}}
 
 
 def _write(path: Path, content: Any) -> None:

@@ -18,7 +18,7 @@ from support import host
 import minidit as md
 from minidit.cli import main
 from minidit.diffusion.schedule import Schedule
-from minidit.kernels import cuda_blas, cuda_launch
+from minidit.kernels import cublaslt, cuda_launch
 from minidit.models.dit import DiTConfig
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
@@ -140,7 +140,7 @@ def test_a_process_grows_by_what_was_predicted():
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_what_does_not_fit_is_said_with_a_batch_that_does(counted, monkeypatch, recomputed):
     train = replace(TRAIN, checkpoint_blocks=recomputed, steps=1)
-    monkeypatch.setattr(cuda_blas, "WORKSPACE", 1 << 16)  # its 32 MB would hide what so small a network needs
+    monkeypatch.setattr(cublaslt, "WORKSPACE", 1 << 16)  # its 32 MB would hide what so small a network needs
     monkeypatch.setattr(memory, "LIBRARIES", 4 * cuda_launch.COUNTERS + (1 << 16))
     scarce = replace(train, batch_size=8 if recomputed else 32, checkpoint_blocks=True)
     limit = int(memory_of_step(NET, scarce, "cuda").total / 0.9) + 8

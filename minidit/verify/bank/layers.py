@@ -54,16 +54,6 @@ def _half(R: Reference, x: Numbers) -> Numbers:
         return (e / e.sum(axis=-1, keepdims=True)).astype(np.float64)
 
 
-def _no_shift(R: Reference, x: Numbers) -> Numbers:
-    e = ops.exp(x)
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def _unmerged(R: Reference, y: Numbers) -> Numbers:
-    B, h, N, K = y.shape
-    return ops.reshape(y, shape=(B, N, h * K))
-
-
 def _interleaved(R: Reference, y: Numbers) -> Numbers:
     B, h, N, K = y.shape
     return ops.reshape(ops.transpose(y, axes=(0, 2, 3, 1)), shape=(B, N, h * K))
@@ -100,7 +90,9 @@ BANK = [
     Deviation("M56b", "SOFTMAX_OVER_HEADS", "A.13", "softmax over the heads (axis 1)", "softmax over the keys (axis -1)",
         {layers.softmax: instead(lambda R, x: ops.softmax(x, axis=1 if x.ndim > 3 else -1))}),
     Deviation("M98", "SOFTMAX_OVERFLOW", "A.13", "takes e^x without subtracting the largest logit: large logits give NaN",
-        "e^(x - max x) / Σ e^(x - max x)", {layers.softmax: instead(_no_shift)}, "imagen-pytorch#129, pytorch#40497"),
+        "e^(x - max x) / Σ e^(x - max x)",
+        {layers.softmax: instead(lambda R, x: ops.exp(x) / ops.exp(x).sum(axis=-1, keepdims=True))},
+        "imagen-pytorch#129, pytorch#40497"),
     Deviation("M98b", "SOFTMAX_IN_FLOAT16", "A.13", "computes the softmax in float16: logits beyond 65504 give NaN",
         "softmax in float32 or bfloat16 at least", {layers.softmax: instead(_half)}, "MaskDiT#4, imagen-pytorch#129"),
     Deviation("M57", "QKV_PACK_ORDER", "A.20", "reads the rows of qkv as (heads, 3, K)", _PACKING,
@@ -115,7 +107,8 @@ BANK = [
     Deviation("M58b", "HEADS_INTERLEAVED_BOTH", "A.20", "splits q, k, v and merges the heads as (K, heads)", _PACKING,
         {layers.split_heads: instead(_split((0, 1, 2), "3Kh")), layers.merge_heads: instead(_interleaved)}),
     Deviation("X20", "HEADS_NOT_MOVED_BACK", "A.20", "reshapes (B, heads, N, K) to (B, N, D) without moving the heads back",
-        "(B, heads, N, K) → (B, N, heads, K) → (B, N, D)", {layers.merge_heads: instead(_unmerged)}),
+        "(B, heads, N, K) → (B, N, heads, K) → (B, N, D)",
+        {layers.merge_heads: instead(lambda R, y: ops.reshape(y, shape=(y.shape[0], y.shape[2], -1)))}),
     Deviation("X21", "HEADS_NOT_MOVED", "A.20", "reshapes (B, N, heads, K) to (B, heads, N, K) without moving the axes",
         "a transposition between the two",
         {layers.head_first: instead(lambda R, a: ops.reshape(a, shape=(a.shape[0], a.shape[2], a.shape[1], a.shape[3])))}),

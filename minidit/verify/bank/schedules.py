@@ -10,11 +10,6 @@ from minidit.verify.core.reference import Deviation, Reference
 from minidit.verify.topics import conversions, losses, posterior, schedules, timesteps
 
 
-def _f_ratio(R: Reference, T: int) -> Array:
-    f = schedules.cosine_f(R, T)
-    return f[1:] / f[0]
-
-
 def _leading(R: Reference, T: int, N: int) -> Array:
     return (np.arange(N) * (T // N))[::-1]
 
@@ -90,7 +85,9 @@ BANK = [
     Deviation("M14", "COSINE_NO_CLIP", "D.14", "lets β reach 1 at T: 1/√ᾱ_T explodes", "β = min(1 - f_i/f_{i-1}, 0.999)",
         {schedules.cosine_cap: instead(lambda R, betas: betas)}, "guided-diffusion#42, mar#70"),
     Deviation("M14b", "ABAR_FROM_F", "D.14", "takes ᾱ = f/f(0), not the product of the clipped 1-β",
-        "ᾱ = Π (1-β), β capped at 0.999", {schedules.cosine_alpha_bar: instead(_f_ratio)}, "guided-diffusion#42, mar#70"),
+        "ᾱ = Π (1-β), β capped at 0.999",
+        {schedules.cosine_alpha_bar: instead(lambda R, T: schedules.cosine_f(R, T)[1:] / schedules.cosine_f(R, T)[0])},
+        "guided-diffusion#42, mar#70"),
     Deviation("M15", "LINEAR_T_NOT_SCALED", "D.12", "keeps the ends of β that were made for T = 1000",
         "both ends times 1000/T (or declare it, and look at ᾱ_T)",
         {schedules.ends: instead(lambda R, T, start, end: (start, end))}, "diffusers (all versions), LDM; diffusers PR#12341"),

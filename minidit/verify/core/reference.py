@@ -98,14 +98,9 @@ class Topic(Part[P, T]):
 AnyTopic = Topic[..., Any]
 
 
-def part(f: Callable[Concatenate[Reference, P], T]) -> Part[P, T]:
+def part(f: Callable[Concatenate[Reference, P], T], *, each_weight: bool = False) -> Part[P, T]:
     """A decorator: f(R, ...) becomes a part. A part of one expression is a line, part(lambda R, ...: …), as a mistake is."""
-    return Part(f)
-
-
-def part_of_each_weight(f: Callable[Concatenate[Reference, P], T]) -> Part[P, T]:
-    """A decorator: f(R, ...) becomes a part that is asked for every weight of a network by itself."""
-    return Part(f, each_weight=True)
+    return Part(f, each_weight)
 
 
 class Group:

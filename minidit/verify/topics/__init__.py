@@ -8,25 +8,8 @@ from __future__ import annotations
 
 from minidit.verify.core.reference import AnyTopic, Topic
 from minidit.verify.topics import (
-    block,
-    chains,
-    checkpoints,
-    conversions,
-    ddim,
-    ddpm,
-    embeddings,
-    guidance,
-    latents,
-    layers,
-    likelihood,
-    losses,
-    network,
-    parameters,
-    posterior,
-    schedules,
-    squares,
-    timesteps,
-    training,
+    block, chains, checkpoints, conversions, ddim, ddpm, embeddings, guidance, latents, layers, likelihood, losses, network,
+    parameters, posterior, schedules, squares, timesteps, training,
 )  # fmt: skip
 
 FAMILIES = (

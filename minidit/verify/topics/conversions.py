@@ -28,7 +28,7 @@ level = part(lambda R, alpha_bar, t: np.asarray(alpha_bar, np.float64)[t].reshap
 
 def on_ladder(a: float | Array) -> Level:
     """The level of the ladder whose ᾱ is a: arrays, for which 0/0 is no error."""
-    a = np.atleast_1d(np.asarray(a, np.float64))
+    a = np.atleast_1d(np.asarray(a, np.float64))  # a root of an array without axes would be a scalar
     return Level(a**0.5, (1 - a) ** 0.5)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from minidit.backend import Array
 from minidit.nn import initial
 from minidit.random import Philox
-from minidit.verify.core.reference import Group, Part, Probe, Reference, part, part_of_each_weight
+from minidit.verify.core.reference import Group, Part, Probe, Reference, part
 from minidit.verify.topics.block import block_linears
 
 topic = Group("parameters")
@@ -108,7 +108,8 @@ condition_start = part(lambda R, rng, name, shape: initial.normal(0.02)(rng, sha
 linear_start = part(lambda R, rng, name, shape: initial.xavier_uniform(rng, shape, np.float64))
 
 
-@part_of_each_weight
-def zero_start(R: Reference, name: str, w: Array, rng: Philox) -> Array:
-    """(T.7): what makes shifts, scales and gates, and the last linear, is zero."""
-    return np.zeros_like(w) if "adaLN_modulation" in name or name.startswith("final_layer.linear") else w
+# (T.7): what makes shifts, scales and gates, and the last linear, is zero
+zero_start = part(
+    lambda R, name, w, rng: np.zeros_like(w) if "adaLN_modulation" in name or name.startswith("final_layer.linear") else w,
+    each_weight=True,
+)
