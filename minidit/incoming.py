@@ -76,12 +76,12 @@ def regular_file(path: str | Path, error: type[Refusal]) -> int:
     return status.st_size
 
 
-def read_text(path: str | Path, error: type[Refusal]) -> str:
-    """The UTF-8 text of a regular file of at most MAX_TEXT bytes."""
+def read_text(path: str | Path, error: type[Refusal], why: str = "cannot be read: ") -> str:
+    """The UTF-8 text of a regular file of at most MAX_TEXT bytes; why: what stands before the reason of an error."""
     size = regular_file(path, error)
     if size > MAX_TEXT:
         raise error(f"{path}: {size} bytes, a text of at most {MAX_TEXT} is read here")
-    with reading(path, error), open(path, "rb") as file:
+    with reading(path, error, why), open(path, "rb") as file:
         return file.read(size).decode("utf-8")
 
 

@@ -69,7 +69,7 @@ def _optional(path: Path, read: Callable[[Path], T]) -> T | None:
 
 
 def _toml(path: Path) -> Record:
-    text = read_text(path, ReportError)
+    text = read_text(path, ReportError, "not TOML: ")
     with reading(path, ReportError, "not TOML: "):
         return former.sections(tomllib.loads(text))
 
@@ -94,7 +94,7 @@ def _metrics(path: Path) -> list[Record]:
 
 
 def _evaluation(path: Path) -> Record:
-    text = read_text(path, ReportError)
+    text = read_text(path, ReportError, "not JSON: ")
     with reading(path, ReportError, "not JSON: "):
         content = json.loads(text)
     rows = content.get("rows", []) if isinstance(content, dict) else None
