@@ -22,7 +22,8 @@ MAX_MESSAGE = 2**14  # characters of an error: a damaged name may be long
 DEFLATE = 1032  # bytes that one byte can become at most when a zip or gzip file is unpacked
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack a kilobyte to gigabytes
 
-# control characters, among them the escapes that a terminal obeys; marks that turn the direction of a line; halves of characters
+# no name holds these: control characters, among them the escapes that a terminal obeys; marks that turn the direction of a line;
+# halves of characters
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
@@ -32,7 +33,11 @@ KINDS = {
 
 def printable(text: object) -> str:
     """A text that is safe to print on a terminal, on one line: line ends become spaces, other control characters escapes."""
-    return UNPRINTABLE.sub(lambda m: " " if m[0] in "\t\n\r" else m[0].encode("unicode_escape").decode(), str(text))
+    line = str(text)
+    if line.isprintable():
+        return line
+    escaped = (" " if c in "\t\n\r" else c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "".join(escaped)
 
 
 class Refusal(ValueError):
@@ -54,7 +59,8 @@ def reading(path: object, error: type[Refusal], why: str = "cannot be read: ") -
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         if not isinstance(cause, (ValueError, OSError, zipfile.BadZipFile)) and reason != type(cause).__name__:
             reason = f"{type(cause).__name__}, {reason}"
-        raise error(reason if str(path) in reason else f"{path}: {why}{reason}") from cause
+        reason = reason.removeprefix(f"{path}: ")
+        raise error(reason if str(path) in reason else f"{path}: {why}{reason}") from cause  # a file of a folder names itself
 
 
 def regular_file(path: str | Path, error: type[Refusal]) -> int:
@@ -70,12 +76,12 @@ def regular_file(path: str | Path, error: type[Refusal]) -> int:
     return status.st_size
 
 
-def read_text(path: str | Path, error: type[Refusal]) -> str:
-    """The UTF-8 text of a regular file of at most MAX_TEXT bytes."""
+def read_text(path: str | Path, error: type[Refusal], why: str = "cannot be read: ") -> str:
+    """The UTF-8 text of a regular file of at most MAX_TEXT bytes; why: what stands before the reason of an error."""
     size = regular_file(path, error)
     if size > MAX_TEXT:
         raise error(f"{path}: {size} bytes, a text of at most {MAX_TEXT} is read here")
-    with reading(path, error), open(path, "rb") as file:
+    with reading(path, error, why), open(path, "rb") as file:
         return file.read(size).decode("utf-8")
 
 

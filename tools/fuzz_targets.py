@@ -15,18 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import small
 from checkpoint.torch_zip import Call, Name, Zip
 from PIL import Image
+from run_folder import write_run
 
 from minidit import data
 from minidit.checkpoint import load_model, read_json, save
+from minidit.html.report import write_report
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.random import Philox
 from minidit.runs.config import read_config, tables_of, to_toml
+from minidit.runs.phases import resume
+from minidit.runs.pipeline import load
 from minidit.runs.presets import RunConfig
+from minidit.runs.state import state_of
 from minidit.verify import vectors
 from minidit.verify.borders.process import Program
 from tools.fuzz_mutations import (
@@ -173,6 +179,38 @@ def texts(folder: Path) -> Iterator[Target]:
                      (lines_damaged, json_damaged, bytes_damaged), beside(vectors.SHIPPED, name), names="input")  # fmt: skip
 
 
+def runs(folder: Path) -> Iterator[Target]:
+    """A run of a second with its report, one of its files damaged at a time."""
+    run = folder / "input"
+    small.interrupted(run, small.run_config(steps=4), 2)
+    kept = {p.name: p.read_bytes() for p in run.glob("model.state.*")}
+    small.resumed(run)
+    for name, content in kept.items():
+        (run / name).write_bytes(content)
+    heads = (safetensors_damaged, safetensors_damaged, bytes_damaged)
+    files: dict[str, tuple[Callable[[Path], object], tuple[Mutation, ...]]] = {
+        "model.safetensors": (load, heads),
+        "model.state.safetensors": (resume_of, heads),
+        "config.toml": (resume_of, (lines_damaged, bytes_damaged)),
+        "metrics.jsonl": (write_report, (lines_damaged, lines_damaged, bytes_damaged)),
+    }
+    for name, (read, mutations) in files.items():
+        names = " " if name == "config.toml" else "input"  # a data set or a setting may be what is refused
+        yield Target(f"run-{name.partition('.safe')[0]}", [(run / name).read_bytes()], lambda path, read=read: read(path.parent),
+                     mutations, beside(run, name), names)  # fmt: skip
+    shown = write_run(folder / "report" / "input")
+    for name, mutation in (("trace.npz", zip_damaged), ("eval.json", json_damaged)):
+        yield Target(f"report-{name}", [(shown / name).read_bytes()], lambda path: write_report(path.parent),
+                     (mutation, mutation, bytes_damaged), beside(shown, name), names="input")  # fmt: skip
+
+
+def resume_of(folder: Path) -> object:
+    job = resume(folder)
+    train, _ = job.data()
+    job.fit_to(train)
+    return state_of(folder, "model", job.config)
+
+
 def programs(_: Path) -> Iterator[Target]:
     """A program that says the lines of the input, whatever it is asked."""
     hello = {
@@ -198,7 +236,7 @@ def programs(_: Path) -> Iterator[Target]:
 def targets() -> list[Target]:
     folder = Path(tempfile.mkdtemp(prefix="minidit-seeds-"))
     out: list[Target] = []
-    for make in (networks, torch_zips, data_sets, texts, programs):
+    for make in (networks, torch_zips, data_sets, texts, runs, programs):
         place = folder / make.__name__
         place.mkdir()
         out += make(place)

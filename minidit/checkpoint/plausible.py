@@ -13,18 +13,18 @@ from minidit.checkpoint.files import Lazy
 from minidit.models.dit import DiTConfig
 from minidit.nn import Module
 
-MOST = 2**31  # of any size in a configuration
+MOST = 2**31  # of any number in a configuration
 COMPUTED = 2**24  # numbers of a position table that the file does not hold: a DiT-XL/2 on latents of 240 × 240
 BUFFERS = ("pos_embed", "scale")  # some files do not hold them: they are computed
 SHARED = 2  # arrays may share their numbers: tied weights
 
 
-def sizes_in(config: Any) -> Iterator[tuple[str, int]]:
-    """Every whole number of a configuration with the name of its field."""
+def numbers_in(config: Any) -> Iterator[tuple[str, float]]:
+    """Every number of a configuration with the name of its field."""
     for field in fields(config):
         value = getattr(config, field.name)
         for n in value if isinstance(value, (list, tuple)) else (value,):
-            if type(n) is int:
+            if type(n) in (int, float):
                 yield field.name, n
 
 
@@ -33,9 +33,9 @@ def check_declared(network: type[Module], config: Any, arrays: Mapping[str, Lazy
 
     network: built from a configuration and None; size: bytes of the files.
     """
-    for name, n in sizes_in(config):
+    for name, n in numbers_in(config):
         most = len(arrays) if name in ("depth", "blocks") else MOST
-        if n > most:
+        if not n <= most:
             raise ValueError(f"its configuration claims {name} = {n}, its {len(arrays)} arrays cannot hold that")
     if len(getattr(config, "widths", ())) > len(arrays):
         raise ValueError(f"its configuration claims {len(config.widths)} widths, it holds {len(arrays)} arrays")

@@ -91,7 +91,7 @@ def _sharded(path: Path) -> Weights:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises CheckpointError, naming the file."""
-    text = read_text(path, CheckpointError)
+    text = read_text(path, CheckpointError, "not a readable JSON file: ")
     with reading(path, CheckpointError, "not a readable JSON file: "):
         value = json.loads(text)
     if not isinstance(value, dict):

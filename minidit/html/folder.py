@@ -12,10 +12,16 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 
 from minidit.backend import Array
+from minidit.data.npz import read_arrays
+from minidit.incoming import PACKINGS, Refusal, read_text, reading, regular_file
 from minidit.runs import former
 
 T = TypeVar("T")
 Record = dict[str, Any]  # a JSON object or a TOML table
+
+
+class ReportError(Refusal):
+    """A run folder that cannot be shown; the message is one line and names the file."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Everything in the folder that a report can show. Raises ValueError if it is no folder or a file in it is malformed."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a run folder")
+        raise ReportError(f"{folder} is not a run folder")
     return Run(
         name=folder.resolve().name,
         config=_optional(folder / "config.toml", _toml) or {},
@@ -56,18 +62,21 @@ def read_run(folder: Path) -> Run:
 
 
 def _optional(path: Path, read: Callable[[Path], T]) -> T | None:
-    return read(path) if path.exists() else None
+    if not path.exists():
+        return None
+    with reading(path, ReportError):
+        return read(path)
 
 
 def _toml(path: Path) -> Record:
-    try:
-        return former.sections(tomllib.loads(path.read_text("utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{path}: not TOML: {error}") from error
+    text = read_text(path, ReportError, "not TOML: ")
+    with reading(path, ReportError, "not TOML: "):
+        return former.sections(tomllib.loads(text))
 
 
 def _metrics(path: Path) -> list[Record]:
     lines = []
+    regular_file(path, ReportError)
     text = path.read_text("utf-8", errors="replace")
     for i, line in enumerate(text.splitlines(), 1):
         try:
@@ -75,38 +84,35 @@ def _metrics(path: Path) -> list[Record]:
         except ValueError as error:
             if not text.endswith("\n") and i == len(text.splitlines()):
                 break  # the last line was cut when the run was killed
-            raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
+            raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
         if not isinstance(entry, dict):
-            raise ValueError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
+            raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
         if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
-            raise ValueError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
+            raise ReportError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
         lines.append({**entry, "phase": former.phase(entry["phase"])})
     return lines
 
 
 def _evaluation(path: Path) -> Record:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+    text = read_text(path, ReportError, "not JSON: ")
+    with reading(path, ReportError, "not JSON: "):
+        content = json.loads(text)
     rows = content.get("rows", []) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(r, dict) and "name" in r for r in rows):
-        raise ValueError(f'{path}: "rows" must be a list of objects that have a "name"')
+        raise ReportError(f'{path}: "rows" must be a list of objects that have a "name"')
     return dict(content)
 
 
 def _trace(path: Path) -> Trace:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            rungs, x_t, x_0_hat = (np.asarray(arrays[k]) for k in ("rungs", "x_t", "x_0_hat"))
-    except (KeyError, OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a trace with rungs, x_t and x_0_hat: {error}") from error
+    with reading(path, ReportError, "not a trace with rungs, x_t and x_0_hat: "):
+        arrays = read_arrays(path, PACKINGS)
+        rungs, x_t, x_0_hat = (arrays[k] for k in ("rungs", "x_t", "x_0_hat"))
     fits = x_t.ndim == 5 and x_t.shape == x_0_hat.shape and rungs.shape == x_t.shape[:1] and 0 not in x_t.shape
     if not fits or x_t.shape[2] not in (1, 3):
-        raise ValueError(f"{path}: rungs (S,), x_t and x_0_hat (S, n, 1 or 3, H, W) are needed, "
+        raise ReportError(f"{path}: rungs (S,), x_t and x_0_hat (S, n, 1 or 3, H, W) are needed, "
                          f"got {rungs.shape}, {x_t.shape} and {x_0_hat.shape}")
     if x_t.dtype != np.uint8 or x_0_hat.dtype != np.uint8:
-        raise ValueError(f"{path}: pictures must be uint8, got {x_t.dtype} and {x_0_hat.dtype}")
+        raise ReportError(f"{path}: pictures must be uint8, got {x_t.dtype} and {x_0_hat.dtype}")
     return Trace(rungs, x_t, x_0_hat)
 
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.html import chart
-from minidit.html.folder import Record, Run, Trace, is_number, read_run, seconds_of, series_of
+from minidit.html.folder import Record, ReportError, Run, Trace, is_number, read_run, seconds_of, series_of
 from minidit.html.page import beside, data_uri, document, escape, section, table
+from minidit.incoming import reading
 from minidit.pictures import write_bytes
 
 FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM")}
@@ -31,7 +32,8 @@ def write_report(run: Path) -> Path:
     Raises ValueError for a malformed file, with its name, and the line of metrics.jsonl.
     """
     run = Path(run)
-    return write_bytes(run / "report.html", page_of(read_run(run)).encode("utf-8"))
+    with reading(run, ReportError):
+        return write_bytes(run / "report.html", page_of(read_run(run)).encode("utf-8", errors="backslashreplace"))
 
 
 def page_of(run: Run) -> str:

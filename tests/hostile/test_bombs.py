@@ -17,6 +17,7 @@ from minidit import data
 from minidit.checkpoint import CheckpointError, describe, load_model, read_arrays, read_json, save, write_arrays
 from minidit.checkpoint.pickles import open_torch_zip
 from minidit.incoming import MAX_DIRECTORY, MAX_MESSAGE, MAX_TEXT, Budget, printable
+from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.random import Philox
 from minidit.verify import vectors
@@ -124,6 +125,15 @@ def test_a_configuration_that_claims_more_than_the_file_holds_allocates_nothing(
     header = {"format": 1, "kind": "dit", "config": {**SMALL.__dict__, **claim}}
     write_arrays(tmp_path / "m.safetensors", model.state_dict(), header)
     refused(load_model, tmp_path / "m.safetensors", "m.safetensors", megabytes=8)
+
+
+@pytest.mark.parametrize("scale", [1e308, float("inf"), float("nan"), -1.0])
+def test_a_scale_that_no_float32_holds_is_refused(tmp_path, scale):
+    config = AutoencoderKLConfig(widths=(4, 8), blocks=1, groups=2, size=8)
+    path = tmp_path / "k.safetensors"
+    header = {"format": 1, "kind": "autoencoder_kl", "config": {**config.__dict__, "scale": scale}}
+    write_arrays(path, AutoencoderKL(config, Philox(1)).state_dict(), header)
+    refused(load_model, path, "scale")
 
 
 @pytest.mark.parametrize("value", ["../..", [], {}, None, True, 0.5, 1e308, [[[]], 8, 8], 2**200, -1, float("nan")])
