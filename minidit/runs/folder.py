@@ -1,9 +1,9 @@
-"""A run's folder: every file written whole, every recorded update one line.
+"""A run's folder: files are written atomically, every recorded update is one line.
 
     config.toml                                                    the resolved configuration and the environment
     metrics.jsonl                                                  one line per recorded update
     tokenizer.safetensors, model.safetensors, judge.safetensors    the averaged weights (EMA) of each phase
-    tokenizer.state.safetensors, …                                 where an interrupted phase goes on
+    tokenizer.state.safetensors, …                                 the state from which an interrupted phase resumes
     samples/step_*.png                                             grids drawn while training
     pictures/, trace.npz, eval.json, report.html                   at the end
 """
@@ -31,12 +31,12 @@ OWN = ("*.safetensors", "*.json", "*.jsonl", "trace.npz", "report.html", "sample
 
 
 def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False) -> None:
-    """Makes the folder and writes config.toml. Raises RunError if a run is there already, or anything that is none."""
+    """Makes the folder and writes config.toml. Raises RunError if a run is there already, or any other files."""
     run = (folder / "config.toml").exists()
     if run and not overwrite:
         raise RunError(f"{folder} holds a run already: choose another --out, --resume it, or --overwrite")
     if not run and folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} holds something that is no run: choose another --out")
+        raise RunError(f"{folder} holds files that are not a run: choose another --out")
     for pattern in OWN:
         for old in folder.glob(pattern):
             old.unlink()
@@ -46,7 +46,7 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
 
 
 def environment(device: str) -> dict[str, str | int]:
-    """What the numbers of a run depend on besides its configuration."""
+    """The environment that a run's numbers depend on, besides its configuration."""
     return {
         "minidit": __version__, "numpy": np.__version__, "python": platform.python_version(), "device": device,
         "cores": cores(), "blas": name_of_blas(), "kernels": os.environ.get("MINIDIT_KERNELS", "on"),
@@ -55,7 +55,7 @@ def environment(device: str) -> dict[str, str | int]:
 
 
 def config_of(folder: Path) -> RunConfig:
-    """The configuration that the run was begun with."""
+    """The configuration that the run was started with."""
     path = folder / "config.toml"
     if not path.exists():
         raise CheckpointError(f"{folder}: no run there (no config.toml)")
@@ -74,7 +74,7 @@ def append(folder: Path, line: dict[str, Any]) -> None:
 
 
 def forget(folder: Path, phase: str, after: int) -> None:
-    """Drops from metrics.jsonl what will be done again: updates of a phase after some, and a line that a kill has cut."""
+    """Drops lines of metrics.jsonl that will be written again: updates of the phase > `after`, and a line cut short by a kill."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""What earlier versions wrote, in today's words: sections of config.toml, headers of weights, states, names of files and phases.
+"""Names of earlier versions translated to current ones: sections of config.toml, headers of weights, states, files and phases.
 
     [dit]  [autoencoder]  [autoencode]  [classify]            ->  [model]  [tokenizer]  [tokenizer_train]  [judge_train]
     train.prediction, .schedule, .T, .loss_weight, .vb_weight ->  [process]
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 SECTIONS = {"dit": "model", "autoencoder": "tokenizer", "autoencode": "tokenizer_train", "classify": "judge_train"}
-PROCESS = ("prediction", "schedule", "T", "loss_weight", "vb_weight")  # once keys of [train]
+PROCESS = ("prediction", "schedule", "T", "loss_weight", "vb_weight")  # formerly keys of [train]
 FILES = {"model": "dit", "tokenizer": "autoencoder", "judge": "classifier"}  # phase -> its file, and its name in metrics.jsonl
 
 
 def sections(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections of a config.toml of any version under today's names; what is today's, or nobody's, stays as it is."""
+    """The sections of a config.toml of any version under their current names; current and unknown ones are unchanged."""
     now = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items() if name not in SECTIONS}
     for old, new in SECTIONS.items():
         if isinstance(tables.get(old), dict):
@@ -33,7 +33,7 @@ def sections(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def header(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections that the header of a model's file tells of."""
+    """The sections in the header of a model's file."""
     if isinstance(meta.get("run"), dict):
         return dict(meta["run"])
     tables = {name: meta[name] for name in ("train", "sample") if isinstance(meta.get(name), dict)}
@@ -43,7 +43,7 @@ def header(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def state_sections(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration beside a state, whose networks then were all of one kind."""
+    """The configuration recorded with a state. In earlier versions all networks were of one kind."""
     now = sections(recorded)
     if "dit" in recorded and isinstance(now.get("model"), dict):
         now["model"] = {"kind": "dit", **now["model"]}
@@ -52,12 +52,12 @@ def state_sections(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def phase(name: str) -> str:
-    """A phase by the name that a line of metrics.jsonl has for it."""
+    """The current name of a phase, from its name in metrics.jsonl."""
     return next((now for now, then in FILES.items() if then == name), name)
 
 
 def file_of(place: Path, phase: str) -> Path:
-    """Where the weights of a phase lie, or would lie: in a run folder under today's or the former name; a file is itself."""
+    """The path of a phase's weights, existing or not: in a run folder, under the current or the former name; a file is itself."""
     if not place.is_dir():
         return place
     today, former = place / f"{phase}.safetensors", place / f"{FILES[phase]}.safetensors"
@@ -65,6 +65,6 @@ def file_of(place: Path, phase: str) -> Path:
 
 
 def state_of(folder: Path, phase: str) -> Path:
-    """Where the state of a phase lies, or would lie. Once only the model had one."""
+    """The path of a phase's state, existing or not. In earlier versions only the model had one."""
     today, former = folder / f"{phase}.state.safetensors", folder / "state.safetensors"
     return former if phase == "model" and former.exists() and not today.exists() else today

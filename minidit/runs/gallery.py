@@ -1,4 +1,4 @@
-"""What a finished run shows: reconstructions, grids, the denoising, loss curves, the report."""
+"""The pictures and numbers of a finished run: reconstructions, grids, the denoising, loss curves, the report."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, eac
 
 
 def guidance_of(s: SampleConfig) -> str:
-    """A guidance scale, and the part of the ladder where it holds."""
+    """A guidance scale, and the part of the ladder where it applies."""
     return f"{s.guidance:g}" + ("" if s.interval == (0.0, 1.0) else f" in ({s.interval[0]:g}, {s.interval[1]:g}]")
 
 
 def loss_curves(run: Run) -> Picture:
-    """The loss of every phase over its steps."""
+    """The loss of every phase over its updates."""
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     phases = [former.phase(line["phase"]) for line in lines]
     parts = []
