@@ -1,4 +1,4 @@
-"""What may be mixed in one operation: arrays of one home and one precision, and Python numbers, which adapt to them."""
+"""Operands that may be mixed in one operation: arrays of one home and one precision, and Python numbers, which adapt to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minidit.backend import Array, xp_of
 def check_one_kind(name: str, arrays: Iterable[Array]) -> None:
     """One readable error instead of a silent copy between homes or a silent promotion to float64.
 
-    Raises ValueError for mixed homes, TypeError for mixed precision and for what is no array.
+    Raises ValueError for mixed homes, TypeError for mixed precision and for anything that is not an array.
     """
     home = dtype = None
     for a in arrays:

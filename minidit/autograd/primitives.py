@@ -22,7 +22,7 @@ Pair = Callable[..., tuple[Any, Vjp]]
 
 
 class NoTwin(Exception):
-    """A fast twin raises this, before it has done anything, for arguments that it cannot serve; then the plain text runs."""
+    """A fast twin raises this, before it has done anything, for arguments that it cannot handle; then the plain text runs."""
 
 
 class Primitive:
@@ -39,7 +39,7 @@ class Primitive:
         functools.update_wrapper(self, plain)
 
     def pair(self, *arrays: Array, **static: Any) -> tuple[Any, Vjp]:
-        """(y, vjp) on plain arrays, by the fast twin where there is one for this home and it is switched on."""
+        """(y, vjp) on plain arrays, by the fast twin if there is one for this home and it is switched on."""
         x = arrays[0]
         twin = (self.cpu if x.dtype == np.float32 else None) if isinstance(x, np.ndarray) else self.cuda
         if twin is not None and kernels_on():
@@ -64,7 +64,7 @@ class Primitive:
 
 
 PRIMITIVES: dict[str, Primitive] = {}
-Tensor.primitives = PRIMITIVES  # what the operators of a Tensor call
+Tensor.primitives = PRIMITIVES  # called by the operators of a Tensor
 
 
 @overload
