@@ -21,7 +21,7 @@ class Leaf(Protocol):
 
 
 class Gradients:
-    """Where the gradients of some leaves go inside `with gradients:`: views into one flat buffer.
+    """The destination of the gradients of some leaves inside `with gradients:`: views into one flat buffer.
 
     The first contribution to a view is written and later ones are added, so that nothing needs zeroing before an update; views
     that were not written are zero at the end. The object belongs to one thread.

@@ -25,10 +25,10 @@ def check_one_kind(name: str, arrays: Iterable[Array]) -> None:
         home = type(a)
         if a.dtype.kind == "f":
             if dtype is not None and a.dtype != dtype:
-                raise TypeError(f"{name}: mixed precision, {dtype} with {a.dtype}: cast one of them on purpose")
+                raise TypeError(f"{name}: mixed precision, {dtype} with {a.dtype}: cast one of them explicitly")
             dtype = a.dtype
     for a in arrays:  # Python numbers adapt to the array, NumPy's scalars and integer arrays do not
         d = getattr(a, "dtype", dtype)
         if dtype is not None and d != dtype and np.result_type(d, dtype) != dtype:
             what = f"a NumPy {d} scalar" if isinstance(a, np.generic) else f"an array of {d}"
-            raise TypeError(f"{name}: {what} would promote {dtype}: use a Python number or cast it on purpose")
+            raise TypeError(f"{name}: {what} would promote {dtype}: use a Python number or cast it explicitly")

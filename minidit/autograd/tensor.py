@@ -111,7 +111,7 @@ class Tensor:
         return self.primitives["mean"](self, axis=axis, keepdims=keepdims)
 
 
-Value: TypeAlias = Tensor | Array  # what networks compute with: on plain arrays nothing is recorded
+Value: TypeAlias = Tensor | Array  # the values of networks: on plain arrays nothing is recorded
 
 
 def source_of(x: Value) -> Parent:

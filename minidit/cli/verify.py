@@ -56,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
     topics = [name.strip() for name in args.topics.split(",") if name.strip()] if args.topics else None
     if args.program and args.target:
         raise ValueError("either a TARGET or --exec, not both")
-    asked: dict[str, Any] = {"topics": topics, "dialect": args.dialect, "precision": args.precision}
+    options: dict[str, Any] = {"topics": topics, "dialect": args.dialect, "precision": args.precision}
     if args.program:
         with verify.process.Program(args.program, timeout=args.timeout) as program:
-            report = program.check(**asked)
+            report = program.check(**options)
     else:
         target, name = target_of(args.target)
-        report = verify.check(target, **asked)
+        report = verify.check(target, **options)
         report.target = name
     return published(report, args)
 

@@ -50,7 +50,7 @@ def ddim_from_pair(
 def ddim_invert_step(x_s: Array, eps_hat: Array, s: Array, t: Array, sch: Schedule) -> Array:
     """x_s, eps_hat = ε̂(x_s, s) : (B, ...), 0 ≤ s < t  ->  x_t : (B, ...), one step up the ladder.
 
-    At s = 0 there is no noise to predict: x̂_0 = x_0, and ε̂ is the network's guess at the lowest rung.
+    At s = 0 there is no noise to predict: x̂_0 = x_0, and ε̂ is the network's estimate at the lowest rung.
     """
     check_shapes(x_s=x_s, eps_hat=eps_hat)
     check_rungs(t, s, sch.T, batch=x_s)

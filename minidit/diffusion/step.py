@@ -58,5 +58,5 @@ def add_noise(mean: Array, variance: Array, z: Array, s: Array) -> Array:
 
     variance : float, (B,) or the shape of mean;  s : int or (B,), the rung of the result
     """
-    moving, variance = enter((s > 0) * 1.0, variance, like=mean)
-    return mean + moving * variance**0.5 * z  # (D.17)
+    active, variance = enter((s > 0) * 1.0, variance, like=mean)
+    return mean + active * variance**0.5 * z  # (D.17)

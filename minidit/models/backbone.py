@@ -41,7 +41,7 @@ class Nothing:
 class Classes:
     """y : (B,) ints in 0..count-1, or `null`, the label of a sample whose class is left out.
 
-    null is None where the network was built without label dropout: it has no row for a sample without a class.
+    null is None if the network was built without label dropout: it has no row for a sample without a class.
     dropout : the probability with which training leaves a class out (G.7)
     """
 

@@ -111,9 +111,9 @@ def sample(
     draws = Draws(settings.seed, SAMPLE_STREAM, samples, network.device, network.dtype)
 
     def walk(part: slice) -> tuple[Walk, Array]:
-        mine = draws.at(0, samples[part])
-        x = path.start(mine.normal((len(mine.samples), *network.shape))) if x_T is None else x_T[part]
-        return Walk(denoiser, grid, settings.fresh, mine, None if y is None else y[part]), x
+        shard = draws.at(0, samples[part])
+        x = path.start(shard.normal((len(shard.samples), *network.shape))) if x_T is None else x_T[part]
+        return Walk(denoiser, grid, settings.fresh, shard, None if y is None else y[part]), x
 
     if trace:
         return traced(*walk(slice(None)), settings.precision)
@@ -173,8 +173,8 @@ def in_shards(
     def body(part: slice, i: int) -> None:
         x: Any = None
         with no_grad(), Arena():
-            mine, start = walk(part)
-            for k, x in enumerate(mine.moments(start)):  # noqa: B007  the last is x_0
+            shard, start = walk(part)
+            for k, x in enumerate(shard.moments(start)):  # noqa: B007  the last is x_0
                 if progress is not None and i == 0 and k:
                     progress(k, steps)
             result[part] = x

@@ -36,7 +36,7 @@ def load(
         raise CheckpointError(f"{folder}: latents have {latent} channels, the denoiser works on {expected}")
     where = folder / "scheduler" / "scheduler_config.json"
     try:
-        around = assembled(process_from(read_json(where), str(where)), autoencoder)
+        parts = assembled(process_from(read_json(where), str(where)), autoencoder)
     except CheckpointError:
         raise
     except (TypeError, ValueError) as error:
@@ -45,7 +45,7 @@ def load(
     names = [] if not isinstance(labels, Mapping) else [labels.get(str(k), str(k)) for k in range(model.condition.count)]
     differences = [*meta["differences"], *more["differences"], "spacing: rungs are visited as in minidit (D.26)"]
     class_names = tuple(str(n).partition(",")[0].strip() for n in names)
-    return model, *around, class_names, {"grammar": meta["grammar"], "differences": differences}
+    return model, *parts, class_names, {"grammar": meta["grammar"], "differences": differences}
 
 
 def process_from(settings: Mapping[str, Any], where: str) -> DDPMConfig:

@@ -55,8 +55,8 @@ class Evaluation:
 
     def references(self, pipeline: Pipeline) -> None:
         """Adds the reference rows."""
-        some = self.held_out.take(slice(self.n))
-        x, labels = some.x_0(), some.labels
+        subset = self.held_out.take(slice(self.n))
+        x, labels = subset.x_0(), subset.labels
         self.row("held-out real images", x, labels, "the best possible")
         if pipeline.tokenizer.limit is None:  # x_0 are latents, and decoding them loses something
             r = pipeline.tokenizer.decode(pipeline.encode(x))

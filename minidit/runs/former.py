@@ -18,18 +18,18 @@ FILES = {"model": "dit", "tokenizer": "autoencoder", "judge": "classifier"}  # p
 
 def sections(tables: Mapping[str, Any]) -> dict[str, Any]:
     """The sections of a config.toml of any version under their current names; current and unknown ones are unchanged."""
-    now = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items() if name not in SECTIONS}
+    current = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items() if name not in SECTIONS}
     for old, new in SECTIONS.items():
         if isinstance(tables.get(old), dict):
-            now[new] = {**tables[old], **now.get(new, {})}
-    data, train = ({} if not isinstance(now.get(name), dict) else now[name] for name in ("data", "train"))
+            current[new] = {**tables[old], **current.get(new, {})}
+    data, train = ({} if not isinstance(current.get(name), dict) else current[name] for name in ("data", "train"))
     if isinstance(pixels := data.get("pixels"), bool):
         del data["pixels"]
-        now["tokenizer"] = {"kind": "pixels"} if pixels else {"kind": "autoencoder", **now.get("tokenizer", {})}
+        current["tokenizer"] = {"kind": "pixels"} if pixels else {"kind": "autoencoder", **current.get("tokenizer", {})}
     if "autoencoder" in data:
         data["tokenizer"] = data.pop("autoencoder")
     process = {key: train.pop(key) for key in PROCESS if key in train}
-    return now | ({"process": {**process, **now.get("process", {})}} if process else {})
+    return current | ({"process": {**process, **current.get("process", {})}} if process else {})
 
 
 def header(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,11 +44,11 @@ def header(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def state_sections(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration recorded with a state. In earlier versions all networks were of one kind."""
-    now = sections(recorded)
-    if "dit" in recorded and isinstance(now.get("model"), dict):
-        now["model"] = {"kind": "dit", **now["model"]}
-        now["process"] = {"kind": "ddpm", **now.get("process", {})}
-    return now
+    current = sections(recorded)
+    if "dit" in recorded and isinstance(current.get("model"), dict):
+        current["model"] = {"kind": "dit", **current["model"]}
+        current["process"] = {"kind": "ddpm", **current.get("process", {})}
+    return current
 
 
 def phase(name: str) -> str:
@@ -60,11 +60,11 @@ def file_of(place: Path, phase: str) -> Path:
     """The path of a phase's weights, existing or not: in a run folder, under the current or the former name; a file is itself."""
     if not place.is_dir():
         return place
-    today, former = place / f"{phase}.safetensors", place / f"{FILES[phase]}.safetensors"
-    return former if former.exists() and not today.exists() else today
+    current, former = place / f"{phase}.safetensors", place / f"{FILES[phase]}.safetensors"
+    return former if former.exists() and not current.exists() else current
 
 
 def state_of(folder: Path, phase: str) -> Path:
     """The path of a phase's state, existing or not. In earlier versions only the model had one."""
-    today, former = folder / f"{phase}.state.safetensors", folder / "state.safetensors"
-    return former if phase == "model" and former.exists() and not today.exists() else today
+    current, former = folder / f"{phase}.state.safetensors", folder / "state.safetensors"
+    return former if phase == "model" and former.exists() and not current.exists() else current

@@ -89,8 +89,8 @@ def measure(
     as_run: Options = {"guidance": s.guidance, "interval": s.interval, **common}
     evaluation.references(pipeline)
     x = evaluation.samples(f"DDIM {s.steps}{scale}", pipeline, **as_run | {"steps": s.steps})
-    others = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
-    for w in others if conditional else ():
+    scales = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
+    for w in scales if conditional else ():
         if (w, (0.0, 1.0)) != (s.guidance, s.interval):
             evaluation.samples(f"DDIM {s.steps}, w = {w:g}", pipeline, **common | {"steps": s.steps, "guidance": w})
     n = ddpm_n or evaluation.n

@@ -112,8 +112,8 @@ class Run:
         """The tokenizer's network: loaded, or trained on these pictures; None for pixels."""
         if isinstance(self.config.tokenizer, PixelsConfig):
             return None
-        done = self.finished("tokenizer") or (self.config.data.tokenizer and self.named_tokenizer(data))
-        network: TokenizerNetwork = done or self.trained(self.tokenizer_phase(data))
+        existing = self.finished("tokenizer") or (self.config.data.tokenizer and self.named_tokenizer(data))
+        network: TokenizerNetwork = existing or self.trained(self.tokenizer_phase(data))
         return network
 
     def named_tokenizer(self, data: Dataset) -> TokenizerNetwork:

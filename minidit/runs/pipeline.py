@@ -185,5 +185,5 @@ def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.fl
 
 def pipeline_of(config: RunConfig, model: Backbone, network: TokenizerNetwork | None, meta: dict[str, Any]) -> Pipeline:
     """The Pipeline of a run with these networks. meta: the header of the model's file, with the facts of the data."""
-    around, data, s = assembled(config.process, network, model.device), meta.get("data", {}), config.sample
-    return Pipeline(model, *around, tuple(data.get("class_names", ())), data.get("crop", 0), meta, s.guidance, s.interval)
+    parts, data, s = assembled(config.process, network, model.device), meta.get("data", {}), config.sample
+    return Pipeline(model, *parts, tuple(data.get("class_names", ())), data.get("crop", 0), meta, s.guidance, s.interval)

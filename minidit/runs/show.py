@@ -50,8 +50,8 @@ def moments(pipeline: Pipeline, labels: Sequence[int] | None, *, frames: int = 4
     *steps, x_0 = pipeline.latents(labels, trace=True, **options)
     keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
     last = pipeline.pictures(to_host(x_0))
-    seen = [(m.t, *(pipeline.pictures(to_host(x)) for x in (m.x_t, m.x_0_hat))) for m in (steps[k] for k in keep)]
-    return [*seen, (0, last, last)]
+    rows = [(m.t, *(pipeline.pictures(to_host(x)) for x in (m.x_t, m.x_0_hat))) for m in (steps[k] for k in keep)]
+    return [*rows, (0, last, last)]
 
 
 def film(steps: Moments) -> list[Picture]:

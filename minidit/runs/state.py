@@ -75,12 +75,12 @@ def refuse_another(path: Path, recorded: object, tables: Tables) -> None:
     """Raises CheckpointError, with what differs, unless the recorded configuration is the one in `tables`."""
     if not isinstance(recorded, dict):
         raise CheckpointError(f"{path}: its header is damaged: it holds no configuration")
-    then, now = former.state_sections(recorded), json.loads(json.dumps(tables))
+    old, new = former.state_sections(recorded), json.loads(json.dumps(tables))
     changes = [
-        f"{key} is {value}, was {then.get(name, {}).get(key)}"
-        for name in now
-        for key, value in now[name].items()
-        if value != then.get(name, {}).get(key)
+        f"{key} is {value}, was {old.get(name, {}).get(key)}"
+        for name in new
+        for key, value in new[name].items()
+        if value != old.get(name, {}).get(key)
     ]
     if changes:
         raise CheckpointError(f"{path}: was trained with another configuration: {', '.join(changes)}")
@@ -94,5 +94,5 @@ def start_from(model: Module, other: Module, name: str) -> None:
         if q is not None and q.data.shape == p.data.shape:
             p.data[...] = q.data
         elif not key.startswith("y_embedder"):
-            there = "missing" if q is None else q.data.shape
-            raise CheckpointError(f"{name}: cannot start from it, {key} is {there}, not {p.data.shape}")
+            shape = "missing" if q is None else q.data.shape
+            raise CheckpointError(f"{name}: cannot start from it, {key} is {shape}, not {p.data.shape}")

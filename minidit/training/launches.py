@@ -1,4 +1,4 @@
-"""How many kernels a GPU starts for the loss of a DiT and its gradient, with and without the fast twins.
+"""The number of kernels that a GPU starts for the loss of a DiT and its gradient, with and without the fast twins.
 
 The launches per block are the difference between a network of two blocks and one of one. The optimiser is not counted.
 """

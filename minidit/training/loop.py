@@ -133,8 +133,8 @@ class Loop:
     def _body(self, i: int, stage: int, update: int) -> None:
         if stage == GRADIENTS:
             with self._computing(i):
-                mine = self.samples[shard_of(self.config.batch_size, self.shards, i)]
-                totals = self._gradients(self.draws.at(update, mine))
+                samples = self.samples[shard_of(self.config.batch_size, self.shards, i)]
+                totals = self._gradients(self.draws.at(update, samples))
             self.names = list(totals)
             if self.device == "cpu":
                 self.numbers[i, : len(totals)] = list(totals.values())

@@ -68,10 +68,10 @@ def out_of_memory(config: BackboneConfig, train: LoopConfig, device: str) -> str
     pieces = next((k for k in (2, 4, 8, 16, 32) if k > train.accumulate and train.batch_size >= k and memory_of_step(
         config, replace(train, accumulate=k), device).total <= 0.9 * budget), None)  # fmt: skip
     fits += [f"--accumulate {pieces} (the same batch in {pieces} pieces)"] if pieces else []
-    again = replace(train, checkpoint_blocks=True)
-    if not train.checkpoint_blocks and memory_of_step(config, again, device).total <= 0.9 * budget:
+    recomputing = replace(train, checkpoint_blocks=True)
+    if not train.checkpoint_blocks and memory_of_step(config, recomputing, device).total <= 0.9 * budget:
         fits.append("--recompute (a third more work)")
-    message = f"out of memory on {device}: an update of batch {train.batch_size} needs about {gb(need)} of {gb(budget)}; "
+    message = f"out of memory on {device}: a batch of {train.batch_size} needs about {gb(need)}, {gb(budget)} are available; "
     return message + (f"what would fit: {', or '.join(fits)}" if fits else "no batch would fit: a smaller network would")
 
 
