@@ -227,7 +227,7 @@ def single(x):
 
 
 @pytest.mark.parametrize("f, error, message", [
-    (lambda: single([1.0]) * leaf(1.0), TypeError, "^mul: mixed precision, float32 with float64: cast one of them on purpose$"),
+    (lambda: single([1.0]) * leaf(1.0), TypeError, "^mul: mixed precision, float32 with float64: cast one of them explicitly$"),
     (lambda: single([1.0]) * np.float64(2), TypeError, "^mul: a NumPy float64 scalar would promote float32: use a Python number"),
     (lambda: np.float64(2) * single([1.0]), TypeError, "^mul: a NumPy float64 scalar would promote float32: use a Python number"),
     (lambda: np.float64(2) - single([1.0]), TypeError, "^sub: a NumPy float64 scalar would promote float32: use a Python number"),

@@ -1,4 +1,4 @@
-"""Where gradients end: in the `grad` of a leaf, or in a flat buffer that holds those of a whole network side by side."""
+"""Where gradients are stored: in the `grad` of a leaf, or in a flat buffer that holds those of a whole network."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _gradients: ContextVar[Gradients | None] = ContextVar("gradients", default=None)
 
 
 class Leaf(Protocol):
-    """A Tensor that nothing was computed for: a parameter, or an input whose gradient is asked for."""
+    """A Tensor that was not computed: a parameter, or an input whose gradient is needed."""
 
     data: Array
     grad: Array
 
 
 class Gradients:
-    """Where the gradients of some leaves go inside `with gradients:`: views into one flat buffer.
+    """The destination of the gradients of some leaves inside `with gradients:`: views into one flat buffer.
 
-    The first contribution to a view is written and later ones are added, so that nothing needs zeroing before a step; views
+    The first contribution to a view is written and later ones are added, so that nothing needs zeroing before an update; views
     that were not written are zero at the end. The object belongs to one thread.
     """
 
@@ -58,7 +58,7 @@ class Gradients:
 
 
 def home_of_gradient(w: Array) -> Array | None:
-    """The view of w's gradient in the flat buffer, while that is still unwritten: an adjoint may compute straight into it."""
+    """The view of w's gradient in the flat buffer, while that is still unwritten: an adjoint may compute directly into it."""
     gradients = _gradients.get()
     return None if gradients is None or id(w) in gradients.written else gradients.views.get(id(w))
 
@@ -75,5 +75,5 @@ def add_to_leaf(leaf: Leaf, bar: Array) -> None:
 
 
 def whole(y: Array) -> Array:
-    """An array also where NumPy made a scalar of a result without axes."""
+    """An array, even if NumPy made a scalar of a result without axes."""
     return np.asarray(y) if isinstance(y, np.generic) else y

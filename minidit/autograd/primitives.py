@@ -23,7 +23,7 @@ Check = Callable[..., None]  # raises ValueError for arguments that neither the 
 
 
 class NoTwin(Exception):
-    """A fast twin raises this, before it has done anything, for arguments that it cannot serve; then the plain text runs."""
+    """A fast twin raises this, before it has done anything, for arguments that it cannot handle; then the plain text runs."""
 
 
 class Primitive:
@@ -40,7 +40,7 @@ class Primitive:
         functools.update_wrapper(self, plain)
 
     def pair(self, *arrays: Array, **static: Any) -> tuple[Any, Vjp]:
-        """(y, vjp) on plain arrays, by the fast twin where there is one for this home and it is switched on."""
+        """(y, vjp) on plain arrays, by the fast twin if there is one for this home and it is switched on."""
         if self.check is not None:
             self.check(*arrays, **static)
         x = arrays[0]
@@ -67,7 +67,7 @@ class Primitive:
 
 
 PRIMITIVES: dict[str, Primitive] = {}
-Tensor.primitives = PRIMITIVES  # what the operators of a Tensor call
+Tensor.primitives = PRIMITIVES  # called by the operators of a Tensor
 
 
 @overload

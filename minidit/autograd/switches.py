@@ -1,4 +1,4 @@
-"""What can be switched around a piece of code: whether the tape remembers, and whether fast twins may run.
+"""Switches for a piece of code: whether the tape records, and whether fast twins may run.
 
 Both are context variables: one value per thread, restored at the end of a `with` block.
 """
@@ -21,15 +21,15 @@ def no_grad() -> AbstractContextManager[None]:
 
 
 def recording() -> bool:
-    """True where an adjoint may be asked for later: the only thing that a kernel knows about the tape."""
+    """True if an adjoint may be needed later: the only thing that a kernel knows about the tape."""
     return _recording.get()
 
 
 def plain_text() -> AbstractContextManager[None]:
-    """`with plain_text():` every primitive runs as it reads, without its fast twin (for a process: MINIDIT_KERNELS=off)."""
+    """`with plain_text():` every primitive runs its plain text, not its fast twin (for a process: MINIDIT_KERNELS=off)."""
     return setting(_kernels, False)
 
 
 def kernels_on() -> bool:
-    """True where a primitive or a law may choose its fast twin."""
+    """True if a primitive or a law may choose its fast twin."""
     return _kernels.get()

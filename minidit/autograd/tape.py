@@ -1,8 +1,8 @@
-"""The tape: nodes that know where their inputs came from, and the walk that runs their adjoints backwards.
+"""The tape: nodes that know where their inputs came from, and the traversal that runs their adjoints backwards.
 
     x̄ = Σ over all uses of x of the bar that the use sends back     shared values add up          (A.2)
 
-The tape keeps nodes, never data: what the adjoints need lives in their closures, and each closure dies right after it ran.
+The tape keeps nodes, never data: what the adjoints need lives in their closures, and each closure is freed once it has run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Node:
         self.waiting = 0  # uses that have not sent their bar yet
 
     def add(self, k: int, bar: Array) -> None:
-        """Adds what one use of output k sends back (A.2). In place only into memory that this node made itself."""
+        """Adds the bar from one use of output k (A.2). In place only into memory that this node allocated itself."""
         old = self.bars[k]
         if old is None:
             self.bars[k] = bar
@@ -58,7 +58,7 @@ LEAF = Node((), None, (), leaf=True)  # the node of every leaf: nothing made it
 
 
 def run_backwards(root: Node, k: int, bar: Array) -> None:
-    """Sends a bar of root's output k back to every leaf that root was made of (A.2). The graph is used up by it."""
+    """Sends a bar of root's output k back to every leaf that root was made of (A.2). This consumes the graph."""
     count_uses(root)
     root.add(k, bar)
     ready = [root]
@@ -86,8 +86,8 @@ def run_backwards(root: Node, k: int, bar: Array) -> None:
 
 
 def count_uses(root: Node) -> None:
-    """How many bars each node waits for. Without the count a node shared by two uses would run on the first one's bar alone
-    and again on the second's: that is why the tape is walked in topological order. Iterative, because a graph may be deeper
+    """Counts the bars each node waits for. Without the count a node shared by two uses would run on the first one's bar alone
+    and again on the second's: that is why the tape is traversed in topological order. Iterative, because a graph may be deeper
     than Python's stack. Leaves are shared between threads and are never written to here."""
     stack, seen = [root], {id(root)}
     while stack:

@@ -30,7 +30,7 @@ class Tensor:
 
     __slots__ = ("__weakref__", "data", "grad", "k", "node")
     __array_ufunc__ = None  # array × Tensor reaches the Tensor
-    primitives: ClassVar[Mapping[str, Callable[..., Any]]] = {}  # spelled in ops/, which stands above this file
+    primitives: ClassVar[Mapping[str, Callable[..., Any]]] = {}  # defined in ops/, which imports this file
 
     def __init__(self, data: Array) -> None:
         if isinstance(data, (float, list, tuple)) and not isinstance(data, np.generic):
@@ -45,7 +45,7 @@ class Tensor:
 
     @classmethod
     def made(cls, data: Array, node: Node | None, k: int = 0) -> Tensor:
-        """A Tensor that a primitive made; node None means that nothing is remembered."""
+        """A Tensor that a primitive made; node None means that nothing is recorded."""
         t = object.__new__(Tensor)
         t.data, t.node, t.k, t.grad = whole(data), node, k, None
         return t
@@ -119,12 +119,12 @@ class Tensor:
         return self.primitives["mean"](self, axis=axis, keepdims=keepdims)
 
 
-Value: TypeAlias = Tensor | Array  # what networks compute with: on plain arrays nothing is remembered
+Value: TypeAlias = Tensor | Array  # the values of networks: on plain arrays nothing is recorded
 
 
 def source_of(x: Value) -> Parent:
-    """What a node remembers of an argument: a leaf itself, but of any other Tensor only its node and which of its outputs
-    it is. So a value that no adjoint needs is freed at once; None for what has no history."""
+    """The parent that a node records for an argument: a leaf itself, but of any other Tensor only its node and the output's
+    number. So a value that no adjoint needs is freed at once; None without a history."""
     if not isinstance(x, Tensor) or x.node is None:
         return None
     return (x if x.node.leaf else x.node), x.k
@@ -136,7 +136,7 @@ def value(x: Value) -> Array:
 
 
 def backward(root: Tensor, bar: Array = None) -> None:
-    """Sends gradients from root to every leaf that it was made of (A.2). The graph is used up by it."""
+    """Sends gradients from root to every leaf that it was made of (A.2). This consumes the graph."""
     if root.node is None:
         raise ValueError("backward: this Tensor has no history (made under no_grad, or from plain arrays only)")
     if bar is None:

@@ -19,21 +19,21 @@ COMMANDS = {
     "train": "train on your own pictures or on an embedded set",
     "sample": "draw pictures from a trained run, or from the shipped weights",
     "eval": "measure a run: class accuracy, Fréchet distance, precision and recall, neighbours",
-    "verify": "is an implementation right, and which mistake is it if not? (yours, in any framework or language)",
+    "verify": "check an implementation (yours, in any framework or language) and name its mistakes",
     "vectors": "test vectors for any language: write them, check them",
     "report": "write report.html for a run folder",
-    "convert": "look into a file of weights, or write the same network in another project's grammar",
+    "convert": "show a file of weights, or write the same network in another project's grammar",
     "info": "versions, devices, BLAS, presets with their parameters and MACs",
-    "bench": "what a training step asks of a GPU: its kernel launches, with and without the fast twins",
+    "bench": "kernel launches of a training update on a GPU, with and without the fast twins",
     "spec": "the equations, their code and their tests",
-    "rungs": "which rungs a short sampler visits, and what other projects call them",
+    "rungs": "the rungs that a short sampler visits, and their names in other projects",
 }
 
 
 class Parser(argparse.ArgumentParser):
     """One-line errors with a suggestion."""
 
-    words: Sequence[str] = ()  # the whole command line: some flags depend on what others name
+    words: Sequence[str] = ()  # the whole command line: some flags depend on others
 
     def error(self, message: str) -> NoReturn:
         if "argument COMMAND: invalid choice" in message:
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nminidit: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except Exception as error:

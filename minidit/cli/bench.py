@@ -1,4 +1,4 @@
-"""`minidit bench --launches`: how many kernels a training step starts on a GPU, with and without the fast twins."""
+"""`minidit bench --launches`: the kernels that a training update starts on a GPU, with and without the fast twins."""
 
 from __future__ import annotations
 

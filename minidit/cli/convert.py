@@ -1,4 +1,4 @@
-"""`minidit convert`: shows what is in a file of weights, and writes the network in another project's grammar."""
+"""`minidit convert`: shows the contents of a file of weights, and writes the network in another project's grammar."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", nargs="?", help="a .safetensors file, or a folder for diffusers (default: only show)")
     parser.add_argument("--to", choices=GRAMMARS, default="minidit", help="the grammar to write (default minidit)")
     parser.add_argument("--dialect", choices=DIALECTS, help="how a DiT is computed (default: as its project does)")
-    parser.add_argument("--num-heads", type=int, help="of an official DiT whose size is no preset's")
+    parser.add_argument("--num-heads", type=int, help="heads of an official DiT whose size is not that of a preset")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="default: as in the file")
-    parser.add_argument("--shard-mb", type=int, help="for folders: files of about so many MB at most")
+    parser.add_argument("--shard-mb", type=int, help="for folders: the largest size of a file, in MB, approximately")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`minidit demo`: the whole road in minutes: real pictures, autoencoder, DiT, DDPM and DDIM samples, numbers, a report."""
+"""`minidit demo`: the whole pipeline in minutes: real pictures, autoencoder, DiT, DDPM and DDIM samples, numbers, a report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--out", help="the run folder (default runs/demo or runs/quick, or the next number that is free)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     add_device(parser)
-    parser.add_argument("--threads", type=int, help="cores to use (default: all): pieces that a batch is cut into")
+    parser.add_argument("--threads", type=int, help="cores to use, one per piece of a batch (default: all)")
     parser.add_argument("--quiet", action="store_true")
     add_config_flags(parser, ["train", "process", "model", "tokenizer_train", "tokenizer"])
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     job.create(overwrite=args.overwrite)
     with stop_gently(job, progress):
         pipeline = job.train(train)
-        progress.note("measuring: a small classifier looks at samples, and at real pictures beside them")
+        progress.note("measuring: a small classifier judges samples and, for comparison, real pictures")
         judge = job.judge(train)
     progress.close()
     evaluation = Evaluation(judge, train, held_out, n=100 if args.quick else 500)

@@ -8,12 +8,12 @@ import sys
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The option itself."""
-    text = "cpu, cuda, cuda:N, or auto: a GPU where one can be used, and why not where not (default cpu)"
+    text = "cpu, cuda, cuda:N, or auto: a GPU if one can be used, else the CPU and the reason (default cpu)"
     parser.add_argument("--device", default="cpu", help=text)
 
 
 def settle_device(args: argparse.Namespace) -> str:
-    """The device that --device means here; says which and why, where it was not left to the default. Raises ValueError."""
+    """The device that --device selects here; prints which and why, unless it is the default. Raises ValueError."""
     from minidit.backend import chosen_device
 
     device, why = chosen_device(args.device)
@@ -23,12 +23,12 @@ def settle_device(args: argparse.Namespace) -> str:
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """--precision for a command that trains nothing (where something is trained, it is a field of the configuration)."""
+    """--precision for a command that trains nothing (training has it in the configuration)."""
     parser.add_argument("--precision", default="float32", help="float32, tf32 (GPU) or bf16 (default float32)")
 
 
 def settle_precision(device: str, *policies: str) -> None:
-    """Raises ValueError, with what is missing, before any work is done under a policy that this device does not have."""
+    """Raises ValueError, with what is missing, if this device does not have a policy, before any work is done."""
     from minidit.nn.precision import check_precision
 
     for policy in policies:

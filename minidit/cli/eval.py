@@ -1,4 +1,4 @@
-"""`minidit eval`: a run measured by a small classifier trained on the same data by this very code."""
+"""`minidit eval`: a run measured by a small classifier trained on the same data by this package."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     train, held_out = job.data()
     if train.class_names != pipeline.class_names:
         both = [", ".join(names) or "none" for names in (train.class_names, pipeline.class_names)]
-        raise ValueError(f"{train.name} has the classes {both[0]}, and the run learned {both[1]}")
+        raise ValueError(f"{train.name} has the classes {both[0]}, the run was trained on {both[1]}")
     if not train.num_classes:
         raise ValueError(f"{train.name} has no classes: without them there is no classifier to judge samples")
     T = pipeline.schedule.T
@@ -74,7 +74,7 @@ def bits(folder: Path, pipeline: Pipeline, some: Dataset, progress: Progress) ->
 
     x_0, tokenizer = pipeline.encode(some.x_0()), pipeline.tokenizer
     denoiser = Denoiser(pipeline.model, pipeline.schedule, pipeline.prediction, tokenizer.limit)
-    levels = None if tokenizer.limit is None else some.levels  # latents are no grey levels
+    levels = None if tokenizer.limit is None else some.levels  # latents are not grey levels
     bounds = bits_per_dim(denoiser, pipeline.schedule, x_0, some.labels, levels=levels, progress=progress.steps("bits"))
     progress.close()
     table = {}

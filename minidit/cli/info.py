@@ -1,4 +1,4 @@
-"""`minidit info`: versions, devices and the sizes of the presets; `--memory`: the memory of a training step."""
+"""`minidit info`: versions, devices and the sizes of the presets; `--memory`: the memory of a training update."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--no-speed", action="store_true", help="do not measure the matrix product")
     group = parser.add_argument_group("memory")
-    group.add_argument("--memory", action="store_true", help="predict the peak memory of a training step instead")
+    group.add_argument("--memory", action="store_true", help="predict the peak memory of a training update instead")
     group.add_argument("--preset", help="only this one, and the largest batch that fits here (default: all)")
     group.add_argument("--batch-size", type=int, default=64, help="(default 64)")
     group.add_argument("--precision", choices=POLICIES, default="float32", help="(default float32)")
     group.add_argument("--recompute", action="store_true", help="with gradient checkpointing: blocks keep only their input")
     group.add_argument("--accumulate", type=int, default=1, help="parts of a batch, one after the other (default 1)")
-    group.add_argument("--threads", type=int, default=0, help="shards on a CPU (default: as many as there are cores)")
+    group.add_argument("--threads", type=int, default=0, help="shards on a CPU (default: one per core)")
     group.add_argument("--device", default="cuda", help="cpu, cuda (predicted without a GPU, too), or auto (default cuda)")
 
 
@@ -42,7 +42,7 @@ def memory(args: argparse.Namespace) -> int:
     train = LoopConfig(batch_size=args.batch_size, precision=args.precision, checkpoint_blocks=args.recompute,
                         accumulate=args.accumulate, shards=args.threads)  # fmt: skip
     settings = f"{args.precision}{', recomputing blocks' if args.recompute else ''}"
-    print(f"Peak memory of a training step on {device}, {settings}, without the data set and the libraries:")
+    print(f"Peak memory of a training update on {device}, {settings}, without the data set and the libraries:")
     print("preset         batch  weights, moments, gradient  kept for the adjoints     working       total")
     usable = device == "cpu" or cupy_or_reason()[0] is not None
     for name in [args.preset] if args.preset else DIT:

@@ -14,14 +14,14 @@ from minidit.runs.config import read_config
 from minidit.runs.kinds import KINDS, Config, kind_of
 from minidit.runs.presets import PRESETS, RunConfig
 
-HIDDEN = {  # what the data decide, or another flag says, or what only the weights of others need
+HIDDEN = {  # set by the data or by another flag, or needed only for the weights of other projects
     "model": {"input_size", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps"},
     "tokenizer": {"channels", "size", "scale"},
     "data": {"source", "size", "channels", "tokenizer", "init"},
     "sample": {"eta"},
 }
 PREFIX = {"tokenizer": "ae-", "tokenizer_train": "ae-", "sample": "sample-", "judge_train": "classifier-"}
-NAMES = {"checkpoint_blocks": "recompute"}  # fields whose flag says more shortly what they do
+NAMES = {"checkpoint_blocks": "recompute"}  # fields whose flag has a shorter name
 TITLES = {
     "train": "training the model",
     "model": "the model",
@@ -35,7 +35,7 @@ Kinds = dict[str, type[Config]]  # section -> the dataclass of its kind
 
 
 def add_kinds(parser: argparse.ArgumentParser) -> None:
-    """--model, --process and --tokenizer, and the two short ways to name a tokenizer."""
+    """--model, --process and --tokenizer, and the two short forms for a tokenizer."""
     for section, words in KINDS.items():
         parser.add_argument(f"--{section}", choices=sorted(words), help=f"the kind of {section} (default: the preset's)")
     parser.add_argument("--pixels", action="store_true", help="short for --tokenizer pixels: no autoencoder (for small pictures)")
@@ -43,18 +43,18 @@ def add_kinds(parser: argparse.ArgumentParser) -> None:
 
 
 def kinds_in(words: Sequence[str], base: RunConfig) -> Kinds:
-    """The kinds that a command line names, at a first glance; a word that is none is left to the parser's own complaint."""
+    """The kinds on a command line, read before it is parsed; unknown words are left for the parser to report."""
     glance = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for section in KINDS:
         glance.add_argument(f"--{section}")
     glance.add_argument("--pixels", action="store_true")
     try:
-        named = vars(glance.parse_known_args(list(words))[0])
+        kinds = vars(glance.parse_known_args(list(words))[0])
     except argparse.ArgumentError:
-        named = {}
-    if named.get("pixels"):
-        named["tokenizer"] = "pixels"
-    return {s: KINDS[s].get(str(named.get(s))) or type(getattr(base, s)) for s in KINDS}
+        kinds = {}
+    if kinds.get("pixels"):
+        kinds["tokenizer"] = "pixels"
+    return {s: KINDS[s].get(str(kinds.get(s))) or type(getattr(base, s)) for s in KINDS}
 
 
 def flags_of(section: str, kinds: Kinds | None = None) -> list[tuple[str, dataclasses.Field[Any], Any]]:
@@ -66,7 +66,7 @@ def flags_of(section: str, kinds: Kinds | None = None) -> list[tuple[str, datacl
 
 
 def add_config_flags(parser: argparse.ArgumentParser, sections: list[str], kinds: Kinds | None = None) -> None:
-    """Adds one group of flags per section. None means: as the preset or the file says."""
+    """Adds one group of flags per section. None means the value of the preset or the file."""
     for section in sections:
         flags = flags_of(section, kinds)
         group = parser.add_argument_group(TITLES[section]) if flags else parser
@@ -83,11 +83,11 @@ def add_config_flags(parser: argparse.ArgumentParser, sections: list[str], kinds
 
 
 def with_threads(config: RunConfig, threads: int | None) -> RunConfig:
-    """The same run on so many cores; None: as it is."""
+    """The same run on `threads` cores; None: unchanged."""
     if threads is None:
         return config
-    trained = ("train", "tokenizer_train", "judge_train")
-    return replace(config, **{s: replace(getattr(config, s), shards=threads) for s in trained})
+    sections = ("train", "tokenizer_train", "judge_train")
+    return replace(config, **{s: replace(getattr(config, s), shards=threads) for s in sections})
 
 
 def resolve(args: argparse.Namespace, preset: str) -> RunConfig:
@@ -108,7 +108,7 @@ def resolve(args: argparse.Namespace, preset: str) -> RunConfig:
 
 
 def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
-    """The same run with the kinds that flags name. Raises ValueError where --pixels stands beside a tokenizer."""
+    """The same run with the kinds that flags set. Raises ValueError if --pixels is combined with a tokenizer."""
     kinds = {section: getattr(args, section, None) for section in KINDS}
     file = getattr(args, "autoencoder", None)
     if getattr(args, "pixels", False):
@@ -130,5 +130,5 @@ def changed(name: str, section: Any, changes: dict[str, Any]) -> Any:
         if not hasattr(section, key):
             flag = f"--{PREFIX.get(name, '')}{key.replace('_', '-')}"
             other = next(kind for kind, cls in KINDS[name].items() if key in {f.name for f in fields(cls)})
-            raise ValueError(f"{flag}: the {name} of this run is {kind_of(name, section)}; say --{name} {other} as well")
+            raise ValueError(f"{flag}: the {name} of this run is {kind_of(name, section)}; add --{name} {other}")
     return replace(section, **changes)

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, otherwise a plain line now and then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from minidit.runs.phases import Run
 
 SECONDS = 10.0  # between two plain lines
-EVERY = 10  # updates between two looks at the loss
+EVERY = 10  # updates between two reads of the loss
 
 
 class Progress:
@@ -37,7 +37,7 @@ class Progress:
             if self.terminal:
                 self.bar = _bar(phase, steps, record["step"] - 1)
         step = record["step"]
-        if "loss" in record and step % EVERY == 0:  # seldom: to look at a number on a GPU is to wait for it
+        if "loss" in record and step % EVERY == 0:  # rarely: reading a number on a GPU waits for it
             self.average += 0.15 * (float(record["loss"]) - self.average)
         if self.bar is not None:
             self.bar.update(1)
@@ -52,7 +52,7 @@ class Progress:
             print(f"{phase}: {step}/{steps}{loss}, {now - self.began:.0f} s, {left:.0f} s to go", file=sys.stderr, flush=True)
 
     def steps(self, phase: str) -> Callable[[int, int], None]:
-        """A function (done, total) for the `progress` argument of whatever takes steps."""
+        """A function (done, total) for the `progress` argument of a function that takes steps."""
         return lambda done, total: self.tell(phase, {"step": done}, total)
 
     def note(self, text: str) -> None:
@@ -69,7 +69,7 @@ class Progress:
 def _bar(phase: str, steps: int, initial: int) -> tqdm[Any]:
     from tqdm import tqdm
 
-    tqdm.monitor_interval = 0  # its thread would forbid forking the workers
+    tqdm.monitor_interval = 0  # its thread would prevent forking the workers
     return tqdm(total=steps, initial=initial, desc=phase, unit="step", file=sys.stderr, mininterval=0.2, dynamic_ncols=True)
 
 
@@ -86,7 +86,7 @@ class stop_gently:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.number = signal.Signals(number)
-        if self.run.loop is None:  # between two phases every file is whole
+        if self.run.loop is None:  # between two phases every file is complete
             self._leave("stopped")
         self.progress.note("stopping after this update (again: at once)")
         self.run.loop.stop = True
@@ -104,5 +104,5 @@ class stop_gently:
 
         self.progress.close()
         command = "eval" if file_of(self.run.folder, "model").exists() else "train --resume"
-        print(f"minidit: {message}; go on with: minidit {command} {self.run.folder}", file=sys.stderr)
+        print(f"minidit: {message}; continue with: minidit {command} {self.run.folder}", file=sys.stderr)
         raise SystemExit(128 + self.number)

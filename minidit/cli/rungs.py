@@ -1,4 +1,4 @@
-"""`minidit rungs`: which rungs a short sampler visits, by every spacing, and what other projects call them."""
+"""`minidit rungs`: the rungs that a short sampler visits, by every spacing, and their names in other projects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spacing", help=f'one of {KNOWN}, or in OpenAI\'s notation "250", "10,15,20" or "ddim50" (default: all)'
     )
     parser.add_argument("--offset", type=int, default=0, help="leading only: latent diffusion's is 1")
-    parser.add_argument("--schedule", default="linear", help="of the ᾱ next to them, as in `minidit train` (default: linear)")
+    parser.add_argument("--schedule", default="linear", help="of the printed ᾱ, as in `minidit train` (default: linear)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     texts = [f"{args.steps}", f"ddim{args.steps}"]  # OpenAI's notation
     names = [*laws, *texts] if args.spacing is None else [args.spacing]
     if not (names[0] in laws or names[0].removeprefix("ddim").replace(",", "").isdecimal()):
-        raise ValueError(f'spacing {names[0]!r} is none of {KNOWN}, and no text such as "10,15,20" or "ddim50"')
+        raise ValueError(f'spacing {names[0]!r} is not one of {KNOWN}, nor a text such as "10,15,20" or "ddim50"')
     for name in names:
         try:
             kept = laws[name](args.T, args.steps) if name in laws else rungs.from_text(name, args.T)
@@ -50,8 +50,8 @@ def _title(name: str) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """One line a step, t → s, in our words and in those of three other projects."""
-    cells = [("t → s", "ᾱ_t", "ᾱ_s", "told", "OpenAI", "diffusers", "latent diffusion")]
+    """One line per step, t → s, with our names and those of three other projects."""
+    cells = [("t → s", "ᾱ_t", "ᾱ_s", "time", "OpenAI", "diffusers", "latent diffusion")]
     for r in rows:
         signal = f"{r.alpha_bar_t:.6g}", f"{r.alpha_bar_s:.6g}"
         cells.append((f"{r.t} → {r.s}", *signal, str(r.time), r.openai, r.diffusers, r.ldm))

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="rungs to visit (default 50, or as many as there are)")
     parser.add_argument("--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="trailing",
                         help="which rungs (default trailing; minidit rungs shows them)")
-    parser.add_argument("--guidance", type=float, help="1 is plain conditional (default: as the run was made for)")
+    parser.add_argument("--guidance", type=float, help="1 is plain conditional (default: the run's own)")
     parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LOW", "HIGH"),
                         help="guide only this part of the ladder (0 data, 1 noise)")
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim")

@@ -1,6 +1,6 @@
 """`minidit spec`: the coverage of SPEC.md, one equation with its code and its tests, or everything as a book.
 
-Works from a checkout, where SPEC.md and the tests are beside the package. Exit status: 0; 1 if there are problems (an equation
+Works from a checkout, where SPEC.md and the tests are next to the package. Exit status: 0; 1 if there are problems (an equation
 without code or test, a citation of an unknown equation); 2 if there is no checkout, or no library to write the book with.
 """
 
@@ -16,14 +16,14 @@ from minidit.html.sources import Lines
 from minidit.html.spec import Entry, Spec, measured, missing_from, read
 from minidit.html.ties import problems
 
-CHECKOUT = Path(__file__).resolve().parents[2]  # if the package was not installed by itself
+CHECKOUT = Path(__file__).resolve().parents[2]  # unless only the package is installed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `minidit spec`."""
     parser.add_argument("id", nargs="?", help="show one equation: its code, its tests, its residual (for example D.7)")
     parser.add_argument("--html", metavar="DIR", type=Path, help="write the book of equations, code and tests as web pages")
-    parser.add_argument("--problems", action="store_true", help="print only what lacks code or a test, or cites no equation")
+    parser.add_argument("--problems", action="store_true", help="print only equations without code or test, and wrong citations")
     parser.add_argument("--root", metavar="DIR", type=Path, help="the checkout (default: the package's own, or this folder)")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from minidit.runs.phases import Run
     from minidit.runs.presets import RunConfig
 
-DECIDE = (  # flags that make another run
+DECIDE = (  # flags that would make it a different run
     "preset", "config", "out", "overwrite", "size", "channels", "pixels", "autoencoder", "init", "model", "process", "tokenizer",
 )  # fmt: skip
 
@@ -29,14 +29,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
     parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
     parser.add_argument("--out", help="the run folder (default runs/NAME)")
-    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run (--data: where its pictures are now)")
+    parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run (--data: where its pictures are now)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     parser.add_argument("--size", type=int, help="resize pictures to SIZE x SIZE")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
     add_kinds(parser)
     parser.add_argument("--init", metavar="RUN", help="fine-tune: start from the model of a run (a file, or a run folder)")
     add_device(parser)
-    parser.add_argument("--threads", type=int, help="cores to use (default: all): pieces that a batch is cut into")
+    parser.add_argument("--threads", type=int, help="cores to use, one per piece of a batch (default: all)")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     sections = ["train", "process", "model", "tokenizer_train", "tokenizer", "sample", "judge_train"]
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def begun(args: argparse.Namespace, progress: Progress) -> Run:
-    """A new run, in no folder yet."""
+    """A new run, without a folder so far."""
     from minidit.runs.phases import Run
 
     config, device = configure(args), settle_device(args)
@@ -102,14 +102,14 @@ def configure(args: argparse.Namespace) -> RunConfig:
 
 
 def refuse_changes(args: argparse.Namespace) -> None:
-    """Raises ValueError where --resume stands beside flags that would make another run of it."""
+    """Raises ValueError if --resume is combined with flags that would make it a different run."""
     changes = [k for k, v in vars(args).items() if ("." in k and v is not None) or (k in DECIDE and v)]
     if changes:
         names = ", ".join(k.split(".")[-1].replace("_", "-") for k in changes)
-        raise ValueError(f"--resume goes on with the configuration in {args.resume}/config.toml: leave out {names}")
+        raise ValueError(f"--resume uses the configuration in {args.resume}/config.toml: leave out {names}")
 
 
 def name_of(source: str) -> str:
-    """What a run on these data is called: the last part of their path, without the ending of a file."""
+    """The name of a run on these data: the last part of their path, without the suffix of a file."""
     path = Path(source)
     return path.stem if path.is_file() else path.resolve().name

@@ -1,6 +1,6 @@
 """`minidit vectors`: the answers of the verification kit as files for any language, and a check of such files.
 
-Exit status: 0; 1 where a check finds something; 2 wrong usage.
+Exit status: 0; 1 if a check finds something; 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does it; returns the exit status."""
+    """Runs the action; returns the exit status."""
     from minidit.verify import vectors
 
     if args.action == "export":
@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
             print(f"{topic['spec']:6} {case['id']:60} {case['result']:8} {case['reveals']}")
         return 0
     problems = vectors.check(folder)
-    print(*(problems or [f"{folder}: every file, form and answer is as it should be"]), sep="\n")
+    print(*(problems or [f"{folder}: every file, form and answer is right"]), sep="\n")
     return 1 if problems else 0

@@ -1,6 +1,6 @@
-"""`minidit verify`: is somebody's implementation right, and which mistake is it if not?
+"""`minidit verify`: checks an implementation and names its mistakes.
 
-Exit status: 0 everything right (or as the file of --expect says), 1 something wrong (or a surprise), 2 wrong usage.
+Exit status: 0 everything right (or as expected by the file of --expect), 1 something wrong (or unexpected), 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "minidit verify diffusers DDIMScheduler timestep_spacing=trailing    one scheduler with its options\n"
         "minidit verify --exec ./mine           a program in any language (docs/protocol.md)\n"
         "minidit verify M02                     one mistake: what it does, what is right, who makes it\n"
-        "minidit verify --bank                  every known mistake: is it found, is it named?"
+        "minidit verify --bank                  every known mistake: whether it is found and named"
     )
     parser.add_argument("target", nargs="*", metavar="TARGET", help="what to verify, or the id of a mistake")
     parser.add_argument("--exec", metavar="COMMAND", dest="program", help="a program that speaks the protocol")
     parser.add_argument("--topics", metavar="A,B", help="only these topics or groups")
     parser.add_argument("--dialect", metavar="NAME", help="whose conventions count as right (--list names them)")
     parser.add_argument("--precision", choices=["float64", "float32", "bfloat16", "float16"], help="what the target computes in")
-    parser.add_argument("--timeout", metavar="S", type=float, default=60.0, help="seconds a program may think about one question")
+    parser.add_argument("--timeout", metavar="S", type=float, default=60.0, help="seconds that a program may take per question")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON (-: to stdout, instead of the text)")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page")
     parser.add_argument("--expect", metavar="FILE", type=Path, help="fail on an unexpected failure or an unexpected pass only")
-    parser.add_argument("--write-expect", metavar="FILE", type=Path, help="write down what came out as what is expected")
+    parser.add_argument("--write-expect", metavar="FILE", type=Path, help="write the results as the expected ones")
     parser.add_argument("--list", action="store_true", help="the topics with their signatures, and the dialects")
     parser.add_argument("--bank", nargs="?", const="", metavar="FILE", help="the table of all mistakes (FILE: also as a page)")
 
@@ -56,19 +56,19 @@ def run(args: argparse.Namespace) -> int:
     topics = [name.strip() for name in args.topics.split(",") if name.strip()] if args.topics else None
     if args.program and args.target:
         raise ValueError("either a TARGET or --exec, not both")
-    asked: dict[str, Any] = {"topics": topics, "dialect": args.dialect, "precision": args.precision}
+    options: dict[str, Any] = {"topics": topics, "dialect": args.dialect, "precision": args.precision}
     if args.program:
         with verify.process.Program(args.program, timeout=args.timeout) as program:
-            report = program.check(**asked)
+            report = program.check(**options)
     else:
         target, name = target_of(args.target)
-        report = verify.check(target, **asked)
+        report = verify.check(target, **options)
         report.target = name
     return published(report, args)
 
 
 def target_of(words: list[str]) -> tuple[Any, str]:
-    """(what to ask, its name) from the words of the command line."""
+    """(target, its name) from the words of the command line."""
     from minidit import verify
     from minidit.verify.core.targets import instance, load
 
@@ -135,7 +135,7 @@ def listing(names: str | None) -> str:
 
 
 def mistake(identifier: str) -> str:
-    """One mistake: what it does, what is right, where it was met, which topics reveal it, which dialects share it."""
+    """One mistake: what it does, what is right, where it was seen, which topics reveal it, which dialects share it."""
     import difflib
 
     from minidit.verify import DEVIATIONS, TOPICS
@@ -160,7 +160,7 @@ def mistake(identifier: str) -> str:
 
 
 def _differs(judge: Any, topic: Any, deviation: Any) -> bool:
-    """Whether some question of the topic has another answer with this mistake."""
+    """Whether some question of the topic has a different answer with this mistake."""
     from minidit.verify.core.compare import TOLERANCE
     from minidit.verify.core.finding import as_answer
 
@@ -172,7 +172,7 @@ def _differs(judge: Any, topic: Any, deviation: Any) -> bool:
 
 
 def bank(file: str) -> int:
-    """Prints the table of all mistakes; into `file`, if it is named, goes the page."""
+    """Prints the table of all mistakes; writes it to `file` as a page, if there is one."""
     from minidit.verify.table import bank_table, page, text
 
     table = bank_table()

@@ -1,13 +1,13 @@
-"""DDPM (Ho, Jain, Abbeel 2020): noise goes in by a formula, and comes out a little at each step.
+"""DDPM (Ho, Jain, Abbeel 2020): noise is added in closed form and removed a little at each step.
 
     x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε                                   forward, any t at once         (D.1)
     x_t = √(ᾱ_t/ᾱ_s) x_s + √(1-ᾱ_t/ᾱ_s) z                         forward, from s up to t        (D.3)
     q(x_s|x_t,x_0) = N(c_1 x_0 + c_2 x_t, β̃)                      posterior                      (D.8)
     x_s = (x_t - (1-α)/√(1-ᾱ_t) ε̂)/√α + σ z                        core formula                   (D.9)
-    x̂_0 = (x̂_s - c_2 x_t)/c_1                                       of a network that says x̂_s     (D.50)
+    x̂_0 = (x̂_s - c_2 x_t)/c_1                                       if a network predicts x̂_s      (D.50)
 
 with α = ᾱ_t/ᾱ_s and β = 1-α of the step from t to any s < t (for s = t-1 the ladder's own α_t, β_t).
-`ddpm_step` takes the road of step.py, (D.7) with c² = β̃, which is the posterior's mean and, with ε̂, the core formula's.
+`ddpm_step` uses step.py, (D.7) with c² = β̃: it gives the posterior's mean and, with ε̂, the mean of the core formula.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def q_sample(x_0: Array, t: Array, eps: Array, sch: Schedule) -> Array:
 
 
 def q_climb(x_s: Array, s: Array, t: Array, z: Array, sch: Schedule) -> Array:
-    """x_s, z : (B, ...), 0 ≤ s < t  ->  x_t : (B, ...): more noise on a picture that has some already."""
+    """x_s, z : (B, ...), 0 ≤ s < t  ->  x_t : (B, ...): adds noise to an already noisy picture."""
     check_shapes(x_s=x_s, z=z)
     check_rungs(t, s, sch.T, batch=x_s)
     return climb(x_s, sch.level(s), sch.level(t), z)  # (D.3)
@@ -43,7 +43,7 @@ def posterior(x_t: Array, x_0: Array, t: Array, s: Array, sch: Schedule) -> tupl
 
 
 def x_0_of_x_s(x_s_hat: Array, x_t: Array, t: Array, s: Array, sch: Schedule) -> Array:
-    """x_s_hat, x_t : (B, ...), 0 ≤ s < t  ->  x̂_0 : (B, ...), for a network that predicts the posterior's mean outright."""
+    """x_s_hat, x_t : (B, ...), 0 ≤ s < t  ->  x̂_0 : (B, ...), for a network that predicts the posterior's mean directly."""
     check_shapes(x_s_hat=x_s_hat, x_t=x_t)
     check_rungs(t, s, sch.T, batch=x_t)
     c_1, c_2, _ = enter(*posterior_coefficients(at(sch.alpha_bar, t), at(sch.alpha_bar, s)), like=x_t)
@@ -51,7 +51,7 @@ def x_0_of_x_s(x_s_hat: Array, x_t: Array, t: Array, s: Array, sch: Schedule) ->
 
 
 def core_formula(x_t: Array, eps_hat: Array, t: Array, s: Array, sch: Schedule, *, sigma: Array, z: Array) -> Array:
-    """The update as the paper prints it (eq. 11, algorithm 2): 1/√α · (x_t - (1-α)/√(1-ᾱ_t) · ε̂) + σ z."""
+    """The step as the paper prints it (eq. 11, algorithm 2): 1/√α · (x_t - (1-α)/√(1-ᾱ_t) · ε̂) + σ z."""
     check_shapes(x_t=x_t, eps_hat=eps_hat, z=z)
     check_rungs(t, s, sch.T, batch=x_t)
     a_t, a_s = at(sch.alpha_bar, t), at(sch.alpha_bar, s)
@@ -73,7 +73,7 @@ def ddpm_step(x_t: Array, eps_hat: Array, t: Array, s: Array, sch: Schedule, *, 
 def ddpm_from_pair(
     x_0_hat: Array, eps_hat: Array, t: Array, s: Array, sch: Schedule, *, z: Array, variance: Array = None
 ) -> Array:
-    """The same from the pair (x̂_0, ε̂), which may have been clipped, or come from a network that predicts v."""
+    """`ddpm_step` from the pair (x̂_0, ε̂), which may be clipped, or come from a network that predicts v."""
     beta_tilde = small(t, s, sch)
     mean = step(x_0_hat, eps_hat, sch.level(s), c=beta_tilde**0.5)  # the posterior's mean
     if z is None and home_of(s) == "" and s == 0:

@@ -1,4 +1,4 @@
-"""Perfect networks: data whose denoiser is known, with the signature of a network, (x, time, y) -> output.
+"""Perfect networks: exact denoisers of known data, with the signature of a network, (x, time, y) -> output.
 
     x̂_0 = m + Q k Qᵀ(x - √A m)                                    Gaussian, covariance Q s² Qᵀ      (D.38)
     x̂_0 = Σ_k r_k (μ_k + √A s_k²/S_k (x - √A μ_k))                mixture                           (D.42)
@@ -25,18 +25,18 @@ from minidit.diffusion.schedule import Schedule
 
 
 def column(a: Array, x: Array) -> Array:
-    """A rung's ᾱ, a float or (B,), so that it broadcasts against x : (B, ...), still in float64."""
+    """ᾱ of a rung, a float or (B,), reshaped to broadcast against x : (B, ...), still in float64."""
     return a if isinstance(a, float) else a.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def cast(c: Array, x: Array) -> Array:
-    """c in the home and precision of x, its shape as it is (a mean of one axis is a picture, not one number per sample)."""
+    """c in the home and precision of x, its shape unchanged (a mean with one axis is a picture, not one number per sample)."""
     return float(c) if isinstance(c, float) else xp_of(x).asarray(c, dtype=x.dtype)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Oracle:
-    """What all perfect networks share: they are told a time, find its ᾱ in their schedule, and answer in their prediction."""
+    """The base of all perfect networks: looks up the ᾱ of a time in its schedule and returns the target of its prediction."""
 
     sch: Schedule
     prediction: Prediction = EPS
@@ -68,7 +68,7 @@ class Gaussian(Oracle):
         return cls(mean, variance.reshape(np.shape(mean)), basis, **rest)
 
     def stretch(self, x: Array, factor: Array) -> Array:
-        """Q factor Qᵀ x, for a factor a direction."""
+        """Q factor Qᵀ x, with one factor per direction."""
         if self.basis is None:
             return cast(factor, x) * x
         q = cast(self.basis, x)
@@ -82,7 +82,7 @@ class Gaussian(Oracle):
         return cast(m, x) + self.stretch(centred, k)  # (D.38)
 
     def flow(self, x: Array, a_t: Array, a_s: Array) -> Array:
-        """Where the exact probability flow takes x from the rung with ᾱ = a_t to that with a_s (up or down)."""
+        """x moved along the exact probability flow from the rung with ᾱ = a_t to the one with ᾱ = a_s (up or down)."""
         a_t, a_s, m = column(a_t, x), column(a_s, x), xp_of(x).asarray(self.mean)
         centred = x - cast(a_t**0.5 * m, x)
         factor = gaussian.flow_factor(a_t, a_s, xp_of(x).asarray(self.variance))
@@ -108,7 +108,7 @@ class Mixture(Oracle):
         return cls(np.full(len(points), 1 / len(points)), points, np.zeros(len(points)), classes, **rest)  # (D.43)
 
     def responsibilities(self, x: Array, a: Array, y: Array = None) -> Array:
-        """x : (B, ...)  ->  (B, K): how likely each component made x, among those of class y."""
+        """x : (B, ...)  ->  (B, K): the probability that each component of class y generated x."""
         xp = xp_of(x)
         a = a if isinstance(a, float) else a.reshape(-1, 1)
         spread = gaussian.spread(a, xp.asarray(self.variances))  # (K,) or (B, K)
@@ -118,10 +118,10 @@ class Mixture(Oracle):
         log_r = xp.log(xp.asarray(self.weights)) - 0.5 * distance / spread - 0.5 * x[0].size * xp.log(spread)
         if y is not None and self.classes is not None:
             c = xp.asarray(self.classes)
-            mine = c == y[:, None]
+            eligible = c == y[:, None]
             if self.null is not None:
-                mine |= y[:, None] == self.null
-            log_r = xp.where(mine, log_r, -xp.inf)  # (G.6)
+                eligible |= y[:, None] == self.null
+            log_r = xp.where(eligible, log_r, -xp.inf)  # (G.6)
         r = xp.exp(log_r - log_r.max(axis=1, keepdims=True))
         return r / r.sum(axis=1, keepdims=True)
 
@@ -131,8 +131,8 @@ class Mixture(Oracle):
         r = self.responsibilities(x, a, y)  # (B, K)
         b = a if isinstance(a, float) else a.reshape(-1, 1)
         k = gaussian.gain(b, variances)  # (K,) or (B, K)
-        own = r * (1 - k * b**0.5)  # x̂_0 = Σ_k r_k (μ_k - k_k √A μ_k) + (Σ_k r_k k_k) x
-        x_0_hat = xp.tensordot(own, means, axes=1) + column((r * k).sum(axis=1), x) * x  # (D.42)
+        factor = r * (1 - k * b**0.5)  # x̂_0 = Σ_k r_k (μ_k - k_k √A μ_k) + (Σ_k r_k k_k) x
+        x_0_hat = xp.tensordot(factor, means, axes=1) + column((r * k).sum(axis=1), x) * x  # (D.42)
         return cast(x_0_hat, x)
 
     def cdf(self, x: Array, a: float, *, upper: bool = False) -> Array:
@@ -143,13 +143,13 @@ class Mixture(Oracle):
         return (xp.asarray(self.weights) * special_of(x).erfc((z if upper else -z) / 2**0.5)).sum(axis=-1) / 2
 
     def transport(self, x: Array, a_t: float, a_s: float) -> Array:
-        """Where the exact probability flow takes scalar data from ᾱ = a_t to a_s: a monotone map keeps the CDF."""
+        """Scalar x moved along the exact probability flow from ᾱ = a_t to a_s: a monotone map, which keeps the CDF."""
         xp = xp_of(x)
         below, above = self.cdf(x, a_t), self.cdf(x, a_t, upper=True)
         reach = 40 * (1 + np.max(np.sqrt(self.variances)))
         low = xp.full(x.shape, a_s**0.5 * np.min(self.means) - reach)
         high = xp.full(x.shape, a_s**0.5 * np.max(self.means) + reach)
-        for _ in range(80):  # bisection, in the tail that is the smaller
+        for _ in range(80):  # bisection, in the smaller tail
             middle = (low + high) / 2
             left = xp.where(below < above, self.cdf(middle, a_s) < below, self.cdf(middle, a_s, upper=True) > above)
             low, high = xp.where(left, middle, low), xp.where(left, high, middle)

@@ -1,11 +1,11 @@
-"""The fresh noise of a step: how much of σ_s it replaces, and how wide it is.
+"""The fresh noise of a step: how much of σ_s it replaces, and its standard deviation.
 
     c²  = η² σ_s² (1 - SNR_t/SNR_s)            η = 0 DDIM, η = 1 the posterior's: DDPM                        (P.5, D.6)
-    std = √(σ_t² - (α_t/α_s)² σ_s²)            DDPM's large variance: of the climb from s to t               (D.19)
+    std = √(σ_t² - (α_t/α_s)² σ_s²)            DDPM's large variance, of the climb from s to t               (D.19)
     std = e^(½ (f ln β + (1-f) ln β̃))          learned between the two, f = (v+1)/2 from the network         (D.22)
-    c   = σ_s                                  nothing of ε̂ is kept: consistency models
+    c   = σ_s                                  ε̂ drops out: consistency models
 
-The final step, into the data (σ_s = 0), adds no noise under any law: row.py.
+No law adds noise in the final step, to clean data (σ_s = 0): row.py.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Std = Callable[[Level, Level], Array]  # (t, s) -> float or (B,)
 
 @dataclass(frozen=True)
 class Fresh:
-    """c is what a step from level t to level s leaves out of σ_s; std, where it is given, is that of the noise instead of c."""
+    """c is the part of σ_s that a step from level t to s replaces by noise; std, if set, is the noise's standard deviation."""
 
     c: Std
     std: Std | None = None
     noisy: bool = True  # whether noise is drawn at all
-    learned: bool = False  # the std is the network's choice between the posterior's and the large one
+    learned: bool = False  # the network chooses the std between the posterior's and the large one
 
 
 def posterior_std(t: Level, s: Level) -> Array:

@@ -1,20 +1,20 @@
-"""Gaussian data N(m, s²), where everything about diffusion is a formula. Per dimension, with A = ᾱ_t, P = ᾱ_s (s < t):
+"""Gaussian data N(m, s²), for which everything about diffusion has a closed form. Per dimension, with A = ᾱ_t, P = ᾱ_s (s < t):
 
     S_A = A s² + 1 - A                                   variance of x_t                                   (D.38)
     E[x_0|x_t] = m + k (x_t - √A m)    k = √A s²/S_A      the perfect denoiser                              (D.38)
-    R_A = s² (1-A)/S_A                                   what x_t leaves unknown: the floor of the x_0 loss (D.39)
+    R_A = s² (1-A)/S_A                                   variance of q(x_0|x_t): the floor of the x_0 loss  (D.39)
     (1/T) Σ_t A s²/S_A                                   the floor of L_simple                             (D.48)
     x_s = √P m + √(S_P/S_A) (x_t - √A m)                 the probability flow, solved                      (D.40)
-    ρ = (√(AP) s² + √((1-A)(1-P)))/S_A                   what one DDIM step does to x_t - √A m instead     (D.41)
+    ρ = (√(AP) s² + √((1-A)(1-P)))/S_A                   factor of one DDIM step on x_t - √A m instead     (D.41)
     ρ = (√(AP) s² + √((1-A)(1-P-σ²)))/S_A                and with fresh noise: var' = ρ² var + σ²          (D.51)
     mean' = g mean + h    var' = g² var + σ²             one DDPM step with noise σ²                       (D.45)
         g = c_1 k + c_2    h = c_1 m (1 - k √A)
     A s²/S_A                                             x_t <- √A x̂_0, fed back at the same rung          (D.46)
     V = β̃ + c_1² R_A                                     variance of q(x_s|x_t)                            (D.20)
     L_T, L_{t-1}, L_0                                    the likelihood bound, term by term                (K.9)
-    f = ln(V/β̃)/ln(β/β̃)                                  what a learned range learns                       (K.10)
+    f = ln(V/β̃)/ln(β/β̃)                                  optimum of a learned range                        (K.10)
 
-A covariance is the same thing in the basis of its eigenvectors. Arguments are floats, or float64 arrays that broadcast.
+A full covariance is treated in the basis of its eigenvectors. Arguments are floats, or float64 arrays that broadcast.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ def remaining(a: Array, variance: Array) -> Array:
 
 
 def simple_floor(alpha_bar: Array, variance: float) -> float:
-    """What L_simple cannot fall below, whatever the network; alpha_bar : (T+1,), the table of a ladder."""
+    """The lower bound of L_simple for any network; alpha_bar : (T+1,), the table of a ladder."""
     a = alpha_bar[1:]
     return float((a * variance / spread(a, variance)).mean())  # (D.48)
 
 
 def reverse(a_t: Array, a_s: Array, variance: Array) -> Array:
-    """The variance of q(x_s | x_t): what a model has to have for exact marginals."""
+    """The variance of q(x_s | x_t): a model needs it for exact marginals."""
     c_1, _, small = posterior_coefficients(a_t, a_s)
     return small + c_1**2 * remaining(a_t, variance)  # (D.20)
 
 
 def flow_factor(a_t: Array, a_s: Array, variance: Array) -> Array:
-    """What the exact probability flow does to x_t - √A m."""
+    """The factor of the exact probability flow on x_t - √A m."""
     return (spread(a_s, variance) / spread(a_t, variance)) ** 0.5  # (D.40)
 
 
 def ddim_factor(a_t: Array, a_s: Array, variance: Array, sigma2: Array = 0.0) -> Array:
-    """ρ, what one DDIM step does to x_t - √A m, beside its noise of variance sigma2; for a_s < a_t an inversion step."""
+    """ρ, the factor of one DDIM step on x_t - √A m, apart from its noise of variance sigma2; for a_s < a_t an inversion step."""
     return ((a_t * a_s) ** 0.5 * variance + ((1 - a_t) * (1 - a_s - sigma2)) ** 0.5) / spread(a_t, variance)  # (D.41, D.51)
 
 
@@ -70,7 +70,7 @@ def ancestral(mean: Array, var: Array, a_t: Array, a_s: Array, m: Array, varianc
 
 
 def feedback_factor(a: Array, variance: Array) -> Array:
-    """What x_t <- √A x̂_0(x_t), fed back at the same rung, does to x_t - √A m. Below 1: all pictures become the mean."""
+    """The factor of x_t <- √A x̂_0(x_t), fed back at the same rung, on x_t - √A m. Below 1: all pictures become the mean."""
     return a**0.5 * gain(a, variance)  # (D.46)
 
 

@@ -1,10 +1,10 @@
-"""Classifier-free guidance (Ho & Salimans 2022): walk past the conditional prediction, away from the unconditional one.
+"""Classifier-free guidance (Ho & Salimans 2022): extrapolate from the unconditional prediction past the conditional one.
 
     ε̂ = ε_∅ + w (ε_c - ε_∅)                        w = 0 unconditional, w = 1 conditional          (G.1)
     ε̂ = (1+ω) ε_c - ω ε_∅                          the paper's own scale: w = 1 + ω                (G.2)
     ε̂ = φ ε̂_w std(ε_c)/std(ε̂_w) + (1-φ) ε̂_w        rescaled, per sample                            (G.3)
     w(t) = w if low < t ≤ high else 1              guidance in an interval of noise levels         (G.4)
-    (G.1) on channels 0, 1, 2, all others ε_c      what the official DiT sampler does              (G.5)
+    (G.1) on channels 0, 1, 2, all others ε_c      as in the official DiT sampler                  (G.5)
 
 All are linear in the outputs, so they hold for ε, x_0, v and the score alike.
 """
@@ -30,7 +30,7 @@ def guide_from_conditional(eps_u: Array, eps_c: Array, omega: Array) -> Array:
 
 
 def rescale(eps_hat: Array, eps_c: Array, phi: float = 0.7) -> Array:
-    """Guided ε̂ pulled back to the contrast of ε_c, each sample by itself; φ = 0 leaves it, φ = 1 is the full correction."""
+    """Guided ε̂ scaled back to the contrast of ε_c, per sample; φ = 0 leaves it unchanged, φ = 1 is the full correction."""
     check_shapes(eps_hat=eps_hat, eps_c=eps_c)
     axes = tuple(range(1, eps_c.ndim))
     ratio = eps_c.std(axis=axes, keepdims=True) / eps_hat.std(axis=axes, keepdims=True)

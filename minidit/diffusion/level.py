@@ -4,9 +4,9 @@
     SNR = (α/σ)²
     x_t = (α_t/α_s) x_s + √(σ_t² - (α_t/α_s)² σ_s²) z             a climb, from s up to t            (P.7)
 
-On the ladder of DDPM α = √ᾱ and σ = √(1-ᾱ); other paths have other pairs. A number of a level is float64: a Python float
-where one level serves the whole batch, else an array with one number per sample. `at` reads it from a table, `enter` is the
-one door through which it comes to stand beside a picture.
+On the ladder of DDPM α = √ᾱ and σ = √(1-ᾱ); other paths have other pairs. The numbers of a level are float64: Python floats
+if one level serves the whole batch, else arrays with one number per sample. `at` reads them from a table; `enter` is the only
+place where they are cast and reshaped to broadcast against a picture.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ class Level(NamedTuple):
 
 
 def data_of(x: Array) -> Array:
-    """The raw array behind x, which may be a Tensor: the laws ask it for home, dtype and shape."""
+    """The array of x, which may be a Tensor: the laws read home, dtype and shape from it."""
     return x.data if type(x).__module__.partition(".")[0] == "minidit" else x
 
 
 def enter(*coefficients: Array, like: Array) -> Any:
-    """Coefficients as they may stand beside `like`: the one door between float64 tables and pictures.
+    """Coefficients cast and reshaped to broadcast against `like`: the only place where float64 tables meet pictures.
 
     float -> the same Python float (it takes the other side's precision);  (B,) or () -> (B, 1, ..., 1) in the home and
-    dtype of `like`;  a full array keeps its shape. One coefficient comes back alone, several as a tuple.
+    dtype of `like`;  a full array keeps its shape. One coefficient is returned alone, several as a tuple.
     """
     x = data_of(like)
 
     def door(c: Array) -> Any:
         if home_of(c) == "":
             return float(c)
-        if data_of(c) is not c or home_of(x) == "":  # a Tensor is a picture already; a scalar has no home to go to
+        if data_of(c) is not c or home_of(x) == "":  # a Tensor is a picture already; a scalar has no home
             return c
         shape = c.shape if c.ndim > 1 else c.shape + (1,) * (x.ndim - c.ndim)
         return xp_of(x).asarray(c.reshape(shape), dtype=x.dtype)
@@ -52,8 +52,8 @@ def enter(*coefficients: Array, like: Array) -> Any:
 def at(table: Array, t: Array, *, like: Array = None) -> Any:
     """table[t] for an int t (a Python float) or for one rung per sample, t : (B,) int in any home.
 
-    With `like` the value is ready to stand beside that picture; without it, it is the exact float64 number, for the
-    arithmetic between coefficients that comes before (in float32, 1-ᾱ would lose four digits at small t).
+    With `like` the value is ready to broadcast against that picture; without it, it is the exact float64 number, for
+    arithmetic between coefficients (in float32, 1-ᾱ would lose four digits at small t).
     """
     if home_of(t) == "":
         return float(table[t])
@@ -76,18 +76,18 @@ def mix(x_0: Array, eps: Array, t: Level) -> Array:
 
 
 def climb_coefficients(s: Level, t: Level) -> tuple[Array, Array]:
-    """What a climb from level s to the noisier level t multiplies x_s by, and the variance of the noise it adds."""
+    """(factor on x_s, variance of the added noise) for a climb from level s to the noisier level t."""
     signal = t.alpha / s.alpha
     return signal, t.sigma**2 - (signal * s.sigma) ** 2  # (P.7)
 
 
 def climb(x_s: Array, s: Level, t: Level, z: Array) -> Array:
-    """x_s, z : (B, ...)  ->  x_t : (B, ...): more noise on a sample that has some already."""
+    """x_s, z : (B, ...)  ->  x_t : (B, ...): adds noise to an already noisy sample."""
     signal, variance = climb_coefficients(s, t)
     signal, noise = enter(signal, variance**0.5, like=x_s)
     return signal * x_s + noise * z  # (P.7, D.3)
 
 
 def posterior_variance(t: Level, s: Level) -> Array:
-    """The variance of q(x_s | x_t, x_0): of the fresh noise at η = 1. It vanishes at the data, where σ_s = 0."""
+    """The variance of q(x_s | x_t, x_0), which is that of the fresh noise at η = 1. It is 0 for clean data, where σ_s = 0."""
     return s.sigma**2 * (1 - (t.alpha * s.sigma / (t.sigma * s.alpha)) ** 2)  # (P.5)

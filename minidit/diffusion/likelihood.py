@@ -1,4 +1,4 @@
-"""How many bits a picture costs: the variational bound, L_T + Σ L_{t-1} + L_0.
+"""The variational bound of a picture, in bits: L_T + Σ L_{t-1} + L_0.
 
     KL(N(μ_1, e^λ_1) ‖ N(μ_2, e^λ_2)) = ½ (λ_2 - λ_1 - 1 + e^(λ_1-λ_2) + (μ_1-μ_2)² e^-λ_2)              (K.1)
     L_T     = ½ (ᾱ_T (x_0² - 1) - ln(1-ᾱ_T))                  q(x_T|x_0) against N(0, 1)                (K.2)
@@ -6,11 +6,11 @@
     L_0     = -ln (Φ((x-μ+h)/σ) - Φ((x-μ-h)/σ))               h = 1/(levels-1), end bins open           (K.4)
     Φ(z)    ≈ ½ (1 + tanh(√(2/π) (z + 0.044715 z³)))          OpenAI's and DiT's Φ, 1.8e-4 off          (K.5)
     L_0     = ½ (ln 2π + λ + (x-μ)² e^-λ)                     for data that are not grey levels         (K.6)
-    L_0     = (K.4) with the Φ of (K.5), or (K.6)             grey levels or not: what a loss learns by (K.11)
-    bits a dimension = nats / (ln 2 · dimensions)                                                       (K.7)
+    L_0     = (K.4) with the Φ of (K.5), or (K.6)             grey levels or not: the decoder of a loss (K.11)
+    bits per dimension = nats / (ln 2 · dimensions)                                                     (K.7)
     total   = L_T + Σ_{t=2..T} L_{t-1} + L_0                  a sum over all rungs, not a mean          (K.8)
 
-Terms come entry by entry in nats; only `bits` reduces. λ is a log-variance: a float, (B,), a picture or a Tensor.
+Terms are elementwise, in nats; only `bits` reduces. λ is a log-variance: a float, (B,), a picture or a Tensor.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def _exp(x: Array) -> Array:
 
 
 def normal_kl(mean_1: Array, logvar_1: Array, mean_2: Array, logvar_2: Array) -> Array:
-    """KL(N(mean_1, e^logvar_1) ‖ N(mean_2, e^logvar_2)) in nats, entry by entry; the arguments broadcast."""
+    """KL(N(mean_1, e^logvar_1) ‖ N(mean_2, e^logvar_2)) in nats, elementwise; the arguments broadcast."""
     return 0.5 * (
         logvar_2 - logvar_1 - 1.0 + _exp(logvar_1 - logvar_2) + (mean_1 - mean_2) ** 2 * _exp(-logvar_2)
     )  # (K.1)
 
 
 def prior_term(x_0: Array, sch: Schedule) -> Array:
-    """x_0 : (B, ...)  ->  L_T : (B, ...) in nats, what is still known of x_0 at t = T."""
+    """x_0 : (B, ...)  ->  L_T : (B, ...) in nats, the information about x_0 left at t = T."""
     a_T = float(sch.alpha_bar[-1])
     return 0.5 * (a_T * (x_0**2 - 1) - math.log1p(-a_T))  # (K.2)
 
@@ -95,8 +95,8 @@ def continuous_nll(x: Array, mean: Array, log_variance: Array) -> Array:
 def trained_decoder(levels: int | None) -> Law:
     """The decoder of a training loss, (x, mean, log_variance) -> (B, ...) nats; log_variance is a Tensor.
 
-    levels : of data that are grey levels, whose bins take the tanh form of Φ, the one that has a gradient; None : latents
-    and other numbers, which have no bins.
+    levels : the number of grey levels, whose bins use the tanh form of Φ, the one that has a gradient; None : latents and
+    other numbers, which have no bins.
     """
     if levels is None:
         return continuous_nll
@@ -104,14 +104,14 @@ def trained_decoder(levels: int | None) -> Law:
 
 
 def bits(nats: Array) -> Array:
-    """(B, ...) nats an entry  ->  (B,) bits a dimension."""
+    """(B, ...) nats per entry  ->  (B,) bits per dimension."""
     return nats.mean(axis=tuple(range(1, nats.ndim))) * (1 / math.log(2))  # (K.7)
 
 
 def bound_term(
     x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, t: Array, sch: Schedule, *, decoder: Law
 ) -> Array:
-    """The bound's term at rung t : (B,) bits a dimension; the decoder's at t = 1, the KL above.
+    """The bound's term at rung t : (B,) bits per dimension; the decoder's at t = 1, the KL above.
 
     t : int or (B,), decoder : continuous_nll, or discretised_nll with its options bound. In the hybrid loss x_0_hat comes from
     the network's ε as a plain array: that is the stop-gradient.
@@ -128,7 +128,7 @@ def bound_term(
 
 
 class Bound(NamedTuple):
-    """The bound of each picture in bits a dimension, and where they come from."""
+    """The bound of each picture in bits per dimension, term by term."""
 
     prior: Array  # (B,)         L_T
     terms: Array  # (T, B)       L_0, L_1, …, L_{T-1}: one for every rung t = 1..T

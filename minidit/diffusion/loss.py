@@ -1,13 +1,13 @@
-"""What training minimises.
+"""Training losses. F is the network's output, its answer.
 
     L_simple = E ‖ε - ε̂‖²/dim         t uniform in 1..T                               (D.34)
-    min-SNR-γ:  weight min(SNR, γ) on the x_0 loss, divided by an answer's gain       (D.35)
+    min-SNR-γ:  weight min(SNR, γ) on the x_0 loss, divided by the gain of F          (D.35)
         ε: min(SNR,γ)/SNR      v: min(SNR,γ)/(SNR+1)
     L_hybrid = L_simple + λ T L_vb     λ = 0.001, L_vb one term of the bound in bits   (D.36)
     p_t ∝ √E[L_t²]                     importance-sampled t, weight 1/(T p_t)          (D.37)
     weight of ‖ε - ε̂‖² in the bound: β²/(2σ² α (1-ᾱ_t))                               (D.47)
 
-The min-SNR weights of all answers are one weight in several coordinates: |error of ε|² = SNR |error of x_0|², that of v is
+The min-SNR weights of all answers are one weight in different coordinates: |error of ε|² = SNR |error of x_0|², that of v is
 SNR+1 times as large. Written as γ (ασ/Δ)²/max(α², γσ²) they stay finite at both ends of a path.
 """
 
@@ -27,12 +27,12 @@ def per_sample(out: Array, target: Array, weight: Array = None) -> Array:
 
 
 def simple(out: Array, target: Array, weight: Array = None) -> Array:
-    """The same, averaged over the batch  ->  scalar."""
+    """`per_sample` averaged over the batch  ->  scalar."""
     return per_sample(out, target, weight).mean()  # (D.34)
 
 
 def min_snr(answer: Prediction, at: Level, gamma: float = 5.0) -> Array:
-    """min(SNR, γ)/gain, the weight of this answer's loss : float or (B,), finite at both ends of a path."""
+    """min(SNR, γ)/gain, the weight of the loss on this answer : float or (B,), finite at both ends of a path."""
     signal, noise = at.alpha**2, gamma * at.sigma**2
     most = max(signal, noise) if home_of(signal) == "" else xp_of(signal).maximum(signal, noise)
     return gamma * answer.joint_slope(at) ** 2 / most  # (D.35)
@@ -53,7 +53,7 @@ def importance(history: Array, uniform: float = 1e-3) -> Array:
     """
     xp = xp_of(history)
     T = len(history)
-    p = xp.sqrt((history**2).mean(axis=1))  # NaN where a loss is missing
+    p = xp.sqrt((history**2).mean(axis=1))  # NaN if a loss is missing
     p = xp.where(xp.isnan(p).any(), xp.full(T, 1 / T), (1 - uniform) * p / p.sum() + uniform / T)
     return xp.concatenate([xp.zeros(1), p])  # (D.37)
 

@@ -1,7 +1,7 @@
-"""What a network may be asked for, and the pair (x̂_0, ε̂) that every other law wants.
+"""Quantities that a network can predict, and how they give the pair (x̂_0, ε̂), which every other law uses.
 
-    F   = p x_0 + q ε                                                      what a network answers         (P.2)
-    x̂_0 = (q x_t - σ F)/Δ     ε̂ = (α F - p x_t)/Δ     Δ = αq - σp          both, read off the answer      (P.3)
+    F   = p x_0 + q ε                                                      network's output, its answer   (P.2)
+    x̂_0 = (q x_t - σ F)/Δ     ε̂ = (α F - p x_t)/Δ     Δ = αq - σp          both, recovered from F         (P.3)
     gain = (Δ/σ)²                                                          |δF|² / |δx̂_0|²                (P.8)
 
     answer    p             q
@@ -13,7 +13,7 @@
 
     ∇ log q(x_t) = -ε̂ / σ                                                  score                          (D.11)
 
-Where α = 0 (ᾱ_T = 0) the answer ε says nothing about x_0; v, x_0 and u do.
+Where α = 0 (ᾱ_T = 0) the answer ε does not determine x_0; v, x_0 and u do.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A network's answer F = p x_0 + q ε; p and q : level -> float, or (B,) one number per sample."""
+    """The network's output F = p x_0 + q ε, its answer; p and q : level -> float, or (B,) one number per sample."""
 
     name: str
     p: Callable[[Level], Array]
     q: Callable[[Level], Array]
 
     def target(self, x_0: Array, eps: Array, at: Level) -> Array:
-        """x_0, eps : (B, ...)  ->  F : (B, ...), what the network should answer at this level."""
+        """x_0, eps : (B, ...)  ->  F : (B, ...), the network's training target at this level."""
         p, q = enter(self.p(at), self.q(at), like=x_0)
         return combined(p, x_0, q, eps)  # (P.2)
 
     def reading(self, at: Level) -> Reading:
-        """How both parts are read off an answer. Raises ValueError where the answer says nothing about x_0."""
+        """Coefficients that recover x̂_0 and ε̂ from F. Raises ValueError where F does not determine x_0."""
         p, q = self.p(at), self.q(at)
         delta = combined(q, at.alpha, -p, at.sigma)
         if home_of(delta) == "" and delta == 0:
             level = f"at the level α = {at.alpha}, σ = {at.sigma}"
             raise ValueError(f"{level} the answer {self.name} does not determine x_0: let the network predict v or x_0")
         x_of_x, eps_of_x = (0.0 if is_zero(c) else c / delta for c in (q, -p))
-        eps_of_F = 1.0 if delta is at.alpha else at.alpha / delta  # Δ = α: the answer is ε̂ itself
+        eps_of_F = 1.0 if delta is at.alpha else at.alpha / delta  # Δ = α: F is ε̂ itself
         return Reading(x_of_x, -at.sigma / delta, eps_of_x, eps_of_F)  # (P.3)
 
     def pair(self, F: Array, x_t: Array, at: Level) -> tuple[Array, Array]:
@@ -65,11 +65,11 @@ class Prediction:
         return pair_of(F, x_t, self.reading(at))
 
     def gain(self, at: Level) -> Array:
-        """|error of F|² / |error of x̂_0|²: divides a weight on the x_0 loss to give that on this answer's."""
+        """|error of F|² / |error of x̂_0|²: divide a weight on the x_0 loss by it to get the equivalent weight on this loss."""
         return ((at.alpha * self.q(at) - at.sigma * self.p(at)) / at.sigma) ** 2  # (P.8)
 
     def joint_slope(self, at: Level) -> Array:
-        """ασ/Δ, finite at both ends of a path also where p or q is 0."""
+        """ασ/Δ, finite at both ends of a path, also where p or q is 0."""
         p, q = self.p(at), self.q(at)
         if is_zero(p) or is_zero(q):
             return at.sigma / q if is_zero(p) else -at.alpha / p
@@ -103,7 +103,7 @@ U = Prediction("u", lambda at: -1.0, lambda at: 1.0)
 
 
 def edm(sigma_data: float) -> Prediction:
-    """The answer of EDM's preconditioned network, for data of this standard deviation (Karras et al. 2022, table 1)."""
+    """The output of EDM's preconditioned network, for data of this standard deviation (Karras et al. 2022, table 1)."""
 
     def root(at: Level) -> Array:
         return (at.sigma**2 + sigma_data**2) ** 0.5
@@ -119,7 +119,7 @@ def predict_x_0(x_t: Array, eps_hat: Array, t: Array, sch: Schedule) -> Array:
     check_shapes(x_t=x_t, eps_hat=eps_hat)
     check_rungs(t, 0, sch.T, batch=x_t)
     if home_of(t) == "" and sch.alpha_bar[t] == 0:
-        raise ValueError(f"ᾱ_{t} = 0: ε says nothing about x_0 there; let the network predict v or x_0")
+        raise ValueError(f"ᾱ_{t} = 0: ε does not determine x_0 there; let the network predict v or x_0")
     return EPS.pair(eps_hat, x_t, sch.level(t))[0]  # (D.4)
 
 
@@ -144,6 +144,6 @@ def predict_score(eps_hat: Array, t: Array, sch: Schedule) -> Array:
 
 
 def eps_of_score(score: Array, t: Array, sch: Schedule) -> Array:
-    """The way back: score : (B, ...), t : int or (B,)  ->  ε̂ : (B, ...)."""
+    """The inverse of `predict_score`: score : (B, ...), t : int or (B,)  ->  ε̂ : (B, ...)."""
     check_rungs(t, 0, sch.T, batch=score)
     return -score * enter(sch.level(t).sigma, like=score)  # (D.11)

@@ -6,7 +6,7 @@
     x_s = α_s x̂_0 + √(σ_s² - c²) ε̂ + std z            (P.4)
 
 The rows of a grid are one float64 table. The host reads a row as floats; a recorded step on a device reads it at a counter,
-as arrays of one number: the step below is the same text for both, and the kernel that stands for it on a GPU takes the table.
+as arrays of one number. The step below is the same code for both; the kernel that replaces it on a GPU takes the whole table.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Row(NamedTuple):
 
 
 def row_of(answer: Prediction, t: Level, s: Level, fresh: Fresh) -> Row:
-    """t, s : levels of floats. Raises ValueError where the noise asked for is more than level s holds."""
+    """t, s : levels of floats. Raises ValueError if the fresh noise has more variance than level s."""
     c = fresh.c(t, s)
     if c**2 > s.sigma**2 + 1e-12:
-        raise ValueError(f"the fresh noise has variance {c**2:.3g}, the level it leads to holds {s.sigma**2:.3g}: a smaller η")
+        raise ValueError(f"the fresh noise has variance {c**2:.3g}, its level only {s.sigma**2:.3g}: choose a smaller η")
     std = 0.0 if s.sigma == 0 else c if fresh.std is None else fresh.std(t, s)  # (D.17)
     logs = (2 * math.log(law(t, s)) if fresh.learned and s.sigma > 0 else 0.0 for law in (posterior_std, large_std))
     return Row(*answer.reading(t), *t, *s, c, std, *logs)
@@ -75,10 +75,10 @@ def walk_step(
 ) -> tuple[Array, Array]:  # fmt: skip
     """x_t, F, z : (B, ...)  ->  (x_s, x̂_0): step k of the walk that the table describes.
 
-    k : an int, or a counter (1,) int64   F_u, w : the unconditional answer and the guidance scale, or None
+    k : an int, or a counter (1,) int64   F, F_u : the outputs with and without the condition (F_u or None)   w : guidance scale
     v : (B, ...), the network's choice of variance (D.22), or None
     clip : whether x̂_0 is clipped to [-1, 1] (D.31)   limit : another way to keep x̂_0 in the range of pictures, or None
-    guess : whether x̂_0 is asked for   into : where x_s goes, also x_t itself, or None for fresh memory
+    guess : whether x̂_0 is needed   into : the array that receives x_s, possibly x_t itself, or None for a new one
     """
     row = row_at(table, k)
     F = F if F_u is None else guide(F_u, F, w)

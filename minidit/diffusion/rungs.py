@@ -1,12 +1,12 @@
-"""Which rungs a short sampler visits, out of T, in our count (1..T; other projects' 0-based timestep is our t - 1).
+"""The rungs that a short sampler visits, out of T, counted 1..T (other projects' 0-based timestep is our t - 1).
 
     {k ⌊T/N⌋ + offset + 1 : k < N}                               leading                       (D.24)
     {round(k (T-1)/(N-1)) + 1 : k < N}                           linspace: 1 and T included    (D.25)
     {round(T - k T/N) : k < N}                                   trailing: T included          (D.26)
     {⌊(k √(0.8 T)/(N-1))²⌋ + 1 : k < N}                          quadratic: dense near data    (D.27)
-    "a,b,c": so many, evenly, from each of as many sections      sections                      (D.28)
+    "a,b,c": a, b and c rungs, evenly, from three sections       sections                      (D.28)
     "ddimN": {k i + 1}, i the least stride that gives N rungs    stride                        (D.29)
-    rungs r_1 < … < r_N  ->  (r_N, r_{N-1}), …, (r_1, 0)         pairs: what a sampler walks   (D.30)
+    rungs r_1 < … < r_N  ->  (r_N, r_{N-1}), …, (r_1, 0)         pairs: the grid of a sampler  (D.30)
 
 Rounding is to even, as in NumPy and Python. The step below a rung is the next entry of the list, never a fixed stride.
 """
@@ -54,7 +54,7 @@ def quadratic(T: int, N: int, reach: float = 0.8) -> list[int]:
 
 
 def sections(T: int, counts: Iterable[int]) -> list[int]:
-    """[10, 15, 20]: cut the ladder into three sections (the first ones longer by 1) and take so many rungs of each.
+    """[10, 15, 20]: cut the ladder into three sections (the first ones longer by 1) and take that many rungs from each.
 
     The ends of a section are included; a count of 1 takes its lowest rung. Raises ValueError if a section is too short.
     """
@@ -100,7 +100,7 @@ class Row(NamedTuple):
 
     t: int
     s: int
-    time: int  # what the network is told
+    time: int  # the network's time input
     alpha_bar_t: float
     alpha_bar_s: float
     openai: str
@@ -111,7 +111,7 @@ class Row(NamedTuple):
 def vocabulary(rungs: Iterable[int], sch: Schedule) -> list[Row]:
     """The table (t -> s, network time, ᾱ_t, ᾱ_s) of a sub-sequence, in our words and in those of three other projects.
 
-    Into s = 0 OpenAI and diffusers (set_alpha_to_one) use ᾱ = 1 as we do; latent diffusion uses its ᾱ[0], our rung 1.
+    For s = 0 OpenAI and diffusers (set_alpha_to_one) use ᾱ = 1 as we do; latent diffusion uses its ᾱ[0], our rung 1.
     """
     steps = pairs(rungs)
     rows = []

@@ -8,10 +8,10 @@
     ᾱ'_i = ᾱ_{S_i}    time'_i = time_{S_i}                         respaced to rungs S    (D.15)
     r_t = √ᾱ_t        r'_t = (r_t - r_T) r_1/(r_1 - r_T)           zero terminal SNR      (D.16)
 
-The tables are float64 and read-only. `time[t]` is what a network is told at rung t: the original rung - 1, because
+The tables are float64 and read-only. `time[t]` is the network's time input at rung t: the original rung - 1, because
 networks of the DDPM family count from 0; respacing carries it along, so a network never sees a respaced index.
 
-A ladder is a path: its times are rungs, its levels α = √ᾱ_t and σ = √(1-ᾱ_t), two tables made once.
+A ladder is a path: its times are rungs, its levels α = √ᾱ_t and σ = √(1-ᾱ_t), two cached tables.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from minidit.diffusion.level import Level, at, data_of
 
 
 def check_rungs(t: Array, s: Array, T: int, *, batch: Array = None) -> None:
-    """Raises ValueError unless 0 ≤ s < t ≤ T, and unless an array t has one rung for each sample of `batch`.
+    """Raises ValueError unless 0 ≤ s < t ≤ T, and unless an array t has one rung per sample of `batch`.
 
-    Rungs on a GPU are not looked at: that would make the host wait for it.
+    Rungs on a GPU are not checked, because the host would have to wait for it.
     """
     for r in (t, s):
         if home_of(r) != "" and not hasattr(r, "shape"):
@@ -44,7 +44,7 @@ def check_rungs(t: Array, s: Array, T: int, *, batch: Array = None) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """alpha_bar : (T+1,) float64, ᾱ_0 = 1, falling;  time : (T+1,) int64, what the network is told (time[0] is never used)."""
+    """alpha_bar : (T+1,) float64, ᾱ_0 = 1, falling;  time : (T+1,) int64, the network's time input (time[0] is never used)."""
 
     alpha_bar: Array
     time: Array
@@ -138,7 +138,7 @@ class Schedule:
         return Schedule(self.alpha_bar[[0, *kept]], self.time[[0, *kept]])  # (D.15)
 
     def rung(self, time: Array) -> Array:
-        """The rung whose `time` a network was told: the inverse of the table `time`, for ints and arrays of any home."""
+        """The rung of a network's time input: the inverse of the table `time`, for ints and arrays of any home."""
         if home_of(time) == "":
             return int(np.searchsorted(self.time[1:], time)) + 1
         return xp_of(time).searchsorted(xp_of(time).asarray(self.time[1:]), time) + 1
@@ -147,7 +147,7 @@ class Schedule:
 def zero_terminal_snr(sch: Schedule) -> Schedule:
     """The same ladder with √ᾱ shifted and stretched so that ᾱ_1 stays and ᾱ_T = 0. Raises ValueError if T = 1.
 
-    At t = T nothing of the picture is left (Lin, Liu, Li, Yang 2024): such a ladder needs a network that predicts v or x_0, and
+    At t = T no trace of the picture is left (Lin, Liu, Li, Yang 2024): such a ladder needs a network that predicts v or x_0, and
     a sampler that starts at T.
     """
     if sch.T == 1:
@@ -158,7 +158,7 @@ def zero_terminal_snr(sch: Schedule) -> Schedule:
 
 
 def _ends(T: int, start: float, end: float) -> tuple[float, float]:
-    """Both ends of a schedule made for 1000 rungs, on a ladder of T rungs."""
+    """Both ends of a schedule designed for 1000 rungs, scaled to a ladder of T rungs."""
     if end * 1000 / T >= 1:
         raise ValueError(f"T = {T} is too short: β_T = {end} · 1000/T = {end * 1000 / T:.3g} must stay below 1 (use cosine)")
     return start * 1000 / T, end * 1000 / T

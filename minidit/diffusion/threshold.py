@@ -1,4 +1,4 @@
-"""Keeping x̂_0 inside the range of pictures, and what becomes of ε̂.
+"""Keeping x̂_0 inside the range of pictures, and the ε̂ that goes with it.
 
     x̂_0 <- min(max(x̂_0, -1), 1)                                       static                   (D.31)
     x̂_0 <- clip(x̂_0, -q, q)/q,   q = clip(quantile_p |x̂_0|, 1, most)   dynamic, per sample      (D.32)
@@ -38,5 +38,5 @@ def rederived(x_0_hat: Array, x_t: Array, t: Level, limit: Limit = static) -> tu
 
 
 def kept(x_0_hat: Array, eps_hat: Array, limit: Limit = static) -> tuple[Array, Array]:
-    """The limited x̂_0 beside the network's own ε̂."""
+    """The limited x̂_0, and the network's own ε̂ unchanged."""
     return limit(x_0_hat), eps_hat  # (D.33)

@@ -1,4 +1,4 @@
-"""Variance laws: how much fresh noise a DDPM step adds. Every law returns a number, never a name.
+"""Variance laws: how much fresh noise a DDPM step adds. Every law returns numbers.
 
     β̃ = (1-ᾱ_s)/(1-ᾱ_t) · β,      β = 1-ᾱ_t/ᾱ_s                small: the posterior's                    (D.18)
     β,  and into s = 0 the β̃ of the step before                  large                                     (D.19)
@@ -6,7 +6,7 @@
     ln β̃,  and into s = 0 the ln β̃ of the step before            small, as a finite logarithm              (D.21)
     f ln β + (1-f) ln β̃,          f = (v+1)/2                     learned range, v from the network         (D.22)
 
-with c_1 as in (D.8), and R_t = s²(1-ᾱ_t)/(ᾱ_t s²+1-ᾱ_t) what x_t leaves unknown of data of variance s².
+with c_1 as in (D.8), and R_t = s²(1-ᾱ_t)/(ᾱ_t s²+1-ᾱ_t) the variance of x_0 given x_t, for data of variance s².
 
 Into s = 0 the posterior is a point (β̃ = 0, ln β̃ = -∞); a likelihood needs a finite number there, and by convention it is
 that of the step before, u -> t. On a full or respaced ladder u = t+1, the default.
@@ -66,7 +66,7 @@ def optimal(t: Array, s: Array, sch: Schedule, data_variance: Array) -> Array:
 
 
 def log_learned_range(v: Array, t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:
-    """The log-variance that a network's second half of the channels, v : (B, ...), stands for; v is not bounded."""
+    """The log-variance encoded by the second half of a network's channels, v : (B, ...); v is not bounded."""
     low, high = enter(log_small(t, s, sch, above=above), _log(beta(t, s, sch)), like=v)
     frac = (v + 1) * 0.5
     return frac * high + (1 - frac) * low  # (D.22)
@@ -78,7 +78,7 @@ def learned_range(v: Array, t: Array, s: Array, sch: Schedule, *, above: Array =
 
 
 def learned(log_variance: Array) -> Array:
-    """The variance of a network that gives its logarithm outright."""
+    """The variance of a network that predicts its logarithm directly."""
     return ops.exp(log_variance)
 
 

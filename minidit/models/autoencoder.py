@@ -30,11 +30,11 @@ class AutoencoderConfig:
     latent_channels: int = 4
     widths: tuple[int, int, int] = (16, 32, 64)
     groups: int = 8
-    size: int | tuple[int, int] = 32  # of the pictures; a record: the network itself fits any multiple of 4
+    size: int | tuple[int, int] = 32  # of the pictures, for the record: the network fits any multiple of 4
 
     @property
     def factor(self) -> int:
-        """How many times smaller a latent is on each side."""
+        """The ratio of a picture's side to its latent's."""
         return 4
 
 
@@ -105,11 +105,11 @@ class Autoencoder(Module):
         self.build(rng, device=device, dtype=dtype)
 
     def latent_shape(self, H: int, W: int) -> tuple[int, int, int]:
-        """Of one picture's latents."""
+        """The shape of one picture's latents."""
         return self.config.latent_channels, H // self.config.factor, W // self.config.factor
 
     def picture_shape(self, h: int, w: int) -> tuple[int, int, int]:
-        """Of the picture that latents of this height and width decode to."""
+        """The shape of the picture decoded from latents of this height and width."""
         return self.config.channels, h * self.config.factor, w * self.config.factor
 
     def encode(self, x: Value) -> tuple[Value, Value]:

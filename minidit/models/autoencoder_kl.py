@@ -5,7 +5,7 @@
     pixels:  y = x + W_o attention(W_q n, W_k n, W_v n),   n = norm(x), one token per pixel            one head              (L.8)
 
 Upwards, pixels become 2 × 2 squares and a convolution follows (A.10). The posterior is (L.1). Parameter names are those of the
-published files in their present grammar; others are maps in checkpoint/.
+published files in their present grammar; checkpoint/ maps other names to them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from minidit.random import Philox
 class AutoencoderKLConfig:
     """widths: channels at each size, halved between them. The defaults are the published autoencoder's (83,653,863 numbers).
 
-    Raises ValueError for sizes that do not fit together.
+    Raises ValueError if sizes conflict.
     """
 
     channels: int = 3
@@ -35,7 +35,7 @@ class AutoencoderKLConfig:
     blocks: int = 2  # residual blocks at each size; one more on the way up
     groups: int = 32
     scale: float = 0.18215  # latents times scale have unit variance, L.3
-    size: int | tuple[int, int] = 256  # of the pictures; a record: the network itself fits any multiple of `factor`
+    size: int | tuple[int, int] = 256  # of the pictures, for the record: the network fits any multiple of `factor`
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.channels, self.latent_channels, *self.widths, self.blocks, self.groups, self.scale) <= 0:
@@ -46,7 +46,7 @@ class AutoencoderKLConfig:
 
     @property
     def factor(self) -> int:
-        """How many times smaller a latent is on each side."""
+        """The ratio of a picture's side to its latent's."""
         return int(2 ** (len(self.widths) - 1))
 
 
@@ -64,7 +64,7 @@ class ResBlock(Module):
 
 
 class PixelAttention(Module):
-    """x : (B, C, H, W)  ->  the same; every pixel looks at every other."""
+    """x : (B, C, H, W)  ->  the same; every pixel attends to every other."""
 
     def __init__(self, width: int, groups: int) -> None:
         self.group_norm = GroupNorm(width, groups)
@@ -83,7 +83,7 @@ class Halve(Module):
 
     def __init__(self, width: int) -> None:
         self.conv = Conv2d(width, width, 3, stride=2)
-        self.conv.padding = 0  # what lies outside is added below, on two sides only
+        self.conv.padding = 0  # forward pads below and to the right only
 
     def forward(self, x: Value) -> Value:
         B, C, H, W = x.shape
@@ -103,7 +103,7 @@ class Double(Module):
 
 
 class Down(Module):
-    """Residual blocks at one size, then half the size unless it is the last."""
+    """Residual blocks at one size, then half the size, except in the last."""
 
     def __init__(self, channels: int, out: int, blocks: int, groups: int, last: bool) -> None:
         self.resnets = [ResBlock(channels if i == 0 else out, out, groups) for i in range(blocks)]
@@ -116,7 +116,7 @@ class Down(Module):
 
 
 class Up(Module):
-    """Residual blocks at one size, then twice the size unless it is the last."""
+    """Residual blocks at one size, then twice the size, except in the last."""
 
     def __init__(self, channels: int, out: int, blocks: int, groups: int, last: bool) -> None:
         self.resnets = [ResBlock(channels if i == 0 else out, out, groups) for i in range(blocks)]
@@ -193,11 +193,11 @@ class AutoencoderKL(Module):
         self.build(rng, device=device, dtype=dtype)
 
     def latent_shape(self, H: int, W: int) -> tuple[int, int, int]:
-        """Of one picture's latents."""
+        """The shape of one picture's latents."""
         return self.config.latent_channels, H // self.config.factor, W // self.config.factor
 
     def picture_shape(self, h: int, w: int) -> tuple[int, int, int]:
-        """Of the picture that latents of this height and width decode to."""
+        """The shape of the picture decoded from latents of this height and width."""
         return self.config.channels, h * self.config.factor, w * self.config.factor
 
     def encode(self, x: Value) -> tuple[Value, Value]:

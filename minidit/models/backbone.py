@@ -1,6 +1,6 @@
-"""What training and sampling know of a network: the shape of a sample, its condition, and the two calls.
+"""The interface of a network for training and sampling: the shape of a sample, its condition, and two calls.
 
-    F = network(x, t, y)                 an answer for every sample, at its time and under its condition
+    F = network(x, t, y)                 the output (answer) for every sample, its time and condition
     F = network(x, t, network.null(y))   the same samples with the condition left out, for guidance (G.1)
 
 A backbone knows nothing of paths, noise levels or losses, and no process or loop knows the class of a backbone.
@@ -41,7 +41,7 @@ class Nothing:
 class Classes:
     """y : (B,) ints in 0..count-1, or `null`, the label of a sample whose class is left out.
 
-    null is None where the network was built without label dropout: it has no row for a sample without a class.
+    null is None if the network was built without label dropout: it has no row for a sample without a class.
     dropout : the probability with which training leaves a class out (G.7)
     """
 
@@ -51,7 +51,7 @@ class Classes:
 
     @property
     def rows(self) -> int:
-        """The number of labels that the network knows, the null label among them."""
+        """The number of labels that the network has, including the null label."""
         return self.count + (self.null is not None)
 
     def check(self, y: Array | None, samples: int) -> None:
@@ -80,11 +80,11 @@ def check_one_per_sample(name: str, a: Array, samples: int) -> None:
 
 
 def check_backbone(network: object) -> None:
-    """Raises TypeError, with everything that is missing, unless the network has what `Backbone` asks for."""
+    """Raises TypeError, naming all missing attributes, unless the network is a `Backbone`."""
     missing = [name for name in ("shape", "condition", "second_half", "device", "dtype", "null") if not hasattr(network, name)]
     if missing:
         hint = "see models/backbone.py; device and dtype come with self.build(rng) at the end of __init__"
-        raise TypeError(f"{type(network).__name__} is no backbone: it has no {', '.join(missing)} ({hint})")
+        raise TypeError(f"{type(network).__name__} is not a backbone: it has no {', '.join(missing)} ({hint})")
 
 
 class Backbone(Protocol):
@@ -97,23 +97,23 @@ class Backbone(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample: (C, H, W)."""
+        """The shape of one sample: (C, H, W)."""
 
     @property
     def condition(self) -> Condition:
-        """What y must be."""
+        """The condition, which says what y must be."""
 
     @property
     def second_half(self) -> bool:
-        """Whether the answer has twice the channels of a sample: the second half is about the variance (DiT's learn_sigma)."""
+        """Whether the output has twice the channels of a sample: the second half is for the variance (DiT's learn_sigma)."""
 
     @property
     def device(self) -> str:
-        """Where the weights live: "cpu" or "cuda"."""
+        """The device of the weights: "cpu" or "cuda"."""
 
     @property
     def dtype(self) -> Any:
-        """Of the weights, and of the samples that the network takes."""
+        """The type of the weights, and of the samples that the network takes."""
 
     def __call__(self, x: Value, t: Array, y: Array | None = None) -> Tensor:
         """x : (B, *shape), t : (B,) as the path gives it (0..T-1 on a ladder), y as `condition` says  ->  (B, C or 2C, H, W)."""
@@ -127,26 +127,26 @@ class TrainedBackbone(Backbone, Trainable, Protocol):
 
     @property
     def config(self) -> BackboneConfig | None:
-        """Its sizes, for saying what would fit where memory runs out; None: it cannot say."""
+        """Its sizes, used to say what would fit if memory runs out; None: unknown."""
 
 
 class BackboneConfig(Protocol):
-    """What can be asked of a network before it is built: its sizes and what a training step costs."""
+    """Facts about a network that is not built yet: its sizes and the cost of a training update."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample: (C, H, W)."""
+        """The shape of one sample: (C, H, W)."""
 
     @property
     def condition(self) -> Condition:
-        """What y must be."""
+        """The condition, which says what y must be."""
 
     @property
     def multiple(self) -> int:
         """Height and width of a sample must be multiples of this."""
 
     def fitted(self, shape: tuple[int, int, int], classes: int) -> Self:
-        """The same network for samples of this shape and so many classes (0: none), as the data of a run ask for."""
+        """The same network for samples of this shape and `classes` classes (0: none), as the data of a run require."""
 
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample."""
@@ -155,4 +155,4 @@ class BackboneConfig(Protocol):
         """Numbers in the checkpoint, buffers included."""
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
-        """What a training step needs per sample on "cpu" or "cuda"."""
+        """The memory of a training update per sample on "cpu" or "cuda"."""

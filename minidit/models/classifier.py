@@ -1,4 +1,4 @@
-"""A small convolutional classifier: the eyes with which samples are judged.
+"""A small convolutional classifier, which judges samples.
 
     features = silu(W · flat(three strided convolutions of x) + b),    logits = V · features + d               (E.9)
 """

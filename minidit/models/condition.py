@@ -1,8 +1,8 @@
-"""What a denoiser is conditioned on: the time and the class.
+"""The condition of a denoiser: the time and the class.
 
     c = MLP(emb(t)) + table[y],    MLP = Linear(256 → D), SiLU, Linear(D → D)                                 (T.3)
 
-The last row of the table is the null label: a sample whose class was dropped. The model draws nothing: whoever owns the random
+The last row of the table is the null label: a sample whose class was dropped. The model draws nothing: the owner of the random
 stream replaces labels by the null label with probability class_dropout_prob.
 """
 

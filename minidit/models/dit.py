@@ -35,7 +35,7 @@ from minidit.random import Philox
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """The sizes of a DiT. Raises ValueError for those that do not fit together."""
+    """The sizes of a DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
     patch_size: int = 2
@@ -47,7 +47,7 @@ class DiTConfig:
     class_dropout_prob: float = 0.1
     num_classes: int = 1000  # 0: unconditional
     conditioning: str = "adaln_zero"  # adaln_zero, adaln, cross_attention or in_context
-    learn_sigma: bool = True  # twice the channels: the second half is about the variance
+    learn_sigma: bool = True  # twice the channels: the second half is for the variance
     freq_shift: int = 0  # 1: the frequencies of time that diffusers uses, N.10
     mlp_norm_eps: float = 1e-6  # of the layer norm before the MLP; 1e-5 in diffusers
 
@@ -83,16 +83,16 @@ class DiTConfig:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one sample: (C, H, W)."""
+        """The shape of one sample: (C, H, W)."""
         return (self.in_channels, *self.size)
 
     @property
     def multiple(self) -> int:
-        """Height and width are cut into patches."""
+        """Height and width must be multiples of the patch."""
         return self.patch_size
 
     def fitted(self, shape: tuple[int, int, int], classes: int) -> DiTConfig:
-        """The same DiT for samples of this shape and so many classes."""
+        """The same DiT for samples of this shape and `classes` classes."""
         C, H, W = shape
         return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
 
@@ -105,7 +105,7 @@ class DiTConfig:
 
     @property
     def embeddings(self) -> int:
-        """Of the condition: time, and the class if there are classes."""
+        """The number of embeddings of the condition: time, and class if there are classes."""
         return 2 if self.num_classes else 1
 
     @property
@@ -113,7 +113,7 @@ class DiTConfig:
         return VARIANTS[self.conditioning]
 
     def costs(self) -> Costs:
-        """Of one block."""
+        """Costs of one block."""
         return self.variant.block.costs(self.tokens, self.embeddings, self.hidden_size)
 
     def macs(self) -> int:
@@ -134,7 +134,7 @@ class DiTConfig:
         return L * block + ends + self.condition.rows * D + self.tokens * D  # (T.9)
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
-        """What a training step needs per sample on "cpu" or "cuda"."""
+        """The memory of a training update per sample on "cpu" or "cuda"."""
         D, r, extra, at = self.hidden_size, self.mlp_ratio, self.costs(), HOMES[home]
         n = self.tokens + extra.more_tokens
         size = 2 if home == "cuda" and precision == "bf16" and not self.variant.block.float32_tokens else 4

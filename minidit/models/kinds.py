@@ -1,4 +1,4 @@
-"""The networks of this package by name, and what each is for in a run: a new network is a file here and a row below."""
+"""The networks of this package by name, and the phase of a run that trains each: a new one is a file here and a row below."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Network = DiT | Autoencoder | AutoencoderKL | Classifier
 
 
 class Kind(NamedTuple):
-    """network(config, rng, device=, dtype=) builds one; rng None allocates its weights only."""
+    """network(config, rng, device=, dtype=) builds one; rng None only allocates its weights."""
 
     config: type[Any]
     network: type[Any]

@@ -4,7 +4,7 @@
     cross_attention   x ← x + Attn(LN x);  x ← x + Cross(LN x, [e_t; e_y]);  x ← x + MLP(LN x)                     (T.11)
     in_context        a plain block on the tokens [x; e_t; e_y]; the two are dropped at the end                      (T.12)
 
-Every block and every final layer states beside its text what it costs (T.13, T.14), and what its adjoint keeps.
+Every block and every final layer states its costs (T.13, T.14), and how many numbers its adjoint keeps.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def as_tokens(x: Value, embeddings: list[Value]) -> tuple[Value, Value]:
 
 
 class BlockClass(Protocol):
-    """A class of blocks: how to make one, and what one costs."""
+    """A class of blocks: how to make one, and its costs."""
 
     @property
     def float32_tokens(self) -> bool: ...

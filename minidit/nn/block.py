@@ -1,6 +1,6 @@
-"""What the blocks of a transformer have in common, and the form in which a GPU runs a gated block.
+"""The common parts of transformer blocks, and the form in which a GPU runs a gated block.
 
-    m  = W SiLU(c) + b                                       shifts, scales and gates of one block, side by side
+    m  = W SiLU(c) + b                                       shifts, scales and gates of one block, concatenated
     x' = x + α₁ ⊙ (W_o a + b_o),   h = LN(x') ⊙ (1 + γ₂) + β₂      one primitive on a GPU, with a the heads before W_o
     y  = x' + α₂ ⊙ (W₂ g + b₂)                                     one primitive, with g the inner activations of the MLP
 """
@@ -22,13 +22,13 @@ from minidit.nn.module import Module
 
 
 class Costs(NamedTuple):
-    """What a block or a final layer has beside its attention, its MLP and its last linear layer."""
+    """Costs of a block or a final layer, besides its attention, its MLP and its last linear layer."""
 
     macs: int  # of one sample
     parameters: int
     kept: int = 0  # numbers per token and channel that the adjoint of a whole block keeps, its MLP's inner width not counted
     kept_of_sample: int = 0  # numbers per sample and channel: shifts, scales, gates, or embeddings
-    more_tokens: int = 0  # that attention and MLP see beside the picture's
+    more_tokens: int = 0  # tokens of attention and MLP besides those of the picture
 
 
 class Block(Module):
@@ -38,14 +38,14 @@ class Block(Module):
 
     @staticmethod
     def costs(N: int, M: int, D: int) -> Costs:
-        """Of a block of width D on N tokens with M embeddings of the condition."""
+        """Costs of a block of width D on N tokens with M embeddings of the condition."""
         raise NotImplementedError
 
 
 class ModulatedBlock(Block):
-    """A block whose condition c : (B, D) enters by one linear layer: all that it needs of c is m : (B, parts · D).
+    """A block whose condition c : (B, D) enters by one linear layer: it uses c only through m : (B, parts · D).
 
-    A stack makes the m of all blocks in one product; a block alone makes its own.
+    A stack computes the m of all blocks in one product; a single block computes its own.
     """
 
     float32_tokens = False
@@ -60,7 +60,7 @@ class ModulatedBlock(Block):
 
 
 def launches_matter(x: Value) -> bool:
-    """Whether fewer and larger kernels are faster here: on a GPU, unless everything is to run as it reads."""
+    """Whether fewer and larger kernels are faster here: on a GPU, unless the plain text is switched on."""
     return kernels_on() and not isinstance(value(x), np.ndarray)
 
 

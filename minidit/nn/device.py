@@ -1,4 +1,4 @@
-"""The engine as training and sampling see it: random streams whose draws a kernel makes on a GPU, and recorded functions.
+"""The engine's interface for training and sampling: random streams, drawn by a kernel on a GPU, and recorded functions.
 
 On a CPU a Stream is the plain Philox, and a function runs as it is.
 """
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def can_record(device: str, dtype: Any, what: str) -> bool:
-    """Whether a function on this device, computing in this type, can be recorded as a CUDA graph. Says once why it cannot."""
+    """Whether a function on this device, computing in this type, can be recorded as a CUDA graph. Logs once why it cannot."""
     if device == "cpu":
         return False
     reason = obstacle(dtype)

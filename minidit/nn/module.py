@@ -1,7 +1,7 @@
 """Parameters with names: a tree of Modules whose leaves are views into one flat buffer.
 
 A Module declares its parameters (a shape and a way to initialise it); `build` then lays all of them out in one flat array, in the
-order of declaration, and draws their values. An optimiser step, an average or a checksum over all parameters is then one
+order of declaration, and draws their values. An update, an average or a checksum over all parameters is then one
 operation on one array instead of hundreds.
 """
 
@@ -50,7 +50,7 @@ class Flat:
 
 
 class Trainable(Protocol):
-    """What an optimiser needs of a network: its weights in one flat buffer. Every built Module has it."""
+    """The interface that an optimiser needs: all weights in one flat buffer. Every built Module has it."""
 
     flat: Array
     layout: Flat
@@ -64,7 +64,7 @@ class Trainable(Protocol):
     def parameters(self) -> list[Parameter]: ...
 
     def views(self, buffer: Array) -> list[Array]:
-        """What a flat buffer of this network holds: one array per parameter, as in parameters()."""
+        """The arrays in a flat buffer of this network: one per parameter, as in parameters()."""
 
 
 class Module:
@@ -112,7 +112,7 @@ class Module:
                 yield f"{path}.{name}" if path else name, getattr(module, name)
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
-        """The order of the parameters in the flat buffer. A model may put some side by side, to use them as one array."""
+        """The order of the parameters in the flat buffer. A model may put some next to each other, to use them as one array."""
         return list(parameters.values())
 
     def views(self, buffer: Array) -> list[Array]:
@@ -128,7 +128,7 @@ class Module:
     def build(self, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32) -> Self:
         """Allocates all parameters in one flat buffer on the device and, if an rng is given, initialises them in order.
 
-        Every value is drawn on the host, so a model is the same wherever it lives.
+        Every value is drawn on the host, so a model is the same on every device.
         """
         self.layout = Flat([p.declared for p in self.layout_order(dict(self.named_parameters()))])
         self.flat = flat_buffer(self.layout.size, dtype, device)

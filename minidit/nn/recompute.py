@@ -35,8 +35,8 @@ def run(f: Callable[..., Any], *xs: Any) -> Any:
 
     def vjp(y_bar: Any) -> tuple[Any, ...]:
         bars: list[Any] = [None] * len(values)
-        again = [entrance(x, k, bars) if tracked[k] else x for k, x in enumerate(values)]
-        backward(f(*again), y_bar)  # gradients of parameters are added here
+        entrances = [entrance(x, k, bars) if tracked[k] else x for k, x in enumerate(values)]
+        backward(f(*entrances), y_bar)  # gradients of parameters are added here
         return tuple(bars)
 
     return Tensor.made(y, Node(sources, vjp, (y,)))

@@ -1,9 +1,9 @@
-"""Blocks one after another, and what the engine does between them that the sentence of a paper does not say.
+"""Blocks one after another, and the engine's work between them, which a paper's equations leave out.
 
     x_k = block_k(x_{k-1}, c),   k = 1 .. L,        then last(x_L, c)
 
 Three things change no equation: tokens may be stored in the type of the precision policy, a block may keep its inputs only and
-run again when its gradient is asked for, and what modulated blocks need of c is made for all of them in one product.
+run again when its gradient is needed, and the modulations of all blocks are computed from c in one product.
 """
 
 from __future__ import annotations

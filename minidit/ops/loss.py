@@ -1,4 +1,4 @@
-"""Losses: one number per sample at the end of the tape; who trains averages them.
+"""Losses: one number per sample at the end of the tape; the training loop averages them.
 
     mse_b = w_b mean (x_b - target_b)²                                       w = 1 unless given      (A.25)
     cross entropy_b = -ln softmax(logits_b)[label_b]                                                 (A.26)
@@ -15,7 +15,7 @@ from minidit.ops.gather import check_rows
 
 
 def beside(per_sample: Array, x: Array) -> Array:
-    """(B,) numbers, one per sample, as (B, 1, ..., 1) beside x : (B, ...)."""
+    """(B,) numbers, one per sample, as (B, 1, ..., 1), to broadcast against x : (B, ...)."""
     return per_sample.reshape(-1, *[1] * (x.ndim - 1))
 
 

@@ -15,8 +15,8 @@ from minidit.backend import Array, xp_of
 def _stretch(y_bar: Array, shape: tuple[int, ...], axis: Any, keepdims: bool) -> Array:
     if axis is not None and not keepdims:
         axes = (axis,) if isinstance(axis, int) else axis
-        kept = tuple(1 if i in {a % len(shape) for a in axes} else n for i, n in enumerate(shape))
-        y_bar = y_bar.reshape(kept)
+        expanded = tuple(1 if i in {a % len(shape) for a in axes} else n for i, n in enumerate(shape))
+        y_bar = y_bar.reshape(expanded)
     return xp_of(y_bar).broadcast_to(y_bar, shape)
 
 

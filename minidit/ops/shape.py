@@ -1,4 +1,4 @@
-"""Primitives that move numbers and change none: their adjoints move them back.
+"""Primitives that move numbers without changing them: their adjoints move them back.
 
     y = P x  with P a selection of entries   ->   x̄ = Pᵀ ȳ                                               (A.9)
     patchify: token n = r·(W/p) + c holds the p × p patch at row r, column c, flat in the order (C, p, p)   (T.1)

@@ -1,4 +1,4 @@
-"""`@twin(kernel)` above a law: on a GPU that kernel of kernels/cuda_laws.py runs instead, wherever it serves.
+"""`@twin(kernel)` above a law: on a GPU that kernel of kernels/cuda_laws.py runs instead, wherever it applies.
 
 The law's text stays the reference; with `plain_text()` or MINIDIT_KERNELS=off it runs everywhere.
 """

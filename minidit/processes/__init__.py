@@ -1,1 +1,1 @@
-"""Where a law meets a network: what is trained, and how samples are drawn."""
+"""Combines the diffusion equations with a network: training losses and sampling."""

@@ -1,9 +1,9 @@
-"""How many bits a picture costs a trained model: every term of the variational bound, one noise draw each.
+"""The bits per dimension of a picture under a trained model: every term of the variational bound, one noise draw each.
 
-    total = L_T + Σ_{t=2..T} L_{t-1} + L_0        in bits per dimension, one network call for every rung        (K.8)
+    total = L_T + Σ_{t=2..T} L_{t-1} + L_0        in bits per dimension, one network call per rung        (K.8)
 
-Pixels are grey levels, and L_0 is the discretised decoder's; latents are not, and theirs is the continuous one's, so the
-bits of a latent model are not those of its pictures.
+Pixels are grey levels, and their L_0 uses the discretised decoder; latents are not, and theirs uses the continuous one, so
+the bits of a latent model are not those of its pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BITS_STREAM = 0x62697473
 
 
 def log_variances(sch: Schedule, v: Array | None, t: int) -> dict[str, Array]:
-    """The log-variance of the step from t to t - 1 by every law there is: small, large, and the network's if it learned one."""
+    """The log-variance of the step from t to t - 1 by every variance law: small, large, and the network's own if it has one."""
     laws = {"small": variance.log_small(t, t - 1, sch), "large": float(np.log(variance.large(t, t - 1, sch)))}
     return laws if v is None else {**laws, "learned": variance.log_learned_range(v, t, t - 1, sch)}
 
@@ -41,7 +41,7 @@ def bits_per_dim(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Bound]:
-    """x_0 : (B, ...) where the network lives, of so many grey levels (None: latents)  ->  {variance law: Bound}, on the host."""
+    """x_0 : (B, ...) on the network's device, with grey `levels` (None: latents)  ->  {variance law: Bound}, on the host."""
     network = denoiser.network
     decoder = likelihood.continuous_nll if levels is None else functools.partial(likelihood.discretised_nll, levels=levels)
     draws = Draws(seed, BITS_STREAM, np.arange(len(x_0)), network.device, x_0.dtype)

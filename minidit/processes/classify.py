@@ -1,4 +1,4 @@
-"""Training the small classifier whose eyes judge samples, and using it."""
+"""Training and using the small classifier that judges samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network as a denoiser: shown by its path, guided by its own condition, read by its answer.
+"""A network as a denoiser: inputs from its path, guidance from its condition, and its output F, the answer.
 
     F, F_∅ = network([x_t; x_t], t, [y; null])         both halves in one batch, where w ≠ 1                    (G.1)
     (x̂_0, ε̂) from F + limits                           (P.3), (D.31): in the step itself, diffusion/row.py
@@ -20,7 +20,7 @@ from minidit.models.backbone import Backbone
 
 
 class Answer(NamedTuple):
-    """What a network said of a batch: F, F without condition (None: unguided), and the half about the variance (or None)."""
+    """A network's outputs for a batch: F, F without condition (None: unguided), and the half for the variance (or None)."""
 
     F: Array
     F_u: Array | None
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A backbone, the path it was trained on, what it answers, and what keeps x̂_0 in the range of pictures (None: nothing).
+    """A backbone, the path it was trained on, its answer, and the limit that keeps x̂_0 in the range of pictures (or None).
 
     guidance : the scale w in the part low < t ≤ high of the ladder, 1 outside.
     """
@@ -47,13 +47,13 @@ class Denoiser:
         return float(interval(self.guidance, t, self.low, t if self.high is None else self.high))
 
     def labels(self, y: Array) -> Array:
-        """y : (B,)  ->  [y; null] : (2B,), for a guided answer."""
+        """y : (B,)  ->  [y; null] : (2B,), for guidance."""
         return xp_of(y).concatenate((y, self.network.null(y)))
 
     def __call__(self, x_t: Array, t: Array, y: Array | None) -> Answer:
         """x_t : (B, ...), t : a time, or (1,) on the device  ->  the network's answer.
 
-        y : (B,) or None, or (2B,) as `labels` makes it: then it is asked without the condition as well
+        y : (B,) or None, or (2B,) from `labels`: then the network is evaluated without the condition as well
         """
         n, channels, xp = len(x_t), x_t.shape[1], xp_of(x_t)
         guided = y is not None and len(y) == 2 * n

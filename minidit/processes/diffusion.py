@@ -1,10 +1,10 @@
-"""Training a denoiser on any path: draw a time, mix in the noise, ask, compare.
+"""Training a denoiser on any path: draw a time, add noise, predict, compare.
 
     x_t = α x_0 + σ ε                          at a time of the path, ε ~ N(0, 1)                       (P.1, D.1)
     loss_b = w (p x_0 + q ε - network(x_t, t, y))²         mean over the sample's entries               (P.2, D.34)
 
-`Hybrid` trains the second half of a network's channels as well, by λ T times one term of the bound (D.36), whose decoder is
-that of grey levels where the data are pixels, and the continuous one for latents and other numbers (K.11).
+`Hybrid` trains the second half of a network's channels as well, by λ T times one term of the bound (D.36). Its decoder
+is that of grey levels for pixels, and the continuous one for latents and other numbers (K.11).
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from minidit.models.backbone import Backbone
 from minidit.training.draws import Draws
 
 Times = Callable[[Draws], Array]  # -> (B,), one time per sample
-Weight = Callable[[Prediction, Level], Array]  # a law of levels: on the loss of that answer
+Weight = Callable[[Prediction, Level], Array]  # the weight at a level on the loss of that answer
 
 
 def rungs(T: int) -> Times:
-    """Every rung of a ladder alike."""
+    """All rungs of a ladder, equally often."""
     return lambda draws: draws.integers(1, T + 1)
 
 
 def on_rungs(table: Array) -> Callable[[Array], Array]:
-    """What depends on the rung alone, looked up: table : (T+1,) float64."""
+    """A function that looks up rungs in a table : (T+1,) float64."""
     table.setflags(write=False)
     return lambda t: at(table, t)
 
 
 @dataclass(frozen=True)
 class Diffusion:
-    """A path, what the network answers, at which times it is trained, and with which weights (None: 1)."""
+    """A path, the network's answer (its output F), the training times, and the weights of the loss (None: 1)."""
 
     path: Path
     answer: Prediction
@@ -67,7 +67,7 @@ class Diffusion:
         return t, eps, mix(x_0, eps, level), level
 
     def error(self, F: Any, x_0: Array, eps: Array, t: Array, level: Level) -> Tensor:
-        """F : (B, ...), the network's answers  ->  losses : (B,)."""
+        """F : (B, ...), the network's outputs  ->  losses : (B,)."""
         w = None if self.weights is None else self.weights(t)
         losses: Tensor = loss.per_sample(F, self.answer.target(x_0, eps, level), w)
         return losses
@@ -79,9 +79,9 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """A diffusion on a ladder whose network answers twice the channels: the second half is about the variance.
+    """A diffusion on a ladder whose network outputs twice the channels: the second half is for the variance.
 
-    levels : grey levels of the data, or None;  vb_weight : λ of (D.36)
+    levels : number of grey levels of the data, or None;  vb_weight : λ of (D.36)
     """
 
     process: Diffusion

@@ -2,7 +2,7 @@
 
     x_T ~ N(0, 1);   for (t, s) in grid:   one step of (P.4)
 
-A sample's noise depends on its own index only: the same picture comes out, up to rounding, whatever batch it is drawn in.
+A sample's noise depends only on its index, so any batch gives the same picture, up to rounding.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ SAMPLE_STREAM = 0x736D70
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample.
+    """Settings of sampling.
 
     grid : [(t, s), …]; None: `steps` rungs (None: 50, or all) by `spacing` (trailing: the noisiest is always among them)
     fresh : the noise of a step, ddim(η) or one of DDPM, DDPM_LARGE, DDPM_LEARNED
-    prediction : what the network answers: md.EPS, md.X_0, md.V, or its name; None: what the process says, else ε
-    guidance : the scale w in the part (low, high] of the ladder that `interval` names, 1 outside
+    prediction : the network's answer (its output F): md.EPS, md.X_0, md.V, or its name; None: that of the process, else ε
+    guidance : the scale w in the part (low, high] of the ladder set by `interval`, 1 outside
     clip : whether x̂_0 is clipped to [-1, 1]   limit : another way to keep it in range, or None
-    shards : pieces of the batch that run side by side (0: one per core)   precision : a policy of nn/precision.py
+    shards : pieces of the batch that run in parallel (0: one per core)   precision : a policy of nn/precision.py
     graph : on a GPU, record a step as a CUDA graph and replay it
     """
 
@@ -66,7 +66,7 @@ class Sampling:
         return spacing.pairs(self.spacing(path.T, steps)) if self.grid is None else [(int(t), int(s)) for t, s in self.grid]
 
     def denoiser(self, network: Backbone, path: Schedule, answer: Prediction = EPS) -> Denoiser:
-        """The network read as these settings say. Raises ValueError where it cannot be guided, and for unknown names."""
+        """The network with these settings. Raises ValueError if it cannot be guided, and for unknown names."""
         if isinstance(self.prediction, str) and self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction {self.prediction!r} is not one of {', '.join(PREDICTIONS)}")
         if self.prediction is not None:
@@ -91,12 +91,12 @@ def sample(
     progress: Progress | None = None,
     **changes: Any,
 ) -> Any:
-    """x_0 : (B, ...) where the network lives; with trace=True an iterator over Moments that ends with x_0.
+    """x_0 : (B, ...) on the network's device; with trace=True an iterator over Moments that ends with x_0.
 
-    process : what the network was trained by, or the ladder alone.   x_T : the noise to start from, else drawn from the seed.
+    process : the one that trained the network, or its ladder alone.   x_T : the noise to start from, else drawn from the seed.
     labels : (B,) ints; an unconditional network takes n instead.
     changes : fields of Sampling, over those of settings.   progress(done, total) is called after every step.
-    Raises ValueError for labels that the network does not know, and for settings that do not fit.
+    Raises ValueError for labels that the network does not know, and if settings conflict.
     """
     settings = replace(settings or Sampling(), **changes)
     check_backbone(network)
@@ -111,9 +111,9 @@ def sample(
     draws = Draws(settings.seed, SAMPLE_STREAM, samples, network.device, network.dtype)
 
     def walk(part: slice) -> tuple[Walk, Array]:
-        mine = draws.at(0, samples[part])
-        x = path.start(mine.normal((len(mine.samples), *network.shape))) if x_T is None else x_T[part]
-        return Walk(denoiser, grid, settings.fresh, mine, None if y is None else y[part]), x
+        shard = draws.at(0, samples[part])
+        x = path.start(shard.normal((len(shard.samples), *network.shape))) if x_T is None else x_T[part]
+        return Walk(denoiser, grid, settings.fresh, shard, None if y is None else y[part]), x
 
     if trace:
         return traced(*walk(slice(None)), settings.precision)
@@ -126,7 +126,7 @@ def sample(
 
 
 def checked_labels(network: Backbone, labels: Array | None, n: int | None, x_T: Array) -> tuple[Array | None, int]:
-    """(labels on the device or None, how many samples). Raises ValueError for labels that the network does not know."""
+    """(labels on the device or None, number of samples). Raises ValueError for labels that the network does not know."""
     condition, y = network.condition, None
     if condition.count:
         if labels is None:
@@ -144,12 +144,12 @@ def checked_labels(network: Backbone, labels: Array | None, n: int | None, x_T: 
 
 
 def computing(network: Backbone, precision: str) -> AbstractContextManager[None]:
-    """The policy around a network, which may be anything that answers: only ours have all weights in one buffer."""
+    """The precision policy for a network, which may be any callable: only ours have all weights in one buffer."""
     return computing_in(precision, network.device, getattr(network, "flat", None))
 
 
 def traced(walk: Walk, x: Array, precision: str) -> Iterator[Moment | Array]:
-    """The moments of a walk. Between them the caller's own settings hold."""
+    """The moments of a walk. Between them the caller's own context applies."""
     moments, moment = walk.moments(x), None
     while True:
         with no_grad(), computing(walk.denoiser.network, precision):
@@ -167,14 +167,14 @@ def in_shards(
     steps: int,
     progress: Progress | None,
 ) -> Array:
-    """x_0 : shape, each shard walked by itself: samples do not know each other."""
+    """x_0 : shape, each shard sampled separately, since samples are independent."""
     result = flat_buffer(int(np.prod(shape)), network.dtype, network.device).reshape(shape)
 
     def body(part: slice, i: int) -> None:
         x: Any = None
         with no_grad(), Arena():
-            mine, start = walk(part)
-            for k, x in enumerate(mine.moments(start)):  # noqa: B007  the last is x_0
+            shard, start = walk(part)
+            for k, x in enumerate(shard.moments(start)):  # noqa: B007  the last is x_0
                 if progress is not None and i == 0 and k:
                     progress(k, steps)
             result[part] = x

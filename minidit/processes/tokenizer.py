@@ -1,4 +1,4 @@
-"""What stands between pictures and the network that generates: pixels as they are, or an autoencoder's latents.
+"""The map between pictures and what a network generates: the pixels themselves, or an autoencoder's latents.
 
     x_0 = encode(x)      x = decode(x_0)         Pixels: the identity;  Latent: scale · mean, and back
     scale = 1 / std over posterior samples of the training set                                                (L.3)
@@ -31,14 +31,14 @@ class Tokenizer(Protocol):
 
     @property
     def limit(self) -> Limit | None:
-        """What keeps x̂_0 in its range while sampling; None where it has none."""
+        """The function that keeps x̂_0 in its range while sampling; None if it has no range."""
 
     @property
     def unit(self) -> str:
-        """What one number of x_0 is called."""
+        """The name of one number of x_0."""
 
     def shape(self, C: int, H: int, W: int) -> tuple[int, ...]:
-        """Of x_0, for pictures of this shape. Raises ValueError for sizes that do not fit."""
+        """The shape of x_0 for pictures of this shape. Raises ValueError for sizes that do not fit."""
 
     def source(self, data: Any) -> Source:
         """The data as a network is trained on them."""
@@ -73,7 +73,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Latent:
-    """The latents of an autoencoder, at unit variance by its one measured factor."""
+    """The latents of an autoencoder, scaled to unit variance by its one measured factor."""
 
     autoencoder: Autoencoder | AutoencoderKL
     limit: None = None
@@ -98,7 +98,7 @@ class Latent:
 
 
 def posterior_of(model: Autoencoder | AutoencoderKL, x: Array) -> tuple[Array, Array]:
-    """x : (N, C, H, W), host or device  ->  (mean, std) : (N, c, h, w) each, where the model lives."""
+    """x : (N, C, H, W), host or device  ->  (mean, std) : (N, c, h, w) each, on the model's device."""
 
     def run(part: slice) -> tuple[Array, Array]:
         mean, logvar = model.encode(to_device(x[part], model.device))
@@ -109,7 +109,7 @@ def posterior_of(model: Autoencoder | AutoencoderKL, x: Array) -> tuple[Array, A
 
 
 def measure_scale(mean: Array, std: Array, seed: int = 0) -> float:
-    """1 / std of posterior samples, over all latents given: one number, so that no channel is treated differently."""
+    """1 / std of posterior samples, over all latents: one number, so that no channel is treated differently."""
     eps = Philox(seed, SCALE_STREAM).normal(mean.shape, None, device_of(mean), mean.dtype)
     return 1.0 / float((mean + std * eps).std())  # (L.3)
 
@@ -132,7 +132,7 @@ def reconstruct(model: Autoencoder | AutoencoderKL, x: Array) -> np.ndarray[Any,
 
 
 def decode(model: Autoencoder | AutoencoderKL, z: Array) -> np.ndarray[Any, Any]:
-    """Scaled latents z, as a sampler leaves them  ->  pictures on the host."""
+    """Scaled latents z from a sampler  ->  pictures on the host."""
     scale = float(model.scale)
 
     def run(part: slice) -> tuple[Array]:

@@ -17,7 +17,7 @@ from minidit.training.source import LabelDropout, Source, Unlabelled, source_of
 
 
 def fitted_source(network: Backbone, data: Any) -> Source:
-    """The data as this network is trained on them, labels dropped. Raises ValueError where they do not fit."""
+    """The data as this network is trained on them, with label dropout. Raises ValueError if they do not fit."""
     source, condition = source_of(data, network.device, network.dtype), network.condition
     if not condition.count:
         return source if source.labels is None else Unlabelled(source)
@@ -31,7 +31,7 @@ def fitted_source(network: Backbone, data: Any) -> Source:
 
 
 def fitted_process(network: Backbone, process: Diffusion, source: Source, vb_weight: float = 1e-3) -> Process:
-    """The process as this network is trained by it: with the bound, where the network answers twice the channels."""
+    """The process that trains this network: with the bound if the network outputs twice the channels."""
     if not network.second_half:
         return process
     if not isinstance(process.path, Schedule):
@@ -48,7 +48,7 @@ def loop_for(
     vb_weight: float = 1e-3,
     kind: str | None = None,
 ) -> Loop:
-    """The Loop of a denoiser. Raises ValueError where data and network do not fit."""
+    """The Loop of a denoiser. Raises ValueError if data and network do not fit."""
     source = fitted_source(network, data)
     return Loop(network, fitted_process(network, process, source, vb_weight), source, config, kind=kind)
 
@@ -58,9 +58,9 @@ def train(
 ) -> Iterator[dict[str, Any]]:
     """Trains a network on data; yields a record per update: `for record in train(model, data, steps=1000, lr=1e-3): …`
 
-    data : a Dataset, (x_0, labels), x_0 alone, or any Source.   process : None is DDPM's, 1000 rungs and ε.
+    data : a Dataset, (x_0, labels), x_0 alone, or any Source.   process : None: DDPM's, with 1000 rungs and ε.
     changes : fields of LoopConfig, over those of config.
-    The network is left with its raw weights; `loop_for` gives the Loop itself, with the average in loop.optimiser.average.
+    The network keeps its raw weights; `loop_for` gives the Loop itself, with the average in loop.optimiser.average.
     """
     check_backbone(network)
     process = Diffusion.on_ladder(Schedule.linear()) if process is None else process

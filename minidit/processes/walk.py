@@ -1,10 +1,10 @@
-"""The walk that all samplers are: down a grid of times, one step of (P.4) for each pair.
+"""The loop that every sampler runs: down a grid of times, one step of (P.4) per pair.
 
     for (t, s) in grid:   F = network(x_t, t, y),   x_s = step(F, row, z),   row ← the next of the table
 
 Everything that does not depend on the picture is a table, one row per step (diffusion/row.py). The host reads a row as
 numbers. A recorded walk reads it at a counter on the device, so that a step is the same function of the same arrays at every
-time, and is recorded once (twice where a guidance interval leaves the unconditional half out at some times).
+time, and is recorded once (twice if a guidance interval omits the unconditional half at some times).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Grid = Sequence[tuple[int, int]]  # [(t, s), …] from noise to data
 
 @dataclass
 class Moment:
-    """What a trace shows: the sample at time t, the network's guess of the clean one, and the next time s."""
+    """One step of a trace: the sample at time t, the network's estimate of the clean one, and the next time s."""
 
     t: int
     s: int
@@ -37,7 +37,7 @@ class Moment:
 
 
 class Walk:
-    """One walk of a denoiser. Raises ValueError for noise that no level of the grid holds, and for an empty grid."""
+    """One walk of a denoiser. Raises ValueError for an empty grid, and for fresh noise of more variance than its level."""
 
     def __init__(self, denoiser: Denoiser, grid: Grid, fresh: Fresh, draws: Draws, y: Array | None) -> None:
         if not grid:
@@ -52,7 +52,7 @@ class Walk:
     def step(
         self, x: Array, k: Array, t: Array, w: float, *, noisy: bool, guess: bool = True, into: Array = None
     ) -> tuple[Array, Array]:
-        """x : (B, ...) at time t  ->  (x_s, x̂_0). k : the row, a number of the host or a counter on the device, and so is t."""
+        """x : (B, ...) at time t  ->  (x_s, x̂_0). k : the row, an int or a counter on the device; t likewise."""
         F, F_u, v = self.denoiser(x, t, self.labels[w])
         z = self.draws.at(t).normal(x.shape) if noisy else None
         v, limit = v if self.fresh.learned else None, self.denoiser.limit

@@ -1,1 +1,1 @@
-"""What a person starts: a configuration, a folder, its phases, its pictures."""
+"""Complete runs: a configuration, a folder, its phases, its pictures."""

@@ -1,4 +1,4 @@
-"""Configurations as TOML: written resolved beside every run, read back exactly, unknown keys and kinds refused."""
+"""Configurations as TOML: written into every run folder, read back exactly; unknown keys and kinds are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minidit.runs.kinds import KINDS, check_word, kind_of
 from minidit.runs.presets import RunConfig
 
 Tables = dict[str, dict[str, Any]]
-BESIDE = {"environment", "result"}  # sections that a run writes and nobody reads back
+BESIDE = {"environment", "result"}  # sections that a run writes but that are not read back
 
 
 def to_toml(tables: Tables) -> str:
@@ -36,12 +36,12 @@ def _value(v: object) -> str:
     if isinstance(v, (list, tuple)):
         return "[" + ", ".join(map(_value, v)) + "]"
     if isinstance(v, str):
-        return json.dumps(v, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's basic strings are JSON's but for this
+        return json.dumps(v, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's basic strings are JSON's except for this
     return repr(v)
 
 
 def tables_of(config: RunConfig) -> Tables:
-    """The sections of a run's configuration; those that have kinds say theirs first."""
+    """The sections of a run's configuration; a section that has kinds begins with its kind."""
     tables = {}
     for f in fields(config):
         section = getattr(config, f.name)
@@ -50,7 +50,7 @@ def tables_of(config: RunConfig) -> Tables:
 
 
 def run_config_from(tables: Mapping[str, Any], where: str, base: RunConfig | None = None) -> RunConfig:
-    """A RunConfig from TOML tables over `base`, in today's words or in those of earlier versions.
+    """A RunConfig from TOML tables over `base`, in the current names or in those of earlier versions.
 
     Raises CheckpointError for an unknown section, key or kind, with a suggestion.
     """
@@ -65,7 +65,7 @@ def run_config_from(tables: Mapping[str, Any], where: str, base: RunConfig | Non
 
 
 def _section(name: str, table: dict[str, Any], base: Any, where: str) -> Any:
-    """One section: what the table says over what the base says, where both are of one kind."""
+    """One section: the values of the table over those of the base, if both are of one kind."""
     cls, table = type(base), dict(table)
     if "kind" in table and name in KINDS:
         kind = table.pop("kind")
@@ -81,7 +81,7 @@ def _section(name: str, table: dict[str, Any], base: Any, where: str) -> Any:
 
 
 def _is_a(v: object, expected: Any) -> bool:
-    """Whether a value read from TOML has the type of a field: a whole number is a float too, true is no number."""
+    """Whether a value read from TOML has the type of a field: a whole number is a float too, true is not a number."""
     parts = typing.get_args(expected)
     if typing.get_origin(expected) is tuple:
         parts = parts[:1] * len(v) if isinstance(v, list | tuple) and ... in parts else parts

@@ -1,4 +1,4 @@
-"""A whole pipeline as diffusers saves it: a folder with model_index.json, and in it denoiser, autoencoder and schedule."""
+"""A whole pipeline as diffusers saves it: a folder with model_index.json, denoiser, autoencoder and schedule."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load(
     """(model, tokenizer, process, class names, differences) of a DiT pipeline. Raises CheckpointError."""
     index = read_json(folder / INDEX)
     if index.get("_class_name") != "DiTPipeline":
-        raise CheckpointError(f"{folder / INDEX}: a {index.get('_class_name')}, only a DiTPipeline is known here")
+        raise CheckpointError(f"{folder / INDEX}: a {index.get('_class_name')}, only DiTPipeline is supported")
     model, meta = load_model(folder / "transformer", device=device, dtype=dtype, dialect=dialect)
     autoencoder, more = load_model(folder / "vae", device=device, dtype=dtype)
     if not isinstance(model, DiT) or not isinstance(autoencoder, AutoencoderKL):
@@ -36,27 +36,27 @@ def load(
         raise CheckpointError(f"{folder}: latents have {latent} channels, the denoiser works on {expected}")
     where = folder / "scheduler" / "scheduler_config.json"
     try:
-        around = assembled(process_from(read_json(where), str(where)), autoencoder)
+        parts = assembled(process_from(read_json(where), str(where)), autoencoder)
     except CheckpointError:
         raise
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{where}: {error}") from error
     labels = index.get("id2label")
     names = [] if not isinstance(labels, Mapping) else [labels.get(str(k), str(k)) for k in range(model.condition.count)]
-    differences = [*meta["differences"], *more["differences"], "spacing: rungs are walked as minidit does (D.26)"]
+    differences = [*meta["differences"], *more["differences"], "spacing: rungs are visited as in minidit (D.26)"]
     class_names = tuple(str(n).partition(",")[0].strip() for n in names)
-    return model, *around, class_names, {"grammar": meta["grammar"], "differences": differences}
+    return model, *parts, class_names, {"grammar": meta["grammar"], "differences": differences}
 
 
 def process_from(settings: Mapping[str, Any], where: str) -> DDPMConfig:
-    """The process of a scheduler of diffusers. Raises CheckpointError for what is not known here."""
+    """The process of a scheduler of diffusers. Raises CheckpointError for unsupported settings."""
     T, law = settings.get("num_train_timesteps", 1000), settings.get("beta_schedule", "linear")
     start, end = settings.get("beta_start", 1e-4), settings.get("beta_end", 0.02)
     word = settings.get("prediction_type", "epsilon")
     if word not in PREDICTIONS:
         raise CheckpointError(f"{where}: prediction_type = {word!r} is not one of {', '.join(PREDICTIONS)}")
     if settings.get("rescale_betas_zero_snr"):
-        raise CheckpointError(f"{where}: rescale_betas_zero_snr is not read here")
+        raise CheckpointError(f"{where}: rescale_betas_zero_snr is not supported")
     prediction = PREDICTIONS[word]
     try:
         if settings.get("trained_betas") is not None:
@@ -68,7 +68,7 @@ def process_from(settings: Mapping[str, Any], where: str) -> DDPMConfig:
         elif law == "squaredcos_cap_v2":
             return DDPMConfig(prediction=prediction, schedule="cosine", T=T)
         else:
-            raise CheckpointError(f"{where}: beta_schedule = {law!r} is not known here")
+            raise CheckpointError(f"{where}: beta_schedule = {law!r} is not supported")
         return Betas(prediction=prediction, T=len(betas), betas=tuple(betas.tolist()))
     except (TypeError, ValueError) as error:
         raise CheckpointError(str(error) if where in str(error) else f"{where}: {error}") from error

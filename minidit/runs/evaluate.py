@@ -1,8 +1,8 @@
-"""Numbers beside the pictures: class accuracy, Fréchet distance, precision and recall, nearest neighbours.
+"""Measures of sample quality: class accuracy, Fréchet distance, precision and recall, nearest neighbours.
 
 All features come from one small classifier trained on the training set; the Fréchet distance of every row is measured
 against the training images, with the same number of images in every row (the distance shrinks as the number grows).
-Two reference rows frame the others, held-out real images and noise; a latent model's ceiling is the third, the reconstructions.
+Reference rows bracket the others: held-out real images, noise, and for a latent model the reconstructions, its ceiling.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Evaluation:
         self.rows: list[dict[str, Any]] = []
 
     def padded(self, x: Array) -> Array:
-        """Puts the padding back that a Pipeline cut off: the classifier was trained with it."""
+        """Restores the padding that a Pipeline cut off: the classifier was trained with it."""
         c = self.train.crop
         return x if x.shape[2:] == self.train.size else np.pad(x, ((0, 0), (0, 0), (c, c), (c, c)), constant_values=-1.0)
 
@@ -54,19 +54,19 @@ class Evaluation:
         return row
 
     def references(self, pipeline: Pipeline) -> None:
-        """The rows that frame the others."""
-        some = self.held_out.take(slice(self.n))
-        x, labels = some.x_0(), some.labels
-        self.row("held-out real images", x, labels, "what cannot be beaten")
+        """Adds the reference rows."""
+        subset = self.held_out.take(slice(self.n))
+        x, labels = subset.x_0(), subset.labels
+        self.row("held-out real images", x, labels, "the best possible")
         if pipeline.tokenizer.limit is None:  # x_0 are latents, and decoding them loses something
             r = pipeline.tokenizer.decode(pipeline.encode(x))
             row = self.row("their reconstructions", r, labels, "the ceiling of a latent model")
             row["psnr"] = metrics.psnr(np.clip(r, -1, 1), x, crop=self.train.crop)
         noise = Philox(0, EVAL_STREAM).normal(x.shape)
-        self.row("noise", np.clip(noise, -1, 1), labels, "what an untrained model could show")
+        self.row("noise", np.clip(noise, -1, 1), labels, "the level of an untrained model")
 
     def samples(self, name: str, pipeline: Pipeline, note: str = "", **options: Unpack[Options]) -> Array:
-        """A row of samples, the classes in turn; returns the pictures."""
+        """Adds a row of samples, the classes in turn; returns the pictures."""
         options = {"n": self.n, **options}
         labels = pipeline.labels(None, options["n"])
         x = pipeline.sample(labels, **options)
@@ -74,7 +74,7 @@ class Evaluation:
         return x
 
     def neighbours(self, x: Array) -> dict[str, Any]:
-        """How near samples are to training images, beside how near held-out images are: a copy would be far nearer."""
+        """Distances from samples to the nearest training images, and from held-out images: a copy would be far nearer."""
         bank = self.train.inner(self.train.x_0())
         distance, index = metrics.nearest(x, bank)
         other, _ = metrics.nearest(self.held_out.inner(self.held_out.x_0(slice(len(x)))), bank)

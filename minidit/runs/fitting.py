@@ -1,4 +1,4 @@
-"""What the data decide of a run: its held-out part, and the shapes and classes of its networks."""
+"""Settings of a run that the data determine: the held-out part, and the shapes and classes of the networks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def data_of(config: DataConfig) -> tuple[Dataset, Dataset]:
 
     if config.source in ("digits", "fashion"):
         return part("train"), part("test")
-    try:  # a set that has a test part of its own
+    try:  # a set may have its own test part
         return part("train"), part("test")
     except ValueError:
         whole = part(None)
@@ -27,7 +27,7 @@ def data_of(config: DataConfig) -> tuple[Dataset, Dataset]:
 
 
 def fitted(config: RunConfig, data: Dataset) -> RunConfig:
-    """The configuration with channels, sizes and classes filled in. Raises ValueError for what does not fit together."""
+    """The configuration with channels, sizes and classes filled in. Raises ValueError if settings conflict."""
     (H, W), tokenizer, model = data.size, config.tokenizer, config.model
     factor, patch = tokenizer.factor, model.multiple
     if H % (factor * patch) or W % (factor * patch):
@@ -42,7 +42,7 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
 
 
 def facts_of(data: Dataset) -> dict[str, Any]:
-    """What a trained model remembers of its data."""
+    """Facts about the data that are saved with a trained model."""
     return {
         "name": data.name, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
         "channels": data.channels, "size": list(data.size), "images": len(data),

@@ -1,9 +1,9 @@
-"""A run's folder: every file written whole, every recorded update one line.
+"""A run's folder: files are written atomically, every recorded update is one line.
 
     config.toml                                                    the resolved configuration and the environment
     metrics.jsonl                                                  one line per recorded update
     tokenizer.safetensors, model.safetensors, judge.safetensors    the averaged weights (EMA) of each phase
-    tokenizer.state.safetensors, …                                 where an interrupted phase goes on
+    tokenizer.state.safetensors, …                                 the state from which an interrupted phase resumes
     samples/step_*.png                                             grids drawn while training
     pictures/, trace.npz, eval.json, report.html                   at the end
 """
@@ -37,7 +37,7 @@ REPLACED = ".replaced"  # where an overwritten run waits until the new one has i
 
 
 def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False) -> None:
-    """Makes the folder and writes config.toml. Raises RunError if a run is there already, or anything that is none.
+    """Makes the folder and writes config.toml. Raises RunError if a run is there already, or any other files.
 
     An overwritten run is moved aside, only the files that a run writes; `settle` removes it.
     """
@@ -45,7 +45,7 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
     if run and not overwrite:
         raise RunError(f"{folder} holds a run already: choose another --out, --resume it, or --overwrite")
     if not run and folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} holds something that is no run: choose another --out")
+        raise RunError(f"{folder} holds files that are not a run: choose another --out")
     if run:
         set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def settle(folder: Path) -> None:
 
 
 def environment(device: str) -> dict[str, str | int]:
-    """What the numbers of a run depend on besides its configuration."""
+    """The environment that a run's numbers depend on, besides its configuration."""
     return {
         "minidit": __version__, "numpy": np.__version__, "python": platform.python_version(), "device": device,
         "cores": cores(), "blas": name_of_blas(), "kernels": os.environ.get("MINIDIT_KERNELS", "on"),
@@ -103,7 +103,7 @@ def environment(device: str) -> dict[str, str | int]:
 
 
 def config_of(folder: Path) -> RunConfig:
-    """The configuration that the run was begun with."""
+    """The configuration that the run was started with."""
     path = folder / "config.toml"
     if not path.exists():
         raise CheckpointError(f"{folder}: no run there (no config.toml)")
@@ -122,7 +122,7 @@ def append(folder: Path, line: dict[str, Any]) -> None:
 
 
 def forget(folder: Path, phase: str, after: int) -> None:
-    """Drops from metrics.jsonl what will be done again: updates of a phase after some, and a line that a kill has cut."""
+    """Drops lines of metrics.jsonl that will be written again: updates of the phase > `after`, and a line cut short by a kill."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return

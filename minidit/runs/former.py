@@ -1,4 +1,4 @@
-"""What earlier versions wrote, in today's words: sections of config.toml, headers of weights, states, names of files and phases.
+"""Names of earlier versions translated to current ones: sections of config.toml, headers of weights, states, files and phases.
 
     [dit]  [autoencoder]  [autoencode]  [classify]            ->  [model]  [tokenizer]  [tokenizer_train]  [judge_train]
     train.prediction, .schedule, .T, .loss_weight, .vb_weight ->  [process]
@@ -12,29 +12,29 @@ from pathlib import Path
 from typing import Any
 
 SECTIONS = {"dit": "model", "autoencoder": "tokenizer", "autoencode": "tokenizer_train", "classify": "judge_train"}
-PROCESS = ("prediction", "schedule", "T", "loss_weight", "vb_weight")  # once keys of [train]
+PROCESS = ("prediction", "schedule", "T", "loss_weight", "vb_weight")  # formerly keys of [train]
 FILES = {"model": "dit", "tokenizer": "autoencoder", "judge": "classifier"}  # phase -> its file, and its name in metrics.jsonl
 OLD_FILES = ("dit.safetensors", "autoencoder.safetensors", "classifier.safetensors", "state.safetensors")
 
 
 def sections(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections of a config.toml of any version under today's names; what is today's, or nobody's, stays as it is."""
-    now = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items() if name not in SECTIONS}
+    """The sections of a config.toml of any version under their current names; current and unknown ones are unchanged."""
+    current = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items() if name not in SECTIONS}
     for old, new in SECTIONS.items():
         if isinstance(tables.get(old), dict):
-            now[new] = {**tables[old], **now.get(new, {})}
-    data, train = ({} if not isinstance(now.get(name), dict) else now[name] for name in ("data", "train"))
+            current[new] = {**tables[old], **current.get(new, {})}
+    data, train = ({} if not isinstance(current.get(name), dict) else current[name] for name in ("data", "train"))
     if isinstance(pixels := data.get("pixels"), bool):
         del data["pixels"]
-        now["tokenizer"] = {"kind": "pixels"} if pixels else {"kind": "autoencoder", **now.get("tokenizer", {})}
+        current["tokenizer"] = {"kind": "pixels"} if pixels else {"kind": "autoencoder", **current.get("tokenizer", {})}
     if "autoencoder" in data:
         data["tokenizer"] = data.pop("autoencoder")
     process = {key: train.pop(key) for key in PROCESS if key in train}
-    return now | ({"process": {**process, **now.get("process", {})}} if process else {})
+    return current | ({"process": {**process, **current.get("process", {})}} if process else {})
 
 
 def header(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections that the header of a model's file tells of."""
+    """The sections in the header of a model's file."""
     if isinstance(meta.get("run"), dict):
         return dict(meta["run"])
     tables = {name: meta[name] for name in ("train", "sample") if isinstance(meta.get(name), dict)}
@@ -44,28 +44,28 @@ def header(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def state_sections(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration beside a state, whose networks then were all of one kind."""
-    now = sections(recorded)
-    if "dit" in recorded and isinstance(now.get("model"), dict):
-        now["model"] = {"kind": "dit", **now["model"]}
-        now["process"] = {"kind": "ddpm", **now.get("process", {})}
-    return now
+    """The configuration recorded with a state. In earlier versions all networks were of one kind."""
+    current = sections(recorded)
+    if "dit" in recorded and isinstance(current.get("model"), dict):
+        current["model"] = {"kind": "dit", **current["model"]}
+        current["process"] = {"kind": "ddpm", **current.get("process", {})}
+    return current
 
 
 def phase(name: str) -> str:
-    """A phase by the name that a line of metrics.jsonl has for it."""
+    """The current name of a phase, from its name in metrics.jsonl."""
     return next((now for now, then in FILES.items() if then == name), name)
 
 
 def file_of(place: Path, phase: str) -> Path:
-    """Where the weights of a phase lie, or would lie: in a run folder under today's or the former name; a file is itself."""
+    """The path of a phase's weights, existing or not: in a run folder, under the current or the former name; a file is itself."""
     if not place.is_dir():
         return place
-    today, former = place / f"{phase}.safetensors", place / f"{FILES[phase]}.safetensors"
-    return former if former.exists() and not today.exists() else today
+    current, former = place / f"{phase}.safetensors", place / f"{FILES[phase]}.safetensors"
+    return former if former.exists() and not current.exists() else current
 
 
 def state_of(folder: Path, phase: str) -> Path:
-    """Where the state of a phase lies, or would lie. Once only the model had one."""
-    today, former = folder / f"{phase}.state.safetensors", folder / "state.safetensors"
-    return former if phase == "model" and former.exists() and not today.exists() else today
+    """The path of a phase's state, existing or not. In earlier versions only the model had one."""
+    current, former = folder / f"{phase}.state.safetensors", folder / "state.safetensors"
+    return former if phase == "model" and former.exists() and not current.exists() else current

@@ -1,4 +1,4 @@
-"""What a finished run shows: reconstructions, grids, the denoising, loss curves, the report."""
+"""The pictures and numbers of a finished run: reconstructions, grids, the denoising, loss curves, the report."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, eac
 
 
 def guidance_of(s: SampleConfig) -> str:
-    """A guidance scale, and the part of the ladder where it holds."""
+    """A guidance scale, and the part of the ladder where it applies."""
     return f"{s.guidance:g}" + ("" if s.interval == (0.0, 1.0) else f" in ({s.interval[0]:g}, {s.interval[1]:g}]")
 
 
 def loss_curves(run: Run) -> Picture:
-    """The loss of every phase over its steps."""
+    """The loss of every phase over its updates."""
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     phases = [former.phase(line["phase"]) for line in lines]
     parts = []
@@ -89,8 +89,8 @@ def measure(
     as_run: Options = {"guidance": s.guidance, "interval": s.interval, **common}
     evaluation.references(pipeline)
     x = evaluation.samples(f"DDIM {s.steps}{scale}", pipeline, **as_run | {"steps": s.steps})
-    others = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
-    for w in others if conditional else ():
+    scales = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
+    for w in scales if conditional else ():
         if (w, (0.0, 1.0)) != (s.guidance, s.interval):
             evaluation.samples(f"DDIM {s.steps}, w = {w:g}", pipeline, **common | {"steps": s.steps, "guidance": w})
     n = ddpm_n or evaluation.n

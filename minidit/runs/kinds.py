@@ -1,7 +1,7 @@
-"""Words and what they mean: the one place where a word of a configuration becomes an object.
+"""The only place where a word of a configuration becomes an object.
 
     [model] kind = "dit"                DiTConfig -> DiT
-    [process] kind = "ddpm"             DDPMConfig -> a ladder of noise levels, the network's answer, the loss
+    [process] kind = "ddpm"             DDPMConfig -> a ladder of noise levels, the network's output (its answer), the loss
     [tokenizer] kind = "autoencoder"    AutoencoderConfig -> Autoencoder; pixels need no network
 """
 
@@ -43,7 +43,7 @@ WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr}
 
 
 def check_word(name: str, word: object, words: Collection[str]) -> None:
-    """Raises ValueError, with a suggestion, if it is none of the words."""
+    """Raises ValueError, with a suggestion, unless `word` is one of `words`."""
     if str(word) not in words:
         near = difflib.get_close_matches(str(word), words, 1)
         raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))
@@ -64,28 +64,28 @@ class DDPMConfig:
             check_word(name, getattr(self, name), words)
         if self.T < 1:
             raise ValueError(f"T = {self.T} must be at least 1")
-        self.path()  # a ladder that cannot be is refused now, and not after the tokenizer has been trained
+        self.path()  # an impossible ladder is refused now, not after the tokenizer has been trained
 
     def path(self) -> Schedule:
         """The ladder."""
         return SCHEDULES[self.schedule](self.T)
 
     def answer(self) -> Prediction:
-        """What the network predicts."""
+        """The network's answer, its output F."""
         return PREDICTIONS[self.prediction]
 
     def diffusion(self) -> Diffusion:
-        """The process without regard to a network."""
+        """The process, independent of any network."""
         return Diffusion.on_ladder(self.path(), self.answer(), WEIGHTS[self.loss_weight])
 
     def process(self, network: Backbone, source: Source) -> Process:
-        """The process as this network is trained by it, on this source."""
+        """The process that trains this network on this source."""
         return fitted_process(network, self.diffusion(), source, self.vb_weight)
 
 
 @dataclass(frozen=True)
 class Betas(DDPMConfig):
-    """The same on a ladder that another project's file gives as numbers: one β per rung."""
+    """The same on a ladder that another project's file gives as one β per rung."""
 
     betas: tuple[float, ...] = ()
 
@@ -123,11 +123,11 @@ def network_of(config: ModelConfig | TokenizerConfig, rng: Philox | None = None,
 
 
 def shape_of(config: TokenizerConfig, channels: int, H: int, W: int) -> tuple[int, int, int]:
-    """The shape of x_0 for pictures of so many channels, rows and columns."""
+    """The shape of x_0 for pictures of shape (channels, H, W)."""
     c = channels if isinstance(config, PixelsConfig) else config.latent_channels
     return c, H // config.factor, W // config.factor
 
 
 def assembled(process: DDPMConfig, network: TokenizerNetwork | None, device: str = "cpu") -> tuple[Tokenizer, Diffusion]:
-    """What stands around a model that trains or draws: the tokenizer of this network (None: pixels), and the process."""
+    """(tokenizer, process) for training or sampling a model. network : that of the tokenizer, None for pixels."""
     return Pixels(device) if network is None else Latent(network), process.diffusion()

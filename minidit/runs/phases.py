@@ -1,11 +1,11 @@
-"""A run is a list of phases, and one text trains any of them.
+"""A run is a list of phases, and the same code trains each of them.
 
     tokenizer    pictures -> latents            unless the model works on pixels, or a trained one is named
     model        noise -> x_0                   on what the tokenizer makes of the pictures
-    judge        pictures -> class, features    where samples are measured
+    judge        pictures -> class, features    if samples are measured
 
-    begins where its state was saved  ->  updates, recorded every few; the state saved every `save_every` and at a stop
-    ->  at the end the network has the averaged weights (EMA), and the phase has its file
+    resumes from its saved state  ->  reports every update, logs some; saves its state every `save_every` and at a stop
+    ->  at the end the network gets the averaged weights (EMA), and its file is written
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from minidit.version import __version__
 N = TypeVar("N", DiT, TokenizerNetwork, Classifier)
 Record = dict[str, Any]  # of an update: "step", "loss", "lr", …
 Tell = Callable[[str, Record, int], None]  # (phase, record, updates of the phase)
-EVERY = 10  # updates between two lines of metrics.jsonl
+EVERY = 10  # updates per line of metrics.jsonl
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
 
 
 def silent(phase: str, record: Record, steps: int) -> None:
-    """A Tell that says nothing."""
+    """A no-op callback."""
 
 
 class Stopped(Exception):
@@ -62,14 +62,14 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Phase(Generic[N]):
-    """One training: a network, what it is trained for, on what, and for how long."""
+    """One training: a network, its process, its data, and the length of training."""
 
     name: str
     network: N
     process: Process
     source: Source
     config: LoopConfig
-    start: str = ""  # a file or a run whose weights it begins with
+    start: str = ""  # a file or a run whose weights it starts from
     watch: Callable[[Loop], None] = lambda loop: None  # called after every update
 
 
@@ -78,7 +78,7 @@ class Run:
 
     def __init__(self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent) -> None:
         self.folder, self.config, self.device, self.tell = folder, config, device, tell
-        self.loop: Loop | None = None  # of the phase that trains now; set its `stop` to end it after the update
+        self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update
         self.facts: dict[str, Any] = {}
 
     def data(self) -> tuple[Dataset, Dataset]:
@@ -86,20 +86,20 @@ class Run:
         return data_of(self.config.data)
 
     def fit_to(self, data: Dataset) -> None:
-        """Fills in what the data decide. Raises ValueError for what does not fit together."""
+        """Fills in the settings determined by the data. Raises ValueError if settings conflict."""
         config = self.config
         if config.data.tokenizer and not isinstance(config.tokenizer, PixelsConfig):
             config = replace(config, tokenizer=self.named_tokenizer(data).config)
         self.config, self.facts = fitted(config, data), facts_of(data)
 
     def create(self, *, overwrite: bool = False) -> None:
-        """Makes the folder. Raises RunError if a run is there already, or anything that is none."""
+        """Makes the folder. Raises RunError if a run is there already, or any other files."""
         files.create(self.folder, self.config, self.device, overwrite=overwrite)
 
     # ------------------------------------------------------------------------------------------------ the phases
 
     def train(self, data: Dataset) -> Pipeline:
-        """Tokenizer and model, each from where it was left; what is finished is loaded."""
+        """Trains tokenizer and model, each from its saved state; a finished one is loaded."""
         c, network = self.config, self.tokenizer(data)
         source = assembled(c.process, network, self.device)[0].source(data)
         if network is not None:
@@ -112,12 +112,12 @@ class Run:
         """The tokenizer's network: loaded, or trained on these pictures; None for pixels."""
         if isinstance(self.config.tokenizer, PixelsConfig):
             return None
-        done = self.finished("tokenizer") or (self.config.data.tokenizer and self.named_tokenizer(data))
-        network: TokenizerNetwork = done or self.trained(self.tokenizer_phase(data))
+        existing = self.finished("tokenizer") or (self.config.data.tokenizer and self.named_tokenizer(data))
+        network: TokenizerNetwork = existing or self.trained(self.tokenizer_phase(data))
         return network
 
     def named_tokenizer(self, data: Dataset) -> TokenizerNetwork:
-        """The trained network that the configuration names. Raises CheckpointError if it is none for these pictures."""
+        """The trained network that the configuration names. Raises CheckpointError if it does not fit these pictures."""
         name = self.config.data.tokenizer
         network = files.weights_of(name, "tokenizer", self.device)
         if not isinstance(network, TokenizerNetwork) or network.config.channels != data.channels:
@@ -125,13 +125,13 @@ class Run:
         return network
 
     def tokenizer_phase(self, data: Dataset) -> Phase[TokenizerNetwork]:
-        """The reconstruction of pictures."""
+        """The phase that learns to reconstruct pictures."""
         config = self.config.tokenizer_train
         network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
         return Phase("tokenizer", network, Reconstruction(config.kl_weight), source_of(data, self.device), config)
 
     def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source) -> Phase[DiT]:
-        """The denoising of what the tokenizer makes; grids are drawn on the way."""
+        """The phase that learns to denoise the tokenizer's x_0; it draws grids during training."""
         c = self.config
         network = network_of(c.model, Philox(c.train.seed, DRAWS["model"]), device=self.device)
 
@@ -150,7 +150,7 @@ class Run:
         return network
 
     def judge_phase(self, data: Dataset) -> Phase[Classifier]:
-        """The classification of pictures, on the host: it is short."""
+        """The phase that learns to classify pictures; it runs on the host, because it is short."""
         config = self.config.judge_train
         shape = ClassifierConfig(data.channels, data.size, data.num_classes)
         return Phase("judge", Classifier(shape, Philox(config.seed, DRAWS["judge"])), Classification(), source_of(data), config)
@@ -158,7 +158,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------ any phase
 
     def finished(self, name: str) -> Any:
-        """The network of a phase that has ended, or None. Raises CheckpointError if its state is of another configuration."""
+        """The network of a phase that has ended, or None. Raises CheckpointError if its state has another configuration."""
         path = former.file_of(self.folder, name)
         if not path.exists():
             return None
@@ -166,9 +166,9 @@ class Run:
         return files.weights_of(path, name, "cpu" if name == "judge" else self.device)
 
     def trained(self, phase: Phase[N]) -> N:
-        """The network of a phase, trained to its end and saved. Raises Stopped, the state saved, where its loop was stopped."""
+        """The network of a phase, trained to its end and saved. Raises Stopped, its state saved, if its loop was stopped."""
         name, state = phase.name, state_of(self.folder, phase.name, self.config)
-        if phase.start and state is None:  # before there is a Loop: its average begins with these weights
+        if phase.start and state is None:  # before the Loop is made: its average starts from these weights
             start_from(phase.network, files.weights_of(phase.start, name, self.device), phase.start)
         self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
         try:
@@ -192,11 +192,11 @@ class Run:
         return phase.network
 
     def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:
-        """Tells of an update, and writes some into metrics.jsonl. wall, updates: since the phase was begun or went on."""
+        """Reports an update, and logs some to metrics.jsonl. wall, updates: since the phase started or resumed."""
         step, steps = record["step"], phase.config.steps
         if step % EVERY == 0 or step in (1, steps):
             numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
-            if not math.isfinite(numbers["loss"]):  # on a GPU nobody has looked at it yet
+            if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
                 raise RunError(diverged(numbers["loss"], step))
             speed = phase.config.batch_size * updates / max(wall, 1e-9)
             files.append(self.folder, {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)})
@@ -212,10 +212,10 @@ class Run:
         save_model(self.folder / f"{name}.safetensors", network, **self.header())
 
     def header(self) -> dict[str, Any]:
-        """What stands beside the weights: the resolved sections, and the facts of the data."""
+        """The header of a file of weights: the resolved sections, and the facts about the data."""
         return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
 
 
 def resume(folder: Path, *, device: str = "cpu", tell: Tell = silent) -> Run:
-    """The Run in a folder, with the configuration it was begun with."""
+    """The Run in a folder, with the configuration it was started with."""
     return Run(folder, files.config_of(folder), device=device, tell=tell)

@@ -32,7 +32,7 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 
 
 class Options(TypedDict, total=False):
-    """How pictures are drawn: the options of `Pipeline.latents`, where the defaults and their meaning stand."""
+    """The options of `Pipeline.latents`; see there for their meaning and defaults."""
 
     n: int
     steps: int | None
@@ -58,7 +58,7 @@ class Pipeline:
     class_names: tuple[str, ...] = ()
     crop: int = 0
     meta: dict[str, Any] | None = None
-    guidance: float = 2.0  # where a call says nothing else
+    guidance: float = 2.0  # unless a call sets its own
     interval: tuple[float, float] = (0.0, 1.0)
 
     @property
@@ -69,18 +69,18 @@ class Pipeline:
 
     @property
     def prediction(self) -> Prediction:
-        """What the model answers."""
+        """The model's answer, its output F."""
         return self.process.answer
 
     def labels(self, wanted: str | Sequence[int] | None, n: int | None = None) -> list[int] | None:
         """Labels from numbers, or from text ("0-9", "shirt,bag"; None: all) repeated in turn to n of them.
 
-        None for an unconditional model, which knows no labels: ValueError if some are wanted.
+        None for an unconditional model, which takes no labels: ValueError if any are given.
         """
         K = self.model.condition.count
         if not K:
             if wanted is not None:
-                raise ValueError(f"labels {wanted!r}: the model is unconditional and knows none")
+                raise ValueError(f"labels {wanted!r}: the model is unconditional and takes none")
             return None
         if wanted is not None and not isinstance(wanted, str):
             return [int(k) for k in wanted]
@@ -108,10 +108,10 @@ class Pipeline:
         precision: str = "float32",
         progress: Callable[[int, int], None] | None = None,
     ) -> Any:
-        """What `sample` decodes: x_0 of the model, or with trace=True an iterator over its Moments.
+        """The model's x_0, which `sample` decodes, or with trace=True an iterator over its Moments.
 
-        n : how many, where there are no labels.   steps, spacing : how many rungs are visited (None: 50, or all), and which.
-        guidance : None is the pipeline's own scale, in its own interval; a scale that is named holds on the whole ladder.
+        n : how many, if there are no labels.   steps, spacing : how many rungs are visited (None: 50, or all), and which.
+        guidance : None: the pipeline's own scale in its own interval; an explicit scale applies on the whole ladder.
         sampler : "ddim" or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.   seed : of all noise.
         x_T : the noise to start from.   shards, precision, progress : as in `md.sample`.
         Raises ValueError for an unknown word and for more rungs than the ladder has.
@@ -130,12 +130,12 @@ class Pipeline:
         return draw(self.model, self.schedule, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> Pixel:
-        """Pictures (B, C, H, W) in [-1, 1] on the host from what the model made, padding cut off."""
+        """The model's x_0 decoded to pictures (B, C, H, W) in [-1, 1] on the host, padding cut off."""
         x, c = self.tokenizer.decode(x_0), self.crop
         return np.clip(x[..., c : x.shape[2] - c, c : x.shape[3] - c], -1, 1)
 
     def encode(self, x: Array) -> Array:
-        """What the model works on: pictures (B, C, H, W) in [-1, 1], padding included  ->  scaled latents, or the same."""
+        """Pictures (B, C, H, W) in [-1, 1], padding included  ->  x_0: scaled latents, or the pictures themselves."""
         return self.tokenizer.encode(x)
 
     def sample(self, labels: str | Sequence[int] | None = None, **options: Unpack[Options]) -> Pixel:
@@ -151,10 +151,10 @@ def load(
     dialect: str | None = None,
     num_heads: int | None = None,
 ) -> Any:
-    """A network from a file, a Pipeline from a run folder; the shipped weights when no path is given.
+    """A network from a file, a Pipeline from a run folder; the shipped weights if there is no path.
 
-    Also from other projects' files, recognised by what is in them: an official DiT, a DiT or AutoencoderKL of diffusers (its
-    folder, or a whole pipeline's with model_index.json), an autoencoder of latent-diffusion; `describe` tells what is in a file
+    Also from other projects' files, recognised by their content: an official DiT, a DiT or AutoencoderKL of diffusers (its
+    folder, or a whole pipeline's with model_index.json), an autoencoder of latent-diffusion; `describe` shows what is in a file
     and how that project's own code differs. dialect, num_heads: see `checkpoint.load_model`.
 
     Raises CheckpointError, with the path, for anything else.
@@ -185,5 +185,5 @@ def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.fl
 
 def pipeline_of(config: RunConfig, model: Backbone, network: TokenizerNetwork | None, meta: dict[str, Any]) -> Pipeline:
     """The Pipeline of a run with these networks. meta: the header of the model's file, with the facts of the data."""
-    around, data, s = assembled(config.process, network, model.device), meta.get("data", {}), config.sample
-    return Pipeline(model, *around, tuple(data.get("class_names", ())), data.get("crop", 0), meta, s.guidance, s.interval)
+    parts, data, s = assembled(config.process, network, model.device), meta.get("data", {}), config.sample
+    return Pipeline(model, *parts, tuple(data.get("class_names", ())), data.get("crop", 0), meta, s.guidance, s.interval)

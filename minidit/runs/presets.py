@@ -1,4 +1,4 @@
-"""Whole runs in one value: which data, tokenizer, model and process, how long, how sampled."""
+"""Complete runs as one value: data, tokenizer, model, process, length of training, sampling."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from minidit.training.loop import LoopConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures: "digits", "fashion", or a path; size and channels None: as the pictures are."""
+    """The pictures: "digits", "fashion", or a path; size and channels None: as the pictures are."""
 
     source: str = "fashion"
     size: int | None = None
     channels: int | None = None
     tokenizer: str = ""  # a file or a run with a trained tokenizer; else one is trained first
-    init: str = ""  # a file or a run whose model is fine-tuned; else it starts anew
+    init: str = ""  # a file or a run whose model is fine-tuned; else it starts from random weights
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How pictures are drawn, at the end and during training."""
+    """Sampling of pictures, at the end and during training."""
 
     steps: int = 50
     guidance: float = 2.0
@@ -59,8 +59,8 @@ class RunConfig:
     judge_train: ClassifyConfig = field(default_factory=ClassifyConfig)
 
 
-# Small pictures in minutes: v-prediction learns several times faster than ε here (ε says almost nothing about x_0 where noise
-# is high, and 50 guided steps show it), a large rate with warm-up and a cosine to nearly nothing needs no long averaging.
+# Small pictures in minutes: v-prediction learns several times faster than ε here (ε hardly determines x_0 where noise
+# is high, and 50 guided steps show it); a large rate with warm-up and cosine decay to nearly zero needs no long averaging.
 _V = DDPMConfig(prediction="v", schedule="cosine")
 _FAST = LoopConfig(
     lr=3e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=100, final_lr=0.05, clip=1.0, ema=0.995, steps=3000, batch_size=64

@@ -1,4 +1,4 @@
-"""The pictures of a run: what a person looks at."""
+"""The pictures of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Moments = list[tuple[int, Array, Array]]  # (rung, pictures of x_t, pictures of 
 
 
 def class_grid(x: Array, labels: Sequence[int] | None, class_names: Sequence[str] = (), title: str | None = None) -> Picture:
-    """One row per class where every class has equally many pictures and more than one, else a square."""
+    """One row per class if every class has the same number of pictures, more than one; else a square."""
     n = len(x)
     if labels is not None and class_names:
         kinds = sorted(set(labels))
@@ -32,7 +32,7 @@ def class_grid(x: Array, labels: Sequence[int] | None, class_names: Sequence[str
 
 
 def save_grid(run: Path, pipeline: Pipeline, config: SampleConfig, step: int) -> None:
-    """A small grid on the way, from the same noise every time, so that one sees it grow."""
+    """A small grid during training, always from the same noise, so that progress is visible."""
     labels = pipeline.labels(None, 2 * min(10, max(4, pipeline.model.condition.count)))
     x = pipeline.sample(labels, n=16, steps=min(25, config.steps), seed=config.seed)
     path = run / "samples" / f"step_{step:08d}.png"
@@ -46,12 +46,12 @@ def reconstructions(x: Array, x_hat: Array) -> Picture:
 
 
 def moments(pipeline: Pipeline, labels: Sequence[int] | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
-    """Noise turning into pictures, at about `frames` of the walk's steps; the last is rung 0 twice."""
+    """Noise turning into pictures, at about `frames` of the walk's steps; at the last, rung 0, both pictures are x_0."""
     *steps, x_0 = pipeline.latents(labels, trace=True, **options)
     keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
     last = pipeline.pictures(to_host(x_0))
-    seen = [(m.t, *(pipeline.pictures(to_host(x)) for x in (m.x_t, m.x_0_hat))) for m in (steps[k] for k in keep)]
-    return [*seen, (0, last, last)]
+    rows = [(m.t, *(pipeline.pictures(to_host(x)) for x in (m.x_t, m.x_0_hat))) for m in (steps[k] for k in keep)]
+    return [*rows, (0, last, last)]
 
 
 def film(steps: Moments) -> list[Picture]:

@@ -1,7 +1,7 @@
-"""Where a phase begins: with another network's weights, or where it was interrupted.
+"""The start of a phase: another network's weights, or its own saved state.
 
-    theta, m, v, ema        raw weights, moments and average: with the number of updates all that a phase needs to go on
-                            to the same bits; the file is written whole or not at all
+    theta, m, v, ema        raw weights, moments and average: with the number of updates, all that a phase needs to resume
+                            bit for bit; the file is written atomically
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from minidit.runs.config import Tables, tables_of
 from minidit.runs.presets import RunConfig
 from minidit.training.loop import Loop, RunError
 
-DEPENDS = {  # phase -> the sections that may not change under its state
+DEPENDS = {  # phase -> the sections that may not change while it has a state
     "tokenizer": ("tokenizer", "tokenizer_train"),
     "model": ("model", "process", "train"),
     "judge": ("judge_train",),
 }
-PIECES = ("shards", "accumulate", "checkpoint_blocks", "graph")  # how an update is computed: a matter of rounding
+PIECES = ("shards", "accumulate", "checkpoint_blocks", "graph")  # how an update is computed: affects rounding only
 
 
 def comparable(config: RunConfig, phase: str) -> Tables:
-    """What may not change under the state of a phase."""
+    """The settings that may not change while a phase has a state."""
     tables = tables_of(config)
     return {name: {k: v for k, v in tables[name].items() if k not in PIECES} for name in DEPENDS[phase]}
 
@@ -51,7 +51,7 @@ def save_state(folder: Path, phase: str, loop: Loop, config: RunConfig) -> None:
 
 @dataclass(frozen=True)
 class State:
-    """What a file holds; its arrays are still in it."""
+    """The contents of a file; the arrays are not read yet."""
 
     path: Path
     arrays: dict[str, Lazy]
@@ -69,7 +69,7 @@ def state_of(folder: Path, phase: str, config: RunConfig) -> State | None:
 
 
 def load_state(state: State, loop: Loop) -> None:
-    """Puts a loop where the state was saved. Raises CheckpointError if it belongs to another network."""
+    """Restores a loop to a saved state. Raises CheckpointError if it belongs to another network."""
     try:
         arrays = {name: a.read() for name, a in state.arrays.items()}
         loop.optimiser.load_state_dict(arrays)
@@ -83,24 +83,24 @@ def refuse_another(path: Path, recorded: object, tables: Tables) -> None:
     """Raises CheckpointError, with what differs, unless the recorded configuration is the one in `tables`."""
     if not isinstance(recorded, dict):
         raise CheckpointError(f"{path}: its header is damaged: it holds no configuration")
-    then, now = former.state_sections(recorded), json.loads(json.dumps(tables))
+    old, new = former.state_sections(recorded), json.loads(json.dumps(tables))
     changes = [
-        f"{key} is {value}, was {then.get(name, {}).get(key)}"
-        for name in now
-        for key, value in now[name].items()
-        if value != then.get(name, {}).get(key)
+        f"{key} is {value}, was {old.get(name, {}).get(key)}"
+        for name in new
+        for key, value in new[name].items()
+        if value != old.get(name, {}).get(key)
     ]
     if changes:
         raise CheckpointError(f"{path}: was trained with another configuration: {', '.join(changes)}")
 
 
 def start_from(model: Module, other: Module, name: str) -> None:
-    """Copies weights for fine-tuning. The label table is copied where it has the same shape and starts anew elsewhere."""
+    """Copies weights for fine-tuning. The label table is copied if its shape is the same, else it keeps its initial values."""
     theirs = dict(other.named_parameters())
     for key, p in model.named_parameters():
         q = theirs.get(key)
         if q is not None and q.data.shape == p.data.shape:
             p.data[...] = q.data
         elif not key.startswith("y_embedder"):
-            there = "missing" if q is None else q.data.shape
-            raise CheckpointError(f"{name}: cannot start from it, {key} is {there}, not {p.data.shape}")
+            shape = "missing" if q is None else q.data.shape
+            raise CheckpointError(f"{name}: cannot start from it, {key} is {shape}, not {p.data.shape}")

@@ -1,1 +1,1 @@
-"""How any loss is minimised: batches, draws, shards, and the update."""
+"""Minimisation of any loss: batches, draws, shards, and the update."""

@@ -1,10 +1,10 @@
-"""Everything random that a loss or a walk uses. Nothing else knows stream, sample indices, device, or where the step is counted.
+"""All random numbers of training and sampling. Only this module knows stream, sample indices, device and update counter.
 
     draw k of update n     number n · per + k of the stream       batch of update n     piece n of the endless order of the data
-    noise of a walk at t   number t                               so grids of any length meet the same noise at the same time
+    noise of a walk at t   number t                               so grids of any length use the same noise at the same time
 
-A number belongs to a sample's global index, so what is drawn depends neither on the size of a batch nor on who computes it.
-An update is counted on the host, or on the device, where a recorded update reads the count and moves it on.
+Numbers are tied to a sample's global index, so they depend neither on the batch size nor on the worker that draws them.
+Updates are counted on the host, or on the device, where a recorded update reads the counter and increments it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from minidit.backend import Array, home_of, module_of, to_device
 from minidit.data import batch_indices
 from minidit.nn.device import Stream
 
-LABEL = 1  # the number of the draw that drops labels, kept free for it also where nobody does
-ROWS = 64  # updates whose batches are sent to the device at once
+LABEL = 1  # the number of the draw for label dropout, reserved even where no labels are dropped
+ROWS = 64  # updates whose batches are uploaded together
 
 
 class Clock:
-    """The number of updates done, on the device, and the batches of the updates around it."""
+    """The number of finished updates, on the device, and the batches of the updates around it."""
 
     def __init__(self, device: str, batch_size: int) -> None:
         self.xp = module_of(device)
@@ -34,16 +34,16 @@ class Clock:
         self.now = 0
 
     def set(self, update: int) -> None:
-        """Puts the counter where the host knows it to be; nothing is recorded meanwhile."""
+        """Sets the counter on the device. Not to be called inside a recorded update."""
         self.done[...] = update
-        self.follow(update, anew=True)
+        self.follow(update, force=True)
 
-    def follow(self, update: int, *, anew: bool = False) -> None:
-        """Says on the host which update is next: now and then, the batches of those to come are sent."""
+    def follow(self, update: int, *, force: bool = False) -> None:
+        """Tells the clock which update is next; every ROWS updates it uploads the next batches."""
         old, self.now = self.now // ROWS, update
-        if anew or update // ROWS != old:
+        if force or update // ROWS != old:
             for key, table in self.tables.items():
-                table[...] = self.xp.asarray(self._rows(*key))  # in the stream's order: after everything that still reads it
+                table[...] = self.xp.asarray(self._rows(*key))  # in stream order: after everything that still reads it
 
     def _rows(self, batch_size: int, n: int, seed: int) -> Array:
         first = self.now // ROWS * ROWS
@@ -62,7 +62,7 @@ class Draws:
     """The random numbers of some samples at one update, or at one time of a walk.
 
     samples : (B,) global indices    when : the update or the time, an int; on a device a Clock or a counter (1,) int64
-    Draws are numbered from 0; one without a number takes the lowest that is free.
+    Draws are numbered from 0; a draw without an explicit number takes the lowest unused one.
     """
 
     seed: int
@@ -83,7 +83,7 @@ class Draws:
         if number is None:
             number = next(k for k in range(len(self.taken) + 2) if k not in self.taken and k != LABEL)
         if number in self.taken or number >= self.per:
-            raise ValueError(f"draw {number} of {self.per} per update: it is taken, or belongs to the next update")
+            raise ValueError(f"draw {number} of {self.per} per update: it is already used, or belongs to the next update")
         self.taken.add(number)
         when = self.when.done if isinstance(self.when, Clock) else self.when
         if home_of(when) == "":
@@ -103,7 +103,7 @@ class Draws:
         return self._stream(number).normal(shape, self.samples, self.device, self.dtype)
 
     def pictures(self, n: int) -> Array:
-        """(B,) int64: which of n pictures the samples of this update are."""
+        """(B,) int64: the indices, out of n pictures, of this update's samples."""
         if isinstance(self.when, Clock):
             index = self.when.batch(self.batch_size, n, self.seed)
             return index if self.samples is self.when.samples else index[self.samples]

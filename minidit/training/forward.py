@@ -1,4 +1,4 @@
-"""Forward passes without gradients over many images: a few at a time, side by side on the CPU."""
+"""Forward passes without gradients over many images: a few at a time, in parallel on the CPU."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from minidit.backend import Arena, Array, flat_buffer
 from minidit.nn.module import Module
 from minidit.training.workers import over_shards
 
-CHUNK = 64  # images of a pass
+CHUNK = 64  # images per pass
 
 
 def forward(model: Module, n: int, shapes: Sequence[tuple[int, ...]], run: Callable[[slice], Sequence[Array]]) -> list[Array]:
-    """run(part) -> arrays (len(part), *shape), one for each of `shapes`  ->  the same for all n images, where the model lives."""
+    """run(part) -> arrays (len(part), *shape), one for each of `shapes`  ->  the same for all n images, on the model's device."""
     results = [flat_buffer(n * math.prod(shape), model.dtype, model.device).reshape(n, *shape) for shape in shapes]
 
     def body(mine: slice, i: int) -> None:

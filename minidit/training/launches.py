@@ -1,6 +1,6 @@
-"""How many kernels a GPU starts for the loss of a DiT and its gradient, with and without the fast twins.
+"""The number of kernels that a GPU starts for the loss of a DiT and its gradient, with and without the fast twins.
 
-The launches of one block are the difference between networks of two blocks and of one. The optimiser is not counted.
+The launches per block are the difference between a network of two blocks and one of one. The optimiser is not counted.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from minidit.backend import module_of
 from minidit.models.dit import DiT, DiTConfig
 from minidit.random import Philox
 
-Count = Callable[[Callable[[], None]], int]  # of the kernels that a function starts
+Count = Callable[[Callable[[], None]], int]  # counts the kernels that a function starts
 
 
 class Launches(NamedTuple):
     """Kernels of a forward and a backward pass."""
 
     per_block: int
-    around: int  # of the embedders, the last layer and the loss
+    around: int  # launches of the embedders, the last layer and the loss
 
     def __str__(self) -> str:
         return f"{self.per_block:4} launches per block, {self.around:4} around the blocks (forward and backward)"
 
 
 def launches_of(config: DiTConfig, batch: int, count: Count | None = None) -> dict[str, Launches | str]:
-    """{"plain text": …, "twins": …}, each its launches, or the reason why they cannot be counted.
+    """{"plain text": …, "twins": …}, the launches of each, or the reason why they cannot be counted.
 
-    count : counts the launches of a function; None: by capturing it. Raises ValueError if this CuPy cannot say what it captured.
+    count : counts the launches of a function; None: by capturing it. Raises ValueError if this CuPy cannot list what it captured.
     """
     cupy = module_of("cuda")
     counts: dict[str, Launches | str] = {}
@@ -43,7 +43,7 @@ def launches_of(config: DiTConfig, batch: int, count: Count | None = None) -> di
         with setting():
             try:
                 one, two = (_count(cupy, replace(config, depth=depth), batch, count) for depth in (1, 2))
-            except NotImplementedError as error:  # CuPy's own products cannot be captured
+            except NotImplementedError as error:  # CuPy's own matrix products cannot be captured
                 counts[name] = f"not counted: {error}"
                 continue
         counts[name] = Launches(two - one, one - (two - one))
@@ -69,10 +69,10 @@ def _count(cupy: ModuleType, config: DiTConfig, batch: int, count: Count | None)
 
 
 def captured(f: Callable[[], None]) -> int:
-    """The kernels that f starts, by recording them."""
+    """The number of kernels that f starts, counted by recording them."""
     cupy = module_of("cuda")
     if not hasattr(cupy.cuda.Graph, "debug_dot_str"):
-        raise ValueError("this CuPy cannot say what a stream was asked to do")
+        raise ValueError("this CuPy cannot list the kernels of a recorded stream")
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()

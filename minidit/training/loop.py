@@ -1,11 +1,11 @@
 """The training loop that every process shares: a batch is cut into shards, their gradients are summed, one update is made.
 
     for every shard:   gradient_i = ∂/∂θ Σ_b loss_b / batch, over its samples      (own tape, own memory)
-    gradient = gradient_1 + gradient_2 + …   in this order, whatever ran them
+    gradient = gradient_1 + gradient_2 + …   always in this order, on any workers
     clip, AdamW, EMA   each worker on its range of the flat vectors
 
 A loss draws from the `Draws` of its update only, so a run that is interrupted and resumed computes the same numbers. On a
-GPU the whole update is one function of arrays that live there, its number among them, and is recorded as a CUDA graph.
+GPU the whole update is one function of device arrays, one of them its own number, and is recorded as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from minidit.training.source import Source
 from minidit.training.workers import Workers, cores, kind_of_workers, shard_of
 
 GRADIENTS, REDUCE, UPDATE = range(3)
-NUMBERS = 8  # at most so many numbers besides the loss may come back from an update
+NUMBERS = 8  # maximum number of values, besides the loss, that an update may return
 
 
 class RunError(RuntimeError):
     """Something went wrong while running: a diverged loss, a full disk. The message says what to do."""
 
 
-def diverged(loss: float, step: int) -> str:
-    """What to say of a loss that is no longer a number."""
-    return f"the loss is {loss} at step {step}: try a smaller --lr, or --clip 1"
+def diverged(loss: float, update: int) -> str:
+    """The message for a loss that is no longer finite."""
+    return f"the loss is {loss} at update {update}: try a smaller --lr, or --clip 1"
 
 
 @dataclass(frozen=True)
 class LoopConfig(OptimConfig):
-    """How long and in which pieces to train."""
+    """Training length and batching."""
 
     steps: int = 1000
     batch_size: int = 64
     seed: int = 0
-    shards: int = 0  # pieces of a batch that run side by side, each on one core; 0: as many as there are cores
+    shards: int = 0  # pieces of a batch that run in parallel, each on one core; 0: one per core
     precision: str = "float32"  # float32, tf32 (GPU) or bf16 (GPU; on a CPU with the extra mkl): see nn/precision.py
     accumulate: int = 1  # pieces of a shard, one after the other: less memory, the same batch
-    graph: bool = True  # on a GPU: record a step as a CUDA graph and replay it
-    checkpoint_blocks: bool = False  # keep the inputs of a block only and compute the rest again: less memory, a third more work
+    graph: bool = True  # on a GPU: record an update as a CUDA graph and replay it
+    checkpoint_blocks: bool = False  # keep only the inputs of each block and recompute the rest: less memory, a third more work
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +67,7 @@ class LoopConfig(OptimConfig):
             raise ValueError(f"shards = {self.shards} must be 0 (automatic) or more")
 
     def pieces(self, device: str) -> int:
-        """How many shards a batch is cut into on this device."""
+        """The number of shards that a batch is cut into on this device."""
         if device != "cpu":
             return 1
         return min(self.batch_size, self.shards or cores())
@@ -85,7 +85,7 @@ class Loop:
         self.kind = kind or kind_of_workers(self.shards, self.device)
         check_precision(config.precision, self.device)
         self.optimiser = AdamW(network, config, config.steps)
-        self.done, self.stop = 0, False  # updates made so far; set `stop` to end after the one that runs
+        self.done, self.stop = 0, False  # updates made so far; set `stop` to end after the current one
         size, arrays = network.layout.size, [p.data for p in network.parameters()]
         self.buffers = [flat_buffer(size, network.dtype, self.device) for _ in range(self.shards)]
         self.gradients = [Gradients(arrays, network.views(b)) for b in self.buffers]
@@ -98,8 +98,8 @@ class Loop:
         self.shares: dict[int, Array] = {}
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """Trains from `done` to config.steps. Raises RunError when the loss is no longer a number."""
-        return self._on_the_device() if can_record(self.device, self.model.dtype, "the training step") else self._on_the_host()
+        """Trains from `done` to config.steps. Raises RunError if the loss is no longer finite."""
+        return self._on_the_device() if can_record(self.device, self.model.dtype, "the update") else self._on_the_host()
 
     def _on_the_device(self) -> Iterator[dict[str, Any]]:
         clock = Clock(self.device, self.config.batch_size)
@@ -107,17 +107,17 @@ class Loop:
         draws, names = self.draws.at(clock, clock.samples), list[str]()
 
         def update() -> Array:
-            """One update, which the clock on the device counts  ->  the numbers that `names` names."""
+            """One update, counted by the clock on the device  ->  its numbers, in the order of `names`."""
             with self._computing(0):
                 totals = self._gradients(draws)
             totals["grad_norm"] = self.optimiser.counted_step(self.buffers[0], clock.done)
             names[:] = totals
             return xp_of(clock.done).stack(list(totals.values()))
 
-        replayed = recorded(update, "the training step") if self.config.graph else update
+        replayed = recorded(update, "the update") if self.config.graph else update
         while self.done < self.config.steps and not self.stop:
             clock.follow(self.done)
-            numbers = replayed().copy()  # the next update writes over what this one returned
+            numbers = replayed().copy()  # the next update overwrites this result
             self.done += 1
             rate = learning_rate(self.config, self.done, self.config.steps)
             yield {"step": self.done, **dict(zip(names, numbers, strict=True)), "lr": rate}
@@ -125,22 +125,22 @@ class Loop:
     def _on_the_host(self) -> Iterator[dict[str, Any]]:
         with Workers(self.shards, self._body, self.kind) as workers:
             while self.done < self.config.steps and not self.stop:
-                for phase in (GRADIENTS, REDUCE, UPDATE):
-                    workers.run(phase, self.done)
+                for stage in (GRADIENTS, REDUCE, UPDATE):
+                    workers.run(stage, self.done)
                 self.done += 1
                 yield self._record()
 
-    def _body(self, i: int, phase: int, update: int) -> None:
-        if phase == GRADIENTS:
+    def _body(self, i: int, stage: int, update: int) -> None:
+        if stage == GRADIENTS:
             with self._computing(i):
-                mine = self.samples[shard_of(self.config.batch_size, self.shards, i)]
-                totals = self._gradients(self.draws.at(update, mine))
+                samples = self.samples[shard_of(self.config.batch_size, self.shards, i)]
+                totals = self._gradients(self.draws.at(update, samples))
             self.names = list(totals)
             if self.device == "cpu":
                 self.numbers[i, : len(totals)] = list(totals.values())
             else:
                 self.totals = totals
-        elif phase == REDUCE:
+        elif stage == REDUCE:
             part = shard_of(self.model.layout.size, self.shards, i)
             total = self.buffers[0][part]
             for other in self.buffers[1:]:
@@ -171,7 +171,7 @@ class Loop:
                 samples = samples[shard_of(len(samples), self.config.accumulate, k)]
             if not len(samples):
                 continue
-            piece = draws.at(draws.when, samples)  # none of its numbers is taken yet
+            piece = draws.at(draws.when, samples)  # with no draws used yet
             x_0, y = self.source.draw(piece.pictures(len(self.source)), piece)
             loss, more = self.process.loss(self.model, x_0, y, piece)
             loss.backward(self._share(loss.data))
@@ -181,7 +181,7 @@ class Loop:
         return totals
 
     def _share(self, losses: Array) -> Array:
-        """1/batch for every loss of a piece, (B,): made once."""
+        """1/batch for every loss of a piece, (B,); cached."""
         if len(losses) not in self.shares:
             self.shares[len(losses)] = xp_of(losses).full(losses.shape, 1 / self.config.batch_size, losses.dtype)
         return self.shares[len(losses)]
@@ -192,7 +192,7 @@ class Loop:
         return xp_of(self.square).sqrt(self.square)
 
     def _record(self) -> dict[str, Any]:
-        """The numbers of the update just made; on a GPU they stay there until somebody asks for their value."""
+        """The numbers of the update just made; on a GPU they stay there until their values are read."""
         step = self.done
         if self.device == "cpu":
             sums = self.numbers.sum(axis=0)

@@ -1,4 +1,4 @@
-"""What can be trained: a process makes a loss of a network, a batch and random numbers, and the loop does the rest.
+"""A process computes a loss from a network, a batch and random numbers; the loop does the rest.
 
     loss_b = process.loss(network, x_0, y, draws)        one number per sample; the loop averages over the batch
 """
@@ -17,11 +17,11 @@ class Process(Protocol):
 
     @property
     def stream(self) -> int:
-        """The random stream of its training, another one for each process."""
+        """The random stream of its training, different for each process."""
 
     @property
     def per(self) -> int:
-        """The most draws that one update may make."""
+        """The maximum number of draws per update."""
 
     def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         """x_0 : (B, ...), y : (B,) or None  ->  (losses : (B,), other numbers to record : {name: (B,)})."""

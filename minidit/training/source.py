@@ -1,6 +1,6 @@
-"""Where a training batch comes from: pixels as they are, or samples of an autoencoder's posterior.
+"""Sources of training batches: pixels, or samples of an autoencoder's posterior.
 
-    z_0 = scale · (μ + σ ε)        a fresh sample each time a picture is used, as DiT trains        (L.5)
+    z_0 = scale · (μ + σ ε)        a fresh sample each time a picture is used, as in DiT            (L.5)
     y = null with probability p    so that a network also learns "any class"                        (G.7)
 """
 
@@ -20,7 +20,7 @@ Batch = tuple[Array, Array | None]  # x_0 : (B, ...), y : (B,) or None
 
 
 class Source(Protocol):
-    """n pictures with labels (or None), on one device, on the grid of so many grey `levels` (None: any numbers of unit size)."""
+    """n pictures with labels (or None), on one device. levels : the number of grey levels (None: any numbers of unit size)."""
 
     @property
     def labels(self) -> Array | None: ...
@@ -31,7 +31,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def draw(self, index: Array, draws: Draws) -> Batch:
-        """The pictures index : (B,) as they are used now, and their labels."""
+        """The pictures of index : (B,) as this update uses them, and their labels."""
 
 
 @dataclass

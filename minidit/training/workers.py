@@ -1,7 +1,7 @@
-"""A few workers that run one function side by side: forked processes that share the flat buffers, threads, or just the caller.
+"""Workers that run one function in parallel: forked processes that share the flat buffers, threads, or just the caller.
 
-`workers.run(phase, n)` calls body(i, phase, n) for every shard i and returns when all are done. Shard 0 is the caller's own.
-Which kind runs them changes the time only, never the result: a shard owns its tape, its arena and its gradient buffer.
+`workers.run(stage, n)` calls body(i, stage, n) for every shard i and returns when all are done. Shard 0 is the caller's own.
+The kind of workers changes only the time, never the result: a shard owns its tape, its arena and its gradient buffer.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from weakref import WeakSet
 from threadpoolctl import threadpool_limits
 
 Body = Callable[[int, int, int], None]
-END = -1  # the phase after which a worker leaves
+END = -1  # the stage after which a worker leaves
 LEAVE = 1.0  # seconds that a worker has for leaving
 
 
 def cores() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -76,21 +76,21 @@ class Workers:
         self.pipes, self.pids = [], []
         self.limits.__exit__(None, None, None)
 
-    def run(self, phase: int, n: int = 0) -> None:
+    def run(self, stage: int, n: int = 0) -> None:
         if self.kind == "process":
-            self._run_processes(phase, n)
+            self._run_processes(stage, n)
         elif self.kind == "thread" and self.shards > 1:
-            self._run_threads(phase, n)
+            self._run_threads(stage, n)
         else:
             for i in range(self.shards):
-                self.body(i, phase, n)
+                self.body(i, stage, n)
 
-    def _run_threads(self, phase: int, n: int) -> None:
+    def _run_threads(self, stage: int, n: int) -> None:
         errors: list[BaseException] = []
 
         def guarded(i: int) -> None:
             try:
-                self.body(i, phase, n)
+                self.body(i, stage, n)
             except BaseException as error:
                 errors.append(error)
 
@@ -107,13 +107,13 @@ class Workers:
         if errors:
             raise errors[0]
 
-    def _run_processes(self, phase: int, n: int) -> None:
+    def _run_processes(self, stage: int, n: int) -> None:
         for into, _ in self.pipes:
-            with contextlib.suppress(BrokenPipeError):  # nobody listens: told below, as the missing answer
-                os.write(into, struct.pack("<qq", phase, n))
+            with contextlib.suppress(BrokenPipeError):  # the worker is gone: reported below, as a missing answer
+                os.write(into, struct.pack("<qq", stage, n))
         error = None
         try:
-            self.body(0, phase, n)
+            self.body(0, stage, n)
         except Exception as own:  # Ctrl-C is none: it does not wait for the others
             error = own
         answers = [_receive(out) for _, out in self.pipes]
@@ -140,7 +140,7 @@ class Workers:
             self.pids.append(pid)
             return
         try:  # the child: serve until the pipe closes, and never return into the caller's stack
-            for number in (signal.SIGINT, signal.SIGTERM):  # meant for the whole group: the caller decides, and closes the pipe
+            for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the caller decides, and closes the pipe
                 signal.signal(number, signal.SIG_IGN)
             os.close(command_in)
             os.close(answer_out)
@@ -154,11 +154,11 @@ class Workers:
 
     def _serve(self, i: int, commands: int, answers: int) -> None:
         while len(command := os.read(commands, 16)) == 16:
-            phase, n = struct.unpack("<qq", command)
-            if phase == END:
+            stage, n = struct.unpack("<qq", command)
+            if stage == END:
                 return
             try:
-                self.body(i, phase, n)
+                self.body(i, stage, n)
                 answer = b""
             except BaseException as error:
                 answer = _pickled(error)
@@ -184,7 +184,7 @@ def _pickled(error: BaseException) -> bytes:
     try:
         data = pickle.dumps(error)
         pickle.loads(data)
-    except Exception:  # an exception that cannot travel is told in words
+    except Exception:  # an exception that cannot be pickled is sent as text
         data = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
     return data if len(data) < 60000 else pickle.dumps(RuntimeError(f"{type(error).__name__}: {str(error)[:2000]}"))
 
@@ -204,9 +204,9 @@ def _receive(pipe: int) -> bytes | None:
 
 
 def over_shards(n: int, body: Callable[[slice, int], None], device: str, shards: int = 0) -> None:
-    """body(part, i) for contiguous parts of range(n), side by side on the CPU; results go into a `flat_buffer`."""
+    """body(part, i) for contiguous parts of range(n), in parallel on the CPU; results go into a `flat_buffer`."""
     shards = min(shards or cores(), max(1, n)) if device == "cpu" else 1
-    with Workers(shards, lambda i, phase, step: body(shard_of(n, shards, i), i), kind_of_workers(shards, device)) as workers:
+    with Workers(shards, lambda i, stage, step: body(shard_of(n, shards, i), i), kind_of_workers(shards, device)) as workers:
         workers.run(0)
 
 

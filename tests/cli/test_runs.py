@@ -77,7 +77,7 @@ def test_resuming_a_finished_run_draws_its_pictures_again(trained, tmp_path):
 def test_a_stop_between_two_phases_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "tokenizer", lambda self, data: signal.raise_signal(signal.SIGTERM))
     code, out, err = told("train", "--data", "digits", *TINY, "--out", tmp_path / "run")
-    assert (code, out) == (143, "") and err.endswith(f"minidit: stopped; go on with: minidit train --resume {tmp_path}/run\n")
+    assert (code, out) == (143, "") and err.endswith(f"minidit: stopped; continue with: minidit train --resume {tmp_path}/run\n")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
@@ -111,7 +111,7 @@ def test_the_real_command_stops_gently_and_goes_on_to_the_same_bits(tmp_path, tr
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, ""), err
     done = read_arrays(folder / f"{phase}.state.safetensors")[1]["step"]
-    assert err.endswith(f"minidit: stopped at update {done} of the {phase}; go on with: minidit {again} {folder}\n")
+    assert err.endswith(f"minidit: stopped at update {done} of the {phase}; continue with: minidit {again} {folder}\n")
     assert "Traceback" not in err
 
     ends = []
@@ -186,7 +186,7 @@ def test_an_evaluation_prints_its_table_and_keeps_the_classifier(trained):
 
 def test_an_evaluation_refuses_pictures_of_other_classes(trained):
     code, out, err = told("eval", trained.folder, "--data", "fashion", "--quiet")
-    assert (code, out) == (2, "") and "fashion has the classes T-shirt/top" in err and "the run learned 0, 1" in err
+    assert (code, out) == (2, "") and "fashion has the classes T-shirt/top" in err and "the run was trained on 0, 1" in err
 
 
 def test_a_report_is_written_beside_the_run(trained):
@@ -213,4 +213,4 @@ def test_a_demo_that_is_stopped_while_its_judge_is_trained_goes_on_as_an_evaluat
     tiny = TINY[: TINY.index("--classifier-steps")]
     code, out, err = told("demo", "--quick", *tiny, "--T", 50, "--steps", 2, "--out", tmp_path / "run")
     assert (code, out) == (130, "")
-    assert err.endswith(f"minidit: stopped at update 3 of the judge; go on with: minidit eval {tmp_path}/run\n")
+    assert err.endswith(f"minidit: stopped at update 3 of the judge; continue with: minidit eval {tmp_path}/run\n")

@@ -71,7 +71,7 @@ def test_the_command_counts_launches_per_block(capsys):
     with standin.kernels():
         plain, twins = launches_of(CONFIG, 2, counted).values()
         assert twins.per_block < 25 and twins.around < 64 and plain.per_block > 120
-        assert main(["bench", "--launches"]) == 2 and "cannot say" in capsys.readouterr().err  # the stand-in draws no graphs
+        assert main(["bench", "--launches"]) == 2 and "cannot list" in capsys.readouterr().err  # the stand-in draws no graphs
     assert main(["bench"]) == 2 and "--launches" in capsys.readouterr().err
     assert main(["bench", "--launches", "--preset", "huge"]) == 2
 

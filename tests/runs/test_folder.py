@@ -40,7 +40,7 @@ def test_a_run_never_replaces_another_unasked(tmp_path):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_run_is_never_put_among_other_files(tmp_path, overwrite):
     (tmp_path / "mine.json").write_text("{}")
-    with pytest.raises(RunError, match="holds something that is no run"):
+    with pytest.raises(RunError, match="holds files that are not a run"):
         begun_in = Run(tmp_path, run_config())
         begun_in.fit_to(begun_in.data()[0])
         begun_in.create(overwrite=overwrite)
@@ -79,7 +79,7 @@ def test_a_folder_with_somebody_elses_config_is_no_run(tmp_path, text, overwrite
         (tmp_path / name).write_text(content)
     job = Run(tmp_path, run_config())
     job.fit_to(job.data()[0])
-    with pytest.raises(RunError, match="holds something that is no run"):
+    with pytest.raises(RunError, match="holds files that are not a run"):
         job.create(overwrite=overwrite)
     assert {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == mine
 

@@ -157,12 +157,12 @@ class Curious:
 def test_what_cannot_be_recorded_trains_all_the_same_and_says_why(caplog):
     with plain_text():
         losses, _ = trained(steps=3)
-    assert caplog.messages == ["the training step is not recorded as a CUDA graph: the kernels are switched off"]
+    assert caplog.messages == ["the update is not recorded as a CUDA graph: the kernels are switched off"]
     loop = loop_for(awake(device="cuda"), pictures(), PROCESS, replace(CONFIG, steps=3))
     loop.process = Curious(loop.process)
     agree([float(host(r["loss"])) for r in loop.run()], losses["loss"], bound=1e-5)
     (message,) = caplog.messages[1:]
-    assert message.startswith("the training step is not recorded as a CUDA graph: ")
+    assert message.startswith("the update is not recorded as a CUDA graph: ")
     assert len(loop.process.seen) == 3 + 1  # the attempt to record asked as well
 
 

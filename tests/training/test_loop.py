@@ -286,7 +286,7 @@ def test_a_killed_worker_gives_one_clear_error(when):
 def test_a_loss_that_is_no_number_ends_the_run_with_advice(kind):
     x_0, labels = pictures()
     loop = loop_for(awake(), (x_0 * np.float32(np.inf), labels), DDPM, replace(CONFIG, shards=2), kind=kind)
-    with np.errstate(all="ignore"), pytest.raises(RunError, match=r"the loss is nan at step 1: try a smaller --lr"):
+    with np.errstate(all="ignore"), pytest.raises(RunError, match=r"the loss is nan at update 1: try a smaller --lr"):
         list(loop.run())
     assert not children()
 

@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_said_with_a_batch_that_does(counted, monkeypatch, 
             model = md.DiT(NET, md.Philox(0), device="cuda")
             return [float(host(r["loss"])) for r in md.train(model, pictures(train.batch_size, NET), DDPM, train)]
 
-        with pytest.raises(RunError, match=r"^out of memory on cuda: a step of batch 32 needs about .* GB, there are ") as error:
+        with pytest.raises(RunError, match=r"^out of memory on cuda: a batch of 32 needs about .* GB, .* are avail") as error:
             run(train)
         message = str(error.value)
         del error  # its frames hold the arrays of the step that failed
@@ -184,7 +184,7 @@ def test_the_command_says_it_in_one_line(monkeypatch, tmp_path, capsys, error):
     monkeypatch.setattr("minidit.training.memory.memory_of", lambda device: 1 << 20)
     assert main(["train", "--preset", "quick", "--steps", "2", "--out", str(tmp_path / "run"), "--quiet"]) == 1
     message = capsys.readouterr().err
-    assert message.startswith("minidit: out of memory on cpu: a step of batch 64 needs about ") and message.count("\n") == 1
+    assert message.startswith("minidit: out of memory on cpu: a batch of 64 needs about ") and message.count("\n") == 1
     assert message.endswith("no batch would fit: a smaller network would\n")
 
 
@@ -192,4 +192,4 @@ def test_the_command_says_it_in_one_line(monkeypatch, tmp_path, capsys, error):
 def test_info_predicts_without_a_gpu(capsys, arguments):
     assert main(["info", "--memory", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "of a training step" in lines[0] and any("DiT-XL/2" in line for line in lines[2:])
+    assert "of a training update" in lines[0] and any("DiT-XL/2" in line for line in lines[2:])
