@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import io
 import json
 import pickle
 import shlex
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -235,6 +237,7 @@ def programs(_: Path) -> Iterator[Target]:
 
 def targets() -> list[Target]:
     folder = Path(tempfile.mkdtemp(prefix="minidit-seeds-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     out: list[Target] = []
     for make in (networks, torch_zips, data_sets, texts, runs, programs):
         place = folder / make.__name__
