@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from minidit.checkpoint import CheckpointError, config_from
+from minidit.incoming import read_text, reading
 from minidit.runs import former
 from minidit.runs.kinds import KINDS, check_word, kind_of
 from minidit.runs.presets import RunConfig
@@ -74,37 +73,13 @@ def _section(name: str, table: dict[str, Any], base: Any, where: str) -> Any:
         except ValueError as error:
             raise CheckpointError(f"{where}: {error}") from error
         cls = KINDS[name][kind]
-    for key, expected in typing.get_type_hints(cls).items():
-        if key in table and not _is_a(table[key], expected):
-            raise CheckpointError(f"{where}: {key} = {table[key]!r} must be {_in_words(expected)}")
     return config_from(cls, {**(asdict(base) if cls is type(base) else {}), **table}, where)
-
-
-def _is_a(v: object, expected: Any) -> bool:
-    """Whether a value read from TOML has the type of a field: a whole number is a float too, true is not a number."""
-    parts = typing.get_args(expected)
-    if typing.get_origin(expected) is tuple:
-        parts = parts[:1] * len(v) if isinstance(v, list | tuple) and ... in parts else parts
-        return isinstance(v, list | tuple) and len(v) == len(parts) and all(map(_is_a, v, parts))
-    if isinstance(expected, types.UnionType):
-        return any(_is_a(v, part) for part in parts)
-    return isinstance(v, (int, float) if expected is float else expected) and (expected is bool or not isinstance(v, bool))
-
-
-def _in_words(expected: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    if typing.get_origin(expected) is tuple:
-        parts = typing.get_args(expected)
-        return "a list of numbers" if ... in parts else f"a list of {len(parts)} numbers"
-    return names.get(expected) or " or ".join(_in_words(part) for part in typing.get_args(expected) if part is not type(None))
 
 
 def read_config(path: Path, base: RunConfig | None = None) -> RunConfig:
     """The configuration in a TOML file."""
-    try:
-        tables = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not TOML ({error})") from error
-    return run_config_from(tables, str(path), base)
+    text = read_text(path, CheckpointError, "not TOML: ")
+    with reading(path, CheckpointError, "not TOML: "):
+        tables = tomllib.loads(text)
+    with reading(path, CheckpointError, ""):
+        return run_config_from(tables, str(path), base)

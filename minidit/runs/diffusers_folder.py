@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit.checkpoint import CheckpointError, load_model, read_json
+from minidit.checkpoint.settings import of_scheduler, whole
+from minidit.incoming import printable
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.models.dit import DiT
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.tokenizer import Tokenizer
-from minidit.runs.kinds import Betas, DDPMConfig, assembled
+from minidit.runs.kinds import MOST_RUNGS, Betas, DDPMConfig, assembled
 
 INDEX = "model_index.json"
 PREDICTIONS = {"epsilon": "eps", "sample": "x_0", "v_prediction": "v"}
@@ -35,22 +37,28 @@ def load(
     if latent != expected:
         raise CheckpointError(f"{folder}: latents have {latent} channels, the denoiser works on {expected}")
     where = folder / "scheduler" / "scheduler_config.json"
+    scheduler = read_json(where)
+    dropped = of_scheduler(scheduler, str(where))
     try:
-        parts = assembled(process_from(read_json(where), str(where)), autoencoder)
+        parts = assembled(process_from(scheduler, str(where)), autoencoder)
     except CheckpointError:
         raise
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{where}: {error}") from error
     labels = index.get("id2label")
     names = [] if not isinstance(labels, Mapping) else [labels.get(str(k), str(k)) for k in range(model.condition.count)]
-    differences = [*meta["differences"], *more["differences"], "spacing: rungs are visited as in minidit (D.26)"]
-    class_names = tuple(str(n).partition(",")[0].strip() for n in names)
+    visited = "spacing: rungs are visited as in minidit (D.26)"
+    differences = [*meta["differences"], *more["differences"], *map(str, dropped), visited]
+    class_names = tuple(printable(n).partition(",")[0].strip() for n in names)
     return model, *parts, class_names, {"grammar": meta["grammar"], "differences": differences}
 
 
 def process_from(settings: Mapping[str, Any], where: str) -> DDPMConfig:
     """The process of a scheduler of diffusers. Raises CheckpointError for unsupported settings."""
-    T, law = settings.get("num_train_timesteps", 1000), settings.get("beta_schedule", "linear")
+    of_scheduler(settings, where)  # raises for a scheduler without a ladder
+    T, law = whole(settings, "num_train_timesteps", 1000, where), settings.get("beta_schedule", "linear")
+    if T > MOST_RUNGS:
+        raise CheckpointError(f"{where}: num_train_timesteps = {T}, at most {MOST_RUNGS} are walked")
     start, end = settings.get("beta_start", 1e-4), settings.get("beta_end", 0.02)
     word = settings.get("prediction_type", "epsilon")
     if word not in PREDICTIONS:

@@ -49,6 +49,9 @@ def check_word(name: str, word: object, words: Collection[str]) -> None:
         raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))
 
 
+MOST_RUNGS = 10**6  # of a ladder: its tables are made before anything else is known
+
+
 @dataclass(frozen=True)
 class DDPMConfig:
     """Denoising diffusion on a ladder of T rungs. The defaults are the paper's: ε is predicted, the ladder is linear."""
@@ -62,8 +65,8 @@ class DDPMConfig:
     def __post_init__(self) -> None:
         for name, words in (("prediction", PREDICTIONS), ("schedule", SCHEDULES), ("loss_weight", WEIGHTS)):
             check_word(name, getattr(self, name), words)
-        if self.T < 1:
-            raise ValueError(f"T = {self.T} must be at least 1")
+        if self.T < 1 or self.T > MOST_RUNGS:
+            raise ValueError(f"T = {self.T} must be at least 1 and at most {MOST_RUNGS}")
         self.path()  # an impossible ladder is refused now, not after the tokenizer has been trained
 
     def path(self) -> Schedule:

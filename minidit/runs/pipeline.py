@@ -15,9 +15,11 @@ from numpy.typing import DTypeLike
 
 from minidit.backend import Array
 from minidit.checkpoint import CONFIG, CheckpointError, load_model
+from minidit.checkpoint.grammar import is_a
 from minidit.data import parse_labels
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
+from minidit.incoming import UNPRINTABLE, reading
 from minidit.models.backbone import Backbone
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import Sampling
@@ -176,14 +178,18 @@ def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.fl
     if not file.exists():
         raise CheckpointError(f"{folder}: holds no model.safetensors: not the folder of a finished run")
     model, meta = load_model(file, device=device, dtype=dtype)
-    config = run_config_from(former.header(meta), str(file))
-    network = None
-    if not isinstance(config.tokenizer, PixelsConfig):
-        network, _ = load_model(former.file_of(folder, "tokenizer"), device=device, dtype=dtype)
-    return pipeline_of(config, model, network, meta)
+    with reading(file, CheckpointError, ""):
+        config = run_config_from(former.header(meta), str(file))
+        network = None
+        if not isinstance(config.tokenizer, PixelsConfig):
+            network, _ = load_model(former.file_of(folder, "tokenizer"), device=device, dtype=dtype)
+        return pipeline_of(config, model, network, meta)
 
 
 def pipeline_of(config: RunConfig, model: Backbone, network: TokenizerNetwork | None, meta: dict[str, Any]) -> Pipeline:
     """The Pipeline of a run with these networks. meta: the header of the model's file, with the facts of the data."""
     parts, data, s = assembled(config.process, network, model.device), meta.get("data", {}), config.sample
-    return Pipeline(model, *parts, tuple(data.get("class_names", ())), data.get("crop", 0), meta, s.guidance, s.interval)
+    names, crop = data.get("class_names", ()), data.get("crop", 0)
+    if not is_a(names, tuple[str, ...]) or not is_a(crop, int) or any(map(UNPRINTABLE.search, names)):
+        raise ValueError(f"class_names or crop of its data are damaged: {names!r:.200}, {crop!r:.20}")
+    return Pipeline(model, *parts, tuple(names), crop, meta, s.guidance, s.interval)

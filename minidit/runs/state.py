@@ -84,6 +84,8 @@ def refuse_another(path: Path, recorded: object, tables: Tables) -> None:
     if not isinstance(recorded, dict):
         raise CheckpointError(f"{path}: its header is damaged: it holds no configuration")
     old, new = former.state_sections(recorded), json.loads(json.dumps(tables))
+    if not all(isinstance(old.get(name, {}), dict) for name in new):
+        raise CheckpointError(f"{path}: its header is damaged: its configuration has no sections")
     changes = [
         f"{key} is {value}, was {old.get(name, {}).get(key)}"
         for name in new

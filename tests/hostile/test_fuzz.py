@@ -6,13 +6,11 @@ from tools import fuzz
 from tools.fuzz_targets import Target, file_named, targets
 
 TARGETS = {t.name: t for t in targets()}
-pending = pytest.mark.xfail(reason="a run's folder is still read without budgets and errors of its own", strict=False)
-NAMES = [pytest.param(name, marks=pending if name.startswith("run-") else ()) for name in TARGETS]
 INPUTS = {"vectors-manifest": 4, "vectors-schedules": 3, "process": 10}  # these take longer than the others
 
 
 @pytest.mark.filterwarnings("ignore")  # of decoders, about odd metadata
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TARGETS)
 def test_damaged_inputs_are_read_or_refused_by_the_readers_own_error(name):
     tally = fuzz.fuzz(TARGETS[name], seed=0, inputs=INPUTS.get(name, 40))
     assert tally.bad == {} and tally.tried >= INPUTS.get(name, 40)
@@ -20,7 +18,7 @@ def test_damaged_inputs_are_read_or_refused_by_the_readers_own_error(name):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TARGETS)
 def test_two_seconds_of_damaged_inputs_each(name):
     assert fuzz.fuzz(TARGETS[name], seed=1, seconds=2).bad == {}
 
