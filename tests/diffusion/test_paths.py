@@ -170,7 +170,7 @@ def test_on_the_ladder_the_noise_is_that_of_ddim_and_ddpm(ladder, eta):
 
 def test_noise_that_a_level_does_not_hold_is_refused():
     sch = Schedule.linear(1000)
-    with pytest.raises(ValueError, match=r"variance 0.0483, .* holds 0.029: a smaller η"):
+    with pytest.raises(ValueError, match=r"variance 0.0483, .* 0.029: choose a smaller η"):
         table_of(EPS, sch, [(100, 50)], ddim(1.5))
     with pytest.raises(ValueError, match="must not be negative"):
         ddim(-0.1)

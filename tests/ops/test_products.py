@@ -131,6 +131,19 @@ def test_squares_by_hand(xp):
     assert host(x.grad).tolist() == [[1, -2], [1.5, 0]]
 
 
+@spec("A.25")
+def test_a_weighted_square_of_three_entries_has_two_thirds_of_its_difference_as_slope(xp):
+    x = Tensor(xp.asarray([[3.0, 0.0, -6.0]]))
+    ops.mse(x, xp.zeros((1, 3)), xp.asarray([0.5])).sum().backward()
+    agree(x.grad, [[1.0, 0.0, -2.0]], bound=1e-15, of="A.25")
+
+
+@pytest.mark.parametrize("shapes", [((3,), (3, 1)), ((3, 1), (3,)), ((2, 3), (2, 2)), ((2, 2), (2, 3))])
+def test_squares_of_other_shapes_are_refused(shapes):
+    with pytest.raises(ValueError, match="must be the same"):
+        ops.mse(*map(np.ones, shapes))
+
+
 @spec("A.25", "A.26")
 @given(SEEDS, st.integers(1, 5))
 def test_a_batch_in_pieces_has_the_loss_and_the_gradient_of_the_whole(seed, cut):
