@@ -71,7 +71,7 @@ def add_to_leaf(leaf: Leaf, bar: Array) -> None:
     if leaf.grad is None:  # a copy: the bar may be the caller's, another leaf's too, or a read-only view of a smaller array
         leaf.grad = xp_of(bar).array(bar, copy=True)
     else:
-        leaf.grad = whole(leaf.grad + bar)  # never in place: somebody may hold the first one
+        leaf.grad = whole(leaf.grad + bar)  # never in place: other code may hold the first one
 
 
 def whole(y: Array) -> Array:

@@ -19,7 +19,7 @@ from minidit.autograd.tensor import Tensor, source_of
 from minidit.backend import Array
 
 Pair = Callable[..., tuple[Any, Vjp]]
-Check = Callable[..., None]  # raises ValueError for arguments that neither the plain text nor a twin can serve
+Check = Callable[..., None]  # raises ValueError for arguments that neither the plain text nor a twin can handle
 
 
 class NoTwin(Exception):
@@ -81,7 +81,7 @@ def primitive(
 ) -> Any:
     """Registers f(*arrays, **static) -> (y, vjp) as a primitive; cpu and cuda are fast twins of the same signature.
 
-    check, of the same arguments, runs before any of them.
+    check takes the same arguments and runs before them.
     """
     if plain is None:
         return functools.partial(primitive, cpu=cpu, cuda=cuda, check=check)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--quick", action="store_true", help="digits in pixel space, in seconds")
-    parser.add_argument("--out", help="the run folder (default runs/demo or runs/quick, or the next number that is free)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
+    parser.add_argument("--out", help="the run folder (default runs/demo or runs/quick, with a number if that exists)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
     add_device(parser)
     parser.add_argument("--threads", type=int, help="cores to use, one per piece of a batch (default: all)")
     parser.add_argument("--quiet", action="store_true")
@@ -59,6 +59,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def free_folder(place: Path, name: str) -> Path:
-    """runs/demo, or runs/demo-2, … where that is taken."""
+    """runs/demo, or runs/demo-2, … if that exists."""
     names = itertools.chain([name], (f"{name}-{k}" for k in itertools.count(2)))
     return next(place / n for n in names if not (place / n).exists())

@@ -30,7 +30,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
     parser.add_argument("--out", help="the run folder (default runs/NAME)")
     parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run (--data: where its pictures are now)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
     parser.add_argument("--size", type=int, help="resize pictures to SIZE x SIZE")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
     add_kinds(parser)

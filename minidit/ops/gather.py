@@ -15,8 +15,8 @@ from minidit.kernels import cuda
 
 
 def check_rows(name: str, index: Array, rows: int) -> None:
-    """Raises ValueError for a row that there is not: NumPy would take -1 for the last. On a GPU nothing is checked: that
-    would wait for the device at every step."""
+    """Raises ValueError for a row out of range: NumPy would take -1 as the last row. Nothing is checked on a GPU, because the
+    host would have to wait for it."""
     if isinstance(index, np.ndarray) and index.size and not 0 <= int(index.min()) <= int(index.max()) < rows:
         raise ValueError(f"{name}: index {index.min()} .. {index.max()}, the rows are 0 .. {rows - 1}")
 

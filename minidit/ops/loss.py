@@ -20,7 +20,7 @@ def beside(per_sample: Array, x: Array) -> Array:
 
 
 def check_one_shape(name: str, a: Array, b: Array) -> None:
-    """Raises ValueError where two arrays would be stretched to fit: the mean would be over other entries."""
+    """Raises ValueError if the shapes differ: broadcasting would change the entries that the mean is over."""
     if a.shape != b.shape:
         raise ValueError(f"{name}: shapes {a.shape} and {b.shape} must be the same")
 
@@ -44,7 +44,7 @@ def mse(x: Array, target: Array, weight: Array = None) -> tuple[Array, Vjp]:
 
 @primitive
 def cross_entropy(logits: Array, *, labels: Array) -> tuple[Array, Vjp]:
-    """logits : (B, K), labels : (B,) ints in 0..K-1  ->  (B,). Raises ValueError for other shapes, and on the host for others."""
+    """logits : (B, K), labels : (B,) ints in 0..K-1  ->  (B,). Raises ValueError for other shapes, and (on the host) labels."""
     if logits.ndim != 2 or tuple(labels.shape) != (len(logits),):
         raise ValueError(f"cross_entropy: logits {logits.shape} and labels {labels.shape}, expected (B, K) and (B,)")
     check_rows("cross_entropy", labels, logits.shape[1])
@@ -63,7 +63,7 @@ def cross_entropy(logits: Array, *, labels: Array) -> tuple[Array, Vjp]:
 
 @primitive
 def gaussian_kl(mean: Array, logvar: Array) -> tuple[Array, Vjp]:
-    """mean, logvar : one shape (B, ...)  ->  (B,), in nats. Raises ValueError for two shapes."""
+    """mean, logvar : one shape (B, ...)  ->  (B,), in nats. Raises ValueError if the shapes differ."""
     check_one_shape("gaussian_kl", mean, logvar)
     xp = xp_of(mean, logvar)
     var = xp.exp(logvar)

@@ -80,7 +80,7 @@ def rms_norm(x: Array, weight: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]
 
 
 def check_groups(x: Array, weight: Array, bias: Array, *, groups: int, eps: float = 1e-6) -> None:
-    """Raises ValueError where the channels cannot be cut into equal groups."""
+    """Raises ValueError if the channels cannot be cut into equal groups."""
     if x.shape[1] % groups:
         raise ValueError(f"group_norm: {x.shape[1]} channels cannot be cut into {groups} equal groups")
 

@@ -33,13 +33,13 @@ WEIGHTS = [f"{name}{end}" for name in former.FILES for end in (".safetensors", "
 PICTURES = [f"pictures/{n}" for n in ("loss.png", "reconstructions.png", "ddim.png", "ddpm.png", "neighbours.png",
                                       "denoising.gif", "x0_strip.png")]  # fmt: skip
 FILES = ["config.toml", "metrics.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
-REPLACED = ".replaced"  # where an overwritten run waits until the new one has its first checkpoint
+REPLACED = ".replaced"  # the folder of an overwritten run, until the new one has its first checkpoint
 
 
 def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False) -> None:
     """Makes the folder and writes config.toml. Raises RunError if a run is there already, or any other files.
 
-    An overwritten run is moved aside, only the files that a run writes; `settle` removes it.
+    An overwritten run's own files are moved aside; `settle` deletes them.
     """
     run = is_run(folder)
     if run and not overwrite:
@@ -54,7 +54,7 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
 
 
 def is_run(folder: Path) -> bool:
-    """Whether minidit wrote the folder's config.toml: it names its environment there."""
+    """Whether minidit wrote the folder's config.toml, and so recorded its version there."""
     try:
         tables = tomllib.loads((folder / "config.toml").read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
@@ -64,18 +64,18 @@ def is_run(folder: Path) -> bool:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of a run that are there."""
+    """The files of a run that exist."""
     return [p for p in [*(folder / name for name in FILES), *folder.glob("samples/step_????????.png")] if p.is_file()]
 
 
 def set_aside(folder: Path) -> None:
-    """Moves a run's files into a folder of their own, unless a better one waits there: a run without a checkpoint is dropped."""
+    """Moves a run's files into REPLACED; if another run is already there, a run without a checkpoint is deleted instead."""
     aside = folder / REPLACED
     if any((folder / name).exists() for name in WEIGHTS):
         settle(folder)
-    kept = aside.exists()
+    occupied = aside.exists()
     for path in files_of(folder):
-        if kept:
+        if occupied:
             path.unlink()
             continue
         target = aside / path.relative_to(folder)
@@ -84,12 +84,12 @@ def set_aside(folder: Path) -> None:
 
 
 def settle(folder: Path) -> None:
-    """Removes the run that was overwritten: its files, and folders that are empty then."""
+    """Deletes the overwritten run: its files, and the folders that are then empty."""
     aside = folder / REPLACED
     for path in files_of(aside):
         path.unlink()
     for place in (aside / "samples", aside / "pictures", aside):
-        with contextlib.suppress(OSError):  # somebody else's file is in it, or it is not there
+        with contextlib.suppress(OSError):  # it holds another file, or does not exist
             place.rmdir()
 
 

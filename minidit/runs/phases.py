@@ -1,7 +1,7 @@
 """A run is a list of phases, and the same code trains each of them.
 
     tokenizer    pictures -> latents            unless the model works on pixels, or a trained one is named
-    model        noise -> x_0                   on what the tokenizer makes of the pictures
+    model        noise -> x_0                   on the x_0 that the tokenizer makes
     judge        pictures -> class, features    if samples are measured
 
     resumes from its saved state  ->  reports every update, logs some; saves its state every `save_every` and at a stop
@@ -203,7 +203,7 @@ class Run:
         self.tell(phase.name, record, steps)
 
     def keep(self, name: str, loop: Loop) -> None:
-        """Saves the state of a phase; from then on a run that was overwritten is not needed."""
+        """Saves the state of a phase, and deletes an overwritten run, which is no longer needed."""
         save_state(self.folder, name, loop, self.config)
         files.settle(self.folder)
 

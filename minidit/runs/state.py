@@ -37,7 +37,7 @@ def comparable(config: RunConfig, phase: str) -> Tables:
 
 
 def save_state(folder: Path, phase: str, loop: Loop, config: RunConfig) -> None:
-    """Writes the state of a phase into the run's folder. RunError for weights that are not finite: the last state stays."""
+    """Writes the state of a phase into the run's folder. Raises RunError if weights are not finite; the last state stays."""
     path = folder / f"{phase}.state.safetensors"
     for name, flat in (("weights", loop.model.flat), ("averaged weights", loop.optimiser.average)):
         if not np.isfinite(to_host(flat).sum(dtype=np.float64)):

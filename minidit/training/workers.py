@@ -22,8 +22,8 @@ from weakref import WeakSet
 from threadpoolctl import threadpool_limits
 
 Body = Callable[[int, int, int], None]
-END = -1  # the stage after which a worker leaves
-LEAVE = 1.0  # seconds that a worker has for leaving
+END = -1  # the stage that makes a worker exit
+LEAVE = 1.0  # seconds that a worker has to exit
 
 
 def cores() -> int:
@@ -66,7 +66,7 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         _open.discard(self)
-        for into, out in self.pipes:  # told to end: a process forked later may hold the pipe open, so its end says nothing
+        for into, out in self.pipes:  # an explicit END, because a process forked later may hold the pipe open
             with contextlib.suppress(OSError):
                 os.write(into, struct.pack("<qq", END, 0))
             os.close(into)
@@ -114,8 +114,8 @@ class Workers:
         error = None
         try:
             self.body(0, stage, n)
-        except Exception as own:  # Ctrl-C is none: it does not wait for the others
-            error = own
+        except Exception as failure:  # not Ctrl-C, which does not wait for the others
+            error = failure
         answers = [_receive(out) for _, out in self.pipes]
         if error is not None:
             raise error
@@ -144,7 +144,7 @@ class Workers:
                 signal.signal(number, signal.SIG_IGN)
             os.close(command_in)
             os.close(answer_out)
-            for other in list(_open):  # the pipes of all loops of this process: theirs must not stay open here
+            for other in list(_open):  # the pipes of all loops of this process must not stay open here
                 for into, out in other.pipes:
                     os.close(into)
                     os.close(out)
@@ -165,11 +165,11 @@ class Workers:
             os.write(answers, struct.pack("<q", len(answer)) + answer)
 
 
-_open: WeakSet[Workers] = WeakSet()  # those with worker processes
+_open: WeakSet[Workers] = WeakSet()  # the instances with worker processes
 
 
 def _ended(pid: int) -> None:
-    """Waits for a worker to leave; one that does not is killed."""
+    """Waits for a worker to exit, and kills it after LEAVE seconds."""
     end = time.monotonic() + LEAVE
     while time.monotonic() < end:
         if os.waitpid(pid, os.WNOHANG)[0]:
