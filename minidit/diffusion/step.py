@@ -1,14 +1,16 @@
-"""One step from any level to one of less noise: the reference implementation of the sampling update.
+"""One step from any level to one of less noise: the one line of all samplers. `row.py` calls it for every step of a walk.
 
     x_s = α_s x̂_0 + √(σ_s² - c²) ε̂ + c z               0 ≤ c ≤ σ_s               (P.4)
     x_s = √ᾱ_s x̂_0 + √(1-ᾱ_s-c²) ε̂ + c z               the same on the ladder    (D.7)
 
     sampler            path                 levels         c
-    DDPM               ᾱ ladder             rungs          posterior's std
-    DDIM               ᾱ ladder             rungs          η · posterior's std
+    DDPM               ᾱ ladder             rungs          posterior's std, √β̃
+    DDIM               ᾱ ladder             rungs          η √β̃
     rectified flow     α = 1-t, σ = t       any            0
     EDM (Euler)        α = 1, σ = t         Karras         0
     consistency        α = 1, σ = t         two or three   σ_s
+
+`md.sample` walks ladders; the last three rows are the same law on paths that it does not walk yet.
 
     x_s = mean + [s > 0] √variance z                                             (D.17)
     q(x_s|x_t,x_0) = N(c_1 x_0 + c_2 x_t, β̃)             α = ᾱ_t/ᾱ_s, β = 1-α    (D.8)
