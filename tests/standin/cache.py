@@ -12,6 +12,7 @@ import platform
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def kept(suffix, make, *made_from):
     finally:
         Path(temporary).unlink(missing_ok=True)
     for old in FOLDER.iterdir():
-        if time.time() - old.stat().st_mtime > UNUSED:
-            old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process moved or removed it
+            if time.time() - old.stat().st_mtime > UNUSED:
+                old.unlink()
     return path
