@@ -96,7 +96,7 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["train", "--hidden-size", "30"], "minidit: hidden_size 30 must be divisible by"),
     (["train", "--data", "/nowhere"], "minidit: /nowhere: no such file or folder; embedded sets are digits, fashion"),
     (["train", "--data", "fashoin"], "did you mean 'fashion'?"),
-    (["train", "--config", "/nowhere.toml"], "minidit: /nowhere.toml: cannot be read (No such file or directory)"),
+    (["train", "--config", "/nowhere.toml"], "minidit: /nowhere.toml: there is no such file"),
     (["train", "--data", "digits", "--size", "9"], "minidit: pictures of 9 x 9 do not fit patches of 2: give --size"),
     (["train", "--resume", "/nowhere"], "minidit: /nowhere: no run there (no config.toml)"),
     (["train", "--resume", "run", "--steps", "9", "--size", "8"], "configuration in run/config.toml: leave out size, steps"),
