@@ -37,7 +37,7 @@ class Progress:
             if self.terminal:
                 self.bar = _bar(phase, steps, record["step"] - 1)
         step = record["step"]
-        if "loss" in record and step % EVERY == 0:  # rarely: reading a number on a GPU waits for it
+        if "loss" in record and (step % EVERY == 0 or steps < 2 * EVERY):  # rarely: reading a number on a GPU waits for it
             self.average += 0.15 * (float(record["loss"]) - self.average)
         if self.bar is not None:
             self.bar.update(1)

@@ -1,1 +1,1 @@
-"""Laws on arrays and time. Read schedule, prediction, step, ddpm, ddim; the rest in any order."""
+"""Laws on arrays and time. Read step, level, prediction, schedule, fresh, row; then ddpm, ddim; the rest in any order."""

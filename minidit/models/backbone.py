@@ -79,9 +79,10 @@ def check_one_per_sample(name: str, a: Array, samples: int) -> None:
         raise ValueError(f"{name} has shape {shape}, expected ({samples},), one number per sample")
 
 
-def check_backbone(network: object) -> None:
-    """Raises TypeError, naming all missing attributes, unless the network is a `Backbone`."""
-    missing = [name for name in ("shape", "condition", "second_half", "device", "dtype", "null") if not hasattr(network, name)]
+def check_backbone(network: object, *more: str) -> None:
+    """Raises TypeError, naming all missing attributes, unless the network is a `Backbone` and has these as well."""
+    names = ("shape", "condition", "second_half", "device", "dtype", "null", *more)
+    missing = [name for name in names if not hasattr(network, name)]
     if missing:
         hint = "see models/backbone.py; device and dtype come with self.build(rng) at the end of __init__"
         raise TypeError(f"{type(network).__name__} is not a backbone: it has no {', '.join(missing)} ({hint})")
@@ -131,7 +132,12 @@ class TrainedBackbone(Backbone, Trainable, Protocol):
 
 
 class BackboneConfig(Protocol):
-    """Facts about a network that is not built yet: its sizes and the cost of a training update."""
+    """Facts about a network that is not built yet: its sizes and the cost of a training update.
+
+    It is a frozen dataclass whose fields all have defaults; network(config, rng, *, device, dtype) builds the network. What the
+    data decide is called input_size, in_channels and num_classes; every other field becomes a flag of `minidit train`, so its
+    name must be free there. macs, parameters and step_memory are asked for where memory runs out, and by `minidit info`.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:

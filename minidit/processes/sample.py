@@ -38,7 +38,7 @@ class Sampling:
     """Settings of sampling.
 
     grid : [(t, s), …]; None: `steps` rungs (None: 50, or all) by `spacing` (trailing: the noisiest is always among them)
-    fresh : the noise of a step, ddim(η) or one of DDPM, DDPM_LARGE, DDPM_LEARNED
+    fresh : the noise of a step, ddim(η), or DDPM, DDPM_LARGE, DDPM_LEARNED, EVERYTHING of diffusion/fresh.py
     prediction : the network's answer (its output F): md.EPS, md.X_0, md.V, or its name; None: that of the process, else ε
     guidance : the scale w in the part (low, high] of the ladder set by `interval`, 1 outside
     clip : whether x̂_0 is clipped to [-1, 1]   limit : another way to keep it in range, or None

@@ -62,7 +62,7 @@ def train(
     changes : fields of LoopConfig, over those of config.
     The network keeps its raw weights; `loop_for` gives the Loop itself, with the average in loop.optimiser.average.
     """
-    check_backbone(network)
+    check_backbone(network, "config")
     process = Diffusion.on_ladder(Schedule.linear()) if process is None else process
     config = replace(config or LoopConfig(), **changes)
     with explained(network.config, config, network.device):

@@ -31,7 +31,9 @@ from minidit.training.process import Process
 from minidit.training.source import Source
 
 # A new ladder: a classmethod in diffusion/schedule.py with its equation in SPEC.md, and a row here.
-SCHEDULES = {"linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear}
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {  # T -> the ladder
+    "linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear,
+}  # fmt: skip
 SPACINGS: dict[str, Callable[[int, int], list[int]]] = {  # (T, N) -> N rungs
     "trailing": rungs.trailing, "linspace": rungs.linspace, "leading": rungs.leading, "quadratic": rungs.quadratic,
 }  # fmt: skip
@@ -57,7 +59,7 @@ class DDPMConfig:
     """Denoising diffusion on a ladder of T rungs. The defaults are the paper's: ε is predicted, the ladder is linear."""
 
     prediction: str = "eps"  # eps, x_0 or v
-    schedule: str = "linear"  # linear, cosine or scaled_linear
+    schedule: str = "linear"  # a row of SCHEDULES
     T: int = 1000
     loss_weight: str = "uniform"  # uniform or min_snr
     vb_weight: float = 1e-3  # λ of the hybrid loss, where the model has learn_sigma

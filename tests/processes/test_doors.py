@@ -49,8 +49,8 @@ def test_a_network_of_a_few_lines_trains_and_samples():
 
 def test_a_thing_that_is_no_backbone_is_told_all_that_it_lacks():
     x_0, lacking = np.zeros((2, 1, 2, 2), np.float32), "has no shape, condition, second_half, device, dtype, null"
-    for call in (lambda: next(md.train(Linear(2, 2), x_0)), lambda: md.sample(Linear(2, 2), SCH, n=1)):
-        with pytest.raises(TypeError, match=f"Linear is not a backbone: it {lacking}"):
+    for call, more in ((lambda: next(md.train(Linear(2, 2), x_0)), ", config"), (lambda: md.sample(Linear(2, 2), SCH, n=1), "")):
+        with pytest.raises(TypeError, match=f"Linear is not a backbone: it {lacking}{more} "):
             call()
 
 
