@@ -221,5 +221,7 @@ def test_a_ladder_from_its_signal_and_the_callers_array_stays_the_callers():
     for bad in ([0.9, 0.5], [1, 0.5, 0.6], [1, 0.5, -0.1], [1.0], [[1, 0.5]], [1, 0.5, 0.5], []):
         with pytest.raises(ValueError, match="ᾱ must fall"):
             Schedule.from_alpha_bar(bad)
+    with pytest.raises(ValueError, match=r"got \[1\. +0\.5 +0\.6\] … \[0\.1\]"):
+        Schedule.from_alpha_bar([1, 0.5, 0.6, 0.1])
     with pytest.raises(ValueError, match="each"):
         Schedule(np.linspace(1, 0, 4), np.arange(3))
