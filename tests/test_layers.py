@@ -138,7 +138,7 @@ def test_no_import_points_upward_or_across():
 def test_a_file_has_a_layer_and_a_docstring_and_is_short_and_silent(path):
     tree = ast.parse(path.read_text())
     name = room(path.relative_to(ROOT / "minidit"))
-    assert name in LAYER or name in LAWS, f"{name} has no layer in DESIGN"
+    assert name in LAYER or name in LAWS, f"{name} has no layer in the list above"
     assert ast.get_docstring(tree), "no docstring"
     assert len(path.read_text().splitlines()) <= LINES, f"more than {LINES} lines"
     prints = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "print"]
