@@ -11,10 +11,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import platform
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ from minidit.runs.presets import RunConfig
 from minidit.training.loop import RunError
 from minidit.training.workers import cores
 from minidit.version import __version__
+
+fcntl = importlib.import_module("fcntl") if os.name == "posix" else None  # elsewhere nothing is locked
 
 WEIGHTS = [f"{name}{end}" for name in former.FILES for end in (".safetensors", ".state.safetensors")] + [*former.OLD_FILES]
 PICTURES = [f"pictures/{n}" for n in ("loss.png", "reconstructions.png", "ddim.png", "ddpm.png", "neighbours.png",
@@ -47,10 +52,27 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
     if not run and folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} holds files that are not a run: choose another --out")
     if run:
-        set_aside(folder)
+        with locked(folder):
+            set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tables = {**tables_of(config), "environment": environment(device)}
     write_atomically(folder / "config.toml", to_toml(tables).encode())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lets one process at a time work in a run's folder. Raises RunError while another does; the lock ends with its process."""
+    if fcntl is None:
+        yield
+        return
+    with open(folder / "config.toml", "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{folder} is in use by another process: wait for it, or choose another --out") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def is_run(folder: Path) -> bool:

@@ -166,7 +166,14 @@ class Run:
         return files.weights_of(path, name, "cpu" if name == "judge" else self.device)
 
     def trained(self, phase: Phase[N]) -> N:
-        """The network of a phase, trained to its end and saved. Raises Stopped, its state saved, if its loop was stopped."""
+        """The network of a phase, trained to its end and saved, by one process at a time.
+
+        Raises Stopped, its state saved, if its loop was stopped.
+        """
+        with files.locked(self.folder):
+            return self._trained(phase)
+
+    def _trained(self, phase: Phase[N]) -> N:
         name, state = phase.name, state_of(self.folder, phase.name, self.config)
         if phase.start and state is None:  # before the Loop is made: its average starts from these weights
             start_from(phase.network, files.weights_of(phase.start, name, self.device), phase.start)

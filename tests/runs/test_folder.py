@@ -1,6 +1,8 @@
 """A run's folder: what lies in it, and that it never replaces anything unasked."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ from small import begun, lines, run_config, whole
 
 from minidit.checkpoint import load_model, read_arrays
 from minidit.runs.config import tables_of
-from minidit.runs.folder import settle
+from minidit.runs.folder import locked, settle
 from minidit.runs.phases import Run
 from minidit.runs.presets import SampleConfig
 from minidit.training.loop import RunError
@@ -96,3 +98,31 @@ def test_a_state_that_is_not_finite_never_replaces_one_that_is(tmp_path):
         job.train(job.data()[0])
     arrays, meta = read_arrays(job.folder / "model.state.safetensors")
     assert meta["step"] == 4 and all(np.isfinite(a).all() for a in arrays.values())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+def test_one_process_at_a_time_works_in_a_folder_and_the_next_finds_it_free(tmp_path):
+    job, _ = begun(tmp_path / "run")
+    for work in (lambda: job.train(job.data()[0]), lambda: job.create(overwrite=True)):
+        with locked(job.folder), pytest.raises(RunError, match="in use by another process"):
+            work()
+    job.train(job.data()[0])
+    assert (job.folder / "model.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+def test_a_lock_dies_with_its_process(tmp_path):
+    job, _ = begun(tmp_path / "run")
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with locked(job.folder):
+            os.write(write, b"x")
+            signal.pause()
+    os.read(read, 1)
+    with pytest.raises(RunError, match="in use"), locked(job.folder):
+        pass
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with locked(job.folder):
+        pass
