@@ -54,7 +54,7 @@ def whole_state(folder):
 
 
 @pytest.mark.parametrize("numbers", [
-    [signal.SIGHUP], [signal.SIGINT, signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP, signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP],
+    [signal.SIGHUP], [signal.SIGINT, signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP, signal.SIGHUP], 2 * [signal.SIGHUP],
 ])  # fmt: skip
 def test_a_terminal_that_closes_also_after_a_ctrl_c_waits_for_the_state(tmp_path, numbers):
     with training(tmp_path / "run") as process:
