@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0  # between two plain lines
 EVERY = 10  # updates between two reads of the loss
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class Progress:
@@ -74,17 +75,20 @@ def _bar(phase: str, steps: int, initial: int) -> tqdm[Any]:
 
 
 class stop_gently:
-    """The first Ctrl-C or SIGTERM saves the state of the phase and exits with 130 or 143; the second exits at once."""
+    """The first Ctrl-C or SIGTERM saves the state of the phase and exits with 130 or 143; the second exits at once.
+
+    SIGUSR1 does the same: it is the signal that mpiexec and Slurm pass on to all ranks before they end a job.
+    """
 
     def __init__(self, run: Run, progress: Progress) -> None:
         self.run, self.progress, self.number = run, progress, signal.SIGINT
 
     def __enter__(self) -> None:
-        self.old = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.old = {s: signal.signal(s, self.ask) for s in STOPPING}
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for s in STOPPING:
+            signal.signal(s, signal.SIG_DFL)
         self.number = signal.Signals(number)
         if self.run.loop is None:  # between two phases every file is complete
             self._leave("stopped")
@@ -104,5 +108,6 @@ class stop_gently:
 
         self.progress.close()
         command = "eval" if file_of(self.run.folder, "model").exists() else "train --resume"
-        print(f"minidit: {message}; continue with: minidit {command} {self.run.folder}", file=sys.stderr)
+        if self.run.ranks.first:
+            print(f"minidit: {message}; continue with: minidit {command} {self.run.folder}", file=sys.stderr)
         raise SystemExit(128 + self.number)

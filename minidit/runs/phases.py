@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from minidit.runs.state import load_state, save_state, start_from, state_of
 from minidit.training.loop import Loop, LoopConfig, RunError, diverged
 from minidit.training.memory import explained
 from minidit.training.process import Process
+from minidit.training.ranks import ranks
 from minidit.training.source import Source, source_of
 from minidit.version import __version__
 
@@ -74,12 +76,13 @@ class Phase(Generic[N]):
 
 
 class Run:
-    """A run folder and the configuration in it."""
+    """A run folder and the configuration in it. Every rank has one; rank 0 alone writes files, and its saved states count."""
 
     def __init__(self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent) -> None:
         self.folder, self.config, self.device, self.tell = folder, config, device, tell
         self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update
         self.facts: dict[str, Any] = {}
+        self.ranks = ranks()
 
     def data(self) -> tuple[Dataset, Dataset]:
         """(training set, held-out set)."""
@@ -94,7 +97,10 @@ class Run:
 
     def create(self, *, overwrite: bool = False) -> None:
         """Makes the folder. Raises RunError if a run is there already, or any other files."""
-        files.create(self.folder, self.config, self.device, overwrite=overwrite)
+        self.folder = self.ranks.same(self.folder)
+        if self.ranks.first:
+            files.create(self.folder, self.config, self.device, overwrite=overwrite)
+        self.ranks.wait()
 
     # ------------------------------------------------------------------------------------------------ the phases
 
@@ -160,7 +166,7 @@ class Run:
     def finished(self, name: str) -> Any:
         """The network of a phase that has ended, or None. Raises CheckpointError if its state has another configuration."""
         path = former.file_of(self.folder, name)
-        if not path.exists():
+        if not self.ranks.same(path.exists()):
             return None
         state_of(self.folder, name, self.config)
         return files.weights_of(path, name, "cpu" if name == "judge" else self.device)
@@ -170,31 +176,35 @@ class Run:
 
         Raises Stopped, its state saved, if its loop was stopped.
         """
-        with files.locked(self.folder):
+        with files.locked(self.folder) if self.ranks.first else contextlib.nullcontext():
             return self._trained(phase)
 
     def _trained(self, phase: Phase[N]) -> N:
-        name, state = phase.name, state_of(self.folder, phase.name, self.config)
-        if phase.start and state is None:  # before the Loop is made: its average starts from these weights
+        name, state = phase.name, state_of(self.folder, phase.name, self.config) if self.ranks.first else None
+        if phase.start and state is None and self.ranks.first:  # before the Loop is made: its average starts from these weights
             start_from(phase.network, files.weights_of(phase.start, name, self.device), phase.start)
         self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
         try:
             if state is not None:
                 load_state(state, loop)
-            files.forget(self.folder, name, loop.done)
+            if self.ranks.first:
+                files.forget(self.folder, name, loop.done)
+            records = loop.run()
             began, first = time.monotonic(), loop.done
-            for record in loop.run():
+            for record in records:
                 self.record(phase, record, time.monotonic() - began, loop.done - first)
                 phase.watch(loop)
                 if loop.done % self.config.sample.save_every == 0 and loop.done < phase.config.steps:
                     self.keep(name, loop)
             self.keep(name, loop)
-            if not loop.stop:
+            stopped = self.ranks.agree(loop.stop)
+            if not stopped:
                 phase.network.flat[...] = loop.optimiser.average
                 self.save(name, phase.network)
+            self.ranks.wait()
         finally:
             self.loop = None
-        if loop.stop:
+        if stopped:
             raise Stopped(name, loop.done)
         return phase.network
 
@@ -206,17 +216,21 @@ class Run:
             if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
                 raise RunError(diverged(numbers["loss"], step))
             speed = phase.config.batch_size * updates / max(wall, 1e-9)
-            files.append(self.folder, {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)})
+            line = {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)}
+            if self.ranks.first:
+                files.append(self.folder, line)
         self.tell(phase.name, record, steps)
 
     def keep(self, name: str, loop: Loop) -> None:
         """Saves the state of a phase, and deletes an overwritten run, which is no longer needed."""
-        save_state(self.folder, name, loop, self.config)
-        files.settle(self.folder)
+        if self.ranks.first:
+            save_state(self.folder, name, loop, self.config)
+            files.settle(self.folder)
 
     def save(self, name: str, network: Network) -> None:
         """Writes the network of a phase."""
-        save_model(self.folder / f"{name}.safetensors", network, **self.header())
+        if self.ranks.first:
+            save_model(self.folder / f"{name}.safetensors", network, **self.header())
 
     def header(self) -> dict[str, Any]:
         """The header of a file of weights: the resolved sections, and the facts about the data."""
