@@ -101,8 +101,9 @@ def _run(only: str | None, arguments: list[str], me: int = 0) -> int:
     try:
         with contextlib.redirect_stderr(sys.stdout) if me else contextlib.nullcontext():
             args = build_parser(only, arguments).parse_args(arguments)
-        if me:
-            args.quiet = True
+        if launch().size > 1 and only in TOGETHER:
+            importlib.import_module("minidit.training.ranks").ranks()
+            args.quiet |= me > 0
         code: int = importlib.import_module(f"minidit.cli.{args.command}").run(args)
         return code
     except SystemExit as stop:

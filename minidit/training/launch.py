@@ -16,7 +16,7 @@ LAUNCHERS = (  # the variables of Open MPI, of MPICH and Intel MPI (also Slurm's
 )
 
 
-GRACE = 1.0  # seconds that the other ranks give to rank 0
+GRACE, LONG = 1.0, 5.0  # seconds that the other ranks give to rank 0; where MPI cannot start, launchers take longer to end a job
 
 
 class Launch(NamedTuple):
@@ -40,7 +40,7 @@ def launch() -> Launch:
     return ALONE
 
 
-def give_way() -> None:
+def give_way(seconds: float = GRACE) -> None:
     """Lets rank 0 be the first to show an error and to end the job, for where all ranks fail alike."""
     if launch().me:
-        time.sleep(GRACE)
+        time.sleep(seconds)

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from minidit.backend import Array, home_of
 from minidit.nn.device import Nccl
-from minidit.training.launch import ALONE, Launch, give_way, launch
+from minidit.training.launch import ALONE, LONG, Launch, give_way, launch
 
 T = TypeVar("T")
 
@@ -119,9 +119,11 @@ def ranks() -> Ranks:
         mpi = importlib.import_module("mpi4py.MPI")
     except ImportError as error:
         reason = str(error).splitlines()[0]
+        give_way(LONG)
         raise RuntimeError(f"{started}: they need mpi4py, pip install 'minidit[mpi]' ({reason})") from None
     size, version = mpi.COMM_WORLD.Get_size(), mpi.Get_library_version().splitlines()[0].strip("\0 ")
     if size != place.size:
+        give_way(LONG)
         raise RuntimeError(f"{started}, but mpi4py connects {size}: it uses {version}, and the launcher belongs to another MPI")
     team = Ranks(place, mpi)
     sys.excepthook = team.hook
