@@ -114,7 +114,10 @@ class Loop:
     def _on_the_device(self) -> Iterator[dict[str, Any]]:
         clock = Clock(self.device, self.config.batch_size)
         clock.set(self.done)
-        draws, names = self.draws.at(clock, clock.samples), list[str]()
+        samples = clock.samples
+        if not self.ranks.alone:
+            samples = samples[shard_of(self.config.batch_size, self.shards, self.ranks.me)]
+        draws, names = self.draws.at(clock, samples), list[str]()
 
         def update() -> Array:
             """One update, counted by the clock on the device  ->  its numbers, in the order of `names`."""
