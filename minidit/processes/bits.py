@@ -65,9 +65,11 @@ def bits_per_dim(
             if progress is not None:
                 progress(t, sch.T)
     prior = to_host(likelihood.bits(likelihood.prior_term(x_0, sch)))
-    tables = {law: np.empty((n, 1 + sch.T), np.result_type(prior, *terms[law])) for law in terms}  # a row per picture: L_T, L_0, …, L_{T-1}
-    for law, table in tables.items():
-        table[mine] = np.stack([prior, *terms[law]], axis=1)
+    tables: dict[str, Array] = {}
+    for law, rows in terms.items():
+        mixed = np.stack([prior, *rows], axis=1)
+        tables[law] = table = np.empty((n, 1 + sch.T), mixed.dtype)  # a row per picture: L_T, L_0, …, L_{T-1}
+        table[mine] = mixed
         if n >= team.count:
             team.gather(table, parts)
     return {law: Bound(table[:, 0], table[:, 1:].T.copy()) for law, table in tables.items()}
