@@ -41,7 +41,10 @@ def summed(count, gradients):
 
     def one(me):
         buffers = [g.copy() for g in gradients[shard_of(shards, count, me)]]
-        results[me] = Total(ranks[me], shards, buffers).everywhere()
+        try:
+            results[me] = Total(ranks[me], shards, buffers).everywhere()
+        except Exception:
+            board.barrier.abort()  # nobody waits for one that failed
 
     threads = [threading.Thread(target=one, args=(me,)) for me in range(count)]
     for thread in threads:
