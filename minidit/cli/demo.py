@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     settle_precision(device, config.train.precision, config.tokenizer_train.precision)
     job = Run(Path(args.out) if args.out else free_folder(Path("runs"), preset), config, device=device, tell=progress.tell)
     train, held_out = job.data()
+    assert held_out is not None  # of an embedded set
     job.fit_to(train)
     job.create(overwrite=args.overwrite)
     with stop_gently(job, progress):

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from minidit.data.cache import Cache, Entry, Facts, Writer, key_of
 from minidit.data.checks import reading
-from minidit.data.decode import BLOCK, Decoding, Request, relative
+from minidit.data.decode import Decoding, Request, relative
 from minidit.data.pixels import to_channels
 from minidit.data.rows import Rows, prints_of
 
-Found = tuple[Rows, NDArray[np.int64], tuple[str, ...]]  # pictures, the numbers of their files, what was left out
+Found = tuple[Rows, NDArray[np.int64], tuple[tuple[str, str], ...]]  # pictures, the numbers of their files, what was left out
 
 
 def keys_of(source: Path, files: list[Path], request: Request) -> tuple[str, str]:
@@ -41,7 +41,7 @@ def known(source: Path, files: list[Path], request: Request, cache: Cache) -> Fo
         if entry is None:
             continue
         found = _found(entry)
-        if request.leave_out is None or {line.partition(": ")[0] for line in found[2]} == request.leave_out:
+        if request.leave_out is None or {file for file, _ in found[2]} == request.leave_out:
             return found
     return None
 
@@ -52,13 +52,19 @@ def written(decoding: Decoding, request: Request, cache: Cache) -> Found:
     channels, (h, w), n = request.channels or 3, decoding.size, len(decoding.files)
 
     def fill(writer: Writer) -> Facts:
+        prints: list[NDArray[np.uint64]] = []  # eight bytes per picture
+
+        def printed(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            prints.append(prints_of(images))
+            return images
+
         for block in decoding.blocks(cache.progress):
-            images = to_channels(block, channels)
-            writer.append("images", images)
-            writer.append("prints", prints_of(images))
+            writer.append("images", printed(to_channels(block, channels)))
         decoding.check()
         if decoding.grey and request.channels is None:
-            writer.rewrite("images", lambda images: images[:, :1], BLOCK)
+            prints.clear()
+            writer.rewrite("images", lambda images: printed(images[:, :1]), decoding.rows)
+        writer.append("prints", np.concatenate(prints))
         writer.append("kept", np.asarray(decoding.kept, np.int64))
         return {"outline": outline, "content": decoding.content.hexdigest(), "skipped": decoding.left_out()}
 
@@ -67,13 +73,14 @@ def written(decoding: Decoding, request: Request, cache: Cache) -> Found:
 
 def _found(entry: Entry) -> Found:
     images, prints, kept = (entry.arrays[name] for name in ("images", "prints", "kept"))
-    return Rows.of(images, entry.digests["images"], np.asarray(prints)), np.asarray(kept), tuple(entry.facts["skipped"])
+    skipped = tuple((file, why) for file, why in entry.facts["skipped"])
+    return Rows.of(images, entry.digests["images"], np.asarray(prints)), np.asarray(kept), skipped
 
 
 def _adopted(key: str, outline: str, source: Path, files: list[Path], cache: Cache) -> Entry | None:
     """The entry of files with the same names, sizes and content, but other times; it gets the new key."""
     for old, facts in cache.similar(outline):
-        skipped = {line.partition(": ")[0] for line in facts["skipped"]}
+        skipped = {file for file, _ in facts["skipped"]}
         if _content([f for f in files if relative(f, source) not in skipped]) == facts["content"]:
             with contextlib.suppress(OSError):  # another process did the same at the same time
                 cache.adopt(old, key)

@@ -38,7 +38,7 @@ class Dataset:
     labels      : int64 (N,) in 0..num_classes-1, or None: unconditional
     class_names : one name per class, () when unconditional
     crop        : width in pixels of the padding; measures (PSNR …) are taken on `inner(images)`
-    skipped     : files that could not be read and were left out, each with the reason
+    skipped     : (file, reason) of the files that could not be read and were left out
 
     Raises DataError where these do not fit together.
     """
@@ -49,7 +49,7 @@ class Dataset:
     class_names: tuple[str, ...]
     levels: int = 256
     crop: int = 0
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LARGEST_COMMON, DEFAULT_SIZE = 64, 32
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")  # decoded inside Pillow, without another program
-BLOCK = 256  # pictures decoded before they are handed on
+BLOCK = 2**24  # bytes of pictures that are decoded before they are handed on
 
 
 def silent(*_: object) -> None:
@@ -62,10 +62,15 @@ class Decoding:
     kept: list[int] = field(default_factory=list)  # numbers of the files that could be read
     content: Any = field(default_factory=hashlib.sha256)  # of the digests of these files
 
+    @property
+    def rows(self) -> int:
+        """The number of pictures in a block."""
+        return max(1, min(256, BLOCK // (3 * self.size[0] * self.size[1])))
+
     def blocks(self, progress: Callable[[str, int, int], None] = silent) -> Iterator[NDArray[np.uint8]]:
-        """The pictures, (≤ BLOCK, 3, H, W) at a time."""
-        for start in range(0, len(self.files), BLOCK):
-            part = self.files[start : start + BLOCK]
+        """The pictures, (≤ rows, 3, H, W) at a time."""
+        for start in range(0, len(self.files), self.rows):
+            part = self.files[start : start + self.rows]
             images = [self._one(start + i, file) for i, file in enumerate(part) if not self.left(file)]
             block = [image for image in images if image is not None]
             progress("pictures", start + len(part), len(self.files))
@@ -94,10 +99,10 @@ class Decoding:
         if not self.kept:
             raise fault(self.source, "not one of its files is a picture that can be read")
 
-    def left_out(self) -> tuple[str, ...]:
-        """The files that were left out, each with the reason."""
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """(file, reason) of the files that were left out."""
         skipped = self.known | (self.skipped or {})
-        return tuple(f"{relative(file, self.source)}: {why.removeprefix(f'{file}: ')}" for file, why in skipped.items())
+        return tuple((relative(file, self.source), why.removeprefix(f"{file}: ")) for file, why in skipped.items())
 
     def left(self, file: Path) -> bool:
         """Whether a file has been left out already."""

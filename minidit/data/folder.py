@@ -70,7 +70,8 @@ def _in_memory(decoding: Decoding, request: Request) -> NDArray[np.uint8]:
 
 
 def _dataset(
-    path: Path, images: NDArray[np.uint8] | Rows, kept: Sequence[int] | NDArray[np.int64], skipped: tuple[str, ...],
+    path: Path, images: NDArray[np.uint8] | Rows, kept: Sequence[int] | NDArray[np.int64],
+    skipped: tuple[tuple[str, str], ...],
     labels: NDArray[np.int64], names: tuple[str, ...],
 ) -> Dataset:  # fmt: skip
     """The pictures of the kept files with their labels. Raises DataError for a class without any."""

@@ -4,6 +4,7 @@
     metrics.jsonl                                                  one line per recorded update
     tokenizer.safetensors, model.safetensors, judge.safetensors    the averaged weights (EMA) of each phase
     tokenizer.state.safetensors, …                                 the state from which an interrupted phase resumes
+    skipped.jsonl                                                  files that were left out, with --skip-bad
     samples/step_*.png                                             grids drawn while training
     pictures/, trace.npz, eval.json, report.html                   at the end
 """
@@ -16,7 +17,7 @@ import json
 import os
 import platform
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from minidit.checkpoint import CheckpointError, load_model, write_atomically
+from minidit.incoming import read_text, reading
 from minidit.nn.device import name_of_blas
 from minidit.runs import former
 from minidit.runs.config import read_config, tables_of, to_toml
@@ -37,7 +39,7 @@ fcntl = importlib.import_module("fcntl") if os.name == "posix" else None  # else
 WEIGHTS = [f"{name}{end}" for name in former.FILES for end in (".safetensors", ".state.safetensors")] + [*former.OLD_FILES]
 PICTURES = [f"pictures/{n}" for n in ("loss.png", "reconstructions.png", "ddim.png", "ddpm.png", "neighbours.png",
                                       "denoising.gif", "x0_strip.png")]  # fmt: skip
-FILES = ["config.toml", "metrics.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
+FILES = ["config.toml", "metrics.jsonl", "skipped.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
 REPLACED = ".replaced"  # the folder of an overwritten run, until the new one has its first checkpoint
 
 
@@ -130,6 +132,21 @@ def config_of(folder: Path) -> RunConfig:
     if not path.exists():
         raise CheckpointError(f"{folder}: no run there (no config.toml)")
     return read_config(path)
+
+
+def keep_skipped(folder: Path, skipped: Iterable[tuple[str, str]]) -> None:
+    """Writes the list of files that were left out, one line per file."""
+    lines = (json.dumps({"file": file, "why": why}) + "\n" for file, why in skipped)
+    write_atomically(folder / "skipped.jsonl", "".join(lines).encode())
+
+
+def skipped_of(folder: Path) -> frozenset[str] | None:
+    """The files that the run left out when it began; None if it kept no list."""
+    path = folder / "skipped.jsonl"
+    if not path.exists():
+        return None
+    with reading(path, CheckpointError, "a damaged list of skipped files: "):
+        return frozenset(str(json.loads(line)["file"]) for line in read_text(path, CheckpointError).splitlines())
 
 
 def weights_of(place: str | Path, phase: str, device: str = "cpu") -> Any:

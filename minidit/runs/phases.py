@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from minidit.checkpoint import CheckpointError, save_model
-from minidit.data import Dataset
+from minidit.data import Dataset, cache
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT
 from minidit.models.kinds import Network
@@ -29,12 +29,13 @@ from minidit.random import Philox
 from minidit.runs import folder as files
 from minidit.runs import former
 from minidit.runs.config import tables_of
-from minidit.runs.fitting import data_of, facts_of, fitted
+from minidit.runs.fitting import Parts, augment_of, facts_of, fitted, parts_of
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
 from minidit.runs.state import load_state, save_state, start_from, state_of
+from minidit.training.augment import Augmented
 from minidit.training.loop import Loop, LoopConfig, RunError, diverged
 from minidit.training.memory import explained
 from minidit.training.process import Process
@@ -44,6 +45,8 @@ from minidit.version import __version__
 N = TypeVar("N", DiT, TokenizerNetwork, Classifier)
 Record = dict[str, Any]  # of an update: "step", "loss", "lr", …
 Tell = Callable[[str, Record, int], None]  # (phase, record, updates of the phase)
+Note = Callable[[str], None]  # a line for people
+Progress = Callable[[str, int, int], None]  # (what, done, total) of work that is no phase
 EVERY = 10  # updates per line of metrics.jsonl
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
 
@@ -76,32 +79,52 @@ class Phase(Generic[N]):
 class Run:
     """A run folder and the configuration in it."""
 
-    def __init__(self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        *,
+        device: str = "cpu",
+        tell: Tell = silent,
+        note: Note = cache.silent,
+        progress: Progress = cache.silent,
+    ) -> None:
         self.folder, self.config, self.device, self.tell = folder, config, device, tell
+        self.note, self.progress = note, progress  # of the writing of a cache
         self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update
         self.facts: dict[str, Any] = {}
+        self.parts: Parts | None = None  # of the pictures, once they are read
+        self.leave_out: frozenset[str] | None = None  # the files that a resumed run skipped when it began
 
-    def data(self) -> tuple[Dataset, Dataset]:
-        """(training set, held-out set)."""
-        return data_of(self.config.data)
+    def data(self) -> tuple[Dataset, Dataset | None]:
+        """(training set, held-out set or None)."""
+        self.parts = parts_of(self.config.data, self.cache(), self.leave_out)
+        return self.parts.train, self.parts.held_out
+
+    def cache(self) -> cache.Cache | None:
+        """The cache of large sets that the configuration names."""
+        named = cache.named(self.config.data.cache)
+        return named and replace(named, tell=self.note, progress=self.progress)
 
     def fit_to(self, data: Dataset) -> None:
         """Fills in the settings determined by the data. Raises ValueError if settings conflict."""
         config = self.config
         if config.data.tokenizer and not isinstance(config.tokenizer, PixelsConfig):
             config = replace(config, tokenizer=self.named_tokenizer(data).config)
-        self.config, self.facts = fitted(config, data), facts_of(data)
+        self.config, self.facts = fitted(config, data), facts_of(data, self.parts.about if self.parts else "")
 
     def create(self, *, overwrite: bool = False) -> None:
         """Makes the folder. Raises RunError if a run is there already, or any other files."""
         files.create(self.folder, self.config, self.device, overwrite=overwrite)
+        if self.config.data.skip_bad and self.parts:
+            files.keep_skipped(self.folder, self.parts.train.skipped)
 
     # ------------------------------------------------------------------------------------------------ the phases
 
     def train(self, data: Dataset) -> Pipeline:
         """Trains tokenizer and model, each from its saved state; a finished one is loaded."""
         c, network = self.config, self.tokenizer(data)
-        source = assembled(c.process, network, self.device)[0].source(data)
+        source = assembled(c.process, network, self.device)[0].source(data, augment_of(c.data), self.cache())
         if network is not None:
             self.save("tokenizer", network)  # again: the scale of its latents has been measured on these pictures
         with explained(c.model, c.train, self.device):
@@ -128,7 +151,10 @@ class Run:
         """The phase that learns to reconstruct pictures."""
         config = self.config.tokenizer_train
         network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
-        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source_of(data, self.device), config)
+        source: Source = source_of(data, self.device)
+        if augment := augment_of(self.config.data):
+            source = Augmented(source, augment)
+        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source, config)
 
     def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source) -> Phase[DiT]:
         """The phase that learns to denoise the tokenizer's x_0; it draws grids during training."""
@@ -223,6 +249,10 @@ class Run:
         return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
 
 
-def resume(folder: Path, *, device: str = "cpu", tell: Tell = silent) -> Run:
-    """The Run in a folder, with the configuration it was started with."""
-    return Run(folder, files.config_of(folder), device=device, tell=tell)
+def resume(
+    folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = cache.silent, progress: Progress = cache.silent
+) -> Run:
+    """The Run in a folder, with the configuration and the pictures it was started with."""
+    run = Run(folder, files.config_of(folder), device=device, tell=tell, note=note, progress=progress)
+    run.leave_out = files.skipped_of(folder) if run.config.data.skip_bad else None
+    return run

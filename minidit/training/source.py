@@ -78,6 +78,7 @@ class Stored:
 
     def draw(self, index: Array, draws: Draws) -> Batch:
         k = draws.rows(self.images, index)
+        k = k if draws.device == "cpu" else k.astype(np.int32)  # where 256, the length of the table, is a number too
         return resident(self.floats, like=k)[k], None if self.labels is None else self.labels[index]
 
 
