@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
-    from minidit.runs.evaluate import Evaluation
+    from minidit.runs.evaluate import FEWEST, Evaluation
     from minidit.runs.fitting import facts_of
     from minidit.runs.gallery import measure
     from minidit.runs.phases import resume
@@ -48,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     train, held_out = job.data()
     if held_out is None or job.parts is None:
         raise ValueError(f"{train.name}: no picture is held out, so nothing can be measured: train on more, or with --held-out N")
+    if min(args.n, len(held_out), len(train)) < FEWEST:
+        known = f"-n is {args.n}, {len(train)} are trained on, and {len(held_out)} are held out"
+        raise ValueError(f"{train.name}: measures need at least {FEWEST} pictures; {known}")
     progress.note(job.parts.about)
     if train.class_names != pipeline.class_names:
         both = [", ".join(names) or "none" for names in (train.class_names, pipeline.class_names)]

@@ -132,7 +132,8 @@ def configure(args: argparse.Namespace) -> RunConfig:
 
 def refuse_changes(args: argparse.Namespace) -> None:
     """Raises ValueError if --resume is combined with flags that would make it a different run."""
-    changes = [k for k, v in vars(args).items() if v is not None and ("." in k or (k in DECIDE and v is not False))]
+    off = [k for k in ("overwrite", "pixels") if not getattr(args, k)]  # of the others False is a choice
+    changes = [k for k, v in vars(args).items() if v is not None and ("." in k or k in DECIDE) and k not in off]
     if changes:
         names = ", ".join(k.split(".")[-1].replace("_", "-") for k in changes)
         raise ValueError(f"--resume uses the configuration in {args.resume}/config.toml: leave out {names}")

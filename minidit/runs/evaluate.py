@@ -21,6 +21,7 @@ from minidit.runs.pipeline import Options, Pipeline
 from minidit.training.forward import CHUNK
 
 EVAL_STREAM = 0x6576
+FEWEST = 4  # pictures of a row: precision and recall look at the three nearest others
 BLOCK = 8 * CHUNK  # pictures of the training set that are in memory as floats at one time
 
 
