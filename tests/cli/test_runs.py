@@ -149,7 +149,8 @@ def test_training_says_what_it_trains_on_and_leaves_bad_files_out_when_asked(tmp
     assert code == 0, err
     assert "held out: 5 of 25 pictures" in err and "Held out: 5 of 25 pictures" in (folder / "report.html").read_text()
     code, out, err = told("eval", folder, "-n", 3, "--quiet")
-    assert (code, out) == (2, "") and err.endswith("measures need at least 4 pictures; -n is 3, 20 are trained on, and 5 are held out\n")
+    assert (code, out) == (2, "")
+    assert err.endswith("measures need at least 4 pictures; -n is 3, 20 are trained on, and 5 are held out\n")
     for flag in (["--no-flip"], ["--crop", 0], ["--held-out", 0], ["--no-skip-bad"]):
         code, _, err = told("train", "--resume", folder, *flag)
         assert code == 2 and err.endswith(f"leave out {flag[0][2:].removeprefix('no-')}\n")
