@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--ddpm-steps {args.ddpm_steps}: the ladder has {T} rungs")
     job.facts = facts_of(train, job.parts.about)
     with stop_gently(job, progress):
-        judge = job.judge(train)
+        judge = job.judge(train, held_out)
     progress.close()
     evaluation = Evaluation(judge, train, held_out, n=args.n)
     ddpm_steps = args.ddpm_steps or min(250, T)

@@ -89,19 +89,22 @@ def blocks(n: int) -> Iterator[slice]:
 # ------------------------------------------------------------------------------------------------ a whole set
 
 
-def latents_of(model: Network, data: Any, seed: int = 0, *, flip: bool = False, cache: Cache | None = None) -> Latents:
-    """The latents of a data set, ready to train on; sets model.scale from them.
+def latents_of(
+    model: Network, data: Any, seed: int = 0, scale: float | None = None, *, flip: bool = False, cache: Cache | None = None
+) -> Latents:
+    """The latents of a data set, ready to train on; unless a scale is given, it is measured on them and set in the model.
 
     flip : also those of the mirrored pictures; every sample then uses one of the two    cache : for pictures on disk
     """
     source = source_of(data, "cpu", model.dtype)
     assert isinstance(source, (Pictures, Stored))
     key = getattr(data, "key", "")
-    if cache is not None and key:
-        arrays, scale = _on_disk(model, source, seed, flip, cache, key)
+    if cache is not None and key and data.images.nbytes > cache.least:
+        arrays, measured = _on_disk(model, source, seed, flip, cache, key)
     else:
-        arrays, scale = _in_memory(model, source, seed, flip)
-    model.scale[...] = scale
+        arrays, measured = _in_memory(model, source, seed, flip)
+    if scale is None:
+        model.scale[...] = scale = measured
     labels = None if source.labels is None else to_device(source.labels, model.device)
     mean, std, *mirrored = arrays
     return Latents(mean, std, scale, labels, mirrored=(mirrored[0], mirrored[1]) if mirrored else None)

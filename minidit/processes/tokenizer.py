@@ -44,6 +44,9 @@ class Tokenizer(Protocol):
     def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:
         """The data as a network is trained on them: augmented, and of a set on disk what is computed once is cached."""
 
+    def held_out(self, data: Any, cache: Cache | None = None) -> Source:
+        """Data as a network is compared on them; nothing is measured or changed."""
+
     def encode(self, x: Array) -> Array:
         """Pictures (B, C, H, W) in [-1, 1]  ->  x_0 : (B, ...)."""
 
@@ -65,6 +68,9 @@ class Pixels:
     def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:
         source = source_of(data, self.device)
         return Augmented(source, augment) if augment else source
+
+    def held_out(self, data: Any, cache: Cache | None = None) -> Source:
+        return source_of(data, self.device)
 
     def encode(self, x: Array) -> Array:
         return to_device(x, self.device)
@@ -91,6 +97,9 @@ class Latent:
     def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:
         """Mirrored pictures have their own latents. Shifted ones have not: `crop` acts on the autoencoder's training only."""
         return latents_of(self.autoencoder, data, flip=augment.flip, cache=cache)
+
+    def held_out(self, data: Any, cache: Cache | None = None) -> Source:
+        return latents_of(self.autoencoder, data, scale=float(self.autoencoder.scale), cache=cache)
 
     def encode(self, x: Array) -> Array:
         x = to_device(x, self.autoencoder.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from minidit.data import Dataset, load
 from minidit.data.cache import Cache
 from minidit.data.checks import DataError, NoPart
+from minidit.runs.former import file_of
 from minidit.runs.kinds import PixelsConfig, shape_of
 from minidit.runs.presets import DataConfig, RunConfig
 from minidit.training.augment import Augment
@@ -108,6 +110,21 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
     return replace(config, tokenizer=tokenizer, model=model)
+
+
+def with_tokenizer_of_init(config: RunConfig) -> RunConfig:
+    """A denoiser that is fine-tuned keeps the tokenizer of its run: it understands no other latents.
+
+    Raises ValueError if one of the two works on pixels and the other on latents.
+    """
+    place = Path(config.data.init)
+    if not config.data.init or not place.is_dir() or config.data.tokenizer:
+        return config
+    theirs = file_of(place, "tokenizer").exists()
+    if theirs == isinstance(config.tokenizer, PixelsConfig):
+        there, here = ("latents", "pixels") if theirs else ("pixels", "latents")
+        raise ValueError(f"--init {place}: its model works on {there}, this run on {here}: add --tokenizer with its kind")
+    return replace(config, data=replace(config.data, tokenizer=str(place))) if theirs else config
 
 
 def facts_of(data: Dataset, about: str = "") -> dict[str, Any]:

@@ -15,8 +15,7 @@ from minidit.data.rows import Rows
 from minidit.runs import evaluate
 from minidit.runs.evaluate import Evaluation
 from minidit.runs.phases import resume
-
-FILES = [f"{name}{end}" for name in ("tokenizer", "model") for end in (".safetensors", ".state.safetensors")]
+from minidit.runs.state import paths_of
 
 
 @pytest.fixture
@@ -35,10 +34,12 @@ def test_a_run_from_the_disk_has_the_bits_of_a_run_from_memory(tmp_path, on_disk
     here, _ = whole(tmp_path / "here", config)
     on_disk()
     job = interrupted(tmp_path / "there", config, 3)
-    assert isinstance(job.parts.train.images, Rows) and len(list((tmp_path / "cache").iterdir())) == 3  # pixels, latents, locks
+    assert isinstance(job.parts.train.images, Rows) and len(list((tmp_path / "cache").iterdir())) == 4  # pixels, latents, locks
     resumed(tmp_path / "there")
-    for file in FILES:
-        assert (tmp_path / "there" / file).read_bytes() == (here.folder / file).read_bytes(), file
+    for name in ("tokenizer", "model"):
+        files = [here.folder / f"{name}.safetensors", paths_of(here.folder, name)[0]]
+        for file in files:
+            assert (tmp_path / "there" / file.relative_to(here.folder)).read_bytes() == file.read_bytes(), file
     assert lines(tmp_path / "there") == lines(here.folder)
 
 
@@ -48,7 +49,7 @@ def test_augmentation_changes_what_both_networks_learn_and_not_what_is_held_out(
     other, _ = whole(tmp_path / "other", replace(config, data=replace(config.data, flip=True, crop=1)))
     assert np.array_equal(plain.parts.held_out.images, other.parts.held_out.images)
     for name in ("tokenizer", "model"):
-        one, two = (read_arrays(job.folder / f"{name}.state.safetensors")[0]["theta"] for job in (plain, other))
+        one, two = (read_arrays(paths_of(job.folder, name)[0])[0]["theta"] for job in (plain, other))
         assert not np.array_equal(one, two), name
     one, two = (job.judge_phase(job.parts.train).source.x_0 for job in (plain, other))
     assert np.array_equal(one, two)  # the judge measures: its pictures are not augmented

@@ -150,6 +150,13 @@ def test_latents_are_encoded_once_and_again_where_the_autoencoder_differs(sets, 
             latents_of(model, sets[1], cache=sets[2])
 
 
+def test_latents_of_a_small_part_of_a_stored_set_stay_in_memory(sets):
+    cache = Cache(sets[2].folder, least=sets[1].images.nbytes)
+    assert not isinstance(latents_of(Autoencoder(SMALL, Philox(3)), sets[1], cache=cache).mean, np.memmap)
+    held = latents_of(Autoencoder(SMALL, Philox(3)), sets[1], scale=0.5, cache=sets[2])
+    assert held.scale == 0.5 and isinstance(held.mean, np.memmap)  # compared on, and nothing is measured
+
+
 def test_a_mirrored_sample_is_a_sample_of_the_mirrored_picture_s_posterior(sets):
     model, here = Autoencoder(SMALL, Philox(1)), sets[0]
     source = Latent(model).source(here, Augment(flip=True, crop=2))
