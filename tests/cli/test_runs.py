@@ -160,6 +160,16 @@ def test_training_says_what_it_trains_on_and_leaves_bad_files_out_when_asked(tmp
         assert code == 2 and err.endswith(f"leave out {flag[0][2:].removeprefix('no-')}\n")
 
 
+def test_a_run_that_goes_on_by_itself_leaves_out_the_files_that_it_left_out_before(tmp_path):
+    source, bad = folder_of_pictures(tmp_path / "p"), tmp_path / "p" / "a" / "bad.png"
+    bad.write_bytes(b"nothing")
+    words = ["train", "--data", source, *TINY, "--pixels", "--skip-bad", "--out", tmp_path / "run", "--resume", "auto"]
+    assert told(*words, "--steps", 2)[0] == 0
+    shutil.copy(tmp_path / "p" / "a" / "1.png", bad)
+    code, _, err = told(*words, "--steps", 4)
+    assert code == 0 and f"{source}: 23 pictures, 2 held out" in err and "a/bad.png (was left out before)" in err
+
+
 def test_a_run_without_held_out_pictures_is_not_measured(tmp_path):
     source = folder_of_pictures(tmp_path / "p", (1, 1))
     code, _, err = told("train", "--data", source, *TINY, "--pixels", "--steps", 2, "--out", tmp_path / "run")
