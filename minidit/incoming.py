@@ -40,12 +40,17 @@ def printable(text: object) -> str:
     return "".join(escaped)
 
 
+def short(message: object) -> str:
+    """A message on one printable line of at most about MAX_MESSAGE characters: its beginning and its end."""
+    text = printable(message)
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}"
+
+
 class Refusal(ValueError):
     """Something from outside that is not taken. The message is one printable line."""
 
     def __init__(self, message: object) -> None:
-        text = printable(message)
-        super().__init__(text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}")
+        super().__init__(short(message))
 
 
 @contextmanager
