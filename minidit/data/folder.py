@@ -16,6 +16,7 @@ picture, an empty class, and pictures beside class folders are errors that name 
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from minidit.incoming import DEFLATE, regular_file
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what a decoder thinks of odd files is not printed
 HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "license.md", "copying", "credits.txt",
             "thumbs.db", "desktop.ini", "index.theme", "__macosx")
 PARTS = {"train", "training", "test", "val", "valid", "validation"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.data.npz import read_arrays
-from minidit.incoming import PACKINGS, Refusal, read_text, reading, regular_file
+from minidit.incoming import PACKINGS, Refusal, read_json, read_toml, reading, regular_file
 from minidit.runs import former
 
 T = TypeVar("T")
@@ -69,9 +68,7 @@ def _optional(path: Path, read: Callable[[Path], T]) -> T | None:
 
 
 def _toml(path: Path) -> Record:
-    text = read_text(path, ReportError, "not TOML: ")
-    with reading(path, ReportError, "not TOML: "):
-        return former.sections(tomllib.loads(text))
+    return former.sections(read_toml(path, ReportError))
 
 
 def _metrics(path: Path) -> list[Record]:
@@ -94,12 +91,12 @@ def _metrics(path: Path) -> list[Record]:
 
 
 def _evaluation(path: Path) -> Record:
-    text = read_text(path, ReportError, "not JSON: ")
-    with reading(path, ReportError, "not JSON: "):
-        content = json.loads(text)
+    content = read_json(path, ReportError)
     rows = content.get("rows", []) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(r, dict) and "name" in r for r in rows):
         raise ReportError(f'{path}: "rows" must be a list of objects that have a "name"')
+    if not isinstance(content.get("neighbours") or {}, dict):
+        raise ReportError(f'{path}: "neighbours" must be an object')
     return dict(content)
 
 
@@ -117,8 +114,8 @@ def _trace(path: Path) -> Trace:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value from JSON is a number; true and false are not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a value from JSON is a number that a float can hold; true and false are not."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 1000)
 
 
 def seconds_of(metrics: list[Record]) -> float:

@@ -27,8 +27,8 @@ def main(news: int, leash: int, folder: str, words: list[str]) -> int:
     """Starts the program, waits for its end or for a word on the leash; returns its exit status."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for word in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(word, signal.SIG_IGN)
     for pipe in (news, leash):  # the program gets neither
         os.set_inheritable(pipe, False)
     awake, wake = os.pipe()

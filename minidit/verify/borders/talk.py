@@ -4,7 +4,7 @@
     hello = talk.greeting()                 the topics that the program answers
     talk.ask("ddim_step", args)             one question; the program may call the functions among its arguments
 
-Small arrays stand in the line, large ones in safetensors files. Whatever breaks the protocol (docs/protocol.md) is a ProgramError.
+Small arrays stand in the line, large ones in safetensors files. A breach of the protocol (docs/protocol.md) is a ProgramError.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
