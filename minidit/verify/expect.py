@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from minidit.incoming import Refusal, read_json
+from minidit.incoming import Refusal, printable, read_json
 from minidit.verify.report import FORMAT, Report, outcome
 
 
