@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+DIGEST = re.compile(rb',?"sha256":"[0-9a-f]*"')
 Mutation = Callable[[random.Random, bytes], bytes]
 
 NUMBERS = (0, 1, -1, 2, 127, 128, 255, 256, 4095, 65535, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30)
@@ -157,10 +158,16 @@ def lines_damaged(r: random.Random, data: bytes) -> bytes:
     return b"\n".join(lines)
 
 
+def without_digest(header: bytes) -> bytes:
+    """The header of a safetensors file as long as before, without the digest of its contents."""
+    return DIGEST.sub(lambda m: b" " * len(m[0]), header)
+
+
 def safetensors_damaged(r: random.Random, data: bytes) -> bytes:
-    """The header of a safetensors file, with its length written anew."""
+    """The header of a safetensors file, with its length written anew and without its digest."""
     n = int.from_bytes(data[:8], "little")
-    header = r.choice((json_damaged, json_damaged, text_damaged))(r, data[8 : 8 + n])
+    plain = without_digest(data[8 : 8 + n])
+    header = r.choice((json_damaged, json_damaged, text_damaged))(r, plain)
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + n :]
 

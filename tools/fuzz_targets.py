@@ -53,6 +53,7 @@ from tools.fuzz_mutations import (
     safetensors_damaged,
     text_damaged,
     toml_damaged,
+    without_digest,
     zip_damaged,
 )
 
@@ -80,6 +81,13 @@ def file_named(name: str) -> Callable[[Path], Path]:
     return lambda folder: folder / name
 
 
+def both_ways(data: bytes) -> list[bytes]:
+    """A safetensors file with its digest, and without it, so that damage reaches what lies behind."""
+    n = int.from_bytes(data[:8], "little")
+    header = without_digest(data[8 : 8 + n])
+    return [data, len(header).to_bytes(8, "little") + header + data[8 + n :]]
+
+
 def saved(model: Any, folder: Path, grammar: str = "minidit") -> bytes:
     path = folder / "m.safetensors"
     save(path, model, grammar=grammar)
@@ -96,7 +104,7 @@ def networks(folder: Path) -> Iterator[Target]:
     }
     mutations = (safetensors_damaged, safetensors_damaged, bytes_damaged)
     for name, model in models.items():
-        yield Target(name, [saved(model, folder)], load_model, mutations, file_named("m.safetensors"))
+        yield Target(name, both_ways(saved(model, folder)), load_model, mutations, file_named("m.safetensors"))
     foreign = [saved(models["dit"], folder, "official"), saved(kl, folder, "ldm")]
     yield Target("foreign", foreign, load_model, mutations, file_named("m.safetensors"))
     save(folder / "d", models["dit"], grammar="diffusers")
@@ -119,9 +127,11 @@ def beside(folder: Path, name: str) -> Callable[[Path], Path]:
     """Links the other files of a folder to where the input goes."""
 
     def prepare(place: Path) -> Path:
-        for file in folder.iterdir():
-            if file.name != name:
-                (place / file.name).symlink_to(file)
+        for file in [path for path in folder.rglob("*") if path.is_file()] + [folder / name]:
+            link = place / file.relative_to(folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if file != folder / name:
+                link.symlink_to(file)
         return place / name
 
     return prepare
@@ -245,10 +255,7 @@ def runs(folder: Path) -> Iterator[Target]:
     """A run of a second, one of its files damaged at a time; and what its report reads."""
     run = folder / "input"
     small.interrupted(run, replace(small.run_config(steps=4), model=DIT), 2)
-    kept = {p.name: p.read_bytes() for p in run.glob("model.state.*")}
     small.resumed(run)
-    for name, content in kept.items():
-        (run / name).write_bytes(content)
     job = resume(run)
     train, _ = job.data()
     job.fit_to(train)
@@ -257,17 +264,19 @@ def runs(folder: Path) -> Iterator[Target]:
     loop = Loop(phase.network, phase.process, phase.source, phase.config)
 
     def state(path: Path) -> object:
-        kept = state_of(path.parent, "model", job.config)
+        kept, _ = state_of(path.parents[1], "model", job.config)
         return kept and load_state(kept, loop)
 
     files: dict[str, tuple[Callable[[Path], object], tuple[Mutation, ...]]] = {
         "model.safetensors": (lambda path: load(path.parent), heads),
-        "model.state.safetensors": (state, heads),
+        "states/model-00000004.safetensors": (state, heads),
         "config.toml": (lambda path: resume(path.parent), (toml_damaged, lines_damaged, text_damaged, bytes_damaged)),
     }
     for name, (read, mutations) in files.items():
         names = " " if name == "config.toml" else "input"  # a setting may be what is refused
-        yield Target(f"run-{name.partition('.safe')[0]}", [(run / name).read_bytes()], read, mutations, beside(run, name), names)
+        seeds = both_ways((run / name).read_bytes()) if name.endswith("safetensors") else [(run / name).read_bytes()]
+        short = name.partition(".safe")[0].partition("-")[0].replace("/", "-")
+        yield Target(f"run-{short}", seeds, read, mutations, beside(run, name), names)
     shown = write_run(folder / "report" / "input")
     page = lambda path: report_of(path.parent)
     reports: dict[str, tuple[Mutation, ...]] = {
