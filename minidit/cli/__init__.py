@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -80,7 +79,21 @@ def build_parser(only: str | None, words: Sequence[str] = ()) -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    from minidit.cli.streams import ended_in_order, lenient
+
     arguments = sys.argv[1:] if arguments is None else arguments
+    with lenient() as (out, err):
+        with ended_in_order():
+            code = _run(arguments)
+        out.flush()
+        if out.failure and not out.quiet:
+            print(f"minidit: not everything could be printed: {out.failure}", file=err)
+    return code or int(bool(out.failure))
+
+
+def _run(arguments: list[str]) -> int:
+    from minidit.incoming import short
+
     only = next((a for a in arguments if not a.startswith("-")), None)
     try:
         args = build_parser(only, arguments).parse_args(arguments)
@@ -91,14 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nminidit: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     except Exception as error:
         if "--debug" in arguments:
             raise
         usage = isinstance(error, (ValueError, TypeError, FileNotFoundError))
         unclear = not str(error) or isinstance(error, (KeyError, AssertionError))
         text = f"{type(error).__name__}: {error}" if unclear else str(error)
-        print(f"minidit: {' '.join(text.split())}", file=sys.stderr)
+        print(f"minidit: {short(' '.join(text.split()))}", file=sys.stderr)
         return 2 if usage else 1

@@ -20,7 +20,7 @@ from minidit.html import chart
 from minidit.html.folder import Record, ReportError, Run, Trace, is_number, read_run, seconds_of, series_of
 from minidit.html.page import beside, data_uri, document, escape, section, table
 from minidit.incoming import reading
-from minidit.pictures import write_bytes
+from minidit.outgoing import check_writable, write_atomically
 
 FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM")}
 IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", *FINAL}
@@ -33,7 +33,9 @@ def write_report(run: Path) -> Path:
     Raises ValueError for a malformed file, with its name, and the line of metrics.jsonl.
     """
     run = Path(run)
-    return write_bytes(run / "report.html", report_of(run))
+    if run.is_dir():
+        check_writable(run / "report.html")
+    return write_atomically(run / "report.html", report_of(run))
 
 
 def report_of(run: Path) -> bytes:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from minidit.incoming import Refusal, printable, read_json
+from minidit.outgoing import write_text
 from minidit.verify.report import FORMAT, Report, outcome
 
 
@@ -19,7 +20,7 @@ class ExpectError(Refusal):
 def write_expectation(path: str | Path, report: Report) -> None:
     """Writes the outcome of every topic: "pass", ids of mistakes (M02+M34), "unknown" or "raises"."""
     held = {"format": FORMAT, "dialect": report.dialect, "topics": {f.topic.name: outcome(f) for f in report.findings}}
-    Path(path).write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
 
 
 def surprises(path: str | Path, report: Report) -> list[str]:
