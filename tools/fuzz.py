@@ -36,7 +36,9 @@ from tools.fuzz_page import COUNTS, add_counts, read_counts, write_page  # noqa:
 
 KEPT = ROOT / "build" / "fuzz" / "inputs"
 BATCH = 60_000  # inputs of one reader in one process
-SLICE = 2.5  # seconds for them, at most
+SLICE = 1.5  # seconds for them, at most
+QUICK = 6000  # inputs per second of CPU from which on a reader gets LONGER of them
+LONGER = 4.0
 
 
 def in_a_child(work: Callable[[], Tally]) -> Tally:
@@ -116,12 +118,14 @@ def recorded(chosen: list[Target], seconds: float, seed: int, coverage: bool) ->
     while time.monotonic() < end:
         for target in chosen:
             began = time.monotonic()
-            batch = read_counts()["readers"].get(target.name, {}).get("batches", 0)
+            entry = read_counts()["readers"].get(target.name, {"batches": 0, "tally": Tally().as_dict()})
+            batch, before = entry["batches"], Tally(**entry["tally"])
+            share = LONGER if before.tried > QUICK * before.seconds else SLICE
             if coverage:
                 tally = guided(target, min(seconds / len(chosen), end - began), seed + batch)
             else:
                 words = f"{seed} {batch}"
-                tally = in_a_child(lambda: fuzz(target, seed=words, inputs=BATCH, seconds=SLICE, keep=KEPT))  # noqa: B023
+                tally = in_a_child(lambda: fuzz(target, seed=words, inputs=BATCH, seconds=share, keep=KEPT))  # noqa: B023
             now[target.name].add(tally)
             add_counts(target.name, tally, seed, time.monotonic() - began, coverage)
             if time.monotonic() > end:
