@@ -19,7 +19,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # what a decoder thi
 HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "license.md", "copying", "credits.txt",
             "thumbs.db", "desktop.ini", "index.theme", "__macosx")
 PARTS = {"train", "training", "test", "val", "valid", "validation"}
+ICON = b"\0\0\1\0"
+MAX_TEXTS = 2**22  # bytes of the comments of a picture
 LARGEST_COMMON, DEFAULT_SIZE = 64, 32
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")  # decoded inside Pillow, without another program
@@ -111,17 +113,22 @@ def _entries(folder: Path) -> list[Path]:
 @contextmanager
 def opened(file: Path) -> Iterator[Picture]:
     """The picture in a file, not decoded yet. Whatever goes wrong with it inside the block becomes a DataError."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-    with reading(file), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd metadata and large pictures: the size is checked below
+    with reading(file), warnings.catch_warnings(), ExitStack() as stack:
+        warnings.simplefilter("ignore")  # about odd metadata
         if file.is_symlink() and not file.exists():
             raise fault(file, "a link to nothing")
         held = regular_file(file, DataError)
         if held > MAX_PICTURE:
             raise fault(file, f"{held} bytes, above the limit of {MAX_PICTURE}")
+        stack.enter_context(_bound(PngImagePlugin, "MAX_TEXT_MEMORY", MAX_TEXTS))
+        with file.open("rb") as raw:
+            content = raw.read(held)  # of files Pillow allocates claims
+        if content[:4] == ICON:  # the picture inside is decoded at once
+            stack.enter_context(_bound(Image, "MAX_IMAGE_PIXELS", DENSE // 2))
         try:
-            picture = Image.open(io.BytesIO(file.read_bytes()), formats=FORMATS)  # of files it allocates claims
+            picture = Image.open(io.BytesIO(content), formats=FORMATS)
         except UnidentifiedImageError:
             known = f"not a picture in a format that is read here ({', '.join(FORMATS)})"
             raise fault(file, f"{known}: convert it, move it away, or let its name begin with a dot") from None
@@ -132,6 +139,17 @@ def opened(file: Path) -> Iterator[Picture]:
             if w * h > DENSE and w * h > DEFLATE * held:
                 raise fault(file, f"{w}×{h} is {w * h} pixels in a file of {held} bytes: no picture is that empty")
             yield picture
+
+
+@contextmanager
+def _bound(module: object, name: str, value: int) -> Iterator[None]:
+    """One of Pillow's own bounds, another one inside the block."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 def _common_size(files: list[Path]) -> tuple[int, int]:
