@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.runs.pipeline import load_pipeline
 
     progress = Progress(args.quiet)
+    check_run(Path(args.run))
     device = settle_device(args)
     settle_precision(device, args.precision)
     job = resume(Path(args.run), device=device, tell=progress.tell, note=progress.note, progress=progress.part)
@@ -74,11 +75,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_run(folder: Path) -> None:
+    """Raises before any work where the measures could not be kept."""
+    from minidit.outgoing import check_writable
+
+    if folder.is_dir():
+        check_writable(folder / "eval.json")
+
+
 def bits(folder: Path, pipeline: Pipeline, some: Dataset, progress: Progress) -> None:
     """Prints the bound's terms for every variance law and keeps them in eval.json."""
     import json
 
-    from minidit.checkpoint import write_atomically
+    from minidit.incoming import Refusal, read_json
+    from minidit.outgoing import write_atomically
     from minidit.processes.bits import bits_per_dim
     from minidit.processes.denoise import Denoiser
     from minidit.training.ranks import ranks
@@ -97,6 +107,6 @@ def bits(folder: Path, pipeline: Pipeline, some: Dataset, progress: Progress) ->
     if not ranks().first:
         return
     path = folder / "eval.json"
-    measures = json.loads(path.read_text())
+    measures = read_json(path, Refusal)
     measures["bits"], measures["bits_per_dim"] = table, min(row["total"] for row in table.values())
     write_atomically(path, json.dumps(measures, indent=1).encode())

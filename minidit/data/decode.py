@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ from minidit.incoming import DEFLATE, regular_file
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what a decoder thinks of odd files is not printed
+ICON = b"\0\0\1\0"
+MAX_TEXTS = 2**22  # bytes of the comments of a picture
 LARGEST_COMMON, DEFAULT_SIZE = 64, 32
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")  # decoded inside Pillow, without another program
@@ -141,19 +145,23 @@ def opened(file: Path, look: Callable[[bytes], None] = silent) -> Iterator[Pictu
     """The picture in a file, not decoded yet. Whatever goes wrong with it inside the block becomes a DataError.
 
     look : is shown the bytes of the file"""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-    with reading(file), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd metadata and large pictures: the size is checked below
+    with reading(file), warnings.catch_warnings(), ExitStack() as stack:
+        warnings.simplefilter("ignore")  # about odd metadata
         if file.is_symlink() and not file.exists():
             raise fault(file, "a link to nothing")
         held = regular_file(file, DataError)
         if held > MAX_PICTURE:
             raise fault(file, f"{held} bytes, above the limit of {MAX_PICTURE}")
-        content = file.read_bytes()
+        stack.enter_context(_bound(PngImagePlugin, "MAX_TEXT_MEMORY", MAX_TEXTS))
+        with file.open("rb") as raw:
+            content = raw.read(held)  # of files Pillow allocates claims
         look(content)
+        if content[:4] == ICON:  # the picture inside is decoded at once
+            stack.enter_context(_bound(Image, "MAX_IMAGE_PIXELS", DENSE // 2))
         try:
-            picture = Image.open(io.BytesIO(content), formats=FORMATS)  # of files it allocates claims
+            picture = Image.open(io.BytesIO(content), formats=FORMATS)
         except UnidentifiedImageError:
             known = f"not a picture in a format that is read here ({', '.join(FORMATS)})"
             raise fault(file, f"{known}: convert it, move it away, or let its name begin with a dot") from None
@@ -164,6 +172,17 @@ def opened(file: Path, look: Callable[[bytes], None] = silent) -> Iterator[Pictu
             if w * h > DENSE and w * h > DEFLATE * held:
                 raise fault(file, f"{w}×{h} is {w * h} pixels in a file of {held} bytes: no picture is that empty")
             yield picture
+
+
+@contextmanager
+def _bound(module: object, name: str, value: int) -> Iterator[None]:
+    """One of Pillow's own bounds, another one inside the block."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 def common_size(files: list[Path], skipped: dict[Path, str] | None) -> tuple[int, int]:
