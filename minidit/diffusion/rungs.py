@@ -14,11 +14,12 @@ Rounding is to even, as in NumPy and Python. The step below a rung is the next e
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from minidit.diffusion.schedule import Schedule
+if TYPE_CHECKING:
+    from minidit.diffusion.schedule import Schedule
 
 
 def _checked(T: int, N: int) -> None:
