@@ -69,9 +69,7 @@ def step_factor(t: Level, s: Level, variance: Array, c: Array = 0.0) -> Array:
     return (t.alpha * s.alpha * variance + t.sigma * remaining_std(s, c)) / spread(t, variance)  # (D.41, D.51)
 
 
-def ancestral(
-    mean: Array, var: Array, t: Level, s: Level, m: Array, variance: Array, noise: Array
-) -> tuple[Array, Array]:
+def ancestral(mean: Array, var: Array, t: Level, s: Level, m: Array, variance: Array, noise: Array) -> tuple[Array, Array]:
     """(mean, var) of x_s from those of x_t after a DDPM step with the perfect denoiser; noise : variance of its fresh noise."""
     k, (c_1, c_2) = gain(t, variance), posterior_slopes(t, s)
     g, h = c_1 * k + c_2, c_1 * m * (1 - k * t.alpha)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 from minidit.backend import Array, home_of, special_of, xp_of
 
@@ -77,9 +78,9 @@ def shifted_law(law: TimeLaw, a: float) -> TimeLaw:
 def down(levels: Iterable[float]) -> Pairs:
     """Falling times  ->  [(t, s), …]. Raises ValueError unless they fall, to 0 or above."""
     t = [float(x) for x in levels]
-    if len(t) < 2 or t[-1] < 0 or any(a <= b for a, b in zip(t, t[1:], strict=False)):
+    if len(t) < 2 or t[-1] < 0 or any(a <= b for a, b in pairwise(t)):
         raise ValueError(f"the times of a grid must fall, to 0 or above; got {t}")
-    return list(zip(t, t[1:], strict=False))
+    return list(pairwise(t))
 
 
 def _checked(steps: int) -> int:

@@ -169,7 +169,9 @@ def test_a_noisy_ddim_step_shrinks_less_and_adds_its_noise(ladder, s2, m, eta):
     a_t, a_s, sigma = sch.alpha_bar[t], sch.alpha_bar[s], float(ddim_std(t, s, sch, eta))
     model = Gaussian(m, s2, path=sch)
     g, h = probe(lambda *a, z: ddim_step(*a, eta=eta, z=z), model, sch, t, s, z=np.zeros((2, 1)))
-    agree([g, g * a_t**0.5 * m + h], [gaussian.step_factor(level(a_t), level(a_s), s2, sigma), a_s**0.5 * m], bound=1e-10, of="D.51")
+    agree(
+        [g, g * a_t**0.5 * m + h], [gaussian.step_factor(level(a_t), level(a_s), s2, sigma), a_s**0.5 * m], bound=1e-10, of="D.51"
+    )
     fresh = ddim_step(np.zeros((1, 1)), np.zeros((1, 1)), t, s, sch, eta=eta, z=np.ones((1, 1)))
     agree(fresh[0, 0], sigma, bound=1e-14, of=("D.6", "D.51"))
 
@@ -197,9 +199,19 @@ def test_the_flow_is_a_group_that_carries_the_marginals(xp, data, sch, xs, s2):
     m, x = np.array([0.2, -1.0]), xp.asarray(xs[0])
     model = Gaussian(m, s2, path=sch)
     a, b, c = (float(sch.alpha_bar[data.draw(st.integers(0, sch.T))]) for _ in range(3))
-    agree(model.flow(model.flow(x, level(a), level(b)), level(b), level(c)), model.flow(x, level(a), level(c)), bound=1e-10, of="D.40")
+    agree(
+        model.flow(model.flow(x, level(a), level(b)), level(b), level(c)),
+        model.flow(x, level(a), level(c)),
+        bound=1e-10,
+        of="D.40",
+    )
     agree(model.flow(x, level(a), level(a)), x, bound=1e-12, of="D.40")
-    agree(gaussian.flow_factor(level(a), level(b), s2) ** 2 * gaussian.spread(level(a), s2), gaussian.spread(level(b), s2), bound=1e-12, of="D.40")
+    agree(
+        gaussian.flow_factor(level(a), level(b), s2) ** 2 * gaussian.spread(level(a), s2),
+        gaussian.spread(level(b), s2),
+        bound=1e-12,
+        of="D.40",
+    )
 
 
 def theta_sample(N):
@@ -224,7 +236,9 @@ def test_ddim_converges_to_the_flow_with_order_one_and_extrapolated_with_order_t
 @spec("D.41")
 @given(st.floats(0.05, 1.5), st.floats(0.05, 1.5))
 def test_on_unit_variance_a_ddim_step_is_the_cosine_of_its_angle(theta, phi):
-    agree(gaussian.step_factor(level(np.cos(theta) ** 2), level(np.cos(phi) ** 2), 1.0), np.cos(theta - phi), bound=1e-12, of="D.41")
+    agree(
+        gaussian.step_factor(level(np.cos(theta) ** 2), level(np.cos(phi) ** 2), 1.0), np.cos(theta - phi), bound=1e-12, of="D.41"
+    )
 
 
 @spec("D.23", "D.41")

@@ -202,7 +202,11 @@ def test_with_the_optimal_variance_the_bound_misses_the_entropy_by_the_divergenc
 def test_the_gap_identity_holds_on_every_ladder(sch, s2, m):
     a, t = sch.alpha_bar, np.arange(2, sch.T + 1)
     kls = gaussian.kl_nats(level(a[t]), level(a[t - 1]), s2, gaussian.reverse(level(a[t]), level(a[t - 1]), s2))
-    total = gaussian.prior_nats(level(a[-1]), m, s2) + kls.sum() + gaussian.decoder_nats(level(a[1]), s2, gaussian.remaining(level(a[1]), s2))
+    total = (
+        gaussian.prior_nats(level(a[-1]), m, s2)
+        + kls.sum()
+        + gaussian.decoder_nats(level(a[1]), s2, gaussian.remaining(level(a[1]), s2))
+    )
     S = gaussian.spread(level(a[-1]), s2)
     agree(total - gaussian.entropy(s2), 0.5 * (a[-1] * m**2 + S - 1 - np.log(S)), bound=1e-10, of="K.9")
 

@@ -102,7 +102,12 @@ def test_the_transport_keeps_the_cdf_and_is_the_flow_of_a_gaussian(data):
     agree(model.cdf(x, level(a_t)) + model.cdf(x, level(a_t), upper=True), np.ones(13), bound=1e-14, of="D.44")
     agree(model.transport(y, level(a_s), level(a_t)), x, bound=1e-10, of="D.44")
     one = Mixture(np.ones(1), np.array([MEAN]), np.array([VAR]), path=LINEAR)
-    agree(one.transport(x, level(a_t), level(a_s)), Gaussian(MEAN, VAR, path=LINEAR).flow(x, level(a_t), level(a_s)), bound=1e-10, of="D.44")
+    agree(
+        one.transport(x, level(a_t), level(a_s)),
+        Gaussian(MEAN, VAR, path=LINEAR).flow(x, level(a_t), level(a_s)),
+        bound=1e-10,
+        of="D.44",
+    )
 
 
 @spec("D.44", "D.7")

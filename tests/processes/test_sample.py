@@ -94,7 +94,7 @@ def test_ddpm_on_gaussian_data_is_affine_with_the_noise_of_its_own_rungs(fresh, 
 def test_the_moments_of_ddpm_samples_are_the_closed_form_ones():
     n, grid = 4000, rungs.pairs(rungs.trailing(100, 25))
     x = sample(gaussian_data(), SCH, n=n, grid=grid, fresh=DDPM)
-    mean, var, a = 0.0, 1.0, SCH.alpha_bar
+    mean, var = 0.0, 1.0
     for t, s in grid:
         mean, var = gaussian.ancestral(mean, var, SCH.level(t), SCH.level(s), MEAN, VAR, variance.small(t, s, SCH))
     count = x.size
