@@ -71,7 +71,7 @@ def pseudo_huber(x: Array, y: Array, c: float | None = None) -> Array:
 
 def levels_at(k: int, K: int, s_0: int = 2, s_1: int = 150) -> int:
     """N(k), the number of times of the grid at update k of K, of consistency training: from s_0 to s_1 + 1."""
-    return math.ceil((k / K * ((s_1 + 1) ** 2 - s_0**2) + s_0**2) ** 0.5 - 1) + 1  # (S.4)
+    return math.ceil(math.sqrt(k / K * ((s_1 + 1) ** 2 - s_0**2) + s_0**2) - 1) + 1  # (S.4)
 
 
 def target_decay(k: int, K: int, s_0: int = 2, s_1: int = 150, mu_0: float = 0.9) -> float:
@@ -81,8 +81,8 @@ def target_decay(k: int, K: int, s_0: int = 2, s_1: int = 150, mu_0: float = 0.9
 
 def doubled_levels_at(k: int, K: int, s_0: int = 10, s_1: int = 1280) -> int:
     """N(k) of iCT: doubled at equal intervals, from s_0 + 1 to s_1 + 1."""
-    stage = K // (int(math.log2(s_1 // s_0)) + 1)
-    return min(s_0 * 2 ** (k // stage), s_1) + 1  # (S.5)
+    stage = max(1, K // (int(math.log2(s_1 // s_0)) + 1))
+    return min(s_0 << (k // stage), s_1) + 1  # (S.5)
 
 
 def rising_grid(N: int, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Array:

@@ -3,7 +3,7 @@
     v*(x, t) = E[ε - x_0 | x_t = x] = ε̂ - x̂_0               the marginal velocity; (x - x̂_0)/t on the straight path     (F.1)
     E‖v - u‖² = E‖v - v*‖² + E Var(u | x_t)                  the loss of v, and its floor                                 (F.2)
     S = ∫ E‖(x_1 - x_0) - dx_t/dt‖² dt                       straightness of trajectories, per dimension; 0: lines        (F.3)
-    S = m² ∫ (α'+1)² dt + ∫ (a' - (a_1-a_0))² dt             of Gaussian data N(m, s²), a = √(α²s²+σ²)                     (F.4)
+    S = m² ∫ (α' - (α_1-α_0))² dt + ∫ (a' - (a_1-a_0))² dt   of Gaussian data N(m, s²), a = √(α²s²+σ²)                     (F.4)
     (x_0, z) with x_0 = ODE(z)                               reflow: a new network is trained on x_t = (1-t) x_0 + t z    (F.5)
 
 Straightness belongs to the trajectories, not to the interpolants (1-t) x_0 + t ε, which are lines by construction. It depends on
@@ -34,7 +34,7 @@ def velocity_floor(at: Level, variance: Array) -> Array:
 
 
 def straightness(t: Array, x: Array) -> float:
-    """S of trajectories of broken lines: t : (n+1,) rising or falling, x : (n+1, B, ...) in any home  ->  a mean over B and entries.
+    """S of broken lines, a mean over B and entries: t : (n+1,) rising or falling, x : (n+1, B, ...) in any home.
 
     Of the states of an Euler walk it is the sum over its own velocities, without error.
     """
@@ -51,10 +51,9 @@ def gaussian_straightness(path: Callable[[float], Level], mean: float, std: floa
     """S of the exact flow of N(mean, std²) along a path, t from 0 to 1, in n pieces (the error falls with n²)."""
     t = np.linspace(0.0, 1.0, n + 1)
     levels = [path(float(u)) for u in t]
-    drift = np.array([mean * at.alpha for at in levels])[:, None]
+    centre = np.array([mean * at.alpha for at in levels])[:, None]
     width = np.array([gaussian.spread(at, std**2) for at in levels])[:, None] ** 0.5
-    centre = straightness(t, drift + mean * t[:, None])  # the mean of the noise is 0: (α' + 1) m is the bend of the centre
-    return centre + straightness(t, width)  # (F.4)
+    return straightness(t, centre) + straightness(t, width)  # (F.4)
 
 
 class Pairs(NamedTuple):
@@ -69,5 +68,5 @@ class Pairs(NamedTuple):
 
 
 def pairs(flow: Callable[[Array], Array], z: Array) -> Pairs:
-    """flow : a deterministic walk from noise to data, z : (B, ...)  ->  its pairs. Take many steps: reflow copies their errors."""
+    """flow : a walk without fresh noise, from z : (B, ...) to data  ->  its pairs. Reflow copies the errors of a short walk."""
     return Pairs(flow(z), z)  # (F.5)

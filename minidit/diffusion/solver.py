@@ -10,7 +10,8 @@
     ε           σ/α              exploding: dy/dτ = ε, with y = x_t/α         Heun of EDM
     x_0         ln α/σ                                                        DPM-Solver++(2M)
 
-Euler's step is the same in all coordinates. A second order is not: there the average is taken of another answer.
+Euler's step is the same in all coordinates. A second order is not: there the average is taken of another answer. It must be one
+that stays the same where the pair does, with the same p and q at every level; v is none.
 """
 
 from __future__ import annotations
@@ -52,6 +53,13 @@ class Solver:
 
     answer: Prediction | None = None
     clock: Clock | None = None
+
+    def __post_init__(self) -> None:
+        ends = Level(0.6, 0.8), Level(0.8, 0.6)
+        if self.answer is not None and len({(self.answer.p(at), self.answer.q(at)) for at in ends}) > 1:
+            raise ValueError(
+                f"a solver averages only answers with the same p and q at every level (u, ε, x_0), not {self.answer.name!r}"
+            )
 
     @property
     def asks_twice(self) -> bool:

@@ -104,7 +104,7 @@ class Walk:
         F, F_u, _ = self.denoiser(x, t, self.labels[w])
         x_0_hat, eps_hat = pair_at(x, F, row_at(self.table, k), F_u=F_u, w=w, limit=self.denoiser.limit)
         p, q, now, past = enter(*blend_at(self.blends, k), like=x)
-        F_t = combined(p, x_0_hat, q, eps_hat)  # (P.2)
+        F_t = combined(p, x_0_hat, q, eps_hat)
         F_bar = self.mean_of_ends(x, F_t, k) if self.solver.asks_twice else adams(F_t, before, (now, past))
         x_s, _ = walk_step(x, F_bar, self.averaged, k, guess=False, into=into)
         return x_s, x_0_hat, F_t
@@ -128,7 +128,7 @@ class Walk:
         path, above, F = self.denoiser.path, self.start, xp_of(x).zeros_like(x) if self.solver.answer else None
         for k, ((t, s), w) in enumerate(zip(self.grid, self.scales, strict=True)):
             if t > above:
-                x = climb(x, path.level(above), path.level(t), self.climbing(t).normal(x.shape))  # (P.20)
+                x = climb(x, path.level(above), path.level(t), self.climbing(t).normal(x.shape))
             if F is None:
                 x_s, x_0_hat = self.step(x, k, t, w, noisy=self.fresh.noisy and path.level(s).sigma > 0)
             else:
