@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from minidit.backend import Array, home_of, xp_of
 from minidit.diffusion import times
 from minidit.diffusion.level import Level, enter
 
 
+@runtime_checkable
 class Path(Protocol):
     """From data to noise. Times are in the path's own unit: rungs 1..T on the ladder, floats on a continuous path."""
 

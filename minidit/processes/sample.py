@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,12 +30,21 @@ from minidit.models.backbone import Backbone, check_backbone
 from minidit.nn.device import can_record
 from minidit.nn.precision import computing_in
 from minidit.processes.denoise import Denoiser
-from minidit.processes.diffusion import Diffusion, Hybrid
 from minidit.processes.walk import Grid, Moment, Progress, Walk
 from minidit.training.draws import Draws
 from minidit.training.workers import cores, over_shards
 
 SAMPLE_STREAM = 0x736D70
+
+
+class Trained(Protocol):
+    """What sampling needs to know of a process: its path, and the network's answer on it."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def answer(self) -> Prediction: ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class Sampling:
 
 def sample(
     network: Backbone,
-    process: Diffusion | Hybrid | Path,
+    process: Trained | Path,
     labels: Array | None = None,
     settings: Sampling | None = None,
     *,
@@ -118,8 +127,8 @@ def sample(
     """
     settings = replace(settings or Sampling(), **changes)
     check_backbone(network)
-    path, answer = (process.path, process.answer) if isinstance(process, Diffusion | Hybrid) else (process, EPS)
-    if not isinstance(process, Schedule | Diffusion | Hybrid) and settings.prediction is None:
+    path, answer = (process, EPS) if isinstance(process, Path) else (process.path, process.answer)
+    if path is process and not isinstance(path, Schedule) and settings.prediction is None:
         raise ValueError("a path alone does not say what the network answers: give the process, or prediction=md.U")
     y, n = checked_labels(network, labels, n, x_T)
     grid, denoiser = settings.times(path), settings.denoiser(network, path, answer)

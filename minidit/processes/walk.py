@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,8 @@ class Walk:
     ) -> None:  # fmt: skip
         if not grid:
             raise ValueError("a walk needs at least one step")
-        if any(s >= t for t, s in grid):
-            raise ValueError(f"every pair (t, s) of a grid goes from more noise to less, s < t; got {list(grid)}")
+        if any(s >= t for t, s in grid) or any(t < above for (_, above), (t, _) in pairwise(grid)):
+            raise ValueError(f"a grid is [(t, s), …] with s < t, each t at or above the s before it; got {list(grid)}")
         if fresh.learned and not denoiser.network.second_half:
             raise ValueError("a learned variance needs a network with learn_sigma")
         if fresh.noisy and solver.answer is not None:

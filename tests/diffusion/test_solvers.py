@@ -68,7 +68,7 @@ def errors(solver, levels, sizes=(20, 40, 80, 160)):
     (EULER, straight_levels, 2), (AB2, straight_levels, 4), (HEUN, straight_levels, 4),
     (EULER, exploding_levels, 2), (AB2, exploding_levels, 4), (HEUN_EDM, exploding_levels, 4), (DPM_2M, exploding_levels, 4),
     (Solver(EPS, noise_over_signal), exploding_levels, 4),
-], ids=str)  # fmt: skip
+], ids=["Euler", "AB2", "Heun", "Euler of EDM", "AB2 exploding", "Heun of EDM", "2M", "AB2 of EDM"])  # fmt: skip
 def test_half_the_step_divides_the_error_by_two_or_by_four(solver, levels, ratio):
     for error in errors(solver, levels):
         ratios = error[:-1] / error[1:]

@@ -253,7 +253,8 @@ def test_a_perfect_consistency_model_gives_data_in_one_step_and_in_three():
 @pytest.mark.parametrize("process, options, message", [
     (STRAIGHT, {}, "a path alone does not say what the network answers"),
     (FLOW, {"grid": [(0.5, 0.0)]}, "the grid begins at 0.5, the path at 1.0: a walk from there needs x_T"),
-    (FLOW, {"grid": [(1.0, 0.5), (0.5, 0.5)]}, "from more noise to less, s < t"),
+    (FLOW, {"grid": [(1.0, 0.5), (0.5, 0.5)]}, "with s < t, each t at or above the s before it"),
+    (FLOW, {"grid": [(1.0, 0.5), (0.4, 0.0)]}, "with s < t, each t at or above the s before it"),
     (FLOW, {"spacing": lambda T, n: [1]}, "only a ladder has rungs to space"),
     (FLOW, {"steps": 0}, "at least one step"),
     (FLOW, {"solver": AB2, "fresh": DDPM}, "a solver of order 2 takes no fresh noise"),
