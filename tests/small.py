@@ -14,6 +14,7 @@ from minidit.random import Philox
 from minidit.runs.kinds import DDPMConfig, PixelsConfig
 from minidit.runs.phases import Run, Stopped, resume
 from minidit.runs.presets import DataConfig, RunConfig, SampleConfig
+from minidit.runs.state import paths_of
 from minidit.training.loop import LoopConfig
 
 DIT = DiTConfig(input_size=4, patch_size=2, in_channels=1, hidden_size=32, depth=1, num_heads=2, num_classes=3, learn_sigma=False)
@@ -73,21 +74,21 @@ def begun(folder, config=None, **options):
 
 def whole(folder, config=None):
     """A run from beginning to end, and its pipeline."""
-    job, train = begun(folder, config)
-    return job, job.train(train)
+    job, _ = begun(folder, config)
+    return job, job.train(*job.data())
 
 
 def interrupted(folder, config, step, phase="model"):
     """The same, stopped after an update of a phase as the command stops it."""
-    job, train = begun(folder, config)
+    job, _ = begun(folder, config)
 
     def tell(name, record, steps):
         job.loop.stop = name == phase and record["step"] == step
 
     job.tell = tell
     try:
-        job.train(train)
-        job.judge(train)
+        job.train(*job.data())
+        job.judge(*job.data())
     except Stopped as stop:
         assert (stop.phase, stop.done) == (phase, step)
         return job
@@ -99,8 +100,13 @@ def resumed(folder):
     job = resume(folder)
     train, _ = job.data()
     job.fit_to(train)
-    job.train(train)
+    job.train(*job.data())
     return job
+
+
+def states(folder, phase="model"):
+    """The updates of the saved states of a phase, the latest first."""
+    return [int(path.stem.split("-")[1]) for path in paths_of(folder, phase)]
 
 
 def lines(folder):

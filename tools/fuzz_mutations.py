@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+DIGEST = re.compile(rb',?"sha256":"[0-9a-f]*"')
 Mutation = Callable[[random.Random, bytes], bytes]
 
 NUMBERS = (0, 1, -1, 2, 127, 128, 255, 256, 4095, 65535, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30)
@@ -96,9 +98,9 @@ def lines_damaged(r: random.Random, data: bytes) -> bytes:
 
 
 def safetensors_damaged(r: random.Random, data: bytes) -> bytes:
-    """The header of a safetensors file, with its length written anew."""
+    """The header of a safetensors file, with its length written anew and without its digest."""
     n = int.from_bytes(data[:8], "little")
-    header = json_damaged(r, data[8 : 8 + n])
+    header = json_damaged(r, DIGEST.sub(b"", data[8 : 8 + n]))
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + n :]
 

@@ -107,9 +107,11 @@ def beside(folder: Path, name: str) -> Callable[[Path], Path]:
     """Links the other files of a folder to where the input goes."""
 
     def prepare(place: Path) -> Path:
-        for file in folder.iterdir():
-            if file.name != name:
-                (place / file.name).symlink_to(file)
+        for file in [path for path in folder.rglob("*") if path.is_file()] + [folder / name]:
+            link = place / file.relative_to(folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if file != folder / name:
+                link.symlink_to(file)
         return place / name
 
     return prepare
@@ -185,20 +187,19 @@ def runs(folder: Path) -> Iterator[Target]:
     """A run of a second with its report, one of its files damaged at a time."""
     run = folder / "input"
     small.interrupted(run, small.run_config(steps=4), 2)
-    kept = {p.name: p.read_bytes() for p in run.glob("model.state.*")}
     small.resumed(run)
-    for name, content in kept.items():
-        (run / name).write_bytes(content)
     heads = (safetensors_damaged, safetensors_damaged, bytes_damaged)
     files: dict[str, tuple[Callable[[Path], object], tuple[Mutation, ...]]] = {
         "model.safetensors": (load, heads),
-        "model.state.safetensors": (resume_of, heads),
+        "states/model-00000004.safetensors": (resume_of, heads),
         "config.toml": (resume_of, (lines_damaged, bytes_damaged)),
         "metrics.jsonl": (write_report, (lines_damaged, lines_damaged, bytes_damaged)),
     }
     for name, (read, mutations) in files.items():
         names = " " if name == "config.toml" else "input"  # a data set or a setting may be what is refused
-        yield Target(f"run-{name.partition('.safe')[0]}", [(run / name).read_bytes()], lambda path, read=read: read(path.parent),
+        depth = name.count("/")
+        yield Target(f"run-{name.partition('.safe')[0].replace('/', '-')}", [(run / name).read_bytes()],
+                     lambda path, read=read, depth=depth: read(path.parents[depth]),
                      mutations, beside(run, name), names)  # fmt: skip
     shown = write_run(folder / "report" / "input")
     for name, mutation in (("trace.npz", zip_damaged), ("eval.json", json_damaged)):

@@ -16,6 +16,7 @@ from minidit.autograd.kinds import check_one_kind
 from minidit.autograd.switches import kernels_on, recording
 from minidit.autograd.tape import Node, Vjp
 from minidit.autograd.tensor import Tensor, source_of
+from minidit.autograd.watch import watcher
 from minidit.backend import Array
 
 Pair = Callable[..., tuple[Any, Vjp]]
@@ -56,6 +57,8 @@ class Primitive:
         if any(isinstance(v, Tensor) for v in static.values()):
             raise TypeError(f"{self.__name__}: arrays are passed by position, only static arguments by name")
         y, vjp = self.pair(*arrays, **static)
+        if (watch := watcher()) is not None:
+            vjp = watch.pair(self.__name__, y, vjp)
         if not any(isinstance(a, Tensor) for a in args):
             return y
         ys = y if isinstance(y, tuple) else (y,)

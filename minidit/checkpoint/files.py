@@ -2,19 +2,22 @@
 
 An array that is still in its file is a Lazy: a shape, a type and a way to read it. Grammars are functions between dictionaries of
 Lazy arrays, so loading or converting a network needs memory for the network and one array more. A file is written under another
-name, flushed and moved into place: a crash leaves the old file or the new one, never a half.
+name, flushed and moved into place: a crash leaves the old file or the new one, never a half. Files of our own grammar hold a
+digest of their header and data, which is compared when they are opened.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -28,6 +31,7 @@ TYPES = {
 }  # fmt: skip
 BF16 = "bfloat16"  # NumPy has no such type: it is written and read as its bits
 CODES = {np.dtype(t): code for code, t in TYPES.items() if code != "BF16"}
+DIGEST = "sha256"  # the entry of the metadata that holds the digest
 MAX_HEADER = 2**23  # bytes of the names and shapes of a safetensors file: about 80,000 arrays
 RANK = {code: i for i, code in enumerate(TYPES)}  # files hold wide types first, so that every array is aligned
 
@@ -63,12 +67,19 @@ def lazy(array: Array, dtype: DTypeLike | None = None) -> Lazy:
 def write_arrays(
     path: str | Path, arrays: Mapping[str, Array], meta: Mapping[str, object], *, dtype: DTypeLike | None = None
 ) -> None:
-    """Writes name -> array and metadata (any JSON values). dtype: floats are cast to it; np.float16 and "bfloat16" save space."""
-    write_lazy(path, {name: lazy(a, dtype) for name, a in arrays.items()}, {k: json.dumps(v) for k, v in meta.items()})
+    """Writes name -> array and metadata (any JSON values), with a digest of both.
+
+    dtype: floats are cast to it; np.float16 and "bfloat16" save space.
+    """
+    texts = {k: json.dumps(v) for k, v in meta.items()}
+    write_lazy(path, {name: lazy(a, dtype) for name, a in arrays.items()}, texts, digest=True)
 
 
-def write_lazy(path: str | Path, arrays: Mapping[str, Lazy], meta: Mapping[str, str]) -> None:
-    """Writes arrays one after the other. Equal contents give equal bytes, the same as those of the safetensors library."""
+def write_lazy(path: str | Path, arrays: Mapping[str, Lazy], meta: Mapping[str, str], *, digest: bool = False) -> None:
+    """Writes arrays one after the other. Equal contents give equal bytes, the same as those of the safetensors library.
+
+    digest : whether the metadata get a digest of everything else; every array is then read twice.
+    """
 
     def code(name: str) -> str:
         dtype = arrays[name].dtype
@@ -84,17 +95,31 @@ def write_lazy(path: str | Path, arrays: Mapping[str, Lazy], meta: Mapping[str, 
         start, shape = end, arrays[name].shape
         end += math.prod(shape) * np.dtype(TYPES[codes[name]]).itemsize
         header[name] = {"dtype": codes[name], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
 
-    def chunks() -> Iterator[bytes | memoryview]:
-        yield len(text).to_bytes(8, "little") + text
+    def data() -> Iterator[memoryview]:
         for name in names:
             a = np.ascontiguousarray(arrays[name].read(), TYPES[codes[name]])  # never the memory of a transposed array
             if a.size:
                 yield a.reshape(-1).view(np.uint8).data
 
-    write_atomically(path, chunks())
+    if digest:
+        header["__metadata__"][DIGEST] = digest_of(header, data())
+    text = _compact(header)
+    text += b" " * (-len(text) % 8)
+    write_atomically(path, itertools.chain([len(text).to_bytes(8, "little") + text], data()))
+
+
+def digest_of(header: Mapping[str, Any], data: Iterable[bytes | memoryview]) -> str:
+    """The SHA-256 of a file's header, without the digest that stands in it, and of its data."""
+    meta = {k: v for k, v in header["__metadata__"].items() if k != DIGEST}
+    sha = hashlib.sha256(_compact({**header, "__metadata__": meta}))
+    for chunk in data:
+        sha.update(chunk)
+    return sha.hexdigest()
+
+
+def _compact(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def write_atomically(path: str | Path, data: bytes | Iterable[bytes | memoryview]) -> None:
@@ -123,9 +148,9 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
     return {name: a.read() for name, a in arrays.items()}, meta
 
 
-def open_safetensors(path: str | Path) -> tuple[dict[str, Lazy], dict[str, Any]]:
+def open_safetensors(path: str | Path, *, verify: bool = True) -> tuple[dict[str, Lazy], dict[str, Any]]:
     """(name -> Lazy, metadata). The safetensors library checks the file; the bytes are then read, not mapped: a mapped file
-    would take memory twice, in the map and in the network."""
+    would take memory twice, in the map and in the network. verify : whether a digest in the file is compared."""
     from safetensors import safe_open
 
     size = regular_file(path, CheckpointError)
@@ -135,8 +160,16 @@ def open_safetensors(path: str | Path) -> tuple[dict[str, Lazy], dict[str, Any]]
             raise ValueError(f"its header claims {n} bytes of a file of {size}, at most {MAX_HEADER} are read")
         with safe_open(str(path), framework="numpy"):
             header = json.loads(f.read(n))
-        meta = {k: _json(v) for k, v in (header.pop("__metadata__", None) or {}).items()}
+        digest = (header.get("__metadata__") or {}).get(DIGEST)
+        if verify and digest is not None and digest != digest_of(header, _pieces(f)):
+            raise CheckpointError(f"{path}: damaged: its contents do not match its checksum")
+        meta = {k: _json(v) for k, v in (header.pop("__metadata__", None) or {}).items() if k != DIGEST}
         return {name: _entry(path, name, entry, 8 + n) for name, entry in header.items()}, meta
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """The rest of a file, a mebibyte at a time."""
+    return iter(lambda: file.read(2**20), b"")
 
 
 def _entry(path: str | Path, name: str, entry: Mapping[str, Any], start: int) -> Lazy:

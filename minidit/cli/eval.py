@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(args.quiet)
     device = settle_device(args)
     settle_precision(device, args.precision)
-    job = resume(Path(args.run), device=device, tell=progress.tell)
+    job = resume(Path(args.run), device=device, tell=progress.tell, note=progress.note)
     pipeline = load_pipeline(job.folder, device=device)
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--ddpm-steps {args.ddpm_steps}: the ladder has {T} rungs")
     job.facts = facts_of(train)
     with stop_gently(job, progress):
-        judge = job.judge(train)
+        judge = job.judge(train, held_out)
     progress.close()
     evaluation = Evaluation(judge, train, held_out, n=args.n)
     ddpm_steps = args.ddpm_steps or min(250, T)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from minidit.runs.phases import Run
 
 SECONDS = 10.0  # between two plain lines
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 EVERY = 10  # updates between two reads of the loss
 
 
@@ -49,7 +51,7 @@ class Progress:
             self.last = now
             left = (now - self.began) / max(1, step - self.first + 1) * (steps - step)
             loss = f", loss {self.average:.4f}" if "loss" in record else ""
-            print(f"{phase}: {step}/{steps}{loss}, {now - self.began:.0f} s, {left:.0f} s to go", file=sys.stderr, flush=True)
+            say(f"{phase}: {step}/{steps}{loss}, {now - self.began:.0f} s, {left:.0f} s to go")
 
     def steps(self, phase: str) -> Callable[[int, int], None]:
         """A function (done, total) for the `progress` argument of a function that takes steps."""
@@ -58,7 +60,7 @@ class Progress:
     def note(self, text: str) -> None:
         self.close()
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def close(self) -> None:
         if self.bar is not None:
@@ -66,29 +68,56 @@ class Progress:
         self.bar, self.phase = None, ""
 
 
+def say(text: str) -> None:
+    """Prints a line on stderr. A terminal that is gone must not end what it watched."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+class Deaf:
+    """stderr for a bar, which is not disturbed by a terminal that is gone."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:  # fileno, isatty, encoding
+        return getattr(sys.stderr, name)
+
+
 def _bar(phase: str, steps: int, initial: int) -> tqdm[Any]:
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # its thread would prevent forking the workers
-    return tqdm(total=steps, initial=initial, desc=phase, unit="step", file=sys.stderr, mininterval=0.2, dynamic_ncols=True)
+    return tqdm(total=steps, initial=initial, desc=phase, unit="step", file=Deaf(), mininterval=0.2, dynamic_ncols=True)
 
 
 class stop_gently:
-    """The first Ctrl-C or SIGTERM saves the state of the phase and exits with 130 or 143; the second exits at once."""
+    """The first Ctrl-C, SIGTERM or SIGHUP saves the state of the phase and exits with 128 + its number.
+
+    The second Ctrl-C or SIGTERM exits at once. SIGHUP never does: a terminal that closes after a Ctrl-C waits for the state.
+    """
 
     def __init__(self, run: Run, progress: Progress) -> None:
         self.run, self.progress, self.number = run, progress, signal.SIGINT
 
     def __enter__(self) -> None:
-        self.old = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        wanted = [s for s in STOPS if signal.getsignal(s) is not signal.SIG_IGN]  # nohup ignores SIGHUP, and so do we
+        self.old = {s: signal.signal(s, self.ask) for s in wanted}
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for s in self.old:
+            signal.signal(s, signal.SIG_IGN if s == getattr(signal, "SIGHUP", None) else signal.SIG_DFL)
         self.number = signal.Signals(number)
         if self.run.loop is None:  # between two phases every file is complete
             self._leave("stopped")
-        self.progress.note("stopping after this update (again: at once)")
+        self.progress.close()
+        say("stopping after this update (again: at once)")
         self.run.loop.stop = True
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -104,5 +133,5 @@ class stop_gently:
 
         self.progress.close()
         command = "eval" if file_of(self.run.folder, "model").exists() else "train --resume"
-        print(f"minidit: {message}; continue with: minidit {command} {self.run.folder}", file=sys.stderr)
+        say(f"minidit: {message}; continue with: minidit {command} {self.run.folder}")
         raise SystemExit(128 + self.number)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", help="a run folder (default: the shipped weights)")
+    parser.add_argument("--state", default="", metavar="STATE",
+                        help="a saved state of the run instead of its trained weights: latest, best, or a number of updates")
     parser.add_argument("--labels", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
     parser.add_argument("-n", type=int, help="how many pictures; the labels are repeated in turn")
     parser.add_argument("--steps", type=int, help="rungs to visit (default 50, or as many as there are)")
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     device = settle_device(args)
     settle_precision(device, args.precision)
-    pipeline = load(args.run, device=device)
+    pipeline = load(args.run, device=device, state=args.state)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
     T = pipeline.schedule.T

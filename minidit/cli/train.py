@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from minidit.runs.phases import Run
     from minidit.runs.presets import RunConfig
 
+AUTO = "auto"
+LENGTHENED = {"train.steps": "model", "tokenizer_train.steps": "tokenizer", "judge_train.steps": "judge"}  # flag -> phase
 DECIDE = (  # flags that would make it a different run
     "preset", "config", "out", "overwrite", "size", "channels", "pixels", "autoencoder", "init", "model", "process", "tokenizer",
 )  # fmt: skip
@@ -29,12 +31,15 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
     parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
     parser.add_argument("--out", help="the run folder (default runs/NAME)")
-    parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run (--data: where its pictures are now)")
+    parser.add_argument("--resume", metavar="RUN",
+                        help="go on with a run (--steps: to more updates; --data: where its pictures are now); "
+                        "auto: with the one in the run folder, if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
     parser.add_argument("--size", type=int, help="resize pictures to SIZE x SIZE")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
     add_kinds(parser)
-    parser.add_argument("--init", metavar="RUN", help="fine-tune: start from the model of a run (a file, or a run folder)")
+    parser.add_argument("--init", metavar="RUN",
+                        help="fine-tune: start from the model of a run (a file, or a run folder, whose tokenizer is kept)")
     add_device(parser)
     parser.add_argument("--threads", type=int, help="cores to use, one per piece of a batch (default: all)")
     parser.add_argument("--quiet", action="store_true")
@@ -49,20 +54,19 @@ def run(args: argparse.Namespace) -> int:
     from minidit.runs.gallery import show_run
 
     progress = Progress(args.quiet)
-    if not args.resume and args.print_config:
+    if args.print_config and args.resume in (None, AUTO):
         from minidit.runs.config import tables_of, to_toml
 
         print(to_toml(tables_of(configure(args))))
         return 0
-    job = resumed(args, progress) if args.resume else begun(args, progress)
+    job = resumed(args, progress) if args.resume and args.resume != AUTO else begun(args, progress)
     train, held_out = job.data()
     job.fit_to(train)
-    if not args.resume:
-        job.folder = Path(args.out) if args.out else Path("runs") / (args.preset or name_of(job.config.data.source))
+    if (args.resume == AUTO and not going_on(job, args)) or not args.resume:
         job.create(overwrite=args.overwrite)
     progress.note(f"{train.name}: {len(train)} pictures, {len(held_out)} held out, into {job.folder}")
     with stop_gently(job, progress):
-        pipeline = job.train(train)
+        pipeline = job.train(train, held_out)
     progress.close()
     show_run(job, pipeline, held_out, progress.note)
     progress.note(f"open {write_report(job.folder)}")
@@ -71,12 +75,31 @@ def run(args: argparse.Namespace) -> int:
 
 
 def begun(args: argparse.Namespace, progress: Progress) -> Run:
-    """A new run, without a folder so far."""
+    """A new run, whose folder is not made yet."""
     from minidit.runs.phases import Run
 
     config, device = configure(args), settle_device(args)
     settle_precision(device, config.train.precision, config.tokenizer_train.precision)
-    return Run(Path(), config, device=device, tell=progress.tell)
+    folder = Path(args.out) if args.out else Path("runs") / (args.preset or name_of(config.data.source))
+    return Run(folder, config, device=device, tell=progress.tell, note=progress.note)
+
+
+def going_on(job: Run, args: argparse.Namespace) -> bool:
+    """Whether the folder holds this run already; it may have had another number of updates.
+
+    Raises ValueError if it holds one of another configuration, with what differs.
+    """
+    from minidit.runs.folder import config_of, is_run
+    from minidit.runs.phases import more_updates
+    from minidit.runs.state import refuse_other_run
+
+    if not is_run(job.folder) or args.overwrite:
+        return False
+    wanted, job.config = job.config, config_of(job.folder)
+    refuse_other_run(job.folder, job.config, wanted)
+    job.lengthen(more_updates(job.config, wanted))
+    job.config = with_threads(job.config, args.threads)
+    return True
 
 
 def resumed(args: argparse.Namespace, progress: Progress) -> Run:
@@ -84,7 +107,8 @@ def resumed(args: argparse.Namespace, progress: Progress) -> Run:
     from minidit.runs.phases import resume
 
     refuse_changes(args)
-    job = resume(Path(args.resume), device=settle_device(args), tell=progress.tell)
+    job = resume(Path(args.resume), device=settle_device(args), tell=progress.tell, note=progress.note)
+    job.lengthen({phase: vars(args)[flag] for flag, phase in LENGTHENED.items() if vars(args)[flag] is not None})
     job.config = with_threads(job.config, args.threads)
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
@@ -103,7 +127,7 @@ def configure(args: argparse.Namespace) -> RunConfig:
 
 def refuse_changes(args: argparse.Namespace) -> None:
     """Raises ValueError if --resume is combined with flags that would make it a different run."""
-    changes = [k for k, v in vars(args).items() if ("." in k and v is not None) or (k in DECIDE and v)]
+    changes = [k for k, v in vars(args).items() if ("." in k and k not in LENGTHENED and v is not None) or (k in DECIDE and v)]
     if changes:
         names = ", ".join(k.split(".")[-1].replace("_", "-") for k in changes)
         raise ValueError(f"--resume uses the configuration in {args.resume}/config.toml: leave out {names}")

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidit.autograd import LEAF, Tensor
+from minidit.autograd import LEAF, Tensor, watcher
 from minidit.backend import Array, device_of, flat_buffer, module_of, to_device
 from minidit.random import Philox
 
@@ -63,6 +63,8 @@ class Trainable(Protocol):
 
     def parameters(self) -> list[Parameter]: ...
 
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]: ...
+
     def views(self, buffer: Array) -> list[Array]:
         """The arrays in a flat buffer of this network: one per parameter, as in parameters()."""
 
@@ -77,7 +79,10 @@ class Module:
         raise NotImplementedError
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        if (watch := watcher()) is None:
+            return self.forward(*args, **kwargs)
+        with watch.inside(self):
+            return self.forward(*args, **kwargs)
 
     def register_buffer(self, name: str, array: Array) -> None:
         """Makes `array` an attribute that is saved, loaded and moved like a parameter and never trained."""

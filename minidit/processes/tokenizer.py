@@ -43,6 +43,9 @@ class Tokenizer(Protocol):
     def source(self, data: Any) -> Source:
         """The data as a network is trained on them."""
 
+    def held_out(self, data: Any) -> Source:
+        """Data as a network is compared on them; nothing is measured or changed."""
+
     def encode(self, x: Array) -> Array:
         """Pictures (B, C, H, W) in [-1, 1]  ->  x_0 : (B, ...)."""
 
@@ -62,6 +65,9 @@ class Pixels:
         return C, H, W
 
     def source(self, data: Any) -> Source:
+        return source_of(data, self.device)
+
+    def held_out(self, data: Any) -> Source:
         return source_of(data, self.device)
 
     def encode(self, x: Array) -> Array:
@@ -89,6 +95,9 @@ class Latent:
     def source(self, data: Any) -> Source:
         return latents_of(self.autoencoder, data)
 
+    def held_out(self, data: Any) -> Source:
+        return latents_of(self.autoencoder, data, scale=float(self.autoencoder.scale))
+
     def encode(self, x: Array) -> Array:
         x = to_device(x, self.autoencoder.device)
         return posterior_of(self.autoencoder, x)[0] * float(self.autoencoder.scale)
@@ -114,13 +123,13 @@ def measure_scale(mean: Array, std: Array, seed: int = 0) -> float:
     return 1.0 / float((mean + std * eps).std())  # (L.3)
 
 
-def latents_of(model: Autoencoder | AutoencoderKL, data: Any, seed: int = 0) -> Latents:
-    """The latents of a data set, ready to train on; sets model.scale from them."""
+def latents_of(model: Autoencoder | AutoencoderKL, data: Any, seed: int = 0, scale: float | None = None) -> Latents:
+    """The latents of a data set, ready to train on; unless a scale is given, it is measured on them and set in the model."""
     source = source_of(data, "cpu", model.dtype)
     assert isinstance(source, Pictures)
     mean, std = posterior_of(model, source.x_0)
-    scale = measure_scale(mean, std, seed)
-    model.scale[...] = scale
+    if scale is None:
+        model.scale[...] = scale = measure_scale(mean, std, seed)
     labels = None if source.labels is None else to_device(source.labels, model.device)
     return Latents(mean, std, scale, labels)
 

@@ -16,7 +16,7 @@ from minidit.runs.kinds import KINDS, check_word, kind_of
 from minidit.runs.presets import RunConfig
 
 Tables = dict[str, dict[str, Any]]
-BESIDE = {"environment", "result"}  # sections that a run writes but that are not read back
+BESIDE = {"environment", "history", "result"}  # sections that a run writes but that are not read back
 
 
 def to_toml(tables: Tables) -> str:

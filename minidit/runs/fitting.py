@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from minidit.data import Dataset, load
+from minidit.runs.former import file_of
 from minidit.runs.kinds import PixelsConfig, shape_of
 from minidit.runs.presets import DataConfig, RunConfig
 
@@ -39,6 +41,21 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
     return replace(config, tokenizer=tokenizer, model=model)
+
+
+def with_tokenizer_of_init(config: RunConfig) -> RunConfig:
+    """A denoiser that is fine-tuned keeps the tokenizer of its run: it understands no other latents.
+
+    Raises ValueError if one of the two works on pixels and the other on latents.
+    """
+    place = Path(config.data.init)
+    if not config.data.init or not place.is_dir() or config.data.tokenizer:
+        return config
+    theirs = file_of(place, "tokenizer").exists()
+    if theirs == isinstance(config.tokenizer, PixelsConfig):
+        there, here = ("latents", "pixels") if theirs else ("pixels", "latents")
+        raise ValueError(f"--init {place}: its model works on {there}, this run on {here}: add --tokenizer with its kind")
+    return replace(config, data=replace(config.data, tokenizer=str(place))) if theirs else config
 
 
 def facts_of(data: Dataset) -> dict[str, Any]:

@@ -3,40 +3,44 @@
     config.toml                                                    the resolved configuration and the environment
     metrics.jsonl                                                  one line per recorded update
     tokenizer.safetensors, model.safetensors, judge.safetensors    the averaged weights (EMA) of each phase
-    tokenizer.state.safetensors, …                                 the state from which an interrupted phase resumes
+    states/model-00001500.safetensors, …                           from which a phase resumes: the last ones, and the best
     samples/step_*.png                                             grids drawn while training
     pictures/, trace.npz, eval.json, report.html                   at the end
+    .lock                                                          while a process works here
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import platform
+import re
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidit.checkpoint import CheckpointError, load_model, write_atomically
+from minidit.checkpoint import CheckpointError, write_atomically
+from minidit.checkpoint.files import open_safetensors
+from minidit.incoming import read_text, reading
 from minidit.nn.device import name_of_blas
 from minidit.runs import former
-from minidit.runs.config import read_config, tables_of, to_toml
+from minidit.runs.config import Tables, read_config, tables_of, to_toml
+from minidit.runs.lock import LOCK, alive, locked
 from minidit.runs.presets import RunConfig
+from minidit.runs.state import STATES
 from minidit.training.loop import RunError
 from minidit.training.workers import cores
 from minidit.version import __version__
 
-fcntl = importlib.import_module("fcntl") if os.name == "posix" else None  # elsewhere nothing is locked
-
-WEIGHTS = [f"{name}{end}" for name in former.FILES for end in (".safetensors", ".state.safetensors")] + [*former.OLD_FILES]
+WEIGHTS = [f"{name}.safetensors" for name in former.FILES] + [*former.OLD_FILES]
 PICTURES = [f"pictures/{n}" for n in ("loss.png", "reconstructions.png", "ddim.png", "ddpm.png", "neighbours.png",
                                       "denoising.gif", "x0_strip.png")]  # fmt: skip
+PATTERNS = ["samples/step_????????.png", "eval-????????.json", *(f"{STATES}/{name}-*[0-9].safetensors" for name in former.FILES)]
+PLACES = ("samples", "pictures", STATES)  # the folders inside
+TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")  # a file that is being written: its name, and the number of the process
 FILES = ["config.toml", "metrics.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
 REPLACED = ".replaced"  # the folder of an overwritten run, until the new one has its first checkpoint
 
@@ -44,35 +48,39 @@ REPLACED = ".replaced"  # the folder of an overwritten run, until the new one ha
 def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False) -> None:
     """Makes the folder and writes config.toml. Raises RunError if a run is there already, or any other files.
 
-    An overwritten run's own files are moved aside; `settle` deletes them.
+    An overwritten run's own files are moved aside; `settle` deletes them, `undo` brings them back.
     """
+    sweep(folder)
     run = is_run(folder)
     if run and not overwrite:
         raise RunError(f"{folder} holds a run already: choose another --out, --resume it, or --overwrite")
-    if not run and folder.exists() and any(folder.iterdir()):
+    if not run and folder.exists() and any(p.name not in (LOCK, REPLACED) for p in folder.iterdir()):
         raise RunError(f"{folder} holds files that are not a run: choose another --out")
     if run:
         with locked(folder):
             set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {**tables_of(config), "environment": environment(device)}
-    write_atomically(folder / "config.toml", to_toml(tables).encode())
+    write_config(folder, config, {"environment": environment(device)})
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lets one process at a time work in a run's folder. Raises RunError while another does; the lock ends with its process."""
-    if fcntl is None:
-        yield
-        return
-    with open(folder / "config.toml", "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{folder} is in use by another process: wait for it, or choose another --out") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+def write_config(folder: Path, config: RunConfig, beside: Tables) -> None:
+    """Writes config.toml: the sections of the configuration, and those that are not read back."""
+    write_atomically(folder / "config.toml", to_toml({**tables_of(config), **beside}).encode())
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what a killed process left: files that it had not finished writing."""
+    for place in (folder, *(folder / name for name in PLACES)):
+        for path in place.glob(".*.tmp"):
+            name = TEMPORARY.fullmatch(path.name)
+            if name and _ours(folder, place / name[1]) and not alive(int(name[2])):
+                path.unlink(missing_ok=True)
+
+
+def _ours(folder: Path, path: Path) -> bool:
+    """Whether a path is that of a run's file."""
+    name = path.relative_to(folder)
+    return str(name) in FILES or any(name.match(pattern) for pattern in PATTERNS)
 
 
 def is_run(folder: Path) -> bool:
@@ -87,13 +95,14 @@ def is_run(folder: Path) -> bool:
 
 def files_of(folder: Path) -> list[Path]:
     """The files of a run that exist."""
-    return [p for p in [*(folder / name for name in FILES), *folder.glob("samples/step_????????.png")] if p.is_file()]
+    listed = [folder / name for name in FILES] + [p for pattern in PATTERNS for p in folder.glob(pattern)]
+    return [p for p in listed if p.is_file()]
 
 
 def set_aside(folder: Path) -> None:
     """Moves a run's files into REPLACED; if another run is already there, a run without a checkpoint is deleted instead."""
     aside = folder / REPLACED
-    if any((folder / name).exists() for name in WEIGHTS):
+    if any((folder / name).exists() for name in WEIGHTS) or any((folder / STATES).glob("*")):
         settle(folder)
     occupied = aside.exists()
     for path in files_of(folder):
@@ -110,8 +119,25 @@ def settle(folder: Path) -> None:
     aside = folder / REPLACED
     for path in files_of(aside):
         path.unlink()
-    for place in (aside / "samples", aside / "pictures", aside):
-        with contextlib.suppress(OSError):  # it holds another file, or does not exist
+    remove_empty(aside)
+
+
+def undo(folder: Path) -> None:
+    """Deletes a run that came to nothing; one that it was to replace comes back."""
+    for path in files_of(folder):
+        path.unlink()
+    aside = folder / REPLACED
+    for path in files_of(aside):
+        target = folder / path.relative_to(aside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    remove_empty(aside)
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes a run's folders that hold nothing."""
+    for place in (*(folder / name for name in PLACES), folder):
+        with contextlib.suppress(OSError):  # it holds other files, or does not exist
             place.rmdir()
 
 
@@ -132,22 +158,44 @@ def config_of(folder: Path) -> RunConfig:
     return read_config(path)
 
 
-def weights_of(place: str | Path, phase: str, device: str = "cpu") -> Any:
-    """The network of a phase, from a file or from a run's folder."""
-    return load_model(former.file_of(Path(place), phase), device=device)[0]
+def record_change(folder: Path, config: RunConfig, changes: dict[str, str]) -> None:
+    """Writes config.toml anew with other numbers of updates, and what they were: the rates of the updates made depend on it."""
+    with reading(folder / "config.toml", CheckpointError, ""):
+        tables = tomllib.loads(read_text(folder / "config.toml", CheckpointError))
+    before = tables.get("history", {})
+    history = before | {phase: [*before.get(phase, []), text] for phase, text in changes.items()}
+    write_config(folder, config, {"environment": tables.get("environment", {}), "history": history})
+
+
+def set_evaluation_aside(folder: Path) -> None:
+    """An eval.json gets the number of updates of the weights that it measured into its name: eval-00001500.json."""
+    if (folder / "eval.json").exists() and (folder / "model.safetensors").exists():
+        run = open_safetensors(folder / "model.safetensors", verify=False)[1].get("run", {})
+        (folder / "eval.json").replace(folder / f"eval-{run.get('train', {}).get('steps', 0):08d}.json")
 
 
 def append(folder: Path, line: dict[str, Any]) -> None:
     """Writes one line of metrics.jsonl."""
-    with open(folder / "metrics.jsonl", "a") as f:
-        f.write(json.dumps(line) + "\n")
+    path = folder / "metrics.jsonl"
+    try:
+        with open(path, "a") as f:
+            f.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def forget(folder: Path, phase: str, after: int) -> None:
-    """Drops lines of metrics.jsonl that will be written again: updates of the phase > `after`, and a line cut short by a kill."""
+    """Drops lines of metrics.jsonl that will be written again: updates of the phase > `after`, and lines cut short by a kill."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return
-    whole = path.read_bytes().rpartition(b"\n")[0].splitlines()
-    lines = [line for line in whole if former.phase((entry := json.loads(line))["phase"]) != phase or entry["step"] <= after]
+    lines = [line for line in path.read_bytes().split(b"\n") if _remains(line, phase, after)]
     write_atomically(path, b"".join(line + b"\n" for line in lines))
+
+
+def _remains(line: bytes, phase: str, after: int) -> bool:
+    try:
+        entry = json.loads(line)
+        return former.phase(entry["phase"]) != phase or entry["step"] <= after
+    except (ValueError, KeyError, TypeError, RecursionError):  # cut short, or not a line of ours
+        return False

@@ -14,7 +14,10 @@ from typing import Any
 SECTIONS = {"dit": "model", "autoencoder": "tokenizer", "autoencode": "tokenizer_train", "classify": "judge_train"}
 PROCESS = ("prediction", "schedule", "T", "loss_weight", "vb_weight")  # formerly keys of [train]
 FILES = {"model": "dit", "tokenizer": "autoencoder", "judge": "classifier"}  # phase -> its file, and its name in metrics.jsonl
-OLD_FILES = ("dit.safetensors", "autoencoder.safetensors", "classifier.safetensors", "state.safetensors")
+OLD_FILES = (
+    "dit.safetensors", "autoencoder.safetensors", "classifier.safetensors", "state.safetensors",
+    "model.state.safetensors", "tokenizer.state.safetensors", "judge.state.safetensors",
+)  # fmt: skip
 
 
 def sections(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def file_of(place: Path, phase: str) -> Path:
     return former if former.exists() and not current.exists() else current
 
 
-def state_of(folder: Path, phase: str) -> Path:
-    """The path of a phase's state, existing or not. In earlier versions only the model had one."""
-    current, former = folder / f"{phase}.state.safetensors", folder / "state.safetensors"
-    return former if phase == "model" and former.exists() and not current.exists() else current
+def states_of(folder: Path, phase: str) -> list[Path]:
+    """The states of a phase, the latest first, under the names of earlier versions: one per phase, or the model's only."""
+    names = [f"{phase}.state.safetensors", *(["state.safetensors"] if phase == "model" else [])]
+    return [folder / name for name in names if (folder / name).exists()]

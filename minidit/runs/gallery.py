@@ -54,6 +54,7 @@ def guidance_of(s: SampleConfig) -> str:
 def loss_curves(run: Run) -> Picture:
     """The loss of every phase over its updates."""
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "loss" in line]
     phases = [former.phase(line["phase"]) for line in lines]
     parts = []
     for phase in dict.fromkeys(phases):

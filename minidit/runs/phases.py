@@ -4,7 +4,7 @@
     model        noise -> x_0                   on the x_0 that the tokenizer makes
     judge        pictures -> class, features    if samples are measured
 
-    resumes from its saved state  ->  reports every update, logs some; saves its state every `save_every` and at a stop
+    resumes from its latest whole state  ->  reports every update, logs some; saves a state every `save_every` and at a stop
     ->  at the end the network gets the averaged weights (EMA), and its file is written
 """
 
@@ -28,13 +28,17 @@ from minidit.processes.train import fitted_source
 from minidit.random import Philox
 from minidit.runs import folder as files
 from minidit.runs import former
+from minidit.runs.checks import check_start
 from minidit.runs.config import tables_of
-from minidit.runs.fitting import data_of, facts_of, fitted
+from minidit.runs.fitting import data_of, facts_of, fitted, with_tokenizer_of_init
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
+from minidit.runs.lock import locked
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
-from minidit.runs.state import load_state, save_state, start_from, state_of
+from minidit.runs.state import LENGTHS, State, load_state, paths_of, save_state, start_from, state_of
+from minidit.runs.weights import weights_of
+from minidit.training.held_out import held_out_loss
 from minidit.training.loop import Loop, LoopConfig, RunError, diverged
 from minidit.training.memory import explained
 from minidit.training.process import Process
@@ -44,11 +48,16 @@ from minidit.version import __version__
 N = TypeVar("N", DiT, TokenizerNetwork, Classifier)
 Record = dict[str, Any]  # of an update: "step", "loss", "lr", …
 Tell = Callable[[str, Record, int], None]  # (phase, record, updates of the phase)
+Note = Callable[[str], None]  # a line for the person who started the run
 EVERY = 10  # updates per line of metrics.jsonl
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
 
 
 def silent(phase: str, record: Record, steps: int) -> None:
+    """A no-op callback."""
+
+
+def quiet(text: str) -> None:
     """A no-op callback."""
 
 
@@ -69,6 +78,7 @@ class Phase(Generic[N]):
     process: Process
     source: Source
     config: LoopConfig
+    held_out: Source | None = None  # the states of a phase are compared by the loss on it
     start: str = ""  # a file or a run whose weights it starts from
     watch: Callable[[Loop], None] = lambda loop: None  # called after every update
 
@@ -76,10 +86,13 @@ class Phase(Generic[N]):
 class Run:
     """A run folder and the configuration in it."""
 
-    def __init__(self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent) -> None:
-        self.folder, self.config, self.device, self.tell = folder, config, device, tell
+    def __init__(
+        self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet
+    ) -> None:
+        self.folder, self.config, self.device, self.tell, self.note = folder, config, device, tell, note
         self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update
         self.facts: dict[str, Any] = {}
+        self.untouched = False  # made by this process, and no update has been made
 
     def data(self) -> tuple[Dataset, Dataset]:
         """(training set, held-out set)."""
@@ -87,50 +100,96 @@ class Run:
 
     def fit_to(self, data: Dataset) -> None:
         """Fills in the settings determined by the data. Raises ValueError if settings conflict."""
-        config = self.config
+        config = with_tokenizer_of_init(self.config)
         if config.data.tokenizer and not isinstance(config.tokenizer, PixelsConfig):
-            config = replace(config, tokenizer=self.named_tokenizer(data).config)
+            config = replace(config, tokenizer=self.named_tokenizer(data, config.data.tokenizer).config)
         self.config, self.facts = fitted(config, data), facts_of(data)
 
     def create(self, *, overwrite: bool = False) -> None:
-        """Makes the folder. Raises RunError if a run is there already, or any other files."""
+        """Makes the folder. Raises RunError if a run is there already, or any other files, or if it cannot be written."""
+        check_start(self.folder, self.config)
         files.create(self.folder, self.config, self.device, overwrite=overwrite)
+        self.untouched = True
+
+    def lengthen(self, lengths: dict[str, int]) -> None:
+        """Other numbers of updates for some phases, recorded in config.toml.
+
+        Raises RunError for fewer updates than a phase has made, and for more of a tokenizer whose latents were trained on.
+        """
+        config, old = self.config, {}
+        for phase, steps in lengths.items():
+            section = LENGTHS[phase]
+            state, before = state_of(self.folder, phase, config)[0], getattr(config, section).steps
+            done = state.done if state else before if former.file_of(self.folder, phase).exists() else 0
+            if steps < done or (steps > done and not state and done):
+                why = "it kept no state to go on from" if steps > done else "an update cannot be taken back"
+                raise RunError(f"{self.folder}: the {phase} has made {done} updates, {steps} is not possible: {why}")
+            if phase == "tokenizer" and steps > done and paths_of(self.folder, "model"):
+                raise RunError(f"{self.folder}: its model has been trained on this tokenizer's latents: make a new run")
+            config = replace(config, **{section: replace(getattr(config, section), steps=steps)})
+            old[phase] = f"{before} updates until update {done}, then {steps}"
+        if config != self.config:
+            with locked(self.folder):
+                files.record_change(self.folder, config, old)
+            self.config = config
 
     # ------------------------------------------------------------------------------------------------ the phases
 
-    def train(self, data: Dataset) -> Pipeline:
-        """Trains tokenizer and model, each from its saved state; a finished one is loaded."""
-        c, network = self.config, self.tokenizer(data)
-        source = assembled(c.process, network, self.device)[0].source(data)
+    def train(self, data: Dataset, held_out: Dataset | None = None) -> Pipeline:
+        """Trains tokenizer and model, each from its latest state; a finished one is loaded.
+
+        held_out : pictures by which the states are compared. A start that fails before its first update leaves nothing behind.
+        """
+        try:
+            with locked(self.folder):
+                try:
+                    return self._trained_pipeline(data, held_out)
+                except Exception as error:
+                    if self.untouched and not isinstance(error, Stopped):
+                        files.undo(self.folder)
+                    raise
+        finally:
+            files.remove_empty(self.folder)
+
+    def _trained_pipeline(self, data: Dataset, held_out: Dataset | None) -> Pipeline:
+        c = self.config
+        files.sweep(self.folder)
+        network = self.tokenizer(data, held_out)
+        tokenizer = assembled(c.process, network, self.device)[0]
+        source = tokenizer.source(data)
         if network is not None:
             self.save("tokenizer", network)  # again: the scale of its latents has been measured on these pictures
         with explained(c.model, c.train, self.device):
-            model = self.finished("model") or self.trained(self.model_phase(network, source))
+            model = self.finished("model")
+            if model is None:
+                few = None if held_out is None else tokenizer.held_out(held_out)
+                model = self.trained(self.model_phase(network, source, few))
         return pipeline_of(c, model, network, self.header())
 
-    def tokenizer(self, data: Dataset) -> TokenizerNetwork | None:
+    def tokenizer(self, data: Dataset, held_out: Dataset | None = None) -> TokenizerNetwork | None:
         """The tokenizer's network: loaded, or trained on these pictures; None for pixels."""
         if isinstance(self.config.tokenizer, PixelsConfig):
             return None
-        existing = self.finished("tokenizer") or (self.config.data.tokenizer and self.named_tokenizer(data))
-        network: TokenizerNetwork = existing or self.trained(self.tokenizer_phase(data))
+        name = self.config.data.tokenizer
+        existing = self.finished("tokenizer") or (name and self.named_tokenizer(data, name))
+        network: TokenizerNetwork = existing or self.trained(self.tokenizer_phase(data, held_out))
         return network
 
-    def named_tokenizer(self, data: Dataset) -> TokenizerNetwork:
-        """The trained network that the configuration names. Raises CheckpointError if it does not fit these pictures."""
-        name = self.config.data.tokenizer
-        network = files.weights_of(name, "tokenizer", self.device)
+    def named_tokenizer(self, data: Dataset, name: str) -> TokenizerNetwork:
+        """The trained network of a file or a run. Raises CheckpointError if it does not fit these pictures."""
+        network = weights_of(name, "tokenizer", self.device)[0]
         if not isinstance(network, TokenizerNetwork) or network.config.channels != data.channels:
             raise CheckpointError(f"{name}: not an autoencoder for pictures of {data.channels} channels")
         return network
 
-    def tokenizer_phase(self, data: Dataset) -> Phase[TokenizerNetwork]:
+    def tokenizer_phase(self, data: Dataset, held_out: Dataset | None = None) -> Phase[TokenizerNetwork]:
         """The phase that learns to reconstruct pictures."""
         config = self.config.tokenizer_train
         network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
-        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source_of(data, self.device), config)
+        few = None if held_out is None else source_of(held_out, self.device)
+        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source_of(data, self.device), config, few)
 
-    def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source) -> Phase[DiT]:
+    def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source, held_out: Source | None = None) -> Phase[DiT]:
         """The phase that learns to denoise the tokenizer's x_0; it draws grids during training."""
         c = self.config
         network = network_of(c.model, Philox(c.train.seed, DRAWS["model"]), device=self.device)
@@ -141,19 +200,23 @@ class Run:
                 average.flat[...] = loop.optimiser.average
                 save_grid(self.folder, pipeline_of(c, average, tokenizer, self.header()), c.sample, loop.done)
 
-        source = fitted_source(network, source)
-        return Phase("model", network, c.process.process(network, source), source, c.train, c.data.init, draw)
+        source, few = fitted_source(network, source), None if held_out is None else fitted_source(network, held_out)
+        return Phase("model", network, c.process.process(network, source), source, c.train, few, c.data.init, draw)
 
-    def judge(self, data: Dataset) -> Classifier:
+    def judge(self, data: Dataset, held_out: Dataset | None = None) -> Classifier:
         """The small classifier that judges samples: loaded, or trained on these pictures."""
-        network: Classifier = self.finished("judge") or self.trained(self.judge_phase(data))
+        with locked(self.folder):
+            files.sweep(self.folder)
+            network: Classifier = self.finished("judge") or self.trained(self.judge_phase(data, held_out))
         return network
 
-    def judge_phase(self, data: Dataset) -> Phase[Classifier]:
+    def judge_phase(self, data: Dataset, held_out: Dataset | None = None) -> Phase[Classifier]:
         """The phase that learns to classify pictures; it runs on the host, because it is short."""
         config = self.config.judge_train
         shape = ClassifierConfig(data.channels, data.size, data.num_classes)
-        return Phase("judge", Classifier(shape, Philox(config.seed, DRAWS["judge"])), Classification(), source_of(data), config)
+        few = None if held_out is None else source_of(held_out)
+        network = Classifier(shape, Philox(config.seed, DRAWS["judge"]))
+        return Phase("judge", network, Classification(), source_of(data), config, few)
 
     # ------------------------------------------------------------------------------------------------ any phase
 
@@ -163,40 +226,65 @@ class Run:
         if not path.exists():
             return None
         state_of(self.folder, name, self.config)
-        return files.weights_of(path, name, "cpu" if name == "judge" else self.device)
+        network, meta = weights_of(path, name, "cpu" if name == "judge" else self.device)
+        made = former.header(meta).get(LENGTHS[name], {}).get("steps")
+        more = isinstance(made, int) and made < getattr(self.config, LENGTHS[name]).steps  # it was lengthened since
+        return None if more else network
 
     def trained(self, phase: Phase[N]) -> N:
-        """The network of a phase, trained to its end and saved, by one process at a time.
+        """The network of a phase, trained to its end and saved. Raises Stopped, its state saved, if its loop was stopped.
 
-        Raises Stopped, its state saved, if its loop was stopped.
+        Raises RunError, with the last state and the way on, if the training diverges or a file cannot be written.
         """
-        with files.locked(self.folder):
-            return self._trained(phase)
-
-    def _trained(self, phase: Phase[N]) -> N:
-        name, state = phase.name, state_of(self.folder, phase.name, self.config)
+        state = self._latest(phase)
         if phase.start and state is None:  # before the Loop is made: its average starts from these weights
-            start_from(phase.network, files.weights_of(phase.start, name, self.device), phase.start)
+            start_from(phase.network, weights_of(phase.start, phase.name, self.device)[0], phase.start)
         self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
         try:
             if state is not None:
                 load_state(state, loop)
-            files.forget(self.folder, name, loop.done)
-            began, first = time.monotonic(), loop.done
-            for record in loop.run():
-                self.record(phase, record, time.monotonic() - began, loop.done - first)
-                phase.watch(loop)
-                if loop.done % self.config.sample.save_every == 0 and loop.done < phase.config.steps:
-                    self.keep(name, loop)
-            self.keep(name, loop)
-            if not loop.stop:
-                phase.network.flat[...] = loop.optimiser.average
-                self.save(name, phase.network)
+            self._train(phase, loop)
+        except OSError as error:
+            where, why = error.filename or self.folder, error.strerror or error
+            raise RunError(f"{where}: {why}; make room or mend it, {self.way_on(phase.name)}") from error
+        except RunError as error:
+            raise RunError(f"{error}; {self.way_on(phase.name)}") from error
         finally:
             self.loop = None
         if loop.stop:
-            raise Stopped(name, loop.done)
+            raise Stopped(phase.name, loop.done)
         return phase.network
+
+    def _latest(self, phase: Phase[N]) -> State | None:
+        """The state that a phase goes on from."""
+        state, faults = state_of(self.folder, phase.name, self.config)
+        for fault in faults:
+            self.note(f"{fault}; going on from update {state.done if state else 0}")
+        if state is not None and state.done > phase.config.steps:
+            raise RunError(f"{state.path}: update {state.done} is beyond the {phase.config.steps} updates of this run")
+        return state
+
+    def _train(self, phase: Phase[N], loop: Loop) -> None:
+        name, began, first = phase.name, time.monotonic(), loop.done
+        files.forget(self.folder, name, loop.done)
+        for record in loop.run():
+            self.untouched = False
+            self.record(phase, record, time.monotonic() - began, loop.done - first)
+            phase.watch(loop)
+            if loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps or loop.stop:
+                self.keep(phase, loop)
+        if not loop.stop:
+            phase.network.flat[...] = loop.optimiser.average
+            if name == "model":
+                files.set_evaluation_aside(self.folder)  # if there is one, it measured the weights of fewer updates
+            self.save(name, phase.network)
+
+    def way_on(self, name: str) -> str:
+        """What is safe after a failure, and the command that goes on."""
+        states = paths_of(self.folder, name)
+        if not states:
+            return f"no state of the {name} was saved before"
+        return f"{states[0]} is safe, and minidit train --resume {self.folder} goes on from it"
 
     def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:
         """Reports an update, and logs some to metrics.jsonl. wall, updates: since the phase started or resumed."""
@@ -204,14 +292,21 @@ class Run:
         if step % EVERY == 0 or step in (1, steps):
             numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
             if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
-                raise RunError(diverged(numbers["loss"], step))
+                raise RunError(diverged(f"the loss is {numbers['loss']}", step))
             speed = phase.config.batch_size * updates / max(wall, 1e-9)
             files.append(self.folder, {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)})
         self.tell(phase.name, record, steps)
 
-    def keep(self, name: str, loop: Loop) -> None:
-        """Saves the state of a phase, and deletes an overwritten run, which is no longer needed."""
-        save_state(self.folder, name, loop, self.config)
+    def keep(self, phase: Phase[N], loop: Loop) -> None:
+        """Saves the state of a phase, and deletes an overwritten run, which is no longer needed.
+
+        Regular states are compared on held-out pictures; one that a stop leaves is not, because a stop should not wait.
+        """
+        loss, regular = None, loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps
+        if regular and phase.held_out is not None and len(phase.held_out):
+            loss = held_out_loss(loop, phase.held_out)
+            files.append(self.folder, {"phase": phase.name, "step": loop.done, "held_out_loss": loss})
+        save_state(self.folder, phase.name, loop, self.header(), self.config.sample, loss)
         files.settle(self.folder)
 
     def save(self, name: str, network: Network) -> None:
@@ -223,6 +318,12 @@ class Run:
         return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
 
 
-def resume(folder: Path, *, device: str = "cpu", tell: Tell = silent) -> Run:
+def more_updates(old: RunConfig, new: RunConfig) -> dict[str, int]:
+    """Phase -> its number of updates in `new`, where it is another one than in `old`."""
+    steps = {phase: (getattr(old, name).steps, getattr(new, name).steps) for phase, name in LENGTHS.items()}
+    return {phase: wanted for phase, (made, wanted) in steps.items() if wanted != made}
+
+
+def resume(folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet) -> Run:
     """The Run in a folder, with the configuration it was started with."""
-    return Run(folder, files.config_of(folder), device=device, tell=tell)
+    return Run(folder, files.config_of(folder), device=device, tell=tell, note=note)

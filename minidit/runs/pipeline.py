@@ -21,6 +21,7 @@ from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.incoming import UNPRINTABLE, reading
 from minidit.models.backbone import Backbone
+from minidit.models.dit import DiT
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import Sampling
 from minidit.processes.sample import sample as draw
@@ -29,6 +30,7 @@ from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
 from minidit.runs.kinds import SAMPLERS, SPACINGS, PixelsConfig, TokenizerNetwork, assembled, check_word
 from minidit.runs.presets import RunConfig
+from minidit.runs.weights import weights_of
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 
@@ -152,12 +154,16 @@ def load(
     dtype: DTypeLike = np.float32,
     dialect: str | None = None,
     num_heads: int | None = None,
+    state: str = "",
 ) -> Any:
     """A network from a file, a Pipeline from a run folder; the shipped weights if there is no path.
 
     Also from other projects' files, recognised by their content: an official DiT, a DiT or AutoencoderKL of diffusers (its
     folder, or a whole pipeline's with model_index.json), an autoencoder of latent-diffusion; `describe` shows what is in a file
     and how that project's own code differs. dialect, num_heads: see `checkpoint.load_model`.
+
+    state : of a run folder, a saved state instead of the trained weights: "latest" (also what a run that has not ended answers
+    with), "best" (the lowest held-out loss), or its number of updates.
 
     Raises CheckpointError, with the path, for anything else.
     """
@@ -168,16 +174,17 @@ def load(
         model, tokenizer, process, names, meta = diffusers_folder.load(path, device=device, dtype=dtype, dialect=dialect)
         return Pipeline(model, tokenizer, process, names, meta=meta)
     if path.is_dir() and not (path / CONFIG).exists():
-        return load_pipeline(path, device=device, dtype=dtype)
+        return load_pipeline(path, device=device, dtype=dtype, state=state)
+    if state:
+        raise CheckpointError(f"{path}: is no run folder: it has no states")
     return load_model(path, device=device, dtype=dtype, dialect=dialect, num_heads=num_heads)[0]
 
 
-def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.float32) -> Pipeline:
-    """The Pipeline of a run folder."""
+def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.float32, state: str = "") -> Pipeline:
+    """The Pipeline of a run folder; state: "" or one of the model's saved states, as in runs/weights.py."""
+    model, meta = weights_of(folder, "model", device, state=state, dtype=dtype)
+    assert isinstance(model, DiT)
     file = former.file_of(folder, "model")
-    if not file.exists():
-        raise CheckpointError(f"{folder}: holds no model.safetensors: not the folder of a finished run")
-    model, meta = load_model(file, device=device, dtype=dtype)
     with reading(file, CheckpointError, ""):
         config = run_config_from(former.header(meta), str(file))
         network = None

@@ -35,12 +35,13 @@ class SampleConfig:
     seed: int = 0
     every: int = 0  # updates of the model between two sample grids; 0: none
     save_every: int = 1000  # updates of any phase between two saved states
+    keep: int = 2  # states of a phase that are kept, besides the one with the lowest held-out loss
 
     def __post_init__(self) -> None:
         check_word("sampler", self.sampler, SAMPLERS)
         if not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ValueError(f"interval {self.interval} must be two parts of the ladder, 0 ≤ low < high ≤ 1")
-        for name, least in (("steps", 1), ("every", 0), ("save_every", 1)):
+        for name, least in (("steps", 1), ("every", 0), ("save_every", 1), ("keep", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}")
 

@@ -1,13 +1,19 @@
-"""The start of a phase: another network's weights, or its own saved state.
+"""The saved states of a phase: with the number of updates, all that it needs to resume bit for bit.
 
-    theta, m, v, ema        raw weights, moments and average: with the number of updates, all that a phase needs to resume
-                            bit for bit; the file is written atomically
+    states/model-00001500.safetensors    theta, m, v, ema: raw weights, moments and average
+
+Kept are the last `keep` states and the one with the lowest held-out loss. No other file says which they are: the latest is the
+one with the highest number that is whole, and the best is the one whose header has the lowest loss. So a kill at any moment,
+also between two files, leaves both as they were.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +25,130 @@ from minidit.checkpoint.files import Lazy, open_safetensors
 from minidit.nn.module import Module
 from minidit.runs import former
 from minidit.runs.config import Tables, tables_of
-from minidit.runs.presets import RunConfig
+from minidit.runs.presets import RunConfig, SampleConfig
 from minidit.training.loop import Loop, RunError
 
+STATES = "states"  # the folder of states in a run's folder
+NUMBER = re.compile(r"(\w+)-(\d{8,})\.safetensors")
 DEPENDS = {  # phase -> the sections that may not change while it has a state
     "tokenizer": ("tokenizer", "tokenizer_train"),
     "model": ("model", "process", "train"),
     "judge": ("judge_train",),
 }
-PIECES = ("shards", "accumulate", "checkpoint_blocks", "graph")  # how an update is computed: affects rounding only
-
-
-def comparable(config: RunConfig, phase: str) -> Tables:
-    """The settings that may not change while a phase has a state."""
-    tables = tables_of(config)
-    return {name: {k: v for k, v in tables[name].items() if k not in PIECES} for name in DEPENDS[phase]}
-
-
-def save_state(folder: Path, phase: str, loop: Loop, config: RunConfig) -> None:
-    """Writes the state of a phase into the run's folder. Raises RunError if weights are not finite; the last state stays."""
-    path = folder / f"{phase}.state.safetensors"
-    for name, flat in (("weights", loop.model.flat), ("averaged weights", loop.optimiser.average)):
-        if not np.isfinite(to_host(flat).sum(dtype=np.float64)):
-            rest = f"{path} holds an earlier update" if path.exists() else "no state was saved before"
-            advice = "try a smaller --lr, or --clip 1"
-            raise RunError(f"the {name} of the {phase} are not finite after update {loop.done}: {advice}; {rest}")
-    arrays = {"theta": loop.model.flat, **loop.optimiser.state_dict()}
-    meta = {"phase": phase, "step": loop.done, "config": comparable(config, phase)}
-    write_arrays(path, arrays, meta)
+LENGTHS = {"tokenizer": "tokenizer_train", "model": "train", "judge": "judge_train"}  # phase -> the section with its `steps`
+FREE = (  # how an update is computed, which affects rounding only, and how many there are
+    "shards", "accumulate", "checkpoint_blocks", "graph", "detect_anomaly", "steps",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class State:
-    """The contents of a file; the arrays are not read yet."""
+    """A saved state; its arrays are not read yet."""
 
     path: Path
     arrays: dict[str, Lazy]
     meta: dict[str, Any]
 
+    @property
+    def done(self) -> int:
+        """The number of updates. Raises CheckpointError if the header does not say."""
+        done = self.meta.get("step")
+        if not isinstance(done, int) or isinstance(done, bool) or done < 0:
+            raise CheckpointError(f"{self.path}: its header is damaged: it holds no number of updates")
+        return done
 
-def state_of(folder: Path, phase: str, config: RunConfig) -> State | None:
-    """The state of a phase, if there is one. Raises CheckpointError if it belongs to another configuration."""
-    path = former.state_of(folder, phase)
-    if not path.exists():
-        return None
-    state = State(path, *open_safetensors(path))
-    refuse_another(path, state.meta.get("config"), comparable(config, phase))
-    return state
+
+def save_state(
+    folder: Path, phase: str, loop: Loop, header: dict[str, Any], sample: SampleConfig, held_out: float | None = None
+) -> None:
+    """Writes a state and deletes those that are not kept any more.   held_out : the loss by which states are compared
+
+    On a full disk older states make room. Raises RunError if numbers are not finite, OSError if the file cannot be written; the
+    last state stays in both cases.
+    """
+    arrays = {"theta": loop.model.flat, **loop.optimiser.state_dict()}
+    for name, flat in arrays.items():
+        if not np.isfinite(to_host(flat).sum(dtype=np.float64)):
+            what = {"theta": "weights", "ema": "averaged weights"}.get(name, f"moments {name}")
+            advice = "try a smaller --lr, or --clip 1"
+            raise RunError(f"the {what} of the {phase} are not finite after update {loop.done}: {advice}")
+    meta = {"phase": phase, "step": loop.done, "held_out": held_out, **header}
+    path = folder / STATES / f"{phase}-{loop.done:08d}.safetensors"
+    try:
+        write_arrays(path, arrays, meta)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        prune(folder, phase, replace(sample, keep=1), loop.done)
+        write_arrays(path, arrays, meta)
+    prune(folder, phase, sample, loop.done)
+
+
+def paths_of(folder: Path, phase: str) -> list[Path]:
+    """The files of all states of a phase, the latest first."""
+    found = [(NUMBER.fullmatch(p.name), p) for p in (folder / STATES).glob(f"{phase}-*.safetensors")]
+    numbered = sorted(((int(m[2]), p) for m, p in found if m and m[1] == phase), reverse=True)
+    return [p for _, p in numbered] + former.states_of(folder, phase)
+
+
+def prune(folder: Path, phase: str, sample: SampleConfig, done: int) -> None:
+    """Deletes all states but the last `keep` and the best.
+
+    A state that a stop left between two regular ones goes when the next is there; one of a later update than `done` is damaged.
+    """
+    for path in paths_of(folder, phase):
+        number = NUMBER.fullmatch(path.name)
+        if number and (int(number[2]) > done or (int(number[2]) < done and int(number[2]) % sample.save_every)):
+            path.unlink(missing_ok=True)
+    best = best_of(folder, phase)
+    for path in paths_of(folder, phase)[sample.keep :]:
+        if path != best:
+            path.unlink(missing_ok=True)
+
+
+def best_of(folder: Path, phase: str) -> Path | None:
+    """The file of the state with the lowest held-out loss, the latest of equals; None if it was never measured."""
+    losses: dict[Path, float] = {}
+    for path in paths_of(folder, phase):
+        try:
+            loss = open_safetensors(path, verify=False)[1].get("held_out")
+        except CheckpointError:
+            continue
+        if isinstance(loss, float) and math.isfinite(loss):
+            losses[path] = loss
+    return min(losses, key=lambda path: losses[path]) if losses else None
+
+
+def latest(folder: Path, phase: str) -> tuple[State | None, list[str]]:
+    """(the latest state that is whole, or None if there are no states; what is wrong with later ones).
+
+    Raises CheckpointError if there are states and none is whole.
+    """
+    faults: list[str] = []
+    for path in paths_of(folder, phase):
+        try:
+            return State(path, *open_safetensors(path)), faults
+        except CheckpointError as error:
+            faults.append(str(error))
+    if faults:
+        raise CheckpointError(f"{faults[0]}; no other state is whole: delete {STATES}/{phase}-* to begin this phase anew")
+    return None, faults
+
+
+def state_of(folder: Path, phase: str, config: RunConfig) -> tuple[State | None, list[str]]:
+    """The same, compared with a configuration. Raises CheckpointError if the state belongs to another one."""
+    state, faults = latest(folder, phase)
+    if state is not None:
+        refuse_another(state.path, recorded_in(state), tables_of(config), phase)
+    return state, faults
+
+
+def recorded_in(state: State) -> dict[str, Any]:
+    """The sections that were recorded with a state. Raises CheckpointError for a damaged header."""
+    recorded = state.meta.get("run", state.meta.get("config"))  # earlier versions kept the sections of the phase only
+    if not isinstance(recorded, dict):
+        raise CheckpointError(f"{state.path}: its header is damaged: it holds no configuration")
+    return former.state_sections(recorded)
 
 
 def load_state(state: State, loop: Loop) -> None:
@@ -74,26 +157,34 @@ def load_state(state: State, loop: Loop) -> None:
         arrays = {name: a.read() for name, a in state.arrays.items()}
         loop.optimiser.load_state_dict(arrays)
         loop.model.flat[...] = to_device(arrays["theta"], loop.device)
-        loop.done = int(state.meta["step"])
+        loop.done = state.done
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{state.path}: {error}") from error
+        raise CheckpointError(f"{state.path}: {str(error).removeprefix(f'{state.path}: ')}") from error
 
 
-def refuse_another(path: Path, recorded: object, tables: Tables) -> None:
-    """Raises CheckpointError, with what differs, unless the recorded configuration is the one in `tables`."""
-    if not isinstance(recorded, dict):
-        raise CheckpointError(f"{path}: its header is damaged: it holds no configuration")
-    old, new = former.state_sections(recorded), json.loads(json.dumps(tables))
+def refuse_another(path: Path, old: dict[str, Any], tables: Tables, phase: str) -> None:
+    """Raises CheckpointError, with what differs, unless a phase is the same under the recorded sections and under `tables`."""
+    new = {name: tables[name] for name in DEPENDS[phase]}
     if not all(isinstance(old.get(name, {}), dict) for name in new):
         raise CheckpointError(f"{path}: its header is damaged: its configuration has no sections")
-    changes = [
-        f"{key} is {value}, was {old.get(name, {}).get(key)}"
-        for name in new
-        for key, value in new[name].items()
-        if value != old.get(name, {}).get(key)
-    ]
-    if changes:
+    if changes := differences(old, new):
         raise CheckpointError(f"{path}: was trained with another configuration: {', '.join(changes)}")
+
+
+def refuse_other_run(folder: Path, old: RunConfig, new: RunConfig) -> None:
+    """Raises ValueError, with what differs, unless two configurations describe the same run, of any length."""
+    if changes := differences(tables_of(old), {name: t for name, t in tables_of(new).items() if name != "sample"}):
+        raise ValueError(f"{folder} holds a run of another configuration: {', '.join(changes)}; choose another --out")
+
+
+def differences(old: dict[str, Any], new: Tables) -> list[str]:
+    """What stands otherwise in the sections `new`, except for what is FREE."""
+    return [
+        f"{key} is {value}, was {old.get(name, {}).get(key)}"
+        for name, section in json.loads(json.dumps(new)).items()
+        for key, value in section.items()
+        if key not in FREE and value != json.loads(json.dumps(old.get(name, {}).get(key)))
+    ]
 
 
 def start_from(model: Module, other: Module, name: str) -> None:

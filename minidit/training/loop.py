@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minidit.autograd import Gradients, value
+from minidit.autograd import Anomaly, Gradients, value, watcher, watching
 from minidit.backend import Arena, Array, flat_buffer, xp_of
 from minidit.nn.device import can_record, recorded
 from minidit.nn.module import Trainable
@@ -27,7 +27,7 @@ from minidit.nn.recompute import recomputing
 from minidit.optim import AdamW, OptimConfig, clip_factor, learning_rate
 from minidit.training.draws import Clock, Draws
 from minidit.training.process import Process
-from minidit.training.source import Source
+from minidit.training.source import Source, check_finite
 from minidit.training.workers import Workers, cores, kind_of_workers, shard_of
 
 GRADIENTS, REDUCE, UPDATE = range(3)
@@ -38,9 +38,10 @@ class RunError(RuntimeError):
     """Something went wrong while running: a diverged loss, a full disk. The message says what to do."""
 
 
-def diverged(loss: float, update: int) -> str:
-    """The message for a loss that is no longer finite."""
-    return f"the loss is {loss} at update {update}: try a smaller --lr, or --clip 1"
+def diverged(what: str, update: int, cause: str = "") -> str:
+    """The message for a training whose numbers are no longer finite."""
+    cause = f" ({cause})" if cause else "; --detect-anomaly finds the first"
+    return f"{what} at update {update}{cause}: try a smaller --lr, or --clip 1"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class LoopConfig(OptimConfig):
     precision: str = "float32"  # float32, tf32 (GPU) or bf16 (GPU; on a CPU with the extra mkl): see nn/precision.py
     accumulate: int = 1  # pieces of a shard, one after the other: less memory, the same batch
     graph: bool = True  # on a GPU: record an update as a CUDA graph and replay it
+    detect_anomaly: bool = False  # look at every number as it is computed: slow, and not recorded on a GPU
     checkpoint_blocks: bool = False  # keep only the inputs of each block and recompute the rest: less memory, a third more work
 
     def __post_init__(self) -> None:
@@ -98,8 +100,12 @@ class Loop:
         self.shares: dict[int, Array] = {}
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """Trains from `done` to config.steps. Raises RunError if the loss is no longer finite."""
-        return self._on_the_device() if can_record(self.device, self.model.dtype, "the update") else self._on_the_host()
+        """Trains from `done` to config.steps. Raises RunError if loss or gradient are no longer finite.
+
+        On a CPU the weights are then still those before the update, and the message names the layer.
+        """
+        record = not self.config.detect_anomaly and can_record(self.device, self.model.dtype, "the update")
+        return self._on_the_device() if record else self._on_the_host()
 
     def _on_the_device(self) -> Iterator[dict[str, Any]]:
         clock = Clock(self.device, self.config.batch_size)
@@ -125,10 +131,35 @@ class Loop:
     def _on_the_host(self) -> Iterator[dict[str, Any]]:
         with Workers(self.shards, self._body, self.kind) as workers:
             while self.done < self.config.steps and not self.stop:
-                for stage in (GRADIENTS, REDUCE, UPDATE):
-                    workers.run(stage, self.done)
+                workers.run(GRADIENTS, self.done)
+                workers.run(REDUCE, self.done)
+                self._look()
+                workers.run(UPDATE, self.done)
                 self.done += 1
                 yield self._record()
+
+    def _look(self) -> None:
+        """Raises RunError unless this update's loss and gradient are finite; on a GPU reading them would wait for it."""
+        if self.device != "cpu":
+            return
+        loss = float(self.numbers[:, self.names.index("loss")].sum())
+        if not math.isfinite(loss):
+            raise RunError(diverged(f"the loss is {loss}", self.done + 1, self._first_anomaly()))
+        if not math.isfinite(self._norm()) and not np.isfinite(self.buffers[0]).all():  # the norm alone may overflow
+            raise RunError(diverged("the gradient is not finite", self.done + 1, self._first_anomaly()))
+
+    def _first_anomaly(self) -> str:
+        """Where the first number that is not finite comes from: the gradients of this update, computed again and watched."""
+        try:
+            for name, p in self.model.named_parameters():
+                if not np.isfinite(p.data).all():
+                    return f"the weights {name} are not finite"
+            with watching(self.model):
+                for i in range(self.shards):
+                    self._body(i, GRADIENTS, self.done)
+        except Anomaly as anomaly:
+            return str(anomaly)
+        return ""
 
     def _body(self, i: int, stage: int, update: int) -> None:
         if stage == GRADIENTS:
@@ -159,8 +190,14 @@ class Loop:
     def _computing(self, i: int) -> Iterator[None]:
         """Memory, gradients and precision of shard i."""
         policy = computing_in(self.config.precision, self.device, self.model.flat)
-        with self.arenas[i], self.gradients[i], policy, recomputing(self.config.checkpoint_blocks):
-            yield
+        watch = watching(self.model) if self.config.detect_anomaly else nullcontext()
+        try:
+            with self.arenas[i], self.gradients[i], policy, recomputing(self.config.checkpoint_blocks), watch:
+                yield
+        except Anomaly as anomaly:
+            if not self.config.detect_anomaly:
+                raise
+            raise RunError(diverged("numbers are not finite", self.done + 1, str(anomaly))) from anomaly
 
     def _gradients(self, draws: Draws) -> dict[str, Any]:
         """The gradient of a shard, its samples in `accumulate` pieces one after the other  ->  its share of loss and numbers."""
@@ -172,7 +209,10 @@ class Loop:
             if not len(samples):
                 continue
             piece = draws.at(draws.when, samples)  # with no draws used yet
-            x_0, y = self.source.draw(piece.pictures(len(self.source)), piece)
+            index = piece.pictures(len(self.source))
+            x_0, y = self.source.draw(index, piece)
+            if watcher() is not None:
+                check_finite(x_0, index)
             loss, more = self.process.loss(self.model, x_0, y, piece)
             loss.backward(self._share(loss.data))
             for name, numbers in {"loss": loss.data, **more}.items():
@@ -197,8 +237,6 @@ class Loop:
         if self.device == "cpu":
             sums = self.numbers.sum(axis=0)
             totals: dict[str, Any] = {name: float(sums[k]) for k, name in enumerate(self.names)}
-            if not math.isfinite(totals["loss"]):
-                raise RunError(diverged(totals["loss"], step))
         else:
             totals = self.totals
         return {"step": step, **totals, "lr": learning_rate(self.config, step, self.config.steps), "grad_norm": self._norm()}

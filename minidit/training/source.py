@@ -116,6 +116,13 @@ class Unlabelled:
         return self.source.draw(index, draws)[0], None
 
 
+def check_finite(x_0: Array, index: Array) -> None:
+    """Raises ValueError, with the first such picture, unless all numbers of some pictures are finite.   index : their places"""
+    finite = xp_of(x_0).isfinite(x_0.reshape(len(x_0), -1)).all(axis=1)
+    if not bool(finite.all()):
+        raise ValueError(f"the data are not finite: picture {int(index[~finite][0])} holds nan or inf")
+
+
 def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source:
     """A Source from a Source, a Dataset, an array x_0, or a pair (x_0, labels). Raises ValueError for anything else.
 
@@ -140,4 +147,8 @@ def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source
         what = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}"
         raise ValueError(f"labels must be ints, one per picture: ({len(x_0)},); got {what}")
     x_0 = to_device(x_0, device).astype(dtype, copy=False)
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = x_0.sum()  # one pass; the sum of huge numbers may overflow
+    if not bool(xp_of(x_0).isfinite(total)):
+        check_finite(x_0, xp_of(x_0).arange(len(x_0)))
     return Pictures(x_0, None if labels is None else to_device(labels, device), levels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import os
 import pickle
 import signal
@@ -23,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 Body = Callable[[int, int, int], None]
 END = -1  # the stage that makes a worker exit
+PR_SET_PDEATHSIG = 1  # of prctl: the signal that a process gets when its parent ends
 LEAVE = 1.0  # seconds that a worker has to exit
 
 
@@ -140,8 +142,9 @@ class Workers:
             self.pids.append(pid)
             return
         try:  # the child: serve until the pipe closes, and never return into the caller's stack
-            for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the caller decides, and closes the pipe
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to the whole group: the caller decides
                 signal.signal(number, signal.SIG_IGN)
+            _die_with_parent()
             os.close(command_in)
             os.close(answer_out)
             for other in list(_open):  # the pipes of all loops of this process must not stay open here
@@ -166,6 +169,12 @@ class Workers:
 
 
 _open: WeakSet[Workers] = WeakSet()  # the instances with worker processes
+
+
+def _die_with_parent() -> None:
+    """A worker whose caller was killed ends at once, in the middle of its work (on Linux; elsewhere when its pipe closes)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _ended(pid: int) -> None:

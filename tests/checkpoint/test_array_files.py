@@ -1,6 +1,7 @@
 """Arrays in files: any layout of memory comes back as it was, a file is whole or not there, and bad files say so."""
 
 import errno
+import hashlib
 import json
 import os
 import resource
@@ -56,6 +57,15 @@ def path(tmp_path):
     return tmp_path / "arrays.safetensors"
 
 
+def compact_header(path):
+    """(the header without its digest and without spaces, the data), as the digest sees them."""
+    data = path.read_bytes()
+    n = struct.unpack("<Q", data[:8])[0]
+    entries = json.loads(data[8 : 8 + n])
+    del entries["__metadata__"]["sha256"]
+    return json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode(), data[8 + n :]
+
+
 def leftovers(path):
     return sorted(p.name for p in path.parent.iterdir() if p != path)
 
@@ -72,7 +82,8 @@ def test_arrays_of_any_layout_come_back_and_a_second_reader_sees_the_same(path, 
     for name, a in arrays.items():
         same(ours[name], a)
         same(theirs[name], a)
-    assert meta == {"step": 3} and raw == {"step": "3"}
+    header, data = compact_header(path)
+    assert meta == {"step": 3} and raw == {"step": "3", "sha256": hashlib.sha256(header + data).hexdigest()}
     assert leftovers(path) == []
 
 
@@ -243,6 +254,25 @@ def test_a_file_that_was_cut_anywhere_is_refused(path, cut):
     data = path.read_bytes()
     path.write_bytes(data[: int(cut * len(data))])
     assert "not a readable safetensors file" in refused(path)
+
+
+@given(place=st.integers(0), bit=st.integers(0, 7))
+def test_a_bit_that_flipped_anywhere_is_noticed(path, place, bit):
+    """In the header, in the data, in the digest itself; only the spaces that fill up the header mean nothing."""
+    write_arrays(path, {"a": np.arange(50.0), "b": np.ones((2, 3))}, {"step": 12345})
+    data = bytearray(path.read_bytes())
+    place %= len(data)
+    filling = data[place : place + 1].isspace() and place < 8 + int.from_bytes(data[:8], "little")
+    data[place] ^= 1 << bit
+    path.write_bytes(data)
+    if not filling:
+        refused(path)
+
+
+def test_a_number_that_changed_is_called_damage(path):
+    write_arrays(path, {"a": np.arange(50.0)}, {"step": 12345})
+    path.write_bytes(path.read_bytes().replace(b"12345", b"12845"))
+    assert refused(path).endswith("damaged: its contents do not match its checksum")
 
 
 def header(text):

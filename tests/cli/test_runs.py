@@ -20,6 +20,7 @@ from minidit.checkpoint import load_model, read_arrays
 from minidit.cli import main
 from minidit.runs.phases import Run, Stopped, resume
 from minidit.runs.presets import PRESETS
+from minidit.runs.state import paths_of
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -58,7 +59,8 @@ def test_training_prints_the_folder_on_stdout_and_all_else_on_stderr(trained):
 def test_training_leaves_everything_that_a_reader_wants(trained):
     names = {str(p.relative_to(trained.folder)) for p in trained.folder.rglob("*") if p.is_file()}
     assert names == {
-        "config.toml", "metrics.jsonl", "model.safetensors", "model.state.safetensors", "trace.npz", "report.html",
+        "config.toml", "metrics.jsonl", "model.safetensors", "states/model-00000006.safetensors",
+        "trace.npz", "report.html",
         "pictures/ddim.png", "pictures/ddpm.png", "pictures/denoising.gif", "pictures/loss.png", "pictures/x0_strip.png",
     }  # fmt: skip
 
@@ -75,7 +77,7 @@ def test_resuming_a_finished_run_draws_its_pictures_again(trained, tmp_path):
 
 
 def test_a_stop_between_two_phases_says_how_to_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, "tokenizer", lambda self, data: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(Run, "tokenizer", lambda self, *data: signal.raise_signal(signal.SIGTERM))
     code, out, err = told("train", "--data", "digits", *TINY, "--out", tmp_path / "run")
     assert (code, out) == (143, "") and err.endswith(f"minidit: stopped; continue with: minidit train --resume {tmp_path}/run\n")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) == signal.default_int_handler
@@ -110,21 +112,23 @@ def test_the_real_command_stops_gently_and_goes_on_to_the_same_bits(tmp_path, tr
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, ""), err
-    done = read_arrays(folder / f"{phase}.state.safetensors")[1]["step"]
+    (state,) = paths_of(folder, phase)
+    done = read_arrays(state)[1]["step"]
     assert err.endswith(f"minidit: stopped at update {done} of the {phase}; continue with: minidit {again} {folder}\n")
     assert "Traceback" not in err
 
     ends = []
     for first in (done, 0):  # on from the state, and all from the beginning
         if not first:
-            (folder / f"{phase}.state.safetensors").unlink()
+            for state in paths_of(folder, phase):
+                state.unlink()
         job = resume(folder)
         job.tell = lambda name, record, steps, job=job: setattr(job.loop, "stop", record["step"] == done + 2)
         train, _ = job.data()
         job.fit_to(train)
         with pytest.raises(Stopped, match=f"stopped at update {done + 2} of the {phase}"):
-            job.judge(train) if phase == "judge" else job.train(train)
-        ends.append((folder / f"{phase}.state.safetensors").read_bytes())
+            job.judge(*job.data()) if phase == "judge" else job.train(*job.data())
+        ends.append(paths_of(folder, phase)[0].read_bytes())
     assert ends[0] == ends[1]
 
 
@@ -206,7 +210,7 @@ def test_the_quick_demo_goes_the_whole_road(tmp_path, monkeypatch):
 
 
 def test_a_demo_that_is_stopped_while_its_judge_is_trained_goes_on_as_an_evaluation(tmp_path, monkeypatch):
-    def stopped(self, data):
+    def stopped(self, *data):
         raise Stopped("judge", 3)
 
     monkeypatch.setattr(Run, "judge", stopped)

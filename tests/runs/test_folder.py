@@ -11,9 +11,11 @@ from small import begun, lines, run_config, whole
 
 from minidit.checkpoint import load_model, read_arrays
 from minidit.runs.config import tables_of
-from minidit.runs.folder import locked, settle
+from minidit.runs.folder import settle
+from minidit.runs.lock import locked
 from minidit.runs.phases import Run
 from minidit.runs.presets import SampleConfig
+from minidit.runs.state import paths_of
 from minidit.training.loop import RunError
 
 
@@ -21,16 +23,17 @@ def test_a_run_leaves_what_its_page_promises(tmp_path):
     config = replace(run_config(), sample=SampleConfig(steps=3, every=2, save_every=4))
     job, pipeline = whole(tmp_path / "run", config)
     assert {p.name for p in job.folder.iterdir()} == {
-        "config.toml", "metrics.jsonl", "model.safetensors", "model.state.safetensors", "samples",
+        "config.toml", "metrics.jsonl", "model.safetensors", "states", "samples",
     }  # fmt: skip
     assert [p.name for p in sorted((job.folder / "samples").iterdir())] == ["step_00000002.png", "step_00000004.png"]
-    arrays, meta = read_arrays(job.folder / "model.state.safetensors")
+    arrays, meta = read_arrays(paths_of(job.folder, "model")[0])
     assert (meta["phase"], meta["step"]) == ("model", 6) and set(arrays) == {"theta", "m", "v", "ema"}
     model, meta = load_model(job.folder / "model.safetensors")
     assert np.array_equal(model.flat, arrays["ema"]) and np.array_equal(pipeline.model.flat, model.flat)
     assert meta["data"]["class_names"] == [str(i) for i in range(10)] and meta["run"]["process"]["prediction"] == "v"
     assert meta["run"] == json.loads(json.dumps(tables_of(job.config)))
-    assert [line["step"] for line in lines(job.folder)] == [1, 6]
+    steps = [(line["step"], "held_out_loss" in line) for line in lines(job.folder)]
+    assert steps == [(1, False), (4, True), (6, False), (6, True)]
 
 
 def test_a_run_never_replaces_another_unasked(tmp_path):
@@ -94,9 +97,10 @@ def test_a_state_that_is_not_finite_never_replaces_one_that_is(tmp_path):
             job.loop.optimiser.average[3] = np.nan
 
     job.tell = poison
-    with pytest.raises(RunError, match=r"averaged weights of the model are not finite after update 6: .*holds an earlier update"):
+    told = "averaged weights of the model are not finite after update 6: .*model-00000004.safetensors is safe, and minidit train"
+    with pytest.raises(RunError, match=told):
         job.train(job.data()[0])
-    arrays, meta = read_arrays(job.folder / "model.state.safetensors")
+    arrays, meta = read_arrays(paths_of(job.folder, "model")[0])
     assert meta["step"] == 4 and all(np.isfinite(a).all() for a in arrays.values())
 
 
@@ -104,7 +108,7 @@ def test_a_state_that_is_not_finite_never_replaces_one_that_is(tmp_path):
 def test_one_process_at_a_time_works_in_a_folder_and_the_next_finds_it_free(tmp_path):
     job, _ = begun(tmp_path / "run")
     for work in (lambda: job.train(job.data()[0]), lambda: job.create(overwrite=True)):
-        with locked(job.folder), pytest.raises(RunError, match="in use by another process"):
+        with locked(job.folder), pytest.raises(RunError, match=rf"in use by process {os.getpid()} on \S+, since "):
             work()
     job.train(job.data()[0])
     assert (job.folder / "model.safetensors").exists()

@@ -8,6 +8,7 @@ from small import begun, folder_of_pictures, interrupted, lines, resumed, run_co
 from support import agree
 
 from minidit.checkpoint import CheckpointError, load_model, read_arrays
+from minidit.runs.state import paths_of
 
 
 def test_fine_tuning_takes_all_weights_and_a_label_table_only_of_the_same_classes(tmp_path):
@@ -17,7 +18,7 @@ def test_fine_tuning_takes_all_weights_and_a_label_table_only_of_the_same_classe
     for source, same in (("digits", True), (folder_of_pictures(tmp_path / "pictures"), False)):
         config = replace(run_config(source, channels=3, init=str(first.folder)), train=frozen)
         job, pipeline = whole(tmp_path / f"second{same}", config)
-        theta = read_arrays(job.folder / "model.state.safetensors")[0]["theta"]
+        theta = read_arrays(paths_of(job.folder, "model")[0])[0]["theta"]
         agree(pipeline.model.flat, theta, bound=1e-6)  # the average begins with these weights as well
         pipeline.model.flat[...] = theta
         for (name, p), (_, q) in zip(pipeline.model.named_parameters(), model.named_parameters(), strict=True):

@@ -3,23 +3,26 @@
 import contextlib
 import math
 import os
+import re
 import signal
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from small import awake, losses_of, pictures
 from support import agree
 
-from minidit.autograd import Gradients
+from minidit.autograd import Gradients, value
 from minidit.backend import flat_buffer
 from minidit.diffusion.schedule import Schedule
 from minidit.processes.diffusion import Diffusion
-from minidit.processes.train import loop_for
-from minidit.training.loop import LoopConfig, RunError
+from minidit.processes.train import fitted_source, loop_for
+from minidit.training.loop import Loop, LoopConfig, RunError
+from minidit.training.source import source_of
 from minidit.training.workers import Workers, _pickled, kind_of_workers, shard_of
 
 KINDS = ("serial", "thread", "process")
@@ -282,13 +285,82 @@ def test_a_killed_worker_gives_one_clear_error(when):
     assert not children()
 
 
+@dataclass
+class Ruined:
+    """A source that gives what no number is from an update on."""
+
+    source: Any
+    labels: Any
+    levels: Any = None
+
+    def __len__(self):
+        return len(self.source)
+
+    def draw(self, index, draws):
+        x_0, y = self.source.draw(index, draws)
+        if draws.when == 2:
+            x_0[1, 0, 0, 0] = np.nan
+        return x_0, y
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loss_that_is_no_number_ends_the_run_with_advice(kind):
+def test_data_that_are_no_numbers_are_blamed_and_not_the_rate(kind):
     x_0, labels = pictures()
-    loop = loop_for(awake(), (x_0 * np.float32(np.inf), labels), DDPM, replace(CONFIG, shards=2), kind=kind)
-    with np.errstate(all="ignore"), pytest.raises(RunError, match=r"the loss is nan at update 1: try a smaller --lr"):
+    x_0[7, 0, 1, 1] = np.inf
+    with pytest.raises(ValueError, match="the data are not finite: picture 7 holds nan or inf"):
+        loop_for(awake(), (x_0, labels), DDPM, replace(CONFIG, shards=2), kind=kind)
+    source = source_of(pictures())
+    loop = loop_for(awake(), Ruined(source, source.labels), DDPM, replace(CONFIG, shards=2), kind=kind)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"the data are not finite: picture \d+ holds nan"):
         list(loop.run())
-    assert not children()
+    assert loop.done == 2 and not children()
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_that_diverges_names_update_layer_and_primitive_and_keeps_the_weights_of_before(kind, watched):
+    loop = loop_for(awake(), pictures(), DDPM, replace(CONFIG, shards=2, steps=9, detect_anomaly=watched), kind=kind)
+    before = None
+    with np.errstate(all="ignore"), pytest.raises(RunError) as caught:
+        for record in loop.run():
+            before = loop.model.flat.copy()
+            if record["step"] == 3:
+                loop.model.blocks[0].mlp.fc2.weight.data[...] = 1e38
+                before = loop.model.flat.copy()
+    message = str(caught.value)
+    assert re.match(r"(the loss is|numbers are not finite)", message) and "at update 4 (" in message, message
+    assert re.search(r"\(\w+ in blocks\.0\.\S+ gives -?(inf|nan)\): try a smaller --lr, or --clip 1", message), message
+    assert np.array_equal(loop.model.flat, before) and loop.done == 3 and not children()
+
+
+@dataclass
+class Steep:
+    """A process whose loss is finite and whose gradient is not: + √(loss - itself)."""
+
+    process: Any
+    stream: int = 5
+    per: int = 4
+
+    def loss(self, network, x_0, y, draws):
+        losses, more = self.process.loss(network, x_0, y, draws)
+        return losses + (losses - value(losses)) ** 0.5, more
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gradient_that_overflows_is_seen_before_it_reaches_the_weights(kind):
+    loop = Loop(awake(), Steep(DDPM), fitted_source(awake(), pictures()), replace(CONFIG, shards=2), kind=kind)
+    before = loop.model.flat.copy()
+    told = r"the gradient is not finite at update 1 \(the adjoint of \w+ in"
+    with np.errstate(all="ignore"), pytest.raises(RunError, match=told):
+        list(loop.run())
+    assert np.array_equal(loop.model.flat, before)
+
+
+def test_weights_that_are_no_numbers_are_named():
+    loop = loop_for(awake(), pictures(), DDPM, CONFIG)
+    loop.model.blocks[0].mlp.fc1.bias.data[2] = np.nan
+    with np.errstate(all="ignore"), pytest.raises(RunError, match=r"the weights blocks\.0\.mlp\.fc1\.bias are not finite"):
+        list(loop.run())
 
 
 # ------------------------------------------------------------------------------------------------ who may fork

@@ -1,0 +1,91 @@
+"""One process at a time works in a run's folder.
+
+The lock is the operating system's (flock; on NFS its byte locks), so it ends with its process, also when that is killed. Its file
+names the owner: process, host and time. Where a file system has no locks, the file itself is the lock; if its owner ran on this
+host and is gone, the next process takes it over, and for an owner on another host the message says which file to delete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from minidit.training.loop import RunError
+
+fcntl = importlib.import_module("fcntl") if os.name == "posix" else None
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder. Raises RunError, with the owner, while another process does."""
+    file = _taken(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # before it is released: whoever opened it meanwhile sees that it is gone, and retries
+            (folder / LOCK).unlink()
+        file.close()
+
+
+def _taken(folder: Path) -> IO[str]:
+    path = folder / LOCK
+    while True:
+        file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  open for as long as the lock is held
+        try:
+            if fcntl is None:
+                raise OSError("this system has no locks")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _owner(file)
+            file.close()
+            raise RunError(f"{folder} is in use by {_named(owner)}: wait for it, or choose another --out") from None
+        except OSError:
+            _claim(file, folder)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                file.truncate(0)
+                json.dump({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
+                file.flush()
+                return file
+        file.close()
+
+
+def _claim(file: IO[str], folder: Path) -> None:
+    """Without locks: the file belongs to the process that it names. Raises RunError unless that is gone."""
+    owner = _owner(file)
+    if owner and not (owner["host"] == platform.node() and os.name == "posix" and not alive(int(owner["pid"]))):
+        file.close()
+        raise RunError(f"{folder} is in use by {_named(owner)}; if that process is gone, delete {folder / LOCK}")
+
+
+def _owner(file: IO[str]) -> dict[str, str]:
+    file.seek(0)
+    try:
+        owner = json.loads(file.read(1000))
+        return {key: str(owner[key]) for key in ("pid", "host", "since")} if int(owner["pid"]) > 0 else {}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _named(owner: dict[str, str]) -> str:
+    return f"process {owner['pid']} on {owner['host']}, since {owner['since']}" if owner else "another process"
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this number runs on this host."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True

@@ -1,0 +1,33 @@
+"""The loss of the averaged weights on held-out samples, with the same random numbers each time: two are comparable."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidit.autograd import no_grad, value
+from minidit.backend import Arena, to_device
+from minidit.nn.precision import computing_in
+from minidit.training.draws import Draws
+from minidit.training.loop import Loop
+from minidit.training.source import Source
+
+HELD_OUT_STREAM = 0x68656C64
+MOST = 512  # samples that are looked at
+
+
+def held_out_loss(loop: Loop, source: Source) -> float:
+    """The mean loss of the averaged weights over the first samples of a source, in batches of the loop's size."""
+    network, config, n, total = loop.model, loop.config, min(MOST, len(source)), 0.0
+    draws = Draws(config.seed, HELD_OUT_STREAM, np.arange(n), loop.device, network.dtype, loop.process.per)
+    raw = network.flat.copy()
+    network.flat[...] = loop.optimiser.average
+    try:
+        with no_grad(), computing_in(config.precision, loop.device, network.flat):
+            for start in range(0, n, config.batch_size):
+                piece = draws.at(0, np.arange(start, min(n, start + config.batch_size)))
+                with Arena():
+                    x_0, y = source.draw(to_device(piece.samples, loop.device), piece)
+                    total += float(value(loop.process.loss(network, x_0, y, piece)[0]).sum())
+    finally:
+        network.flat[...] = raw
+    return total / n
