@@ -158,6 +158,13 @@ def test_the_index_law_has_its_masses_and_they_add_up_to_one(xp, N, mean, std):
 
 
 @spec("S.6")
+def test_an_interval_owns_its_lower_edge():
+    """Three times that are even in the logarithm: two masses of one half, and u = ½ belongs to the upper interval."""
+    law = c.index_law(np.array([0.5, 1.0, 2.0]), 0.0, 1.0)
+    assert law(np.array([0.25, np.nextafter(0.5, 0), 0.5, 0.75])).tolist() == [0, 0, 1, 1]
+
+
+@spec("S.6")
 def test_with_the_papers_mean_the_top_of_a_short_grid_is_starved():
     p = c.index_masses(c.rising_grid(11))
     agree(p[-2:].sum(), 0.013, bound=1e-3, of="S.6")
