@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     ddpm_steps = min(ddpm_steps, pipeline.schedule.T)
     measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=ddpm_n)
     show_run(job, pipeline, held_out, lambda _: None, each=5 if args.quick else 8)
-    page = write_report(job.folder)
-    progress.note(f"{time.monotonic() - began:.0f} s; open {page}")
+    if job.ranks.first:
+        progress.note(f"{time.monotonic() - began:.0f} s; open {write_report(job.folder)}")
     print(job.folder)
     return 0
 

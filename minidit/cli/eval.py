@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     measure(job, pipeline, evaluation, print, ddpm_steps=ddpm_steps, precision=args.precision)
     if args.bpd:
         bits(job.folder, pipeline, held_out.take(slice(args.bpd)), progress)
-    write_report(job.folder)
+    if job.ranks.first:
+        write_report(job.folder)
     return 0
 
 
@@ -71,6 +72,7 @@ def bits(folder: Path, pipeline: Pipeline, some: Dataset, progress: Progress) ->
     from minidit.checkpoint import write_atomically
     from minidit.processes.bits import bits_per_dim
     from minidit.processes.denoise import Denoiser
+    from minidit.training.ranks import ranks
 
     x_0, tokenizer = pipeline.encode(some.x_0()), pipeline.tokenizer
     denoiser = Denoiser(pipeline.model, pipeline.schedule, pipeline.prediction, tokenizer.limit)
@@ -83,6 +85,8 @@ def bits(folder: Path, pipeline: Pipeline, some: Dataset, progress: Progress) ->
                       "L_1 to L_T-1": float(b.terms[1:].sum(axis=0).mean())}  # fmt: skip
         parts = ", ".join(f"{k} {v:.4f}" for k, v in table[law].items())
         print(f"  bits per {tokenizer.unit}, variance {law}, {len(some)} images: {parts}")
+    if not ranks().first:
+        return
     path = folder / "eval.json"
     measures = json.loads(path.read_text())
     measures["bits"], measures["bits_per_dim"] = table, min(row["total"] for row in table.values())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minidit.runs.phases import Run
 
 SECONDS = 10.0  # between two plain lines
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 EVERY = 10  # updates between two reads of the loss
 
 
@@ -101,6 +101,7 @@ class stop_gently:
     """The first Ctrl-C, SIGTERM or SIGHUP saves the state of the phase and exits with 128 + its number.
 
     The second Ctrl-C or SIGTERM exits at once. SIGHUP never does: a terminal that closes after a Ctrl-C waits for the state.
+    SIGUSR1 is the signal that mpiexec and Slurm pass on to all ranks before they end a job: it stops gently too.
     """
 
     def __init__(self, run: Run, progress: Progress) -> None:
@@ -117,7 +118,8 @@ class stop_gently:
         if self.run.loop is None:  # between two phases every file is complete
             self._leave("stopped")
         self.progress.close()
-        say("stopping after this update (again: at once)")
+        if self.run.ranks.first:
+            say("stopping after this update (again: at once)")
         self.run.loop.stop = True
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -133,5 +135,6 @@ class stop_gently:
 
         self.progress.close()
         command = "eval" if file_of(self.run.folder, "model").exists() else "train --resume"
-        say(f"minidit: {message}; continue with: minidit {command} {self.run.folder}")
+        if self.run.ranks.first:
+            say(f"minidit: {message}; continue with: minidit {command} {self.run.folder}")
         raise SystemExit(128 + self.number)

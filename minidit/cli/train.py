@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         pipeline = job.train(train, held_out)
     progress.close()
     show_run(job, pipeline, held_out, progress.note)
-    progress.note(f"open {write_report(job.folder)}")
+    if job.ranks.first:
+        progress.note(f"open {write_report(job.folder)}")
     print(job.folder)
     return 0
 

@@ -30,9 +30,10 @@ from minidit.models.backbone import Backbone, check_backbone
 from minidit.nn.device import can_record
 from minidit.nn.precision import computing_in
 from minidit.processes.denoise import Denoiser
-from minidit.processes.walk import Grid, Moment, Progress, Walk
+from minidit.processes.walk import Grid, Moment, Progress, Walk, recordable
 from minidit.training.draws import Draws
-from minidit.training.workers import cores, over_shards
+from minidit.training.ranks import ranks
+from minidit.training.workers import cores, over_shards, shard_of
 
 SAMPLE_STREAM = 0x736D70
 
@@ -146,11 +147,10 @@ def sample(
     if trace:
         return traced(*walk(slice(None)), settings.precision)
     with computing(network, settings.precision):
-        if settings.graph and can_record(network.device, network.dtype, "the sampling step"):
+        one_function = recordable(grid, settings.solver, top)
+        if settings.graph and one_function and can_record(network.device, network.dtype, "the sampling step"):
             with no_grad():
-                whole, x = walk(slice(None))
-                if whole.recordable:
-                    return whole.recorded(x, progress)
+                return on_gpus(walk, (n, *network.shape), network, progress)
         return in_shards(walk, (n, *network.shape), network, settings.shards, len(grid), progress)
 
 
@@ -200,6 +200,26 @@ def traced(walk: Walk, x: Array, precision: str) -> Iterator[Moment | Array]:
         yield moment
 
 
+def on_gpus(
+    walk: Callable[[slice], tuple[Walk, Array]], shape: tuple[int, ...], network: Backbone, progress: Progress | None
+) -> Array:
+    """x_0 : shape, by recorded walks: each rank's GPU draws its part, and then has all."""
+    team = ranks()
+    parts = [shard_of(shape[0], team.count, r) for r in range(team.count)]
+    mine = parts[team.me]
+    x_0: Array = None
+    if mine.stop > mine.start:
+        whole, x = walk(mine)
+        x_0 = whole.recorded(x, progress)
+    if team.alone:
+        return x_0
+    result = flat_buffer(int(np.prod(shape)), network.dtype, network.device).reshape(shape)
+    if x_0 is not None:
+        result[mine] = x_0
+    team.gather(result, parts)
+    return result
+
+
 def in_shards(
     walk: Callable[[slice], tuple[Walk, Array]],
     shape: tuple[int, ...],
@@ -208,7 +228,7 @@ def in_shards(
     steps: int,
     progress: Progress | None,
 ) -> Array:
-    """x_0 : shape, each shard sampled separately, since samples are independent."""
+    """x_0 : shape, each shard sampled separately on its rank, since samples are independent."""
     result = flat_buffer(int(np.prod(shape)), network.dtype, network.device).reshape(shape)
 
     def body(part: slice, i: int) -> None:
@@ -220,5 +240,5 @@ def in_shards(
                     progress(k, steps)
             result[part] = x
 
-    over_shards(shape[0], body, network.device, min(shards or cores(), shape[0]))
+    over_shards(shape[0], body, network.device, min(shards or cores(), shape[0]), into=[result])
     return result

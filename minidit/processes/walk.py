@@ -47,6 +47,13 @@ class Moment:
     x_0_hat: Array
 
 
+def recordable(grid: Grid, solver: Solver, start: Any = None) -> bool:
+    """Whether all steps of a walk are one function of the counter: no climbs, and no second call."""
+    ends = [grid[0][0] if start is None else start, *(s for _, s in grid)] if grid else []
+    climbs = any(t > end for (t, _), end in zip(grid, ends, strict=False))
+    return not climbs and not solver.asks_twice
+
+
 class Walk:
     """One walk of a denoiser. start : the time of the sample that it begins with, if that is not the grid's first.
 
@@ -77,13 +84,6 @@ class Walk:
         )
         asked = {*self.scales, *(self.scales_at_ends if solver.asks_twice else ())}
         self.labels = {w: y if y is None or w == 1 else denoiser.labels(y) for w in asked}
-
-    @property
-    def recordable(self) -> bool:
-        """Whether all steps are one function of the counter: no climbs, and no second call."""
-        ends = [self.start, *(s for _, s in self.grid)]
-        climbs = any(t > end for (t, _), end in zip(self.grid, ends, strict=False))
-        return not climbs and not self.solver.asks_twice
 
     def step(
         self, x: Array, k: Array, t: Array, w: float, *, noisy: bool, guess: bool = True, into: Array = None, number: Array = None

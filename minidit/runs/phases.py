@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -42,6 +43,7 @@ from minidit.training.held_out import held_out_loss
 from minidit.training.loop import Loop, LoopConfig, RunError, diverged
 from minidit.training.memory import explained
 from minidit.training.process import Process
+from minidit.training.ranks import ranks
 from minidit.training.source import Source, source_of
 from minidit.version import __version__
 
@@ -84,7 +86,7 @@ class Phase(Generic[N]):
 
 
 class Run:
-    """A run folder and the configuration in it."""
+    """A run folder and the configuration in it. Every rank has one; rank 0 alone writes files, and its saved states count."""
 
     def __init__(
         self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet
@@ -93,6 +95,7 @@ class Run:
         self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update
         self.facts: dict[str, Any] = {}
         self.untouched = False  # made by this process, and no update has been made
+        self.ranks = ranks()
 
     def data(self) -> tuple[Dataset, Dataset]:
         """(training set, held-out set)."""
@@ -107,9 +110,12 @@ class Run:
 
     def create(self, *, overwrite: bool = False) -> None:
         """Makes the folder. Raises RunError if a run is there already, or any other files, or if it cannot be written."""
-        check_start(self.folder, self.config)
-        files.create(self.folder, self.config, self.device, overwrite=overwrite)
+        self.folder = self.ranks.same(self.folder)
+        if self.ranks.first:
+            check_start(self.folder, self.config)
+            files.create(self.folder, self.config, self.device, overwrite=overwrite)
         self.untouched = True
+        self.ranks.wait()
 
     def lengthen(self, lengths: dict[str, int]) -> None:
         """Other numbers of updates for some phases, recorded in config.toml.
@@ -128,10 +134,11 @@ class Run:
                 raise RunError(f"{self.folder}: its model has been trained on this tokenizer's latents: make a new run")
             config = replace(config, **{section: replace(getattr(config, section), steps=steps)})
             old[phase] = f"{before} updates until update {done}, then {steps}"
-        if config != self.config:
+        self.ranks.wait()  # until every rank has read what there was
+        if config != self.config and self.ranks.first:
             with locked(self.folder):
                 files.record_change(self.folder, config, old)
-            self.config = config
+        self.config = config
 
     # ------------------------------------------------------------------------------------------------ the phases
 
@@ -141,19 +148,27 @@ class Run:
         held_out : pictures by which the states are compared. A start that fails before its first update leaves nothing behind.
         """
         try:
-            with locked(self.folder):
+            with self._alone():
                 try:
                     return self._trained_pipeline(data, held_out)
                 except Exception as error:
-                    if self.untouched and not isinstance(error, Stopped):
+                    if self.untouched and self.ranks.first and not isinstance(error, Stopped):
                         files.undo(self.folder)
                     raise
         finally:
-            files.remove_empty(self.folder)
+            if self.ranks.first:
+                files.remove_empty(self.folder)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process works in the folder; what killed ones left is gone."""
+        with locked(self.folder) if self.ranks.first else nullcontext():
+            if self.ranks.first:
+                files.sweep(self.folder)
+            yield
 
     def _trained_pipeline(self, data: Dataset, held_out: Dataset | None) -> Pipeline:
         c = self.config
-        files.sweep(self.folder)
         network = self.tokenizer(data, held_out)
         tokenizer = assembled(c.process, network, self.device)[0]
         source = tokenizer.source(data)
@@ -205,8 +220,7 @@ class Run:
 
     def judge(self, data: Dataset, held_out: Dataset | None = None) -> Classifier:
         """The small classifier that judges samples: loaded, or trained on these pictures."""
-        with locked(self.folder):
-            files.sweep(self.folder)
+        with self._alone():
             network: Classifier = self.finished("judge") or self.trained(self.judge_phase(data, held_out))
         return network
 
@@ -223,7 +237,7 @@ class Run:
     def finished(self, name: str) -> Any:
         """The network of a phase that has ended, or None. Raises CheckpointError if its state has another configuration."""
         path = former.file_of(self.folder, name)
-        if not path.exists():
+        if not self.ranks.same(path.exists()):
             return None
         state_of(self.folder, name, self.config)
         network, meta = weights_of(path, name, "cpu" if name == "judge" else self.device)
@@ -236,14 +250,15 @@ class Run:
 
         Raises RunError, with the last state and the way on, if the training diverges or a file cannot be written.
         """
-        state = self._latest(phase)
-        if phase.start and state is None:  # before the Loop is made: its average starts from these weights
+        state = self._latest(phase) if self.ranks.first else None
+        if phase.start and state is None and self.ranks.first:  # before the Loop is made: its average starts from these weights
             start_from(phase.network, weights_of(phase.start, phase.name, self.device)[0], phase.start)
         self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
         try:
             if state is not None:
                 load_state(state, loop)
-            self._train(phase, loop)
+            stopped = self._train(phase, loop, saved=loop.done if state else None)
+            self.ranks.wait()
         except OSError as error:
             where, why = error.filename or self.folder, error.strerror or error
             raise RunError(f"{where}: {why}; make room or mend it, {self.way_on(phase.name)}") from error
@@ -251,7 +266,7 @@ class Run:
             raise RunError(f"{error}; {self.way_on(phase.name)}") from error
         finally:
             self.loop = None
-        if loop.stop:
+        if stopped:
             raise Stopped(phase.name, loop.done)
         return phase.network
 
@@ -264,20 +279,28 @@ class Run:
             raise RunError(f"{state.path}: update {state.done} is beyond the {phase.config.steps} updates of this run")
         return state
 
-    def _train(self, phase: Phase[N], loop: Loop) -> None:
-        name, began, first = phase.name, time.monotonic(), loop.done
-        files.forget(self.folder, name, loop.done)
-        for record in loop.run():
+    def _train(self, phase: Phase[N], loop: Loop, saved: int | None) -> bool:
+        """Runs a loop to its end  ->  whether it was stopped before.   saved : the update of the state that there is"""
+        if self.ranks.first:
+            files.forget(self.folder, phase.name, loop.done)
+        records = loop.run()  # from rank 0's update
+        began, first = time.monotonic(), loop.done
+        for record in records:
             self.untouched = False
             self.record(phase, record, time.monotonic() - began, loop.done - first)
             phase.watch(loop)
-            if loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps or loop.stop:
+            if self.regular(phase, loop):
                 self.keep(phase, loop)
-        if not loop.stop:
+                saved = loop.done
+        stopped = self.ranks.agree(loop.stop)
+        if stopped and saved != loop.done:
+            self.keep(phase, loop)
+        if not stopped:
             phase.network.flat[...] = loop.optimiser.average
-            if name == "model":
+            if phase.name == "model" and self.ranks.first:
                 files.set_evaluation_aside(self.folder)  # if there is one, it measured the weights of fewer updates
-            self.save(name, phase.network)
+            self.save(phase.name, phase.network)
+        return stopped
 
     def way_on(self, name: str) -> str:
         """What is safe after a failure, and the command that goes on."""
@@ -294,7 +317,9 @@ class Run:
             if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
                 raise RunError(diverged(f"the loss is {numbers['loss']}", step))
             speed = phase.config.batch_size * updates / max(wall, 1e-9)
-            files.append(self.folder, {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)})
+            line = {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)}
+            if self.ranks.first:
+                files.append(self.folder, line)
         self.tell(phase.name, record, steps)
 
     def keep(self, phase: Phase[N], loop: Loop) -> None:
@@ -302,16 +327,23 @@ class Run:
 
         Regular states are compared on held-out pictures; one that a stop leaves is not, because a stop should not wait.
         """
-        loss, regular = None, loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps
-        if regular and phase.held_out is not None and len(phase.held_out):
+        if not self.ranks.first:
+            return
+        loss = None
+        if self.regular(phase, loop) and phase.held_out is not None and len(phase.held_out):
             loss = held_out_loss(loop, phase.held_out)
             files.append(self.folder, {"phase": phase.name, "step": loop.done, "held_out_loss": loss})
         save_state(self.folder, phase.name, loop, self.header(), self.config.sample, loss)
         files.settle(self.folder)
 
+    def regular(self, phase: Phase[N], loop: Loop) -> bool:
+        """Whether a state is saved at this update, in a run that nothing stops."""
+        return loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps
+
     def save(self, name: str, network: Network) -> None:
         """Writes the network of a phase."""
-        save_model(self.folder / f"{name}.safetensors", network, **self.header())
+        if self.ranks.first:
+            save_model(self.folder / f"{name}.safetensors", network, **self.header())
 
     def header(self) -> dict[str, Any]:
         """The header of a file of weights: the resolved sections, and the facts about the data."""
