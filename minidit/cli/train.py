@@ -33,9 +33,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
     parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
     parser.add_argument("--out", help="the run folder (default runs/NAME)")
-    parser.add_argument("--resume", metavar="RUN",
-                        help="go on with a run (--steps: to more updates; --data: where its pictures are now); "
-                        "auto: with the one in the run folder, if there is one")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run (--steps: to more updates; --data: where its pictures are now); "
+        "auto: with the one in the run folder, if there is one",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
     parser.add_argument("--size", type=int, help="resize pictures to SIZE x SIZE")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
@@ -46,8 +49,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--crop", type=int, metavar="N", help="shift training pictures by up to N pixels whenever they are used")
     parser.add_argument("--cache", metavar="DIR", help='where large sets are decoded (default ~/.cache/minidit); "off": memory')
     add_kinds(parser)
-    parser.add_argument("--init", metavar="RUN",
-                        help="fine-tune: start from the model of a run (a file, or a run folder, whose tokenizer is kept)")
+    parser.add_argument(
+        "--init",
+        metavar="RUN",
+        help="fine-tune: start from the model of a run (a file, or a run folder, whose tokenizer is kept)",
+    )
     add_device(parser)
     parser.add_argument("--threads", type=int, help="cores to use, one per piece of a batch (default: all)")
     parser.add_argument("--quiet", action="store_true")
