@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
-from several import end, minidit, needs_mpi, run, start
+from several import end, minidit, needs_mpi, processes, run, start
 from support import agree
 
 from minidit.checkpoint import read_arrays
@@ -89,8 +88,8 @@ def test_a_stopped_job_saves_its_state_and_another_number_of_ranks_goes_on_to_th
     if how == "the launcher":
         process.send_signal(signal.SIGUSR1)  # which it passes on to all
     else:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGTERM)
+        assert len(processes(process)) == 4
+        os.kill(processes(process)[-1], signal.SIGTERM)
     job = end(process)
     done = read_arrays(folder / "model.state.safetensors")[1]["step"]
     assert job.code != 0 and job.err.count(f"minidit: stopped at update {done} of the model; continue with: ") == 1, job.err
