@@ -7,14 +7,17 @@ bytes, objects and seconds, and raises its own error, one printable line: the fi
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import stat
 import time
+import tomllib
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MAX_TEXT = 2**24  # bytes of a text file: a configuration, an index
 MAX_DIRECTORY = 2**23  # bytes of a zip file's table of contents: about 100,000 members
@@ -40,12 +43,17 @@ def printable(text: object) -> str:
     return "".join(escaped)
 
 
+def short(message: object) -> str:
+    """A message on one printable line of at most about MAX_MESSAGE characters: its beginning and its end."""
+    text = printable(message)
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}"
+
+
 class Refusal(ValueError):
     """Something from outside that is not taken. The message is one printable line."""
 
     def __init__(self, message: object) -> None:
-        text = printable(message)
-        super().__init__(text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}")
+        super().__init__(short(message))
 
 
 @contextmanager
@@ -83,6 +91,27 @@ def read_text(path: str | Path, error: type[Refusal], why: str = "cannot be read
         raise error(f"{path}: {size} bytes, a text of at most {MAX_TEXT} is read here")
     with reading(path, error, why), open(path, "rb") as file:
         return file.read(size).decode("utf-8")
+
+
+def read_json(path: str | Path, error: type[Refusal], why: str = "not JSON: ") -> Any:
+    """The value of a JSON file."""
+    text = read_text(path, error, why)
+    with reading(path, error, why):
+        return json.loads(text)
+
+
+def read_toml(path: str | Path, error: type[Refusal]) -> dict[str, Any]:
+    """The tables of a TOML file, whose whole numbers have 64 bits."""
+    text = read_text(path, error, "not TOML: ")
+    with reading(path, error, "not TOML: "):
+        tables = tomllib.loads(text)
+        todo: list[Any] = [tables]
+        while todo:
+            value = todo.pop()
+            todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            if isinstance(value, int) and value.bit_length() > 64:
+                raise ValueError("it holds a whole number of more than 64 bits")
+        return tables
 
 
 class _Frugal(io.FileIO):

@@ -9,7 +9,6 @@ the same bytes of a file. Pillow is imported only where it is needed.
 from __future__ import annotations
 
 import math
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from minidit.outgoing import write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -164,24 +165,11 @@ def _fitting(labels: Sequence[str], width: int) -> list[Picture]:
 # ------------------------------------------------------------------------------------------------ files
 
 
-def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Writes the whole file or nothing: under another name, then renamed. Creates its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
 def save_png(path: str | Path, image: Picture) -> Path:
     """Writes the picture as PNG, with one channel if it has no colour."""
     content = BytesIO()
     (_grey(image) or image).save(content, "PNG", compress_level=9)
-    return write_bytes(path, content.getvalue())
+    return write_atomically(path, content.getvalue())
 
 
 def save_gif(path: str | Path, frames: Sequence[Picture], *, ms: int = 80, hold: int = 1500) -> Path:
@@ -203,7 +191,7 @@ def save_gif(path: str | Path, frames: Sequence[Picture], *, ms: int = 80, hold:
     content = BytesIO()
     durations = [ms] * (len(images) - 1) + [hold]
     images[0].save(content, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    return write_bytes(path, content.getvalue())
+    return write_atomically(path, content.getvalue())
 
 
 def _grey(image: Picture) -> Picture | None:

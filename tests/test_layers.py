@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYER = {
-    "version": 0, "incoming": 0, "backend": 0, "random": 0, "pictures": 0,
+    "version": 0, "incoming": 0, "outgoing": 0, "backend": 0, "random": 0, "pictures": 0,
     "autograd": 1, "kernels": 1,
     "ops": 2,
     "nn": 3, "optim": 3,
@@ -26,7 +26,9 @@ LAYER = {
 LAWS = {"diffusion"}
 A_LAW_KNOWS = {"backend", "ops"}
 A_LAW_IS_KNOWN_FROM = LAYER["training"]
-BESIDE = {("random", "backend"), ("kernels", "autograd"), ("optim", "nn")}  # the only arrows between two rooms of one layer
+BESIDE = {  # the only arrows between two rooms of one layer
+    ("outgoing", "incoming"), ("pictures", "outgoing"), ("random", "backend"), ("kernels", "autograd"), ("optim", "nn"),
+}  # fmt: skip
 CUPY = {"backend", "kernels"}
 KNOW_NO_KERNELS = {"training", "processes", "runs"}
 LIBRARIES = {  # the package imports nothing else that stands outside it

@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 
 import numpy as np
 import pytest
@@ -128,19 +127,6 @@ def test_a_png_is_the_picture_and_the_same_bytes_every_time(tmp_path, c, mode):
         assert back.mode == mode
         assert back.convert("RGB").tobytes() == sheet.tobytes()
     assert sorted(p.name for p in one.parent.iterdir()) == ["one.png", "two.png"]  # no temporary file is left
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = pictures.write_bytes(tmp_path / "a.bin", b"old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        pictures.write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
 
 @pytest.mark.parametrize("c, worst", [(1, 0), (3, 60)])

@@ -6,13 +6,14 @@ import atexit
 import gzip
 import io
 import json
+import os
 import pickle
 import shlex
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,27 @@ from checkpoint.torch_zip import Call, Name, Zip
 from PIL import Image
 from run_folder import write_run
 
-from minidit import data
-from minidit.checkpoint import load_model, read_json, save
-from minidit.html.report import write_report
+from minidit import data, verify
+from minidit.checkpoint import load_model, read_arrays, read_json, save, write_arrays
+from minidit.data.labels import parse_labels
+from minidit.html.report import report_of
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.random import Philox
 from minidit.runs.config import read_config, tables_of, to_toml
+from minidit.runs.diffusers_folder import process_from
 from minidit.runs.phases import resume
 from minidit.runs.pipeline import load
 from minidit.runs.presets import RunConfig
-from minidit.runs.state import state_of
+from minidit.runs.state import load_state, state_of
+from minidit.training.loop import Loop
+from minidit.training.source import source_of
 from minidit.verify import vectors
 from minidit.verify.borders.process import Program
+from minidit.verify.borders.talk import Talk
+from minidit.verify.expect import surprises, write_expectation
 from tools.fuzz_mutations import (
     Mutation,
     bytes_damaged,
@@ -44,9 +51,13 @@ from tools.fuzz_mutations import (
     lines_damaged,
     png_damaged,
     safetensors_damaged,
+    text_damaged,
+    toml_damaged,
+    without_digest,
     zip_damaged,
 )
 
+MEMORY_DISK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 DIT = DiTConfig(input_size=4, patch_size=2, in_channels=1, hidden_size=16, depth=1, num_heads=2, num_classes=3)
 
 
@@ -70,6 +81,13 @@ def file_named(name: str) -> Callable[[Path], Path]:
     return lambda folder: folder / name
 
 
+def both_ways(data: bytes) -> list[bytes]:
+    """A safetensors file with its digest, and without it, so that damage reaches what lies behind."""
+    n = int.from_bytes(data[:8], "little")
+    header = without_digest(data[8 : 8 + n])
+    return [data, len(header).to_bytes(8, "little") + header + data[8 + n :]]
+
+
 def saved(model: Any, folder: Path, grammar: str = "minidit") -> bytes:
     path = folder / "m.safetensors"
     save(path, model, grammar=grammar)
@@ -86,7 +104,7 @@ def networks(folder: Path) -> Iterator[Target]:
     }
     mutations = (safetensors_damaged, safetensors_damaged, bytes_damaged)
     for name, model in models.items():
-        yield Target(name, [saved(model, folder)], load_model, mutations, file_named("m.safetensors"))
+        yield Target(name, both_ways(saved(model, folder)), load_model, mutations, file_named("m.safetensors"))
     foreign = [saved(models["dit"], folder, "official"), saved(kl, folder, "ldm")]
     yield Target("foreign", foreign, load_model, mutations, file_named("m.safetensors"))
     save(folder / "d", models["dit"], grammar="diffusers")
@@ -94,13 +112,15 @@ def networks(folder: Path) -> Iterator[Target]:
     for name in "dk":
         yield Target(
             f"config-{name}", [(folder / name / "config.json").read_bytes()], lambda path: load_model(path.parent),
-            (json_damaged, json_damaged, bytes_damaged), beside(folder / name, "config.json"), names="input",
+            (json_damaged, json_damaged, text_damaged, bytes_damaged), beside(folder / name, "config.json"), names="input",
         )  # fmt: skip
     save(folder / "s", models["dit"], grammar="diffusers", shard_bytes=3000)
     index = "diffusion_pytorch_model.safetensors.index.json"
     yield Target("index", [(folder / "s" / index).read_bytes()], lambda path: load_model(path.parent),
                  (json_damaged, bytes_damaged), beside(folder / "s", index), names="input")  # fmt: skip
-    yield Target("json", [b'{"a": [1, 2.5, null, "x"]}'], read_json, (json_damaged, bytes_damaged), file_named("a.json"))
+    yield Target(
+        "json", [b'{"a": [1, 2.5, null, "x"]}'], read_json, (json_damaged, text_damaged, bytes_damaged), file_named("a.json")
+    )
 
 
 def beside(folder: Path, name: str) -> Callable[[Path], Path]:
@@ -174,73 +194,142 @@ def data_sets(folder: Path) -> Iterator[Target]:
 
 
 def texts(folder: Path) -> Iterator[Target]:
-    toml = to_toml(tables_of(RunConfig())).encode()
-    yield Target("toml", [toml], read_config, (lines_damaged, lines_damaged, bytes_damaged), file_named("config.toml"))
-    group = "schedules"
-    for name in ("manifest.json", f"{group}.json"):
-        seed = (vectors.SHIPPED / name).read_bytes()
-        yield Target(f"vectors-{name[:-5]}", [seed], lambda path: (vectors.check(path.parent), list(vectors.read(path.parent))),
-                     (lines_damaged, json_damaged, bytes_damaged), beside(vectors.SHIPPED, name), names="input")  # fmt: skip
+    tables = tables_of(RunConfig())
+    toml = to_toml({n: dict(list(tables[n].items())[:4]) for n in ("data", "model", "process", "train")}).encode()
+    damage = (toml_damaged, lines_damaged, text_damaged, bytes_damaged)
+    yield Target("toml", [toml], read_config, damage, file_named("config.toml"))
+    report = verify.check({"ddim_step": lambda *args: 0}, topics="ddim_step")
+    write_expectation(folder / "e.json", report)
+    yield Target("expect", [(folder / "e.json").read_bytes()], lambda path: surprises(path, report),
+                 (json_damaged, text_damaged, bytes_damaged), file_named("e.json"))  # fmt: skip
+    names = ("T-shirt/top", "bag", "0", "shirt, long")
+    yield Target("labels", [b"0-9", b"shirt,bag", b"3", b"bag,0-2"],
+                 lambda path: parse_labels(path.read_bytes().decode(errors="surrogateescape"), names),
+                 (bytes_damaged,), file_named("labels"), names=" ", seeds_may_fail=True)  # fmt: skip
+    scheduler = {"_class_name": "DDIMScheduler", "num_train_timesteps": 20, "beta_schedule": "linear", "beta_start": 1e-4,
+                 "beta_end": 0.02, "trained_betas": None, "clip_sample": False, "prediction_type": "epsilon"}  # fmt: skip
+    yield Target("scheduler", [json.dumps(scheduler).encode()], lambda path: process_from(read_json(path), str(path)).path(),
+                 (json_damaged, json_damaged, text_damaged, bytes_damaged), file_named("scheduler_config.json"))  # fmt: skip
+
+
+def suites(folder: Path) -> Iterator[Target]:
+    """A small suite of test vectors, one of its files damaged at a time."""
+    small_suite(folder / "input")
+    suite = folder / "input"
+    for name in ("manifest.json", "guidance.json", "guidance.safetensors"):
+        damage: tuple[Mutation, ...] = (json_damaged, lines_damaged, text_damaged, bytes_damaged)
+        damage = (safetensors_damaged, bytes_damaged) if name.endswith("safetensors") else damage
+        read = lambda path: (vectors.check(path.parent), list(vectors.read(path.parent)))
+        yield Target(f"vectors-{name}", [(suite / name).read_bytes()], read, damage, beside(suite, name), names="input")
+
+    def answers(path: Path) -> object:
+        """The file with a manifest that is right about it: its answers are computed again."""
+        manifest = json.loads((suite / "manifest.json").read_text())
+        manifest["files"] = [vectors._file(path, e["cases"]) if e["path"] == path.name else e for e in manifest["files"]]
+        (path.parent / "manifest.json").unlink()
+        (path.parent / "manifest.json").write_text(json.dumps(manifest))
+        return vectors.check(path.parent)
+
+    yield Target("vectors-answers", [(suite / "guidance.json").read_bytes()], answers, (json_damaged, lines_damaged),
+                 beside(suite, "guidance.json"), names="input")  # fmt: skip
+
+
+def small_suite(folder: Path) -> None:
+    """The shortest cases of one group of the shipped suite."""
+    folder.mkdir()
+    group = json.loads((vectors.SHIPPED / "guidance.json").read_text("utf-8"))
+    for topic in group["topics"]:
+        topic["cases"] = sorted(topic["cases"], key=lambda case: len(str(case)))[:2]
+    group["topics"] = [t for t in group["topics"] if len(str(t)) < 3000]
+    (folder / "guidance.json").write_text(json.dumps(group))
+    text, arrays = json.dumps(group), read_arrays(vectors.SHIPPED / "guidance.safetensors")[0]
+    write_arrays(folder / "guidance.safetensors", {k: a for k, a in arrays.items() if k in text} or {"a": np.zeros(2)}, {})
+    (folder / "schema.json").write_bytes((vectors.SHIPPED / "schema.json").read_bytes())
+    cases = sum(len(t["cases"]) for t in group["topics"])
+    files = [vectors._file(folder / "guidance.json", cases), vectors._file(folder / "guidance.safetensors", 0),
+             vectors._file(folder / "schema.json", 0)]  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(vectors._manifest(files, [], False)))
 
 
 def runs(folder: Path) -> Iterator[Target]:
-    """A run of a second with its report, one of its files damaged at a time."""
+    """A run of a second, one of its files damaged at a time; and what its report reads."""
     run = folder / "input"
-    small.interrupted(run, small.run_config(steps=4), 2)
+    small.interrupted(run, replace(small.run_config(steps=4), model=DIT), 2)
     small.resumed(run)
-    heads = (safetensors_damaged, safetensors_damaged, bytes_damaged)
-    files: dict[str, tuple[Callable[[Path], object], tuple[Mutation, ...]]] = {
-        "model.safetensors": (load, heads),
-        "states/model-00000004.safetensors": (resume_of, heads),
-        "config.toml": (resume_of, (lines_damaged, bytes_damaged)),
-        "metrics.jsonl": (write_report, (lines_damaged, lines_damaged, bytes_damaged)),
-    }
-    for name, (read, mutations) in files.items():
-        names = " " if name == "config.toml" else "input"  # a data set or a setting may be what is refused
-        depth = name.count("/")
-        yield Target(f"run-{name.partition('.safe')[0].replace('/', '-')}", [(run / name).read_bytes()],
-                     lambda path, read=read, depth=depth: read(path.parents[depth]),
-                     mutations, beside(run, name), names)  # fmt: skip
-    shown = write_run(folder / "report" / "input")
-    for name, mutation in (("trace.npz", zip_damaged), ("eval.json", json_damaged)):
-        yield Target(f"report-{name}", [(shown / name).read_bytes()], lambda path: write_report(path.parent),
-                     (mutation, mutation, bytes_damaged), beside(shown, name), names="input")  # fmt: skip
-
-
-def resume_of(folder: Path) -> object:
-    job = resume(folder)
+    job = resume(run)
     train, _ = job.data()
     job.fit_to(train)
-    return state_of(folder, "model", job.config)
+    heads, lines = (safetensors_damaged, safetensors_damaged, bytes_damaged), (lines_damaged, lines_damaged, bytes_damaged)
+    phase = job.model_phase(None, source_of(train, "cpu"))
+    loop = Loop(phase.network, phase.process, phase.source, phase.config)
+
+    def state(path: Path) -> object:
+        kept, _ = state_of(path.parents[1], "model", job.config)
+        return kept and load_state(kept, loop)
+
+    files: dict[str, tuple[Callable[[Path], object], tuple[Mutation, ...]]] = {
+        "model.safetensors": (lambda path: load(path.parent), heads),
+        "states/model-00000004.safetensors": (state, heads),
+        "config.toml": (lambda path: resume(path.parent), (toml_damaged, lines_damaged, text_damaged, bytes_damaged)),
+    }
+    for name, (read, mutations) in files.items():
+        names = " " if name == "config.toml" else "input"  # a setting may be what is refused
+        seeds = both_ways((run / name).read_bytes()) if name.endswith("safetensors") else [(run / name).read_bytes()]
+        short = name.partition(".safe")[0].partition("-")[0].replace("/", "-")
+        yield Target(f"run-{short}", seeds, read, mutations, beside(run, name), names)
+    shown = write_run(folder / "report" / "input")
+    page = lambda path: report_of(path.parent)
+    reports: dict[str, tuple[Mutation, ...]] = {
+        "metrics.jsonl": (text_damaged, *lines), "eval.json": (json_damaged, json_damaged, text_damaged, bytes_damaged),
+        "trace.npz": (zip_damaged, zip_damaged, bytes_damaged), "config.toml": (toml_damaged, lines_damaged, bytes_damaged),
+    }  # fmt: skip
+    for name, mutations in reports.items():
+        seed = (run if name == "metrics.jsonl" else shown) / name
+        yield Target(f"report-{name}", [seed.read_bytes()], page, mutations, file_named(name), names="input")
+    pictures = [(shown / "pictures" / name).read_bytes() for name in ("ddim.png", "denoising.gif")]
+    yield Target("report-picture", pictures, lambda path: report_of(path.parent.parent), (png_damaged, bytes_damaged),
+                 lambda place: made(place / "pictures") / "ddim.png", names="input")  # fmt: skip
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def programs(_: Path) -> Iterator[Target]:
-    """A program that says the lines of the input, whatever it is asked."""
-    hello = {
-        "protocol": 1,
-        "topics": ["ddim_step"],
-        "name": "mine",
-        "inline": 4096,
-        "precision": "float32",
-        "dialect": "diffusers",
-    }
+    """A program that says the lines of the input, whatever it is asked: in memory by the conversation, and as a process."""
+    hello = {"protocol": 1, "topics": ["ddim_step"], "name": "mine", "inline": 4096, "precision": "float32",
+             "dialect": "diffusers"}  # fmt: skip
     array = {"dtype": "float64", "shape": [2], "data": [0.5, "NaN"]}
     lines = [hello, {"id": 1, "call": "f0", "args": [array]}, {"id": 1, "answer": [array, 1, "Infinity", None]}]
+    seed = b"\n".join(json.dumps(line).encode() for line in lines) + b"\n"
+    nothing = os.open(os.devnull, os.O_WRONLY)
+
+    def talk(path: Path) -> object:
+        source = os.open(path, os.O_RDONLY)
+        try:
+            conversation = Talk("mine", nothing, source, path.parent, 0.5)
+            conversation.greeting()
+            return conversation.ask("ddim_step", (lambda x: x, np.ones(2)))
+        finally:
+            os.close(source)
+
+    damage = (lines_damaged, lines_damaged, text_damaged, bytes_damaged)
+    yield Target("talk", [seed], talk, damage, file_named("lines"), names=" ")
 
     def ask(path: Path) -> object:
         words = shlex.join(["sh", "-c", f"cat {shlex.quote(str(path))}; exec cat > /dev/null"])
         with Program(words, timeout=0.5) as program:
             return program.functions["ddim_step"](lambda x: x, np.ones(2)) if program.functions else None
 
-    seed = b"\n".join(json.dumps(line).encode() for line in lines) + b"\n"
-    yield Target("process", [seed], ask, (lines_damaged, lines_damaged, bytes_damaged), file_named("lines"), names=" ")
+    yield Target("process", [seed], ask, damage, file_named("lines"), names=" ")
 
 
 def targets() -> list[Target]:
-    folder = Path(tempfile.mkdtemp(prefix="minidit-seeds-"))
+    folder = Path(tempfile.mkdtemp(prefix="minidit-seeds-", dir=MEMORY_DISK))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     out: list[Target] = []
-    for make in (networks, torch_zips, data_sets, texts, runs, programs):
+    for make in (networks, torch_zips, data_sets, texts, suites, runs, programs):
         place = folder / make.__name__
         place.mkdir()
         out += make(place)

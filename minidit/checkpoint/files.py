@@ -8,12 +8,10 @@ digest of their header and data, which is compared when they are opened.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from numpy.typing import DTypeLike
 
 from minidit.backend import Array, to_host
 from minidit.incoming import Refusal, reading, regular_file
+from minidit.outgoing import write_atomically
 
 TYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "U32": "<u4",
@@ -120,23 +119,6 @@ def digest_of(header: Mapping[str, Any], data: Iterable[bytes | memoryview]) -> 
 
 def _compact(header: Mapping[str, Any]) -> bytes:
     return json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def write_atomically(path: str | Path, data: bytes | Iterable[bytes | memoryview]) -> None:
-    """Writes the whole file or nothing: to a temporary file beside it, flushed to the disk, then moved. Raises OSError."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as f:
-            f.writelines([data] if isinstance(data, bytes) else data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 # ------------------------------------------------------------------------------------------------ reading

@@ -157,7 +157,7 @@ def of_scheduler(settings: Mapping[str, object], where: str) -> tuple[Difference
     Raises CheckpointError for a scheduler without a ladder of betas (flow matching, EDM), and for a switch that is no boolean.
     """
     kind = settings.get("_class_name", "DDPMScheduler")
-    if kind not in LADDERS:
+    if not isinstance(kind, str) or kind not in LADDERS:
         raise CheckpointError(f"{where}: a {kind} has no ladder of betas, which is what is read here")
     for key in SWITCHES & settings.keys():
         if not isinstance(settings[key], bool):

@@ -5,15 +5,15 @@ The bytes decide what a file is, not its name.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from minidit import incoming
 from minidit.checkpoint.files import CheckpointError, Lazy, open_safetensors
 from minidit.checkpoint.pickles import ZIP, open_torch_zip
 from minidit.checkpoint.states import arrays_in
-from minidit.incoming import read_text, reading, regular_file
+from minidit.incoming import reading, regular_file
 
 STEM = "diffusion_pytorch_model"
 WEIGHTS = (f"{STEM}.safetensors", f"{STEM}.safetensors.index.json", f"{STEM}.fp16.safetensors", f"{STEM}.bf16.safetensors",
@@ -91,9 +91,7 @@ def _sharded(path: Path) -> Weights:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises CheckpointError, naming the file."""
-    text = read_text(path, CheckpointError, "not a readable JSON file: ")
-    with reading(path, CheckpointError, "not a readable JSON file: "):
-        value = json.loads(text)
+    value = incoming.read_json(path, CheckpointError, "not a readable JSON file: ")
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return value

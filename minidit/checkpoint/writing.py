@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from minidit.backend import to_host
 from minidit.checkpoint import names_dit, names_kl, semantics, settings
-from minidit.checkpoint.files import BF16, Lazy, lazy, write_arrays, write_atomically, write_lazy
+from minidit.checkpoint.files import BF16, Lazy, lazy, write_arrays, write_lazy
 from minidit.checkpoint.grammar import FORMAT, SPOKEN, kind_of
 from minidit.checkpoint.semantics import Difference
 from minidit.checkpoint.weights import CONFIG, WEIGHTS
@@ -21,6 +21,7 @@ from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.models.dit import DiT
 from minidit.models.kinds import Network
 from minidit.nn import sincos_2d
+from minidit.outgoing import write_atomically
 
 Arrays = dict[str, Lazy]
 META = {"format": "pt"}  # other projects' readers ask for this entry

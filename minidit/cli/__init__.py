@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from minidit.incoming import short
 from minidit.training.launch import give_way, launch
 
 COMMANDS = {
@@ -86,14 +87,26 @@ def build_parser(only: str | None, words: Sequence[str] = ()) -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    from minidit.cli.streams import ended_in_order, lenient
+
     arguments = sys.argv[1:] if arguments is None else arguments
+    with lenient() as (out, err), ended_in_order():
+        code = _on_this_rank(arguments)
+        out.flush()
+        if out.failure and not out.quiet:
+            print(f"minidit: not everything could be printed: {out.failure}", file=err)
+    return _ended(code) or int(bool(out.failure))
+
+
+def _on_this_rank(arguments: list[str]) -> int:
+    """Runs the command line as far as it is this rank's; returns the exit code."""
     only, me = next((a for a in arguments if not a.startswith("-")), None), launch().me
     if not me:
-        return _ended(_run(only, arguments))
+        return _run(only, arguments)
     if only not in TOGETHER:
         return 0
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        return _ended(_run(only, arguments, me))
+        return _run(only, arguments, me)
 
 
 def _run(only: str | None, arguments: list[str], me: int = 0) -> int:
@@ -112,16 +125,13 @@ def _run(only: str | None, arguments: list[str], me: int = 0) -> int:
         return int(stop.code or 0)
     except KeyboardInterrupt:
         return _failed(130, "interrupted", "\nminidit: ")
-    except BrokenPipeError:  # the reader of our output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     except Exception as error:
         if "--debug" in arguments:
             raise
         usage = isinstance(error, (ValueError, TypeError, FileNotFoundError))
         unclear = not str(error) or isinstance(error, (KeyError, AssertionError))
         text = f"{type(error).__name__}: {error}" if unclear else str(error)
-        return _failed(2 if usage else 1, " ".join(text.split()))
+        return _failed(2 if usage else 1, short(" ".join(text.split())))
 
 
 def _failed(code: int, text: str, before: str = "minidit: ") -> int:

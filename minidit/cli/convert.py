@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.checkpoint import describe, load_model, save
+    from minidit.outgoing import check_writable
 
     if args.num_heads is not None and args.num_heads < 1:
         raise ValueError(f"--num-heads must be at least 1, got {args.num_heads}")
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if Path(args.destination).resolve() == Path(args.source).resolve():
         raise ValueError(f"{args.destination}: source and destination are the same")
+    folder = args.to.startswith("diffusers")
+    check_writable(Path(args.destination, "config.json") if folder else args.destination, contents.size)
     cast = args.dtype if args.dtype == "bfloat16" else None  # NumPy cannot compute in it: it is only written
     dtype = "float32" if cast else args.dtype or contents.dtype
     model, _ = load_model(args.source, dtype=dtype, dialect=args.dialect, num_heads=args.num_heads)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, add_precision, settle_device, settle_precision
+from minidit.outgoing import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from minidit.runs.pipeline import Options
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out {args.out}: the name must end in .png, .gif or .npz")
     if not out.parent.is_dir():
         raise ValueError(f"--out {args.out}: there is no folder {out.parent}")
+    check_writable(out)
     if min(n for n in (args.steps, args.n, 1) if n is not None) < 1:
         raise ValueError("--steps and -n must be at least 1")
 
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--steps {steps}: the ladder has {T} rungs")
     labels = pipeline.labels(args.labels, args.n)
     n = len(labels) if labels is not None else args.n or 16
+    check_writable(out, n * math.prod(pipeline.model.shape) * (1 if pipeline.tokenizer.limit else 16))  # bytes, about
     progress = Progress(args.quiet)
     options: Options = {
         "n": n, "steps": steps, "spacing": args.spacing, "sampler": args.sampler, "eta": args.eta, "seed": args.seed,
@@ -97,7 +101,6 @@ def _save_npz(out: Path, x: object, labels: list[int] | None, class_names: tuple
 
     import numpy as np
 
-    from minidit.checkpoint import write_atomically
     from minidit.pictures import to_uint8
 
     arrays = {"arr_0": to_uint8(x).transpose(0, 2, 3, 1)}

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from minidit.outgoing import check_writable, write_text
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `minidit verify`."""
@@ -45,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
     """Does what the flags ask for; returns the exit status."""
     from minidit import verify
 
+    for out in (args.json if str(args.json) != "-" else None, args.html, args.write_expect, args.bank):
+        if out:
+            check_writable(out)
     if args.list:
         print(listing(args.topics))
         return 0
@@ -97,7 +102,7 @@ def published(report: Any, args: argparse.Namespace) -> int:
     else:
         print(report.text(colour=coloured()))
         if args.json:
-            args.json.write_text(json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+            write_text(args.json, json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n")
     if args.html:
         from minidit.html.verdicts import write_verdicts
 
@@ -178,5 +183,5 @@ def bank(file: str) -> int:
     table = bank_table()
     print(text(table))
     if file:
-        Path(file).write_text(page(table), "utf-8")
+        write_text(file, page(table))
     return 0

@@ -16,6 +16,7 @@ from minidit.html.page import beside, document, escape, section, table
 from minidit.html.prose import Segment, coloured, inline, markdown, segments
 from minidit.html.sources import EQUATION_ID, Lines, Proof
 from minidit.html.spec import Chapter, Entry, Place, Spec, measured
+from minidit.outgoing import check_writable, write_text
 
 LONG = 46  # lines; a longer symbol shows its cited lines first, and the rest on demand
 WIDE = 46  # characters; a longer formula is placed above text and code instead of beside the code
@@ -264,8 +265,8 @@ def write_book(spec: Spec, folder: Path) -> list[Path]:
 
     Raises ModuleNotFoundError without latex2mathml, FormulaError for LaTeX that it cannot read.
     """
+    check_writable(folder / "index.html")
     contents_of = dict(pages(spec))  # all of them before the first is written
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents_of.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     return [folder / name for name in contents_of]

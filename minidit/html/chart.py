@@ -14,13 +14,14 @@ from minidit.pictures import log_ticks, number, smoothed, ticks
 
 WIDTH, HEIGHT = 480, 250
 LEFT, TOP, RIGHT, BOTTOM = 52, 14, WIDTH - 12, HEIGHT - 30
+MOST = 1e100  # a value beyond it would leave no picture of the others
 POINTS = 400  # at most, so that the page of a long run stays small
 
 
 def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, may_log: bool = False) -> str:
     """One series over steps as a <figure>, or "" if no value is finite; may_log: logarithmic if it spans a decade."""
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
-    good = np.isfinite(x) & np.isfinite(y)
+    good = (abs(x) < MOST) & (abs(y) < MOST)  # neither NaN nor infinite
     x, y = x[good], y[good]
     if not len(x):
         return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,12 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.data.npz import read_arrays
-from minidit.incoming import PACKINGS, Refusal, read_text, reading, regular_file
+from minidit.incoming import PACKINGS, Refusal, read_json, read_toml, reading, regular_file
 from minidit.runs import former
 
 T = TypeVar("T")
+MAX_METRICS = 2**26  # bytes of metrics.jsonl
+MAX_LINE = 2**16  # bytes of one of its lines
 Record = dict[str, Any]  # a JSON object or a TOML table
 
 
@@ -69,37 +70,38 @@ def _optional(path: Path, read: Callable[[Path], T]) -> T | None:
 
 
 def _toml(path: Path) -> Record:
-    text = read_text(path, ReportError, "not TOML: ")
-    with reading(path, ReportError, "not TOML: "):
-        return former.sections(tomllib.loads(text))
+    return former.sections(read_toml(path, ReportError))
 
 
 def _metrics(path: Path) -> list[Record]:
-    lines = []
-    regular_file(path, ReportError)
-    text = path.read_text("utf-8", errors="replace")
-    for i, line in enumerate(text.splitlines(), 1):
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            if not text.endswith("\n") and i == len(text.splitlines()):
-                break  # the last line was cut when the run was killed
-            raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
-        if not isinstance(entry, dict):
-            raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
-        if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
-            raise ReportError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
-        lines.append({**entry, "phase": former.phase(entry["phase"])})
+    lines: list[Record] = []
+    size = regular_file(path, ReportError)
+    if size > MAX_METRICS:
+        raise ReportError(f"{path}: {size} bytes, metrics of at most {MAX_METRICS} are shown")
+    with open(path, "rb") as file:
+        for i, raw in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
+            line = raw.decode("utf-8", errors="replace")
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                if not raw.endswith(b"\n") and len(raw) < MAX_LINE and not file.read(1):
+                    break  # the last line was cut when the run was killed
+                raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
+            if not isinstance(entry, dict):
+                raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
+            if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
+                raise ReportError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
+            lines.append({**entry, "phase": former.phase(entry["phase"])})
     return lines
 
 
 def _evaluation(path: Path) -> Record:
-    text = read_text(path, ReportError, "not JSON: ")
-    with reading(path, ReportError, "not JSON: "):
-        content = json.loads(text)
+    content = read_json(path, ReportError)
     rows = content.get("rows", []) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(r, dict) and "name" in r for r in rows):
         raise ReportError(f'{path}: "rows" must be a list of objects that have a "name"')
+    if not isinstance(content.get("neighbours") or {}, dict):
+        raise ReportError(f'{path}: "neighbours" must be an object')
     return dict(content)
 
 
@@ -117,8 +119,8 @@ def _trace(path: Path) -> Trace:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value from JSON is a number; true and false are not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a value from JSON is a number that a float can hold; true and false are not."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 1000)
 
 
 def seconds_of(metrics: list[Record]) -> float:

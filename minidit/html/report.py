@@ -15,11 +15,12 @@ from typing import TypeGuard
 import numpy as np
 
 from minidit.backend import Array
+from minidit.data.decode import opened
 from minidit.html import chart
 from minidit.html.folder import Record, ReportError, Run, Trace, is_number, read_run, seconds_of, series_of
 from minidit.html.page import beside, data_uri, document, escape, section, table
 from minidit.incoming import reading
-from minidit.pictures import write_bytes
+from minidit.outgoing import check_writable, write_atomically
 
 FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM")}
 IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", *FINAL}
@@ -32,8 +33,15 @@ def write_report(run: Path) -> Path:
     Raises ValueError for a malformed file, with its name, and the line of metrics.jsonl.
     """
     run = Path(run)
-    with reading(run, ReportError):
-        return write_bytes(run / "report.html", page_of(read_run(run)).encode("utf-8", errors="backslashreplace"))
+    if run.is_dir():
+        check_writable(run / "report.html")
+    return write_atomically(run / "report.html", report_of(run))
+
+
+def report_of(run: Path) -> bytes:
+    """The page about a run folder."""
+    with reading(run, ReportError), np.errstate(all="ignore"):
+        return page_of(read_run(run)).encode("utf-8", errors="backslashreplace")
 
 
 def page_of(run: Run) -> str:
@@ -178,13 +186,10 @@ def picture(run: Run, name: str, caption: str, alt: str) -> str:
 
 def image(path: Path, alt: str) -> str:
     """The file inside the page, with its size, so that the layout never moves. Raises ValueError if it is no picture."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(path) as content:
-            kind, (width, height) = Image.MIME[content.format or ""], content.size
-    except (UnidentifiedImageError, KeyError) as error:
-        raise ValueError(f"{path}: not a picture") from error
+    with opened(path) as content:
+        kind, (width, height) = Image.MIME[content.format or ""], content.size
     return f'<img src="{data_uri(path.read_bytes(), kind)}" width="{width}" height="{height}" alt="{escape(alt)}">'
 
 
@@ -239,6 +244,8 @@ def evaluation(measures: Record) -> str:
                       numbers=range(1, len(keys) + 1), label="measures of samples and references")
         notes_below = " ".join(text.format(unit=unit_of(rows)) for key, text in HOW_TO_READ.items() if key in keys)
         inner += f'<p class="muted">{escape(notes_below)}</p>'
+    if isinstance(measures.get("held_out"), str) and measures["held_out"]:
+        inner += f'<p class="muted">{escape(measures["held_out"][0].upper() + measures["held_out"][1:])}.</p>'
     if finite(measures.get("bits_per_dim")):
         inner += f"<p>Likelihood bound: {measures['bits_per_dim']:.4g} bits per dimension.</p>"
     return inner

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minidit.html.page import beside, document, escape, section, table
+from minidit.outgoing import write_text
 
 Finding = Mapping[str, Any]  # a report, one of its topics or one of its mistakes, as Report.as_dict() writes them
 
@@ -17,8 +18,7 @@ Finding = Mapping[str, Any]  # a report, one of its topics or one of its mistake
 def write_verdicts(path: str | Path, report: Finding) -> Path:
     """Writes the page of a report. The same report gives the same bytes."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page_of(report), "utf-8")
+    write_text(path, page_of(report))
     return path
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from minidit.checkpoint import CheckpointError, config_from
-from minidit.incoming import read_text, reading
+from minidit.incoming import read_toml, reading
 from minidit.runs import former
 from minidit.runs.kinds import KINDS, check_word, kind_of
 from minidit.runs.presets import RunConfig
@@ -78,8 +77,6 @@ def _section(name: str, table: dict[str, Any], base: Any, where: str) -> Any:
 
 def read_config(path: Path, base: RunConfig | None = None) -> RunConfig:
     """The configuration in a TOML file."""
-    text = read_text(path, CheckpointError, "not TOML: ")
-    with reading(path, CheckpointError, "not TOML: "):
-        tables = tomllib.loads(text)
+    tables = read_toml(path, CheckpointError)
     with reading(path, CheckpointError, ""):
         return run_config_from(tables, str(path), base)

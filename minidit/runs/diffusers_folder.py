@@ -61,7 +61,7 @@ def process_from(settings: Mapping[str, Any], where: str) -> DDPMConfig:
         raise CheckpointError(f"{where}: num_train_timesteps = {T}, at most {MOST_RUNGS} are walked")
     start, end = settings.get("beta_start", 1e-4), settings.get("beta_end", 0.02)
     word = settings.get("prediction_type", "epsilon")
-    if word not in PREDICTIONS:
+    if not isinstance(word, str) or word not in PREDICTIONS:
         raise CheckpointError(f"{where}: prediction_type = {word!r} is not one of {', '.join(PREDICTIONS)}")
     if settings.get("rescale_betas_zero_snr"):
         raise CheckpointError(f"{where}: rescale_betas_zero_snr is not supported")

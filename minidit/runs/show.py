@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from minidit.backend import Array, to_host
+from minidit.outgoing import write_atomically
 from minidit.pictures import grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
 from minidit.runs.pipeline import Options, Pipeline
 from minidit.runs.presets import SampleConfig
@@ -73,4 +75,6 @@ def save_walk(run: Path, pipeline: Pipeline, labels: Sequence[int] | None, **opt
     save_png(run / "pictures" / "x0_strip.png", strip([b[:4] for _, _, b in chosen], [f"t = {t}" for t, _, _ in chosen]))
     rungs = np.array([t for t, _, _ in steps])
     x_t, x_0_hat = (np.stack([to_uint8(s[i]) for s in steps]) for i in (1, 2))
-    np.savez_compressed(run / "trace.npz", rungs=rungs, x_t=x_t, x_0_hat=x_0_hat)
+    content = io.BytesIO()
+    np.savez_compressed(content, rungs=rungs, x_t=x_t, x_0_hat=x_0_hat)
+    write_atomically(run / "trace.npz", content.getvalue())

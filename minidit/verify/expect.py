@@ -8,13 +8,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from minidit.incoming import Refusal, printable, read_json
+from minidit.outgoing import write_text
 from minidit.verify.report import FORMAT, Report, outcome
+
+
+class ExpectError(Refusal):
+    """A file that is no expectation; the message is one line and names it."""
 
 
 def write_expectation(path: str | Path, report: Report) -> None:
     """Writes the outcome of every topic: "pass", ids of mistakes (M02+M34), "unknown" or "raises"."""
     held = {"format": FORMAT, "dialect": report.dialect, "topics": {f.topic.name: outcome(f) for f in report.findings}}
-    Path(path).write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
 
 
 def surprises(path: str | Path, report: Report) -> list[str]:
@@ -22,13 +28,12 @@ def surprises(path: str | Path, report: Report) -> list[str]:
 
     Raises ValueError for a file that is no expectation.
     """
-    try:
-        held = json.loads(Path(path).read_text("utf-8"))
-        expected = dict(held["topics"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not an expectation ({type(error).__name__}: {error}); --write-expect writes one") from None
+    held = read_json(path, ExpectError)
+    if not isinstance(held, dict) or not isinstance(held.get("topics"), dict):
+        raise ExpectError(f"{path}: not an expectation (it has no topics); --write-expect writes one")
     if held.get("format") != FORMAT:
-        raise ValueError(f"{path}: format {held.get('format')}, this version reads {FORMAT}")
+        raise ExpectError(f"{path}: format {held.get('format')!r:.40}, this version reads {FORMAT}")
+    expected = dict(held["topics"])
     differences = []
     if held.get("dialect", "") != report.dialect:
         differences.append(
@@ -41,4 +46,5 @@ def surprises(path: str | Path, report: Report) -> list[str]:
             continue
         kind = "unexpected pass" if now == "pass" else "unexpected failure" if before == "pass" else "another mistake"
         differences.append(f"{kind}: {name} is {now}, expected {before}")
-    return differences + [f"not answered: {name}, expected {before}" for name, before in expected.items()]
+    differences += [f"not answered: {name}, expected {before}" for name, before in expected.items()]
+    return [printable(sentence) for sentence in differences]

@@ -11,6 +11,7 @@ reason and with what independent implementations were observed to need.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -22,6 +23,7 @@ import numpy as np
 
 from minidit.checkpoint.files import read_arrays, write_arrays
 from minidit.incoming import Refusal, printable, read_text, reading
+from minidit.outgoing import check_writable, write_text, writing
 from minidit.verify.cases import topics_named
 from minidit.verify.core.compare import TOLERANCE, allowed, difference
 from minidit.verify.core.denoiser import Linear
@@ -57,11 +59,11 @@ def export(folder: str | Path, *, full: bool = False) -> dict[str, Any]:
     A suite that is there stays until the new one is complete, and is replaced as a whole. Raises ValueError for a folder that
     holds anything else than a suite, which stays as it is.
     """
-    folder = Path(folder).resolve()
+    named, folder = folder, Path(folder).resolve()
     _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
+    check_writable(folder / "manifest.json", 2**22)
+    with writing(named), _beside(folder) as beside:
+        new, old = beside / "new", beside / "old"
         new.mkdir()
         manifest = _export(new, full)
         if folder.exists():
@@ -73,6 +75,14 @@ def export(folder: str | Path, *, full: bool = False) -> dict[str, Any]:
                 old.rename(folder)
             raise
     return manifest
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A new folder beside this one, removed at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".minidit-", dir=folder.parent, ignore_cleanup_errors=True) as beside:
+        yield Path(beside)
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -193,7 +203,7 @@ def _made(topic: AnyTopic, args: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write_group(path: Path, group: str, topics: Sequence[dict[str, Any]]) -> None:
@@ -207,7 +217,7 @@ def _write_group(path: Path, group: str, topics: Sequence[dict[str, Any]]) -> No
         head = {k: v for k, v in topic.items() if k != "cases"}
         blocks.append(f'{line(head)[:-1]},"cases":[\n' + ",\n".join(map(line, topic["cases"])) + "\n]}")
     head = {"format": FORMAT, "group": group}
-    path.write_text(f'{line(head)[:-1]},"topics":[\n' + ",\n".join(blocks) + "\n]}\n", "utf-8")
+    write_text(path, f'{line(head)[:-1]},"topics":[\n' + ",\n".join(blocks) + "\n]}\n")
 
 
 def _file(path: Path, cases: int) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def test_a_disk_that_is_full_half_way_leaves_the_old_file_and_nothing_else(path)
     write_arrays(path, {"a": np.zeros(3)}, {})
     old = path.read_bytes()
     done = subprocess.run([sys.executable, "-c", CHILD, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["OSError", str(errno.EFBIG)], done.stderr
+    assert done.stdout.split() == ["WriteError", str(errno.EFBIG)], done.stderr
     assert path.read_bytes() == old and leftovers(path) == []
 
 

@@ -10,39 +10,27 @@ safetensors files. A crash, a wrong line or a silence ends the topic with one cl
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from minidit.backend import Array
-from minidit.checkpoint.files import open_safetensors, write_arrays
 from minidit.incoming import printable
-from minidit.verify.cases import answered, judged, topics_named
-from minidit.verify.core.values import ValueFormError, packed, unpacked
+from minidit.verify.borders.talk import MAX_ASIDE, Message, ProgramError, Silence, Talk
+from minidit.verify.cases import answered, judged
 from minidit.verify.report import Report
-from minidit.verify.topics import TOPICS
 
-PROTOCOL = 1
-INLINE = 4096  # entries of the largest array that stands in a line, unless the program wants another number
-MAX_LINE = 2**23  # bytes of one line of the program
-MAX_NUMBERS = 2**17  # values in one line: more belong into a file
-MAX_FOLDER = 2**31  # bytes that the files of one session may take
+SILENCES = 3  # topics at which it may be silent before the others are left out
 LEAVE = 2.0  # seconds for the program to leave by itself
-
-
-class ProgramError(Exception):
-    """The program broke the protocol: it ended, sent something else, or kept silent. One printable line."""
-
-    def __init__(self, message: str) -> None:  # no ValueError: that would be a refusal, which may be the right answer
-        super().__init__(printable(message))
+PATIENCE = 10.0  # seconds for the guard to end everything that it started
+GUARD = Path(__file__).with_name("guard.py")
 
 
 class Program:
@@ -58,7 +46,8 @@ class Program:
             raise ValueError("--exec needs a command")
         self._folder = tempfile.TemporaryDirectory(prefix="minidit-verify-", ignore_cleanup_errors=True)
         self._process: subprocess.Popen[bytes] | None = None
-        self._files = 0
+        self._silences = 0  # topics at which it was silent
+        self._shown = 0  # bytes of its standard error so far
         try:
             hello = self._start()
         except BaseException as error:
@@ -98,169 +87,102 @@ class Program:
         breach: list[str] = []
 
         def answer(*args: Any) -> Any:
+            if self._silences == SILENCES and not breach:
+                breach.append(f"{self.words[0]} is not asked any more: it kept silent at {SILENCES} topics")
             if breach:
                 raise ProgramError(breach[0])
             try:
-                return self._ask(topic, args)
+                if self._process is None:
+                    self._start()
+                return self._talk.ask(topic, args)
             except ProgramError as error:
+                self._silences += isinstance(error, Silence)
                 breach.append(str(error))
                 self._stop()
                 raise
 
         return answer
 
-    def _ask(self, topic: str, args: tuple[Any, ...]) -> Any:
-        if self._process is None:
-            self._start()
-        calls: dict[str, Callable[..., Any]] = {}
-        self._files += 1
-        self._say({"id": self._files, "topic": topic, "args": self._packed(list(args), calls)})
-        deadline = time.monotonic() + self.timeout
-        while True:
-            message = self._hear(deadline, topic)
-            if message.get("id") != self._files:
-                raise ProgramError(f"{self.words[0]} answered question {message.get('id')!r} when asked {self._files} ({topic})")
-            if "call" in message:  # the program asks back: a denoiser, for example, is a function of the kit
-                if time.monotonic() > deadline:
-                    raise ProgramError(f"{self.words[0]} calls back without an answer about {topic} within {self.timeout:g} s")
-                self._say({"id": self._files, **self._called(message, calls)})
-            elif "error" in message:
-                raise ValueError(printable(message["error"]))
-            elif "answer" in message:
-                return self._unpacked(message["answer"])
-            else:
-                raise ProgramError(f"{self.words[0]}: a line without answer, error or call: {json.dumps(message)[:120]}")
-
-    def _called(self, message: dict[str, Any], calls: dict[str, Callable[..., Any]]) -> dict[str, Any]:
-        if not isinstance(message["call"], str) or message["call"] not in calls:
-            raise ProgramError(f"{self.words[0]} calls {message['call']!r}, which the question does not hold")
+    def _start(self) -> Message:
+        """Starts the program under its guard, and returns its greeting."""
+        home = Path(self._folder.name, "tmp")  # what the program forgets there is removed with the folder
+        home.mkdir(exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(home), "TEMP": str(home), "TMP": str(home)}
+        (news, tell), (held, self._leash) = os.pipe(), os.pipe()
+        guard = [sys.executable, "-I", "-S", str(GUARD), str(tell), str(held), self._folder.name]
         try:
-            result = calls[message["call"]](*[self._unpacked(a) for a in message.get("args", [])])
-        except Exception as error:
-            return {"error": f"{type(error).__name__}: {error}"}
-        return {"result": self._packed(result, calls)}
-
-    def _start(self) -> dict[str, Any]:
-        try:
-            self._process = subprocess.Popen(
-                self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
-            )
-        except OSError as error:
-            raise ProgramError(f"{self.words[0]} cannot be started: {error.strerror}") from None
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._to, self._from, self._buffer = self._process.stdin.fileno(), self._process.stdout.fileno(), b""
-        os.set_blocking(self._to, False)
-        self._inline = INLINE
-        self._say({"protocol": PROTOCOL, "folder": self._folder.name, "inline": INLINE, "topics": list(TOPICS)})
-        hello = self._hear(time.monotonic() + self.timeout, "the greeting")
-        if hello.get("protocol") != PROTOCOL:
-            raise ProgramError(f"{self.words[0]} speaks protocol {hello.get('protocol')!r}, this is {PROTOCOL}")
-        topics = hello.get("topics")
-        if not isinstance(topics, list) or not topics or not all(isinstance(name, str) for name in topics):
-            raise ProgramError(f"{self.words[0]} names no topics in its greeting")
-        topics_named(topics)  # raises ValueError with a suggestion
-        for key, kind in (("inline", int), ("name", str), ("precision", str), ("dialect", str)):
-            if not isinstance(hello.get(key, kind()), kind):
-                raise ProgramError(f"{self.words[0]}: {key} in its greeting is {hello[key]!r}")
-        self._inline = hello.get("inline", INLINE)
-        return hello
+            process = self._process = subprocess.Popen(
+                [*guard, *self.words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                start_new_session=True, pass_fds=(tell, held), env=environment,
+            )  # fmt: skip
+        finally:
+            os.close(tell)
+            os.close(held)
+        with open(news, "rb") as pipe:
+            problem = pipe.read()  # nothing, if the program was started
+        if problem:
+            raise ProgramError(f"{self.words[0]} cannot be started: {os.strerror(int(problem))}")
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        self._talk = Talk(
+            self.words[0], process.stdin.fileno(), process.stdout.fileno(), Path(self._folder.name), self.timeout,
+            self._end, process.stderr.fileno(), self._show,
+        )  # fmt: skip
+        return self._talk.greeting()
 
     def _stop(self) -> None:
+        """Lets the program leave; then its guard ends what is left."""
         process, self._process = self._process, None
         if process is None:
             return
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-        _ending(process)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its own session, children that stayed included: only what was started here
-        process.wait()
-
-    def _say(self, message: dict[str, Any]) -> None:
-        content = json.dumps(message, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        deadline = time.monotonic() + self.timeout
-        while content:
-            if not select.select([], [self._to], [], max(0.0, deadline - time.monotonic()))[1]:
-                raise ProgramError(f"{self.words[0]} did not read its input within {self.timeout:g} s")
-            try:
-                content = content[os.write(self._to, content[:65536]) :]
-            except BrokenPipeError:
-                raise ProgramError(f"{self.words[0]} {self._end()}") from None
-
-    def _hear(self, deadline: float, about: str) -> dict[str, Any]:
-        while b"\n" not in self._buffer:
-            if not select.select([self._from], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise ProgramError(f"{self.words[0]} said nothing about {about} within {self.timeout:g} s")
-            chunk = os.read(self._from, 1 << 16)
-            if not chunk:
-                raise ProgramError(f"{self.words[0]} {self._end()} at {about}")
-            self._buffer += chunk
-            if len(self._buffer) > MAX_LINE:
-                raise ProgramError(f"{self.words[0]}: a line of more than {MAX_LINE} bytes at {about}")
-        raw, _, self._buffer = self._buffer.partition(b"\n")
-        if raw.count(b",") > MAX_NUMBERS:
-            raise ProgramError(f"{self.words[0]}: more than {MAX_NUMBERS} values in one line at {about}: put arrays into files")
         try:
-            message = json.loads(raw)
-        except (ValueError, RecursionError):
-            message = None
-        if not isinstance(message, dict):
-            raise ProgramError(f"{self.words[0]}: not a JSON object at {about}: {raw[:80].decode(errors='replace')!r}")
-        return message
+            self._ending(process, LEAVE)
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._leash, b".")
+            os.close(self._leash)
+            self._ending(process, PATIENCE)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its own session; the guard's number stays taken until here
+            process.wait()
+            if process.stderr is not None:
+                process.stderr.close()
 
     def _end(self) -> str:
+        """How the program ended, in words."""
         assert self._process is not None
-        ending = _ending(self._process)
+        ending = self._ending(self._process, LEAVE)
         if ending is None:
             return "closed its output"
         exited, number = ending.si_code == os.CLD_EXITED, ending.si_status
         return f"ended with exit status {number}" if exited else f"ended with {signal.Signals(number).name}"
 
-    # ------------------------------------------------------------------------------------------------ values
+    def _ending(self, process: subprocess.Popen[bytes], seconds: float) -> os.waitid_result | None:
+        """How a program ended, within these seconds; meanwhile its standard error is read. Its number stays taken."""
+        end, aside = time.monotonic() + seconds, process.stderr
+        while True:
+            ending = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            sources = [] if aside is None else [aside]
+            if select.select(sources, [], [], 0 if ending else 0.01)[0] and aside is not None:
+                chunk = os.read(aside.fileno(), 1 << 16)
+                self._show(chunk)
+                aside = aside if chunk else None
+            elif ending or time.monotonic() > end:
+                return ending
+            if time.monotonic() > end:
+                return ending
 
-    def _packed(self, value: Any, calls: dict[str, Callable[..., Any]]) -> Any:
-        """A value as JSON; all its large arrays go into one new file, its functions into `calls`."""
-        large: dict[str, Any] = {}
-        path = str(Path(self._folder.name) / f"{self._files}-{len(os.listdir(self._folder.name))}.safetensors")
+    def _show(self, chunk: bytes) -> None:
+        """What the program writes to its standard error goes to ours, the first MAX_ASIDE bytes of it, without escapes."""
+        text = chunk[: max(0, MAX_ASIDE - self._shown)].decode(errors="replace")
+        lines = [printable(line) for line in text.split("\n")]
+        if self._shown <= MAX_ASIDE < self._shown + len(chunk):
+            lines.append(f"({self.words[0]}: more than {MAX_ASIDE} bytes, the rest is not shown)\n")
+        self._shown += len(chunk)
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # our own may be closed
+            sys.stderr.write("\n".join(lines))
+            sys.stderr.flush()
 
-        def keep(array: Any) -> dict[str, str]:
-            large[name := f"a{len(large)}"] = array
-            return {"file": path, "name": name}
-
-        def call(function: Callable[..., Any]) -> str:
-            calls[name := f"f{len(calls)}"] = function
-            return name
-
-        out = packed(value, keep, call, self._inline)
-        if large:
-            write_arrays(path, large, {})
-        return out
-
-
-    def _unpacked(self, value: Any) -> Any:
-        """A value that the program sent."""
-        try:
-            return unpacked(value, self._fetched)
-        except (ValueFormError, RecursionError) as error:
-            raise ProgramError(str(error)) from None
-
-    def _fetched(self, file: str, name: str) -> Array:
-        """One array of a file in the session's folder."""
-        folder = Path(self._folder.name)
-        if sum(os.lstat(entry).st_size for entry in os.scandir(folder)) > MAX_FOLDER:
-            raise ValueFormError(f"{folder} holds more than {MAX_FOLDER} bytes")
-        arrays, _ = open_safetensors(file)
-        if name not in arrays:
-            raise ValueFormError(f"{file} holds no array {name}")
-        array: Array = arrays[name].read()
-        return array
-
-
-def _ending(process: subprocess.Popen[bytes]) -> os.waitid_result | None:
-    """How a program ended, within LEAVE seconds. Its number stays taken, so that its whole group can still be ended."""
-    end, ending = time.monotonic() + LEAVE, None
-    while ending is None and time.monotonic() < end:
-        ending = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        time.sleep(0 if ending else 0.01)
-    return ending

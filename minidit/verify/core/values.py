@@ -6,6 +6,7 @@ NaN and the infinities, which JSON lacks, are texts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from minidit.incoming import Refusal
 
 SPECIAL = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 MAX_ITEM = 1024  # bytes of one entry: a text may claim any length
+MAX_BYTES = 2**26  # of an array whose entries stand in a text
 Keep = Callable[[Array], dict[str, str]]  # puts a large array somewhere and says where: file and name
 
 
@@ -62,10 +64,36 @@ def unpacked(value: Any, fetch: Callable[[str, str], Array]) -> Any:
     if "shape" not in value or not {"data", "file"} & value.keys():
         return {k: unpacked(v, fetch) for k, v in value.items()}
     try:
-        array = fetch(value["file"], value["name"]) if "file" in value else np.array(unpacked(value["data"], fetch))
-        dtype = np.dtype(value.get("dtype", "float64"))
-        if dtype.kind not in "fiubcU" or array.dtype.kind not in "fiubcU" or dtype.itemsize > MAX_ITEM:
-            raise ValueError(f"{array.dtype} as {dtype}: numbers or short texts are read")
-        return array.astype(dtype, copy=False).reshape(value["shape"])
+        return _array(value, fetch)
     except Exception as error:
         raise ValueFormError(f"an array that cannot be read: {type(error).__name__}: {error}") from None
+
+
+def _longest(value: Any) -> int:
+    """Characters of the longest text in nested lists."""
+    return len(value) if isinstance(value, str) else max(map(_longest, value), default=0) if isinstance(value, list) else 0
+
+
+def _array(value: dict[str, Any], fetch: Callable[[str, str], Array]) -> Array:
+    """The array that an object describes. Raises whatever its odd parts do."""
+    shape, dtype = value["shape"], np.dtype(value.get("dtype", "float64"))
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"the shape {shape!r:.80}: a list of whole numbers is read")
+    if dtype.kind not in "fiubcU" or dtype.itemsize > MAX_ITEM:
+        raise ValueError(f"{dtype!s:.80}: numbers or short texts are read")
+    if "file" in value:
+        file, name = value["file"], value.get("name")
+        if not isinstance(file, str) or not isinstance(name, str):
+            raise ValueError("its file and name are texts")  # a number would be an open file of this process
+        array = fetch(file, name)
+    else:
+        entries = unpacked(value["data"], fetch)
+        if not isinstance(entries, list) or (longest := _longest(entries)) > MAX_ITEM // 4:
+            raise ValueError("its data are a list of numbers or short texts")
+        if math.prod(shape) * max(dtype.itemsize, 4 * longest) > MAX_BYTES:
+            raise ValueError(f"{shape} of {dtype} take more than {MAX_BYTES} bytes")
+        array = np.array(entries)
+    if array.dtype.kind not in "fiubcU":
+        raise ValueError(f"{array.dtype} as {dtype}: numbers or short texts are read")
+    with np.errstate(all="ignore"):
+        return array.astype(dtype, copy=False).reshape(shape)
