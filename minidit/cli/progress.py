@@ -115,7 +115,7 @@ class stop_gently:
             signal.signal(s, signal.SIG_IGN if s == getattr(signal, "SIGHUP", None) else signal.SIG_DFL)
         self.number = signal.Signals(number)
         if self.run.loop is None:  # between two phases every file is complete
-            self._leave("stopped")
+            self._leave("stopped", self.run.work)
         self.progress.close()
         say("stopping after this update (again: at once)")
         self.run.loop.stop = True
@@ -126,12 +126,10 @@ class stop_gently:
         for s, handler in self.old.items():
             signal.signal(s, handler)
         if isinstance(error, Stopped):
-            self._leave(str(error))
+            self._leave(str(error), error.phase)
 
-    def _leave(self, message: str) -> NoReturn:
-        from minidit.runs.former import file_of
-
+    def _leave(self, message: str, phase: str) -> NoReturn:
         self.progress.close()
-        command = "eval" if file_of(self.run.folder, "model").exists() else "train --resume"
+        command = "eval" if phase == "judge" else "train --resume"
         say(f"minidit: {message}; continue with: minidit {command} {self.run.folder}")
         raise SystemExit(128 + self.number)

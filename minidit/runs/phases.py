@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,6 +23,7 @@ from minidit.data import Dataset
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT
 from minidit.models.kinds import Network
+from minidit.outgoing import WriteError
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
 from minidit.processes.train import fitted_source
@@ -32,6 +34,7 @@ from minidit.runs.checks import check_start
 from minidit.runs.config import tables_of
 from minidit.runs.fitting import data_of, facts_of, fitted, with_tokenizer_of_init
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
+from minidit.runs.lengths import lengthened
 from minidit.runs.lock import locked
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
@@ -92,7 +95,8 @@ class Run:
         self.folder, self.config, self.device, self.tell, self.note = folder, config, device, tell, note
         self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update
         self.facts: dict[str, Any] = {}
-        self.untouched = False  # made by this process, and no update has been made
+        self.work = "model"  # or "judge": what this process trains, or trained last
+        self.begun: bytes | None = None  # the config.toml that this process wrote, until it has made an update
 
     def data(self) -> tuple[Dataset, Dataset]:
         """(training set, held-out set)."""
@@ -109,29 +113,20 @@ class Run:
         """Makes the folder. Raises RunError if a run is there already, or any other files, or if it cannot be written."""
         check_start(self.folder, self.config)
         files.create(self.folder, self.config, self.device, overwrite=overwrite)
-        self.untouched = True
+        self.begun = (self.folder / "config.toml").read_bytes()
 
     def lengthen(self, lengths: dict[str, int]) -> None:
         """Other numbers of updates for some phases, recorded in config.toml.
 
         Raises RunError for fewer updates than a phase has made, and for more of a tokenizer whose latents were trained on.
         """
-        config, old = self.config, {}
-        for phase, steps in lengths.items():
-            section = LENGTHS[phase]
-            state, before = state_of(self.folder, phase, config)[0], getattr(config, section).steps
-            done = state.done if state else before if former.file_of(self.folder, phase).exists() else 0
-            if steps < done or (steps > done and not state and done):
-                why = "it kept no state to go on from" if steps > done else "an update cannot be taken back"
-                raise RunError(f"{self.folder}: the {phase} has made {done} updates, {steps} is not possible: {why}")
-            if phase == "tokenizer" and steps > done and paths_of(self.folder, "model"):
-                raise RunError(f"{self.folder}: its model has been trained on this tokenizer's latents: make a new run")
-            config = replace(config, **{section: replace(getattr(config, section), steps=steps)})
-            old[phase] = f"{before} updates until update {done}, then {steps}"
+        config, history, notes = lengthened(self.folder, self.config, lengths)
         if config != self.config:
             with locked(self.folder):
-                files.record_change(self.folder, config, old)
+                files.record_change(self.folder, config, history)
             self.config = config
+            for note in notes:
+                self.note(note)
 
     # ------------------------------------------------------------------------------------------------ the phases
 
@@ -141,19 +136,38 @@ class Run:
         held_out : pictures by which the states are compared. A start that fails before its first update leaves nothing behind.
         """
         try:
-            with locked(self.folder):
+            with self._alone("model"):
                 try:
                     return self._trained_pipeline(data, held_out)
                 except Exception as error:
-                    if self.untouched and not isinstance(error, Stopped):
+                    if self.begun is not None and not isinstance(error, Stopped) and not files.has_checkpoint(self.folder):
                         files.undo(self.folder)
+                        files.remove_empty(self.folder)
                     raise
         finally:
-            files.remove_empty(self.folder)
+            with suppress(OSError):  # it holds a run
+                self.folder.rmdir()
+
+    @contextmanager
+    def _alone(self, phase: str) -> Iterator[None]:
+        """Holds the folder's lock, when what a killed process left has been mended.
+
+        Raises RunError if another process works there or has begun another run there, or if a file cannot be written.
+        """
+        self.work = phase
+        with locked(self.folder):
+            if self.begun is not None and not files.is_still(self.folder, self.begun):
+                raise RunError(f"{self.folder}: another process has begun a run there: choose another --out")
+            files.recover(self.folder)
+            files.sweep(self.folder)
+            try:
+                yield
+            except OSError as error:
+                told = error if isinstance(error, WriteError) else WriteError(error.filename or self.folder, error)
+                raise RunError(f"{told}; {self.way_on(phase)}") from error
 
     def _trained_pipeline(self, data: Dataset, held_out: Dataset | None) -> Pipeline:
         c = self.config
-        files.sweep(self.folder)
         network = self.tokenizer(data, held_out)
         tokenizer = assembled(c.process, network, self.device)[0]
         source = tokenizer.source(data)
@@ -205,8 +219,7 @@ class Run:
 
     def judge(self, data: Dataset, held_out: Dataset | None = None) -> Classifier:
         """The small classifier that judges samples: loaded, or trained on these pictures."""
-        with locked(self.folder):
-            files.sweep(self.folder)
+        with self._alone("judge"):
             network: Classifier = self.finished("judge") or self.trained(self.judge_phase(data, held_out))
         return network
 
@@ -225,8 +238,14 @@ class Run:
         path = former.file_of(self.folder, name)
         if not path.exists():
             return None
-        state_of(self.folder, name, self.config)
-        network, meta = weights_of(path, name, "cpu" if name == "judge" else self.device)
+        state, _ = state_of(self.folder, name, self.config)
+        try:
+            network, meta = weights_of(path, name, "cpu" if name == "judge" else self.device)
+        except CheckpointError as error:
+            if state is None or state.done != getattr(self.config, LENGTHS[name]).steps:
+                raise
+            self.note(f"{error}; written anew from {state.path}")
+            return None
         made = former.header(meta).get(LENGTHS[name], {}).get("steps")
         more = isinstance(made, int) and made < getattr(self.config, LENGTHS[name]).steps  # it was lengthened since
         return None if more else network
@@ -244,9 +263,6 @@ class Run:
             if state is not None:
                 load_state(state, loop)
             self._train(phase, loop)
-        except OSError as error:
-            where, why = error.filename or self.folder, error.strerror or error
-            raise RunError(f"{where}: {why}; make room or mend it, {self.way_on(phase.name)}") from error
         except RunError as error:
             raise RunError(f"{error}; {self.way_on(phase.name)}") from error
         finally:
@@ -268,7 +284,7 @@ class Run:
         name, began, first = phase.name, time.monotonic(), loop.done
         files.forget(self.folder, name, loop.done)
         for record in loop.run():
-            self.untouched = False
+            self.begun = None
             self.record(phase, record, time.monotonic() - began, loop.done - first)
             phase.watch(loop)
             if loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps or loop.stop:
@@ -281,10 +297,11 @@ class Run:
 
     def way_on(self, name: str) -> str:
         """What is safe after a failure, and the command that goes on."""
-        states = paths_of(self.folder, name)
+        states = paths_of(self.folder, name) or [path for phase in reversed(LENGTHS) for path in paths_of(self.folder, phase)]
+        command = "eval" if name == "judge" else "train --resume"
         if not states:
             return f"no state of the {name} was saved before"
-        return f"{states[0]} is safe, and minidit train --resume {self.folder} goes on from it"
+        return f"{states[0]} is safe, and minidit {command} {self.folder} goes on from it"
 
     def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:
         """Reports an update, and logs some to metrics.jsonl. wall, updates: since the phase started or resumed."""
@@ -318,12 +335,9 @@ class Run:
         return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
 
 
-def more_updates(old: RunConfig, new: RunConfig) -> dict[str, int]:
-    """Phase -> its number of updates in `new`, where it is another one than in `old`."""
-    steps = {phase: (getattr(old, name).steps, getattr(new, name).steps) for phase, name in LENGTHS.items()}
-    return {phase: wanted for phase, (made, wanted) in steps.items() if wanted != made}
-
-
 def resume(folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet) -> Run:
     """The Run in a folder, with the configuration it was started with."""
+    if (folder / files.REPLACED).exists():
+        with locked(folder):
+            files.recover(folder)
     return Run(folder, files.config_of(folder), device=device, tell=tell, note=note)
