@@ -256,3 +256,41 @@ def test_arrays_of_two_homes_meet_nowhere(xp):
     for f in (lambda: ops.add(xp.ones(1), other), lambda: y * other, lambda: other * y, lambda: y.backward(other)):
         with pytest.raises(ValueError, match=r"different homes \(\w+ and \w+\): move them together with to_device"):
             f()
+
+
+# ------------------------------------------------------------------------------------------------ changed in place
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (40, 50)])
+@pytest.mark.parametrize("f", [lambda x, w: x * w, lambda x, w: x / w, lambda x, w: (w * w) * x, lambda x, w: w**3.0 * x])
+def test_an_array_that_an_adjoint_reads_may_not_change_before_it_does(shape, f):
+    x, w = Tensor(np.full(shape, 2.0)), Tensor(np.full(shape, 3.0))
+    y = f(x, w).sum() if shape else f(x, w)
+    w.data -= 1.0
+    with pytest.raises(ValueError, match=r"an array of shape .* was changed in place after it was used"):
+        y.backward()
+
+
+def test_an_intermediate_value_is_looked_at_as_well():
+    x = Tensor(np.ones(4))
+    h = x * 2.0
+    y = (h * h).sum()
+    h.data[1] = 7.0
+    with pytest.raises(ValueError, match="changed in place"):
+        y.backward()
+
+
+def test_an_array_that_no_adjoint_reads_may_change():
+    x, w = Tensor(np.ones(3)), Tensor(np.ones(3))
+    y = (x + w).sum()
+    w.data -= 1.0
+    y.backward()
+    np.testing.assert_array_equal(x.grad, np.ones(3))
+
+
+def test_a_change_after_backward_is_nobodys_business():
+    x, w = Tensor(np.ones(3)), Tensor(np.full(3, 2.0))
+    (x * w).sum().backward()
+    w.data -= 1.0
+    (x * w).sum().backward()
+    np.testing.assert_array_equal(x.grad, np.full(3, 3.0))

@@ -1,4 +1,4 @@
-"""The commands and snippets of README.md and docs/results.md run, long ones in a short form; links lead somewhere."""
+"""The commands and snippets of the README and of the pages for users run, long ones in a short form; links lead somewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import minidit as md
 from minidit.cli import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = [name for name in ("README.md", "docs/results.md") if (ROOT / name).exists()]  # a source distribution has no docs/
+FOR_USERS = ("README.md", "docs/results.md", "docs/runs.md")
+PAGES = [name for name in FOR_USERS if (ROOT / name).exists()]  # a source distribution has no docs/
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in PAGES}
 BLOCKS = [block for text in TEXTS.values() for block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S)]
 LINES = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
@@ -31,6 +32,11 @@ SHORT = {
     "minidit sample runs/PICTURES --labels 0 --steps 50 --guidance 2 --out grid.png": (
         "sample {run} --labels 0 --steps 2 --guidance 2 --out grid.png --quiet"
     ),
+    "minidit sample runs/PICTURES --state best": "sample {run} --labels 0 --steps 2 --state best --out grid.png --quiet",
+    "minidit train --resume runs/PICTURES": "train --resume {run} --quiet",
+    "minidit train --resume runs/PICTURES --steps 6000": "train --resume {run} --steps 3 --quiet",
+    "minidit train --data PICTURES --resume auto": f"train --data {{pictures}} --out resumed --resume auto {TINY}",
+    "minidit train --data OTHERS --init runs/PICTURES": f"train --data {{pictures}} --init {{run}} --out tuned {TINY}",
     "minidit eval runs/PICTURES": "eval {run} -n 6 --ddpm-steps 2 --quiet",
     "pip install '.[cuda12]'": None,
     "minidit info": "info --no-speed",

@@ -57,6 +57,11 @@ class Gradients:
                 view[...] = 0
 
 
+def collecting() -> bool:
+    """Whether the gradients of a whole network are being collected: a training loop of this package is at work."""
+    return _gradients.get() is not None
+
+
 def home_of_gradient(w: Array) -> Array | None:
     """The view of w's gradient in the flat buffer, while that is still unwritten: an adjoint may compute directly into it."""
     gradients = _gradients.get()

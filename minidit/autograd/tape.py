@@ -11,7 +11,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidit.autograd.gradients import Leaf, add_to_leaf
+from minidit.autograd.changed import prints_of, refuse_changed
+from minidit.autograd.gradients import Leaf, add_to_leaf, collecting
 from minidit.backend import Array, empty, xp_of
 
 Vjp = Callable[..., tuple[Any, ...]]
@@ -25,7 +26,7 @@ class Onto(functools.partial[Any]):
 class Node:
     """One application of a primitive: where its inputs came from, and how to send gradients back to them."""
 
-    __slots__ = ("bars", "leaf", "owned", "parents", "shapes", "vjp", "waiting")
+    __slots__ = ("bars", "leaf", "owned", "parents", "prints", "shapes", "vjp", "waiting")
 
     def __init__(self, parents: Sequence[Parent], vjp: Vjp | None, outputs: Sequence[Array], leaf: object = False):
         self.parents, self.vjp, self.leaf = parents, vjp, bool(leaf)
@@ -33,6 +34,7 @@ class Node:
         self.bars: list[Array] = [None] * max(1, len(outputs))
         self.owned = [False] * max(1, len(outputs))
         self.waiting = 0  # uses that have not sent their bar yet
+        self.prints = [] if vjp is None or collecting() else prints_of(vjp)
 
     def add(self, k: int, bar: Array) -> None:
         """Adds the bar from one use of output k (A.2). In place only into memory that this node allocated itself."""
@@ -48,6 +50,9 @@ class Node:
         """The bars of the parents. Afterwards the node holds nothing: the next adjoint may reuse what the closure kept."""
         vjp, bars, parents = self.vjp, self.bars, self.parents
         assert vjp is not None
+        if self.prints:
+            refuse_changed(self.prints)
+            self.prints = []
         if self.shapes:  # an unused output has the gradient zero
             bars = [xp.zeros(s, d) if b is None else b for b, (xp, s, d) in zip(bars, self.shapes, strict=True)]
         self.vjp, self.bars, self.parents, self.shapes = None, [], (), []

@@ -24,8 +24,8 @@ class Tensor:
     """An array that remembers how it was made. Tensor(array) is a leaf: `backward` leaves the gradient in its `grad`.
 
     data : float array, NumPy or CuPy.     Raises TypeError for integers: labels and rungs stay plain arrays.
-    The array is not copied, and the adjoints read it when `backward` runs: changing data in place between a
-    computation and its backward silently changes the gradient.
+    The array is not copied, and the adjoints read it when `backward` runs: if it was changed in place in between, backward
+    raises ValueError. (Of large arrays some numbers are compared, and on a GPU none.)
     """
 
     __slots__ = ("__weakref__", "data", "grad", "k", "node")
