@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ class Changes:
         if self.do in ("kill", "kill group"):
             half()
             os.kill(os.getpid() if self.do == "kill" else 0, signal.SIGKILL)
+        elif self.do == "pause":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self.do == "fork":
+            outlive()
+            os.kill(os.getpid(), signal.SIGKILL)
         elif self.do == "signal":
             for number in self.numbers:
                 signal.raise_signal(number)
@@ -51,6 +57,15 @@ class Changes:
             half()
             return OSError(self.errno, os.strerror(self.errno), *([] if kind in ("write", "fsync", "close") else [str(what)]))
         return None
+
+
+def outlive() -> None:
+    """A child of this process, in a session of its own, that outlives it for a while."""
+    if not os.fork():
+        os.setsid()
+        os.closerange(0, 3)  # nobody waits for its output
+        time.sleep(30)
+        os._exit(0)
 
 
 class File:

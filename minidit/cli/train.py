@@ -51,6 +51,7 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
+    from minidit.runs.folder import failing
     from minidit.runs.gallery import show_run
 
     progress = Progress(args.quiet)
@@ -68,8 +69,10 @@ def run(args: argparse.Namespace) -> int:
     with stop_gently(job, progress):
         pipeline = job.train(train, held_out)
     progress.close()
-    show_run(job, pipeline, held_out, progress.note)
-    progress.note(f"open {write_report(job.folder)}")
+    with failing(job.folder, f"the run is trained, and minidit train --resume {job.folder} draws its pictures again"):
+        show_run(job, pipeline, held_out, progress.note)
+        page = write_report(job.folder)
+    progress.note(f"open {page}")
     print(job.folder)
     return 0
 

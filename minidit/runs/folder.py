@@ -22,6 +22,8 @@ import platform
 import re
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from minidit.checkpoint import CheckpointError
 from minidit.checkpoint.files import open_safetensors
 from minidit.incoming import read_text, reading
 from minidit.nn.device import name_of_blas
-from minidit.outgoing import write_atomically, writing
+from minidit.outgoing import WriteError, write_atomically, writing
 from minidit.runs import former
 from minidit.runs.config import Tables, read_config, tables_of, to_toml
 from minidit.runs.lock import LOCK, alive, locked
@@ -58,9 +60,10 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
 
     An overwritten run's own files are moved aside; `settle` deletes them, `undo` brings them back.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder):
+        with locked(folder), failing(folder, "nothing has been trained"):
             recover(folder)
             sweep(folder)
             run = is_run(folder)
@@ -78,6 +81,16 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
     finally:
         with contextlib.suppress(OSError):  # it holds something: a run, or what was there before
             folder.rmdir()
+
+
+@contextmanager
+def failing(folder: Path, way_on: str) -> Iterator[None]:
+    """Turns an OSError inside the block into a RunError: the file, the cause, and then what is safe and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        cause = error if isinstance(error, WriteError) else WriteError(error.filename2 or error.filename or folder, error)
+        raise RunError(f"{cause}; {way_on}") from error
 
 
 def write_config(folder: Path, config: RunConfig, beside: Tables) -> None:

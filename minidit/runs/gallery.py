@@ -28,7 +28,6 @@ Note = Callable[[str], None]
 def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, each: int = 8) -> None:
     """pictures/*.png, the GIF, trace.npz and report.html of a run whose model is trained."""
     folder, s = run.folder / "pictures", run.config.sample
-    folder.mkdir(parents=True, exist_ok=True)
     save_png(folder / "loss.png", loss_curves(run))
     if pipeline.tokenizer.limit is None:  # x_0 are latents, and decoding them loses something
         x = held_out.x_0(slice(10))

@@ -36,7 +36,8 @@ def locked(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # before it is released: whoever opened it sees that it is gone, and retries
                 (folder / LOCK).unlink()
             _held.discard(file)
-            file.close()
+            with contextlib.suppress(OSError):  # what goes wrong here must not hide the error of the block
+                file.close()
 
 
 _held: set[BinaryIO] = set()
@@ -45,7 +46,8 @@ _held: set[BinaryIO] = set()
 def _let_go() -> None:
     """In a forked process: the lock ends with the process that took it, not with its children."""
     while _held:
-        _held.pop().close()
+        with contextlib.suppress(OSError):
+            _held.pop().close()
 
 
 if hasattr(os, "register_at_fork"):

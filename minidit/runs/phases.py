@@ -23,7 +23,6 @@ from minidit.data import Dataset
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT
 from minidit.models.kinds import Network
-from minidit.outgoing import WriteError
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
 from minidit.processes.train import fitted_source
@@ -122,7 +121,7 @@ class Run:
         """
         config, history, notes = lengthened(self.folder, self.config, lengths)
         if config != self.config:
-            with locked(self.folder):
+            with locked(self.folder), files.failing(self.folder, self.way_on("model")):
                 files.record_change(self.folder, config, history)
             self.config = config
             for note in notes:
@@ -158,13 +157,13 @@ class Run:
         with locked(self.folder):
             if self.begun is not None and not files.is_still(self.folder, self.begun):
                 raise RunError(f"{self.folder}: another process has begun a run there: choose another --out")
-            files.recover(self.folder)
-            files.sweep(self.folder)
             try:
+                files.recover(self.folder)
+                files.sweep(self.folder)
                 yield
-            except OSError as error:
-                told = error if isinstance(error, WriteError) else WriteError(error.filename or self.folder, error)
-                raise RunError(f"{told}; {self.way_on(phase)}") from error
+            except OSError:  # what is safe is known only now
+                with files.failing(self.folder, self.way_on(phase)):
+                    raise
 
     def _trained_pipeline(self, data: Dataset, held_out: Dataset | None) -> Pipeline:
         c = self.config
@@ -299,9 +298,10 @@ class Run:
         """What is safe after a failure, and the command that goes on."""
         states = paths_of(self.folder, name) or [path for phase in reversed(LENGTHS) for path in paths_of(self.folder, phase)]
         command = "eval" if name == "judge" else "train --resume"
-        if not states:
+        state = next((path for path in states if path.is_file()), None)
+        if state is None:
             return f"no state of the {name} was saved before"
-        return f"{states[0]} is safe, and minidit {command} {self.folder} goes on from it"
+        return f"{state} is safe, and minidit {command} {self.folder} goes on from it"
 
     def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:
         """Reports an update, and logs some to metrics.jsonl. wall, updates: since the phase started or resumed."""
@@ -338,6 +338,6 @@ class Run:
 def resume(folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet) -> Run:
     """The Run in a folder, with the configuration it was started with."""
     if (folder / files.REPLACED).exists():
-        with locked(folder):
+        with locked(folder), files.failing(folder, "mend it and start again"):
             files.recover(folder)
     return Run(folder, files.config_of(folder), device=device, tell=tell, note=note)
