@@ -32,13 +32,13 @@ PAGE = ROOT / "docs" / "faults.md"
 Plans = Iterator[tuple[Any, ...]]
 GROUPS = {  # --only NAME -> (a row of the table, its trials of `found`, n of them)
     "kills": ("SIGKILL, to the command or to its group, at any change or any time", lambda found, n: kill_plans(found, n)),
-    "stops": ("SIGINT, SIGTERM, SIGHUP, one or two of them, at any change", lambda found, n: stop_plans(found, n * 3 // 10)),
-    "changes": ("EIO, ENOSPC or EDQUOT at any change, once or from then on", lambda found, n: change_plans(found, n // 2)),
-    "sizes": ("no file larger than N bytes (RLIMIT_FSIZE)", lambda found, n: size_plans(found[0], n // 5)),
-    "disks": ("a disk (tmpfs) of N bytes", lambda found, n: disk_plans(found[0], n // 8)),
+    "stops": ("SIGINT, SIGTERM, SIGHUP, one or two of them, at any change", lambda found, n: stop_plans(found, n // 5)),
+    "changes": ("EIO, ENOSPC or EDQUOT at any change, once or from then on", lambda found, n: change_plans(found, n * 2 // 5)),
+    "sizes": ("no file larger than N bytes (RLIMIT_FSIZE)", lambda found, n: size_plans(found[0], n // 8)),
+    "disks": ("a disk (tmpfs) of N bytes", lambda found, n: disk_plans(found[0], n // 16)),
     "places": ("a folder that is read-only, or somebody else's", lambda found, n: place_plans(found)),
     "damages": ("states cut, emptied, with a bit flipped, a folder in their place", lambda found, n: damage_plans(found[0])),
-    "pairs": ("a second process in the folder, later or at the same moment", lambda found, n: pair_plans(found[0], n // 10)),
+    "pairs": ("a second process in the folder, later or at the same moment", lambda found, n: pair_plans(found[0], n // 16)),
     "forks": ("a child that outlives the killed command", lambda found, n: fork_plans(found[0], n // 20)),
 }  # fmt: skip
 
@@ -96,8 +96,8 @@ TEXT = """# What a run survives
 
 Measured on {date} on {cores} cores by `python -m benchmarks.faults`; this page is written by the same command with `--page`.
 
-A trial starts the real command (`minidit train`, `train --resume RUN --steps MORE`, `train --overwrite`, `eval`) on a tiny run with
-an autoencoder, a denoiser and a judge, with two worker processes, and disturbs it. Then it checks that
+A trial starts the real command (`minidit train`, `train --resume RUN --steps MORE`, `train --overwrite`, `eval`) on a tiny run
+with an autoencoder, a denoiser and a judge, with two worker processes, and disturbs it. Then it checks that
 
 - the latest state, the weights and everything that a report shows can be read, and no process is left;
 - the latest state is the last one that was saved: at most the updates since then, here {every}, are made again;
@@ -121,7 +121,8 @@ Together {tried} trials, {survived} survived; {over} of them disturbed a run tha
 
 ## What this does not measure
 
-- A power failure. Files are flushed (`fsync`) before they are moved into place, and their folder afterwards; no trial cuts the power.
+- A power failure. Files are flushed (`fsync`) before they are moved into place, and their folder afterwards.
+  No trial cuts the power.
 - Network file systems. Where a file system has no locks, the file `.lock` itself is the lock.
 - Systems other than Linux.
 - GPUs: what is saved is the same, but no trial ran on one.

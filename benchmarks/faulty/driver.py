@@ -30,13 +30,16 @@ class Changes:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.folder, self.at, self.do = str(Path(plan["folder"]).absolute()), plan.get("at", 0), plan.get("do", "")
         self.errno, self.numbers, self.count = plan.get("errno", 0), plan.get("number", []), 0
+        self.pid = os.getpid()
         self.trace = os.open(plan["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def inside(self, path: Any) -> bool:
         return isinstance(path, (str, Path)) and str(Path(path).absolute()).startswith(self.folder)
 
     def happens(self, kind: str, what: Any, half: Callable[[], None] = lambda: None) -> OSError | None:
-        """Notes a change; returns the error with which it has to fail. half : makes a part of it"""
+        """Notes a change; returns the error with which it has to fail. half : makes a part of it. Workers are left alone."""
+        if os.getpid() != self.pid:
+            return None
         self.count += 1
         name = re.sub(r"\.minidit-\d+-", ".minidit-", os.path.relpath(what, self.folder)) if kind != "update" else what
         os.write(self.trace, f"{kind} {name}\n".encode())

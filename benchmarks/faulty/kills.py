@@ -71,7 +71,8 @@ def stopped(scenario: Scenario, folder: Path, at: int, numbers: list[int]) -> Tr
     names = " then ".join(signal.Signals(n).name for n in numbers)
     trial = Trial(f"{scenario.name}, {names} at change {at}")
     outcome = command(scenario.words(folder), folder, {"at": at, "do": "signal", "number": numbers})
-    if not too_late(outcome, at) and outcome.code not in [code for n in numbers for code in (128 + n, -n)] or "Traceback" in outcome.err:
+    as_wanted = outcome.code in [code for n in numbers for code in (128 + n, -n)]
+    if not (as_wanted or too_late(outcome, at)) or "Traceback" in outcome.err:
         trial.faults.append(f"exit code {outcome.code}: {outcome.err[-500:]}")
     return after(trial, scenario, folder, outcome)
 

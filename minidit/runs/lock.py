@@ -74,9 +74,9 @@ def _taken(folder: Path) -> BinaryIO:
             _claim(file, folder)
         if _is(file, path):
             with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
-                owner = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+                me = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
                 file.truncate(0)
-                file.write(json.dumps(owner).encode())
+                file.write(json.dumps(me).encode())
             return file
         file.close()
 

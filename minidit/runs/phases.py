@@ -38,7 +38,7 @@ from minidit.runs.lock import locked
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
-from minidit.runs.state import LENGTHS, State, load_state, paths_of, save_state, start_from, state_of
+from minidit.runs.state import LENGTHS, State, load_state, paths_of, prune, save_state, start_from, state_of
 from minidit.runs.weights import weights_of
 from minidit.training.held_out import held_out_loss
 from minidit.training.loop import Loop, LoopConfig, RunError, diverged
@@ -289,6 +289,8 @@ class Run:
             if loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps or loop.stop:
                 self.keep(phase, loop)
         if not loop.stop:
+            prune(self.folder, name, self.config.sample, loop.done)  # again: a process may have been killed after its last save
+            files.settle(self.folder)
             phase.network.flat[...] = loop.optimiser.average
             if name == "model":
                 files.set_evaluation_aside(self.folder)  # if there is one, it measured the weights of fewer updates

@@ -101,8 +101,14 @@ def test_only_temporary_files_of_a_run_whose_process_is_gone_are_swept(tmp_path)
         ".minidit-{}-0.tmp", "pictures/.minidit-{}-11.tmp",
     )  # fmt: skip
     swept = [name.format(pid) for name in names for pid in (gone, here)]  # this process has begun to write nothing
-    kept = [f".config.toml.{other}.tmp", f".minidit-{other}-1.tmp", f"mine/.minidit-{gone}-1.tmp",
-            f".notes.txt.{gone}.tmp", "mine.tmp", f"mine/.config.toml.{gone}.tmp"]
+    kept = [
+        f".config.toml.{other}.tmp",
+        f".minidit-{other}-1.tmp",
+        f"mine/.minidit-{gone}-1.tmp",
+        f".notes.txt.{gone}.tmp",
+        "mine.tmp",
+        f"mine/.config.toml.{gone}.tmp",
+    ]
     for name in swept + kept:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
