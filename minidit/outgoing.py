@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import shutil
 import stat
@@ -20,7 +19,7 @@ from pathlib import Path
 from minidit.incoming import short
 
 Data = bytes | Iterable[bytes | memoryview]
-COUNTER = itertools.count()
+MAX_NAME = 255  # bytes of a file's name, on most file systems
 ROOM = "free some space, or choose another place"
 WAY_ON = {
     errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EFBIG: "choose another place",
@@ -68,7 +67,9 @@ def write_atomically(path: str | Path, data: Data) -> Path:
         if mode is not None and stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".minidit-{os.getpid()}-{next(COUNTER)}.tmp")  # as short as the folder allows any name
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")  # by this name a run finds what a killed process left
+        if len(os.fsencode(temporary.name)) > MAX_NAME:
+            temporary = target.with_name(f".{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as file:
                 file.writelines(chunks)

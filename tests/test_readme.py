@@ -12,7 +12,7 @@ import minidit as md
 from minidit.cli import main
 
 ROOT = Path(__file__).parent.parent
-FOR_USERS = ("README.md", "docs/results.md", "docs/runs.md")
+FOR_USERS = ("README.md", "docs/results.md", "docs/runs.md", "docs/data.md")
 PAGES = [name for name in FOR_USERS if (ROOT / name).exists()]  # a source distribution has no docs/
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in PAGES}
 BLOCKS = [block for text in TEXTS.values() for block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S)]
@@ -39,6 +39,7 @@ SHORT = {
     "minidit train --data OTHERS --init runs/PICTURES": f"train --data {{pictures}} --init {{run}} --out tuned {TINY}",
     "minidit eval runs/PICTURES": "eval {run} -n 6 --ddpm-steps 2 --quiet",
     "pip install '.[cuda12]'": None,
+    "mpiexec -n 4 minidit train --data PICTURES": None,  # tests/cli/test_ranks.py
     "minidit info": "info --no-speed",
     "minidit train --data PICTURES --device auto --precision bf16": f"train --data {{pictures}} --out auto --device auto {TINY}",
     "minidit info --memory --preset DiT-XL/2 --precision bf16": "info --memory --preset DiT-XL/2 --precision bf16",

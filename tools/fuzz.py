@@ -35,8 +35,7 @@ from tools.fuzz_judge import Tally, damaged, fuzz, prepared, try_one  # noqa: E4
 from tools.fuzz_page import COUNTS, add_counts, read_counts, write_page  # noqa: E402
 
 KEPT = ROOT / "build" / "fuzz" / "inputs"
-BATCH = 60_000  # inputs of one reader in one process
-SLICE = 2.5  # seconds for them, at most
+SLICES = ((12_000, 12.0), (6000, 4.0), (0, 1.0))  # inputs per second of CPU -> seconds of CPU for one batch of a reader
 
 
 def in_a_child(work: Callable[[], Tally]) -> Tally:
@@ -116,12 +115,14 @@ def recorded(chosen: list[Target], seconds: float, seed: int, coverage: bool) ->
     while time.monotonic() < end:
         for target in chosen:
             began = time.monotonic()
-            batch = read_counts()["readers"].get(target.name, {}).get("batches", 0)
+            entry = read_counts()["readers"].get(target.name, {"batches": 0, "tally": Tally().as_dict()})
+            batch, before = entry["batches"], Tally(**entry["tally"])
+            share = next(s for rate, s in SLICES if before.tried >= rate * before.seconds)
             if coverage:
                 tally = guided(target, min(seconds / len(chosen), end - began), seed + batch)
             else:
                 words = f"{seed} {batch}"
-                tally = in_a_child(lambda: fuzz(target, seed=words, inputs=BATCH, seconds=SLICE, keep=KEPT))  # noqa: B023
+                tally = in_a_child(lambda: fuzz(target, seed=words, cpu=share, seconds=20 * share, keep=KEPT))  # noqa: B023
             now[target.name].add(tally)
             add_counts(target.name, tally, seed, time.monotonic() - began, coverage)
             if time.monotonic() > end:

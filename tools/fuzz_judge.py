@@ -142,8 +142,10 @@ def prepared(target: Target) -> Iterator[Path]:
             signal.signal(signal.SIGALRM, former)
 
 
-def fuzz(target: Target, *, seed: object, inputs: int = 10**9, seconds: float = 1e9, keep: Path | None = None) -> Tally:
-    """Tries inputs until either runs out. The same seed and number give the same inputs."""
+def fuzz(
+    target: Target, *, seed: object, inputs: int = 10**9, seconds: float = 1e9, cpu: float = 1e9, keep: Path | None = None
+) -> Tally:
+    """Tries inputs until one of the three runs out. The same seed and number give the same inputs."""
     tally, end, r = Tally(), time.monotonic() + seconds, random.Random(f"{target.name} {seed}")
     began, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with prepared(target) as path:
@@ -151,7 +153,7 @@ def fuzz(target: Target, *, seed: object, inputs: int = 10**9, seconds: float = 
             try_one(target, data, path, tally, keep)
             if tally.read != tally.tried and not target.seeds_may_fail:
                 tally.bad[f"{target.name}: seed"] = "an undamaged input is not read"
-        while tally.tried < inputs and time.monotonic() < end:
+        while tally.tried < inputs and time.monotonic() < end and time.process_time() < began + cpu:
             try_one(target, damaged(target, r), path, tally, keep)
     tally.seconds = time.process_time() - began
     tally.peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024

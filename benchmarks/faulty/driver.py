@@ -41,7 +41,7 @@ class Changes:
         if os.getpid() != self.pid:
             return None
         self.count += 1
-        name = re.sub(r"\.minidit-\d+-", ".minidit-", os.path.relpath(what, self.folder)) if kind != "update" else what
+        name = re.sub(r"\.\d+\.tmp", ".tmp", os.path.relpath(what, self.folder)) if kind != "update" else what
         os.write(self.trace, f"{kind} {name}\n".encode())
         if self.count < self.at or not self.at or (self.count > self.at and self.do != "full"):
             return None

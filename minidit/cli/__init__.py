@@ -1,17 +1,22 @@
 """The command `minidit`: one file per sub-command, imported when it is called, so that `--help` is instant.
 
 Exit codes: 0 done, 1 a failure while running, 2 wrong usage, configuration or data, 130 interrupted. Errors are one line;
-`--debug` shows the traceback.
+`--debug` shows the traceback. Under mpiexec rank 0 speaks for all, and a rank that fails ends them all.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+from minidit.incoming import short
+from minidit.training.launch import give_way, launch
 
 COMMANDS = {
     "demo": "train a tiny autoencoder and a DiT on real pictures, sample, and show everything (minutes)",
@@ -27,6 +32,9 @@ COMMANDS = {
     "spec": "the equations, their code and their tests",
     "rungs": "the rungs that a short sampler visits, and their names in other projects",
 }
+
+
+TOGETHER = {"demo", "train", "sample", "eval"}  # the commands that several ranks share; the others are rank 0's
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,33 +90,60 @@ def main(arguments: list[str] | None = None) -> int:
     from minidit.cli.streams import ended_in_order, lenient
 
     arguments = sys.argv[1:] if arguments is None else arguments
-    with lenient() as (out, err):
-        with ended_in_order():
-            code = _run(arguments)
+    with lenient() as (out, err), ended_in_order():
+        code = _on_this_rank(arguments)
         out.flush()
         if out.failure and not out.quiet:
             print(f"minidit: not everything could be printed: {out.failure}", file=err)
-    return code or int(bool(out.failure))
+    return _ended(code) or int(bool(out.failure))
 
 
-def _run(arguments: list[str]) -> int:
-    from minidit.incoming import short
+def _on_this_rank(arguments: list[str]) -> int:
+    """Runs the command line as far as it is this rank's; returns the exit code."""
+    only, me = next((a for a in arguments if not a.startswith("-")), None), launch().me
+    if not me:
+        return _run(only, arguments)
+    if only not in TOGETHER:
+        return 0
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return _run(only, arguments, me)
 
-    only = next((a for a in arguments if not a.startswith("-")), None)
+
+def _run(only: str | None, arguments: list[str], me: int = 0) -> int:
+    """Runs the command line on rank `me`; returns the exit code."""
     try:
-        args = build_parser(only, arguments).parse_args(arguments)
+        with contextlib.redirect_stderr(sys.stdout) if me else contextlib.nullcontext():
+            args = build_parser(only, arguments).parse_args(arguments)
+        if launch().size > 1 and only in TOGETHER:
+            importlib.import_module("minidit.training.ranks").ranks()
+            args.quiet |= me > 0
         code: int = importlib.import_module(f"minidit.cli.{args.command}").run(args)
         return code
     except SystemExit as stop:
+        if stop.code:
+            give_way()
         return int(stop.code or 0)
     except KeyboardInterrupt:
-        print("\nminidit: interrupted", file=sys.stderr)
-        return 130
+        return _failed(130, "interrupted", "\nminidit: ")
     except Exception as error:
         if "--debug" in arguments:
             raise
         usage = isinstance(error, (ValueError, TypeError, FileNotFoundError))
         unclear = not str(error) or isinstance(error, (KeyError, AssertionError))
         text = f"{type(error).__name__}: {error}" if unclear else str(error)
-        print(f"minidit: {short(' '.join(text.split()))}", file=sys.stderr)
-        return 2 if usage else 1
+        return _failed(2 if usage else 1, short(" ".join(text.split())))
+
+
+def _failed(code: int, text: str, before: str = "minidit: ") -> int:
+    """Prints a message on stderr, with the number of a rank that is not the first; returns the exit code."""
+    give_way()
+    me = launch().me
+    print(f"{before}rank {me}: {text}" if me else before + text, file=sys.stderr)
+    return code
+
+
+def _ended(code: int) -> int:
+    """The exit code; if it is that of a failure, the other ranks do not wait for this one."""
+    if code and "minidit.training.ranks" in sys.modules:
+        sys.modules["minidit.training.ranks"].end(code)
+    return code

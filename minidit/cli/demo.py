@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.out) if args.out else free_folder(Path("runs"), preset)
     job = Run(folder, config, device=device, tell=progress.tell, note=progress.note)
     train, held_out = job.data()
+    assert held_out is not None  # of an embedded set
     job.fit_to(train)
     job.create(overwrite=args.overwrite)
     with stop_gently(job, progress):
@@ -55,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     with failing(job.folder, f"the run is trained, and minidit eval {job.folder} measures it again"):
         measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=ddpm_n)
         show_run(job, pipeline, held_out, lambda _: None, each=5 if args.quick else 8)
-        page = write_report(job.folder)
-    progress.note(f"{time.monotonic() - began:.0f} s; open {page}")
+        if job.ranks.first:
+            progress.note(f"{time.monotonic() - began:.0f} s; open {write_report(job.folder)}")
     print(job.folder)
     return 0
 

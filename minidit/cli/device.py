@@ -13,10 +13,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def settle_device(args: argparse.Namespace) -> str:
-    """The device that --device selects here; prints which and why, unless it is the default. Raises ValueError."""
+    """The device that --device selects here; prints which and why, unless it is the default. Raises ValueError.
+
+    Several ranks of one machine take its GPUs in turn.
+    """
     from minidit.backend import chosen_device
+    from minidit.training.launch import launch
 
     device, why = chosen_device(args.device)
+    if device == "cuda" and launch().size > 1:
+        device, why = chosen_device(f"cuda:{launch().local}")
     if args.device != "cpu" and not getattr(args, "quiet", False):
         print(f"minidit: device {device} ({why})", file=sys.stderr)
     return device

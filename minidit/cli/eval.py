@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ddpm-steps", type=int, help="rungs of the DDPM row (default 250, or as many as there are)")
     parser.add_argument("--bpd", type=int, metavar="N", help="also the variational bound of N held-out images, in bits")
     parser.add_argument("--data", help="where the pictures are now, if not where the run found them")
+    parser.add_argument("--cache", metavar="DIR", help="another cache folder than the run's (for sets larger than memory)")
     add_device(parser)
     add_precision(parser)
     parser.add_argument("--quiet", action="store_true")
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
-    from minidit.runs.evaluate import Evaluation
+    from minidit.runs.evaluate import FEWEST, Evaluation
     from minidit.runs.fitting import facts_of
     from minidit.runs.folder import failing
     from minidit.runs.gallery import measure
@@ -40,11 +41,19 @@ def run(args: argparse.Namespace) -> int:
     check_run(Path(args.run))
     device = settle_device(args)
     settle_precision(device, args.precision)
-    job = resume(Path(args.run), device=device, tell=progress.tell, note=progress.note)
+    job = resume(Path(args.run), device=device, tell=progress.tell, note=progress.note, progress=progress.part)
     pipeline = load_pipeline(job.folder, device=device)
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
+    if args.cache:
+        job.config = replace(job.config, data=replace(job.config.data, cache=args.cache))
     train, held_out = job.data()
+    if held_out is None or job.parts is None:
+        raise ValueError(f"{train.name}: no picture is held out, so nothing can be measured: train on more, or with --held-out N")
+    if min(args.n, len(held_out), len(train)) < FEWEST:
+        known = f"-n is {args.n}, {len(train)} are trained on, and {len(held_out)} are held out"
+        raise ValueError(f"{train.name}: measures need at least {FEWEST} pictures; {known}")
+    progress.note(job.parts.about)
     if train.class_names != pipeline.class_names:
         both = [", ".join(names) or "none" for names in (train.class_names, pipeline.class_names)]
         raise ValueError(f"{train.name} has the classes {both[0]}, the run was trained on {both[1]}")
@@ -53,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     T = pipeline.schedule.T
     if args.ddpm_steps is not None and args.ddpm_steps > T:
         raise ValueError(f"--ddpm-steps {args.ddpm_steps}: the ladder has {T} rungs")
-    job.facts = facts_of(train)
+    job.facts = facts_of(train, job.parts.about)
     with stop_gently(job, progress):
         judge = job.judge(train, held_out)
     progress.close()
@@ -63,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
         measure(job, pipeline, evaluation, print, ddpm_steps=ddpm_steps, precision=args.precision)
         if args.bpd:
             bits(job.folder, pipeline, held_out.take(slice(args.bpd)), progress)
-        write_report(job.folder)
+        if job.ranks.first:
+            write_report(job.folder)
     return 0
 
 
@@ -83,6 +93,7 @@ def bits(folder: Path, pipeline: Pipeline, some: Dataset, progress: Progress) ->
     from minidit.outgoing import write_atomically
     from minidit.processes.bits import bits_per_dim
     from minidit.processes.denoise import Denoiser
+    from minidit.training.ranks import ranks
 
     x_0, tokenizer = pipeline.encode(some.x_0()), pipeline.tokenizer
     denoiser = Denoiser(pipeline.model, pipeline.schedule, pipeline.prediction, tokenizer.limit)
@@ -95,6 +106,8 @@ def bits(folder: Path, pipeline: Pipeline, some: Dataset, progress: Progress) ->
                       "L_1 to L_T-1": float(b.terms[1:].sum(axis=0).mean())}  # fmt: skip
         parts = ", ".join(f"{k} {v:.4f}" for k, v in table[law].items())
         print(f"  bits per {tokenizer.unit}, variance {law}, {len(some)} images: {parts}")
+    if not ranks().first:
+        return
     path = folder / "eval.json"
     measures = read_json(path, Refusal)
     measures["bits"], measures["bits_per_dim"] = table, min(row["total"] for row in table.values())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minidit.runs.phases import Run
 
 SECONDS = 10.0  # between two plain lines
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 EVERY = 10  # updates between two reads of the loss
 
 
@@ -42,7 +42,7 @@ class Progress:
         if "loss" in record and (step % EVERY == 0 or steps < 2 * EVERY):  # rarely: reading a number on a GPU waits for it
             self.average += 0.15 * (float(record["loss"]) - self.average)
         if self.bar is not None:
-            self.bar.update(1)
+            self.bar.update(step - self.bar.n)
             if "loss" in record and step % EVERY == 0:
                 self.bar.set_postfix_str(f"loss {self.average:.4f}", refresh=False)
             return
@@ -56,6 +56,10 @@ class Progress:
     def steps(self, phase: str) -> Callable[[int, int], None]:
         """A function (done, total) for the `progress` argument of a function that takes steps."""
         return lambda done, total: self.tell(phase, {"step": done}, total)
+
+    def part(self, what: str, done: int, total: int) -> None:
+        """Tells of work that is no phase, such as the writing of a cache."""
+        self.tell(what, {"step": done}, total)
 
     def note(self, text: str) -> None:
         self.close()
@@ -101,6 +105,7 @@ class stop_gently:
     """The first Ctrl-C, SIGTERM or SIGHUP saves the state of the phase and exits with 128 + its number.
 
     The second Ctrl-C or SIGTERM exits at once. SIGHUP never does: a terminal that closes after a Ctrl-C waits for the state.
+    SIGUSR1 is the signal that mpiexec and Slurm pass on to all ranks before they end a job: it stops gently too.
     """
 
     def __init__(self, run: Run, progress: Progress) -> None:
@@ -117,11 +122,12 @@ class stop_gently:
         if self.run.loop is None:  # between two phases every file is complete
             self._leave("stopped", self.run.work)
         self.progress.close()
-        say("stopping after this update (again: at once)")
+        if self.run.ranks.first:
+            say("stopping after this update (again: at once)")
         self.run.loop.stop = True
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        from minidit.runs.phases import Stopped
+        from minidit.runs.phase import Stopped
 
         for s, handler in self.old.items():
             signal.signal(s, handler)
@@ -131,5 +137,6 @@ class stop_gently:
     def _leave(self, message: str, phase: str) -> NoReturn:
         self.progress.close()
         command = "eval" if phase == "judge" else "train --resume"
-        say(f"minidit: {message}; continue with: minidit {command} {self.run.folder}")
+        if self.run.ranks.first:
+            say(f"minidit: {message}; continue with: minidit {command} {self.run.folder}")
         raise SystemExit(128 + self.number)

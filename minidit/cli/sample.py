@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     from minidit.cli.progress import Progress
     from minidit.runs.pipeline import Pipeline, load
+    from minidit.training.ranks import ranks
 
     device = settle_device(args)
     settle_precision(device, args.precision)
@@ -71,10 +72,14 @@ def run(args: argparse.Namespace) -> int:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments
 
-        save_gif(out, film(moments(pipeline, labels, **options)))
+        frames = moments(pipeline, labels, **options)
+        if ranks().first:
+            save_gif(out, film(frames))
     else:
         x = pipeline.pictures(pipeline.latents(labels, **options | {"progress": progress.steps("sampling")}))
         progress.close()
+        if not ranks().first:
+            return 0
         if out.suffix == ".npz":
             _save_npz(out, x, labels, pipeline.class_names)
         else:

@@ -16,6 +16,8 @@ from minidit.incoming import PACKINGS, Refusal, read_json, read_toml, reading, r
 from minidit.runs import former
 
 T = TypeVar("T")
+MAX_METRICS = 2**26  # bytes of metrics.jsonl
+MAX_LINE = 2**16  # bytes of one of its lines
 Record = dict[str, Any]  # a JSON object or a TOML table
 
 
@@ -72,21 +74,24 @@ def _toml(path: Path) -> Record:
 
 
 def _metrics(path: Path) -> list[Record]:
-    lines = []
-    regular_file(path, ReportError)
-    text = path.read_text("utf-8", errors="replace")
-    for i, line in enumerate(text.splitlines(), 1):
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            if not text.endswith("\n") and i == len(text.splitlines()):
-                break  # the last line was cut when the run was killed
-            raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
-        if not isinstance(entry, dict):
-            raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
-        if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
-            raise ReportError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
-        lines.append({**entry, "phase": former.phase(entry["phase"])})
+    lines: list[Record] = []
+    size = regular_file(path, ReportError)
+    if size > MAX_METRICS:
+        raise ReportError(f"{path}: {size} bytes, metrics of at most {MAX_METRICS} are shown")
+    with open(path, "rb") as file:
+        for i, raw in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
+            line = raw.decode("utf-8", errors="replace")
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                if not raw.endswith(b"\n") and len(raw) < MAX_LINE and not file.read(1):
+                    break  # the last line was cut when the run was killed
+                raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
+            if not isinstance(entry, dict):
+                raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
+            if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
+                raise ReportError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
+            lines.append({**entry, "phase": former.phase(entry["phase"])})
     return lines
 
 

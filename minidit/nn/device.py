@@ -1,4 +1,4 @@
-"""The engine's interface for training and sampling: random streams, drawn by a kernel on a GPU, and recorded functions.
+"""The engine's interface for training and sampling: random streams, drawn by a kernel on a GPU, recorded functions, and NCCL.
 
 On a CPU a Stream is the plain Philox, and a function runs as it is.
 """
@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from minidit.kernels.blas import name_of_blas
 from minidit.kernels.cuda_graph import Captured, explain, obstacle
 from minidit.kernels.cuda_laws import DevicePhilox as Stream
+from minidit.kernels.nccl import Nccl
 
-__all__ = ["Stream", "can_record", "name_of_blas", "recorded"]
+__all__ = ["Nccl", "Stream", "can_record", "name_of_blas", "recorded"]
 
 R = TypeVar("R")
 

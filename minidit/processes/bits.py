@@ -3,7 +3,7 @@
     total = L_T + Σ_{t=2..T} L_{t-1} + L_0        in bits per dimension, one network call per rung        (K.8)
 
 Pixels are grey levels, and their L_0 uses the discretised decoder; latents are not, and theirs uses the continuous one, so
-the bits of a latent model are not those of its pictures.
+the bits of a latent model are not those of its pictures. Several ranks share the pictures.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from minidit.diffusion.schedule import Schedule
 from minidit.processes.denoise import Denoiser
 from minidit.processes.walk import Progress
 from minidit.training.draws import Draws
+from minidit.training.ranks import ranks
+from minidit.training.workers import shard_of
 
 BITS_STREAM = 0x62697473
 
@@ -44,7 +46,11 @@ def bits_per_dim(
     """x_0 : (B, ...) on the network's device, with grey `levels` (None: latents)  ->  {variance law: Bound}, on the host."""
     network = denoiser.network
     decoder = likelihood.continuous_nll if levels is None else functools.partial(likelihood.discretised_nll, levels=levels)
-    draws = Draws(seed, BITS_STREAM, np.arange(len(x_0)), network.device, x_0.dtype)
+    team, n = ranks(), len(x_0)
+    parts = [shard_of(n, team.count, r) if n >= team.count else slice(0, n) for r in range(team.count)]  # or everybody all
+    mine = parts[team.me]
+    x_0, labels = x_0[mine], None if labels is None else labels[mine]
+    draws = Draws(seed, BITS_STREAM, np.arange(n)[mine], network.device, x_0.dtype)
     terms: dict[str, list[Array]] = {}
     with no_grad(), Arena():
         for t in range(1, sch.T + 1):
@@ -59,4 +65,11 @@ def bits_per_dim(
             if progress is not None:
                 progress(t, sch.T)
     prior = to_host(likelihood.bits(likelihood.prior_term(x_0, sch)))
-    return {law: Bound(prior, np.stack(rows)) for law, rows in terms.items()}
+    tables: dict[str, Array] = {}
+    for law, rows in terms.items():
+        mixed = np.stack([prior, *rows], axis=1)
+        tables[law] = table = np.empty((n, 1 + sch.T), mixed.dtype)  # a row per picture: L_T, L_0, …, L_{T-1}
+        table[mine] = mixed
+        if n >= team.count:
+            team.gather(table, parts)
+    return {law: Bound(table[:, 0], table[:, 1:].T.copy()) for law, table in tables.items()}

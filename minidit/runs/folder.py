@@ -4,6 +4,7 @@
     metrics.jsonl                                                  one line per recorded update
     tokenizer.safetensors, model.safetensors, judge.safetensors    the averaged weights (EMA) of each phase
     states/model-00001500.safetensors, …                           from which a phase resumes: the last ones, and the best
+    skipped.jsonl                                                  files that were left out, with --skip-bad
     samples/step_*.png                                             grids drawn while training
     pictures/, trace.npz, eval.json, report.html                   at the end
     .lock                                                          while a process works here
@@ -22,7 +23,7 @@ import platform
 import re
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,17 @@ PICTURES = [f"pictures/{n}" for n in ("loss.png", "reconstructions.png", "ddim.p
                                       "denoising.gif", "x0_strip.png")]  # fmt: skip
 PATTERNS = ["samples/step_????????.png", "eval-????????.json", *(f"{STATES}/{name}-*[0-9].safetensors" for name in former.FILES)]
 PLACES = ("samples", "pictures", STATES)  # the folders inside
-TEMPORARY = re.compile(r"\.minidit-(\d+)-\d+\.tmp")  # a file that is being written, and the number of the process
-FORMER_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")  # in earlier versions: the file's name first
-FILES = ["config.toml", "metrics.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
+TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")  # a file that is being written: its name, and the number of the process
+FILES = ["config.toml", "metrics.jsonl", "skipped.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
 REPLACED = ".replaced"  # the folder of an overwritten run, until the new one has its first checkpoint
+Skipped = Iterable[tuple[str, str]]  # (file, why it was left out)
 LONGEST_WRITE = 3600.0  # seconds after which a temporary is no longer written, whoever has its process's number now
 
 
-def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False) -> None:
-    """Makes the folder and writes config.toml. Raises RunError if a run is there already, or any other files.
+def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False, skipped: Skipped | None = None) -> None:
+    """Makes the folder and writes config.toml, and the list of `skipped` files if there is one.
 
+    Raises RunError if a run is there already, or any other files, or if something cannot be written.
     An overwritten run's own files are moved aside; `settle` deletes them, `undo` brings them back.
     """
     with writing(folder):
@@ -75,6 +77,8 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
                 if run:
                     set_aside(folder)
                 write_config(folder, config, {"environment": environment(device)})
+                if skipped is not None:
+                    keep_skipped(folder, skipped)
             except BaseException:
                 bring_back(folder)
                 raise
@@ -102,10 +106,8 @@ def sweep(folder: Path) -> None:
     """Deletes what a killed process left: files that it had not finished writing."""
     for place in (folder, *(folder / name for name in PLACES)):
         for path in place.glob(".*.tmp"):
-            ours, earlier = TEMPORARY.fullmatch(path.name), FORMER_TEMPORARY.fullmatch(path.name)
-            if earlier and _ours(folder, place / earlier[1]) and _abandoned(path, int(earlier[2])):
-                path.unlink(missing_ok=True)
-            if ours and _abandoned(path, int(ours[1])):
+            name = TEMPORARY.fullmatch(path.name)
+            if name and _ours(folder, place / name[1]) and _abandoned(path, int(name[2])):
                 path.unlink(missing_ok=True)
 
 
@@ -222,6 +224,21 @@ def config_of(folder: Path) -> RunConfig:
     if not path.exists():
         raise CheckpointError(f"{folder}: no run there (no config.toml)")
     return read_config(path)
+
+
+def keep_skipped(folder: Path, skipped: Skipped) -> None:
+    """Writes the list of files that were left out, one line per file."""
+    lines = (json.dumps({"file": file, "why": why}) + "\n" for file, why in skipped)
+    write_atomically(folder / "skipped.jsonl", "".join(lines).encode())
+
+
+def skipped_of(folder: Path) -> frozenset[str] | None:
+    """The files that the run left out when it began; None if it kept no list."""
+    path = folder / "skipped.jsonl"
+    if not path.exists():
+        return None
+    with reading(path, CheckpointError, "a damaged list of skipped files: "):
+        return frozenset(str(json.loads(line)["file"]) for line in read_text(path, CheckpointError).splitlines())
 
 
 def record_change(folder: Path, config: RunConfig, changes: dict[str, str]) -> None:

@@ -25,21 +25,24 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 
 
-def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, each: int = 8) -> None:
+def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note, *, each: int = 8) -> None:
     """pictures/*.png, the GIF, trace.npz and report.html of a run whose model is trained."""
-    folder, s = run.folder / "pictures", run.config.sample
-    save_png(folder / "loss.png", loss_curves(run))
-    if pipeline.tokenizer.limit is None:  # x_0 are latents, and decoding them loses something
+    folder, s, first = run.folder / "pictures", run.config.sample, run.ranks.first  # all ranks compute, the first one writes
+    if first:
+        save_png(folder / "loss.png", loss_curves(run))
+    if pipeline.tokenizer.limit is None and held_out is not None:  # x_0 are latents, and decoding them loses something
         x = held_out.x_0(slice(10))
         decoded = pipeline.tokenizer.decode(pipeline.encode(x))
-        save_png(folder / "reconstructions.png", reconstructions(*map(held_out.inner, (x, decoded))))
+        if first:
+            save_png(folder / "reconstructions.png", reconstructions(*map(held_out.inner, (x, decoded))))
     K = pipeline.model.condition.count
     labels = [k for k in range(K) for _ in range(each)] if K else None
     options: Options = {"n": 64, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
     for name, steps in (("ddim", s.steps), ("ddpm", min(2 * s.steps, pipeline.schedule.T))):
         x = pipeline.sample(labels, **options | {"steps": steps, "sampler": name})
         title = f"{name.upper()}, {steps} rungs" + (f", guidance {guidance_of(s)}" if K else "")
-        save_png(folder / f"{name}.png", class_grid(x, labels, pipeline.class_names, title))
+        if first:
+            save_png(folder / f"{name}.png", class_grid(x, labels, pipeline.class_names, title))
     few = [k % K for k in range(10)] if K else None
     save_walk(run.folder, pipeline, few, **options | {"n": 10, "steps": s.steps})
     note(f"pictures in {folder}")
@@ -102,7 +105,8 @@ def measure(
         note(f"  {r['name']:30s} n {r['n']:4d}  {accuracy}Fréchet {r['frechet']:7.2f} = {r['multiple']:5.2f} x  "
              f"precision {r['precision']:.2f} recall {r['recall']:.2f}")  # fmt: skip
     picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
-    save_png(run.folder / "pictures" / "neighbours.png", picture)
-    measures = {"rows": rows, "neighbours": near}
-    write_atomically(run.folder / "eval.json", json.dumps(measures, indent=1).encode())
+    measures = {"rows": rows, "neighbours": near, "held_out": run.parts.about if run.parts else ""}
+    if run.ranks.first:
+        save_png(run.folder / "pictures" / "neighbours.png", picture)
+        write_atomically(run.folder / "eval.json", json.dumps(measures, indent=1).encode())
     return measures

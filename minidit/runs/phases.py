@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from minidit.checkpoint import CheckpointError, save_model
-from minidit.data import Dataset
+from minidit.data import Dataset, cache
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT
 from minidit.models.kinds import Network
@@ -31,88 +31,70 @@ from minidit.runs import folder as files
 from minidit.runs import former
 from minidit.runs.checks import check_start
 from minidit.runs.config import tables_of
-from minidit.runs.fitting import data_of, facts_of, fitted, with_tokenizer_of_init
+from minidit.runs.fitting import Parts, augment_of, facts_of, fitted, parts_of, with_tokenizer_of_init
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
 from minidit.runs.lengths import lengthened
 from minidit.runs.lock import locked
+from minidit.runs.phase import N, Note, Phase, Progress, Record, Stopped, Tell, quiet, silent
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
-from minidit.runs.state import LENGTHS, State, load_state, paths_of, prune, save_state, start_from, state_of
+from minidit.runs.state import LENGTHS, State, load_state, paths_of, prune, save_state, start_from, state_of, way_on
 from minidit.runs.weights import weights_of
+from minidit.training.augment import Augmented
 from minidit.training.held_out import held_out_loss
-from minidit.training.loop import Loop, LoopConfig, RunError, diverged
+from minidit.training.loop import Loop, RunError, diverged
 from minidit.training.memory import explained
-from minidit.training.process import Process
+from minidit.training.ranks import ranks
 from minidit.training.source import Source, source_of
 from minidit.version import __version__
 
-N = TypeVar("N", DiT, TokenizerNetwork, Classifier)
-Record = dict[str, Any]  # of an update: "step", "loss", "lr", …
-Tell = Callable[[str, Record, int], None]  # (phase, record, updates of the phase)
-Note = Callable[[str], None]  # a line for the person who started the run
 EVERY = 10  # updates per line of metrics.jsonl
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
 
 
-def silent(phase: str, record: Record, steps: int) -> None:
-    """A no-op callback."""
-
-
-def quiet(text: str) -> None:
-    """A no-op callback."""
-
-
-class Stopped(Exception):
-    """A phase was asked to stop and has saved its state."""
-
-    def __init__(self, phase: str, done: int) -> None:
-        super().__init__(f"stopped at update {done} of the {phase}")
-        self.phase, self.done = phase, done
-
-
-@dataclass(frozen=True)
-class Phase(Generic[N]):
-    """One training: a network, its process, its data, and the length of training."""
-
-    name: str
-    network: N
-    process: Process
-    source: Source
-    config: LoopConfig
-    held_out: Source | None = None  # the states of a phase are compared by the loss on it
-    start: str = ""  # a file or a run whose weights it starts from
-    watch: Callable[[Loop], None] = lambda loop: None  # called after every update
-
-
 class Run:
-    """A run folder and the configuration in it."""
+    """A run folder and the configuration in it. Every rank has one; rank 0 alone writes files, and its saved states count."""
 
     def __init__(
-        self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet
-    ) -> None:
-        self.folder, self.config, self.device, self.tell, self.note = folder, config, device, tell, note
+        self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet,
+        progress: Progress = cache.silent,
+    ) -> None:  # fmt: skip
+        self.folder, self.config, self.device, self.tell, self.note, self.progress = folder, config, device, tell, note, progress
         self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update
         self.facts: dict[str, Any] = {}
+        self.parts: Parts | None = None  # of the pictures, once they are read
+        self.leave_out: frozenset[str] | None = None  # the files that a resumed run skipped when it began
         self.work = "model"  # or "judge": what this process trains, or trained last
         self.begun: bytes | None = None  # the config.toml that this process wrote, until it has made an update
+        self.ranks = ranks()
 
-    def data(self) -> tuple[Dataset, Dataset]:
-        """(training set, held-out set)."""
-        return data_of(self.config.data)
+    def data(self) -> tuple[Dataset, Dataset | None]:
+        """(training set, held-out set or None)."""
+        self.parts = parts_of(self.config.data, self.cache(), self.leave_out)
+        return self.parts.train, self.parts.held_out
+
+    def cache(self) -> cache.Cache | None:
+        """The cache of large sets that the configuration names."""
+        named = cache.named(self.config.data.cache)
+        return named and replace(named, tell=self.note, progress=self.progress)
 
     def fit_to(self, data: Dataset) -> None:
         """Fills in the settings determined by the data. Raises ValueError if settings conflict."""
         config = with_tokenizer_of_init(self.config)
         if config.data.tokenizer and not isinstance(config.tokenizer, PixelsConfig):
             config = replace(config, tokenizer=self.named_tokenizer(data, config.data.tokenizer).config)
-        self.config, self.facts = fitted(config, data), facts_of(data)
+        self.config, self.facts = fitted(config, data), facts_of(data, self.parts.about if self.parts else "")
 
     def create(self, *, overwrite: bool = False) -> None:
         """Makes the folder. Raises RunError if a run is there already, or any other files, or if it cannot be written."""
-        check_start(self.folder, self.config)
-        files.create(self.folder, self.config, self.device, overwrite=overwrite)
-        self.begun = (self.folder / "config.toml").read_bytes()
+        self.folder = self.ranks.same(self.folder)
+        if self.ranks.first:
+            check_start(self.folder, self.config)
+            skipped = self.parts.train.skipped if self.config.data.skip_bad and self.parts else None
+            files.create(self.folder, self.config, self.device, overwrite=overwrite, skipped=skipped)
+            self.begun = (self.folder / "config.toml").read_bytes()
+        self.ranks.wait()
 
     def lengthen(self, lengths: dict[str, int]) -> None:
         """Other numbers of updates for some phases, recorded in config.toml.
@@ -120,12 +102,13 @@ class Run:
         Raises RunError for fewer updates than a phase has made, and for more of a tokenizer whose latents were trained on.
         """
         config, history, notes = lengthened(self.folder, self.config, lengths)
-        if config != self.config:
-            with locked(self.folder), files.failing(self.folder, self.way_on("model")):
+        self.ranks.wait()  # until every rank has read what there was
+        if config != self.config and self.ranks.first:
+            with locked(self.folder), files.failing(self.folder, way_on(self.folder, "model")):
                 files.record_change(self.folder, config, history)
-            self.config = config
             for note in notes:
                 self.note(note)
+        self.config = config
 
     # ------------------------------------------------------------------------------------------------ the phases
 
@@ -144,38 +127,40 @@ class Run:
                         files.remove_empty(self.folder)
                     raise
         finally:
-            with suppress(OSError):  # it holds a run
-                self.folder.rmdir()
+            if self.ranks.first:
+                with suppress(OSError):  # it holds a run
+                    self.folder.rmdir()
 
     @contextmanager
     def _alone(self, phase: str) -> Iterator[None]:
-        """Holds the folder's lock, when what a killed process left has been mended.
+        """No other process works in the folder; what a killed process left has been mended.
 
         Raises RunError if another process works there or has begun another run there, or if a file cannot be written.
         """
         self.work = phase
-        with locked(self.folder):
+        with locked(self.folder) if self.ranks.first else nullcontext():
             if self.begun is not None and not files.is_still(self.folder, self.begun):
                 raise RunError(f"{self.folder}: another process has begun a run there: choose another --out")
             try:
-                files.recover(self.folder)
-                files.sweep(self.folder)
+                if self.ranks.first:
+                    files.recover(self.folder)
+                    files.sweep(self.folder)
                 yield
             except OSError:  # what is safe is known only now
-                with files.failing(self.folder, self.way_on(phase)):
+                with files.failing(self.folder, way_on(self.folder, phase)):
                     raise
 
     def _trained_pipeline(self, data: Dataset, held_out: Dataset | None) -> Pipeline:
         c = self.config
         network = self.tokenizer(data, held_out)
         tokenizer = assembled(c.process, network, self.device)[0]
-        source = tokenizer.source(data)
+        source = tokenizer.source(data, augment_of(c.data), self.cache())
         if network is not None:
             self.save("tokenizer", network)  # again: the scale of its latents has been measured on these pictures
         with explained(c.model, c.train, self.device):
             model = self.finished("model")
             if model is None:
-                few = None if held_out is None else tokenizer.held_out(held_out)
+                few = None if held_out is None else tokenizer.held_out(held_out, self.cache())
                 model = self.trained(self.model_phase(network, source, few))
         return pipeline_of(c, model, network, self.header())
 
@@ -200,7 +185,10 @@ class Run:
         config = self.config.tokenizer_train
         network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
         few = None if held_out is None else source_of(held_out, self.device)
-        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source_of(data, self.device), config, few)
+        source: Source = source_of(data, self.device)
+        if augment := augment_of(self.config.data):
+            source = Augmented(source, augment)
+        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source, config, few)
 
     def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source, held_out: Source | None = None) -> Phase[DiT]:
         """The phase that learns to denoise the tokenizer's x_0; it draws grids during training."""
@@ -235,7 +223,7 @@ class Run:
     def finished(self, name: str) -> Any:
         """The network of a phase that has ended, or None. Raises CheckpointError if its state has another configuration."""
         path = former.file_of(self.folder, name)
-        if not path.exists():
+        if not self.ranks.same(path.exists()):
             return None
         state, _ = state_of(self.folder, name, self.config)
         try:
@@ -254,19 +242,20 @@ class Run:
 
         Raises RunError, with the last state and the way on, if the training diverges or a file cannot be written.
         """
-        state = self._latest(phase)
-        if phase.start and state is None:  # before the Loop is made: its average starts from these weights
+        state = self._latest(phase) if self.ranks.first else None
+        if phase.start and state is None and self.ranks.first:  # before the Loop is made: its average starts from these weights
             start_from(phase.network, weights_of(phase.start, phase.name, self.device)[0], phase.start)
         self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
         try:
             if state is not None:
                 load_state(state, loop)
-            self._train(phase, loop)
+            stopped = self._train(phase, loop, saved=loop.done if state else None)
+            self.ranks.wait()
         except RunError as error:
-            raise RunError(f"{error}; {self.way_on(phase.name)}") from error
+            raise RunError(f"{error}; {way_on(self.folder, phase.name)}") from error
         finally:
             self.loop = None
-        if loop.stop:
+        if stopped:
             raise Stopped(phase.name, loop.done)
         return phase.network
 
@@ -279,31 +268,31 @@ class Run:
             raise RunError(f"{state.path}: update {state.done} is beyond the {phase.config.steps} updates of this run")
         return state
 
-    def _train(self, phase: Phase[N], loop: Loop) -> None:
-        name, began, first = phase.name, time.monotonic(), loop.done
-        files.forget(self.folder, name, loop.done)
-        for record in loop.run():
+    def _train(self, phase: Phase[N], loop: Loop, saved: int | None) -> bool:
+        """Runs a loop to its end  ->  whether it was stopped before.   saved : the update of the state that there is"""
+        if self.ranks.first:
+            files.forget(self.folder, phase.name, loop.done)
+        records = loop.run()  # from rank 0's update
+        began, first = time.monotonic(), loop.done
+        for record in records:
             self.begun = None
             self.record(phase, record, time.monotonic() - began, loop.done - first)
             phase.watch(loop)
-            if loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps or loop.stop:
+            if self.regular(phase, loop):
                 self.keep(phase, loop)
-        if not loop.stop:
-            prune(self.folder, name, self.config.sample, loop.done)  # again: a process may have been killed after its last save
-            files.settle(self.folder)
+                saved = loop.done
+        stopped = self.ranks.agree(loop.stop)
+        if stopped and saved != loop.done:
+            self.keep(phase, loop)
+        if not stopped:
+            if self.ranks.first:  # again: a process may have been killed after its last save
+                prune(self.folder, phase.name, self.config.sample, loop.done)
+                files.settle(self.folder)
             phase.network.flat[...] = loop.optimiser.average
-            if name == "model":
+            if phase.name == "model" and self.ranks.first:
                 files.set_evaluation_aside(self.folder)  # if there is one, it measured the weights of fewer updates
-            self.save(name, phase.network)
-
-    def way_on(self, name: str) -> str:
-        """What is safe after a failure, and the command that goes on."""
-        states = paths_of(self.folder, name) or [path for phase in reversed(LENGTHS) for path in paths_of(self.folder, phase)]
-        command = "eval" if name == "judge" else "train --resume"
-        state = next((path for path in states if path.is_file()), None)
-        if state is None:
-            return f"no state of the {name} was saved before"
-        return f"{state} is safe, and minidit {command} {self.folder} goes on from it"
+            self.save(phase.name, phase.network)
+        return stopped
 
     def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:
         """Reports an update, and logs some to metrics.jsonl. wall, updates: since the phase started or resumed."""
@@ -313,7 +302,9 @@ class Run:
             if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
                 raise RunError(diverged(f"the loss is {numbers['loss']}", step))
             speed = phase.config.batch_size * updates / max(wall, 1e-9)
-            files.append(self.folder, {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)})
+            line = {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)}
+            if self.ranks.first:
+                files.append(self.folder, line)
         self.tell(phase.name, record, steps)
 
     def keep(self, phase: Phase[N], loop: Loop) -> None:
@@ -321,25 +312,37 @@ class Run:
 
         Regular states are compared on held-out pictures; one that a stop leaves is not, because a stop should not wait.
         """
-        loss, regular = None, loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps
-        if regular and phase.held_out is not None and len(phase.held_out):
+        if not self.ranks.first:
+            return
+        loss = None
+        if self.regular(phase, loop) and phase.held_out is not None and len(phase.held_out):
             loss = held_out_loss(loop, phase.held_out)
             files.append(self.folder, {"phase": phase.name, "step": loop.done, "held_out_loss": loss})
         save_state(self.folder, phase.name, loop, self.header(), self.config.sample, loss)
         files.settle(self.folder)
 
+    def regular(self, phase: Phase[N], loop: Loop) -> bool:
+        """Whether a state is saved at this update, in a run that nothing stops."""
+        return loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps
+
     def save(self, name: str, network: Network) -> None:
         """Writes the network of a phase."""
-        save_model(self.folder / f"{name}.safetensors", network, **self.header())
+        if self.ranks.first:
+            save_model(self.folder / f"{name}.safetensors", network, **self.header())
 
     def header(self) -> dict[str, Any]:
         """The header of a file of weights: the resolved sections, and the facts about the data."""
         return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
 
 
-def resume(folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet) -> Run:
-    """The Run in a folder, with the configuration it was started with."""
-    if (folder / files.REPLACED).exists():
+def resume(
+    folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet, progress: Progress = cache.silent
+) -> Run:
+    """The Run in a folder, with the configuration and the pictures it was started with."""
+    if ranks().first and (folder / files.REPLACED).exists():
         with locked(folder), files.failing(folder, "mend it and start again"):
             files.recover(folder)
-    return Run(folder, files.config_of(folder), device=device, tell=tell, note=note)
+    ranks().wait()
+    run = Run(folder, files.config_of(folder), device=device, tell=tell, note=note, progress=progress)
+    run.leave_out = files.skipped_of(folder) if run.config.data.skip_bad else None
+    return run

@@ -14,6 +14,7 @@ from minidit.outgoing import write_atomically
 from minidit.pictures import grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
 from minidit.runs.pipeline import Options, Pipeline
 from minidit.runs.presets import SampleConfig
+from minidit.training.ranks import ranks
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -38,8 +39,9 @@ def save_grid(run: Path, pipeline: Pipeline, config: SampleConfig, step: int) ->
     labels = pipeline.labels(None, 2 * min(10, max(4, pipeline.model.condition.count)))
     x = pipeline.sample(labels, n=16, steps=min(25, config.steps), seed=config.seed)
     path = run / "samples" / f"step_{step:08d}.png"
-    path.parent.mkdir(exist_ok=True)
-    save_png(path, grid(x, columns=-(-len(x) // 2)))
+    if ranks().first:
+        path.parent.mkdir(exist_ok=True)
+        save_png(path, grid(x, columns=-(-len(x) // 2)))
 
 
 def reconstructions(x: Array, x_hat: Array) -> Picture:
@@ -66,6 +68,8 @@ def film(steps: Moments) -> list[Picture]:
 def save_walk(run: Path, pipeline: Pipeline, labels: Sequence[int] | None, **options: Unpack[Options]) -> None:
     """denoising.gif, x0_strip.png and trace.npz for the report's slider."""
     steps = moments(pipeline, labels, **options)
+    if not ranks().first:
+        return
     save_gif(run / "pictures" / "denoising.gif", film(steps))
     chosen = [steps[round(k * (len(steps) - 1) / 9)] for k in range(10)]
     save_png(run / "pictures" / "x0_strip.png", strip([b[:4] for _, _, b in chosen], [f"t = {t}" for t, _, _ in chosen]))

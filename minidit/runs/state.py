@@ -36,8 +36,8 @@ DEPENDS = {  # phase -> the sections that may not change while it has a state
     "judge": ("judge_train",),
 }
 LENGTHS = {"tokenizer": "tokenizer_train", "model": "train", "judge": "judge_train"}  # phase -> the section with its `steps`
-FREE = (  # how an update is computed, which affects rounding only, and how many there are
-    "shards", "accumulate", "checkpoint_blocks", "graph", "detect_anomaly", "steps",
+FREE = (  # how an update is computed, which affects rounding only, how many there are, and where pictures are cached
+    "shards", "accumulate", "checkpoint_blocks", "graph", "detect_anomaly", "steps", "cache",
 )  # fmt: skip
 
 
@@ -165,6 +165,16 @@ def latest(folder: Path, phase: str) -> tuple[State | None, list[str]]:
     if faults:
         raise CheckpointError(f"{faults[0]}; no other state is whole: delete {STATES}/{phase}-* to begin this phase anew")
     return None, faults
+
+
+def way_on(folder: Path, phase: str) -> str:
+    """What is safe after a failure, and the command that goes on."""
+    states = paths_of(folder, phase) or [path for other in reversed(LENGTHS) for path in paths_of(folder, other)]
+    state = next((path for path in states if path.is_file()), None)
+    if state is None:
+        return f"no state of the {phase} was saved before"
+    command = "eval" if phase == "judge" else "train --resume"
+    return f"{state} is safe, and minidit {command} {folder} goes on from it"
 
 
 def state_of(folder: Path, phase: str, config: RunConfig) -> tuple[State | None, list[str]]:

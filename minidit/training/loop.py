@@ -1,8 +1,8 @@
 """The training loop that every process shares: a batch is cut into shards, their gradients are summed, one update is made.
 
     for every shard:   gradient_i = ∂/∂θ Σ_b loss_b / batch, over its samples      (own tape, own memory)
-    gradient = gradient_1 + gradient_2 + …   always in this order, on any workers
-    clip, AdamW, EMA   each worker on its range of the flat vectors
+    gradient = (gradient_0 + gradient_1) + …   always in the order of total.py, on any workers and any number of ranks
+    clip, AdamW, EMA   each worker on its range of the flat vectors, every rank on all of them
 
 A loss draws from the `Draws` of its update only, so a run that is interrupted and resumed computes the same numbers. On a
 GPU the whole update is one function of device arrays, one of them its own number, and is recorded as a CUDA graph.
@@ -27,10 +27,12 @@ from minidit.nn.recompute import recomputing
 from minidit.optim import AdamW, OptimConfig, clip_factor, learning_rate
 from minidit.training.draws import Clock, Draws
 from minidit.training.process import Process
+from minidit.training.ranks import ranks
 from minidit.training.source import Source, check_finite
+from minidit.training.total import Total
 from minidit.training.workers import Workers, cores, kind_of_workers, shard_of
 
-GRADIENTS, REDUCE, UPDATE = range(3)
+GRADIENTS, REDUCE, UPDATE, REST = range(4)
 NUMBERS = 8  # maximum number of values, besides the loss, that an update may return
 
 
@@ -51,7 +53,7 @@ class LoopConfig(OptimConfig):
     steps: int = 1000
     batch_size: int = 64
     seed: int = 0
-    shards: int = 0  # pieces of a batch that run in parallel, each on one core; 0: one per core
+    shards: int = 0  # pieces of a batch that run in parallel, each on one core of any rank; 0: one per core
     precision: str = "float32"  # float32, tf32 (GPU) or bf16 (GPU; on a CPU with the extra mkl): see nn/precision.py
     accumulate: int = 1  # pieces of a shard, one after the other: less memory, the same batch
     graph: bool = True  # on a GPU: record an update as a CUDA graph and replay it
@@ -69,10 +71,12 @@ class LoopConfig(OptimConfig):
             raise ValueError(f"shards = {self.shards} must be 0 (automatic) or more")
 
     def pieces(self, device: str) -> int:
-        """The number of shards that a batch is cut into on this device."""
-        if device != "cpu":
-            return 1
-        return min(self.batch_size, self.shards or cores())
+        """The number of shards that a batch is cut into on this device. Raises ValueError if a rank would get none."""
+        shards, count = min(self.batch_size, self.shards or cores()) if device == "cpu" else ranks().count, ranks().count
+        if min(shards, self.batch_size) < count:
+            raise ValueError(f"{count} ranks share {shards} shards of a batch of {self.batch_size}, so that some have nothing to "
+                             f"do: start fewer of them, or ask for --threads {count} and a larger --batch-size")  # fmt: skip
+        return shards
 
 
 class Loop:
@@ -83,15 +87,18 @@ class Loop:
     ) -> None:
         self.model, self.process, self.source, self.config = network, process, source, config
         self.device = network.device
-        self.shards = config.pieces(self.device)
-        self.kind = kind or kind_of_workers(self.shards, self.device)
+        self.ranks, self.shards = ranks(), config.pieces(self.device)
+        self.held = [shard_of(self.shards, self.ranks.count, r) for r in range(self.ranks.count)]  # the shards of every rank
+        self.mine = range(self.shards)[self.held[self.ranks.me]]
+        self.kind = kind or kind_of_workers(len(self.mine), self.device)
         check_precision(config.precision, self.device)
         self.optimiser = AdamW(network, config, config.steps)
-        self.done, self.stop = 0, False  # updates made so far; set `stop` to end after the current one
+        self.done, self.stop = 0, False  # updates made so far; set `stop` on any rank to end all after the current one
         size, arrays = network.layout.size, [p.data for p in network.parameters()]
-        self.buffers = [flat_buffer(size, network.dtype, self.device) for _ in range(self.shards)]
+        self.buffers = [flat_buffer(size, network.dtype, self.device) for _ in self.mine]
+        self.total = Total(self.ranks, self.shards, self.buffers)
         self.gradients = [Gradients(arrays, network.views(b)) for b in self.buffers]
-        self.arenas = [Arena() for _ in range(self.shards)]
+        self.arenas = [Arena() for _ in self.mine]
         self.numbers = flat_buffer(self.shards * (NUMBERS + 2), np.float64).reshape(self.shards, NUMBERS + 2)
         self.names: list[str] = []
         self.samples = np.arange(config.batch_size)
@@ -100,28 +107,35 @@ class Loop:
         self.shares: dict[int, Array] = {}
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """Trains from `done` to config.steps. Raises RunError if loss or gradient are no longer finite.
+        """Trains from rank 0's weights and `done` to config.steps. Raises RunError if loss or gradient are no longer finite.
 
         On a CPU the weights are then still those before the update, and the message names the layer.
         """
+        self.done = self.ranks.same(self.done)
+        for vector in (self.model.flat, *self.optimiser.state_dict().values()):
+            self.ranks.share(vector)
         record = not self.config.detect_anomaly and can_record(self.device, self.model.dtype, "the update")
         return self._on_the_device() if record else self._on_the_host()
 
     def _on_the_device(self) -> Iterator[dict[str, Any]]:
         clock = Clock(self.device, self.config.batch_size)
         clock.set(self.done)
-        draws, names = self.draws.at(clock, clock.samples), list[str]()
+        samples = clock.samples
+        if not self.ranks.alone:
+            samples = samples[shard_of(self.config.batch_size, self.shards, self.ranks.me)]
+        draws, names = self.draws.at(clock, samples), list[str]()
 
         def update() -> Array:
             """One update, counted by the clock on the device  ->  its numbers, in the order of `names`."""
             with self._computing(0):
                 totals = self._gradients(draws)
-            totals["grad_norm"] = self.optimiser.counted_step(self.buffers[0], clock.done)
+            totals = self._of_all_ranks(totals)
+            totals["grad_norm"] = self.optimiser.counted_step(self.total.everywhere(), clock.done)
             names[:] = totals
             return xp_of(clock.done).stack(list(totals.values()))
 
         replayed = recorded(update, "the update") if self.config.graph else update
-        while self.done < self.config.steps and not self.stop:
+        while self.done < self.config.steps and not self.ranks.agree(self.stop):
             clock.follow(self.done)
             numbers = replayed().copy()  # the next update overwrites this result
             self.done += 1
@@ -129,10 +143,15 @@ class Loop:
             yield {"step": self.done, **dict(zip(names, numbers, strict=True)), "lr": rate}
 
     def _on_the_host(self) -> Iterator[dict[str, Any]]:
-        with Workers(self.shards, self._body, self.kind) as workers:
-            while self.done < self.config.steps and not self.stop:
+        with Workers(len(self.mine), self._body, self.kind, limited=self.shards > 1) as workers:
+            while self.done < self.config.steps and not self.ranks.agree(self.stop):
                 workers.run(GRADIENTS, self.done)
                 workers.run(REDUCE, self.done)
+                if not self.ranks.alone and self.device == "cpu":
+                    self.total.swap()
+                    workers.run(REST, self.done)
+                    self.total.gather()
+                    self.ranks.gather(self.numbers, self.held)
                 self._look()
                 workers.run(UPDATE, self.done)
                 self.done += 1
@@ -144,9 +163,13 @@ class Loop:
             return
         loss = float(self.numbers[:, self.names.index("loss")].sum())
         if not math.isfinite(loss):
-            raise RunError(diverged(f"the loss is {loss}", self.done + 1, self._first_anomaly()))
+            raise RunError(diverged(f"the loss is {loss}", self.done + 1, self._anomaly()))
         if not math.isfinite(self._norm()) and not np.isfinite(self.buffers[0]).all():  # the norm alone may overflow
-            raise RunError(diverged("the gradient is not finite", self.done + 1, self._first_anomaly()))
+            raise RunError(diverged("the gradient is not finite", self.done + 1, self._anomaly()))
+
+    def _anomaly(self) -> str:
+        """The same for all ranks."""
+        return next((text for text in self.ranks.all_of(self._first_anomaly()) if text), "")
 
     def _first_anomaly(self) -> str:
         """Where the first number that is not finite comes from: the gradients of this update, computed again and watched."""
@@ -155,7 +178,7 @@ class Loop:
                 if not np.isfinite(p.data).all():
                     return f"the weights {name} are not finite"
             with watching(self.model):
-                for i in range(self.shards):
+                for i in range(len(self.mine)):
                     self._body(i, GRADIENTS, self.done)
         except Anomaly as anomaly:
             return str(anomaly)
@@ -164,25 +187,25 @@ class Loop:
     def _body(self, i: int, stage: int, update: int) -> None:
         if stage == GRADIENTS:
             with self._computing(i):
-                samples = self.samples[shard_of(self.config.batch_size, self.shards, i)]
+                samples = self.samples[shard_of(self.config.batch_size, self.shards, self.mine[i])]
                 totals = self._gradients(self.draws.at(update, samples))
             self.names = list(totals)
             if self.device == "cpu":
-                self.numbers[i, : len(totals)] = list(totals.values())
+                self.numbers[self.mine[i], : len(totals)] = list(totals.values())
             else:
-                self.totals = totals
+                self.totals = self._of_all_ranks(totals)
+        elif stage == REDUCE and self.device != "cpu":
+            total = self.total.everywhere()
+            self.square = xp_of(total).dot(total, total)
         elif stage == REDUCE:
-            part = shard_of(self.model.layout.size, self.shards, i)
-            total = self.buffers[0][part]
-            for other in self.buffers[1:]:
-                total += other[part]
-            square = xp_of(total).dot(total, total)
-            if self.device == "cpu":
-                self.numbers[i, -1] = square
-            else:
-                self.square = square
+            total = self.total.branches(shard_of(self.model.layout.size, len(self.mine), i))
+            if self.ranks.alone:
+                self.numbers[i, -1] = total.dot(total)
+        elif stage == REST:
+            total = self.total.rest(shard_of(self.model.layout.size, self.shards, self.mine[i]))
+            self.numbers[self.mine[i], -1] = total.dot(total)
         else:
-            part = shard_of(self.model.layout.size, self.shards, i)
+            part = shard_of(self.model.layout.size, len(self.mine), i)
             factor = clip_factor(self._norm(), self.config.clip)
             self.optimiser.step(self.buffers[0], update + 1, factor=factor, part=part)
 
@@ -219,6 +242,16 @@ class Loop:
                 share = value(numbers).sum() / self.config.batch_size
                 totals[name] = totals[name] + share if name in totals else share
         return totals
+
+    def _of_all_ranks(self, totals: dict[str, Any]) -> dict[str, Any]:
+        """The numbers of an update on a GPU, summed over the ranks there."""
+        if self.ranks.alone:
+            return totals
+        xp = xp_of(*totals.values())
+        table = xp.zeros((self.ranks.count, len(totals)), self.model.dtype)
+        table[self.ranks.me] = xp.stack([xp.asarray(number, table.dtype) for number in totals.values()])
+        self.ranks.gather(table, [slice(r, r + 1) for r in range(self.ranks.count)])
+        return dict(zip(totals, table.sum(axis=0), strict=True))
 
     def _share(self, losses: Array) -> Array:
         """1/batch for every loss of a piece, (B,); cached."""

@@ -17,10 +17,13 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from weakref import WeakSet
 
 from threadpoolctl import threadpool_limits
+
+from minidit.backend import Array
+from minidit.training.ranks import Ranks, ranks
 
 Body = Callable[[int, int, int], None]
 END = -1  # the stage that makes a worker exit
@@ -29,30 +32,34 @@ LEAVE = 1.0  # seconds that a worker has to exit
 
 
 def cores() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of processors that this process may use; of all ranks together, if there are several, and at least one each."""
+    return ranks().cores
 
 
 def kind_of_workers(shards: int, device: str) -> str:
-    """"serial", "process" or "thread". Forks only where that is safe: no GPU context and no other Python thread."""
-    if shards == 1 or device != "cpu":
+    """"serial", "process" or "thread". Forks only where that is safe: no GPU context, no other Python thread, no MPI."""
+    if shards <= 1 or device != "cpu":
         return "serial"
-    if hasattr(os, "fork") and threading.active_count() == 1 and "cupy" not in sys.modules:
+    if hasattr(os, "fork") and threading.active_count() == 1 and "cupy" not in sys.modules and ranks().alone:
         return "process"
     return "thread"
 
 
 class Workers:
-    """`with Workers(shards, body, kind) as workers:`; every shard uses one BLAS thread. Errors of a shard are raised by run."""
+    """`with Workers(shards, body, kind) as workers:`; every shard uses one BLAS thread. Errors of a shard are raised by run.
 
-    def __init__(self, shards: int, body: Body, kind: str) -> None:
+    limited : whether BLAS uses one thread; None: if there are several shards
+    """
+
+    def __init__(self, shards: int, body: Body, kind: str, *, limited: bool | None = None) -> None:
         self.shards, self.body, self.kind = shards, body, kind
+        self.limited = shards > 1 if limited is None else limited
         self.threads: list[threading.Thread] = []
         self.pipes: list[tuple[int, int]] = []
         self.pids: list[int] = []
 
     def __enter__(self) -> Workers:
-        self.limits = threadpool_limits(1) if self.shards > 1 else contextlib.nullcontext()
+        self.limits = threadpool_limits(1) if self.limited else contextlib.nullcontext()
         self.limits.__enter__()
         if self.kind == "process":
             _open.add(self)
@@ -212,11 +219,28 @@ def _receive(pipe: int) -> bytes | None:
     return data
 
 
-def over_shards(n: int, body: Callable[[slice, int], None], device: str, shards: int = 0) -> None:
-    """body(part, i) for contiguous parts of range(n), in parallel on the CPU; results go into a `flat_buffer`."""
-    shards = min(shards or cores(), max(1, n)) if device == "cpu" else 1
-    with Workers(shards, lambda i, stage, step: body(shard_of(n, shards, i), i), kind_of_workers(shards, device)) as workers:
+def over_shards(
+    n: int, body: Callable[[slice, int], None], device: str, shards: int = 0, into: Sequence[Array] = (), rows: int = 1,
+    *, alone: bool = False,
+) -> None:  # fmt: skip
+    """body(part, i) for contiguous parts of range(n), in parallel on the CPU and on all ranks.
+
+    into : the `flat_buffer`s, of n · rows rows or a few less, that the parts fill; in the end every rank has them complete.
+    alone : whether this rank does all of it, for work that the others do not take part in
+    """
+    team = Ranks() if alone else ranks()
+    shards = min(shards or cores(), max(1, n)) if device == "cpu" else team.count
+    held = [shard_of(shards, team.count, r) for r in range(team.count)]
+    first, here = held[team.me].start, held[team.me].stop - held[team.me].start
+
+    def one(i: int, stage: int, step: int) -> None:
+        body(shard_of(n, shards, first + i), first + i)
+
+    with Workers(here, one, kind_of_workers(here, device), limited=shards > 1) as workers:
         workers.run(0)
+    for array in into:
+        ends = [min(len(array), rows * (n * h.stop // shards)) for h in held]
+        team.gather(array, [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)])
 
 
 def shard_of(total: int, shards: int, i: int) -> slice:

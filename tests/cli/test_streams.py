@@ -17,7 +17,8 @@ ASCII = {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": 
 COMMANDS = {  # every command that prints without training
     "--help": "--help", "--version": "--version", "info": "info --no-speed", "memory": "info --memory --device cpu",
     "rungs": "rungs", "verify": "verify mine.py", "list": "verify --list", "M02": "verify M02", "vectors": "vectors list",
-    "spec": f"spec --root {ROOT}", "one": f"spec D.7 --root {ROOT}", "sample": "sample --quiet --labels 0 -n 1 --steps 1 --out g.png",
+    "spec": f"spec --root {ROOT}", "one": f"spec D.7 --root {ROOT}",
+    "sample": "sample --quiet --labels 0 -n 1 --steps 1 --out g.png",
     "convert": "convert m.safetensors n.safetensors", "report": "report run", "train": "train --data digits --print-config",
     "wrong": "no-such-command", "usage": "sample --out g.bmp",
 }  # fmt: skip

@@ -129,6 +129,8 @@ def test_a_gz_bomb_is_not_unpacked_further_than_its_header_says(tmp_path, monkey
     read = gzip.GzipFile.read
     monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: taken.append(size) or read(self, size))
     refused(file, "it holds more")
+    with pytest.raises(data.DataError):  # again, in this process
+        data.load(file)
     assert max(taken) == np.prod(DIMS) + 1 and min(taken) > 0
 
 

@@ -98,13 +98,11 @@ def test_only_temporary_files_of_a_run_whose_process_is_gone_are_swept(tmp_path)
     gone, here, other = int(child.stdout), os.getpid(), os.getppid()
     names = (
         ".config.toml.{}.tmp", "states/.model-00000004.safetensors.{}.tmp", "samples/.step_00000002.png.{}.tmp",
-        ".minidit-{}-0.tmp", "pictures/.minidit-{}-11.tmp",
+        "pictures/.ddim.png.{}.tmp",
     )  # fmt: skip
     swept = [name.format(pid) for name in names for pid in (gone, here)]  # this process has begun to write nothing
     kept = [
         f".config.toml.{other}.tmp",
-        f".minidit-{other}-1.tmp",
-        f"mine/.minidit-{gone}-1.tmp",
         f".notes.txt.{gone}.tmp",
         "mine.tmp",
         f"mine/.config.toml.{gone}.tmp",

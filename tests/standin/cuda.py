@@ -212,5 +212,6 @@ MEMORY = {"get_default_memory_pool": lambda: POOL, "get_default_pinned_memory_po
 CONTENTS = {
     "Stream": Stream, "Graph": Graph, "Event": Event, "Device": Device, "MemoryPool": MemoryPool, "runtime": runtime,
     "using_allocator": using_allocator, "get_elapsed_time": lambda a, b: 0.0, "is_available": lambda: True,
+    "nccl": SimpleNamespace(available=False),  # as in a CuPy without the library; standin/nccl.py is an imitation
     "get_current_stream": lambda: State.streams[-1] if State.streams else Stream.null,
 }  # fmt: skip

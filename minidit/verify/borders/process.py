@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from minidit.incoming import printable
-from minidit.verify.borders.talk import MAX_ASIDE, Message, ProgramError, Talk
+from minidit.verify.borders.talk import MAX_ASIDE, Message, ProgramError, Silence, Talk
 from minidit.verify.cases import answered, judged
 from minidit.verify.report import Report
 
+SILENCES = 3  # topics at which it may be silent before the others are left out
 LEAVE = 2.0  # seconds for the program to leave by itself
 PATIENCE = 10.0  # seconds for the guard to end everything that it started
 GUARD = Path(__file__).with_name("guard.py")
@@ -45,6 +46,7 @@ class Program:
             raise ValueError("--exec needs a command")
         self._folder = tempfile.TemporaryDirectory(prefix="minidit-verify-", ignore_cleanup_errors=True)
         self._process: subprocess.Popen[bytes] | None = None
+        self._silences = 0  # topics at which it was silent
         self._shown = 0  # bytes of its standard error so far
         try:
             hello = self._start()
@@ -85,6 +87,8 @@ class Program:
         breach: list[str] = []
 
         def answer(*args: Any) -> Any:
+            if self._silences == SILENCES and not breach:
+                breach.append(f"{self.words[0]} is not asked any more: it kept silent at {SILENCES} topics")
             if breach:
                 raise ProgramError(breach[0])
             try:
@@ -92,6 +96,7 @@ class Program:
                     self._start()
                 return self._talk.ask(topic, args)
             except ProgramError as error:
+                self._silences += isinstance(error, Silence)
                 breach.append(str(error))
                 self._stop()
                 raise

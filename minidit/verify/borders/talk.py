@@ -46,6 +46,10 @@ class ProgramError(Exception):
         super().__init__(short(message))
 
 
+class Silence(ProgramError):
+    """The program did not say, or not read, anything within its time."""
+
+
 @dataclass
 class Talk:
     """Questions and answers between the kit and a program.
@@ -136,7 +140,7 @@ class Talk:
         deadline = time.monotonic() + self.timeout
         while content:
             if not self._ready(self.to, deadline, write=True):
-                raise ProgramError(f"{self.name} did not read its input within {self.timeout:g} s")
+                raise Silence(f"{self.name} did not read its input within {self.timeout:g} s")
             try:
                 content = content[os.write(self.to, content[:65536]) :]
             except BlockingIOError:  # the pipe has less room than a whole piece
@@ -152,7 +156,7 @@ class Talk:
             if start > MAX_LINE:
                 raise ProgramError(f"{self.name}: a line of more than {MAX_LINE} bytes at {about}")
             if not self._ready(self.source, deadline):
-                raise ProgramError(f"{self.name} said nothing about {about} within {self.timeout:g} s")
+                raise Silence(f"{self.name} said nothing about {about} within {self.timeout:g} s")
             chunk = os.read(self.source, 1 << 16)
             if not chunk:
                 raise ProgramError(f"{self.name} {self.ended()} at {about}")
