@@ -39,7 +39,7 @@ from minidit.runs.phase import N, Note, Phase, Progress, Record, Stopped, Tell, 
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
-from minidit.runs.state import LENGTHS, State, load_state, paths_of, prune, save_state, start_from, state_of, way_on
+from minidit.runs.state import LENGTHS, State, load_state, prune, save_state, start_from, state_of, way_on
 from minidit.runs.weights import weights_of
 from minidit.training.augment import Augmented
 from minidit.training.held_out import held_out_loss
