@@ -88,6 +88,7 @@ def page(result: dict[str, Any]) -> str:
     return TEXT.format(
         date=about["date"][:10], cores=about["cores"], table=table, tried=tried, survived=survived, every=EVERY,
         over=sum(r["overwriting"] for r in rows),
+        fuzz="[`tools/fuzz.py`](fuzzing.md)" if (ROOT / "docs" / "fuzzing.md").exists() else "`tools/fuzz.py`",
         failures="None." if not failures else "\n".join(failures),
     )  # fmt: skip
 
@@ -127,7 +128,7 @@ Together {tried} trials, {survived} survived; {over} of them disturbed a run tha
 - Systems other than Linux.
 - GPUs: what is saved is the same, but no trial ran on one.
 
-Damaged and hostile files of other people are tried by `tools/fuzz.py`.
+Damaged and hostile files of other people are tried by {fuzz}.
 """
 
 
