@@ -89,6 +89,7 @@ class Run:
     def create(self, *, overwrite: bool = False) -> None:
         """Makes the folder. Raises RunError if a run is there already, or any other files, or if it cannot be written."""
         self.folder = self.ranks.same(self.folder)
+        self.ranks.wait()  # until every rank has seen what was there before
         if self.ranks.first:
             check_start(self.folder, self.config)
             skipped = self.parts.train.skipped if self.config.data.skip_bad and self.parts else None
