@@ -251,12 +251,12 @@ class Run:
             if state is not None:
                 load_state(state, loop)
             stopped = self._train(phase, loop, saved=loop.done if state else None)
-            self.ranks.wait()
+            stopped = self.ranks.agree(stopped or loop.stop)  # also while the weights were written
         except RunError as error:
             raise RunError(f"{error}; {way_on(self.folder, phase.name)}") from error
         finally:
             self.loop = None
-        if stopped:
+        if stopped or (self.ranks.alone and loop.stop):
             raise Stopped(phase.name, loop.done)
         return phase.network
 
