@@ -271,7 +271,7 @@ class Run:
             raise RunError(f"{error}; {way_on(self.folder, phase.name)}") from error
         finally:
             self.loop = None
-        if stopped:
+        if stopped or (self.ranks.alone and loop.stop):
             raise Stopped(phase.name, loop.done)
         return phase.network
 
