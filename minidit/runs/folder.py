@@ -59,7 +59,7 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
     """Makes the folder and writes config.toml, and the list of `skipped` files if there is one.
 
     Raises RunError if a run is there already, or any other files, or if something cannot be written.
-    An overwritten run's own files are moved aside; `settle` deletes them, `undo` brings them back.
+    An overwritten run's own files are moved aside; `delete_replaced` deletes them, `undo` brings them back.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def set_aside(folder: Path) -> None:
     """Moves a run's files into REPLACED; if another run is already there, a run without a checkpoint is deleted instead."""
     aside = folder / REPLACED
     if has_checkpoint(folder):
-        settle(folder)
+        delete_replaced(folder)
     if (aside / "config.toml").exists():
         for path in files_of(folder):
             path.unlink()
@@ -174,7 +174,7 @@ def move(here: Path, there: Path) -> None:
         path.replace(target)
 
 
-def settle(folder: Path) -> None:
+def delete_replaced(folder: Path) -> None:
     """Deletes the overwritten run: its files, and the folders that are then empty."""
     aside = folder / REPLACED
     for path in files_of(aside):
