@@ -182,3 +182,17 @@ def test_a_run_is_resumed_with_more_updates(tmp_path):
     assert code == 1 and err.endswith("the model has made 7 updates, 5 is not possible: an update cannot be taken back\n")
     code, _, err = finished("train", "--resume", tmp_path / "run", "--steps", 9, "--lr", 1)
     assert code == 2 and "leave out lr" in err
+
+
+def test_how_an_update_is_computed_may_change_when_a_run_goes_on(tmp_path):
+    words = ["train", *TINY, "--steps", 6, "--out", tmp_path / "run", "--quiet"]
+    assert finished(*words)[0] == 0
+    again = ["train", "--resume", tmp_path / "run", "--steps", 8, "--quiet", "--detect-anomaly", "--accumulate", 2]
+    assert finished(*again)[0] == 0 and states(tmp_path / "run")[0] == 8
+
+
+def test_a_pipe_in_the_place_of_a_configuration_stops_nobody(tmp_path):
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / "config.toml")
+    code, out, err = finished("train", *TINY, "--steps", 1, "--out", tmp_path / "run")
+    assert (code, out) == (1, "") and "holds files that are not a run" in err

@@ -334,3 +334,11 @@ def test_the_key_of_a_link_to_nothing_is_no_error(tmp_path):
     os.symlink(tmp_path / "gone.png", source / "a" / "gone.png")
     d = data.load(source, skip_bad=True, cache=disk(tmp_path))
     assert d.skipped == (("a/gone.png", "a link to nothing"),) and len(cached.keys_of(source, [], decode.Request())) == 2
+
+
+def test_a_folder_of_somebody_elses_is_never_swept(tmp_path):
+    mine = tmp_path / "house.building-plans"
+    mine.mkdir()
+    (mine / "plan.txt").write_text("mine")
+    Cache(tmp_path)._sweep("")
+    assert (mine / "plan.txt").read_text() == "mine"

@@ -13,7 +13,7 @@ from small import begun, interrupted, lines, resumed, run_config, states, whole
 
 from minidit.checkpoint import CheckpointError, read_arrays
 from minidit.runs import folder as files
-from minidit.runs import state
+from minidit.runs import state, trainer
 from minidit.runs.folder import REPLACED, config_of
 from minidit.runs.lock import LOCK, locked
 from minidit.runs.phases import Run, resume
