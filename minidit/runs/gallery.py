@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,10 +56,19 @@ def guidance_of(s: SampleConfig) -> str:
     return f"{s.guidance:g}" + ("" if s.interval == (0.0, 1.0) else f" in ({s.interval[0]:g}, {s.interval[1]:g}]")
 
 
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """The updates in metrics.jsonl; a damaged line leaves a gap in the curve."""
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            numbers = [entry.get(key) for key in ("step", "loss")] if isinstance(entry, dict) else [None]
+            if all(isinstance(n, int | float) for n in numbers) and isinstance(entry.get("phase"), str):
+                yield entry
+
+
 def loss_curves(run: Run) -> Picture:
     """The loss of every phase over its updates."""
-    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if "loss" in line]
+    lines = list(_records(run.folder / "metrics.jsonl"))
     phases = [former.phase(line["phase"]) for line in lines]
     parts = []
     for phase in dict.fromkeys(phases):
