@@ -31,7 +31,7 @@ if "--coverage" in sys.argv:  # what is imported now is watched
         from tools.fuzz_targets import Target, targets
 else:
     from tools.fuzz_targets import Target, targets
-from tools.fuzz_judge import Tally, damaged, fuzz, prepared, try_one  # noqa: E402
+from tools.fuzz_judge import MEMORY, Tally, damaged, fuzz, prepared, try_one  # noqa: E402
 from tools.fuzz_page import COUNTS, add_counts, read_counts, write_page  # noqa: E402
 
 KEPT = ROOT / "build" / "fuzz" / "inputs"
@@ -81,7 +81,7 @@ def guided(target: Target, seconds: float, seed: int) -> Tally:
         began = time.process_time()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libFuzzer's own lines
 
-        with prepared(target) as path:
+        with prepared(target, 8 * MEMORY) as path:  # libFuzzer takes memory, too
 
             def one(data: bytes) -> None:
                 try_one(target, data, path, tally, KEPT)

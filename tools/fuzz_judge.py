@@ -124,7 +124,7 @@ def try_one(target: Target, data: bytes, path: Path, tally: Tally, keep: Path | 
 
 
 @contextlib.contextmanager
-def prepared(target: Target) -> Iterator[Path]:
+def prepared(target: Target, memory: int = MEMORY) -> Iterator[Path]:
     """Where the inputs of a reader go; inside the block the address space is limited and a hang is interrupted."""
 
     def interrupt(*_: object) -> None:
@@ -137,7 +137,7 @@ def prepared(target: Target) -> Iterator[Path]:
         place.mkdir()
         path = target.prepare(place)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, before[1]))
         try:
             yield path
         finally:
