@@ -16,7 +16,7 @@ from minidit.diffusion import exact, rungs
 
 sch = md.Schedule.linear(T=1000)
 angle = 2 * np.pi * np.arange(7) / 7
-data = exact.Mixture(np.full(7, 1 / 7), np.stack([np.cos(angle), np.sin(angle)], axis=1) * 1.4, np.full(7, 0.03), sch=sch)
+data = exact.Mixture(np.full(7, 1 / 7), np.stack([np.cos(angle), np.sin(angle)], axis=1) * 1.4, np.full(7, 0.03), path=sch)
 
 
 def draw(n, rng):
@@ -26,9 +26,9 @@ def draw(n, rng):
 
 def feedback(x, t, rounds):
     """x_t <- √ᾱ_t x̂_0(x_t), repeated at one rung."""
-    a = float(sch.alpha_bar[t])
+    at = sch.level(t)
     for _ in range(rounds):
-        x = a**0.5 * data.denoise(x, a)
+        x = at.alpha * data.denoise(x, at)
     return x
 
 

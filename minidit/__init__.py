@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, ddim
     from minidit.diffusion.guidance import guide
     from minidit.diffusion.level import Level
-    from minidit.diffusion.prediction import EPS, X_0, V, predict_eps, predict_v, predict_x_0
+    from minidit.diffusion.path import Exploding, Straight
+    from minidit.diffusion.prediction import EPS, X_0, U, V, edm, predict_eps, predict_v, predict_x_0
     from minidit.diffusion.schedule import Schedule
+    from minidit.diffusion.solver import AB2, EULER, HEUN
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
     from minidit.optim import AdamW, OptimConfig
     from minidit.processes.autoencode import AutoencodeConfig, autoencode
-    from minidit.processes.diffusion import Diffusion
+    from minidit.processes.diffusion import Diffusion, drawn
     from minidit.processes.sample import Sampling, sample
     from minidit.processes.tokenizer import decode, latents_of, reconstruct
     from minidit.processes.train import loop_for, train
@@ -45,8 +47,10 @@ _HOMES = {
     "diffusion.fresh": ("DDPM", "DDPM_LARGE", "DDPM_LEARNED", "ddim"),
     "diffusion.guidance": ("guide",),
     "diffusion.level": ("Level",),
-    "diffusion.prediction": ("EPS", "V", "X_0", "predict_eps", "predict_v", "predict_x_0"),
+    "diffusion.path": ("Exploding", "Straight"),
+    "diffusion.prediction": ("EPS", "U", "V", "X_0", "edm", "predict_eps", "predict_v", "predict_x_0"),
     "diffusion.schedule": ("Schedule",),
+    "diffusion.solver": ("AB2", "EULER", "HEUN"),
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
@@ -55,7 +59,7 @@ _HOMES = {
     "processes.autoencode": ("AutoencodeConfig", "autoencode"),
     "training.loop": ("Loop", "LoopConfig"),
     "runs.pipeline": ("Pipeline", "load"),
-    "processes.diffusion": ("Diffusion",),
+    "processes.diffusion": ("Diffusion", "drawn"),
     "processes.sample": ("Sampling", "sample"),
     "processes.tokenizer": ("decode", "latents_of", "reconstruct"),
     "processes.train": ("loop_for", "train"),

@@ -47,6 +47,18 @@ def end(process):
     return SimpleNamespace(code=process.returncode, out=out, err=err)
 
 
+def processes(job):
+    """The process ids of a job's ranks: launchers have others between them and their ranks."""
+    found, ranks = [job.pid], []
+    while found:
+        pid = found.pop()
+        if pid != job.pid and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(os.fsencode(sys.executable) + b"\0"):
+            ranks.append(pid)
+        else:
+            found += [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
+    return sorted(ranks)
+
+
 def run(n, *arguments):
     """The same for arguments of n Pythons: `-c CODE`, or `-m minidit …`."""
     return end(start(n, *arguments))

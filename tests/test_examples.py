@@ -19,6 +19,7 @@ SHORT = {
     "05_image_to_image": {"run": True, "steps": 3, "n": 2},
     "06_interpolation": {"run": True, "steps": 2, "labels": (3, 5), "columns": 3},
     "07_not_refinement": {"n": 200, "steps": 10},
+    "08_one_line": {"n": 60, "counts": (1, 3)},
     "own_network": {"steps": 2, "sampling_steps": 2, "width": 8},
 }
 

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.out) if args.out else free_folder(Path("runs"), preset)
     job = Run(folder, config, device=device, tell=progress.tell, note=progress.note)
     train, held_out = job.data()
+    assert held_out is not None  # of an embedded set
     job.fit_to(train)
     job.create(overwrite=args.overwrite)
     with stop_gently(job, progress):

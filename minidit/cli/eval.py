@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ddpm-steps", type=int, help="rungs of the DDPM row (default 250, or as many as there are)")
     parser.add_argument("--bpd", type=int, metavar="N", help="also the variational bound of N held-out images, in bits")
     parser.add_argument("--data", help="where the pictures are now, if not where the run found them")
+    parser.add_argument("--cache", metavar="DIR", help="another cache folder than the run's (for sets larger than memory)")
     add_device(parser)
     add_precision(parser)
     parser.add_argument("--quiet", action="store_true")
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
-    from minidit.runs.evaluate import Evaluation
+    from minidit.runs.evaluate import FEWEST, Evaluation
     from minidit.runs.fitting import facts_of
     from minidit.runs.gallery import measure
     from minidit.runs.phases import resume
@@ -39,11 +40,19 @@ def run(args: argparse.Namespace) -> int:
     check_run(Path(args.run))
     device = settle_device(args)
     settle_precision(device, args.precision)
-    job = resume(Path(args.run), device=device, tell=progress.tell, note=progress.note)
+    job = resume(Path(args.run), device=device, tell=progress.tell, note=progress.note, progress=progress.part)
     pipeline = load_pipeline(job.folder, device=device)
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
+    if args.cache:
+        job.config = replace(job.config, data=replace(job.config.data, cache=args.cache))
     train, held_out = job.data()
+    if held_out is None or job.parts is None:
+        raise ValueError(f"{train.name}: no picture is held out, so nothing can be measured: train on more, or with --held-out N")
+    if min(args.n, len(held_out), len(train)) < FEWEST:
+        known = f"-n is {args.n}, {len(train)} are trained on, and {len(held_out)} are held out"
+        raise ValueError(f"{train.name}: measures need at least {FEWEST} pictures; {known}")
+    progress.note(job.parts.about)
     if train.class_names != pipeline.class_names:
         both = [", ".join(names) or "none" for names in (train.class_names, pipeline.class_names)]
         raise ValueError(f"{train.name} has the classes {both[0]}, the run was trained on {both[1]}")
@@ -52,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     T = pipeline.schedule.T
     if args.ddpm_steps is not None and args.ddpm_steps > T:
         raise ValueError(f"--ddpm-steps {args.ddpm_steps}: the ladder has {T} rungs")
-    job.facts = facts_of(train)
+    job.facts = facts_of(train, job.parts.about)
     with stop_gently(job, progress):
         judge = job.judge(train, held_out)
     progress.close()

@@ -17,7 +17,7 @@ from minidit.runs.presets import PRESETS, RunConfig
 HIDDEN = {  # set by the data or by another flag, or needed only for the weights of other projects
     "model": {"input_size", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps"},
     "tokenizer": {"channels", "size", "scale"},
-    "data": {"source", "size", "channels", "tokenizer", "init"},
+    "data": {"source", "size", "channels", "tokenizer", "init", "held_out", "skip_bad", "flip", "crop", "cache"},
     "sample": {"eta"},
 }
 PREFIX = {"tokenizer": "ae-", "tokenizer_train": "ae-", "sample": "sample-", "judge_train": "classifier-"}

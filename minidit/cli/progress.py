@@ -42,7 +42,7 @@ class Progress:
         if "loss" in record and (step % EVERY == 0 or steps < 2 * EVERY):  # rarely: reading a number on a GPU waits for it
             self.average += 0.15 * (float(record["loss"]) - self.average)
         if self.bar is not None:
-            self.bar.update(1)
+            self.bar.update(step - self.bar.n)
             if "loss" in record and step % EVERY == 0:
                 self.bar.set_postfix_str(f"loss {self.average:.4f}", refresh=False)
             return
@@ -56,6 +56,10 @@ class Progress:
     def steps(self, phase: str) -> Callable[[int, int], None]:
         """A function (done, total) for the `progress` argument of a function that takes steps."""
         return lambda done, total: self.tell(phase, {"step": done}, total)
+
+    def part(self, what: str, done: int, total: int) -> None:
+        """Tells of work that is no phase, such as the writing of a cache."""
+        self.tell(what, {"step": done}, total)
 
     def note(self, text: str) -> None:
         self.close()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.options import add_config_flags, add_kinds, kinds_in, resolve, with_threads
+from minidit.incoming import printable
 
 if TYPE_CHECKING:
-    import argparse
-
     from minidit.cli import Parser
     from minidit.cli.progress import Progress
+    from minidit.data import Dataset
     from minidit.runs.phases import Run
     from minidit.runs.presets import RunConfig
 
@@ -21,6 +22,7 @@ AUTO = "auto"
 LENGTHENED = {"train.steps": "model", "tokenizer_train.steps": "tokenizer", "judge_train.steps": "judge"}  # flag -> phase
 DECIDE = (  # flags that would make it a different run
     "preset", "config", "out", "overwrite", "size", "channels", "pixels", "autoencoder", "init", "model", "process", "tokenizer",
+    "held_out", "skip_bad", "flip", "crop",
 )  # fmt: skip
 
 
@@ -31,15 +33,27 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
     parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
     parser.add_argument("--out", help="the run folder (default runs/NAME)")
-    parser.add_argument("--resume", metavar="RUN",
-                        help="go on with a run (--steps: to more updates; --data: where its pictures are now); "
-                        "auto: with the one in the run folder, if there is one")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run (--steps: to more updates; --data: where its pictures are now); "
+        "auto: with the one in the run folder, if there is one",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
     parser.add_argument("--size", type=int, help="resize pictures to SIZE x SIZE")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
+    parser.add_argument("--held-out", type=int, metavar="N", help="pictures not trained on (default: one in ten, 1,000 at most)")
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--skip-bad", action=switch, help="leave out files of the folder that cannot be read, and list them")
+    parser.add_argument("--flip", action=switch, help="mirror training pictures with probability 1/2")
+    parser.add_argument("--crop", type=int, metavar="N", help="shift training pictures by up to N pixels whenever they are used")
+    parser.add_argument("--cache", metavar="DIR", help='where large sets are decoded (default ~/.cache/minidit); "off": memory')
     add_kinds(parser)
-    parser.add_argument("--init", metavar="RUN",
-                        help="fine-tune: start from the model of a run (a file, or a run folder, whose tokenizer is kept)")
+    parser.add_argument(
+        "--init",
+        metavar="RUN",
+        help="fine-tune: start from the model of a run (a file, or a run folder, whose tokenizer is kept)",
+    )
     add_device(parser)
     parser.add_argument("--threads", type=int, help="cores to use, one per piece of a batch (default: all)")
     parser.add_argument("--quiet", action="store_true")
@@ -64,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     job.fit_to(train)
     if (args.resume == AUTO and not going_on(job, args)) or not args.resume:
         job.create(overwrite=args.overwrite)
-    progress.note(f"{train.name}: {len(train)} pictures, {len(held_out)} held out, into {job.folder}")
+    announce(job, train, progress)
     with stop_gently(job, progress):
         pipeline = job.train(train, held_out)
     progress.close()
@@ -75,14 +89,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def announce(job: Run, train: Dataset, progress: Progress) -> None:
+    """Says what is trained on: pictures, held-out part, classes, augmentation, files that were left out."""
+    from minidit.data.counts import class_lines
+    from minidit.runs.fitting import about_augmentation
+
+    assert job.parts is not None
+    held_out = 0 if job.parts.held_out is None else len(job.parts.held_out)
+    progress.note(f"{train.name}: {len(train)} pictures, {held_out} held out, into {job.folder}")
+    skipped = train.skipped
+    lines = [job.parts.about, *class_lines(train), about_augmentation(job.config)]
+    if skipped:
+        few = "; ".join(f"{file} ({why})" for file, why in skipped[:2]) + ("; …" if len(skipped) > 2 else "")
+        lines.append(printable(f"left out: {len(skipped)} of {len(skipped) + len(train) + held_out} files, listed in "
+                               f"{job.folder}/skipped.jsonl: {few:.300}"))  # fmt: skip
+    for line in filter(None, lines):
+        progress.note(line)
+
+
 def begun(args: argparse.Namespace, progress: Progress) -> Run:
     """A new run, whose folder is not made yet."""
+    from minidit.runs.folder import skipped_of
     from minidit.runs.phases import Run
 
     config, device = configure(args), settle_device(args)
     settle_precision(device, config.train.precision, config.tokenizer_train.precision)
     folder = Path(args.out) if args.out else Path("runs") / (args.preset or name_of(config.data.source))
-    return Run(folder, config, device=device, tell=progress.tell, note=progress.note)
+    job = Run(folder, config, device=device, tell=progress.tell, note=progress.note, progress=progress.part)
+    if args.resume == AUTO and not args.overwrite and config.data.skip_bad:
+        job.leave_out = skipped_of(folder)
+    return job
 
 
 def going_on(job: Run, args: argparse.Namespace) -> bool:
@@ -108,11 +144,13 @@ def resumed(args: argparse.Namespace, progress: Progress) -> Run:
     from minidit.runs.phases import resume
 
     refuse_changes(args)
-    job = resume(Path(args.resume), device=settle_device(args), tell=progress.tell, note=progress.note)
+    job = resume(Path(args.resume), device=settle_device(args), tell=progress.tell, note=progress.note, progress=progress.part)
     job.lengthen({phase: vars(args)[flag] for flag, phase in LENGTHENED.items() if vars(args)[flag] is not None})
     job.config = with_threads(job.config, args.threads)
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
+    if args.cache:
+        job.config = replace(job.config, data=replace(job.config.data, cache=args.cache))
     return job
 
 
@@ -120,7 +158,8 @@ def configure(args: argparse.Namespace) -> RunConfig:
     """The RunConfig that the flags describe."""
     preset = args.preset or ("own" if args.data not in (None, "fashion", "digits") else args.data or "fashion")
     config = resolve(args, preset)
-    changes = {k: getattr(args, k) for k in ("size", "channels", "init") if getattr(args, k)}
+    fields = ("size", "channels", "init", "held_out", "skip_bad", "flip", "crop", "cache")
+    changes = {k: getattr(args, k) for k in fields if getattr(args, k) is not None}
     if args.data:
         changes["source"] = args.data
     return replace(config, data=replace(config.data, **changes))
@@ -128,7 +167,9 @@ def configure(args: argparse.Namespace) -> RunConfig:
 
 def refuse_changes(args: argparse.Namespace) -> None:
     """Raises ValueError if --resume is combined with flags that would make it a different run."""
-    changes = [k for k, v in vars(args).items() if ("." in k and k not in LENGTHENED and v is not None) or (k in DECIDE and v)]
+    off = [k for k in ("overwrite", "pixels") if not getattr(args, k)]  # of the others False is a choice
+    decide = [k for k in vars(args) if k not in off and (k in DECIDE or ("." in k and k not in LENGTHENED))]
+    changes = [k for k in decide if getattr(args, k) is not None]
     if changes:
         names = ", ".join(k.split(".")[-1].replace("_", "-") for k in changes)
         raise ValueError(f"--resume uses the configuration in {args.resume}/config.toml: leave out {names}")

@@ -1,8 +1,10 @@
 """Data sets: two inside the package, and readers of the usual formats.
 
     data.load("fashion")          data.load("~/pictures", size=64)          data.load("mnist/", part="test")
+    data.load("~/pictures", cache=data.Cache())     a set larger than memory stays on disk
 """
 
+from minidit.data.cache import Cache
 from minidit.data.checks import DataError
 from minidit.data.dataset import Dataset, from_uint8
 from minidit.data.embedded import digits, fashion
@@ -11,4 +13,6 @@ from minidit.data.order import batch_indices
 from minidit.data.source import load
 from minidit.pictures import to_uint8
 
-__all__ = ["DataError", "Dataset", "batch_indices", "digits", "fashion", "from_uint8", "load", "parse_labels", "to_uint8"]
+__all__ = [
+    "Cache", "DataError", "Dataset", "batch_indices", "digits", "fashion", "from_uint8", "load", "parse_labels", "to_uint8",
+]  # fmt: skip

@@ -17,12 +17,16 @@ MAX_PIXELS = 2**26  # pixels of one picture file: 8192 × 8192
 
 
 MAX_PICTURE = 2**28  # bytes of one picture file
-MAX_FILES = 2**20  # in a folder of pictures
+MAX_FILES = 2**22  # in a folder of pictures
 DENSE = 2**22  # pixels of a picture that may be as small a file as it likes
 
 
 class DataError(incoming.Refusal):
     """A data set that cannot be used. The message is one line and names the file."""
+
+
+class NoPart(DataError):
+    """A set without the part that was asked for."""
 
 
 def fault(path: object, why: object) -> DataError:
@@ -46,7 +50,7 @@ def check_volume(path: object, shape: Sequence[int]) -> int:
 def check_no_part(path: Path, part: str | None) -> None:
     """Raises DataError for a part ("train", "test") of a source that has no parts."""
     if part is not None:
-        raise fault(path, f"has no separate {part!r} part (Dataset.split makes one)")
+        raise NoPart(f"{path}: has no separate {part!r} part (Dataset.split makes one)")
 
 
 def check_part(part: str | None) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minidit.data.checks import DataError, check_no_part, check_part, check_volume, fault, reading
+from minidit.data.checks import DataError, NoPart, check_no_part, check_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
 from minidit.incoming import read_text, regular_file
 
@@ -55,7 +55,7 @@ def read(path: Path, part: str | None = None) -> Dataset:
         for name in names:
             if PICKLED.fullmatch(name):
                 refuse_pickle(path / name)
-        raise fault(path, f"looks like a CIFAR folder, but its {'test' if test else 'training'} file is missing")
+        raise NoPart(f"{path}: looks like a CIFAR folder, but its {'test' if test else 'training'} file is missing")
     return _joined(path, [path / n for n in files], path)
 
 

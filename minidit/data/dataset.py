@@ -1,4 +1,4 @@
-"""Images and their classes in memory, as grey levels.
+"""Images and their classes, as grey levels: in memory, or of a large set on disk.
 
     x_0 = 2k/(L-1) - 1          k = 0..L-1 a stored grey level, L levels          into [-1, 1]
     k   = round((x + 1)/2 · (L-1)), ties to even, clipped                         and back: pictures.to_uint8 for L = 256 (E.8)
@@ -9,8 +9,8 @@ other on the levels, and no other rounding is used anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from minidit.backend import Array
 from minidit.data.checks import DataError
+from minidit.data.rows import Index, Rows, prints_of
 from minidit.incoming import UNPRINTABLE
 from minidit.random import Philox
 
 SPLIT_STREAM = 0x64617461  # the Philox stream that chooses the held-out images
-Index = int | slice | Sequence[int] | NDArray[Any]
 
 
 def from_uint8(k: Array, levels: int = 256, dtype: DTypeLike = np.float32) -> Array:
@@ -34,20 +34,22 @@ def from_uint8(k: Array, levels: int = 256, dtype: DTypeLike = np.float32) -> Ar
 class Dataset:
     """A set of images, with classes or without.
 
-    images      : uint8 (N, C, H, W), values 0..levels-1
+    images      : uint8 (N, C, H, W), values 0..levels-1; Rows: they stay on disk, and sub-sets of them too
     labels      : int64 (N,) in 0..num_classes-1, or None: unconditional
     class_names : one name per class, () when unconditional
     crop        : width in pixels of the padding; measures (PSNR …) are taken on `inner(images)`
+    skipped     : (file, reason) of the files that could not be read and were left out
 
     Raises DataError where these do not fit together.
     """
 
     name: str
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | Rows
     labels: NDArray[np.int64] | None
     class_names: tuple[str, ...]
     levels: int = 256
     crop: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -57,8 +59,8 @@ class Dataset:
             raise self._fault(f"holds no images: {images.shape}")
         if not 2 <= self.levels <= 256:
             raise self._fault(f"levels must be in 2..256, got {self.levels}")
-        if self.levels < 256 and images.max() >= self.levels:
-            raise self._fault(f"holds grey level {images.max()}, levels are 0..{self.levels - 1}")
+        if self.levels < 256 and (brightest := int(np.asarray(images).max())) >= self.levels:
+            raise self._fault(f"holds grey level {brightest}, levels are 0..{self.levels - 1}")
         if not 0 <= 2 * self.crop < min(self.size):
             raise self._fault(f"crop {self.crop} leaves nothing of {self.size[0]}×{self.size[1]}")
         if labels is None:
@@ -110,13 +112,25 @@ class Dataset:
     def take(self, index: Index) -> Dataset:
         """The subset of an index (int, slice, array of ints or bools), in that order."""
         rows = np.atleast_1d(np.arange(len(self))[index])
-        return replace(self, images=self.images[rows], labels=None if self.labels is None else self.labels[rows])
+        images = self.images.take(rows) if isinstance(self.images, Rows) else self.images[rows]
+        return replace(self, images=images, labels=None if self.labels is None else self.labels[rows])
+
+    @property
+    def key(self) -> str:
+        """A name of exactly these pictures on disk; "" for pictures in memory."""
+        return self.images.key if isinstance(self.images, Rows) else ""
+
+    @cached_property
+    def prints(self) -> NDArray[np.uint64]:
+        """(N,) fingerprints: equal pictures have equal ones."""
+        return prints_of(self.images)
 
     def split(self, held_out: float | int, seed: int = 0) -> tuple[Dataset, Dataset]:
         """(train, held-out): two disjoint parts that together are the whole set, each in its order.
 
         held_out : a count (int) or a share (float) of the images. Every class gives its share, to within one image; the seed
-        alone decides which images these are. Raises DataError unless both parts have an image.
+        alone decides which images these are. Images that are equal byte for byte stay on one side, which may make the held-out
+        part smaller. Raises DataError unless both parts have an image.
         """
         n = len(self)
         count = held_out if isinstance(held_out, int) else round(held_out * n)
@@ -128,6 +142,27 @@ class Dataset:
         for c in np.unique(labels):
             members = order[labels[order] == c]
             place[members] = (np.arange(len(members)) + 0.5) / len(members)  # each class spread evenly over (0, 1)
-        first = order[np.argsort(place[order], kind="stable")][:count]
-        in_held_out = np.isin(np.arange(n), first)
+        group = np.unique(self.prints, return_inverse=True)[1].reshape(-1)
+        chosen = _whole_groups(group[order[np.argsort(place[order], kind="stable")]], count)
+        if not len(chosen):
+            raise self._fault(f"cannot hold out {held_out} of {n} images: they are all the same")
+        in_held_out = np.isin(group, chosen)
         return self.take(~in_held_out), self.take(in_held_out)
+
+
+def _whole_groups(sequence: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The groups, in the order of the sequence, that hold at most `count` of its members together; never none, never all.
+
+    sequence : (n,), the group of every member
+    """
+    sizes = np.bincount(sequence)
+    chosen, room = [], count
+    for g in sequence[np.sort(np.unique(sequence, return_index=True)[1])]:
+        if sizes[g] <= room:
+            chosen.append(g)
+            room -= sizes[g]
+        if not room:
+            break
+    if not chosen and len(sizes) > 1:
+        chosen = [int(sizes.argmin())]
+    return np.asarray(chosen, np.int64)

@@ -8,68 +8,80 @@ white), EXIF orientation; of an animation the first frame is read. Links are fol
 common size of all pictures if its sides are at most 64 and divisible by 4; else 32. The channels are those asked for; else 1 if
 every picture is grey; else 3.
 
-Nothing is skipped silently. Ignored are only hidden files and folders (.name), and README, LICENSE (these two also as .txt and
-.md), COPYING, credits.txt, Thumbs.db, desktop.ini, index.theme and __MACOSX, in upper or lower case. Any other file that is not a
-picture, an empty class, and pictures beside class folders are errors that name the file or folder.
+A set of more bytes than `Cache.least` is decoded into a cache on disk, and its pictures stay there (cache.py).
+
+Nothing is skipped silently; skip_bad leaves out files that cannot be read, and lists them. Ignored are only hidden files and
+folders (.name), and README, LICENSE (these two also as .txt and .md), COPYING, credits.txt, Thumbs.db, desktop.ini, index.theme
+and __MACOSX, in upper or lower case. Any other file that is not a picture, an empty class, and pictures beside class folders are
+errors that name the file or folder.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from minidit.data.checks import DENSE, MAX_FILES, MAX_PICTURE, MAX_PIXELS, DataError, check_no_part, check_volume, fault, reading
+from minidit.data.cache import Cache
+from minidit.data.cached import known, written
+from minidit.data.checks import MAX_FILES, check_no_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
-from minidit.data.pixels import WIDE, check_request, is_wide, square, to_channels, to_rgb
-from minidit.incoming import DEFLATE, regular_file
+from minidit.data.decode import Decoding, Request, decoding_of
+from minidit.data.pixels import check_request, to_channels
+from minidit.data.rows import Rows
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
-
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what a decoder thinks of odd files is not printed
 HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "license.md", "copying", "credits.txt",
             "thumbs.db", "desktop.ini", "index.theme", "__macosx")
 PARTS = {"train", "training", "test", "val", "valid", "validation"}
-ICON = b"\0\0\1\0"
-MAX_TEXTS = 2**22  # bytes of the comments of a picture
-LARGEST_COMMON, DEFAULT_SIZE = 64, 32
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")  # decoded inside Pillow, without another program
 
 
-def read(path: Path, part: str | None = None, size: int | None = None, channels: int | None = None) -> Dataset:
+def read(path: Path, part: str | None = None, request: Request | None = None, cache: Cache | None = None) -> Dataset:
     """A folder of pictures -> Dataset. Raises DataError (one line, with the file) for anything not described above."""
     check_no_part(path, part)
-    check_request(size, channels)
+    request = request or Request()
+    check_request(request.size, request.channels)
     classes = classes_of(path)
     files = [file for members in classes.values() for file in members]
     if len(files) > MAX_FILES:
         raise fault(path, f"holds {len(files)} files, above the limit of {MAX_FILES}")
-    h, w = (size, size) if size else _common_size(files)
-    check_volume(path, (len(files), 3, h, w))
-    images, brightest = np.empty((len(files), 3, h, w), np.uint8), 0
-    for n, file in enumerate(files):
-        with opened(file) as picture:
-            if is_wide(picture):
-                brightest = max(brightest, int(np.max(np.asarray(picture))))
-            rgb = to_rgb(picture)
-            images[n] = np.asarray(rgb if rgb.size == (w, h) else square(rgb, h)).transpose(2, 0, 1)
-    if 0 < brightest < WIDE:
-        raise fault(path, f"its 16-bit pictures end at {brightest} of 65535: values of 12 bits or fewer? Scale them to 16 bits")
-    grey = bool((images[:, 0] == images[:, 1]).all() and (images[:, 0] == images[:, 2]).all())
-    images = images[:, :1].copy() if grey else images
-    images = to_channels(images, channels or images.shape[1])
-    if "" in classes:
-        return Dataset(str(path), images, None, ())
     labels = np.repeat(np.arange(len(classes)), [len(members) for members in classes.values()])
-    return Dataset(str(path), images, labels.astype(np.int64), tuple(classes))
+    names = () if "" in classes else tuple(classes)
+    if cache is not None and (entry := known(path, files, request, cache)):
+        return _dataset(path, *entry, labels, names)
+    decoding = decoding_of(path, files, request)
+    h, w = decoding.size
+    if cache is not None and len(files) * (request.channels or 3) * h * w > cache.least:
+        return _dataset(path, *written(decoding, request, cache), labels, names)
+    return _dataset(path, _in_memory(decoding, request), decoding.kept, decoding.left_out(), labels, names)
+
+
+def _in_memory(decoding: Decoding, request: Request) -> NDArray[np.uint8]:
+    n, (h, w) = len(decoding.files), decoding.size
+    check_volume(decoding.source, (n, 3, h, w))
+    images = np.empty((n, 3, h, w), np.uint8)
+    for block in decoding.blocks():
+        images[len(decoding.kept) - len(block) : len(decoding.kept)] = block
+    decoding.check()
+    images = images[: len(decoding.kept)]
+    images = images[:, :1].copy() if decoding.grey else images
+    return to_channels(images, request.channels or images.shape[1])
+
+
+def _dataset(
+    path: Path, images: NDArray[np.uint8] | Rows, kept: Sequence[int] | NDArray[np.int64],
+    skipped: tuple[tuple[str, str], ...],
+    labels: NDArray[np.int64], names: tuple[str, ...],
+) -> Dataset:  # fmt: skip
+    """The pictures of the kept files with their labels. Raises DataError for a class without any."""
+    if not names:
+        return Dataset(str(path), images, None, (), skipped=skipped)
+    labels = labels[np.asarray(kept)].astype(np.int64)
+    empty = [name for name, count in zip(names, np.bincount(labels, minlength=len(names)), strict=True) if not count]
+    if empty:
+        raise fault(path / empty[0], "not one picture of this class can be read")
+    return Dataset(str(path), images, labels, names, skipped=skipped)
 
 
 def classes_of(path: Path) -> dict[str, list[Path]]:
@@ -110,57 +122,3 @@ def _entries(folder: Path) -> list[Path]:
                       key=lambda p: p.name)
 
 
-@contextmanager
-def opened(file: Path) -> Iterator[Picture]:
-    """The picture in a file, not decoded yet. Whatever goes wrong with it inside the block becomes a DataError."""
-    from PIL import Image, PngImagePlugin, UnidentifiedImageError
-
-    with reading(file), warnings.catch_warnings(), ExitStack() as stack:
-        warnings.simplefilter("ignore")  # about odd metadata
-        if file.is_symlink() and not file.exists():
-            raise fault(file, "a link to nothing")
-        held = regular_file(file, DataError)
-        if held > MAX_PICTURE:
-            raise fault(file, f"{held} bytes, above the limit of {MAX_PICTURE}")
-        stack.enter_context(_bound(PngImagePlugin, "MAX_TEXT_MEMORY", MAX_TEXTS))
-        with file.open("rb") as raw:
-            content = raw.read(held)  # of files Pillow allocates claims
-        if content[:4] == ICON:  # the picture inside is decoded at once
-            stack.enter_context(_bound(Image, "MAX_IMAGE_PIXELS", DENSE // 2))
-        try:
-            picture = Image.open(io.BytesIO(content), formats=FORMATS)
-        except UnidentifiedImageError:
-            known = f"not a picture in a format that is read here ({', '.join(FORMATS)})"
-            raise fault(file, f"{known}: convert it, move it away, or let its name begin with a dot") from None
-        with picture:
-            w, h = picture.size
-            if w * h > MAX_PIXELS:
-                raise fault(file, f"{w}×{h} is {w * h} pixels, above the limit of {MAX_PIXELS}")
-            if w * h > DENSE and w * h > DEFLATE * held:
-                raise fault(file, f"{w}×{h} is {w * h} pixels in a file of {held} bytes: no picture is that empty")
-            yield picture
-
-
-@contextmanager
-def _bound(module: object, name: str, value: int) -> Iterator[None]:
-    """One of Pillow's own bounds, another one inside the block."""
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
-
-
-def _common_size(files: list[Path]) -> tuple[int, int]:
-    """(H, W) that all pictures share, if it is small and divisible by 4; else 32×32."""
-    sizes = set()
-    for file in files:
-        with opened(file) as picture:
-            w, h = picture.size
-            sizes.add((w, h) if picture.getexif().get(0x0112) in SIDEWAYS else (h, w))
-    if len(sizes) == 1:
-        h, w = sizes.pop()
-        if max(h, w) <= LARGEST_COMMON and h % 4 == w % 4 == 0:
-            return h, w
-    return DEFAULT_SIZE, DEFAULT_SIZE

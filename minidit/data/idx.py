@@ -16,7 +16,7 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from minidit.data.checks import DataError, check_no_part, check_part, check_volume, fault, reading
+from minidit.data.checks import DataError, NoPart, check_no_part, check_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
 from minidit.data.labels import numbered
 from minidit.incoming import DEFLATE, regular_file
@@ -98,7 +98,7 @@ def _read_folder(folder: Path, stem: str) -> Dataset:
     images, labels = find(folder, stem, "images"), find(folder, stem, "labels")
     if images is None or labels is None:
         missing = f"{stem}-images-idx3-ubyte" if images is None else f"{stem}-labels-idx1-ubyte"
-        raise fault(folder, f"looks like an MNIST folder, but {missing} (or .gz) is missing")
+        raise NoPart(f"{folder}: looks like an MNIST folder, but {missing} (or .gz) is missing")
     other = next((p for s in STEMS.values() if s != stem and (p := find(folder, s, "labels"))), None)
     return _joined(folder, images, labels, folder, other)
 

@@ -98,13 +98,15 @@ def fit(data: Dataset, size: int | None, channels: int | None) -> Dataset:
 
     28×28 becomes 32×32 by a black border of two pixels (crop = 2), not by resampling; resampled images have 256 levels.
     """
+    images = np.asarray(data.images)
     if channels is not None:
-        data = replace(data, images=to_channels(data.images, channels))
+        images = to_channels(images, channels)
+        data = replace(data, images=images)
     if size is None or data.size == (size, size):
         return data
     check_volume(data.name, (len(data), data.channels, size, size))
     if size == 32 and data.size == (28, 28):
-        return replace(data, images=np.pad(data.images, ((0, 0), (0, 0), (2, 2), (2, 2))), crop=2)
+        return replace(data, images=np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))), crop=2)
     return replace(data, images=_resampled(data, size), levels=256)
 
 
@@ -113,7 +115,7 @@ def _resampled(data: Dataset, size: int) -> NDArray[np.uint8]:
 
     byte_of: NDArray[np.uint8] = np.rint(np.arange(data.levels) * (255 / (data.levels - 1))).astype(np.uint8)
     out = np.empty((len(data), data.channels, size, size), np.uint8)
-    for n, image in enumerate(data.images):
+    for n, image in enumerate(np.asarray(data.images)):
         for c, plane in enumerate(image):
             out[n, c] = np.asarray(square(Image.fromarray(byte_of[plane]), size))
     return out

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 
 from minidit.data import cifar, folder, idx, npz
+from minidit.data.cache import Cache
 from minidit.data.checks import fault, reading
 from minidit.data.dataset import Dataset
+from minidit.data.decode import Request
 from minidit.data.embedded import EMBEDDED
 from minidit.data.pixels import check_request, fit
 
@@ -16,7 +19,14 @@ FORMATS = ".npz, IDX (MNIST; plain or .gz), CIFAR binary (.bin), or a folder of 
 
 
 def load(
-    source: str | PathLike[str], *, size: int | None = None, channels: int | None = None, part: str | None = None
+    source: str | PathLike[str],
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    part: str | None = None,
+    skip_bad: bool = False,
+    leave_out: Collection[str] | None = None,
+    cache: Cache | None = None,
 ) -> Dataset:
     """The data set of a source.
 
@@ -25,6 +35,8 @@ def load(
                padded to 32×32, and pictures in a folder follow the rule in folder.py
     channels : 1 or 3; None: as they are
     part     : "train" (the same as None) or "test" of a source that has both
+    skip_bad, leave_out, cache : of a folder of pictures: leave out files that cannot be read, or exactly these (paths inside
+               the folder); a large set is decoded into the cache and stays on disk
 
     Raises DataError, a ValueError of one line, for a source that cannot be used.
     """
@@ -35,13 +47,15 @@ def load(
     path = Path(source).expanduser()
     with reading(path):
         if path.is_dir():
-            return _load_folder(path, size, channels, part)
+            request = Request(size, channels, skip_bad, None if leave_out is None else frozenset(leave_out))
+            return _load_folder(path, request, part, cache)
         if path.is_file():
             return _load_file(path, size, channels, part)
         raise fault(path, "neither a file nor a folder" if path.exists() else _missing(str(source)))
 
 
-def _load_folder(path: Path, size: int | None, channels: int | None, part: str | None) -> Dataset:
+def _load_folder(path: Path, request: Request, part: str | None, cache: Cache | None) -> Dataset:
+    size, channels = request.size, request.channels
     if idx.holds_idx(path):
         data = idx.read(path, part)
         return fit(data, size or _padded(data), channels)
@@ -49,8 +63,8 @@ def _load_folder(path: Path, size: int | None, channels: int | None, part: str |
         return fit(cifar.read(path, part), size, channels)
     inner = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")][:2]
     if len(inner) == 1 and (idx.holds_idx(inner[0]) or cifar.holds_cifar(inner[0])):  # an archive was unpacked here
-        return _load_folder(inner[0], size, channels, part)
-    return folder.read(path, part, size, channels)
+        return _load_folder(inner[0], request, part, cache)
+    return folder.read(path, part, request, cache)
 
 
 def _load_file(path: Path, size: int | None, channels: int | None, part: str | None) -> Dataset:

@@ -1,1 +1,4 @@
-"""Laws on arrays and time. Read step, level, prediction, schedule, fresh, row; then ddpm, ddim; the rest in any order."""
+"""Laws on arrays and time.
+
+Read step, level, path, prediction, schedule, fresh, solver, row; then ddpm, ddim, flow, consistency; the rest in any order.
+"""

@@ -1,9 +1,9 @@
-"""Perfect networks: exact denoisers of known data, with the signature of a network, (x, time, y) -> output.
+"""Perfect networks: exact denoisers of known data, with the signature of a network, (x, time, y) -> output, on any path.
 
-    x̂_0 = m + Q k Qᵀ(x - √A m)                                    Gaussian, covariance Q s² Qᵀ      (D.38)
-    x̂_0 = Σ_k r_k (μ_k + √A s_k²/S_k (x - √A μ_k))                mixture                           (D.42)
-          r_k ∝ w_k N(x; √A μ_k, S_k)    S_k = A s_k² + 1 - A
-    x̂_0 = Σ_k softmax_k(-‖x - √A μ_k‖²/2(1-A)) μ_k                the points of a data set          (D.43)
+    x̂_0 = m + Q k Qᵀ(x - α m)                                     Gaussian, covariance Q s² Qᵀ      (D.38)
+    x̂_0 = Σ_k r_k (μ_k + α s_k²/S_k (x - α μ_k))                  mixture                           (D.42)
+          r_k ∝ w_k N(x; α μ_k, S_k)    S_k = α² s_k² + σ²
+    x̂_0 = Σ_k softmax_k(-‖x - α μ_k‖²/2σ²) μ_k                    the points of a data set          (D.43)
     x_s = F_s⁻¹(F_t(x_t))                                         probability flow in 1-D           (D.44)
     ε_∅ from all components, ε_c from those of class c            exact guidance                    (G.6)
 
@@ -17,39 +17,49 @@ from typing import Any
 
 import numpy as np
 
-from minidit.backend import Array, special_of, xp_of
+from minidit.backend import Array, home_of, special_of, xp_of
 from minidit.diffusion import gaussian
-from minidit.diffusion.level import at
+from minidit.diffusion.level import Level
+from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, X_0, Prediction
-from minidit.diffusion.schedule import Schedule
 
 
 def column(a: Array, x: Array) -> Array:
-    """ᾱ of a rung, a float or (B,), reshaped to broadcast against x : (B, ...), still in float64."""
-    return a if isinstance(a, float) else a.reshape(-1, *[1] * (x.ndim - 1))
+    """One number, or one per sample, (B,), reshaped to broadcast against x : (B, ...), still in float64."""
+    return a if home_of(a) == "" else a.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def against(at: Level, x: Array) -> Level:
+    """A level whose numbers broadcast against x : (B, ...)."""
+    return Level(column(at.alpha, x), column(at.sigma, x))
+
+
+def rows(at: Level) -> Level:
+    """A level whose numbers broadcast against (B, K), one column per component."""
+    return at if home_of(at.alpha) == "" else Level(at.alpha.reshape(-1, 1), at.sigma.reshape(-1, 1))
 
 
 def cast(c: Array, x: Array) -> Array:
     """c in the home and precision of x, its shape unchanged (a mean with one axis is a picture, not one number per sample)."""
-    return float(c) if isinstance(c, float) else xp_of(x).asarray(c, dtype=x.dtype)
+    return float(c) if home_of(c) == "" else xp_of(x).asarray(c, dtype=x.dtype)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Oracle:
-    """The base of all perfect networks: looks up the ᾱ of a time in its schedule and returns the target of its prediction."""
+    """The base of all perfect networks: takes the inputs that its path gives a network, and returns its answer's best guess."""
 
-    sch: Schedule
+    path: Path
     prediction: Prediction = EPS
 
-    def denoise(self, x: Array, a: Array, y: Array = None) -> Array:
-        """x : (B, ...), a = ᾱ_t : float or (B,)  ->  E[x_0 | x_t = x, y]."""
+    def denoise(self, x: Array, at: Level, y: Array = None) -> Array:
+        """x : (B, ...) at this level  ->  E[x_0 | x_t = x, y]."""
         raise NotImplementedError
 
     def __call__(self, x: Array, time: Array, y: Array = None) -> Array:
-        """x : (B, ...), time : int or (B,) as Schedule.time gives it, y : (B,) or None  ->  (B, ...)."""
-        t = self.sch.rung(time)
-        level = self.sch.level(t)
-        x_0_hat, eps_hat = X_0.pair(self.denoise(x, at(self.sch.alpha_bar, t), y), x, level)
+        """x : (B, ...), time : a number or (B,), both as path.inputs gives them, y : (B,) or None  ->  (B, ...)."""
+        x_t, t = self.path.origin(x, time)
+        level = self.path.level(t)
+        x_0_hat, eps_hat = X_0.pair(self.denoise(x_t, level, y), x_t, level)
         return self.prediction.target(x_0_hat, eps_hat, level)
 
 
@@ -75,18 +85,18 @@ class Gaussian(Oracle):
         along = (x.reshape(len(x), -1) @ q).reshape(x.shape) * cast(factor, x)
         return (along.reshape(len(x), -1) @ q.T).reshape(x.shape)
 
-    def denoise(self, x: Array, a: Array, y: Array = None) -> Array:
-        a, m = column(a, x), xp_of(x).asarray(self.mean)
-        centred = x - cast(a**0.5 * m, x)
-        k = gaussian.gain(a, xp_of(x).asarray(self.variance))
+    def denoise(self, x: Array, at: Level, y: Array = None) -> Array:
+        at, m = against(at, x), xp_of(x).asarray(self.mean)
+        centred = x - cast(at.alpha * m, x)
+        k = gaussian.gain(at, xp_of(x).asarray(self.variance))
         return cast(m, x) + self.stretch(centred, k)  # (D.38)
 
-    def flow(self, x: Array, a_t: Array, a_s: Array) -> Array:
-        """x moved along the exact probability flow from the rung with ᾱ = a_t to the one with ᾱ = a_s (up or down)."""
-        a_t, a_s, m = column(a_t, x), column(a_s, x), xp_of(x).asarray(self.mean)
-        centred = x - cast(a_t**0.5 * m, x)
-        factor = gaussian.flow_factor(a_t, a_s, xp_of(x).asarray(self.variance))
-        return cast(a_s**0.5 * m, x) + self.stretch(centred, factor)  # (D.40)
+    def flow(self, x: Array, t: Level, s: Level) -> Array:
+        """x moved along the exact probability flow from level t to level s (up or down)."""
+        t, s, m = against(t, x), against(s, x), xp_of(x).asarray(self.mean)
+        centred = x - cast(t.alpha * m, x)
+        factor = gaussian.flow_factor(t, s, xp_of(x).asarray(self.variance))
+        return cast(s.alpha * m, x) + self.stretch(centred, factor)  # (D.40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +117,12 @@ class Mixture(Oracle):
         """The data set itself, points : (K, ...): the denoiser that has memorised it."""
         return cls(np.full(len(points), 1 / len(points)), points, np.zeros(len(points)), classes, **rest)  # (D.43)
 
-    def responsibilities(self, x: Array, a: Array, y: Array = None) -> Array:
+    def responsibilities(self, x: Array, at: Level, y: Array = None) -> Array:
         """x : (B, ...)  ->  (B, K): the probability that each component of class y generated x."""
         xp = xp_of(x)
-        a = a if isinstance(a, float) else a.reshape(-1, 1)
-        spread = gaussian.spread(a, xp.asarray(self.variances))  # (K,) or (B, K)
+        spread = gaussian.spread(rows(at), xp.asarray(self.variances))  # (K,) or (B, K)
         axes = tuple(range(2, x.ndim + 1))
-        root = column(a, x[:, None]) ** 0.5
-        distance = ((x[:, None] - root * xp.asarray(self.means)) ** 2).sum(axis=axes)
+        distance = ((x[:, None] - column(at.alpha, x[:, None]) * xp.asarray(self.means)) ** 2).sum(axis=axes)
         log_r = xp.log(xp.asarray(self.weights)) - 0.5 * distance / spread - 0.5 * x[0].size * xp.log(spread)
         if y is not None and self.classes is not None:
             c = xp.asarray(self.classes)
@@ -125,32 +133,31 @@ class Mixture(Oracle):
         r = xp.exp(log_r - log_r.max(axis=1, keepdims=True))
         return r / r.sum(axis=1, keepdims=True)
 
-    def denoise(self, x: Array, a: Array, y: Array = None) -> Array:
+    def denoise(self, x: Array, at: Level, y: Array = None) -> Array:
         xp = xp_of(x)
         means, variances = xp.asarray(self.means), xp.asarray(self.variances)
-        r = self.responsibilities(x, a, y)  # (B, K)
-        b = a if isinstance(a, float) else a.reshape(-1, 1)
-        k = gaussian.gain(b, variances)  # (K,) or (B, K)
-        factor = r * (1 - k * b**0.5)  # x̂_0 = Σ_k r_k (μ_k - k_k √A μ_k) + (Σ_k r_k k_k) x
+        r = self.responsibilities(x, at, y)  # (B, K)
+        k = gaussian.gain(rows(at), variances)  # (K,) or (B, K)
+        factor = r * (1 - k * rows(at).alpha)  # x̂_0 = Σ_k r_k (μ_k - k_k α μ_k) + (Σ_k r_k k_k) x
         x_0_hat = xp.tensordot(factor, means, axes=1) + column((r * k).sum(axis=1), x) * x  # (D.42)
         return cast(x_0_hat, x)
 
-    def cdf(self, x: Array, a: float, *, upper: bool = False) -> Array:
-        """F_t(x), or 1 - F_t(x) without cancellation, of scalar data: x : any shape, means : (K,)."""
+    def cdf(self, x: Array, at: Level, *, upper: bool = False) -> Array:
+        """F_t(x), or 1 - F_t(x) without cancellation, of scalar data: x : any shape, means : (K,), at : a level of floats."""
         xp = xp_of(x)
-        mu, sd = xp.asarray(self.means), gaussian.spread(a, xp.asarray(self.variances)) ** 0.5
-        z = (x[..., None] - a**0.5 * mu) / sd
+        mu, sd = xp.asarray(self.means), gaussian.spread(at, xp.asarray(self.variances)) ** 0.5
+        z = (x[..., None] - at.alpha * mu) / sd
         return (xp.asarray(self.weights) * special_of(x).erfc((z if upper else -z) / 2**0.5)).sum(axis=-1) / 2
 
-    def transport(self, x: Array, a_t: float, a_s: float) -> Array:
-        """Scalar x moved along the exact probability flow from ᾱ = a_t to a_s: a monotone map, which keeps the CDF."""
+    def transport(self, x: Array, t: Level, s: Level) -> Array:
+        """Scalar x moved along the exact probability flow from level t to level s: a monotone map, which keeps the CDF."""
         xp = xp_of(x)
-        below, above = self.cdf(x, a_t), self.cdf(x, a_t, upper=True)
-        reach = 40 * (1 + np.max(np.sqrt(self.variances)))
-        low = xp.full(x.shape, a_s**0.5 * np.min(self.means) - reach)
-        high = xp.full(x.shape, a_s**0.5 * np.max(self.means) + reach)
+        below, above = self.cdf(x, t), self.cdf(x, t, upper=True)
+        reach = 40 * (s.sigma + s.alpha * np.max(np.sqrt(self.variances)))
+        low = xp.full(x.shape, s.alpha * np.min(self.means) - reach)
+        high = xp.full(x.shape, s.alpha * np.max(self.means) + reach)
         for _ in range(80):  # bisection, in the smaller tail
             middle = (low + high) / 2
-            left = xp.where(below < above, self.cdf(middle, a_s) < below, self.cdf(middle, a_s, upper=True) > above)
+            left = xp.where(below < above, self.cdf(middle, s) < below, self.cdf(middle, s, upper=True) > above)
             low, high = xp.where(left, middle, low), xp.where(left, high, middle)
         return (low + high) / 2  # (D.44)

@@ -37,8 +37,8 @@ def rescale(eps_hat: Array, eps_c: Array, phi: float = 0.7) -> Array:
     return phi * (ratio * eps_hat) + (1 - phi) * eps_hat  # (G.3)
 
 
-def interval(w: float, t: Array, low: int, high: int) -> Array:
-    """The scale at rung t, an int or (B,): w inside low < t ≤ high, 1 (plain conditional) outside."""
+def interval(w: float, t: Array, low: float, high: float) -> Array:
+    """The scale at time t, one number or (B,): w inside low < t ≤ high, 1 (plain conditional) outside."""
     if home_of(t) == "":
         return w if low < t <= high else 1.0  # (G.4)
     return xp_of(t).where((low < t) & (t <= high), w, 1.0)  # (G.4)

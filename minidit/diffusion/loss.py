@@ -6,12 +6,15 @@
     L_hybrid = L_simple + λ T L_vb     λ = 0.001, L_vb one term of the bound in bits   (D.36)
     p_t ∝ √E[L_t²]                     importance-sampled t, weight 1/(T p_t)          (D.37)
     weight of ‖ε - ε̂‖² in the bound: β²/(2σ² α (1-ᾱ_t))                               (D.47)
+    EDM:  weight (σ²+σ_d²)/(σ σ_d)² on the x_0 loss, divided by the gain of F         (P.23)
 
 The min-SNR weights of all answers are one weight in different coordinates: |error of ε|² = SNR |error of x_0|², that of v is
 SNR+1 times as large. Written as γ (ασ/Δ)²/max(α², γσ²) they stay finite at both ends of a path.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from minidit import ops
 from minidit.backend import Array, home_of, xp_of
@@ -36,6 +39,16 @@ def min_snr(answer: Prediction, at: Level, gamma: float = 5.0) -> Array:
     signal, noise = at.alpha**2, gamma * at.sigma**2
     most = max(signal, noise) if home_of(signal) == "" else xp_of(signal).maximum(signal, noise)
     return gamma * answer.joint_slope(at) ** 2 / most  # (D.35)
+
+
+def edm_weight(sigma_data: float) -> Callable[[Prediction, Level], Array]:
+    """EDM's weight, for any answer on any path; for EDM's own answer it is 1 at every level."""
+
+    def weight(answer: Prediction, at: Level) -> Array:
+        noise = (at.sigma / at.alpha) ** 2
+        return (noise + sigma_data**2) / (noise * sigma_data**2) / answer.gain(at)  # (P.23)
+
+    return weight
 
 
 def hybrid(simple: Array, vb: Array, T: int, lam: float = 1e-3) -> Array:

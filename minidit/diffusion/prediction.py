@@ -108,7 +108,7 @@ def edm(sigma_data: float) -> Prediction:
     def root(at: Level) -> Array:
         return (at.sigma**2 + sigma_data**2) ** 0.5
 
-    return Prediction("edm", lambda at: at.sigma / (sigma_data * root(at)), lambda at: -sigma_data / root(at))
+    return Prediction("edm", lambda at: at.sigma / (sigma_data * root(at)), lambda at: -sigma_data / root(at))  # (P.23)
 
 
 PREDICTIONS = {p.name: p for p in (EPS, X_0, V)}

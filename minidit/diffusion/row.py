@@ -7,13 +7,18 @@
 
 The rows of a grid are one float64 table. The host reads a row as floats; a recorded step on a device reads it at a counter,
 as arrays of one number. The step below is the same code for both; the kernel that replaces it on a GPU takes the whole table.
+
+A solver (solver.py) makes a better answer F̄ out of several. It has a second table, by which F̄ is read, and its own row:
+
+    F = p x̂_0 + q ε̂                                   the solver's answer                             (P.2)
+    F̄ = now F + past F_before                          Adams–Bashforth                                 (P.22)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +29,7 @@ from minidit.diffusion.guidance import guide
 from minidit.diffusion.level import Level, enter
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import Prediction, Reading, pair_of
+from minidit.diffusion.solver import Solver
 from minidit.diffusion.step import step
 from minidit.diffusion.threshold import Limit, rederived, static
 from minidit.ops import twins
@@ -56,7 +62,7 @@ def row_of(answer: Prediction, t: Level, s: Level, fresh: Fresh) -> Row:
     return Row(*answer.reading(t), *t, *s, c, std, *logs)
 
 
-def table_of(answer: Prediction, path: Path, grid: Sequence[tuple[int, int]], fresh: Fresh) -> Array:
+def table_of(answer: Prediction, path: Path, grid: Sequence[tuple[Any, Any]], fresh: Fresh) -> Array:
     """The rows of a grid [(t, s), …] : (len(grid), 12) float64, read-only."""
     table = np.array([row_of(answer, path.level(t), path.level(s), fresh) for t, s in grid], np.float64)
     table.setflags(write=False)
@@ -65,7 +71,51 @@ def table_of(answer: Prediction, path: Path, grid: Sequence[tuple[int, int]], fr
 
 def row_at(table: Array, k: Array) -> Row:
     """Row k of a table: of floats for an int k, of () arrays in the home of k for a counter k : (1,) int64."""
-    return Row(*(map(float, table[k]) if home_of(k) == "" else resident(table, k)[k][0]))
+    return Row(*numbers_at(table, k))
+
+
+def numbers_at(table: Array, k: Array) -> Any:
+    """The numbers of row k of any table."""
+    return map(float, table[k]) if home_of(k) == "" else resident(table, k)[k][0]
+
+
+class Blend(NamedTuple):
+    """How a solver's answer is made from (x̂_0, ε̂) at t, and F̄ from it and the one before."""
+
+    p: Array
+    q: Array
+    now: Array
+    past: Array
+
+
+def blends_of(solver: Solver, path: Path, grid: Sequence[tuple[Any, Any]]) -> Array:
+    """The rows of a solver's answer on a grid : (len(grid), 4) float64, read-only. A climb between two steps starts it anew."""
+    rows, before = [], None
+    for k, (t, s) in enumerate(grid):
+        at, answer = path.level(t), solver.answer
+        before = None if k == 0 or grid[k - 1][1] != t else path.level(grid[k - 1][0])
+        rows.append(
+            Blend(answer.p(at), answer.q(at), *solver.weights(before, at, path.level(s))) if answer else Blend(0, 0, 1, 0)
+        )
+    table = np.array(rows, np.float64)
+    table.setflags(write=False)
+    return table
+
+
+def blend_at(table: Array, k: Array) -> Blend:
+    """Row k of `blends_of`."""
+    return Blend(*numbers_at(table, k))
+
+
+def pair_at(
+    x_t: Array, F: Array, row: Row, *, F_u: Array = None, w: float = 1.0, limit: Limit | None = None
+) -> tuple[Array, Array]:
+    """x_t, F : (B, ...)  ->  (x̂_0, ε̂), guided and limited."""
+    F = F if F_u is None else guide(F_u, F, w)
+    x_0_hat, eps_hat = pair_of(F, x_t, Reading(*row[:4]))
+    if limit is not None:
+        x_0_hat, eps_hat = rederived(x_0_hat, x_t, Level(row.alpha_t, row.sigma_t), limit)
+    return x_0_hat, eps_hat
 
 
 @twins.twin(twins.walk_step)
@@ -81,11 +131,7 @@ def walk_step(
     guess : whether x̂_0 is needed   into : the array that receives x_s, possibly x_t itself, or None for a new one
     """
     row = row_at(table, k)
-    F = F if F_u is None else guide(F_u, F, w)
-    x_0_hat, eps_hat = pair_of(F, x_t, Reading(*row[:4]))
-    limit = static if clip else limit
-    if limit is not None:
-        x_0_hat, eps_hat = rederived(x_0_hat, x_t, Level(row.alpha_t, row.sigma_t), limit)
+    x_0_hat, eps_hat = pair_at(x_t, F, row, F_u=F_u, w=w, limit=static if clip else limit)
     std = row.std
     if v is not None:
         std, low, high = enter(std, row.log_small, row.log_large, like=x_t)

@@ -14,11 +14,11 @@ Rounding is to even, as in NumPy and Python. The step below a rung is the next e
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from minidit.diffusion.schedule import Schedule
+from minidit.backend import Array
 
 
 def _checked(T: int, N: int) -> None:
@@ -95,6 +95,16 @@ def pairs(rungs: Iterable[int]) -> list[tuple[int, int]]:
     return list(zip(down, [*down[1:], 0], strict=True))  # (D.30)
 
 
+class Ladder(Protocol):
+    """The two tables of a ladder (schedule.py) : (T+1,) each."""
+
+    @property
+    def alpha_bar(self) -> Array: ...
+
+    @property
+    def time(self) -> Array: ...
+
+
 class Row(NamedTuple):
     """One step of a sampler, and what other projects call it."""
 
@@ -108,7 +118,7 @@ class Row(NamedTuple):
     ldm: str
 
 
-def vocabulary(rungs: Iterable[int], sch: Schedule) -> list[Row]:
+def vocabulary(rungs: Iterable[int], sch: Ladder) -> list[Row]:
     """The table (t -> s, network time, ᾱ_t, ᾱ_s) of a sub-sequence, in our words and in those of three other projects.
 
     For s = 0 OpenAI and diffusers (set_alpha_to_one) use ᾱ = 1 as we do; latent diffusion uses its ᾱ[0], our rung 1.

@@ -24,6 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from minidit.backend import Array, home_of, resident, xp_of
+from minidit.diffusion import rungs
 from minidit.diffusion.level import Level, at, data_of
 
 
@@ -77,9 +78,21 @@ class Schedule:
             return x_t, xp_of(x_t).full(len(x_t), int(self.time[t]))
         return x_t, resident(self.time, t)[t]
 
+    def origin(self, x: Array, time: Array) -> tuple[Array, Array]:
+        """The inverse of `inputs`: x and the rung of a network's time input."""
+        return x, self.rung(time)
+
     def start(self, z: Array) -> Array:
         """The sample at t = T: noise."""
         return z
+
+    def part(self, u: float) -> int:
+        """The rung at the part u of the ladder, 0 to 1."""
+        return round(u * self.T)
+
+    def grid(self, steps: int) -> list[tuple[int, int]]:
+        """The usual grid of this many rungs, the noisiest included."""
+        return rungs.pairs(rungs.trailing(self.T, steps))
 
     @property
     def T(self) -> int:

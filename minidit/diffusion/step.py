@@ -10,8 +10,7 @@
     EDM (Euler)        α = 1, σ = t         Karras         0
     consistency        α = 1, σ = t         two or three   σ_s
 
-In a single step to the data all rows are one: x_s = x̂_0. `md.sample` walks ladders; the last three rows are the same law on
-paths that it does not walk yet.
+In a single step to the data all rows are one: x_s = x̂_0. `md.sample` walks them all.
 
     x_s = mean + [s > 0] √variance z                                             (D.17)
     q(x_s|x_t,x_0) = N(c_1 x_0 + c_2 x_t, β̃)             α = ᾱ_t/ᾱ_s, β = 1-α    (D.8)

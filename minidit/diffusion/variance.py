@@ -62,7 +62,7 @@ def log_small(t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Arra
 
 def optimal(t: Array, s: Array, sch: Schedule, data_variance: Array) -> Array:
     """The exact reverse variance for Gaussian data of this variance (a float, or the shape of one picture; then t is an int)."""
-    return reverse(at(sch.alpha_bar, t), at(sch.alpha_bar, s), data_variance)  # (D.20)
+    return reverse(sch.level(t), sch.level(s), data_variance)  # (D.20)
 
 
 def log_learned_range(v: Array, t: Array, s: Array, sch: Schedule, *, above: Array = None) -> Array:

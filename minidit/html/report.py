@@ -15,7 +15,7 @@ from typing import TypeGuard
 import numpy as np
 
 from minidit.backend import Array
-from minidit.data.folder import opened
+from minidit.data.decode import opened
 from minidit.html import chart
 from minidit.html.folder import Record, ReportError, Run, Trace, is_number, read_run, seconds_of, series_of
 from minidit.html.page import beside, data_uri, document, escape, section, table
@@ -244,6 +244,8 @@ def evaluation(measures: Record) -> str:
                       numbers=range(1, len(keys) + 1), label="measures of samples and references")
         notes_below = " ".join(text.format(unit=unit_of(rows)) for key, text in HOW_TO_READ.items() if key in keys)
         inner += f'<p class="muted">{escape(notes_below)}</p>'
+    if isinstance(measures.get("held_out"), str) and measures["held_out"]:
+        inner += f'<p class="muted">{escape(measures["held_out"][0].upper() + measures["held_out"][1:])}.</p>'
     if finite(measures.get("bits_per_dim")):
         inner += f"<p>Likelihood bound: {measures['bits_per_dim']:.4g} bits per dimension.</p>"
     return inner

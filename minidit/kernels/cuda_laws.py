@@ -42,7 +42,7 @@ class DevicePhilox(random.Philox):
         out = xp.empty(shape, dtype)
         if out.size == 0 or per_sample >= 1 << 31 or (name == "integers" and not 0 < more[1] <= 1 << 32):
             raise NoTwin("nothing to draw, or too much")
-        variant: Any = {} if name == "integers" else {"STORAGE": storage(out)}
+        variant: Any = {} if name in ("integers", "uniform64") else {"STORAGE": storage(out)}
         index = NULL if samples is None else dense(to_device(samples, device).astype("int64", copy=False))
         counter = (NULL if self.counter is None else self.counter, u32(self.per), u32(self.state & random.LOW))
         key = (u32(self.seed & random.LOW), u32(self.seed >> 32), u32(self.stream), *counter)
@@ -60,7 +60,7 @@ class DevicePhilox(random.Philox):
         self, shape: Sequence[int] = (), samples: Array | None = None, device: str = "cpu", dtype: Any = np.float32
     ) -> Array:
         with suppress(NoTwin):
-            return self._draw("uniform", shape, samples, device, dtype)
+            return self._draw("uniform64" if np.dtype(dtype) == np.float64 else "uniform", shape, samples, device, dtype)
         return super().uniform(shape, samples, device, dtype)
 
     def normal(

@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 class Denoiser:
     """A backbone, the path it was trained on, its answer, and the limit that keeps x̂_0 in the range of pictures (or None).
 
-    guidance : the scale w in the part low < t ≤ high of the ladder, 1 outside.
+    guidance : the scale w in the part low < t ≤ high of the path, 1 outside.
     """
 
     network: Backbone
@@ -39,10 +39,10 @@ class Denoiser:
     answer: Prediction = EPS
     limit: Limit | None = None
     guidance: float = 1.0
-    low: int = 0
-    high: int | None = None
+    low: float = 0
+    high: float | None = None
 
-    def scale(self, t: int) -> float:
+    def scale(self, t: float) -> float:
         """w at time t."""
         return float(interval(self.guidance, t, self.low, t if self.high is None else self.high))
 
@@ -58,7 +58,7 @@ class Denoiser:
         n, channels, xp = len(x_t), x_t.shape[1], xp_of(x_t)
         guided = y is not None and len(y) == 2 * n
         both = xp.concatenate((x_t, x_t)) if guided else x_t
-        t = t if isinstance(t, int) else xp.broadcast_to(t, (len(both),))
+        t = t if isinstance(t, (int, float)) else xp.broadcast_to(t, (len(both),))
         out = value(self.network(*self.path.inputs(both, t), y))
         v = out[:n, channels:] if self.network.second_half else None  # of the conditional half
         return Answer(out[:n, :channels], out[n:, :channels] if guided else None, v)

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from minidit import ops
 from minidit.autograd import Tensor, value
@@ -21,11 +24,13 @@ from minidit.diffusion.level import Level, at, mix
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, Prediction
 from minidit.diffusion.schedule import Schedule
+from minidit.diffusion.times import TimeLaw
 from minidit.models.backbone import Backbone
 from minidit.training.draws import Draws
 
 Times = Callable[[Draws], Array]  # -> (B,), one time per sample
 Weight = Callable[[Prediction, Level], Array]  # the weight at a level on the loss of that answer
+Weights = Callable[[Array], Array]  # times -> (B,)
 
 
 def rungs(T: int) -> Times:
@@ -33,7 +38,12 @@ def rungs(T: int) -> Times:
     return lambda draws: draws.integers(1, T + 1)
 
 
-def on_rungs(table: Array) -> Callable[[Array], Array]:
+def drawn(law: TimeLaw) -> Times:
+    """Times by a law of times.py, from one float64 uniform per sample."""
+    return lambda draws: law(draws.uniform(dtype=np.float64))
+
+
+def on_rungs(table: Array) -> Weights:
     """A function that looks up rungs in a table : (T+1,) float64."""
     table.setflags(write=False)
     return lambda t: at(table, t)
@@ -41,12 +51,17 @@ def on_rungs(table: Array) -> Callable[[Array], Array]:
 
 @dataclass(frozen=True)
 class Diffusion:
-    """A path, the network's answer (its output F), the training times, and the weights of the loss (None: 1)."""
+    """A path, the network's answer (its output F), the training times, and the weight of its loss at a level (None: 1).
+
+    Diffusion.on_ladder(Schedule.cosine(), V)                         DDPM's kind
+    Diffusion(Straight(), U, drawn(times.uniform))                    rectified flow
+    Diffusion(Exploding(0.5), edm(0.5), drawn(times.lognormal()))     EDM: its weight is 1 for this answer (P.23)
+    """
 
     path: Path
     answer: Prediction
     times: Times
-    weights: Callable[[Array], Array] | None = None  # times -> (B,)
+    weight: Weight | None = None
 
     stream: ClassVar[int] = 0x74726E
     per: ClassVar[int] = 8
@@ -58,7 +73,15 @@ class Diffusion:
         Raises ValueError where the answer does not determine x_0 at rung T, from which every sample starts.
         """
         answer.reading(path.level(path.T))
-        return cls(path, answer, rungs(path.T), None if weight is None else on_rungs(weight(answer, path.levels)))
+        return cls(path, answer, rungs(path.T), weight)
+
+    @cached_property
+    def weights(self) -> Weights | None:
+        """The weights of times. On a ladder they are a table, so that a recorded update reads them in one launch."""
+        path, answer, weight = self.path, self.answer, self.weight
+        if weight is None:
+            return None
+        return on_rungs(weight(answer, path.levels)) if isinstance(path, Schedule) else lambda t: weight(answer, path.level(t))
 
     def question(self, x_0: Array, draws: Draws) -> tuple[Array, Array, Array, Level]:
         """x_0 : (B, ...)  ->  t : (B,), ε, x_t, and the level of every sample."""

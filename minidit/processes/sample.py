@@ -1,6 +1,9 @@
 """Sampling: from noise down a grid, by a network that was trained on the path.
 
-    x_T ~ N(0, 1);   for (t, s) in grid:   one step of (P.4)
+    x_T = path.start(z), z ~ N(0, 1);   for (t, s) in grid:   one step of (P.4)
+
+The path is the ladder or a continuous one; DDPM, DDIM, rectified flow, EDM and consistency models differ in path, grid, fresh
+noise and solver only.
 
 A sample's noise depends only on its index, so any batch gives the same picture, up to rounding.
 """
@@ -10,23 +13,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from minidit.autograd import no_grad
 from minidit.backend import Arena, Array, flat_buffer, module_of, to_device, to_host
-from minidit.diffusion import rungs as spacing
+from minidit.diffusion import rungs
 from minidit.diffusion.fresh import Fresh, ddim
+from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule
+from minidit.diffusion.solver import EULER, Solver
 from minidit.diffusion.threshold import Limit, static
 from minidit.models.backbone import Backbone, check_backbone
 from minidit.nn.device import can_record
 from minidit.nn.precision import computing_in
 from minidit.processes.denoise import Denoiser
-from minidit.processes.diffusion import Diffusion
-from minidit.processes.walk import Grid, Moment, Progress, Walk
+from minidit.processes.walk import Grid, Moment, Progress, Walk, recordable
 from minidit.training.draws import Draws
 from minidit.training.ranks import ranks
 from minidit.training.workers import cores, over_shards, shard_of
@@ -34,22 +38,35 @@ from minidit.training.workers import cores, over_shards, shard_of
 SAMPLE_STREAM = 0x736D70
 
 
+class Trained(Protocol):
+    """What sampling needs to know of a process: its path, and the network's answer on it."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def answer(self) -> Prediction: ...
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Settings of sampling.
 
-    grid : [(t, s), …]; None: `steps` rungs (None: 50, or all) by `spacing` (trailing: the noisiest is always among them)
+    grid : [(t, s), …]; None: the path's usual one, of `steps` steps (None: 50, or all rungs)
+    spacing : on a ladder, another choice of rungs than trailing (rungs.py); other grids are in diffusion/times.py
+    solver : EULER, HEUN or AB2 (and others of diffusion/solver.py)
     fresh : the noise of a step, ddim(η), or DDPM, DDPM_LARGE, DDPM_LEARNED, EVERYTHING of diffusion/fresh.py
     prediction : the network's answer (its output F): md.EPS, md.X_0, md.V, or its name; None: that of the process, else ε
-    guidance : the scale w in the part (low, high] of the ladder set by `interval`, 1 outside
+    guidance : the scale w in the part (low, high] of the path set by `interval`, 1 outside
     clip : whether x̂_0 is clipped to [-1, 1]   limit : another way to keep it in range, or None
     shards : pieces of the batch that run in parallel (0: one per core)   precision : a policy of nn/precision.py
     graph : on a GPU, record a step as a CUDA graph and replay it
     """
 
     steps: int | None = None
-    spacing: Callable[[int, int], list[int]] = spacing.trailing
+    spacing: Callable[[int, int], list[int]] | None = None
     grid: Grid | None = None
+    solver: Solver = EULER
     fresh: Fresh = field(default_factory=ddim)
     prediction: Prediction | str | None = None
     guidance: float = 1.0
@@ -61,20 +78,29 @@ class Sampling:
     precision: str = "float32"
     graph: bool = True
 
-    def times(self, path: Schedule) -> Grid:
-        """The grid on this ladder. Raises ValueError for more steps than it has rungs."""
-        steps = min(50, path.T) if self.steps is None else self.steps
-        return spacing.pairs(self.spacing(path.T, steps)) if self.grid is None else [(int(t), int(s)) for t, s in self.grid]
+    def times(self, path: Path) -> Grid:
+        """The grid on this path. Raises ValueError for more steps than a ladder has rungs."""
+        on_rungs = isinstance(path, Schedule)
+        if self.grid is not None:
+            unit = int if on_rungs else float
+            return [(unit(t), unit(s)) for t, s in self.grid]
+        steps = (min(50, path.T) if isinstance(path, Schedule) else 50) if self.steps is None else self.steps
+        if self.spacing is None:
+            return path.grid(steps)
+        if not isinstance(path, Schedule):
+            raise ValueError("only a ladder has rungs to space: give a grid of times, such as times.linear(20)")
+        return rungs.pairs(self.spacing(path.T, steps))
 
-    def denoiser(self, network: Backbone, path: Schedule, answer: Prediction = EPS) -> Denoiser:
+    def denoiser(self, network: Backbone, path: Path, answer: Prediction = EPS) -> Denoiser:
         """The network with these settings. Raises ValueError if it cannot be guided, and for unknown names."""
         if isinstance(self.prediction, str) and self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction {self.prediction!r} is not one of {', '.join(PREDICTIONS)}")
         if self.prediction is not None:
             answer = PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
-        low, high = (round(part * path.T) for part in self.interval)
-        if not 0 <= low < high <= path.T:
-            raise ValueError(f"a guidance interval is two parts of the ladder, 0 ≤ low < high ≤ 1; got {self.interval}")
+        if not 0 <= self.interval[0] < self.interval[1] <= 1 or path.part(self.interval[0]) >= path.part(self.interval[1]):
+            raise ValueError(f"a guidance interval is two parts of the {'ladder' if isinstance(path, Schedule) else 'path'}, "
+                             f"0 ≤ low < high ≤ 1; got {self.interval}")  # fmt: skip
+        low, high = (path.part(u) for u in self.interval)
         if self.guidance != 1 and network.condition.null is None:
             raise ValueError("guidance needs a model that was trained with classes and label dropout")
         return Denoiser(network, path, answer, static if self.clip else self.limit, self.guidance, low, high)
@@ -82,7 +108,7 @@ class Sampling:
 
 def sample(
     network: Backbone,
-    process: Diffusion | Schedule,
+    process: Trained | Path,
     labels: Array | None = None,
     settings: Sampling | None = None,
     *,
@@ -94,18 +120,20 @@ def sample(
 ) -> Any:
     """x_0 : (B, ...) on the network's device; with trace=True an iterator over Moments that ends with x_0.
 
-    process : the one that trained the network, or its ladder alone.   x_T : the noise to start from, else drawn from the seed.
+    process : the one that trained the network, or its path alone (then say prediction= unless it is ε on a ladder).
+    x_T : the noise to start from, a sample at the grid's first time; else drawn from the seed.
     labels : (B,) ints; an unconditional network takes n instead.
     changes : fields of Sampling, over those of settings.   progress(done, total) is called after every step.
     Raises ValueError for labels that the network does not know, and if settings conflict.
     """
     settings = replace(settings or Sampling(), **changes)
     check_backbone(network)
-    path, answer = (process, EPS) if isinstance(process, Schedule) else (process.path, process.answer)
-    if not isinstance(path, Schedule):
-        raise ValueError("samples are drawn on a ladder of rungs")
+    path, answer = (process, EPS) if isinstance(process, Path) else (process.path, process.answer)
+    if path is process and not isinstance(path, Schedule) and settings.prediction is None:
+        raise ValueError("a path alone does not say what the network answers: give the process, or prediction=md.U")
     y, n = checked_labels(network, labels, n, x_T)
     grid, denoiser = settings.times(path), settings.denoiser(network, path, answer)
+    top = start_of(path, grid) if x_T is None else None
     if x_T is not None and tuple(x_T.shape) != (n, *network.shape):
         raise ValueError(f"{n} samples need x_T of shape {(n, *network.shape)}, got {tuple(x_T.shape)}")
     samples = module_of(network.device).arange(n)
@@ -114,15 +142,28 @@ def sample(
     def walk(part: slice) -> tuple[Walk, Array]:
         shard = draws.at(0, samples[part])
         x = path.start(shard.normal((len(shard.samples), *network.shape))) if x_T is None else x_T[part]
-        return Walk(denoiser, grid, settings.fresh, shard, None if y is None else y[part]), x
+        return Walk(denoiser, grid, settings.fresh, shard, None if y is None else y[part], settings.solver, top), x
 
     if trace:
         return traced(*walk(slice(None)), settings.precision)
     with computing(network, settings.precision):
-        if settings.graph and can_record(network.device, network.dtype, "the sampling step"):
+        one_function = recordable(grid, settings.solver, top)
+        if settings.graph and one_function and can_record(network.device, network.dtype, "the sampling step"):
             with no_grad():
                 return on_gpus(walk, (n, *network.shape), network, progress)
         return in_shards(walk, (n, *network.shape), network, settings.shards, len(grid), progress)
+
+
+def start_of(path: Path, grid: Grid) -> Any:
+    """The time of path.start; None on a ladder, whose start serves every grid. Raises ValueError for a grid that begins below."""
+    if isinstance(path, Schedule):
+        return None
+    top = path.part(1.0)
+    if grid and grid[0][0] < top:
+        raise ValueError(
+            f"the grid begins at {grid[0][0]}, the path at {top}: a walk from there needs x_T, a sample of that level"
+        )
+    return top
 
 
 def checked_labels(network: Backbone, labels: Array | None, n: int | None, x_T: Array) -> tuple[Array | None, int]:

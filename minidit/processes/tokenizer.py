@@ -11,17 +11,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minidit import ops
 from minidit.autograd import value
-from minidit.backend import Array, device_of, to_device, to_host
+from minidit.backend import Array, to_device, to_host
+from minidit.data.cache import Cache
 from minidit.diffusion.threshold import Limit, static
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.autoencoder_kl import AutoencoderKL
-from minidit.random import Philox
+from minidit.processes.latents import latents_of, measure_scale, posterior_of
+from minidit.training.augment import NOTHING, Augment, Augmented
 from minidit.training.forward import forward
-from minidit.training.source import Latents, Pictures, Source, source_of
+from minidit.training.source import Source, source_of
 
-SCALE_STREAM = 0x7363
+__all__ = ["Latent", "Pixel", "Pixels", "Tokenizer", "decode", "latents_of", "measure_scale", "posterior_of", "reconstruct"]
 
 Pixel = np.ndarray[Any, Any]
 
@@ -40,10 +41,10 @@ class Tokenizer(Protocol):
     def shape(self, C: int, H: int, W: int) -> tuple[int, ...]:
         """The shape of x_0 for pictures of this shape. Raises ValueError for sizes that do not fit."""
 
-    def source(self, data: Any) -> Source:
-        """The data as a network is trained on them."""
+    def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:
+        """The data as a network is trained on them: augmented, and of a set on disk what is computed once is cached."""
 
-    def held_out(self, data: Any) -> Source:
+    def held_out(self, data: Any, cache: Cache | None = None) -> Source:
         """Data as a network is compared on them; nothing is measured or changed."""
 
     def encode(self, x: Array) -> Array:
@@ -64,10 +65,11 @@ class Pixels:
     def shape(self, C: int, H: int, W: int) -> tuple[int, ...]:
         return C, H, W
 
-    def source(self, data: Any) -> Source:
-        return source_of(data, self.device)
+    def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:
+        source = source_of(data, self.device)
+        return Augmented(source, augment) if augment else source
 
-    def held_out(self, data: Any) -> Source:
+    def held_out(self, data: Any, cache: Cache | None = None) -> Source:
         return source_of(data, self.device)
 
     def encode(self, x: Array) -> Array:
@@ -92,11 +94,12 @@ class Latent:
                              f"factor {config.factor}")  # fmt: skip
         return self.autoencoder.latent_shape(H, W)
 
-    def source(self, data: Any) -> Source:
-        return latents_of(self.autoencoder, data)
+    def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:
+        """Mirrored pictures have their own latents. Shifted ones have not: `crop` acts on the autoencoder's training only."""
+        return latents_of(self.autoencoder, data, flip=augment.flip, cache=cache)
 
-    def held_out(self, data: Any) -> Source:
-        return latents_of(self.autoencoder, data, scale=float(self.autoencoder.scale))
+    def held_out(self, data: Any, cache: Cache | None = None) -> Source:
+        return latents_of(self.autoencoder, data, scale=float(self.autoencoder.scale), cache=cache)
 
     def encode(self, x: Array) -> Array:
         x = to_device(x, self.autoencoder.device)
@@ -104,34 +107,6 @@ class Latent:
 
     def decode(self, x_0: Array) -> Pixel:
         return decode(self.autoencoder, x_0)
-
-
-def posterior_of(model: Autoencoder | AutoencoderKL, x: Array) -> tuple[Array, Array]:
-    """x : (N, C, H, W), host or device  ->  (mean, std) : (N, c, h, w) each, on the model's device."""
-
-    def run(part: slice) -> tuple[Array, Array]:
-        mean, logvar = model.encode(to_device(x[part], model.device))
-        return value(mean), ops.exp(value(logvar) * 0.5)
-
-    mean, std = forward(model, len(x), 2 * [model.latent_shape(*x.shape[2:])], run)
-    return mean, std
-
-
-def measure_scale(mean: Array, std: Array, seed: int = 0) -> float:
-    """1 / std of posterior samples, over all latents: one number, so that no channel is treated differently."""
-    eps = Philox(seed, SCALE_STREAM).normal(mean.shape, None, device_of(mean), mean.dtype)
-    return 1.0 / float((mean + std * eps).std())  # (L.3)
-
-
-def latents_of(model: Autoencoder | AutoencoderKL, data: Any, seed: int = 0, scale: float | None = None) -> Latents:
-    """The latents of a data set, ready to train on; unless a scale is given, it is measured on them and set in the model."""
-    source = source_of(data, "cpu", model.dtype)
-    assert isinstance(source, Pictures)
-    mean, std = posterior_of(model, source.x_0)
-    if scale is None:
-        model.scale[...] = scale = measure_scale(mean, std, seed)
-    labels = None if source.labels is None else to_device(source.labels, model.device)
-    return Latents(mean, std, scale, labels)
 
 
 def reconstruct(model: Autoencoder | AutoencoderKL, x: Array) -> np.ndarray[Any, Any]:

@@ -18,8 +18,11 @@ from minidit.models.classifier import Classifier
 from minidit.processes.classify import judge
 from minidit.random import Philox
 from minidit.runs.pipeline import Options, Pipeline
+from minidit.training.forward import CHUNK
 
 EVAL_STREAM = 0x6576
+FEWEST = 4  # pictures of a row: precision and recall look at the three nearest others
+BLOCK = 8 * CHUNK  # pictures of the training set that are in memory as floats at one time
 
 
 def quantiles(d: Array) -> dict[str, float]:
@@ -27,12 +30,27 @@ def quantiles(d: Array) -> dict[str, float]:
     return {f"q{q:02d}": float(np.quantile(d, q / 100)) for q in (5, 50, 95)}
 
 
+def features_of(classifier: Classifier, data: Dataset) -> Array:
+    """(N, F) features of all pictures of a set, a block of pictures at a time."""
+    return np.concatenate([judge(classifier, data.x_0(slice(k, k + BLOCK)))[1] for k in range(0, len(data), BLOCK)])
+
+
+def nearest(x: Array, data: Dataset) -> tuple[Array, Array]:
+    """x : (Q, C, H, W)  ->  the distance (Q,) of each to its nearest picture of a set, and which one that is (Q,)."""
+    best, index = np.full(len(x), np.inf), np.zeros(len(x), np.intp)
+    for k in range(0, len(data), BLOCK):
+        distance, place = metrics.nearest(x, data.inner(data.x_0(slice(k, k + BLOCK))))
+        closer = distance < best
+        best[closer], index[closer] = distance[closer], k + place[closer]
+    return best, index
+
+
 class Evaluation:
     """Collects rows: `row(name, x, labels)` measures pictures x with the padding they were trained with."""
 
     def __init__(self, classifier: Classifier, train: Dataset, held_out: Dataset, n: int = 500) -> None:
         self.classifier, self.train, self.held_out, self.n = classifier, train, held_out, min(n, len(held_out))
-        self.reference = judge(classifier, train.x_0())[1]
+        self.reference = features_of(classifier, train)
         self.moments = metrics.moments(self.reference)
         self.rows: list[dict[str, Any]] = []
 
@@ -75,9 +93,9 @@ class Evaluation:
 
     def neighbours(self, x: Array) -> dict[str, Any]:
         """Distances from samples to the nearest training images, and from held-out images: a copy would be far nearer."""
-        bank = self.train.inner(self.train.x_0())
-        distance, index = metrics.nearest(x, bank)
-        other, _ = metrics.nearest(self.held_out.inner(self.held_out.x_0(slice(len(x)))), bank)
+        other = self.held_out.inner(self.held_out.x_0(slice(len(x))))
+        both, where = nearest(np.concatenate([x, other]), self.train)
+        distance, index, other = both[: len(x)], where[: len(x)], both[len(x) :]
         return {"sample_distance": quantiles(distance), "held_out_distance": quantiles(other), "index": [int(i) for i in index]}
 
     def table(self) -> list[dict[str, Any]]:

@@ -2,30 +2,96 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minidit.data import Dataset, load
+from minidit.data.cache import Cache
+from minidit.data.checks import DataError, NoPart
 from minidit.runs.former import file_of
 from minidit.runs.kinds import PixelsConfig, shape_of
 from minidit.runs.presets import DataConfig, RunConfig
+from minidit.training.augment import Augment
+
+SHARE, MOST = 10, 1000  # one picture in ten is held out, at most 1,000
+FEWEST = 3  # pictures of which one is held out
 
 
-def data_of(config: DataConfig) -> tuple[Dataset, Dataset]:
-    """(training set, held-out set): the set's own parts, or a tenth of its pictures (at most 1,000)."""
+@dataclass(frozen=True)
+class Parts:
+    """The pictures of a run. No picture is in both parts; held_out None: all are trained on.
+
+    about : what the held-out part is, one sentence
+    """
+
+    train: Dataset
+    held_out: Dataset | None
+    about: str
+
+
+def parts_of(config: DataConfig, cache: Cache | None = None, leave_out: Collection[str] | None = None) -> Parts:
+    """The set's own parts, or one picture in ten (at most 1,000) held out, at least one of three.
+
+    leave_out : the files that the run skipped when it began. Raises DataError for data that cannot be used.
+    """
 
     def part(name: str | None) -> Dataset:
-        return load(config.source, size=config.size, channels=config.channels, part=name)
+        return load(config.source, size=config.size, channels=config.channels, part=name, skip_bad=config.skip_bad,
+                    leave_out=leave_out, cache=cache)  # fmt: skip
 
-    if config.source in ("digits", "fashion"):
-        return part("train"), part("test")
     try:  # a set may have its own test part
-        return part("train"), part("test")
-    except ValueError:
-        whole = part(None)
-    held_out = min(1000, len(whole) // 10)
-    return whole.split(held_out) if held_out else (whole, whole)
+        train, held_out = part("train"), part("test")
+    except NoPart:
+        return split(part(None), config.held_out)
+    if config.held_out is not None:
+        raise DataError(f"{config.source}: has its own test part of {len(held_out)} pictures: leave out --held-out")
+    copies = int(np.isin(held_out.prints, train.prints).sum())
+    about = f"held out: the set's own test part, {counted(len(held_out))}"
+    return Parts(train, held_out, about + (f"; {copies} of them are exact copies of training pictures" if copies else ""))
+
+
+def split(whole: Dataset, count: int | None) -> Parts:
+    """Parts of a set that has none of its own; count None: as many as is usual."""
+    n = len(whole)
+    chosen = max(min(MOST, n // SHARE), int(n >= FEWEST)) if count is None else count
+    alike = n - len(np.unique(whole.prints))
+    if chosen and count is None and alike == n - 1:
+        chosen = 0
+    if not chosen:
+        few = "there are too few" if n < FEWEST else "they are all the same"
+        why = "as --held-out 0 asks" if count == 0 else few
+        return Parts(whole, None, f"held out: nothing, {why}; the model is trained on all ({counted(n)}) and cannot be measured")
+    train, held_out = whole.split(chosen)
+    about = f"held out: {len(held_out)} of {counted(n)}, drawn from all classes alike, never trained on"
+    return Parts(train, held_out, about + (f"; exact copies ({alike} in the set) stay on one side" if alike else ""))
+
+
+def counted(n: int) -> str:
+    return "1 picture" if n == 1 else f"{n:,} pictures"
+
+
+def augment_of(config: DataConfig) -> Augment:
+    """How training pictures are changed each time they are used."""
+    return Augment(config.flip, config.crop)
+
+
+def about_augmentation(config: RunConfig) -> str:
+    """What augmentation does in this run, one line; "" without any."""
+    data = config.data
+    if not augment_of(data):
+        return ""
+    what = " and ".join(
+        ["mirrored with probability 1/2"] * data.flip + [f"shifted by up to {data.crop} pixels"] * bool(data.crop)
+    )
+    if isinstance(config.tokenizer, PixelsConfig):
+        return f"augmentation: training pictures are {what}"
+    latents = "latents of pictures and of their mirror images" if data.flip else "latents of unshifted pictures"
+    trained = "" if data.tokenizer else f"the autoencoder is trained on pictures {what}; "
+    return f"augmentation: {trained}the model is trained on {latents}"
 
 
 def fitted(config: RunConfig, data: Dataset) -> RunConfig:
@@ -37,6 +103,9 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
         raise ValueError(f"pictures of {H} x {W} do not fit {what}: give --size, a multiple of {factor * patch}")
     if config.sample.steps > config.process.T:
         raise ValueError(f"--sample-steps {config.sample.steps}: the ladder has {config.process.T} rungs")
+    augment_of(config.data).check(data.size)
+    if config.data.crop and config.data.tokenizer and not isinstance(tokenizer, PixelsConfig):
+        raise ValueError(f"--crop acts on pixels while an autoencoder is trained, and {config.data.tokenizer} is trained already")
     model = model.fitted(shape_of(tokenizer, data.channels, H, W), data.num_classes)
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
@@ -58,9 +127,9 @@ def with_tokenizer_of_init(config: RunConfig) -> RunConfig:
     return replace(config, data=replace(config.data, tokenizer=str(place))) if theirs else config
 
 
-def facts_of(data: Dataset) -> dict[str, Any]:
-    """Facts about the data that are saved with a trained model."""
+def facts_of(data: Dataset, about: str = "") -> dict[str, Any]:
+    """Facts about the data that are saved with a trained model. about: what the held-out part is."""
     return {
         "name": data.name, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
-        "channels": data.channels, "size": list(data.size), "images": len(data),
+        "channels": data.channels, "size": list(data.size), "images": len(data), "skipped": len(data.skipped), "held_out": about,
     }  # fmt: skip

@@ -4,6 +4,7 @@
     metrics.jsonl                                                  one line per recorded update
     tokenizer.safetensors, model.safetensors, judge.safetensors    the averaged weights (EMA) of each phase
     states/model-00001500.safetensors, …                           from which a phase resumes: the last ones, and the best
+    skipped.jsonl                                                  files that were left out, with --skip-bad
     samples/step_*.png                                             grids drawn while training
     pictures/, trace.npz, eval.json, report.html                   at the end
     .lock                                                          while a process works here
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import numpy as np
 
 from minidit.checkpoint import CheckpointError, write_atomically
 from minidit.checkpoint.files import open_safetensors
-from minidit.incoming import read_toml, regular_file
+from minidit.incoming import read_text, read_toml, reading, regular_file
 from minidit.nn.device import name_of_blas
 from minidit.runs import former
 from minidit.runs.config import Tables, read_config, tables_of, to_toml
@@ -40,7 +42,7 @@ PICTURES = [f"pictures/{n}" for n in ("loss.png", "reconstructions.png", "ddim.p
 PATTERNS = ["samples/step_????????.png", "eval-????????.json", *(f"{STATES}/{name}-*[0-9].safetensors" for name in former.FILES)]
 PLACES = ("samples", "pictures", STATES)  # the folders inside
 TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")  # a file that is being written: its name, and the number of the process
-FILES = ["config.toml", "metrics.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
+FILES = ["config.toml", "metrics.jsonl", "skipped.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
 REPLACED = ".replaced"  # the folder of an overwritten run, until the new one has its first checkpoint
 
 
@@ -155,6 +157,21 @@ def config_of(folder: Path) -> RunConfig:
     if not path.exists():
         raise CheckpointError(f"{folder}: no run there (no config.toml)")
     return read_config(path)
+
+
+def keep_skipped(folder: Path, skipped: Iterable[tuple[str, str]]) -> None:
+    """Writes the list of files that were left out, one line per file."""
+    lines = (json.dumps({"file": file, "why": why}) + "\n" for file, why in skipped)
+    write_atomically(folder / "skipped.jsonl", "".join(lines).encode())
+
+
+def skipped_of(folder: Path) -> frozenset[str] | None:
+    """The files that the run left out when it began; None if it kept no list."""
+    path = folder / "skipped.jsonl"
+    if not path.exists():
+        return None
+    with reading(path, CheckpointError, "a damaged list of skipped files: "):
+        return frozenset(str(json.loads(line)["file"]) for line in read_text(path, CheckpointError).splitlines())
 
 
 def record_change(folder: Path, config: RunConfig, changes: dict[str, str]) -> None:

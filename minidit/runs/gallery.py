@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 
 
-def show_run(run: Run, pipeline: Pipeline, held_out: Dataset, note: Note, *, each: int = 8) -> None:
+def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note, *, each: int = 8) -> None:
     """pictures/*.png, the GIF, trace.npz and report.html of a run whose model is trained."""
     folder, s, first = run.folder / "pictures", run.config.sample, run.ranks.first  # all ranks compute, the first one writes
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         save_png(folder / "loss.png", loss_curves(run))
-    if pipeline.tokenizer.limit is None:  # x_0 are latents, and decoding them loses something
+    if pipeline.tokenizer.limit is None and held_out is not None:  # x_0 are latents, and decoding them loses something
         x = held_out.x_0(slice(10))
         decoded = pipeline.tokenizer.decode(pipeline.encode(x))
         if first:
@@ -117,7 +117,7 @@ def measure(
         note(f"  {r['name']:30s} n {r['n']:4d}  {accuracy}Fréchet {r['frechet']:7.2f} = {r['multiple']:5.2f} x  "
              f"precision {r['precision']:.2f} recall {r['recall']:.2f}")  # fmt: skip
     picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
-    measures = {"rows": rows, "neighbours": near}
+    measures = {"rows": rows, "neighbours": near, "held_out": run.parts.about if run.parts else ""}
     if run.ranks.first:
         save_png(run.folder / "pictures" / "neighbours.png", picture)
         write_atomically(run.folder / "eval.json", json.dumps(measures, indent=1).encode())

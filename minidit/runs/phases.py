@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from minidit.checkpoint import CheckpointError, save_model
-from minidit.data import Dataset
+from minidit.data import Dataset, cache
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT
 from minidit.models.kinds import Network
@@ -31,7 +31,7 @@ from minidit.runs import folder as files
 from minidit.runs import former
 from minidit.runs.checks import check_start
 from minidit.runs.config import tables_of
-from minidit.runs.fitting import data_of, facts_of, fitted, with_tokenizer_of_init
+from minidit.runs.fitting import Parts, augment_of, facts_of, fitted, parts_of, with_tokenizer_of_init
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
 from minidit.runs.lock import locked
 from minidit.runs.pipeline import Pipeline, pipeline_of
@@ -39,6 +39,7 @@ from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
 from minidit.runs.state import LENGTHS, State, load_state, paths_of, save_state, start_from, state_of
 from minidit.runs.weights import weights_of
+from minidit.training.augment import Augmented
 from minidit.training.held_out import held_out_loss
 from minidit.training.loop import Loop, LoopConfig, RunError, diverged
 from minidit.training.memory import explained
@@ -51,6 +52,7 @@ N = TypeVar("N", DiT, TokenizerNetwork, Classifier)
 Record = dict[str, Any]  # of an update: "step", "loss", "lr", …
 Tell = Callable[[str, Record, int], None]  # (phase, record, updates of the phase)
 Note = Callable[[str], None]  # a line for the person who started the run
+Progress = Callable[[str, int, int], None]  # (what, done, total) of work that is no phase
 EVERY = 10  # updates per line of metrics.jsonl
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
 
@@ -89,24 +91,33 @@ class Run:
     """A run folder and the configuration in it. Every rank has one; rank 0 alone writes files, and its saved states count."""
 
     def __init__(
-        self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet
-    ) -> None:
-        self.folder, self.config, self.device, self.tell, self.note = folder, config, device, tell, note
+        self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet,
+        progress: Progress = cache.silent,
+    ) -> None:  # fmt: skip
+        self.folder, self.config, self.device, self.tell, self.note, self.progress = folder, config, device, tell, note, progress
         self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update
         self.facts: dict[str, Any] = {}
+        self.parts: Parts | None = None  # of the pictures, once they are read
+        self.leave_out: frozenset[str] | None = None  # the files that a resumed run skipped when it began
         self.untouched = False  # made by this process, and no update has been made
         self.ranks = ranks()
 
-    def data(self) -> tuple[Dataset, Dataset]:
-        """(training set, held-out set)."""
-        return data_of(self.config.data)
+    def data(self) -> tuple[Dataset, Dataset | None]:
+        """(training set, held-out set or None)."""
+        self.parts = parts_of(self.config.data, self.cache(), self.leave_out)
+        return self.parts.train, self.parts.held_out
+
+    def cache(self) -> cache.Cache | None:
+        """The cache of large sets that the configuration names."""
+        named = cache.named(self.config.data.cache)
+        return named and replace(named, tell=self.note, progress=self.progress)
 
     def fit_to(self, data: Dataset) -> None:
         """Fills in the settings determined by the data. Raises ValueError if settings conflict."""
         config = with_tokenizer_of_init(self.config)
         if config.data.tokenizer and not isinstance(config.tokenizer, PixelsConfig):
             config = replace(config, tokenizer=self.named_tokenizer(data, config.data.tokenizer).config)
-        self.config, self.facts = fitted(config, data), facts_of(data)
+        self.config, self.facts = fitted(config, data), facts_of(data, self.parts.about if self.parts else "")
 
     def create(self, *, overwrite: bool = False) -> None:
         """Makes the folder. Raises RunError if a run is there already, or any other files, or if it cannot be written."""
@@ -114,6 +125,8 @@ class Run:
         if self.ranks.first:
             check_start(self.folder, self.config)
             files.create(self.folder, self.config, self.device, overwrite=overwrite)
+            if self.config.data.skip_bad and self.parts:
+                files.keep_skipped(self.folder, self.parts.train.skipped)
         self.untouched = True
         self.ranks.wait()
 
@@ -171,13 +184,13 @@ class Run:
         c = self.config
         network = self.tokenizer(data, held_out)
         tokenizer = assembled(c.process, network, self.device)[0]
-        source = tokenizer.source(data)
+        source = tokenizer.source(data, augment_of(c.data), self.cache())
         if network is not None:
             self.save("tokenizer", network)  # again: the scale of its latents has been measured on these pictures
         with explained(c.model, c.train, self.device):
             model = self.finished("model")
             if model is None:
-                few = None if held_out is None else tokenizer.held_out(held_out)
+                few = None if held_out is None else tokenizer.held_out(held_out, self.cache())
                 model = self.trained(self.model_phase(network, source, few))
         return pipeline_of(c, model, network, self.header())
 
@@ -202,7 +215,10 @@ class Run:
         config = self.config.tokenizer_train
         network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
         few = None if held_out is None else source_of(held_out, self.device)
-        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source_of(data, self.device), config, few)
+        source: Source = source_of(data, self.device)
+        if augment := augment_of(self.config.data):
+            source = Augmented(source, augment)
+        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source, config, few)
 
     def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source, held_out: Source | None = None) -> Phase[DiT]:
         """The phase that learns to denoise the tokenizer's x_0; it draws grids during training."""
@@ -356,6 +372,10 @@ def more_updates(old: RunConfig, new: RunConfig) -> dict[str, int]:
     return {phase: wanted for phase, (made, wanted) in steps.items() if wanted != made}
 
 
-def resume(folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet) -> Run:
-    """The Run in a folder, with the configuration it was started with."""
-    return Run(folder, files.config_of(folder), device=device, tell=tell, note=note)
+def resume(
+    folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet, progress: Progress = cache.silent
+) -> Run:
+    """The Run in a folder, with the configuration and the pictures it was started with."""
+    run = Run(folder, files.config_of(folder), device=device, tell=tell, note=note, progress=progress)
+    run.leave_out = files.skipped_of(folder) if run.config.data.skip_bad else None
+    return run

@@ -21,6 +21,16 @@ class DataConfig:
     channels: int | None = None
     tokenizer: str = ""  # a file or a run with a trained tokenizer; else one is trained first
     init: str = ""  # a file or a run whose model is fine-tuned; else it starts from random weights
+    held_out: int | None = None  # pictures; None: one in ten, at most 1,000, of a set without a test part
+    skip_bad: bool = False  # leave out files of a folder that cannot be read
+    flip: bool = False  # training pictures are mirrored with probability 1/2
+    crop: int = 0  # and shifted by up to so many pixels
+    cache: str = ""  # a folder for sets that are larger than memory; "": the user's cache folder; "off": none
+
+    def __post_init__(self) -> None:
+        for name in ("held_out", "crop"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ DEPENDS = {  # phase -> the sections that may not change while it has a state
     "judge": ("judge_train",),
 }
 LENGTHS = {"tokenizer": "tokenizer_train", "model": "train", "judge": "judge_train"}  # phase -> the section with its `steps`
-FREE = (  # how an update is computed, which affects rounding only, and how many there are
-    "shards", "accumulate", "checkpoint_blocks", "graph", "detect_anomaly", "steps",
+FREE = (  # how an update is computed, which affects rounding only, how many there are, and where pictures are cached
+    "shards", "accumulate", "checkpoint_blocks", "graph", "detect_anomaly", "steps", "cache",
 )  # fmt: skip
 
 

@@ -4,7 +4,8 @@
     noise of a walk at t   number t                               so grids of any length use the same noise at the same time
 
 Numbers are tied to a sample's global index, so they depend neither on the batch size nor on the worker that draws them.
-Updates are counted on the host, or on the device, where a recorded update reads the counter and increments it.
+Updates are counted on the host, or on the device, where a recorded update reads the counter and increments it. Of an array that
+stays on the host or on a disk, the rows of an update's batch are copied to the device before the update starts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.backend import Array, home_of, module_of, to_device
+from minidit.backend import Array, home_of, module_of, to_device, to_host
 from minidit.data import batch_indices
 from minidit.nn.device import Stream
 
@@ -31,6 +32,7 @@ class Clock:
         self.done = self.xp.zeros((1,), np.int64)
         self.samples = self.xp.arange(batch_size)
         self.tables: dict[tuple[int, int, int], Array] = {}  # row n mod ROWS is the batch of update n
+        self.copies: dict[tuple[int, int, int], tuple[Any, Array]] = {}  # an array on the host, its rows of this update's batch
         self.now = 0
 
     def set(self, update: int) -> None:
@@ -44,6 +46,8 @@ class Clock:
         if force or update // ROWS != old:
             for key, table in self.tables.items():
                 table[...] = self.xp.asarray(self._rows(*key))  # in stream order: after everything that still reads it
+        for (_, batch_size, seed), (array, copy) in self.copies.items():
+            copy[...] = self.xp.asarray(self._batch_of(array, batch_size, seed))
 
     def _rows(self, batch_size: int, n: int, seed: int) -> Array:
         first = self.now // ROWS * ROWS
@@ -55,6 +59,16 @@ class Clock:
         if key not in self.tables:
             self.tables[key] = self.xp.asarray(self._rows(*key))
         return self.tables[key][self.done % ROWS][0]
+
+    def rows(self, array: Any, batch_size: int, seed: int) -> Array:
+        """The rows of an array on the host that are this update's batch, on the device."""
+        key = id(array), batch_size, seed
+        if key not in self.copies:
+            self.copies[key] = array, self.xp.asarray(self._batch_of(array, batch_size, seed))
+        return self.copies[key][1]
+
+    def _batch_of(self, array: Any, batch_size: int, seed: int) -> Array:
+        return np.asarray(array[batch_indices(self.now, batch_size, len(array), seed)])
 
 
 @dataclass
@@ -101,6 +115,17 @@ class Draws:
     def normal(self, shape: Sequence[int], *, number: int | None = None) -> Array:
         """shape : (B, ...)  ->  standard normal noise."""
         return self._stream(number).normal(shape, self.samples, self.device, self.dtype)
+
+    def rows(self, array: Any, index: Array) -> Array:
+        """array[index], index = pictures(len(array)), on this device; an array on the host or on a disk stays there."""
+        if self.device == "cpu":
+            return np.asarray(array[index])
+        if home_of(array) == "cupy":
+            return array[index]
+        if not isinstance(self.when, Clock):
+            return to_device(np.asarray(array[to_host(index)]), self.device)
+        rows = self.when.rows(array, self.batch_size, self.seed)
+        return rows if self.samples is self.when.samples else rows[self.samples]
 
     def pictures(self, n: int) -> Array:
         """(B,) int64: the indices, out of n pictures, of this update's samples."""

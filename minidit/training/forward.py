@@ -15,9 +15,13 @@ from minidit.training.workers import over_shards
 
 CHUNK, PASSES = 64, 16  # images per pass, at most; passes on a CPU, at least
 
+def forward(
+    model: Module, n: int, shapes: Sequence[tuple[int, ...]], run: Callable[[slice], Sequence[Array]], *, alone: bool = False
+) -> list[Array]:
+    """run(part) -> arrays (len(part), *shape), one for each of `shapes`  ->  the same for all n images, on the model's device.
 
-def forward(model: Module, n: int, shapes: Sequence[tuple[int, ...]], run: Callable[[slice], Sequence[Array]]) -> list[Array]:
-    """run(part) -> arrays (len(part), *shape), one for each of `shapes`  ->  the same for all n images, on the model's device."""
+    alone : whether this rank computes all of them, while the others do something else
+    """
     results = [flat_buffer(n * math.prod(shape), model.dtype, model.device).reshape(n, *shape) for shape in shapes]
 
     size = min(CHUNK, -(-n // PASSES)) if model.device == "cpu" else CHUNK
@@ -29,5 +33,5 @@ def forward(model: Module, n: int, shapes: Sequence[tuple[int, ...]], run: Calla
                 for result, values in zip(results, run(part), strict=True):
                     result[part] = values
 
-    over_shards(-(-n // max(1, size)), body, model.device, into=results, rows=size)
+    over_shards(-(-n // max(1, size)), body, model.device, into=results, rows=size, alone=alone)
     return results

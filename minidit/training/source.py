@@ -1,4 +1,4 @@
-"""Sources of training batches: pixels, or samples of an autoencoder's posterior.
+"""Sources of training batches: pixels in memory or on disk, or samples of an autoencoder's posterior.
 
     z_0 = scale · (μ + σ ε)        a fresh sample each time a picture is used, as in DiT            (L.5)
     y = null with probability p    so that a network also learns "any class"                        (G.7)
@@ -11,7 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minidit.backend import Array, to_device, xp_of
+from minidit.backend import Array, resident, to_device, xp_of
+from minidit.data.cache import IN_MEMORY
+from minidit.data.dataset import from_uint8
+from minidit.training.augment import flips
 from minidit.training.draws import LABEL, Draws
 
 POSTERIOR = 2  # the number of the draw of latents
@@ -45,25 +48,62 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.x_0)
 
+    def part(self, part: slice) -> Array:
+        """Some pictures, where they are."""
+        return self.x_0[part]
+
     def draw(self, index: Array, draws: Draws) -> Batch:
         return self.x_0[index], None if self.labels is None else self.labels[index]
 
 
 @dataclass
+class Stored:
+    """The pictures of a large set: they stay bytes, in memory or on disk, and become floats one batch at a time."""
+
+    images: Any  # uint8 (N, C, H, W), an array or Rows
+    labels: Array | None
+    levels: int
+    dtype: Any
+
+    def __post_init__(self) -> None:
+        self.floats = from_uint8(np.arange(self.levels), self.levels, self.dtype)  # one for every level
+        self.floats.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def part(self, part: slice) -> Array:
+        """Some pictures as floats, on the host."""
+        return self.floats[np.asarray(self.images[part])]
+
+    def draw(self, index: Array, draws: Draws) -> Batch:
+        k = draws.rows(self.images, index)
+        k = k if draws.device == "cpu" else k.astype(np.int32)  # where 256, the length of the table, is a number too
+        return resident(self.floats, like=k)[k], None if self.labels is None else self.labels[index]
+
+
+@dataclass
 class Latents:
-    """mean, std : (N, c, h, w), unscaled; scale : the autoencoder's measured factor."""
+    """mean, std : (N, c, h, w), unscaled; scale : the autoencoder's measured factor.
+
+    mirrored : mean and std of the same pictures, flipped; every sample then uses one of the two, as its update draws
+    """
 
     mean: Array
     std: Array
     scale: float
     labels: Array | None = None
     levels: int | None = None  # latents have none
+    mirrored: tuple[Array, Array] | None = None
 
     def __len__(self) -> int:
         return len(self.mean)
 
     def draw(self, index: Array, draws: Draws) -> Batch:
-        mean, std = self.mean[index], self.std[index]
+        mean, std = (draws.rows(a, index) for a in (self.mean, self.std))
+        if self.mirrored is not None:
+            flip, xp = flips(draws)[:, None, None, None], xp_of(mean)
+            mean, std = (xp.where(flip, draws.rows(a, index), b) for a, b in zip(self.mirrored, (mean, std), strict=True))
         z_0 = self.scale * (mean + std * draws.normal(mean.shape, number=POSTERIOR))  # (L.5)
         return z_0, None if self.labels is None else self.labels[index]
 
@@ -116,6 +156,11 @@ class Unlabelled:
         return self.source.draw(index, draws)[0], None
 
 
+def stays_stored(data: Any) -> bool:
+    """Whether a set is too large to be turned into floats at once."""
+    return getattr(data, "key", "") != "" or getattr(getattr(data, "images", None), "nbytes", 0) >= IN_MEMORY
+
+
 def check_finite(x_0: Array, index: Array) -> None:
     """Raises ValueError, with the first such picture, unless all numbers of some pictures are finite.   index : their places"""
     finite = xp_of(x_0).isfinite(x_0.reshape(len(x_0), -1)).all(axis=1)
@@ -132,6 +177,8 @@ def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source
         source: Source = data
         return source
     levels = None
+    if stays_stored(data):
+        return Stored(data.images, None if data.labels is None else to_device(data.labels, device), data.levels, dtype)
     if hasattr(data, "x_0"):
         x_0, labels, levels = data.x_0(dtype=dtype), data.labels, data.levels
     elif isinstance(data, tuple) and len(data) == 2:

@@ -23,7 +23,7 @@ from weakref import WeakSet
 from threadpoolctl import threadpool_limits
 
 from minidit.backend import Array
-from minidit.training.ranks import ranks
+from minidit.training.ranks import Ranks, ranks
 
 Body = Callable[[int, int, int], None]
 END = -1  # the stage that makes a worker exit
@@ -220,13 +220,15 @@ def _receive(pipe: int) -> bytes | None:
 
 
 def over_shards(
-    n: int, body: Callable[[slice, int], None], device: str, shards: int = 0, into: Sequence[Array] = (), rows: int = 1
-) -> None:
+    n: int, body: Callable[[slice, int], None], device: str, shards: int = 0, into: Sequence[Array] = (), rows: int = 1,
+    *, alone: bool = False,
+) -> None:  # fmt: skip
     """body(part, i) for contiguous parts of range(n), in parallel on the CPU and on all ranks.
 
     into : the `flat_buffer`s, of n · rows rows or a few less, that the parts fill; in the end every rank has them complete.
+    alone : whether this rank does all of it, for work that the others do not take part in
     """
-    team = ranks()
+    team = Ranks() if alone else ranks()
     shards = min(shards or cores(), max(1, n)) if device == "cpu" else team.count
     held = [shard_of(shards, team.count, r) for r in range(team.count)]
     first, here = held[team.me].start, held[team.me].stop - held[team.me].start

@@ -2,15 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
-from several import end, minidit, needs_mpi, run, start
+from several import end, minidit, needs_mpi, processes, run, start
 from support import agree
 
 from minidit.checkpoint import read_arrays
+from minidit.runs.state import paths_of
 
 pytestmark = needs_mpi
 TINY = [
@@ -18,7 +19,6 @@ TINY = [
     "--T", "20", "--sample-steps", "3", "--sample-every", "4", "--sample-save-every", "3",
 ]  # fmt: skip
 AUTOENCODER = ["--tokenizer", "autoencoder", "--ae-steps", "4", "--ae-batch-size", "8"]
-SAME = ["model.safetensors", "model.state.safetensors", "tokenizer.safetensors", "tokenizer.state.safetensors"]
 ONLY_THE_FIRST = """
 import os, sys
 from minidit.training.launch import launch
@@ -42,7 +42,7 @@ job.tell = lambda name, record, steps: setattr(job.loop, "stop", record["step"] 
 train, _ = job.data()
 job.fit_to(train)
 try:
-    job.train(train)
+    job.train(*job.data())
 except Stopped as stop:
     if job.ranks.first: print(stop)
 """
@@ -74,7 +74,7 @@ def test_two_and_four_ranks_leave_the_files_of_one_and_only_the_first_writes(alo
         assert (job.code, job.out) == (0, f"{folder}\n"), job.err
         lines = job.err.splitlines()
         assert lines[0].startswith("digits: 1500 pictures") and sum(line.startswith("model: 6/6") for line in lines) == 1
-        for name in SAME:
+        for name in sorted(str(p.relative_to(alone)) for p in alone.rglob("*.safetensors")):
             assert (folder / name).read_bytes() == (alone / name).read_bytes(), name
         assert metrics(folder) == metrics(alone)
         assert {p.name for p in folder.rglob("*")} == {p.name for p in alone.rglob("*")}
@@ -89,19 +89,19 @@ def test_a_stopped_job_saves_its_state_and_another_number_of_ranks_goes_on_to_th
     if how == "the launcher":
         process.send_signal(signal.SIGUSR1)  # which it passes on to all
     else:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGTERM)
+        assert len(processes(process)) == 4
+        os.kill(processes(process)[-1], signal.SIGTERM)
     job = end(process)
-    done = read_arrays(folder / "model.state.safetensors")[1]["step"]
+    done = read_arrays(paths_of(folder, "model")[0])[1]["step"]
     assert job.code != 0 and job.err.count(f"minidit: stopped at update {done} of the model; continue with: ") == 1, job.err
 
     ends = []
     for n in (2, 1):  # on from the state with two ranks, and all of it in one process
         if n == 1:
-            (folder / "model.state.safetensors").unlink()
+            shutil.rmtree(folder / "states")
         job = run(n, "-c", ON, folder, done + 2)
         assert job.code == 0 and job.out == f"stopped at update {done + 2} of the model\n", job.err
-        ends.append((folder / "model.state.safetensors").read_bytes())
+        ends.append(paths_of(folder, "model")[0].read_bytes())
     assert ends[0] == ends[1]
 
 

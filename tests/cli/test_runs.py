@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from small import folder_of_pictures
 
 from minidit.checkpoint import load_model, read_arrays
 from minidit.cli import main
@@ -53,6 +54,7 @@ def test_training_prints_the_folder_on_stdout_and_all_else_on_stderr(trained):
     assert trained.out == f"{trained.folder}\n"
     lines = trained.err.splitlines()
     assert lines[0] == f"digits: 1500 pictures, 297 held out, into {trained.folder}"
+    assert lines[1] == "held out: the set's own test part, 297 pictures" and lines[2].startswith("10 classes: 0 149, 1 152")
     assert any(line.startswith("model: 6/6") for line in lines) and lines[-1] == f"open {trained.folder}/report.html"
 
 
@@ -130,6 +132,50 @@ def test_the_real_command_stops_gently_and_goes_on_to_the_same_bits(tmp_path, tr
             job.judge(*job.data()) if phase == "judge" else job.train(*job.data())
         ends.append(paths_of(folder, phase)[0].read_bytes())
     assert ends[0] == ends[1]
+
+
+def test_training_says_what_it_trains_on_and_leaves_bad_files_out_when_asked(tmp_path):
+    source, folder, words = folder_of_pictures(tmp_path / "p"), tmp_path / "run", [*TINY, "--pixels", "--steps", 2]
+    (tmp_path / "p" / "a" / "notes.txt").write_text("hello")
+    code, out, err = told("train", "--data", source, *words, "--out", folder)
+    assert (code, out, err.count("\n")) == (2, "", 1) and err.endswith("(or --skip-bad: leave out files that cannot be read)\n")
+    words += ["--held-out", 5, "--skip-bad", "--flip", "--crop", 1]
+    code, _, err = told("train", "--data", source, *words, "--out", folder)
+    lines = err.splitlines()
+    assert code == 0 and lines[:4] == [
+        f"{source}: 20 pictures, 5 held out, into {folder}",
+        "held out: 5 of 25 pictures, drawn from all classes alike, never trained on",
+        "2 classes of 10 pictures each",
+        "augmentation: training pictures are mirrored with probability 1/2 and shifted by up to 1 pixels",
+    ]
+    assert lines[4].startswith(f"left out: 1 of 26 files, listed in {folder}/skipped.jsonl: a/notes.txt (not a picture")
+    code, _, err = told("eval", folder, "--ddpm-steps", 2)
+    assert code == 0, err
+    assert "held out: 5 of 25 pictures" in err and "Held out: 5 of 25 pictures" in (folder / "report.html").read_text()
+    code, out, err = told("eval", folder, "-n", 3, "--quiet")
+    assert (code, out) == (2, "")
+    assert err.endswith("measures need at least 4 pictures; -n is 3, 20 are trained on, and 5 are held out\n")
+    for flag in (["--no-flip"], ["--crop", 0], ["--held-out", 0], ["--no-skip-bad"]):
+        code, _, err = told("train", "--resume", folder, *flag)
+        assert code == 2 and err.endswith(f"leave out {flag[0][2:].removeprefix('no-')}\n")
+
+
+def test_a_run_that_goes_on_by_itself_leaves_out_the_files_that_it_left_out_before(tmp_path):
+    source, bad = folder_of_pictures(tmp_path / "p"), tmp_path / "p" / "a" / "bad.png"
+    bad.write_bytes(b"nothing")
+    words = ["train", "--data", source, *TINY, "--pixels", "--skip-bad", "--out", tmp_path / "run", "--resume", "auto"]
+    assert told(*words, "--steps", 2)[0] == 0
+    shutil.copy(tmp_path / "p" / "a" / "1.png", bad)
+    code, _, err = told(*words, "--steps", 4)
+    assert code == 0 and f"{source}: 23 pictures, 2 held out" in err and "a/bad.png (was left out before)" in err
+
+
+def test_a_run_without_held_out_pictures_is_not_measured(tmp_path):
+    source = folder_of_pictures(tmp_path / "p", (1, 1))
+    code, _, err = told("train", "--data", source, *TINY, "--pixels", "--steps", 2, "--out", tmp_path / "run")
+    assert code == 0 and "held out: nothing, there are too few" in err and "warning: 2 classes with fewer than 10" in err
+    code, out, err = told("eval", tmp_path / "run")
+    assert (code, out) == (2, "") and "no picture is held out, so nothing can be measured" in err and err.count("\n") == 1
 
 
 # ------------------------------------------------------------------------------------------------ sample

@@ -73,6 +73,32 @@ def test_a_split_is_disjoint_complete_repeatable_and_fair_to_every_class(seed, n
         np.testing.assert_array_equal(d.labels[ids[1]], held.labels)
 
 
+@given(st.lists(st.integers(0, 9), min_size=3, max_size=40), st.data(), st.integers(0, 9))
+def test_equal_pictures_stay_on_one_side_of_a_split(values, drawn, seed):
+    """Pictures of few kinds, many of them equal: no kind is on both sides, and every class may hold any of them."""
+    n, kinds = len(values), len(set(values))
+    labels = np.asarray(drawn.draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)))
+    d = Dataset("copies", np.asarray(values, np.uint8).reshape(n, 1, 1, 1), labels, ("a", "b"))
+    count = drawn.draw(st.integers(1, n - 1))
+    if kinds == 1:
+        with pytest.raises(data.DataError, match="they are all the same"):
+            d.split(count, seed)
+        return
+    train, held = d.split(count, seed)
+    sides = [set(s.images.ravel().tolist()) for s in (train, held)]
+    assert not sides[0] & sides[1] and sides[0] | sides[1] == set(values) and len(train) + len(held) == n
+    fits = min(values.count(v) for v in set(values)) <= count
+    assert len(held) <= count if fits else len(held) == min(values.count(v) for v in set(values))
+
+
+def test_the_print_of_a_picture_is_that_of_its_bytes():
+    d = random_set(3, 6)
+    twice = d.take([0, 1, 2, 0, 3, 1])
+    assert np.array_equal(np.unique(twice.prints, return_inverse=True)[1].reshape(-1)[[0, 1]],
+                          np.unique(twice.prints, return_inverse=True)[1].reshape(-1)[[3, 5]])  # fmt: skip
+    assert len(np.unique(twice.prints)) == 4 and len(np.unique(d.prints)) == 6
+
+
 def test_seeds_hold_out_different_images_and_a_share_is_a_count():
     d = random_set(1, 200)
     a, b = d.split(50, seed=0)[1], d.split(50, seed=1)[1]

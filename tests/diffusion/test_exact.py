@@ -33,7 +33,7 @@ from minidit.nn import Embedding, Module
 from minidit.optim import AdamW, OptimConfig
 from minidit.random import Philox
 
-S_T = float(gaussian.spread(LINEAR.alpha_bar[-1], VAR))
+S_T = float(gaussian.spread(level(LINEAR.alpha_bar[-1]), VAR))
 
 
 def probe(law, model, sch, t, s, **rest):
@@ -45,7 +45,7 @@ def probe(law, model, sch, t, s, **rest):
 
 def walk_ddpm(rungs, noise, mean=0.0, var=1.0):
     """(mean, var) of x_0 when ddpm_step walks down from N(mean, var) with the perfect network for N(0.3, 0.25)."""
-    model = Gaussian(MEAN, VAR, sch=LINEAR)
+    model = Gaussian(MEAN, VAR, path=LINEAR)
     for t, s in pairs(rungs):
         g, h = probe(ddpm_step, model, LINEAR, t, s, z=np.zeros((2, 1)))
         mean, var = g * mean + h, g**2 * var + (noise(t, s) if s > 0 else 0)
@@ -60,9 +60,9 @@ def test_a_standard_normal_by_hand():
     """For N(0, 1) every x_t is N(0, 1): x̂_0 = √ᾱ x, ε̂ = √(1-ᾱ) x, v = 0."""
     x = np.array([[1.5]])
     for p, expected in ((X_0, 0.6 * 1.5), (EPS, 0.8 * 1.5), (V, 0.0)):
-        model = Gaussian(0.0, 1.0, sch=Schedule.from_betas([0.64]), prediction=p)
+        model = Gaussian(0.0, 1.0, path=Schedule.from_betas([0.64]), prediction=p)
         agree(model(x, 0), [[expected]], bound=1e-15, of="D.38")
-    agree(gaussian.remaining(0.36, 1.0), 0.64, bound=1e-15, of="D.39")
+    agree(gaussian.remaining(level(0.36), 1.0), 0.64, bound=1e-15, of="D.39")
 
 
 @spec("D.38")
@@ -71,14 +71,14 @@ def test_a_covariance_is_its_eigenvalues_in_its_own_basis(xp, data, sch):
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
     root, m, x = rng.normal(size=(6, 6)), rng.normal(size=(2, 3)), rng.normal(size=(4, 2, 3))
     cov, t = root @ root.T, data.draw(rungs_of_batch(sch, 4))
-    model = Gaussian.of_covariance(m, cov, sch=sch, prediction=X_0)
+    model = Gaussian.of_covariance(m, cov, path=sch, prediction=X_0)
     expected = []
     for a, row in zip(sch.alpha_bar[t], x, strict=True):
         k = a**0.5 * cov @ np.linalg.inv(a * cov + (1 - a) * np.eye(6))
         expected.append(m + (k @ (row - a**0.5 * m).ravel()).reshape(2, 3))
     agree(model(xp.asarray(x), xp.asarray(sch.time[t])), np.array(expected), bound=1e-10, of="D.38")
-    plain = Gaussian(m, np.full((2, 3), 0.7), sch=sch)
-    turned = Gaussian.of_covariance(m, 0.7 * np.eye(6), sch=sch)
+    plain = Gaussian(m, np.full((2, 3), 0.7), path=sch)
+    turned = Gaussian.of_covariance(m, 0.7 * np.eye(6), path=sch)
     agree(plain(xp.asarray(x), int(sch.time[t[0]])), turned(xp.asarray(x), int(sch.time[t[0]])), bound=1e-10, of="D.38")
 
 
@@ -89,7 +89,7 @@ def test_no_prediction_beats_its_floor(ladder, s2, m):
     sch, t, _ = ladder
     a = float(sch.alpha_bar[t])
     for p in PREDICTIONS.values():
-        model = Gaussian(m, s2, sch=sch, prediction=p)
+        model = Gaussian(m, s2, path=sch, prediction=p)
 
         def error(x_0, eps, model=model, p=p):
             return float((p.target(x_0, eps, level(a)) - model(q_sample(x_0, t, eps, sch), int(sch.time[t])))[0, 0])
@@ -97,18 +97,18 @@ def test_no_prediction_beats_its_floor(ladder, s2, m):
         at = lambda u, e: (np.array([[m + s2**0.5 * u]]), np.array([[float(e)]]))
         bias = error(*at(0, 0))
         mse = bias**2 + (error(*at(1, 0)) - bias) ** 2 + (error(*at(0, 1)) - bias) ** 2
-        agree(mse, gaussian.remaining(a, s2) * p.gain(level(a)), bound=1e-10, of="D.39")
-    agree(gaussian.remaining(a, s2) * EPS.gain(level(a)), a * s2 / gaussian.spread(a, s2), bound=1e-10, of="D.39")
-    agree(gaussian.remaining(a, s2) * V.gain(level(a)), s2 / gaussian.spread(a, s2), bound=1e-10, of="D.39")
+        agree(mse, gaussian.remaining(level(a), s2) * p.gain(level(a)), bound=1e-10, of="D.39")
+    agree(gaussian.remaining(level(a), s2) * EPS.gain(level(a)), a * s2 / gaussian.spread(level(a), s2), bound=1e-10, of="D.39")
+    agree(gaussian.remaining(level(a), s2) * V.gain(level(a)), s2 / gaussian.spread(level(a), s2), bound=1e-10, of="D.39")
 
 
 @spec("D.45")
 @given(steps(), st.floats(0.05, 2), st.floats(-1, 1))
 def test_the_sampler_with_the_perfect_network_is_the_affine_recursion(ladder, s2, m):
     sch, t, s = ladder
-    g, h = probe(ddpm_step, Gaussian(m, s2, sch=sch), sch, t, s, z=np.zeros((2, 1)))
+    g, h = probe(ddpm_step, Gaussian(m, s2, path=sch), sch, t, s, z=np.zeros((2, 1)))
     a_t, a_s, sigma2 = sch.alpha_bar[t], sch.alpha_bar[s], small(t, s, sch)
-    mean, var = gaussian.ancestral(0.4, 0.9, a_t, a_s, m, s2, sigma2)
+    mean, var = gaussian.ancestral(0.4, 0.9, level(a_t), level(a_s), m, s2, sigma2)
     agree([mean, var], [g * 0.4 + h, g**2 * 0.9 + sigma2], bound=1e-10, of="D.45")
 
 
@@ -137,14 +137,14 @@ def test_the_printed_variances_of_other_spacings():
 @settings(max_examples=15)
 @given(subsets(1000, max_size=12).map(lambda r: sorted({1, *r, 1000})))
 def test_the_optimal_variance_gives_the_exact_marginals_through_any_subsequence(rungs):
-    model, mean, var = Gaussian(MEAN, VAR, sch=LINEAR), MEAN * LINEAR.alpha_bar[-1] ** 0.5, S_T
+    model, mean, var = Gaussian(MEAN, VAR, path=LINEAR), MEAN * LINEAR.alpha_bar[-1] ** 0.5, S_T
     for t, s in pairs(rungs):
         g, h = probe(ddpm_step, model, LINEAR, t, s, z=np.zeros((2, 1)))
         mean, var = g * mean + h, g**2 * var + (optimal(t, s, LINEAR, VAR) if s > 0 else 0)
         if s > 0:
             a = LINEAR.alpha_bar[s]
-            agree([mean, var], [MEAN * a**0.5, gaussian.spread(a, VAR)], bound=1e-10, of=("D.20", "D.45"))
-    agree([mean, var], [MEAN, VAR - gaussian.remaining(LINEAR.alpha_bar[1], VAR)], bound=1e-10, of="D.20")
+            agree([mean, var], [MEAN * a**0.5, gaussian.spread(level(a), VAR)], bound=1e-10, of=("D.20", "D.45"))
+    agree([mean, var], [MEAN, VAR - gaussian.remaining(level(LINEAR.alpha_bar[1]), VAR)], bound=1e-10, of="D.20")
     from_noise = walk_ddpm(rungs, lambda t, s: optimal(t, s, LINEAR, VAR))
     agree(from_noise, [0.299996973036, 0.2499000300], bound=2e-10)
 
@@ -154,12 +154,12 @@ def test_the_optimal_variance_gives_the_exact_marginals_through_any_subsequence(
 def test_a_ddim_step_shrinks_by_its_closed_factor_down_and_up(ladder, xs, s2, m):
     (sch, t, s), x = ladder, xs[0]
     a_t, a_s = sch.alpha_bar[t], sch.alpha_bar[s]
-    model = Gaussian(m, s2, sch=sch)
+    model = Gaussian(m, s2, path=sch)
     down = ddim_step(x, model(x, int(sch.time[t])), t, s, sch)
-    agree(down - a_s**0.5 * m, gaussian.ddim_factor(a_t, a_s, s2) * (x - a_t**0.5 * m), bound=1e-10, of="D.41")
+    agree(down - a_s**0.5 * m, gaussian.step_factor(level(a_t), level(a_s), s2) * (x - a_t**0.5 * m), bound=1e-10, of="D.41")
     if s > 0:
         up = ddim_invert_step(x, model(x, int(sch.time[s])), s, t, sch)
-        agree(up - a_t**0.5 * m, gaussian.ddim_factor(a_s, a_t, s2) * (x - a_s**0.5 * m), bound=1e-10, of="D.41")
+        agree(up - a_t**0.5 * m, gaussian.step_factor(level(a_s), level(a_t), s2) * (x - a_s**0.5 * m), bound=1e-10, of="D.41")
 
 
 @spec("D.51", "D.6")
@@ -167,9 +167,11 @@ def test_a_ddim_step_shrinks_by_its_closed_factor_down_and_up(ladder, xs, s2, m)
 def test_a_noisy_ddim_step_shrinks_less_and_adds_its_noise(ladder, s2, m, eta):
     sch, t, s = ladder
     a_t, a_s, sigma = sch.alpha_bar[t], sch.alpha_bar[s], float(ddim_std(t, s, sch, eta))
-    model = Gaussian(m, s2, sch=sch)
+    model = Gaussian(m, s2, path=sch)
     g, h = probe(lambda *a, z: ddim_step(*a, eta=eta, z=z), model, sch, t, s, z=np.zeros((2, 1)))
-    agree([g, g * a_t**0.5 * m + h], [gaussian.ddim_factor(a_t, a_s, s2, sigma**2), a_s**0.5 * m], bound=1e-10, of="D.51")
+    agree(
+        [g, g * a_t**0.5 * m + h], [gaussian.step_factor(level(a_t), level(a_s), s2, sigma), a_s**0.5 * m], bound=1e-10, of="D.51"
+    )
     fresh = ddim_step(np.zeros((1, 1)), np.zeros((1, 1)), t, s, sch, eta=eta, z=np.ones((1, 1)))
     agree(fresh[0, 0], sigma, bound=1e-14, of=("D.6", "D.51"))
 
@@ -179,14 +181,14 @@ def test_a_noisy_ddim_step_shrinks_less_and_adds_its_noise(ladder, s2, m, eta):
 def test_at_eta_one_it_is_the_ddpm_recursion_with_the_small_variance(ladder, s2, m, var):
     sch, t, s = ladder
     a_t, a_s, sigma2 = sch.alpha_bar[t], sch.alpha_bar[s], small(t, s, sch)
-    mean, spread = gaussian.ancestral(a_t**0.5 * m, var, a_t, a_s, m, s2, sigma2)
-    noisy = gaussian.ddim_factor(a_t, a_s, s2, sigma2) ** 2 * var + sigma2
+    mean, spread = gaussian.ancestral(a_t**0.5 * m, var, level(a_t), level(a_s), m, s2, sigma2)
+    noisy = gaussian.step_factor(level(a_t), level(a_s), s2, sigma2**0.5) ** 2 * var + sigma2
     agree([mean, spread], [a_s**0.5 * m, noisy], bound=1e-10, of=("D.45", "D.51"))
 
 
 @spec("D.41")
 def test_the_printed_fifty_step_ddim_sample():
-    model = Gaussian(MEAN, VAR, sch=LINEAR)
+    model = Gaussian(MEAN, VAR, path=LINEAR)
     x = walk_ddim(linspace(1000, 50), model, np.array([[0.0], [1.0]]))[:, 0]
     agree([x[0], (x[1] - x[0]) ** 2], [0.29910060, 0.22270387], bound=6e-9)
 
@@ -195,19 +197,29 @@ def test_the_printed_fifty_step_ddim_sample():
 @given(st.data(), ladders(), pictures(1, (3, 2)), st.floats(0.05, 3))
 def test_the_flow_is_a_group_that_carries_the_marginals(xp, data, sch, xs, s2):
     m, x = np.array([0.2, -1.0]), xp.asarray(xs[0])
-    model = Gaussian(m, s2, sch=sch)
+    model = Gaussian(m, s2, path=sch)
     a, b, c = (float(sch.alpha_bar[data.draw(st.integers(0, sch.T))]) for _ in range(3))
-    agree(model.flow(model.flow(x, a, b), b, c), model.flow(x, a, c), bound=1e-10, of="D.40")
-    agree(model.flow(x, a, a), x, bound=1e-12, of="D.40")
-    agree(gaussian.flow_factor(a, b, s2) ** 2 * gaussian.spread(a, s2), gaussian.spread(b, s2), bound=1e-12, of="D.40")
+    agree(
+        model.flow(model.flow(x, level(a), level(b)), level(b), level(c)),
+        model.flow(x, level(a), level(c)),
+        bound=1e-10,
+        of="D.40",
+    )
+    agree(model.flow(x, level(a), level(a)), x, bound=1e-12, of="D.40")
+    agree(
+        gaussian.flow_factor(level(a), level(b), s2) ** 2 * gaussian.spread(level(a), s2),
+        gaussian.spread(level(b), s2),
+        bound=1e-12,
+        of="D.40",
+    )
 
 
 def theta_sample(N):
     """(what N DDIM steps make of a centred 1, what the exact flow makes of it)."""
     sch = theta_ladder(N)
-    model = Gaussian(0.0, VAR, sch=sch)
+    model = Gaussian(0.0, VAR, path=sch)
     x = np.ones((1, 1))
-    return walk_ddim(range(1, N + 1), model, x, sch)[0, 0], model.flow(x, float(sch.alpha_bar[-1]), 1.0)[0, 0]
+    return walk_ddim(range(1, N + 1), model, x, sch)[0, 0], model.flow(x, level(float(sch.alpha_bar[-1])), level(1.0))[0, 0]
 
 
 @spec("D.40", "D.41")
@@ -224,7 +236,9 @@ def test_ddim_converges_to_the_flow_with_order_one_and_extrapolated_with_order_t
 @spec("D.41")
 @given(st.floats(0.05, 1.5), st.floats(0.05, 1.5))
 def test_on_unit_variance_a_ddim_step_is_the_cosine_of_its_angle(theta, phi):
-    agree(gaussian.ddim_factor(np.cos(theta) ** 2, np.cos(phi) ** 2, 1.0), np.cos(theta - phi), bound=1e-12, of="D.41")
+    agree(
+        gaussian.step_factor(level(np.cos(theta) ** 2), level(np.cos(phi) ** 2), 1.0), np.cos(theta - phi), bound=1e-12, of="D.41"
+    )
 
 
 @spec("D.23", "D.41")
@@ -232,7 +246,7 @@ def test_encoding_and_decoding_loses_half_as_much_with_twice_the_steps():
     loss = []
     for N in (20, 40, 80, 160, 320):
         sch = theta_ladder(N)
-        model, x = Gaussian(0.0, VAR, sch=sch), np.ones((1, 1))
+        model, x = Gaussian(0.0, VAR, path=sch), np.ones((1, 1))
         for s in range(1, N):
             x = ddim_invert_step(x, model(x, int(sch.time[s])), s, s + 1, sch)
         for t in range(N, 1, -1):
@@ -251,13 +265,13 @@ def test_feeding_the_picture_back_shrinks_all_pictures_to_the_mean(ladder, xs, s
     """x <- √ᾱ x̂_0(x) at a fixed rung multiplies every deviation by ᾱ s²/S < 1 in each round."""
     (sch, t, _), x = ladder, xs[0]
     a = float(sch.alpha_bar[t])
-    m, model, start = a**0.5 * MEAN, Gaussian(MEAN, s2, sch=sch, prediction=X_0), x
+    m, model, start = a**0.5 * MEAN, Gaussian(MEAN, s2, path=sch, prediction=X_0), x
     for _ in range(rounds):
         x = a**0.5 * model(x, int(sch.time[t]))
-    factor = gaussian.feedback_factor(a, s2)
+    factor = gaussian.feedback_factor(level(a), s2)
     assert 0 < factor < 1
     agree(x - m, factor**rounds * (start - m), bound=1e-10, of="D.46")
-    agree(factor, a * s2 / gaussian.spread(a, s2), bound=1e-14, of="D.46")
+    agree(factor, a * s2 / gaussian.spread(level(a), s2), bound=1e-14, of="D.46")
 
 
 @spec("D.46", "D.3")
@@ -266,10 +280,10 @@ def test_noise_and_a_posterior_sample_would_keep_the_spread_that_the_mean_loses(
     """Down by a sample of q(x_0|x_t), up by q(x_t|x_0) keeps S; down by the mean leaves less."""
     sch, t, _ = ladder
     a = float(sch.alpha_bar[t])
-    S, k = gaussian.spread(a, s2), gaussian.gain(a, s2)
+    S, k = gaussian.spread(level(a), s2), gaussian.gain(level(a), s2)
     zero, one = np.zeros((1, 1)), np.ones((1, 1))
     signal, noise = q_climb(one, 0, t, zero, sch)[0, 0], q_climb(zero, 0, t, one, sch)[0, 0]
-    agree(signal**2 * (k**2 * S + gaussian.remaining(a, s2)) + noise**2, S, bound=1e-10, of="D.46")
+    agree(signal**2 * (k**2 * S + gaussian.remaining(level(a), s2)) + noise**2, S, bound=1e-10, of="D.46")
     assert signal**2 * k**2 * S + noise**2 < S
 
 
@@ -302,11 +316,11 @@ def test_a_trained_linear_model_reaches_the_floor_of_the_loss_and_never_beats_it
             value.backward()
         optimiser.step(bar, n)
         told.append(float(value))
-    floor = gaussian.simple_floor(sch.alpha_bar, VAR)
+    floor = gaussian.simple_floor(sch.levels, VAR)
     assert min(told) >= floor * (1 - 1e-12) and told[0] > 1.2 * floor
     agree(told[-1] / floor, 1.0, bound=1e-4, of="D.48")
     a = sch.alpha_bar[1:]
-    best = (1 - a) ** 0.5 / gaussian.spread(a, VAR)
+    best = (1 - a) ** 0.5 / gaussian.spread(level(a), VAR)
     agree(model.slope.weight.data[:, 0], best, bound=0.02, of="D.38")
     agree(model.offset.weight.data[:, 0], -best * a**0.5 * MEAN, bound=0.02, of="D.38")
 
@@ -314,6 +328,6 @@ def test_a_trained_linear_model_reaches_the_floor_of_the_loss_and_never_beats_it
 @spec("D.48", "D.39")
 @given(ladders(), st.floats(0.01, 4))
 def test_the_floor_is_the_mean_of_the_floors_of_all_rungs(sch, s2):
-    each = [gaussian.remaining(a, s2) * a / (1 - a) for a in sch.alpha_bar[1:]]
-    agree(gaussian.simple_floor(sch.alpha_bar, s2), np.mean(each), bound=1e-12, of="D.48")
-    assert 0 < gaussian.simple_floor(sch.alpha_bar, s2) < 1
+    each = [gaussian.remaining(level(a), s2) * a / (1 - a) for a in sch.alpha_bar[1:]]
+    agree(gaussian.simple_floor(sch.levels, s2), np.mean(each), bound=1e-12, of="D.48")
+    assert 0 < gaussian.simple_floor(sch.levels, s2) < 1

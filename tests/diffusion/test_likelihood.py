@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from diffusion.draws import LINEAR, MEAN, VAR, ladders, pictures, rungs_of_batch, steps
+from diffusion.draws import LINEAR, MEAN, VAR, ladders, level, pictures, rungs_of_batch, steps
 from finite import check_slope
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,9 +176,9 @@ def gaussian_bound(law, sch=LINEAR):
     a = sch.alpha_bar
     t = np.arange(2, sch.T + 1)
     model = np.array([law(int(r), int(r) - 1) for r in t])
-    kls = gaussian.kl_nats(a[t], a[t - 1], VAR, model)
-    decoder = gaussian.decoder_nats(a[1], VAR, gaussian.remaining(a[1], VAR))
-    return gaussian.prior_nats(a[-1], MEAN, VAR) + kls.sum() + decoder
+    kls = gaussian.kl_nats(level(a[t]), level(a[t - 1]), VAR, model)
+    decoder = gaussian.decoder_nats(level(a[1]), VAR, gaussian.remaining(level(a[1]), VAR))
+    return gaussian.prior_nats(level(a[-1]), MEAN, VAR) + kls.sum() + decoder
 
 
 @spec("K.9", "K.8")
@@ -192,7 +192,7 @@ def test_the_printed_bounds_of_gaussian_data():
 def test_with_the_optimal_variance_the_bound_misses_the_entropy_by_the_divergence_of_the_prior():
     gap = gaussian_bound(lambda t, s: optimal(t, s, LINEAR, VAR)) - gaussian.entropy(VAR)
     a = float(LINEAR.alpha_bar[-1])
-    kl = normal_kl(a**0.5 * MEAN, math.log(gaussian.spread(a, VAR)), 0.0, 0.0)
+    kl = normal_kl(a**0.5 * MEAN, math.log(gaussian.spread(level(a), VAR)), 0.0, 0.0)
     agree(gap, kl, bound=1e-10, of=("K.9", "D.20"))
     agree(kl * 1e6, 1.8163524479, bound=1e-7)
 
@@ -201,9 +201,13 @@ def test_with_the_optimal_variance_the_bound_misses_the_entropy_by_the_divergenc
 @given(ladders(), st.floats(0.05, 3), st.floats(-1, 1))
 def test_the_gap_identity_holds_on_every_ladder(sch, s2, m):
     a, t = sch.alpha_bar, np.arange(2, sch.T + 1)
-    kls = gaussian.kl_nats(a[t], a[t - 1], s2, gaussian.reverse(a[t], a[t - 1], s2))
-    total = gaussian.prior_nats(a[-1], m, s2) + kls.sum() + gaussian.decoder_nats(a[1], s2, gaussian.remaining(a[1], s2))
-    S = gaussian.spread(a[-1], s2)
+    kls = gaussian.kl_nats(level(a[t]), level(a[t - 1]), s2, gaussian.reverse(level(a[t]), level(a[t - 1]), s2))
+    total = (
+        gaussian.prior_nats(level(a[-1]), m, s2)
+        + kls.sum()
+        + gaussian.decoder_nats(level(a[1]), s2, gaussian.remaining(level(a[1]), s2))
+    )
+    S = gaussian.spread(level(a[-1]), s2)
     agree(total - gaussian.entropy(s2), 0.5 * (a[-1] * m**2 + S - 1 - np.log(S)), bound=1e-10, of="K.9")
 
 
@@ -214,15 +218,15 @@ def test_the_closed_terms_are_the_expectations_of_the_laws(sch, s2):
     u, w = np.polynomial.hermite_e.hermegauss(4)  # the terms are quadratic
     x_0, eps = (g.reshape(-1, 1) for g in np.meshgrid(MEAN + s2**0.5 * u, u))
     weight = np.outer(w, w).reshape(-1, 1) / (2 * math.pi)
-    model, a, t = Gaussian(MEAN, s2, sch=sch, prediction=X_0), sch.alpha_bar, sch.T
+    model, a, t = Gaussian(MEAN, s2, path=sch, prediction=X_0), sch.alpha_bar, sch.T
     x_t, variance = q_sample(x_0, t, eps, sch), large(t, t - 1, sch)
     kl = kl_term(x_0, x_t, model(x_t, int(sch.time[t])), math.log(variance), t, t - 1, sch)
-    agree(np.sum(weight * kl), gaussian.kl_nats(a[t], a[t - 1], s2, variance), bound=1e-10, of=("K.3", "K.9"))
+    agree(np.sum(weight * kl), gaussian.kl_nats(level(a[t]), level(a[t - 1]), s2, variance), bound=1e-10, of=("K.3", "K.9"))
     x_1 = q_sample(x_0, 1, eps, sch)
     nll = continuous_nll(x_0, model(x_1, 0), math.log(small(2, 1, sch)))
-    closed = gaussian.decoder_nats(a[1], s2, small(2, 1, sch))
+    closed = gaussian.decoder_nats(level(a[1]), s2, small(2, 1, sch))
     agree(np.sum(weight * nll) / max(1, closed), closed / max(1, closed), bound=1e-10, of=("K.6", "K.9"))
-    agree(np.sum(weight * prior_term(x_0, sch)), gaussian.prior_nats(a[-1], MEAN, s2), bound=1e-12, of=("K.2", "K.9"))
+    agree(np.sum(weight * prior_term(x_0, sch)), gaussian.prior_nats(level(a[-1]), MEAN, s2), bound=1e-12, of=("K.2", "K.9"))
 
 
 @spec("K.8")

@@ -98,18 +98,18 @@ def test_every_law_at_a_rung_takes_the_first_and_the_last_and_none_outside(law):
 
 def test_a_network_of_no_kind_has_no_guess():
     with pytest.raises(NotImplementedError):
-        Oracle(sch=LINEAR)(x, 5)
+        Oracle(path=LINEAR)(x, 5)
 
 
 def test_ladders_predictions_and_perfect_networks_are_what_they_are_and_equal_themselves_only():
     """Frozen: a table that everybody shares cannot be exchanged. Compared by identity: arrays have no truth value."""
-    for thing, name in ((LINEAR, "alpha_bar"), (EPS, "name"), (Gaussian(0.0, 1.0, sch=LINEAR), "mean"),
-                        (Mixture.of_points(x, sch=LINEAR), "means"), (Oracle(sch=LINEAR), "sch")):  # fmt: skip
+    for thing, name in ((LINEAR, "alpha_bar"), (EPS, "name"), (Gaussian(0.0, 1.0, path=LINEAR), "mean"),
+                        (Mixture.of_points(x, path=LINEAR), "means"), (Oracle(path=LINEAR), "path")):  # fmt: skip
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(thing, name, None)
         assert len({thing, thing}) == 1
-    for make in (lambda: Schedule.linear(30), lambda: Gaussian(x, TWO, sch=LINEAR), lambda: Mixture.of_points(x, sch=LINEAR),
-                 lambda: Oracle(sch=LINEAR)):  # fmt: skip
+    for make in (lambda: Schedule.linear(30), lambda: Gaussian(x, TWO, path=LINEAR), lambda: Mixture.of_points(x, path=LINEAR),
+                 lambda: Oracle(path=LINEAR)):  # fmt: skip
         assert make() != make()
 
 

@@ -1,7 +1,7 @@
 """Chapter D, variances: small, large, optimal, learned."""
 
 import numpy as np
-from diffusion.draws import LINEAR, ladders, pictures, rungs_of_batch, steps
+from diffusion.draws import LINEAR, ladders, level, pictures, rungs_of_batch, steps
 from hypothesis import given
 from hypothesis import strategies as st
 from support import agree, spec
@@ -64,7 +64,7 @@ def test_the_learned_range_runs_from_small_to_beta_in_logarithms(xp, ladder, xs)
 @given(steps(min_s=1), st.floats(1e-3, 4))
 def test_the_best_fraction_gives_the_optimal_variance(ladder, s2):
     sch, t, s = ladder
-    frac = float(gaussian.best_fraction(sch.alpha_bar[t], sch.alpha_bar[s], s2))
+    frac = float(gaussian.best_fraction(level(sch.alpha_bar[t]), level(sch.alpha_bar[s]), s2))
     v = np.full((1, 1), 2 * frac - 1)
     agree(learned_range(v, t, s, sch), [[optimal(t, s, sch, s2)]], bound=1e-10, of=("D.22", "K.10"))
     assert (frac <= 1 + 1e-9) == (s2 <= 1 + 1e-9) or abs(s2 - 1) < 1e-6
@@ -74,6 +74,6 @@ def test_the_best_fraction_gives_the_optimal_variance(ladder, s2):
 @given(steps(min_s=1))
 def test_the_best_fraction_is_zero_for_points_and_one_for_unit_variance(ladder):
     sch, t, s = ladder
-    a = sch.alpha_bar[t], sch.alpha_bar[s]
+    a = sch.level(t), sch.level(s)
     agree(gaussian.best_fraction(*a, 0.0), 0.0, bound=0, of="K.10")
     agree(gaussian.best_fraction(*a, 1.0), 1.0, bound=1e-14, of="K.10")

@@ -49,9 +49,11 @@ def test_philox_draws_the_numbers_of_the_plain_text(seed, stream, state, shape, 
         assert np.array_equal(host(fast.integers(-5, 2**31, shape, **device)), plain.integers(-5, 2**31, shape, samples))
         assert np.array_equal(host(fast.uniform(shape, **device)), plain.uniform(shape, samples))
         z, expected = host(fast.normal(shape, **device)), plain.normal(shape, samples)
-        assert REAL or kernels.launched == ["integers", "uniform", "normal"]
+        wide = host(fast.uniform(shape, dtype=np.float64, **device))
+        assert np.array_equal(wide, plain.uniform(shape, samples, dtype=np.float64)) and wide.dtype == np.float64
+        assert REAL or kernels.launched == ["integers", "uniform", "normal", "uniform64"]
     agree(z, expected, bound=U, of="R.3")  # 2π u₂ is rounded once more or less: an ulp of float64, and then the cast
-    assert fast.state == plain.state == state + 3
+    assert fast.state == plain.state == state + 4
 
 
 def test_philox_of_a_cpu_of_float64_and_when_switched_off_is_the_plain_one():
@@ -70,18 +72,20 @@ def test_philox_of_a_cpu_of_float64_and_when_switched_off_is_the_plain_one():
 def test_a_counter_on_the_device_gives_new_numbers_at_each_replay():
     rng, stream, pool = DevicePhilox(7), CUPY.cuda.Stream(non_blocking=True), CUPY.cuda.MemoryPool()
     with standin.kernels():
-        rng.counter, rng.per = CUPY.full((1,), 2**31 + 5, np.int64), 2
+        rng.counter, rng.per = CUPY.full((1,), 2**31 + 5, np.int64), 3
         rng.normal((2, 3), device="cuda")  # compiled before the capture
         rng.state = 0
         with stream, CUPY.cuda.using_allocator(pool.malloc):
             stream.begin_capture()
             z, u = rng.normal((2, 3), device="cuda"), rng.uniform((2,), device="cuda")
+            wide = rng.uniform((2,), device="cuda", dtype=np.float64)
             graph = stream.end_capture()
-        plain = random.Philox(7, state=2 * (2**31 + 5))
+        plain = random.Philox(7, state=3 * (2**31 + 5))
         for _ in range(3):
             graph.launch()
             agree(z, plain.normal((2, 3)), bound=U, of="R.5")
             assert np.array_equal(host(u), plain.uniform((2,)))
+            assert np.array_equal(host(wide), plain.uniform((2,), dtype=np.float64))
             rng.counter += 1
         with pytest.raises(NoTwin):  # the plain text cannot read the counter
             rng.normal((2,), device="cuda", dtype=np.float64)

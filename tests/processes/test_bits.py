@@ -10,6 +10,7 @@ from minidit.diffusion import gaussian
 from minidit.diffusion.exact import Gaussian
 from minidit.diffusion.prediction import EPS, X_0, V
 from minidit.diffusion.schedule import Schedule
+from minidit.diffusion.step import posterior_coefficients
 from minidit.processes.bits import bits_per_dim
 from minidit.processes.denoise import Denoiser
 from minidit.random import Philox
@@ -31,7 +32,7 @@ class Perfect:
 
 def measured(prediction, n=400):
     sch = Schedule.linear(T)
-    oracle = Gaussian(MEAN, VARIANCE, sch=sch, prediction=prediction)
+    oracle = Gaussian(MEAN, VARIANCE, path=sch, prediction=prediction)
     x_0 = MEAN + math.sqrt(VARIANCE) * Philox(3).normal((n, 1, 4, 4), dtype=np.float64)
     return sch, bits_per_dim(Denoiser(Perfect(oracle), sch, prediction), sch, x_0, None, levels=None)
 
@@ -44,12 +45,12 @@ def test_a_perfect_model_pays_the_closed_forms_bits_term_by_term(prediction):
     for law in ("small", "large"):
         bound = bounds[law]
         assert bound.terms.shape == (T, 400)
-        prior = gaussian.prior_nats(a[T], MEAN, VARIANCE) / math.log(2)
+        prior = gaussian.prior_nats(sch.level(T), MEAN, VARIANCE) / math.log(2)
         assert abs(bound.prior.mean() - prior) < 5 * bound.prior.std() / 20 + 1e-9
         for t in range(2, T + 1):
-            _, _, small = gaussian.posterior_coefficients(a[t], a[t - 1])
+            _, _, small = posterior_coefficients(a[t], a[t - 1])
             model = small if law == "small" else 1 - a[t] / a[t - 1]
-            exact = gaussian.kl_nats(a[t], a[t - 1], VARIANCE, model) / math.log(2)
+            exact = gaussian.kl_nats(sch.level(t), sch.level(t - 1), VARIANCE, model) / math.log(2)
             term = bound.terms[t - 1]
             assert abs(term.mean() - exact) < 5 * term.std() / 20 + 1e-9, f"term {t}: {term.mean()} is not {exact}"
         assert np.allclose(bound.total, bound.prior + bound.terms.sum(axis=0))

@@ -41,7 +41,7 @@ class Oracle:
 
 
 def gaussian_data(prediction=EPS):
-    return Oracle(exact.Gaussian(MEAN, VAR, sch=SCH, prediction=prediction))
+    return Oracle(exact.Gaussian(MEAN, VAR, path=SCH, prediction=prediction))
 
 
 def start(n):
@@ -60,14 +60,14 @@ def test_ddim_on_gaussian_data_is_one_factor_a_step(name, steps):
     a = SCH.alpha_bar
     centred = start(3) - a[100] ** 0.5 * MEAN
     for t, s in grid:
-        centred = centred * gaussian.ddim_factor(a[t], a[s], VAR)
+        centred = centred * gaussian.step_factor(SCH.level(t), SCH.level(s), VAR)
     agree(x, MEAN + centred, bound=1e-9, of=("D.7", "D.41"))
 
 
 @spec("D.40")
 def test_ddim_nears_the_exact_flow_as_the_steps_grow_shorter():
     x_T = start(4)
-    flow = exact.Gaussian(MEAN, VAR, sch=SCH).flow(x_T, float(SCH.alpha_bar[100]), 1.0)
+    flow = exact.Gaussian(MEAN, VAR, path=SCH).flow(x_T, SCH.level(100), SCH.level(0))
     errors = [
         float(np.abs(sample(gaussian_data(), SCH, n=4, grid=rungs.pairs(rungs.trailing(100, n)), x_T=x_T) - flow).max())
         for n in (5, 20, 100)
@@ -83,7 +83,7 @@ def test_ddpm_on_gaussian_data_is_affine_with_the_noise_of_its_own_rungs(fresh, 
     x = sample(gaussian_data(), SCH, n=3, grid=grid, fresh=fresh)
     want, a = start(3), SCH.alpha_bar
     for t, s in grid:
-        k, (c_1, c_2, _) = gaussian.gain(a[t], VAR), posterior_coefficients(a[t], a[s])
+        k, (c_1, c_2, _) = gaussian.gain(SCH.level(t), VAR), posterior_coefficients(a[t], a[s])
         want = (c_1 * k + c_2) * want + c_1 * MEAN * (1 - k * a[t] ** 0.5)
         if s:  # the last step is noiseless
             want = want + law(t, s, SCH) ** 0.5 * Philox(0, SAMPLE_STREAM, state=t).normal(want.shape, dtype=np.float64)
@@ -94,9 +94,9 @@ def test_ddpm_on_gaussian_data_is_affine_with_the_noise_of_its_own_rungs(fresh, 
 def test_the_moments_of_ddpm_samples_are_the_closed_form_ones():
     n, grid = 4000, rungs.pairs(rungs.trailing(100, 25))
     x = sample(gaussian_data(), SCH, n=n, grid=grid, fresh=DDPM)
-    mean, var, a = 0.0, 1.0, SCH.alpha_bar
+    mean, var = 0.0, 1.0
     for t, s in grid:
-        mean, var = gaussian.ancestral(mean, var, a[t], a[s], MEAN, VAR, variance.small(t, s, SCH))
+        mean, var = gaussian.ancestral(mean, var, SCH.level(t), SCH.level(s), MEAN, VAR, variance.small(t, s, SCH))
     count = x.size
     agree(x.mean(), mean, bound=4 * (var / count) ** 0.5)
     agree(x.var() / var, 1.0, bound=4 * (2 / count) ** 0.5)
@@ -111,7 +111,7 @@ def test_ddim_with_eta_1_is_ddpm():
 def test_a_memorised_set_is_sampled_back():
     """The perfect denoiser of four points: every sample ends at one of them."""
     points = np.array([-0.8, -0.2, 0.5, 0.9]).reshape(4, 1, 1, 1) * np.ones((1, 1, 2, 2))
-    model = Oracle(exact.Mixture.of_points(points, sch=SCH))
+    model = Oracle(exact.Mixture.of_points(points, path=SCH))
     x = sample(model, SCH, n=40, grid=rungs.pairs(range(1, 101)), fresh=DDPM)
     gap = np.abs(x[:, None] - points[None]).max(axis=(2, 3, 4)).min(axis=1)
     assert gap.max() < 1e-6
@@ -159,7 +159,7 @@ def test_the_noise_of_a_rung_does_not_depend_on_the_rungs_before_it():
 
 def classes():
     law = exact.Mixture(np.array([0.5, 0.5]), np.array([-1.0, 1.0]).reshape(2, 1, 1, 1) * np.ones((1, 1, 2, 2)),
-                        np.array([0.2, 0.2]), np.array([0, 1]), null=2, sch=SCH)  # fmt: skip
+                        np.array([0.2, 0.2]), np.array([0, 1]), null=2, path=SCH)  # fmt: skip
     return Oracle(law, classes=2)
 
 
@@ -207,10 +207,10 @@ def test_a_scale_holds_in_its_part_of_the_ladder_and_costs_nothing_outside():
             return np.where((y == self.condition.null)[:, None, None, None], 0.0, 1.0) * super().__call__(x, time, y)
 
     labels, grid = np.zeros(2, int), rungs.pairs([100, 75, 50, 25, 1])
-    guided = Counted(exact.Gaussian(MEAN, VAR, sch=SCH), classes=1)
+    guided = Counted(exact.Gaussian(MEAN, VAR, path=SCH), classes=1)
     x = sample(guided, SCH, labels, grid=grid, guidance=3.0, interval=(0.25, 0.75), shards=1)
     assert [len(y) for *_, y in guided.seen] == [2, 4, 4, 2, 2]  # rungs 75 and 50; the interval is open below
-    apart = Counted(exact.Gaussian(MEAN, VAR, sch=SCH), classes=1)
+    apart = Counted(exact.Gaussian(MEAN, VAR, path=SCH), classes=1)
     by_hand = start(2)
     for t, s in grid:
         eps_c = apart(by_hand, np.full(2, t - 1), labels)
@@ -254,7 +254,7 @@ def test_clipped_guesses_stay_in_the_range_of_pictures():
 
 def test_a_learned_variance_is_used_where_the_law_asks_for_it():
     """With v = -1 everywhere the learned range is the small variance, with v = +1 it is β."""
-    law = exact.Gaussian(MEAN, VAR, sch=SCH)
+    law = exact.Gaussian(MEAN, VAR, path=SCH)
     for v, same in ((-1.0, DDPM), (1.0, DDPM_LARGE)):
         model = Oracle(lambda x, time, y, v=v: np.concatenate((law(x, time), np.full_like(x, v)), axis=1), second_half=True)
         grid = rungs.pairs(rungs.trailing(100, 7))

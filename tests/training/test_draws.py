@@ -82,11 +82,13 @@ def test_a_clock_on_the_device_draws_what_the_host_draws():
         clock = Clock("cuda", 4)
         for update in (0, 1, 63, 64, 65):
             clock.set(update)
-            for name, args in (("integers", (1, 1001)), ("uniform", ()), ("normal", ((4, 2, 3),))):
+            wide = {"dtype": np.float64}
+            for name, args, more in (("integers", (1, 1001), {}), ("uniform", (), {}), ("uniform", (), wide),
+                                     ("normal", ((4, 2, 3),), {})):  # fmt: skip
                 here = Draws(5, STREAM, np.arange(4), per=PER, when=update, batch_size=4)
                 there = Draws(5, STREAM, clock.samples, "cuda", per=PER, when=clock, batch_size=4)
                 for number in (None, LABEL + 2):
-                    mine, other = (getattr(d, name)(*args, number=number) for d in (here, there))
+                    mine, other = (getattr(d, name)(*args, number=number, **more) for d in (here, there))
                     agree(other, mine, bound=2.0**-22)
                     assert name == "normal" or np.array_equal(host(other), mine)
             assert np.array_equal(host(there.pictures(11)), here.pictures(11))

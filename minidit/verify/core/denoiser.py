@@ -13,6 +13,7 @@ import numpy as np
 
 from minidit.backend import Array, to_host
 from minidit.diffusion import gaussian
+from minidit.diffusion.level import Level
 
 
 class Call(NamedTuple):
@@ -53,8 +54,8 @@ class Linear:
 
 def perfect(alpha_bar: Array, mean: float = 0.3, variance: float = 0.25) -> Linear:
     """The perfect denoiser of N(mean, variance) data, which is linear."""
-    k = gaussian.gain(alpha_bar, variance)
     noise = (1 - alpha_bar) ** 0.5
+    k = gaussian.gain(Level(alpha_bar**0.5, noise), variance)
     return Linear((1 - alpha_bar**0.5 * k) / noise, -(alpha_bar**0.5) * mean * (1 - k * alpha_bar**0.5) / noise)
 
 
