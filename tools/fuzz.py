@@ -28,11 +28,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the package, and the writer o
 
 if "--coverage" in sys.argv:  # what is imported now is watched
     with importlib.import_module("atheris").instrument_imports(include=["minidit"]):
-        from tools.fuzz_targets import Target, targets
+        from tools.fuzz_targets import targets
 else:
-    from tools.fuzz_targets import Target, targets
+    from tools.fuzz_targets import targets
 from tools.fuzz_judge import MEMORY, Tally, damaged, fuzz, prepared, try_one  # noqa: E402
 from tools.fuzz_page import COUNTS, add_counts, read_counts, write_page  # noqa: E402
+from tools.fuzz_target import Target  # noqa: E402
 
 KEPT = ROOT / "build" / "fuzz" / "inputs"
 SLICES = ((12_000, 30.0), (6000, 4.0), (0, 1.0))  # inputs per second of CPU -> seconds of CPU for one batch of a reader

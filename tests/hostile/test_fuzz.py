@@ -6,7 +6,8 @@ import signal
 import pytest
 
 from tools import fuzz, fuzz_judge, fuzz_page
-from tools.fuzz_targets import Target, file_named, targets
+from tools.fuzz_target import Target, file_named
+from tools.fuzz_targets import targets
 
 TARGETS = {t.name: t for t in targets()}
 INPUTS = {"process": 10}  # it takes longer than the others
@@ -67,7 +68,7 @@ def test_the_same_seed_damages_in_the_same_way():
 def test_the_command_names_its_readers(capsys):
     with pytest.raises(SystemExit):
         fuzz.main(["--only", "nothing"])
-    assert "no reader 'nothing'; there are dit, autoencoder" in capsys.readouterr().err
+    assert "no reader 'nothing'; there are part-labels, part-values" in capsys.readouterr().err
 
 
 def test_a_process_that_ends_is_a_finding():
