@@ -118,9 +118,9 @@ def test_no_command_waits_for_a_pipe_or_reads_a_device_to_its_end(tmp_path, monk
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("config.toml", "train --data digits --out run --steps 1"),
+        ("config.toml", "train --quiet --data digits --out run --steps 1"),
         ("config.toml", "eval run"),
-        ("metrics.jsonl", "train --resume run"),
+        ("metrics.jsonl", "train --quiet --resume run"),
         ("metrics.jsonl", "report run"),
     ],
 )
