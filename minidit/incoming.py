@@ -23,6 +23,7 @@ MAX_TEXT = 2**24  # bytes of a text file: a configuration, an index
 MAX_DIRECTORY = 2**23  # bytes of a zip file's table of contents: about 100,000 members
 MAX_MESSAGE = 2**14  # characters of an error: a damaged name may be long
 DEFLATE = 1032  # bytes that one byte can become at most when a zip or gzip file is unpacked
+DENSE, EMPTY = 2**25, 256  # no data are so empty that more than DENSE bytes of them unpack from EMPTY times fewer
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack a kilobyte to gigabytes
 
 # no name holds these: control characters, among them the escapes that a terminal obeys; marks that turn the direction of a line;
@@ -126,6 +127,11 @@ def read_toml(path: str | Path, error: type[Refusal]) -> dict[str, Any]:
         return tables
 
 
+def is_bomb(unpacked: int, packed: int) -> bool:
+    """Whether unpacking would make more of next to nothing than data ever are."""
+    return unpacked > DENSE and unpacked > EMPTY * packed
+
+
 class _Frugal(io.FileIO):
     """A file that refuses to read more than `most` bytes at one time."""
 
@@ -148,6 +154,9 @@ def opened_zip(path: str | Path, error: type[Refusal], packings: Collection[int]
                 raise error(f"{path}: {member.filename} is packed in another way than stored or deflated")
             if member.compress_size > size or member.file_size > DEFLATE * member.compress_size:
                 raise error(f"{path}: {member.filename} claims {member.file_size} bytes, more than the file can hold")
+            if is_bomb(member.file_size, member.compress_size):
+                sizes = f"{member.compress_size} bytes to {member.file_size}"
+                raise error(f"{path}: {member.filename} unpacks {sizes}: no data are that empty")
         yield archive
 
 

@@ -1,14 +1,17 @@
 """What damaged inputs were found to do otherwise than they should: each of these ended in another error, or cost too much."""
 
+import gzip
 import io
 import json
 import struct
+import zipfile
 import zlib
 
 import numpy as np
 import pytest
 from data.test_bad_data import chunk
 from hostile.bounds import measured, refused
+from numpy.lib import format as npy_format
 from PIL import Image
 
 from minidit import data
@@ -233,8 +236,6 @@ def npy(header, body=b"\0" * 64, version=b"\1\0"):
     ],
 )
 def test_an_array_whose_header_lies_is_refused(tmp_path, header):
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("images.npy", npy(header))
     refused(data.load, tmp_path / "x.npz", kind="DataError")
@@ -289,3 +290,24 @@ def test_a_curve_is_drawn_of_the_lines_that_can_be_read(tmp_path):
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     assert list(_records(tmp_path / "metrics.jsonl")) == good
+
+
+def test_archives_that_unpack_next_to_nothing_to_gigabytes_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("images.npy", "w") as member:
+        npy_format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": (200, 1024, 1024)})
+        for _ in range(200):
+            member.write(bytes(2**20))
+    refused(data.load, tmp_path / "x.npz", "no data are that empty", kind="DataError")
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(b"\0\0\x08\x03" + struct.pack(">3I", 200, 1024, 1024))
+        for _ in range(200):
+            file.write(bytes(2**20))
+    refused(data.load, path, "no data are that empty", kind="DataError")
+
+
+def test_pictures_of_two_colours_are_not_that_empty(tmp_path):
+    """Half a million bitmaps of 8 × 8 are read, as packed as they are."""
+    images = np.random.default_rng(0).integers(0, 2, (2**19 + 1, 8, 8)).astype(np.uint8) * 255
+    np.savez_compressed(tmp_path / "x.npz", images=images)
+    assert len(data.load(tmp_path / "x.npz")) == len(images)
