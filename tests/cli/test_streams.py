@@ -50,10 +50,10 @@ def shell(place, command, **environment):
     )  # fmt: skip
 
 
-OTHERS = ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2> /dev/full", "| head -1"]
+OTHERS = [">&-", "", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2> /dev/full", "| head -1"]
 
 
-@pytest.mark.parametrize("end", [">&-", "> /dev/full", "", *(pytest.param(end, marks=pytest.mark.slow) for end in OTHERS)])
+@pytest.mark.parametrize("end", ["> /dev/full", *(pytest.param(end, marks=pytest.mark.slow) for end in OTHERS)])
 def test_no_command_minds_its_output(place, end):
     lines = [f"{{ minidit {words} {end}; }} > '{k}.out' 2> '{k}.err'; echo $? > '{k}.rc'" for k, words in COMMANDS.items()]
     shell(place, "\n".join(lines), **(ASCII if not end else {}))
@@ -75,7 +75,8 @@ def test_what_is_not_ascii_is_escaped_where_the_terminal_has_nothing_else(place)
     assert done.returncode == 0 and "\\u2192" in done.stdout
 
 
-@pytest.mark.parametrize("end", ["> /dev/full 2> /dev/full", ">&- 2>&-", "| true"])
+@pytest.mark.parametrize("end", [pytest.param("> /dev/full 2> /dev/full", marks=pytest.mark.slow), ">&- 2>&-",
+                                 pytest.param("| true", marks=pytest.mark.slow)])  # fmt: skip
 def test_an_evaluation_whose_rows_nobody_can_read_keeps_its_numbers(place, run_folder, end):
     (run_folder / "eval.json").unlink(missing_ok=True)
     done = shell(place, f"minidit eval run -n 20 --ddpm-steps 3 {end}")
