@@ -127,8 +127,7 @@ def going_on(job: Run, args: argparse.Namespace) -> bool:
     Raises ValueError if it holds one of another configuration, with what differs.
     """
     from minidit.runs.folder import config_of, is_run
-    from minidit.runs.phases import more_updates
-    from minidit.runs.state import refuse_other_run
+    from minidit.runs.state import more_updates, refuse_other_run
 
     if not is_run(job.folder) or args.overwrite:
         return False

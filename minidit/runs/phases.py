@@ -37,7 +37,7 @@ from minidit.runs.lock import locked
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
-from minidit.runs.state import LENGTHS, State, load_state, paths_of, save_state, start_from, state_of
+from minidit.runs.state import LENGTHS, State, load_state, paths_of, save_state, start_from, state_of, way_on
 from minidit.runs.weights import weights_of
 from minidit.training.augment import Augmented
 from minidit.training.held_out import held_out_loss
@@ -122,6 +122,7 @@ class Run:
     def create(self, *, overwrite: bool = False) -> None:
         """Makes the folder. Raises RunError if a run is there already, or any other files, or if it cannot be written."""
         self.folder = self.ranks.same(self.folder)
+        self.ranks.wait()  # until every rank has seen what was there before
         if self.ranks.first:
             check_start(self.folder, self.config)
             files.create(self.folder, self.config, self.device, overwrite=overwrite)
@@ -277,9 +278,9 @@ class Run:
             self.ranks.wait()
         except OSError as error:
             where, why = error.filename or self.folder, error.strerror or error
-            raise RunError(f"{where}: {why}; make room or mend it, {self.way_on(phase.name)}") from error
+            raise RunError(f"{where}: {why}; make room or mend it, {way_on(self.folder, phase.name)}") from error
         except RunError as error:
-            raise RunError(f"{error}; {self.way_on(phase.name)}") from error
+            raise RunError(f"{error}; {way_on(self.folder, phase.name)}") from error
         finally:
             self.loop = None
         if stopped:
@@ -317,13 +318,6 @@ class Run:
                 files.set_evaluation_aside(self.folder)  # if there is one, it measured the weights of fewer updates
             self.save(phase.name, phase.network)
         return stopped
-
-    def way_on(self, name: str) -> str:
-        """What is safe after a failure, and the command that goes on."""
-        states = paths_of(self.folder, name)
-        if not states:
-            return f"no state of the {name} was saved before"
-        return f"{states[0]} is safe, and minidit train --resume {self.folder} goes on from it"
 
     def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:
         """Reports an update, and logs some to metrics.jsonl. wall, updates: since the phase started or resumed."""
@@ -364,12 +358,6 @@ class Run:
     def header(self) -> dict[str, Any]:
         """The header of a file of weights: the resolved sections, and the facts about the data."""
         return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
-
-
-def more_updates(old: RunConfig, new: RunConfig) -> dict[str, int]:
-    """Phase -> its number of updates in `new`, where it is another one than in `old`."""
-    steps = {phase: (getattr(old, name).steps, getattr(new, name).steps) for phase, name in LENGTHS.items()}
-    return {phase: wanted for phase, (made, wanted) in steps.items() if wanted != made}
 
 
 def resume(

@@ -91,6 +91,14 @@ def paths_of(folder: Path, phase: str) -> list[Path]:
     return [p for _, p in numbered] + former.states_of(folder, phase)
 
 
+def way_on(folder: Path, phase: str) -> str:
+    """What is safe after a failure, and the command that goes on."""
+    states = paths_of(folder, phase)
+    if not states:
+        return f"no state of the {phase} was saved before"
+    return f"{states[0]} is safe, and minidit train --resume {folder} goes on from it"
+
+
 def prune(folder: Path, phase: str, sample: SampleConfig, done: int) -> None:
     """Deletes all states but the last `keep` and the best.
 
@@ -175,6 +183,12 @@ def refuse_other_run(folder: Path, old: RunConfig, new: RunConfig) -> None:
     """Raises ValueError, with what differs, unless two configurations describe the same run, of any length."""
     if changes := differences(tables_of(old), {name: t for name, t in tables_of(new).items() if name != "sample"}):
         raise ValueError(f"{folder} holds a run of another configuration: {', '.join(changes)}; choose another --out")
+
+
+def more_updates(old: RunConfig, new: RunConfig) -> dict[str, int]:
+    """Phase -> its number of updates in `new`, where it is another one than in `old`."""
+    steps = {phase: (getattr(old, name).steps, getattr(new, name).steps) for phase, name in LENGTHS.items()}
+    return {phase: wanted for phase, (made, wanted) in steps.items() if wanted != made}
 
 
 def differences(old: dict[str, Any], new: Tables) -> list[str]:
