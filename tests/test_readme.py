@@ -33,6 +33,8 @@ SHORT = {
         "sample {run} --labels 0 --steps 2 --guidance 2 --out grid.png --quiet"
     ),
     "minidit sample runs/PICTURES --state best": "sample {run} --labels 0 --steps 2 --state best --out grid.png --quiet",
+    "minidit report runs/PICTURES": "report {run}",
+    "minidit report runs/PICTURES runs/tuned": "report {run} {run} --out compared.html",
     "minidit train --resume runs/PICTURES": "train --resume {run} --quiet",
     "minidit train --resume runs/PICTURES --steps 6000": "train --resume {run} --steps 3 --quiet",
     "minidit train --data PICTURES --resume auto": f"train --data {{pictures}} --out resumed --resume auto {TINY}",

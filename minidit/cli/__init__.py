@@ -25,7 +25,7 @@ COMMANDS = {
     "eval": "measure a run: class accuracy, Fréchet distance, precision and recall, neighbours",
     "verify": "check an implementation (yours, in any framework or language) and name its mistakes",
     "vectors": "test vectors for any language: write them, check them",
-    "report": "write report.html for a run folder",
+    "report": "write report.html for a run folder, or a page that compares several",
     "convert": "show a file of weights, or write the same network in another project's grammar",
     "info": "versions, devices, BLAS, presets with their parameters and MACs",
     "bench": "kernel launches of a training update on a GPU, with and without the fast twins",

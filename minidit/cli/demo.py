@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
     from minidit.runs.evaluate import Evaluation
+    from minidit.runs.folder import failing
     from minidit.runs.gallery import measure, show_run
     from minidit.runs.phases import Run
 
@@ -52,10 +53,11 @@ def run(args: argparse.Namespace) -> int:
     evaluation = Evaluation(judge, train, held_out, n=100 if args.quick else 500)
     ddpm_steps, ddpm_n = (50, 100) if args.quick else (250, 200)
     ddpm_steps = min(ddpm_steps, pipeline.schedule.T)
-    measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=ddpm_n)
-    show_run(job, pipeline, held_out, lambda _: None, each=5 if args.quick else 8)
-    if job.ranks.first:
-        progress.note(f"{time.monotonic() - began:.0f} s; open {write_report(job.folder)}")
+    with failing(job.folder, f"the run is trained, and minidit eval {job.folder} measures it again"):
+        measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=ddpm_n)
+        show_run(job, pipeline, held_out, lambda _: None, each=5 if args.quick else 8)
+        if job.ranks.first:
+            progress.note(f"{time.monotonic() - began:.0f} s; open {write_report(job.folder)}")
     print(job.folder)
     return 0
 

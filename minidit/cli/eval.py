@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.html.report import write_report
     from minidit.runs.evaluate import FEWEST, Evaluation
     from minidit.runs.fitting import facts_of
+    from minidit.runs.folder import failing
     from minidit.runs.gallery import measure
     from minidit.runs.phases import resume
     from minidit.runs.pipeline import load_pipeline
@@ -67,11 +68,12 @@ def run(args: argparse.Namespace) -> int:
     progress.close()
     evaluation = Evaluation(judge, train, held_out, n=args.n)
     ddpm_steps = args.ddpm_steps or min(250, T)
-    measure(job, pipeline, evaluation, print, ddpm_steps=ddpm_steps, precision=args.precision)
-    if args.bpd:
-        bits(job.folder, pipeline, held_out.take(slice(args.bpd)), progress)
-    if job.ranks.first:
-        write_report(job.folder)
+    with failing(job.folder, f"the judge is trained and kept, and minidit eval {job.folder} measures again"):
+        measure(job, pipeline, evaluation, print, ddpm_steps=ddpm_steps, precision=args.precision)
+        if args.bpd:
+            bits(job.folder, pipeline, held_out.take(slice(args.bpd)), progress)
+        if job.ranks.first:
+            write_report(job.folder)
     return 0
 
 

@@ -120,25 +120,23 @@ class stop_gently:
             signal.signal(s, signal.SIG_IGN if s == getattr(signal, "SIGHUP", None) else signal.SIG_DFL)
         self.number = signal.Signals(number)
         if self.run.loop is None:  # between two phases every file is complete
-            self._leave("stopped")
+            self._leave("stopped", self.run.work)
         self.progress.close()
         if self.run.ranks.first:
             say("stopping after this update (again: at once)")
         self.run.loop.stop = True
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        from minidit.runs.phases import Stopped
+        from minidit.runs.phase import Stopped
 
         for s, handler in self.old.items():
             signal.signal(s, handler)
         if isinstance(error, Stopped):
-            self._leave(str(error))
+            self._leave(str(error), error.phase)
 
-    def _leave(self, message: str) -> NoReturn:
-        from minidit.runs.former import file_of
-
+    def _leave(self, message: str, phase: str) -> NoReturn:
         self.progress.close()
-        command = "eval" if file_of(self.run.folder, "model").exists() else "train --resume"
+        command = "eval" if phase == "judge" else "train --resume"
         if self.run.ranks.first:
             say(f"minidit: {message}; continue with: minidit {command} {self.run.folder}")
         raise SystemExit(128 + self.number)

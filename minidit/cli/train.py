@@ -65,6 +65,7 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
+    from minidit.runs.folder import failing
     from minidit.runs.gallery import show_run
 
     progress = Progress(args.quiet)
@@ -82,9 +83,10 @@ def run(args: argparse.Namespace) -> int:
     with stop_gently(job, progress):
         pipeline = job.train(train, held_out)
     progress.close()
-    show_run(job, pipeline, held_out, progress.note)
-    if job.ranks.first:
-        progress.note(f"open {write_report(job.folder)}")
+    with failing(job.folder, f"the run is trained, and minidit train --resume {job.folder} draws its pictures again"):
+        show_run(job, pipeline, held_out, progress.note)
+        if job.ranks.first:
+            progress.note(f"open {write_report(job.folder)}")
     print(job.folder)
     return 0
 
@@ -127,7 +129,8 @@ def going_on(job: Run, args: argparse.Namespace) -> bool:
     Raises ValueError if it holds one of another configuration, with what differs.
     """
     from minidit.runs.folder import config_of, is_run
-    from minidit.runs.state import more_updates, refuse_other_run
+    from minidit.runs.lengths import more_updates
+    from minidit.runs.state import refuse_other_run
 
     if not is_run(job.folder) or args.overwrite:
         return False

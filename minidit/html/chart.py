@@ -32,10 +32,7 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, ma
     average = np.exp(average) if log and average is not None else average
     u, v, x_marks, y_marks = _axes(x, y, log)
     points = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
-    body = [f'<path class="rule" d="M{LEFT} {_n(p)}H{RIGHT}"/>'
-            f'<text x="{LEFT - 8}" y="{_n(p + 4)}" text-anchor="end">{number(m)}</text>' for m, p in y_marks]
-    body += [f'<text x="{_n(p)}" y="{HEIGHT - 10}" text-anchor="middle">{number(m)}</text>' for m, p in x_marks]
-    body.append(f'<path class="base" d="M{LEFT} {BOTTOM}H{RIGHT}"/>')
+    body = _frame(x_marks, y_marks)
     if len(x) == 1:
         body.append(f'<circle cx="{_n(u(x)[0])}" cy="{_n(v(y)[0])}" r="4"/>')
     else:
@@ -52,6 +49,14 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, ma
             f'<output>{last:.4g} at step {x[-1]:.0f}</output></figcaption>\n'
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{escape(summary)}" '
             f'data-points="{escape(data)}">' + "".join(body) + "</svg></figure>")
+
+
+def _frame(x_marks: Sequence[tuple[float, float]], y_marks: Sequence[tuple[float, float]]) -> list[str]:
+    """The rules and numbers of both axes."""
+    body = [f'<path class="rule" d="M{LEFT} {_n(p)}H{RIGHT}"/>'
+            f'<text x="{LEFT - 8}" y="{_n(p + 4)}" text-anchor="end">{number(m)}</text>' for m, p in y_marks]
+    body += [f'<text x="{_n(p)}" y="{HEIGHT - 10}" text-anchor="middle">{number(m)}</text>' for m, p in x_marks]
+    return [*body, f'<path class="base" d="M{LEFT} {BOTTOM}H{RIGHT}"/>']
 
 
 def _axes(x: Array, y: Array, log: bool) -> tuple[Array, Array, list[tuple[float, float]], list[tuple[float, float]]]:
@@ -79,3 +84,49 @@ def _path(u: Array, v: Array) -> str:
 def _n(value: float) -> str:
     """A coordinate to a tenth of a pixel."""
     return f"{value:.1f}".rstrip("0").rstrip(".") if math.isfinite(value) else "0"
+
+
+def several(name: str, series: Sequence[tuple[str, Sequence[float], Sequence[float]]], *, may_log: bool = False) -> str:
+    """The same measure of several runs in one <figure>: (label, steps, values) each; "" if no value of any run is finite.
+
+    Long series are smoothed. A run's colour and dashes are those of its place in `series`, also where others have no values.
+    """
+    curves: list[tuple[int, str, Array, Array]] = []
+    for k, (label, steps, values) in enumerate(series):
+        x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+        good = np.isfinite(x) & np.isfinite(y)
+        order = np.argsort(x[good], kind="stable")
+        if good.any():
+            curves.append((k, label, x[good][order], y[good][order]))
+    if not curves:
+        return ""
+    all_x, all_y = (np.concatenate([c[i] for c in curves]) for i in (2, 3))
+    log = bool(may_log and all_y.min() > 0 and all_y.max() > 10 * all_y.min())
+    curves = [(k, label, x, _smooth(y, log)) for k, label, x, y in curves]
+    u, v, x_marks, y_marks = _axes(np.sort(all_x), np.concatenate([c[3] for c in curves]), log)
+    body = _frame(x_marks, y_marks)
+    for k, _, x, y in curves:
+        at = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
+        body.append(f'<path class="mean run{k}" d="{_path(u(x[at]), v(y[at]))}"/>' if len(x) > 1 else
+                    f'<circle class="run{k}" cx="{_n(u(x)[0])}" cy="{_n(v(y)[0])}" r="4"/>')
+    body.append(f'<path class="here" d="M0 {TOP}V{BOTTOM}"/>')
+    marks = np.unique(all_x)
+    marks = marks[np.unique(np.linspace(0, len(marks) - 1, min(len(marks), POINTS)).round().astype(int))]
+    data = json.dumps([[round(float(u(s)), 1), float(s), _values_at(float(s), curves)] for s in marks])
+    rest = "; ".join(f"{label} {y[-1]:.4g} at step {x[-1]:.0f}" for _, label, x, y in curves)
+    return (f'<figure class="chart"><figcaption><span><strong>{escape(name)}</strong>{" (log)" if log else ""}</span>'
+            f"<output>{escape(rest)}</output></figcaption>\n"
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{escape(f"{name}: {rest}")}" '
+            f'data-points="{escape(data)}">' + "".join(body) + "</svg></figure>")
+
+
+def _smooth(y: Array, log: bool) -> Array:
+    if len(y) < 20:
+        return y
+    return np.exp(smoothed(np.log(y))) if log else smoothed(y)
+
+
+def _values_at(step: float, curves: Sequence[tuple[int, str, Array, Array]]) -> str:
+    """Each run's value at its last record up to a step; a run that has none yet, or has ended, is left out."""
+    shown = [(label, y[np.searchsorted(x, step, "right") - 1]) for _, label, x, y in curves if x[0] <= step <= x[-1]]
+    return ", ".join(f"{label} {value:.4g}" for label, value in shown)

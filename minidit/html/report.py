@@ -27,15 +27,16 @@ IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbou
 MOST_FRAMES = 40
 
 
-def write_report(run: Path) -> Path:
-    """Reads the run folder and writes run/report.html. The same folder gives the same bytes.
+def write_report(run: Path, out: Path | None = None) -> Path:
+    """Reads the run folder and writes run/report.html, or `out`. The same folder gives the same bytes.
 
     Raises ValueError for a malformed file, with its name, and the line of metrics.jsonl.
     """
     run = Path(run)
+    out = out or run / "report.html"
     if run.is_dir():
-        check_writable(run / "report.html")
-    return write_atomically(run / "report.html", report_of(run))
+        check_writable(out)
+    return write_atomically(out, report_of(run))
 
 
 def report_of(run: Path) -> bytes:

@@ -8,6 +8,10 @@
     samples/step_*.png                                             grids drawn while training
     pictures/, trace.npz, eval.json, report.html                   at the end
     .lock                                                          while a process works here
+    .replaced/                                                     an overwritten run, until this one has its first checkpoint
+
+config.toml is the first file of a run that is written, and the last that is moved or deleted. So wherever a process is killed,
+the next one sees what is whole: without config.toml nothing of a run is in its place that belongs there.
 """
 
 from __future__ import annotations
@@ -17,16 +21,19 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidit.checkpoint import CheckpointError, write_atomically
+from minidit.checkpoint import CheckpointError
 from minidit.checkpoint.files import open_safetensors
 from minidit.incoming import read_text, read_toml, reading, regular_file
 from minidit.nn.device import name_of_blas
+from minidit.outgoing import WriteError, write_atomically, writing
 from minidit.runs import former
 from minidit.runs.config import Tables, read_config, tables_of, to_toml
 from minidit.runs.lock import LOCK, alive, locked
@@ -44,24 +51,49 @@ PLACES = ("samples", "pictures", STATES)  # the folders inside
 TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")  # a file that is being written: its name, and the number of the process
 FILES = ["config.toml", "metrics.jsonl", "skipped.jsonl", "eval.json", "trace.npz", "report.html", *WEIGHTS, *PICTURES]
 REPLACED = ".replaced"  # the folder of an overwritten run, until the new one has its first checkpoint
+Skipped = Iterable[tuple[str, str]]  # (file, why it was left out)
+LONGEST_WRITE = 3600.0  # seconds after which a temporary is no longer written, whoever has its process's number now
 
 
-def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False) -> None:
-    """Makes the folder and writes config.toml. Raises RunError if a run is there already, or any other files.
+def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False, skipped: Skipped | None = None) -> None:
+    """Makes the folder and writes config.toml, and the list of `skipped` files if there is one.
 
+    Raises RunError if a run is there already, or any other files, or if something cannot be written.
     An overwritten run's own files are moved aside; `settle` deletes them, `undo` brings them back.
     """
-    sweep(folder)
-    run = is_run(folder)
-    if run and not overwrite:
-        raise RunError(f"{folder} holds a run already: choose another --out, --resume it, or --overwrite")
-    if not run and folder.exists() and any(p.name not in (LOCK, REPLACED) for p in folder.iterdir()):
-        raise RunError(f"{folder} holds files that are not a run: choose another --out")
-    if run:
-        with locked(folder):
-            set_aside(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder, config, {"environment": environment(device)})
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder), failing(folder, "nothing has been trained"):
+            recover(folder)
+            sweep(folder)
+            run = is_run(folder)
+            if run and not overwrite:
+                raise RunError(f"{folder} holds a run already: choose another --out, --resume it, or --overwrite")
+            if not run and any(p.name not in (LOCK, REPLACED) for p in folder.iterdir()):
+                raise RunError(f"{folder} holds files that are not a run: choose another --out")
+            try:
+                if run:
+                    set_aside(folder)
+                write_config(folder, config, {"environment": environment(device)})
+                if skipped is not None:
+                    keep_skipped(folder, skipped)
+            except BaseException:
+                bring_back(folder)
+                raise
+    finally:
+        with contextlib.suppress(OSError):  # it holds something: a run, or what was there before
+            folder.rmdir()
+
+
+@contextmanager
+def failing(folder: Path, way_on: str) -> Iterator[None]:
+    """Turns an OSError inside the block into a RunError: the file, the cause, and then what is safe and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        cause = error if isinstance(error, WriteError) else WriteError(error.filename2 or error.filename or folder, error)
+        raise RunError(f"{cause}; {way_on}") from error
 
 
 def write_config(folder: Path, config: RunConfig, beside: Tables) -> None:
@@ -74,8 +106,16 @@ def sweep(folder: Path) -> None:
     for place in (folder, *(folder / name for name in PLACES)):
         for path in place.glob(".*.tmp"):
             name = TEMPORARY.fullmatch(path.name)
-            if name and _ours(folder, place / name[1]) and not alive(int(name[2])):
+            if name and _ours(folder, place / name[1]) and _abandoned(path, int(name[2])):
                 path.unlink(missing_ok=True)
+
+
+def _abandoned(path: Path, pid: int) -> bool:
+    """Whether nobody writes a temporary any more. This process writes none now; it may have a killed one's number."""
+    try:
+        return pid == os.getpid() or not alive(pid) or time.time() - path.stat().st_mtime > LONGEST_WRITE
+    except OSError:  # it has been moved to its place meanwhile
+        return False
 
 
 def _ours(folder: Path, path: Path) -> bool:
@@ -94,23 +134,42 @@ def is_run(folder: Path) -> bool:
     return isinstance(environment, dict) and "minidit" in environment
 
 
+def is_still(folder: Path, config: bytes) -> bool:
+    """Whether config.toml has these bytes."""
+    try:
+        return (folder / "config.toml").read_bytes() == config
+    except FileNotFoundError:
+        return False
+
+
 def files_of(folder: Path) -> list[Path]:
-    """The files of a run that exist."""
+    """The files of a run that exist, config.toml last."""
     listed = [folder / name for name in FILES] + [p for pattern in PATTERNS for p in folder.glob(pattern)]
-    return [p for p in listed if p.is_file()]
+    return sorted((p for p in listed if p.is_file()), key=lambda p: p.name == "config.toml")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether updates of a run would be lost with it: states, or weights other than a tokenizer's, which may be a copy."""
+    trained = set(WEIGHTS) - {"tokenizer.safetensors", f"{former.FILES['tokenizer']}.safetensors"}
+    return any((folder / name).exists() for name in trained) or any((folder / STATES).glob("*.safetensors"))
 
 
 def set_aside(folder: Path) -> None:
     """Moves a run's files into REPLACED; if another run is already there, a run without a checkpoint is deleted instead."""
     aside = folder / REPLACED
-    if any((folder / name).exists() for name in WEIGHTS) or any((folder / STATES).glob("*")):
+    if has_checkpoint(folder):
         settle(folder)
-    occupied = aside.exists()
-    for path in files_of(folder):
-        if occupied:
+    if (aside / "config.toml").exists():
+        for path in files_of(folder):
             path.unlink()
-            continue
-        target = aside / path.relative_to(folder)
+    else:
+        move(folder, aside)
+
+
+def move(here: Path, there: Path) -> None:
+    """Moves a run's files, config.toml last."""
+    for path in files_of(here):
+        target = there / path.relative_to(here)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
 
@@ -127,12 +186,19 @@ def undo(folder: Path) -> None:
     """Deletes a run that came to nothing; one that it was to replace comes back."""
     for path in files_of(folder):
         path.unlink()
-    aside = folder / REPLACED
-    for path in files_of(aside):
-        target = folder / path.relative_to(aside)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
-    remove_empty(aside)
+    bring_back(folder)
+
+
+def bring_back(folder: Path) -> None:
+    """Moves an overwritten run, or the part of it that was moved, to its place again."""
+    move(folder / REPLACED, folder)
+    remove_empty(folder / REPLACED)
+
+
+def recover(folder: Path) -> None:
+    """Brings an overwritten run back if a process was killed while it moved it, so that no other run has begun in its place."""
+    if (folder / REPLACED).is_dir() and not all((p / "config.toml").exists() for p in (folder, folder / REPLACED)):
+        bring_back(folder)
 
 
 def remove_empty(folder: Path) -> None:
@@ -159,7 +225,7 @@ def config_of(folder: Path) -> RunConfig:
     return read_config(path)
 
 
-def keep_skipped(folder: Path, skipped: Iterable[tuple[str, str]]) -> None:
+def keep_skipped(folder: Path, skipped: Skipped) -> None:
     """Writes the list of files that were left out, one line per file."""
     lines = (json.dumps({"file": file, "why": why}) + "\n" for file, why in skipped)
     write_atomically(folder / "skipped.jsonl", "".join(lines).encode())
@@ -192,11 +258,8 @@ def set_evaluation_aside(folder: Path) -> None:
 def append(folder: Path, line: dict[str, Any]) -> None:
     """Writes one line of metrics.jsonl."""
     path = folder / "metrics.jsonl"
-    try:
-        with open(path, "a") as f:
-            f.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with writing(path), open(path, "a") as f:
+        f.write(json.dumps(line) + "\n")
 
 
 def forget(folder: Path, phase: str, after: int) -> None:

@@ -31,7 +31,6 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note,
     """pictures/*.png, the GIF, trace.npz and report.html of a run whose model is trained."""
     folder, s, first = run.folder / "pictures", run.config.sample, run.ranks.first  # all ranks compute, the first one writes
     if first:
-        folder.mkdir(parents=True, exist_ok=True)
         save_png(folder / "loss.png", loss_curves(run))
     if pipeline.tokenizer.limit is None and held_out is not None:  # x_0 are latents, and decoding them loses something
         x = held_out.x_0(slice(10))

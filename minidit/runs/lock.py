@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from minidit.training.loop import RunError
 
@@ -28,18 +28,40 @@ LOCK = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """Holds the lock of a folder. Raises RunError, with the owner, while another process does."""
     file = _taken(folder)
+    _held.add(file)
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # before it is released: whoever opened it meanwhile sees that it is gone, and retries
-            (folder / LOCK).unlink()
-        file.close()
+        if not file.closed:  # as it is in a process that was forked meanwhile: the lock is not its own
+            with contextlib.suppress(OSError):  # before it is released: whoever opened it sees that it is gone, and retries
+                (folder / LOCK).unlink()
+            _held.discard(file)
+            with contextlib.suppress(OSError):  # what goes wrong here must not hide the error of the block
+                file.close()
 
 
-def _taken(folder: Path) -> IO[str]:
+_held: set[BinaryIO] = set()
+
+
+def _let_go() -> None:
+    """In a forked process: the lock ends with the process that took it, not with its children."""
+    while _held:
+        with contextlib.suppress(OSError):
+            _held.pop().close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _taken(folder: Path) -> BinaryIO:
     path = folder / LOCK
     while True:
-        file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  open for as long as the lock is held
+        try:
+            file = open(path, "ab+", buffering=0)  # noqa: SIM115  open for as long as the lock is held
+        except OSError as error:
+            advice = "make room there, or mend its permissions, and start again"
+            raise RunError(f"{folder}: cannot be written ({error.strerror}): {advice}") from error
         try:
             if fcntl is None:
                 raise OSError("this system has no locks")
@@ -50,16 +72,24 @@ def _taken(folder: Path) -> IO[str]:
             raise RunError(f"{folder} is in use by {_named(owner)}: wait for it, or choose another --out") from None
         except OSError:
             _claim(file, folder)
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+        if _is(file, path):
+            with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+                me = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
                 file.truncate(0)
-                json.dump({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
-                file.flush()
-                return file
+                file.write(json.dumps(me).encode())
+            return file
         file.close()
 
 
-def _claim(file: IO[str], folder: Path) -> None:
+def _is(file: BinaryIO, path: Path) -> bool:
+    """Whether the file stands under this path; its last owner may have deleted it after it was opened here."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _claim(file: BinaryIO, folder: Path) -> None:
     """Without locks: the file belongs to the process that it names. Raises RunError unless that is gone."""
     owner = _owner(file)
     if owner and not (owner["host"] == platform.node() and os.name == "posix" and not alive(int(owner["pid"]))):
@@ -67,7 +97,7 @@ def _claim(file: IO[str], folder: Path) -> None:
         raise RunError(f"{folder} is in use by {_named(owner)}; if that process is gone, delete {folder / LOCK}")
 
 
-def _owner(file: IO[str]) -> dict[str, str]:
+def _owner(file: BinaryIO) -> dict[str, str]:
     file.seek(0)
     try:
         owner = json.loads(file.read(1000))

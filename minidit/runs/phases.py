@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from minidit.checkpoint import CheckpointError, save_model
 from minidit.data import Dataset, cache
@@ -33,58 +33,24 @@ from minidit.runs.checks import check_start
 from minidit.runs.config import tables_of
 from minidit.runs.fitting import Parts, augment_of, facts_of, fitted, parts_of, with_tokenizer_of_init
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
+from minidit.runs.lengths import lengthened
 from minidit.runs.lock import locked
+from minidit.runs.phase import N, Note, Phase, Progress, Record, Stopped, Tell, quiet, silent
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
-from minidit.runs.state import LENGTHS, State, load_state, paths_of, save_state, start_from, state_of, way_on
+from minidit.runs.state import LENGTHS, State, load_state, prune, save_state, start_from, state_of, way_on
 from minidit.runs.weights import weights_of
 from minidit.training.augment import Augmented
 from minidit.training.held_out import held_out_loss
-from minidit.training.loop import Loop, LoopConfig, RunError, diverged
+from minidit.training.loop import Loop, RunError, diverged
 from minidit.training.memory import explained
-from minidit.training.process import Process
 from minidit.training.ranks import ranks
 from minidit.training.source import Source, source_of
 from minidit.version import __version__
 
-N = TypeVar("N", DiT, TokenizerNetwork, Classifier)
-Record = dict[str, Any]  # of an update: "step", "loss", "lr", …
-Tell = Callable[[str, Record, int], None]  # (phase, record, updates of the phase)
-Note = Callable[[str], None]  # a line for the person who started the run
-Progress = Callable[[str, int, int], None]  # (what, done, total) of work that is no phase
 EVERY = 10  # updates per line of metrics.jsonl
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
-
-
-def silent(phase: str, record: Record, steps: int) -> None:
-    """A no-op callback."""
-
-
-def quiet(text: str) -> None:
-    """A no-op callback."""
-
-
-class Stopped(Exception):
-    """A phase was asked to stop and has saved its state."""
-
-    def __init__(self, phase: str, done: int) -> None:
-        super().__init__(f"stopped at update {done} of the {phase}")
-        self.phase, self.done = phase, done
-
-
-@dataclass(frozen=True)
-class Phase(Generic[N]):
-    """One training: a network, its process, its data, and the length of training."""
-
-    name: str
-    network: N
-    process: Process
-    source: Source
-    config: LoopConfig
-    held_out: Source | None = None  # the states of a phase are compared by the loss on it
-    start: str = ""  # a file or a run whose weights it starts from
-    watch: Callable[[Loop], None] = lambda loop: None  # called after every update
 
 
 class Run:
@@ -99,7 +65,8 @@ class Run:
         self.facts: dict[str, Any] = {}
         self.parts: Parts | None = None  # of the pictures, once they are read
         self.leave_out: frozenset[str] | None = None  # the files that a resumed run skipped when it began
-        self.untouched = False  # made by this process, and no update has been made
+        self.work = "model"  # or "judge": what this process trains, or trained last
+        self.begun: bytes | None = None  # the config.toml that this process wrote, until it has made an update
         self.ranks = ranks()
 
     def data(self) -> tuple[Dataset, Dataset | None]:
@@ -125,10 +92,9 @@ class Run:
         self.ranks.wait()  # until every rank has seen what was there before
         if self.ranks.first:
             check_start(self.folder, self.config)
-            files.create(self.folder, self.config, self.device, overwrite=overwrite)
-            if self.config.data.skip_bad and self.parts:
-                files.keep_skipped(self.folder, self.parts.train.skipped)
-        self.untouched = True
+            skipped = self.parts.train.skipped if self.config.data.skip_bad and self.parts else None
+            files.create(self.folder, self.config, self.device, overwrite=overwrite, skipped=skipped)
+            self.begun = (self.folder / "config.toml").read_bytes()
         self.ranks.wait()
 
     def lengthen(self, lengths: dict[str, int]) -> None:
@@ -136,22 +102,13 @@ class Run:
 
         Raises RunError for fewer updates than a phase has made, and for more of a tokenizer whose latents were trained on.
         """
-        config, old = self.config, {}
-        for phase, steps in lengths.items():
-            section = LENGTHS[phase]
-            state, before = state_of(self.folder, phase, config)[0], getattr(config, section).steps
-            done = state.done if state else before if former.file_of(self.folder, phase).exists() else 0
-            if steps < done or (steps > done and not state and done):
-                why = "it kept no state to go on from" if steps > done else "an update cannot be taken back"
-                raise RunError(f"{self.folder}: the {phase} has made {done} updates, {steps} is not possible: {why}")
-            if phase == "tokenizer" and steps > done and paths_of(self.folder, "model"):
-                raise RunError(f"{self.folder}: its model has been trained on this tokenizer's latents: make a new run")
-            config = replace(config, **{section: replace(getattr(config, section), steps=steps)})
-            old[phase] = f"{before} updates until update {done}, then {steps}"
+        config, history, notes = lengthened(self.folder, self.config, lengths)
         self.ranks.wait()  # until every rank has read what there was
         if config != self.config and self.ranks.first:
-            with locked(self.folder):
-                files.record_change(self.folder, config, old)
+            with locked(self.folder), files.failing(self.folder, way_on(self.folder, "model")):
+                files.record_change(self.folder, config, history)
+            for note in notes:
+                self.note(note)
         self.config = config
 
     # ------------------------------------------------------------------------------------------------ the phases
@@ -162,24 +119,37 @@ class Run:
         held_out : pictures by which the states are compared. A start that fails before its first update leaves nothing behind.
         """
         try:
-            with self._alone():
+            with self._alone("model"):
                 try:
                     return self._trained_pipeline(data, held_out)
                 except Exception as error:
-                    if self.untouched and self.ranks.first and not isinstance(error, Stopped):
+                    if self.begun is not None and not isinstance(error, Stopped) and not files.has_checkpoint(self.folder):
                         files.undo(self.folder)
+                        files.remove_empty(self.folder)
                     raise
         finally:
             if self.ranks.first:
-                files.remove_empty(self.folder)
+                with suppress(OSError):  # it holds a run
+                    self.folder.rmdir()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process works in the folder; what killed ones left is gone."""
+    def _alone(self, phase: str) -> Iterator[None]:
+        """No other process works in the folder; what a killed process left has been mended.
+
+        Raises RunError if another process works there or has begun another run there, or if a file cannot be written.
+        """
+        self.work = phase
         with locked(self.folder) if self.ranks.first else nullcontext():
-            if self.ranks.first:
-                files.sweep(self.folder)
-            yield
+            if self.begun is not None and not files.is_still(self.folder, self.begun):
+                raise RunError(f"{self.folder}: another process has begun a run there: choose another --out")
+            try:
+                if self.ranks.first:
+                    files.recover(self.folder)
+                    files.sweep(self.folder)
+                yield
+            except OSError:  # what is safe is known only now
+                with files.failing(self.folder, way_on(self.folder, phase)):
+                    raise
 
     def _trained_pipeline(self, data: Dataset, held_out: Dataset | None) -> Pipeline:
         c = self.config
@@ -237,7 +207,7 @@ class Run:
 
     def judge(self, data: Dataset, held_out: Dataset | None = None) -> Classifier:
         """The small classifier that judges samples: loaded, or trained on these pictures."""
-        with self._alone():
+        with self._alone("judge"):
             network: Classifier = self.finished("judge") or self.trained(self.judge_phase(data, held_out))
         return network
 
@@ -256,8 +226,14 @@ class Run:
         path = former.file_of(self.folder, name)
         if not self.ranks.same(path.exists()):
             return None
-        state_of(self.folder, name, self.config)
-        network, meta = weights_of(path, name, "cpu" if name == "judge" else self.device)
+        state, _ = state_of(self.folder, name, self.config)
+        try:
+            network, meta = weights_of(path, name, "cpu" if name == "judge" else self.device)
+        except CheckpointError as error:
+            if state is None or state.done != getattr(self.config, LENGTHS[name]).steps:
+                raise
+            self.note(f"{error}; written anew from {state.path}")
+            return None
         made = former.header(meta).get(LENGTHS[name], {}).get("steps")
         more = isinstance(made, int) and made < getattr(self.config, LENGTHS[name]).steps  # it was lengthened since
         return None if more else network
@@ -276,9 +252,6 @@ class Run:
                 load_state(state, loop)
             stopped = self._train(phase, loop, saved=loop.done if state else None)
             self.ranks.wait()
-        except OSError as error:
-            where, why = error.filename or self.folder, error.strerror or error
-            raise RunError(f"{where}: {why}; make room or mend it, {way_on(self.folder, phase.name)}") from error
         except RunError as error:
             raise RunError(f"{error}; {way_on(self.folder, phase.name)}") from error
         finally:
@@ -303,7 +276,7 @@ class Run:
         records = loop.run()  # from rank 0's update
         began, first = time.monotonic(), loop.done
         for record in records:
-            self.untouched = False
+            self.begun = None
             self.record(phase, record, time.monotonic() - began, loop.done - first)
             phase.watch(loop)
             if self.regular(phase, loop):
@@ -313,6 +286,9 @@ class Run:
         if stopped and saved != loop.done:
             self.keep(phase, loop)
         if not stopped:
+            if self.ranks.first:  # again: a process may have been killed after its last save
+                prune(self.folder, phase.name, self.config.sample, loop.done)
+                files.settle(self.folder)
             phase.network.flat[...] = loop.optimiser.average
             if phase.name == "model" and self.ranks.first:
                 files.set_evaluation_aside(self.folder)  # if there is one, it measured the weights of fewer updates
@@ -364,6 +340,10 @@ def resume(
     folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet, progress: Progress = cache.silent
 ) -> Run:
     """The Run in a folder, with the configuration and the pictures it was started with."""
+    if ranks().first and (folder / files.REPLACED).exists():
+        with locked(folder), files.failing(folder, "mend it and start again"):
+            files.recover(folder)
+    ranks().wait()
     run = Run(folder, files.config_of(folder), device=device, tell=tell, note=note, progress=progress)
     run.leave_out = files.skipped_of(folder) if run.config.data.skip_bad else None
     return run

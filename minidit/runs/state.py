@@ -13,7 +13,7 @@ import errno
 import json
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def save_state(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        prune(folder, phase, replace(sample, keep=1), loop.done)
+        make_room(folder, phase, loop.done)
         write_arrays(path, arrays, meta)
     prune(folder, phase, sample, loop.done)
 
@@ -91,27 +91,51 @@ def paths_of(folder: Path, phase: str) -> list[Path]:
     return [p for _, p in numbered] + former.states_of(folder, phase)
 
 
-def way_on(folder: Path, phase: str) -> str:
-    """What is safe after a failure, and the command that goes on."""
-    states = paths_of(folder, phase)
-    if not states:
-        return f"no state of the {phase} was saved before"
-    return f"{states[0]} is safe, and minidit train --resume {folder} goes on from it"
-
-
 def prune(folder: Path, phase: str, sample: SampleConfig, done: int) -> None:
     """Deletes all states but the last `keep` and the best.
 
     A state that a stop left between two regular ones goes when the next is there; one of a later update than `done` is damaged.
+    done : the number of updates of the latest state, which is whole
     """
     for path in paths_of(folder, phase):
-        number = NUMBER.fullmatch(path.name)
-        if number and (int(number[2]) > done or (int(number[2]) < done and int(number[2]) % sample.save_every)):
-            path.unlink(missing_ok=True)
-    best = best_of(folder, phase)
-    for path in paths_of(folder, phase)[sample.keep :]:
-        if path != best:
-            path.unlink(missing_ok=True)
+        if updates_of(path) > done:
+            delete(path)
+    best, kept = best_of(folder, phase), 0
+    for path in paths_of(folder, phase):
+        regular = updates_of(path) in (0, done) or updates_of(path) % sample.save_every == 0
+        if path != best and (not regular or kept >= sample.keep):
+            delete(path)
+        kept += regular
+
+
+def updates_of(path: Path) -> int:
+    """The number of updates in a state's name; 0 for the names of earlier versions."""
+    number = NUMBER.fullmatch(path.name)
+    return int(number[2]) if number else 0
+
+
+def make_room(folder: Path, phase: str, done: int) -> None:
+    """Deletes all states but the best and the latest whole one of fewer than `done` updates."""
+    older = (path for path in paths_of(folder, phase) if updates_of(path) < done)
+    keep = {best_of(folder, phase), next(filter(is_whole, older), None)}
+    for path in paths_of(folder, phase):
+        if path not in keep:
+            delete(path)
+
+
+def delete(path: Path) -> None:
+    """Deletes a state; a folder that somebody put in its place stays."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a state can be read."""
+    try:
+        open_safetensors(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def best_of(folder: Path, phase: str) -> Path | None:
@@ -141,6 +165,16 @@ def latest(folder: Path, phase: str) -> tuple[State | None, list[str]]:
     if faults:
         raise CheckpointError(f"{faults[0]}; no other state is whole: delete {STATES}/{phase}-* to begin this phase anew")
     return None, faults
+
+
+def way_on(folder: Path, phase: str) -> str:
+    """What is safe after a failure, and the command that goes on."""
+    states = paths_of(folder, phase) or [path for other in reversed(LENGTHS) for path in paths_of(folder, other)]
+    state = next((path for path in states if path.is_file()), None)
+    if state is None:
+        return f"no state of the {phase} was saved before"
+    command = "eval" if phase == "judge" else "train --resume"
+    return f"{state} is safe, and minidit {command} {folder} goes on from it"
 
 
 def state_of(folder: Path, phase: str, config: RunConfig) -> tuple[State | None, list[str]]:
@@ -183,12 +217,6 @@ def refuse_other_run(folder: Path, old: RunConfig, new: RunConfig) -> None:
     """Raises ValueError, with what differs, unless two configurations describe the same run, of any length."""
     if changes := differences(tables_of(old), {name: t for name, t in tables_of(new).items() if name != "sample"}):
         raise ValueError(f"{folder} holds a run of another configuration: {', '.join(changes)}; choose another --out")
-
-
-def more_updates(old: RunConfig, new: RunConfig) -> dict[str, int]:
-    """Phase -> its number of updates in `new`, where it is another one than in `old`."""
-    steps = {phase: (getattr(old, name).steps, getattr(new, name).steps) for phase, name in LENGTHS.items()}
-    return {phase: wanted for phase, (made, wanted) in steps.items() if wanted != made}
 
 
 def differences(old: dict[str, Any], new: Tables) -> list[str]:

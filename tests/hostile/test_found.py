@@ -311,3 +311,11 @@ def test_pictures_of_two_colours_are_not_that_empty(tmp_path):
     images = np.random.default_rng(0).integers(0, 2, (2**19 + 1, 8, 8)).astype(np.uint8) * 255
     np.savez_compressed(tmp_path / "x.npz", images=images)
     assert len(data.load(tmp_path / "x.npz")) == len(images)
+
+
+def test_a_long_header_of_an_array_is_not_parsed(tmp_path):
+    """NumPy takes seconds for a few thousand spaces."""
+    header = "'descr': '|u1', 'fortran_order': False, 'shape': (4, 4, 4), }" + " " * 9000 + '"'
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("images.npy", npy(header))
+    refused(data.load, tmp_path / "x.npz", kind="DataError")

@@ -90,15 +90,23 @@ def test_a_folder_in_which_a_first_write_was_killed_is_free(tmp_path):
     (folder / f".config.toml.{gone}.tmp").write_text("[da")
     (folder / LOCK).write_text("")
     job = started(folder)
-    assert {p.name for p in job.folder.iterdir()} == {"config.toml", LOCK}
+    assert {p.name for p in job.folder.iterdir()} == {"config.toml"}
 
 
 def test_only_temporary_files_of_a_run_whose_process_is_gone_are_swept(tmp_path):
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
-    gone, here = int(child.stdout), os.getpid()
-    names = (".config.toml.{}.tmp", "states/.model-00000004.safetensors.{}.tmp", "samples/.step_00000002.png.{}.tmp")
-    swept = [name.format(gone) for name in names]
-    kept = [f".config.toml.{here}.tmp", f".notes.txt.{gone}.tmp", "mine.tmp", f"mine/.config.toml.{gone}.tmp"]
+    gone, here, other = int(child.stdout), os.getpid(), os.getppid()
+    names = (
+        ".config.toml.{}.tmp", "states/.model-00000004.safetensors.{}.tmp", "samples/.step_00000002.png.{}.tmp",
+        "pictures/.ddim.png.{}.tmp",
+    )  # fmt: skip
+    swept = [name.format(pid) for name in names for pid in (gone, here)]  # this process has begun to write nothing
+    kept = [
+        f".config.toml.{other}.tmp",
+        f".notes.txt.{gone}.tmp",
+        "mine.tmp",
+        f"mine/.config.toml.{gone}.tmp",
+    ]
     for name in swept + kept:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
