@@ -23,11 +23,14 @@ MAX_TEXT = 2**24  # bytes of a text file: a configuration, an index
 MAX_DIRECTORY = 2**23  # bytes of a zip file's table of contents: about 100,000 members
 MAX_MESSAGE = 2**14  # characters of an error: a damaged name may be long
 DEFLATE = 1032  # bytes that one byte can become at most when a zip or gzip file is unpacked
+DENSE, EMPTY = 2**25, 256  # no data are so empty that more than DENSE bytes of them unpack from EMPTY times fewer
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack a kilobyte to gigabytes
 
 # no name holds these: control characters, among them the escapes that a terminal obeys; marks that turn the direction of a line;
-# halves of characters
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# or cannot be seen; halves of characters
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
@@ -94,10 +97,19 @@ def read_text(path: str | Path, error: type[Refusal], why: str = "cannot be read
 
 
 def read_json(path: str | Path, error: type[Refusal], why: str = "not JSON: ") -> Any:
-    """The value of a JSON file."""
+    """The value of a JSON file whose objects hold each of their keys once."""
     text = read_text(path, error, why)
     with reading(path, error, why):
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError for a key that stands there twice: other readers may take the other value."""
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it holds the key {next(k for k in entries if keys.count(k) > 1)!r} twice")
+    return entries
 
 
 def read_toml(path: str | Path, error: type[Refusal]) -> dict[str, Any]:
@@ -112,6 +124,11 @@ def read_toml(path: str | Path, error: type[Refusal]) -> dict[str, Any]:
             if isinstance(value, int) and value.bit_length() > 64:
                 raise ValueError("it holds a whole number of more than 64 bits")
         return tables
+
+
+def is_bomb(unpacked: int, packed: int) -> bool:
+    """Whether unpacking would make more of next to nothing than data ever are."""
+    return unpacked > DENSE and unpacked > EMPTY * packed
 
 
 class _Frugal(io.FileIO):
@@ -136,6 +153,9 @@ def opened_zip(path: str | Path, error: type[Refusal], packings: Collection[int]
                 raise error(f"{path}: {member.filename} is packed in another way than stored or deflated")
             if member.compress_size > size or member.file_size > DEFLATE * member.compress_size:
                 raise error(f"{path}: {member.filename} claims {member.file_size} bytes, more than the file can hold")
+            if is_bomb(member.file_size, member.compress_size):
+                sizes = f"{member.compress_size} bytes to {member.file_size}"
+                raise error(f"{path}: {member.filename} unpacks {sizes}: no data are that empty")
         yield archive
 
 

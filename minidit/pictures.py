@@ -114,6 +114,20 @@ def stack(pictures: Sequence[Picture], captions: Sequence[str] | None = None, *,
     return _joined([_captioned(p, c) for p, c in zip(pictures, captions or [""] * len(pictures), strict=True)], gap, across=False)
 
 
+def alike(pictures: Sequence[Picture]) -> list[Picture]:
+    """Pictures on sheets of one size, the largest, as an animation needs them."""
+    size = max(p.width for p in pictures), max(p.height for p in pictures)
+    return [p if p.size == size else _on_sheet(p, size) for p in pictures]
+
+
+def _on_sheet(picture: Picture, size: tuple[int, int]) -> Picture:
+    from PIL import Image
+
+    sheet = Image.new("RGB", size, PAPER)
+    sheet.paste(picture, (0, 0))
+    return sheet
+
+
 def _joined(pictures: Sequence[Picture], gap: int, *, across: bool) -> Picture:
     from PIL import Image
 

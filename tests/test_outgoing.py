@@ -163,3 +163,9 @@ def test_what_can_be_known_is_said_before_the_work(tmp_path, monkeypatch, capsys
     assert main(words) == 1
     err = capsys.readouterr().err
     assert "cannot be written" in err and err.count("\n") == 1
+
+
+def test_an_animation_of_one_picture_is_written_although_its_captions_are_wider(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "--labels", "0", "-n", "1", "--steps", "2", "--quiet", "--out", "one.gif"]) == 0
+    assert Path("one.gif").read_bytes()[:6] == b"GIF89a"

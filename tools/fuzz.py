@@ -28,14 +28,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the package, and the writer o
 
 if "--coverage" in sys.argv:  # what is imported now is watched
     with importlib.import_module("atheris").instrument_imports(include=["minidit"]):
-        from tools.fuzz_targets import Target, targets
+        from tools.fuzz_targets import targets
 else:
-    from tools.fuzz_targets import Target, targets
-from tools.fuzz_judge import Tally, damaged, fuzz, prepared, try_one  # noqa: E402
+    from tools.fuzz_targets import targets
+from tools.fuzz_judge import MEMORY, Tally, damaged, fuzz, prepared, try_one  # noqa: E402
 from tools.fuzz_page import COUNTS, add_counts, read_counts, write_page  # noqa: E402
+from tools.fuzz_target import Target  # noqa: E402
 
 KEPT = ROOT / "build" / "fuzz" / "inputs"
-SLICES = ((12_000, 12.0), (6000, 4.0), (0, 1.0))  # inputs per second of CPU -> seconds of CPU for one batch of a reader
+SLICES = ((12_000, 30.0), (6000, 4.0), (0, 1.0))  # inputs per second of CPU -> seconds of CPU for one batch of a reader
 
 
 def in_a_child(work: Callable[[], Tally]) -> Tally:
@@ -81,7 +82,7 @@ def guided(target: Target, seconds: float, seed: int) -> Tally:
         began = time.process_time()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libFuzzer's own lines
 
-        with prepared(target) as path:
+        with prepared(target, 8 * MEMORY) as path:  # libFuzzer takes memory, too
 
             def one(data: bytes) -> None:
                 try_one(target, data, path, tally, KEPT)

@@ -7,6 +7,7 @@ of CPU time or MEMORY, and a reader that hangs. One input is written to memory (
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import signal
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.fuzz_targets import Target
+from tools.fuzz_target import Target
 
 SECONDS = 1.0  # of CPU time for one input
 HANG = 10  # seconds of wall time after which a reader is interrupted
@@ -51,13 +52,13 @@ class Tally:
         return asdict(self)
 
 
-def judged(target: Target, path: Path) -> tuple[str, str, bool, float]:
-    """(place, what is bad, whether it was read, seconds) of the input at a path; two empty texts if all is well."""
+def judged(target: Target, path: Path, data: bytes | None = None) -> tuple[str, str, bool, float]:
+    """(place, what is bad, whether it was read, seconds) of the input at a path, or in memory; two empty texts if all is well."""
     start = time.process_time()
     signal.setitimer(signal.ITIMER_REAL, HANG)
     error: BaseException | None = None
     try:
-        target.read(path)
+        target.read(path if data is None else data)
     except (Exception, Hang) as raised:
         error = raised
     finally:
@@ -108,8 +109,13 @@ def damaged(target: Target, r: random.Random) -> bytes:
 
 def try_one(target: Target, data: bytes, path: Path, tally: Tally, keep: Path | None) -> None:
     """Tries one input at a prepared path."""
-    path.write_bytes(data)
-    key, why, was_read, seconds = judged(target, path)
+    if target.in_memory:
+        key, why, was_read, seconds = judged(target, path, data)
+    else:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # in a third of the time that Path takes
+        os.write(number, data)
+        os.close(number)
+        key, why, was_read, seconds = judged(target, path)
     tally.tried += 1
     tally.read += was_read
     tally.slowest = max(tally.slowest, seconds)
@@ -121,7 +127,7 @@ def try_one(target: Target, data: bytes, path: Path, tally: Tally, keep: Path | 
 
 
 @contextlib.contextmanager
-def prepared(target: Target) -> Iterator[Path]:
+def prepared(target: Target, memory: int = MEMORY) -> Iterator[Path]:
     """Where the inputs of a reader go; inside the block the address space is limited and a hang is interrupted."""
 
     def interrupt(*_: object) -> None:
@@ -134,7 +140,7 @@ def prepared(target: Target) -> Iterator[Path]:
         place.mkdir()
         path = target.prepare(place)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, before[1]))
         try:
             yield path
         finally:

@@ -179,7 +179,7 @@ def zip_damaged(r: random.Random, data: bytes) -> bytes:
     at = small if r.random() < 0.5 and members[small][0].endswith("pkl") else r.randrange(len(members))
     name, content = members[at]
     head = 128 if content[:6] == b"\x93NUMPY" and r.random() < 0.8 else len(content)
-    members[at] = (name if r.random() < 0.95 else f"{name}x", _npy_damaged(r, content[:head]) + content[head:])
+    members[at] = (name if r.random() < 0.95 else f"{name}x", npy_damaged(r, content[:head]) + content[head:])
     if r.random() < 0.05:
         members.append(r.choice(members))
     out = io.BytesIO()
@@ -208,7 +208,7 @@ def _directory_damaged(r: random.Random, data: bytes) -> bytes:
     return bytes(out)
 
 
-def _npy_damaged(r: random.Random, head: bytes) -> bytes:
+def npy_damaged(r: random.Random, head: bytes) -> bytes:
     """A number in the text of an .npy header, at the same length; or any bytes."""
     if head[:6] != b"\x93NUMPY" or r.random() < 0.3:
         return bytes_damaged(r, head)

@@ -61,7 +61,8 @@ def write_page() -> Path:
                      f"| {t.peak / 2**20:.0f} | {len(t.bad)} |")  # fmt: skip
     mended = tomllib.loads(MENDED.read_text("utf-8"))["mended"]
     lines += [
-        "", "\"Slowest\" is CPU time. \"Memory\" is what the process of a batch grew by, thousands of inputs together.",
+        "", "A name that begins with part- is an inner part of a reader, fed in memory; all others are fed files.",
+        "\"Slowest\" is CPU time. \"Memory\" is what the process of a batch grew by, thousands of inputs together.",
         "A \"bad place\" is a line of code at which an input ended otherwise than above. All that were found are mended:", "",
         "| reader | found | now |", "|---|---|---|",
         *(f"| {m['reader']} | {m['found']} | {m['now']} |" for m in mended),

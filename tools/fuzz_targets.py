@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from run_folder import write_run
 
 from minidit import data, verify
 from minidit.checkpoint import load_model, read_arrays, read_json, save, write_arrays
-from minidit.data.labels import parse_labels
 from minidit.html.report import report_of
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
@@ -44,6 +43,7 @@ from minidit.verify import vectors
 from minidit.verify.borders.process import Program
 from minidit.verify.borders.talk import Talk
 from minidit.verify.expect import surprises, write_expectation
+from tools import fuzz_parts
 from tools.fuzz_mutations import (
     Mutation,
     bytes_damaged,
@@ -56,29 +56,10 @@ from tools.fuzz_mutations import (
     without_digest,
     zip_damaged,
 )
+from tools.fuzz_target import Target, file_named
 
 MEMORY_DISK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 DIT = DiTConfig(input_size=4, patch_size=2, in_channels=1, hidden_size=16, depth=1, num_heads=2, num_classes=3)
-
-
-@dataclass
-class Target:
-    """A reader. prepare(folder) puts beside the input what it needs, and says where the input goes.
-
-    names: what an error must name, "" for the input itself.
-    """
-
-    name: str
-    seeds: list[bytes]
-    read: Callable[[Path], object]
-    mutations: tuple[Mutation, ...]
-    prepare: Callable[[Path], Path]
-    names: str = ""
-    seeds_may_fail: bool = False
-
-
-def file_named(name: str) -> Callable[[Path], Path]:
-    return lambda folder: folder / name
 
 
 def both_ways(data: bytes) -> list[bytes]:
@@ -202,10 +183,6 @@ def texts(folder: Path) -> Iterator[Target]:
     write_expectation(folder / "e.json", report)
     yield Target("expect", [(folder / "e.json").read_bytes()], lambda path: surprises(path, report),
                  (json_damaged, text_damaged, bytes_damaged), file_named("e.json"))  # fmt: skip
-    names = ("T-shirt/top", "bag", "0", "shirt, long")
-    yield Target("labels", [b"0-9", b"shirt,bag", b"3", b"bag,0-2"],
-                 lambda path: parse_labels(path.read_bytes().decode(errors="surrogateescape"), names),
-                 (bytes_damaged,), file_named("labels"), names=" ", seeds_may_fail=True)  # fmt: skip
     scheduler = {"_class_name": "DDIMScheduler", "num_train_timesteps": 20, "beta_schedule": "linear", "beta_start": 1e-4,
                  "beta_end": 0.02, "trained_betas": None, "clip_sample": False, "prediction_type": "epsilon"}  # fmt: skip
     yield Target("scheduler", [json.dumps(scheduler).encode()], lambda path: process_from(read_json(path), str(path)).path(),
@@ -329,7 +306,7 @@ def targets() -> list[Target]:
     folder = Path(tempfile.mkdtemp(prefix="minidit-seeds-", dir=MEMORY_DISK))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     out: list[Target] = []
-    for make in (networks, torch_zips, data_sets, texts, suites, runs, programs):
+    for make in (fuzz_parts.parts, networks, torch_zips, data_sets, texts, suites, runs, programs):
         place = folder / make.__name__
         place.mkdir()
         out += make(place)

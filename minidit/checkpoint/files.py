@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit.backend import Array, to_host
-from minidit.incoming import Refusal, reading, regular_file
+from minidit.incoming import Refusal, once, reading, regular_file
 from minidit.outgoing import write_atomically
 
 TYPES = {
@@ -141,7 +141,7 @@ def open_safetensors(path: str | Path, *, verify: bool = True) -> tuple[dict[str
         if n > min(size, MAX_HEADER):
             raise ValueError(f"its header claims {n} bytes of a file of {size}, at most {MAX_HEADER} are read")
         with safe_open(str(path), framework="numpy"):
-            header = json.loads(f.read(n))
+            header = json.loads(f.read(n), object_pairs_hook=once)
         digest = (header.get("__metadata__") or {}).get(DIGEST)
         if verify and digest is not None and digest != digest_of(header, _pieces(f)):
             raise CheckpointError(f"{path}: damaged: its contents do not match its checksum")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from minidit.data.checks import DataError, NoPart, check_no_part, check_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
 from minidit.data.labels import numbered
-from minidit.incoming import DEFLATE, regular_file
+from minidit.incoming import DEFLATE, is_bomb, regular_file
 
 STEMS = {"train": "train", "test": "t10k"}
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -46,6 +46,8 @@ def read_array(path: Path, rank: int) -> NDArray[np.uint8]:
         if expected > room:
             most = " at most" if zipped else ""
             raise fault(path, f"its header announces {expected} bytes {shape}, but truncated: it holds {room}{most}")
+        if zipped and is_bomb(expected, size):
+            raise fault(path, f"unpacks {size} bytes to {expected}: no data are that empty")
         data = file.read(expected + 1)
     if len(data) != expected:
         problem = f"truncated: it holds {len(data)}" if len(data) < expected else "it holds more"

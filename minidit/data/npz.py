@@ -35,6 +35,7 @@ Arrays = dict[str, NDArray[Any]]
 KNOWN = ("images", "labels", "class_names", "range", "levels")
 MAX_LABEL = 65535
 MAX_ARRAYS = 64  # in one file
+MAX_HEADER = 1024  # bytes of an array's header: NumPy reads a damaged one of ten times as many for seconds
 MAX_BYTES = 4 * MAX_VALUES  # of all arrays together: the largest data set as float32
 OURS = (*PACKINGS, zipfile.ZIP_LZMA)  # of the sets inside the package
 BLOCK = 1024  # images converted to float64 at one time
@@ -75,7 +76,7 @@ def _read_member(member: IO[bytes], length: int, where: str) -> NDArray[Any]:
     headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in headers:
         raise fault(where, f"npy version {version} holds records, not an array of numbers")
-    shape, fortran, dtype = headers[version](member)
+    shape, fortran, dtype = headers[version](member, max_header_size=MAX_HEADER)
     if dtype.hasobject:
         raise fault(where, "holds Python objects (a pickle), which are never loaded")
     nbytes = check_volume(where, shape) * dtype.itemsize

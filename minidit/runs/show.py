@@ -11,7 +11,7 @@ import numpy as np
 
 from minidit.backend import Array, to_host
 from minidit.outgoing import write_atomically
-from minidit.pictures import grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
+from minidit.pictures import alike, grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
 from minidit.runs.pipeline import Options, Pipeline
 from minidit.runs.presets import SampleConfig
 from minidit.training.ranks import ranks
@@ -62,7 +62,7 @@ def film(steps: Moments) -> list[Picture]:
     """Frames of a GIF: x_t on the left, the network's x̂_0 on the right."""
     columns = 5 if len(steps[0][1]) % 5 == 0 else 4
     pairs = ((t, [grid(x, columns=columns) for x in both]) for t, *both in steps)
-    return [side_by_side(grids, [f"x_t, t = {t}", "the guess x̂_0"]) for t, grids in pairs]
+    return alike([side_by_side(grids, [f"x_t, t = {t}", "the guess x̂_0"]) for t, grids in pairs])
 
 
 def save_walk(run: Path, pipeline: Pipeline, labels: Sequence[int] | None, **options: Unpack[Options]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from minidit.checkpoint.files import read_arrays, write_arrays
-from minidit.incoming import Refusal, printable, read_text, reading
+from minidit.incoming import Refusal, printable, read_json, reading
 from minidit.outgoing import check_writable, write_text, writing
 from minidit.verify.cases import topics_named
 from minidit.verify.core.compare import TOLERANCE, allowed, difference
@@ -253,9 +253,7 @@ def _inside(folder: Path, entry: dict[str, Any]) -> Path:
 def _json(path: Path) -> Any:
     if not path.exists():
         raise VectorsError(f"{path.parent} is no suite of vectors: it has no {path.name}")
-    text = read_text(path, VectorsError)
-    with reading(path, VectorsError, ""):
-        return json.loads(text)
+    return read_json(path, VectorsError, "")
 
 
 def check(folder: str | Path) -> list[str]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 from hostile.bounds import measured, refused
 
 from minidit.cli import main
 from tools.fuzz_targets import targets
 
-READ_BY_THE_TEST = ("talk", "process", "labels", "vectors-answers")  # these open the file themselves, before any reader
-TARGETS = {t.name: t for t in targets() if t.name not in READ_BY_THE_TEST}
+READ_BY_THE_TEST = ("talk", "process", "vectors-answers")  # these open the file themselves, before any reader
+TARGETS = {t.name: t for t in targets() if t.name not in READ_BY_THE_TEST and not t.in_memory}
 KINDS = ["a pipe", "a socket", "a device", "a device that is empty", "a folder", "a link to itself", "a link to nothing"]
 
 
@@ -112,6 +113,31 @@ def test_no_command_waits_for_a_pipe_or_reads_a_device_to_its_end(tmp_path, monk
         return
     assert seen["error"] in (f"{name} 2", f"{name} 1") and err.count("\n") == 1 and "X" in err, (seen, err)
     assert seen["seconds"] < 3 and seen["bytes"] < 160 * 2**20  # with what the command itself imports
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.toml", "train --quiet --data digits --out run --steps 1"),
+        ("config.toml", "eval run"),
+        ("metrics.jsonl", "train --quiet --resume run"),
+        ("metrics.jsonl", "report run"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS[:4])
+def test_no_command_waits_for_a_pipe_in_a_run(tmp_path, monkeypatch, capfd, name, words, kind):
+    monkeypatch.chdir(tmp_path)
+    small.begun(tmp_path / "run", small.run_config(steps=2))
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    put(kind, tmp_path / "run" / name)
+
+    def command(_):
+        if code := main(words.split()):
+            raise ValueError(f"{code}")
+
+    seen = measured(command, tmp_path)
+    err = capfd.readouterr().err
+    assert seen["error"] in ("1", "2") and len(err.splitlines()) <= 2 and "run" in err and "Traceback" not in err, (seen, err)
 
 
 def made(folder):

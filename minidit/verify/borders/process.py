@@ -185,4 +185,3 @@ class Program:
         with contextlib.suppress(AttributeError, OSError, ValueError):  # our own may be closed
             sys.stderr.write("\n".join(lines))
             sys.stderr.flush()
-
