@@ -183,9 +183,9 @@ class Cache:
     def _opened(self, key: str) -> Entry | str:
         """The entry, or what is wrong with it; "" if there is none."""
         folder = self.folder / key
-        if not folder.exists():
-            return ""
         try:
+            if not folder.exists():
+                return ""
             about = json.loads((folder / ABOUT).read_text())
             if about["key"] != key:
                 return "it holds the entry of another key"
@@ -254,6 +254,7 @@ def named(text: str) -> Cache | None:
     if text == "off":
         return None
     folder = Path(text).expanduser() if text else default_folder()
-    if folder.is_file():
-        raise DataError(f"{folder}: a file, not a folder: name another one with --cache DIR")
+    with contextlib.suppress(OSError):  # somebody else's home: an error only for a set that needs the cache
+        if folder.is_file():
+            raise DataError(f"{folder}: a file, not a folder: name another one with --cache DIR")
     return Cache(folder)

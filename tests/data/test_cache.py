@@ -334,3 +334,23 @@ def test_the_key_of_a_link_to_nothing_is_no_error(tmp_path):
     os.symlink(tmp_path / "gone.png", source / "a" / "gone.png")
     d = data.load(source, skip_bad=True, cache=disk(tmp_path))
     assert d.skipped == (("a/gone.png", "a link to nothing"),) and len(cached.keys_of(source, [], decode.Request())) == 2
+
+
+def test_a_cache_in_a_place_that_may_not_be_looked_at_is_an_error_only_for_a_set_that_needs_it(tmp_path, monkeypatch):
+    """As another user's home is: every look at it fails."""
+    real = os.stat
+
+    def stat(path, *arguments, **options):
+        if str(path).startswith(str(tmp_path / "home")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    def mkdir(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    cache = named(str(tmp_path / "home" / "cache"))
+    assert cache is not None and cache.find("key") is None
+    with pytest.raises(data.DataError, match=r"the cache cannot be written \(Permission denied\): name another folder"):
+        cache.entry("key", "pictures", 100, lambda writer: {})
