@@ -17,6 +17,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ VERSION = 1  # of the files of an entry, and of what readers make of pictures
 IN_MEMORY = 2**28  # bytes of pixels: smaller sets are not cached
 ABOUT = "about.json"
 BUILDING = ".building-"
+UNFINISHED = re.compile(rf"[0-9a-f]{{64}}{re.escape(BUILDING)}\d+-\d+")  # an entry's key, process and time
 Facts = dict[str, Any]
 
 
@@ -164,7 +166,11 @@ class Cache:
 
     def similar(self, outline: str) -> Iterator[tuple[str, Facts]]:
         """(key, facts) of the entries whose facts have this outline."""
-        for path in sorted(self.folder.glob(f"*/{ABOUT}")):
+        try:
+            entries = sorted(self.folder.glob(f"*/{ABOUT}"))
+        except OSError:  # a folder that may not be looked into
+            return
+        for path in entries:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
                 about = json.loads(path.read_text())
                 if about["facts"].get("outline") == outline and path.parent.name == about["key"]:
@@ -186,6 +192,9 @@ class Cache:
         try:
             if not folder.exists():
                 return ""
+        except OSError:  # a folder that may not be looked into
+            return ""
+        try:
             about = json.loads((folder / ABOUT).read_text())
             if about["key"] != key:
                 return "it holds the entry of another key"
@@ -226,6 +235,8 @@ class Cache:
         """Removes what killed processes left: entries under construction whose lock nobody holds.   mine : the key locked here"""
         for left in self.folder.glob(f"*{BUILDING}*"):
             key = left.name.partition(BUILDING)[0]
+            if not UNFINISHED.fullmatch(left.name):  # the folder may be somebody's own
+                continue
             if key == mine:
                 shutil.rmtree(left, ignore_errors=True)
             elif fcntl is not None:

@@ -22,7 +22,6 @@ import os
 import platform
 import re
 import time
-import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +31,7 @@ import numpy as np
 
 from minidit.checkpoint import CheckpointError
 from minidit.checkpoint.files import open_safetensors
-from minidit.incoming import read_text, reading
+from minidit.incoming import read_text, read_toml, reading
 from minidit.nn.device import name_of_blas
 from minidit.outgoing import WriteError, write_atomically, writing
 from minidit.runs import former
@@ -128,8 +127,8 @@ def _ours(folder: Path, path: Path) -> bool:
 def is_run(folder: Path) -> bool:
     """Whether minidit wrote the folder's config.toml, and so recorded its version there."""
     try:
-        tables = tomllib.loads((folder / "config.toml").read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        tables = read_toml(folder / "config.toml", CheckpointError)
+    except CheckpointError:
         return False
     environment = tables.get("environment")
     return isinstance(environment, dict) and "minidit" in environment
@@ -244,7 +243,7 @@ def skipped_of(folder: Path) -> frozenset[str] | None:
 def record_change(folder: Path, config: RunConfig, changes: dict[str, str]) -> None:
     """Writes config.toml anew with other numbers of updates, and what they were: the rates of the updates made depend on it."""
     with reading(folder / "config.toml", CheckpointError, ""):
-        tables = tomllib.loads(read_text(folder / "config.toml", CheckpointError))
+        tables = read_toml(folder / "config.toml", CheckpointError)
     before = tables.get("history", {})
     history = before | {phase: [*before.get(phase, []), text] for phase, text in changes.items()}
     write_config(folder, config, {"environment": tables.get("environment", {}), "history": history})
@@ -271,6 +270,18 @@ def forget(folder: Path, phase: str, after: int) -> None:
         return
     lines = [line for line in path.read_bytes().split(b"\n") if _remains(line, phase, after)]
     write_atomically(path, b"".join(line + b"\n" for line in lines))
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, phases by their current names; what a kill cut short is passed over."""
+    path, lines = folder / "metrics.jsonl", []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        try:
+            entry = json.loads(line)
+            lines.append({**entry, "phase": former.phase(entry["phase"])})
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return lines
 
 
 def _remains(line: bytes, phase: str, after: int) -> bool:

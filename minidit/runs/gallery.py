@@ -12,8 +12,8 @@ from minidit.backend import Array
 from minidit.checkpoint import write_atomically
 from minidit.data import Dataset
 from minidit.pictures import curves, grid, save_png, stack
-from minidit.runs import former
 from minidit.runs.evaluate import Evaluation
+from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Options, Pipeline
 from minidit.runs.presets import SampleConfig
@@ -55,12 +55,9 @@ def guidance_of(s: SampleConfig) -> str:
 
 def loss_curves(run: Run) -> Picture:
     """The loss of every phase over its updates."""
-    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if "loss" in line]
-    phases = [former.phase(line["phase"]) for line in lines]
-    parts = []
-    for phase in dict.fromkeys(phases):
-        rows = [line for line, name in zip(lines, phases, strict=True) if name == phase]
+    lines, parts = [line for line in metrics_of(run.folder) if "loss" in line], []
+    for phase in dict.fromkeys(line["phase"] for line in lines):
+        rows = [line for line in lines if line["phase"] == phase]
         rows = [line for line in rows if line["step"] > 1] or rows  # the first loss would set the scale
         steps, values = np.array([r["step"] for r in rows]), np.array([r["loss"] for r in rows])
         parts.append(curves({"loss": (steps, values)}, phase, log=True))

@@ -31,7 +31,15 @@ from minidit.runs import folder as files
 from minidit.runs import former
 from minidit.runs.checks import check_start
 from minidit.runs.config import tables_of
-from minidit.runs.fitting import Parts, augment_of, facts_of, fitted, parts_of, with_tokenizer_of_init
+from minidit.runs.fitting import (
+    Parts,
+    augment_of,
+    facts_of,
+    fitted,
+    parts_of,
+    refuse_other_pictures,
+    with_tokenizer_of_init,
+)
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
 from minidit.runs.lengths import lengthened
 from minidit.runs.lock import locked
@@ -39,11 +47,11 @@ from minidit.runs.phase import N, Note, Phase, Progress, Record, Stopped, Tell, 
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
-from minidit.runs.state import LENGTHS, State, load_state, prune, save_state, start_from, state_of, way_on
+from minidit.runs.state import LENGTHS, State, load_state, prune, restart, save_state, start_from, state_of, way_on
 from minidit.runs.weights import weights_of
 from minidit.training.augment import Augmented
 from minidit.training.held_out import held_out_loss
-from minidit.training.loop import Loop, RunError, diverged
+from minidit.training.loop import Diverged, Loop, RunError, diverged
 from minidit.training.memory import explained
 from minidit.training.ranks import ranks
 from minidit.training.source import Source, source_of
@@ -65,6 +73,7 @@ class Run:
         self.facts: dict[str, Any] = {}
         self.parts: Parts | None = None  # of the pictures, once they are read
         self.leave_out: frozenset[str] | None = None  # the files that a resumed run skipped when it began
+        self.existing = False  # begun by another process
         self.work = "model"  # or "judge": what this process trains, or trained last
         self.begun: bytes | None = None  # the config.toml that this process wrote, until it has made an update
         self.ranks = ranks()
@@ -83,8 +92,10 @@ class Run:
         """Fills in the settings determined by the data. Raises ValueError if settings conflict."""
         config = with_tokenizer_of_init(self.config)
         if config.data.tokenizer and not isinstance(config.tokenizer, PixelsConfig):
-            config = replace(config, tokenizer=self.named_tokenizer(data, config.data.tokenizer).config)
-        self.config, self.facts = fitted(config, data), facts_of(data, self.parts.about if self.parts else "")
+            own = former.file_of(self.folder, "tokenizer")  # a run that goes on needs nothing of another
+            name = str(own) if self.existing and own.exists() else config.data.tokenizer
+            config = replace(config, tokenizer=self.named_tokenizer(data, name).config)
+        self.config, self.facts = fitted(config, data), facts_of(data, self.parts)
 
     def create(self, *, overwrite: bool = False) -> None:
         """Makes the folder. Raises RunError if a run is there already, or any other files, or if it cannot be written."""
@@ -153,6 +164,8 @@ class Run:
 
     def _trained_pipeline(self, data: Dataset, held_out: Dataset | None) -> Pipeline:
         c = self.config
+        if len(set(self.ranks.all_of(self.facts.get("digest")))) > 1:
+            raise RunError(f"the ranks read different pictures from {c.data.source}: give all of them the same files")
         network = self.tokenizer(data, held_out)
         tokenizer = assembled(c.process, network, self.device)[0]
         source = tokenizer.source(data, augment_of(c.data), self.cache())
@@ -252,6 +265,8 @@ class Run:
                 load_state(state, loop)
             stopped = self._train(phase, loop, saved=loop.done if state else None)
             stopped = self.ranks.agree(stopped or loop.stop)  # also while the weights were written
+        except Diverged as error:
+            raise Diverged(f"{error}{restart(self.folder, phase.name)}") from error
         except RunError as error:
             raise RunError(f"{error}; {way_on(self.folder, phase.name)}") from error
         finally:
@@ -267,6 +282,8 @@ class Run:
             self.note(f"{fault}; going on from update {state.done if state else 0}")
         if state is not None and state.done > phase.config.steps:
             raise RunError(f"{state.path}: update {state.done} is beyond the {phase.config.steps} updates of this run")
+        if state is not None:
+            refuse_other_pictures(state.path, state.meta, self.facts)
         return state
 
     def _train(self, phase: Phase[N], loop: Loop, saved: int | None) -> bool:
@@ -301,7 +318,7 @@ class Run:
         if step % EVERY == 0 or step in (1, steps):
             numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
             if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
-                raise RunError(diverged(f"the loss is {numbers['loss']}", step))
+                raise Diverged(diverged(f"the loss is {numbers['loss']}", step))
             speed = phase.config.batch_size * updates / max(wall, 1e-9)
             line = {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)}
             if self.ranks.first:
@@ -345,5 +362,6 @@ def resume(
             files.recover(folder)
     ranks().wait()
     run = Run(folder, files.config_of(folder), device=device, tell=tell, note=note, progress=progress)
+    run.existing = True
     run.leave_out = files.skipped_of(folder) if run.config.data.skip_bad else None
     return run

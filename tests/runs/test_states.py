@@ -177,6 +177,6 @@ def test_a_model_that_is_fine_tuned_keeps_the_tokenizer_whose_latents_it_knows(t
 @pytest.mark.parametrize("theirs", [True, False])
 def test_pixels_and_latents_do_not_mix(tmp_path, theirs):
     first, _ = whole(tmp_path / "first", run_config(pixels=theirs))
-    with pytest.raises(ValueError, match=r"its model works on (pixels|latents), this run on (latents|pixels): add --tokenizer"):
+    with pytest.raises(ValueError, match=r"its model works on (pixels|latents), this run on (latents|pixels): add its --tok"):
         begun(tmp_path / "second", run_config(pixels=not theirs, init=str(first.folder)))
     assert not (tmp_path / "second").exists()
