@@ -121,6 +121,18 @@ Together {tried} trials, {survived} survived; {over} of them disturbed a run tha
 
 {failures}
 
+## What they found
+
+Each of these failed before and has a test now (`tests/runs/test_recovery.py`, `tests/runs/test_phases.py`).
+
+- A kill while `--overwrite` moved the old run aside left a folder that could neither be resumed nor overwritten.
+- A full disk could cost the only state, if a stop had left it; a lock that could not write its owner's name waited for ever.
+- A kill right after the last save left a state too many, and pictures that were half written were never removed.
+- A signal while a phase wrote its weights was answered, and then the next phase was trained.
+- A child of a killed process kept the run's folder locked.
+- Errors in folders, pictures and metrics named a temporary file, or none, and no way on.
+- A cache in a home that may not be looked into ended a training that needs no cache.
+
 ## What this does not measure
 
 - A power failure. Files are flushed (`fsync`) before they are moved into place, and their folder afterwards.

@@ -166,7 +166,11 @@ class Cache:
 
     def similar(self, outline: str) -> Iterator[tuple[str, Facts]]:
         """(key, facts) of the entries whose facts have this outline."""
-        for path in sorted(self.folder.glob(f"*/{ABOUT}")):
+        try:
+            entries = sorted(self.folder.glob(f"*/{ABOUT}"))
+        except OSError:  # a folder that may not be looked into
+            return
+        for path in entries:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
                 about = json.loads(path.read_text())
                 if about["facts"].get("outline") == outline and path.parent.name == about["key"]:
@@ -261,6 +265,7 @@ def named(text: str) -> Cache | None:
     if text == "off":
         return None
     folder = Path(text).expanduser() if text else default_folder()
-    if folder.is_file():
-        raise DataError(f"{folder}: a file, not a folder: name another one with --cache DIR")
+    with contextlib.suppress(OSError):  # somebody else's home: an error only for a set that needs the cache
+        if folder.is_file():
+            raise DataError(f"{folder}: a file, not a folder: name another one with --cache DIR")
     return Cache(folder)

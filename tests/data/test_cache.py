@@ -342,3 +342,23 @@ def test_a_folder_of_somebody_elses_is_never_swept(tmp_path):
     (mine / "plan.txt").write_text("mine")
     Cache(tmp_path)._sweep("")
     assert (mine / "plan.txt").read_text() == "mine"
+
+
+def test_a_cache_in_a_place_that_may_not_be_looked_at_is_an_error_only_for_a_set_that_needs_it(tmp_path, monkeypatch):
+    """As another user's home is: every look at it fails."""
+    real = os.stat
+
+    def stat(path, *arguments, **options):
+        if str(path).startswith(str(tmp_path / "home")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    def mkdir(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    cache = named(str(tmp_path / "home" / "cache"))
+    assert cache is not None and cache.find("key") is None and list(cache.similar("any")) == []
+    with pytest.raises(data.DataError, match=r"the cache cannot be written \(Permission denied\): name another folder"):
+        cache.entry("key", "pictures", 100, lambda writer: {})
