@@ -1,6 +1,7 @@
 """What a run survives: kills, stops, writes that fail, damaged states, two processes in one folder, children that live on.
 
     python -m benchmarks.faults                         # everything: 200 kills; about half an hour on two cores
+    python -m benchmarks.faults --only stops disks      # these rows anew, in today's results
     python -m benchmarks.faults --quick --only kills    # only: does it run?
     python -m benchmarks.faults --page                  # docs/faults.md from the latest results
 
@@ -141,11 +142,21 @@ def latest_result() -> dict[str, Any]:
     return content
 
 
+def recorded(rows: list[dict[str, Any]]) -> Path:
+    """Writes today's results; rows that were not measured again stay."""
+    path = RESULTS / f"faults-{datetime.date.today().isoformat()}.json"
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    by_group = {r["group"]: r for r in [*before, *rows]}
+    kept = [by_group[group] for group in GROUPS if group in by_group]
+    path.write_text(json.dumps({"machine": machine(), "rows": kept}, indent=1) + "\n")
+    return path
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="SIGKILLs; the other faults in proportion (default 200)")
     parser.add_argument("--quick", action="store_true", help="20 kills, and nothing is recorded")
-    parser.add_argument("--only", nargs="+", choices=list(GROUPS), default=list(GROUPS), help="some rows; nothing is recorded")
+    parser.add_argument("--only", nargs="+", choices=list(GROUPS), default=list(GROUPS), help="some rows")
     parser.add_argument("--workers", type=int, default=2, help="trials at the same time (default 2)")
     parser.add_argument("--page", action="store_true", help=f"write {PAGE.relative_to(ROOT)} from the latest result and stop")
     args = parser.parse_args()
@@ -155,10 +166,8 @@ def main() -> int:
     place = Path(tempfile.mkdtemp(prefix="faults-"))
     place.chmod(0o755)  # another user looks at the pictures
     rows = measured(place, args.only, 20 if args.quick else args.kills, args.workers)
-    if not args.quick and set(args.only) == set(GROUPS):
-        path = RESULTS / f"faults-{datetime.date.today().isoformat()}.json"
-        path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
-        print(path)
+    if not args.quick:
+        print(recorded(rows))
     failed = sum(r["tried"] - r["survived"] for r in rows)
     if not failed:
         shutil.rmtree(place, ignore_errors=True)

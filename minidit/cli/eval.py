@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
     from minidit.runs.evaluate import FEWEST, Evaluation
-    from minidit.runs.fitting import facts_of
+    from minidit.runs.fitting import facts_of, refuse_other_pictures
     from minidit.runs.folder import failing
     from minidit.runs.gallery import measure
     from minidit.runs.phases import resume
@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     T = pipeline.schedule.T
     if args.ddpm_steps is not None and args.ddpm_steps > T:
         raise ValueError(f"--ddpm-steps {args.ddpm_steps}: the ladder has {T} rungs")
-    job.facts = facts_of(train, job.parts.about)
+    job.facts = facts_of(train, job.parts)
+    refuse_other_pictures(job.folder, pipeline.meta or {}, job.facts)
     with stop_gently(job, progress):
         judge = job.judge(train, held_out)
     progress.close()

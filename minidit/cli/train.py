@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 LENGTHENED = {"train.steps": "model", "tokenizer_train.steps": "tokenizer", "judge_train.steps": "judge"}  # flag -> phase
+SWITCHES = [f"{s}.{k}" for s in ("train", "tokenizer_train", "judge_train")
+            for k in ("detect_anomaly", "accumulate", "checkpoint_blocks", "graph")]  # fmt: skip
 DECIDE = (  # flags that would make it a different run
     "preset", "config", "out", "overwrite", "size", "channels", "pixels", "autoencoder", "init", "model", "process", "tokenizer",
     "held_out", "skip_bad", "flip", "crop",
@@ -137,7 +139,7 @@ def going_on(job: Run, args: argparse.Namespace) -> bool:
     wanted, job.config = job.config, config_of(job.folder)
     refuse_other_run(job.folder, job.config, wanted)
     job.lengthen(more_updates(job.config, wanted))
-    job.config = with_threads(job.config, args.threads)
+    job.config = with_switches(job.config, args)
     return True
 
 
@@ -148,12 +150,22 @@ def resumed(args: argparse.Namespace, progress: Progress) -> Run:
     refuse_changes(args)
     job = resume(Path(args.resume), device=settle_device(args), tell=progress.tell, note=progress.note, progress=progress.part)
     job.lengthen({phase: vars(args)[flag] for flag, phase in LENGTHENED.items() if vars(args)[flag] is not None})
-    job.config = with_threads(job.config, args.threads)
+    job.config = with_switches(job.config, args)
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
-    if args.cache:
-        job.config = replace(job.config, data=replace(job.config.data, cache=args.cache))
     return job
+
+
+def with_switches(config: RunConfig, args: argparse.Namespace) -> RunConfig:
+    """The same run, computed in another way: cores, cache, and the SWITCHES that a command sets."""
+    config = with_threads(config, args.threads)
+    if args.cache:
+        config = replace(config, data=replace(config.data, cache=args.cache))
+    for name in SWITCHES:
+        section, key = name.split(".")
+        if vars(args).get(name) is not None:
+            config = replace(config, **{section: replace(getattr(config, section), **{key: vars(args)[name]})})
+    return config
 
 
 def configure(args: argparse.Namespace) -> RunConfig:
@@ -170,7 +182,7 @@ def configure(args: argparse.Namespace) -> RunConfig:
 def refuse_changes(args: argparse.Namespace) -> None:
     """Raises ValueError if --resume is combined with flags that would make it a different run."""
     off = [k for k in ("overwrite", "pixels") if not getattr(args, k)]  # of the others False is a choice
-    decide = [k for k in vars(args) if k not in off and (k in DECIDE or ("." in k and k not in LENGTHENED))]
+    decide = [k for k in vars(args) if k not in off and (k in DECIDE or ("." in k and k not in LENGTHENED and k not in SWITCHES))]
     changes = [k for k in decide if getattr(args, k) is not None]
     if changes:
         names = ", ".join(k.split(".")[-1].replace("_", "-") for k in changes)

@@ -17,6 +17,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ VERSION = 1  # of the files of an entry, and of what readers make of pictures
 IN_MEMORY = 2**28  # bytes of pixels: smaller sets are not cached
 ABOUT = "about.json"
 BUILDING = ".building-"
+UNFINISHED = re.compile(rf"[0-9a-f]{{64}}{re.escape(BUILDING)}\d+-\d+")  # an entry's key, process and time
 Facts = dict[str, Any]
 
 
@@ -183,7 +185,10 @@ class Cache:
     def _opened(self, key: str) -> Entry | str:
         """The entry, or what is wrong with it; "" if there is none."""
         folder = self.folder / key
-        if not folder.exists():
+        try:
+            if not folder.exists():
+                return ""
+        except OSError:  # a folder that may not be looked into
             return ""
         try:
             about = json.loads((folder / ABOUT).read_text())
@@ -226,6 +231,8 @@ class Cache:
         """Removes what killed processes left: entries under construction whose lock nobody holds.   mine : the key locked here"""
         for left in self.folder.glob(f"*{BUILDING}*"):
             key = left.name.partition(BUILDING)[0]
+            if not UNFINISHED.fullmatch(left.name):  # the folder may be somebody's own
+                continue
             if key == mine:
                 shutil.rmtree(left, ignore_errors=True)
             elif fcntl is not None:

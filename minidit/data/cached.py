@@ -29,7 +29,8 @@ def keys_of(source: Path, files: list[Path], request: Request) -> tuple[str, str
         status = [(relative(f, source), f.lstat() if f.is_symlink() and not f.exists() else f.stat()) for f in files]
     settings = [request.size, request.channels, request.skip_bad, sorted(request.leave_out or ()), request.leave_out is None]
     sizes = [[name, s.st_size] for name, s in status]
-    return key_of(settings, sizes, [s.st_mtime_ns for _, s in status]), key_of(settings, sizes)
+    times = [(s.st_mtime_ns, s.st_ctime_ns) for _, s in status]  # whoever replaces a file can set the first, not the second
+    return key_of(settings, sizes, times), key_of(settings, sizes)
 
 
 def known(source: Path, files: list[Path], request: Request, cache: Cache) -> Found | None:

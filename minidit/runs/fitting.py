@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minidit.checkpoint import CheckpointError
+from minidit.checkpoint.files import open_safetensors
 from minidit.data import Dataset, load
 from minidit.data.cache import Cache
 from minidit.data.checks import DataError, NoPart
-from minidit.runs.former import file_of
+from minidit.runs.former import file_of, header
 from minidit.runs.kinds import PixelsConfig, shape_of
 from minidit.runs.presets import DataConfig, RunConfig
 from minidit.training.augment import Augment
@@ -31,6 +35,11 @@ class Parts:
     train: Dataset
     held_out: Dataset | None
     about: str
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all pictures and labels, each part for itself."""
+        return digest_of(self.train) + ("" if self.held_out is None else digest_of(self.held_out))
 
 
 def parts_of(config: DataConfig, cache: Cache | None = None, leave_out: Collection[str] | None = None) -> Parts:
@@ -52,6 +61,24 @@ def parts_of(config: DataConfig, cache: Cache | None = None, leave_out: Collecti
     copies = int(np.isin(held_out.prints, train.prints).sum())
     about = f"held out: the set's own test part, {counted(len(held_out))}"
     return Parts(train, held_out, about + (f"; {copies} of them are exact copies of training pictures" if copies else ""))
+
+
+def digest_of(data: Dataset) -> str:
+    """Of pictures and labels in their order; 16 characters."""
+    labels = b"" if data.labels is None else np.ascontiguousarray(data.labels).tobytes()
+    return hashlib.sha256(np.ascontiguousarray(data.prints).tobytes() + labels).hexdigest()[:16]
+
+
+def refuse_other_pictures(path: object, header: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless what was trained and recorded in a header saw the pictures that these facts describe.
+
+    Other pictures are split anew, so that some of the held-out ones may have been trained on.
+    """
+    recorded = header.get("data")
+    then = recorded if isinstance(recorded, dict) else {}
+    if facts and then.get("digest", facts["digest"]) != facts["digest"]:
+        now = f"{facts['images']} pictures are trained on now, {then.get('images')} were"
+        raise CheckpointError(f"{path}: was trained on other pictures ({now}): bring them back, or begin a new run with --init")
 
 
 def split(whole: Dataset, count: int | None) -> Parts:
@@ -115,21 +142,40 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
 def with_tokenizer_of_init(config: RunConfig) -> RunConfig:
     """A denoiser that is fine-tuned keeps the tokenizer of its run: it understands no other latents.
 
-    Raises ValueError if one of the two works on pixels and the other on latents.
+    Raises ValueError if one of the two works on pixels and the other on latents, or if its tokenizer is not beside its file.
     """
     place = Path(config.data.init)
-    if not config.data.init or not place.is_dir() or config.data.tokenizer:
+    if not config.data.init or not place.exists() or config.data.tokenizer:
         return config
-    theirs = file_of(place, "tokenizer").exists()
+    if not place.is_dir():
+        kind = kind_in(place)
+        if kind is None:  # a file that tells nothing of a tokenizer
+            return config
+        if kind != "pixels" and not file_of(place.parent, "tokenizer").exists():
+            raise ValueError(f"--init {place}: the tokenizer of its model is not beside it: name it with --autoencoder")
+        theirs, place = kind != "pixels", file_of(place.parent, "tokenizer")
+    else:
+        theirs = file_of(place, "tokenizer").exists()
     if theirs == isinstance(config.tokenizer, PixelsConfig):
         there, here = ("latents", "pixels") if theirs else ("pixels", "latents")
-        raise ValueError(f"--init {place}: its model works on {there}, this run on {here}: add --tokenizer with its kind")
+        raise ValueError(f"--init {config.data.init}: its model works on {there}, this run on {here}: add its --tokenizer")
     return replace(config, data=replace(config.data, tokenizer=str(place))) if theirs else config
 
 
-def facts_of(data: Dataset, about: str = "") -> dict[str, Any]:
-    """Facts about the data that are saved with a trained model. about: what the held-out part is."""
+def kind_in(path: Path) -> str | None:
+    """The kind of tokenizer that the header of a file of weights names."""
+    try:
+        meta = open_safetensors(path, verify=False)[1]
+    except CheckpointError:
+        return None
+    section = header(meta).get("tokenizer") if isinstance(meta.get("run"), dict) else None
+    return str(section.get("kind")) if isinstance(section, dict) else None
+
+
+def facts_of(data: Dataset, parts: Parts | None = None) -> dict[str, Any]:
+    """Facts about the data that are saved with a trained model. parts: what else is held out."""
+    about = {"held_out": "", "digest": digest_of(data)} if parts is None else {"held_out": parts.about, "digest": parts.digest}
     return {
         "name": data.name, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
-        "channels": data.channels, "size": list(data.size), "images": len(data), "skipped": len(data.skipped), "held_out": about,
+        "channels": data.channels, "size": list(data.size), "images": len(data), "skipped": len(data.skipped), **about,
     }  # fmt: skip

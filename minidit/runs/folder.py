@@ -59,7 +59,7 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
     """Makes the folder and writes config.toml, and the list of `skipped` files if there is one.
 
     Raises RunError if a run is there already, or any other files, or if something cannot be written.
-    An overwritten run's own files are moved aside; `settle` deletes them, `undo` brings them back.
+    An overwritten run's own files are moved aside; `delete_replaced` deletes them, `undo` brings them back.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def set_aside(folder: Path) -> None:
     """Moves a run's files into REPLACED; if another run is already there, a run without a checkpoint is deleted instead."""
     aside = folder / REPLACED
     if has_checkpoint(folder):
-        settle(folder)
+        delete_replaced(folder)
     if (aside / "config.toml").exists():
         for path in files_of(folder):
             path.unlink()
@@ -174,7 +174,7 @@ def move(here: Path, there: Path) -> None:
         path.replace(target)
 
 
-def settle(folder: Path) -> None:
+def delete_replaced(folder: Path) -> None:
     """Deletes the overwritten run: its files, and the folders that are then empty."""
     aside = folder / REPLACED
     for path in files_of(aside):
@@ -242,7 +242,8 @@ def skipped_of(folder: Path) -> frozenset[str] | None:
 
 def record_change(folder: Path, config: RunConfig, changes: dict[str, str]) -> None:
     """Writes config.toml anew with other numbers of updates, and what they were: the rates of the updates made depend on it."""
-    tables = read_toml(folder / "config.toml", CheckpointError)
+    with reading(folder / "config.toml", CheckpointError, ""):
+        tables = read_toml(folder / "config.toml", CheckpointError)
     before = tables.get("history", {})
     history = before | {phase: [*before.get(phase, []), text] for phase, text in changes.items()}
     write_config(folder, config, {"environment": tables.get("environment", {}), "history": history})
@@ -270,6 +271,18 @@ def forget(folder: Path, phase: str, after: int) -> None:
     regular_file(path, CheckpointError)
     lines = [line for line in path.read_bytes().split(b"\n") if _remains(line, phase, after)]
     write_atomically(path, b"".join(line + b"\n" for line in lines))
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, phases by their current names; what a kill cut short is passed over."""
+    path, lines = folder / "metrics.jsonl", []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        try:
+            entry = json.loads(line)
+            lines.append({**entry, "phase": former.phase(entry["phase"])})
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return lines
 
 
 def _remains(line: bytes, phase: str, after: int) -> bool:

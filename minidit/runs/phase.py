@@ -47,4 +47,4 @@ class Phase(Generic[N]):
     config: LoopConfig
     held_out: Source | None = None  # the states of a phase are compared by the loss on it
     start: str = ""  # a file or a run whose weights it starts from
-    watch: Callable[[Loop], None] = lambda loop: None  # called after every update
+    after_update: Callable[[Loop], None] = lambda loop: None

@@ -4,25 +4,20 @@
     model        noise -> x_0                   on the x_0 that the tokenizer makes
     judge        pictures -> class, features    if samples are measured
 
-    resumes from its latest whole state  ->  reports every update, logs some; saves a state every `save_every` and at a stop
-    ->  at the end the network gets the averaged weights (EMA), and its file is written
+How a phase is trained, saved and gone on with is in trainer.py.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from minidit.checkpoint import CheckpointError, save_model
+from minidit.checkpoint import CheckpointError
 from minidit.data import Dataset, cache
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT
-from minidit.models.kinds import Network
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
 from minidit.processes.train import fitted_source
@@ -30,44 +25,27 @@ from minidit.random import Philox
 from minidit.runs import folder as files
 from minidit.runs import former
 from minidit.runs.checks import check_start
-from minidit.runs.config import tables_of
-from minidit.runs.fitting import Parts, augment_of, facts_of, fitted, parts_of, with_tokenizer_of_init
+from minidit.runs.fitting import augment_of, facts_of, fitted, parts_of, with_tokenizer_of_init
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
 from minidit.runs.lengths import lengthened
 from minidit.runs.lock import locked
-from minidit.runs.phase import N, Note, Phase, Progress, Record, Stopped, Tell, quiet, silent
+from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell, quiet, silent
 from minidit.runs.pipeline import Pipeline, pipeline_of
-from minidit.runs.presets import RunConfig
 from minidit.runs.show import save_grid
-from minidit.runs.state import LENGTHS, State, load_state, prune, save_state, start_from, state_of, way_on
+from minidit.runs.state import way_on
+from minidit.runs.trainer import Trainer
 from minidit.runs.weights import weights_of
 from minidit.training.augment import Augmented
-from minidit.training.held_out import held_out_loss
-from minidit.training.loop import Loop, RunError, diverged
+from minidit.training.loop import Loop, RunError
 from minidit.training.memory import explained
 from minidit.training.ranks import ranks
 from minidit.training.source import Source, source_of
-from minidit.version import __version__
 
-EVERY = 10  # updates per line of metrics.jsonl
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
 
 
-class Run:
-    """A run folder and the configuration in it. Every rank has one; rank 0 alone writes files, and its saved states count."""
-
-    def __init__(
-        self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet,
-        progress: Progress = cache.silent,
-    ) -> None:  # fmt: skip
-        self.folder, self.config, self.device, self.tell, self.note, self.progress = folder, config, device, tell, note, progress
-        self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update
-        self.facts: dict[str, Any] = {}
-        self.parts: Parts | None = None  # of the pictures, once they are read
-        self.leave_out: frozenset[str] | None = None  # the files that a resumed run skipped when it began
-        self.work = "model"  # or "judge": what this process trains, or trained last
-        self.begun: bytes | None = None  # the config.toml that this process wrote, until it has made an update
-        self.ranks = ranks()
+class Run(Trainer):
+    """A run: its pictures, its folder, and the phases that it consists of."""
 
     def data(self) -> tuple[Dataset, Dataset | None]:
         """(training set, held-out set or None)."""
@@ -83,8 +61,10 @@ class Run:
         """Fills in the settings determined by the data. Raises ValueError if settings conflict."""
         config = with_tokenizer_of_init(self.config)
         if config.data.tokenizer and not isinstance(config.tokenizer, PixelsConfig):
-            config = replace(config, tokenizer=self.named_tokenizer(data, config.data.tokenizer).config)
-        self.config, self.facts = fitted(config, data), facts_of(data, self.parts.about if self.parts else "")
+            own = former.file_of(self.folder, "tokenizer")  # a run that goes on needs nothing of another
+            name = str(own) if self.existing and own.exists() else config.data.tokenizer
+            config = replace(config, tokenizer=self.named_tokenizer(data, name).config)
+        self.config, self.facts = fitted(config, data), facts_of(data, self.parts)
 
     def create(self, *, overwrite: bool = False) -> None:
         """Makes the folder. Raises RunError if a run is there already, or any other files, or if it cannot be written."""
@@ -153,6 +133,8 @@ class Run:
 
     def _trained_pipeline(self, data: Dataset, held_out: Dataset | None) -> Pipeline:
         c = self.config
+        if len(set(self.ranks.all_of(self.facts.get("digest")))) > 1:
+            raise RunError(f"the ranks read different pictures from {c.data.source}: give all of them the same files")
         network = self.tokenizer(data, held_out)
         tokenizer = assembled(c.process, network, self.device)[0]
         source = tokenizer.source(data, augment_of(c.data), self.cache())
@@ -219,122 +201,6 @@ class Run:
         network = Classifier(shape, Philox(config.seed, DRAWS["judge"]))
         return Phase("judge", network, Classification(), source_of(data), config, few)
 
-    # ------------------------------------------------------------------------------------------------ any phase
-
-    def finished(self, name: str) -> Any:
-        """The network of a phase that has ended, or None. Raises CheckpointError if its state has another configuration."""
-        path = former.file_of(self.folder, name)
-        if not self.ranks.same(path.exists()):
-            return None
-        state, _ = state_of(self.folder, name, self.config)
-        try:
-            network, meta = weights_of(path, name, "cpu" if name == "judge" else self.device)
-        except CheckpointError as error:
-            if state is None or state.done != getattr(self.config, LENGTHS[name]).steps:
-                raise
-            self.note(f"{error}; written anew from {state.path}")
-            return None
-        made = former.header(meta).get(LENGTHS[name], {}).get("steps")
-        more = isinstance(made, int) and made < getattr(self.config, LENGTHS[name]).steps  # it was lengthened since
-        return None if more else network
-
-    def trained(self, phase: Phase[N]) -> N:
-        """The network of a phase, trained to its end and saved. Raises Stopped, its state saved, if its loop was stopped.
-
-        Raises RunError, with the last state and the way on, if the training diverges or a file cannot be written.
-        """
-        state = self._latest(phase) if self.ranks.first else None
-        if phase.start and state is None and self.ranks.first:  # before the Loop is made: its average starts from these weights
-            start_from(phase.network, weights_of(phase.start, phase.name, self.device)[0], phase.start)
-        self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
-        try:
-            if state is not None:
-                load_state(state, loop)
-            stopped = self._train(phase, loop, saved=loop.done if state else None)
-            self.ranks.wait()
-        except RunError as error:
-            raise RunError(f"{error}; {way_on(self.folder, phase.name)}") from error
-        finally:
-            self.loop = None
-        if stopped:
-            raise Stopped(phase.name, loop.done)
-        return phase.network
-
-    def _latest(self, phase: Phase[N]) -> State | None:
-        """The state that a phase goes on from."""
-        state, faults = state_of(self.folder, phase.name, self.config)
-        for fault in faults:
-            self.note(f"{fault}; going on from update {state.done if state else 0}")
-        if state is not None and state.done > phase.config.steps:
-            raise RunError(f"{state.path}: update {state.done} is beyond the {phase.config.steps} updates of this run")
-        return state
-
-    def _train(self, phase: Phase[N], loop: Loop, saved: int | None) -> bool:
-        """Runs a loop to its end  ->  whether it was stopped before.   saved : the update of the state that there is"""
-        if self.ranks.first:
-            files.forget(self.folder, phase.name, loop.done)
-        records = loop.run()  # from rank 0's update
-        began, first = time.monotonic(), loop.done
-        for record in records:
-            self.begun = None
-            self.record(phase, record, time.monotonic() - began, loop.done - first)
-            phase.watch(loop)
-            if self.regular(phase, loop):
-                self.keep(phase, loop)
-                saved = loop.done
-        stopped = self.ranks.agree(loop.stop)
-        if stopped and saved != loop.done:
-            self.keep(phase, loop)
-        if not stopped:
-            if self.ranks.first:  # again: a process may have been killed after its last save
-                prune(self.folder, phase.name, self.config.sample, loop.done)
-                files.settle(self.folder)
-            phase.network.flat[...] = loop.optimiser.average
-            if phase.name == "model" and self.ranks.first:
-                files.set_evaluation_aside(self.folder)  # if there is one, it measured the weights of fewer updates
-            self.save(phase.name, phase.network)
-        return stopped
-
-    def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:
-        """Reports an update, and logs some to metrics.jsonl. wall, updates: since the phase started or resumed."""
-        step, steps = record["step"], phase.config.steps
-        if step % EVERY == 0 or step in (1, steps):
-            numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
-            if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
-                raise RunError(diverged(f"the loss is {numbers['loss']}", step))
-            speed = phase.config.batch_size * updates / max(wall, 1e-9)
-            line = {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)}
-            if self.ranks.first:
-                files.append(self.folder, line)
-        self.tell(phase.name, record, steps)
-
-    def keep(self, phase: Phase[N], loop: Loop) -> None:
-        """Saves the state of a phase, and deletes an overwritten run, which is no longer needed.
-
-        Regular states are compared on held-out pictures; one that a stop leaves is not, because a stop should not wait.
-        """
-        if not self.ranks.first:
-            return
-        loss = None
-        if self.regular(phase, loop) and phase.held_out is not None and len(phase.held_out):
-            loss = held_out_loss(loop, phase.held_out)
-            files.append(self.folder, {"phase": phase.name, "step": loop.done, "held_out_loss": loss})
-        save_state(self.folder, phase.name, loop, self.header(), self.config.sample, loss)
-        files.settle(self.folder)
-
-    def regular(self, phase: Phase[N], loop: Loop) -> bool:
-        """Whether a state is saved at this update, in a run that nothing stops."""
-        return loop.done % self.config.sample.save_every == 0 or loop.done == phase.config.steps
-
-    def save(self, name: str, network: Network) -> None:
-        """Writes the network of a phase."""
-        if self.ranks.first:
-            save_model(self.folder / f"{name}.safetensors", network, **self.header())
-
-    def header(self) -> dict[str, Any]:
-        """The header of a file of weights: the resolved sections, and the facts about the data."""
-        return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
-
 
 def resume(
     folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet, progress: Progress = cache.silent
@@ -345,5 +211,6 @@ def resume(
             files.recover(folder)
     ranks().wait()
     run = Run(folder, files.config_of(folder), device=device, tell=tell, note=note, progress=progress)
+    run.existing = True
     run.leave_out = files.skipped_of(folder) if run.config.data.skip_bad else None
     return run

@@ -26,7 +26,7 @@ from minidit.nn.module import Module
 from minidit.runs import former
 from minidit.runs.config import Tables, tables_of
 from minidit.runs.presets import RunConfig, SampleConfig
-from minidit.training.loop import Loop, RunError
+from minidit.training.loop import Diverged, Loop
 
 STATES = "states"  # the folder of states in a run's folder
 NUMBER = re.compile(r"(\w+)-(\d{8,})\.safetensors")
@@ -63,7 +63,7 @@ def save_state(
 ) -> None:
     """Writes a state and deletes those that are not kept any more.   held_out : the loss by which states are compared
 
-    On a full disk older states make room. Raises RunError if numbers are not finite, OSError if the file cannot be written; the
+    On a full disk older states make room. Raises Diverged if numbers are not finite, OSError if the file cannot be written; the
     last state stays in both cases.
     """
     arrays = {"theta": loop.model.flat, **loop.optimiser.state_dict()}
@@ -71,7 +71,7 @@ def save_state(
         if not np.isfinite(to_host(flat).sum(dtype=np.float64)):
             what = {"theta": "weights", "ema": "averaged weights"}.get(name, f"moments {name}")
             advice = "try a smaller --lr, or --clip 1"
-            raise RunError(f"the {what} of the {phase} are not finite after update {loop.done}: {advice}")
+            raise Diverged(f"the {what} of the {phase} are not finite after update {loop.done}: {advice}")
     meta = {"phase": phase, "step": loop.done, "held_out": held_out, **header}
     path = folder / STATES / f"{phase}-{loop.done:08d}.safetensors"
     try:
@@ -175,6 +175,15 @@ def way_on(folder: Path, phase: str) -> str:
         return f"no state of the {phase} was saved before"
     command = "eval" if phase == "judge" else "train --resume"
     return f"{state} is safe, and minidit {command} {folder} goes on from it"
+
+
+def restart(folder: Path, phase: str) -> str:
+    """The command that begins again from the weights of the last state: with the same settings it would diverge again."""
+    state = next((path for path in paths_of(folder, phase) if path.is_file()), None)
+    if state is None:
+        return ""
+    begin = f"; minidit train --init {folder} --out NEW, with another rate, starts from them" if phase == "model" else ""
+    return f"; the weights of {state} are safe{begin}"
 
 
 def state_of(folder: Path, phase: str, config: RunConfig) -> tuple[State | None, list[str]]:

@@ -40,6 +40,10 @@ class RunError(RuntimeError):
     """Something went wrong while running: a diverged loss, a full disk. The message says what to do."""
 
 
+class Diverged(RunError):
+    """Numbers are no longer finite: the same settings would end in the same place."""
+
+
 def diverged(what: str, update: int, cause: str = "") -> str:
     """The message for a training whose numbers are no longer finite."""
     cause = f" ({cause})" if cause else "; --detect-anomaly finds the first"
@@ -107,10 +111,12 @@ class Loop:
         self.shares: dict[int, Array] = {}
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """Trains from rank 0's weights and `done` to config.steps. Raises RunError if loss or gradient are no longer finite.
+        """Trains from rank 0's weights and `done` to config.steps. Raises Diverged if loss or gradient are no longer finite.
 
         On a CPU the weights are then still those before the update, and the message names the layer.
         """
+        if len(set(self.ranks.all_of(len(self.source)))) > 1:
+            raise RunError("the ranks have different numbers of samples: give all of them the same data")
         self.done = self.ranks.same(self.done)
         for vector in (self.model.flat, *self.optimiser.state_dict().values()):
             self.ranks.share(vector)
@@ -163,9 +169,9 @@ class Loop:
             return
         loss = float(self.numbers[:, self.names.index("loss")].sum())
         if not math.isfinite(loss):
-            raise RunError(diverged(f"the loss is {loss}", self.done + 1, self._anomaly()))
+            raise Diverged(diverged(f"the loss is {loss}", self.done + 1, self._anomaly()))
         if not math.isfinite(self._norm()) and not np.isfinite(self.buffers[0]).all():  # the norm alone may overflow
-            raise RunError(diverged("the gradient is not finite", self.done + 1, self._anomaly()))
+            raise Diverged(diverged("the gradient is not finite", self.done + 1, self._anomaly()))
 
     def _anomaly(self) -> str:
         """The same for all ranks."""
@@ -220,7 +226,7 @@ class Loop:
         except Anomaly as anomaly:
             if not self.config.detect_anomaly:
                 raise
-            raise RunError(diverged("numbers are not finite", self.done + 1, str(anomaly))) from anomaly
+            raise Diverged(diverged("numbers are not finite", self.done + 1, str(anomaly))) from anomaly
 
     def _gradients(self, draws: Draws) -> dict[str, Any]:
         """The gradient of a shard, its samples in `accumulate` pieces one after the other  ->  its share of loss and numbers."""

@@ -28,6 +28,7 @@ from minidit.training.ranks import Ranks, ranks
 Body = Callable[[int, int, int], None]
 END = -1  # the stage that makes a worker exit
 PR_SET_PDEATHSIG = 1  # of prctl: the signal that a process gets when its parent ends
+STOPS = [getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "HUP", "USR1") if hasattr(signal, f"SIG{name}")]
 LEAVE = 1.0  # seconds that a worker has to exit
 
 
@@ -149,7 +150,7 @@ class Workers:
             self.pids.append(pid)
             return
         try:  # the child: serve until the pipe closes, and never return into the caller's stack
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to the whole group: the caller decides
+            for number in STOPS:  # sent to the whole group: the caller decides
                 signal.signal(number, signal.SIG_IGN)
             _die_with_parent()
             os.close(command_in)

@@ -6,7 +6,7 @@ import pytest
 from small import begun, interrupted, lines, resumed, run_config, states, whole
 
 from minidit.checkpoint import CheckpointError, read_arrays
-from minidit.runs.phases import resume
+from minidit.runs.phases import Run, Stopped, resume
 from minidit.runs.presets import SampleConfig
 from minidit.runs.state import paths_of
 
@@ -79,6 +79,24 @@ def test_a_phase_may_be_stopped_again_and_again(tmp_path, reference):
         with pytest.raises(Exception, match=f"stopped at update {step} of the {phase}"):
             again.fit_to(again.data()[0])
             again.train(*again.data())
+    to_the_end(job.folder)
+    assert_the_same(job.folder, reference)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_stop_while_a_phase_writes_its_weights_ends_the_run_there(tmp_path, reference, monkeypatch, phase):
+    job, _ = begun(tmp_path / "run", LATENT)
+    save = Run.save
+
+    def asked(run, name, network):
+        if name == phase and run.loop is not None:
+            run.loop.stop = True
+        save(run, name, network)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"stopped at update 6 of the {phase}"):
+        patch.setattr(Run, "save", asked)
+        job.train(*job.data())
+        job.judge(*job.data())
     to_the_end(job.folder)
     assert_the_same(job.folder, reference)
 

@@ -13,7 +13,7 @@ from small import begun, interrupted, lines, resumed, run_config, states, whole
 
 from minidit.checkpoint import CheckpointError, read_arrays
 from minidit.runs import folder as files
-from minidit.runs import phases, state
+from minidit.runs import state
 from minidit.runs.folder import REPLACED, config_of
 from minidit.runs.lock import LOCK, locked
 from minidit.runs.phases import Run, resume
@@ -242,7 +242,7 @@ def test_a_folder_in_the_place_of_a_state_is_never_deleted(tmp_path):
 
 def test_the_best_state_stays_the_best_when_a_run_is_lengthened(tmp_path, monkeypatch):
     measured = iter([0.7, 0.6, 0.1, 0.5, 0.4])  # after 2, 4, 5 (the end), then 6 and 8
-    monkeypatch.setattr(phases, "held_out_loss", lambda loop, source: next(measured))
+    monkeypatch.setattr(trainer, "held_out_loss", lambda loop, source: next(measured))
     config = replace(OFTEN, train=replace(OFTEN.train, steps=5), sample=replace(OFTEN.sample, keep=1))
     job, _ = whole(tmp_path / "run", config)
     job = resume(job.folder)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small import begun, interrupted, lines, resumed, run_config, states, whole
 
 from minidit.checkpoint import CheckpointError, read_arrays, write_arrays
-from minidit.runs import phases
+from minidit.runs import phases, trainer
 from minidit.runs.phases import resume
 from minidit.runs.pipeline import load
 from minidit.runs.presets import SampleConfig
@@ -43,7 +43,7 @@ def test_the_last_ones_and_the_best_are_kept_and_nothing_else(tmp_path_factory, 
 
 def test_the_best_state_is_the_one_with_the_lowest_loss_on_held_out_pictures(tmp_path, monkeypatch):
     measured = iter([0.7, 0.2, 0.4, 0.3])
-    monkeypatch.setattr(phases, "held_out_loss", lambda loop, source: next(measured))
+    monkeypatch.setattr(trainer, "held_out_loss", lambda loop, source: next(measured))
     config = replace(OFTEN, train=replace(OFTEN.train, steps=8), sample=replace(OFTEN.sample, keep=1))
     job, _ = whole(tmp_path / "run", config)
     assert states(job.folder) == [8, 4] and best_of(job.folder, "model") == paths_of(job.folder, "model")[1]
@@ -65,10 +65,10 @@ def test_the_held_out_loss_is_that_of_the_average_and_changes_nothing(tmp_path):
     def tell(name, record, steps):
         loop, source = job.loop, phases.fitted_source(job.loop.model, job.data()[1])
         before = loop.model.flat.copy()
-        losses.append([phases.held_out_loss(loop, source) for _ in range(2)])
+        losses.append([trainer.held_out_loss(loop, source) for _ in range(2)])
         assert np.array_equal(loop.model.flat, before)
         loop.model.flat[...] = loop.optimiser.average
-        losses[-1].append(phases.held_out_loss(loop, source))
+        losses[-1].append(trainer.held_out_loss(loop, source))
         loop.model.flat[...] = before
 
     job.tell = tell
@@ -177,6 +177,6 @@ def test_a_model_that_is_fine_tuned_keeps_the_tokenizer_whose_latents_it_knows(t
 @pytest.mark.parametrize("theirs", [True, False])
 def test_pixels_and_latents_do_not_mix(tmp_path, theirs):
     first, _ = whole(tmp_path / "first", run_config(pixels=theirs))
-    with pytest.raises(ValueError, match=r"its model works on (pixels|latents), this run on (latents|pixels): add --tokenizer"):
+    with pytest.raises(ValueError, match=r"its model works on (pixels|latents), this run on (latents|pixels): add its --tok"):
         begun(tmp_path / "second", run_config(pixels=not theirs, init=str(first.folder)))
     assert not (tmp_path / "second").exists()
