@@ -272,6 +272,18 @@ def forget(folder: Path, phase: str, after: int) -> None:
     write_atomically(path, b"".join(line + b"\n" for line in lines))
 
 
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, phases by their current names; what a kill cut short is passed over."""
+    path, lines = folder / "metrics.jsonl", []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        try:
+            entry = json.loads(line)
+            lines.append({**entry, "phase": former.phase(entry["phase"])})
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return lines
+
+
 def _remains(line: bytes, phase: str, after: int) -> bool:
     try:
         entry = json.loads(line)

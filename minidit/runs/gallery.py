@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +12,8 @@ from minidit.backend import Array
 from minidit.checkpoint import write_atomically
 from minidit.data import Dataset
 from minidit.pictures import curves, grid, save_png, stack
-from minidit.runs import former
 from minidit.runs.evaluate import Evaluation
+from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Options, Pipeline
 from minidit.runs.presets import SampleConfig
@@ -55,23 +53,17 @@ def guidance_of(s: SampleConfig) -> str:
     return f"{s.guidance:g}" + ("" if s.interval == (0.0, 1.0) else f" in ({s.interval[0]:g}, {s.interval[1]:g}]")
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The updates in metrics.jsonl; a damaged line leaves a gap in the curve."""
-    for line in path.read_bytes().splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            entry = json.loads(line)
-            numbers = [entry.get(key) for key in ("step", "loss")] if isinstance(entry, dict) else [None]
-            if all(isinstance(n, int | float) for n in numbers) and isinstance(entry.get("phase"), str):
-                yield entry
+def _has_loss(line: dict[str, Any]) -> bool:
+    """Whether a line of metrics is one that can be drawn; a damaged one leaves a gap in the curve."""
+    numbers = (line.get("step"), line.get("loss"))
+    return all(isinstance(n, int | float) for n in numbers) and isinstance(line["phase"], str)
 
 
 def loss_curves(run: Run) -> Picture:
     """The loss of every phase over its updates."""
-    lines = list(_records(run.folder / "metrics.jsonl"))
-    phases = [former.phase(line["phase"]) for line in lines]
-    parts = []
-    for phase in dict.fromkeys(phases):
-        rows = [line for line, name in zip(lines, phases, strict=True) if name == phase]
+    lines, parts = [line for line in metrics_of(run.folder) if _has_loss(line)], []
+    for phase in dict.fromkeys(line["phase"] for line in lines):
+        rows = [line for line in lines if line["phase"] == phase]
         rows = [line for line in rows if line["step"] > 1] or rows  # the first loss would set the scale
         steps, values = np.array([r["step"] for r in rows]), np.array([r["loss"] for r in rows])
         parts.append(curves({"loss": (steps, values)}, phase, log=True))
