@@ -42,8 +42,10 @@ class Changes:
             return None
         self.count += 1
         name = re.sub(r"\.\d+\.tmp", ".tmp", os.path.relpath(what, self.folder)) if kind != "update" else what
-        os.write(self.trace, f"{kind} {name}\n".encode())
-        if self.count < self.at or not self.at or (self.count > self.at and self.do != "full"):
+        acts = bool(self.at) and (self.count == self.at or (self.count > self.at and self.do == "full"))
+        fails = acts and ((self.do == "fail" and kind != "update") or (self.do == "full" and kind in FULL))
+        os.write(self.trace, f"{'failed ' if fails else ''}{kind} {name}\n".encode())
+        if not acts:
             return None
         if self.do in ("kill", "kill group"):
             half()
@@ -56,7 +58,7 @@ class Changes:
         elif self.do == "signal":
             for number in self.numbers:
                 signal.raise_signal(number)
-        elif (self.do == "fail" and kind != "update") or (self.do == "full" and kind in FULL):
+        elif fails:
             half()
             return OSError(self.errno, os.strerror(self.errno), *([] if kind in ("write", "fsync", "close") else [str(what)]))
         return None

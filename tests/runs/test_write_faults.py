@@ -2,7 +2,9 @@
 
 import errno
 import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from small import begun, lines, resumed, run_config, whole
@@ -101,11 +103,10 @@ def test_what_is_read_back_after_a_failed_write_is_the_state_before(tmp_path, mo
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    place = tmp_path_factory.mktemp("faults")
-    for folder in (place, *place.parents[:2]):
-        folder.chmod(0o755)  # another user looks at the pictures
-    return place, scenarios(place, "train", "more steps", "overwrite")
+def found():
+    with tempfile.TemporaryDirectory(prefix="faults-") as place:  # not pytest's, which no other user may look into
+        os.chmod(place, 0o755)
+        yield Path(place), scenarios(Path(place), "train", "more steps", "overwrite")
 
 
 @pytest.mark.slow
