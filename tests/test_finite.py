@@ -35,6 +35,13 @@ def test_a_slope_is_right_on_any_scale(x, log_rate):
     check_slope(rate * math.cos(rate * x), lambda s: np.sin(rate * (x + s)), bound=1e-6, floor=rate)
 
 
+@pytest.mark.parametrize("x, log_rate", [(0.0, 4.41015625), (6.103515625e-05, 4.88671875)])
+def test_steps_of_whole_periods_do_not_make_a_wave_look_flat(x, log_rate):
+    """Found by a fresh seed when every step was a quarter of the one before."""
+    rate = 10**log_rate
+    check_slope(rate * math.cos(rate * x), lambda s: np.sin(rate * (x + s)), bound=1e-6, floor=rate)
+
+
 def softmax_case():
     r = np.random.default_rng(0)
     x, u, bar = r.standard_normal((3, 2, 5))

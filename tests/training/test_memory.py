@@ -180,7 +180,7 @@ def test_the_command_says_it_in_one_line(monkeypatch, tmp_path, capsys, error):
     def full(*_, **__):
         raise error
 
-    monkeypatch.setattr("minidit.runs.phases.Loop", full)
+    monkeypatch.setattr("minidit.runs.trainer.Loop", full)
     monkeypatch.setattr("minidit.training.memory.memory_of", lambda device: 1 << 20)
     assert main(["train", "--preset", "quick", "--steps", "2", "--out", str(tmp_path / "run"), "--quiet"]) == 1
     message = capsys.readouterr().err
