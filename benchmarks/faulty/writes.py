@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import re
 import resource
 import shutil
@@ -218,8 +219,10 @@ def disk_plans(scenario: Scenario, n: int) -> Iterator[tuple[Any, ...]]:
 def place_plans(found: list[Scenario]) -> Iterator[tuple[Any, ...]]:
     """Folders that may not be written. Nothing where this process may neither mount nor become another user."""
     if os.geteuid() == 0:
+        needed = (Path(sys.executable).resolve(), Path(sys.prefix), Path(__file__))
+        open_to_all = all(folder.stat().st_mode & 1 for path in needed for folder in path.absolute().parents)
         for scenario in found:
-            for how in ("read-only", "another user"):
+            for how in ("read-only", *(["another user"] if open_to_all else [])):  # who must be able to run this Python
                 yield not_writable, scenario, how
 
 

@@ -18,6 +18,7 @@ from minidit.diffusion import loss, rungs
 from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, Fresh, ddim
 from minidit.diffusion.prediction import PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule
+from minidit.diffusion.solver import AB2, DPM_2M, EULER, HEUN, Solver
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.backbone import Backbone
@@ -41,6 +42,7 @@ SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the netw
     "ddim": lambda eta, learned: ddim(eta),
     "ddpm": lambda eta, learned: DDPM_LEARNED if learned else DDPM,
 }
+SOLVERS: dict[str, Solver] = {"euler": EULER, "heun": HEUN, "ab2": AB2, "dpm_2m": DPM_2M}  # of walks without fresh noise
 WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr}
 
 

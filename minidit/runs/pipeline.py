@@ -28,7 +28,7 @@ from minidit.processes.sample import sample as draw
 from minidit.processes.tokenizer import Pixel, Tokenizer
 from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
-from minidit.runs.kinds import SAMPLERS, SPACINGS, PixelsConfig, TokenizerNetwork, assembled, check_word
+from minidit.runs.kinds import SAMPLERS, SOLVERS, SPACINGS, PixelsConfig, TokenizerNetwork, assembled, check_word
 from minidit.runs.presets import RunConfig
 from minidit.runs.weights import weights_of
 
@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     guidance: float | None
     interval: tuple[float, float] | None
     sampler: str
+    solver: str
     eta: float
     seed: int
     x_T: Array | None
@@ -104,6 +105,7 @@ class Pipeline:
         guidance: float | None = None,
         interval: tuple[float, float] | None = None,
         sampler: str = "ddim",
+        solver: str = "euler",
         eta: float = 0.0,
         seed: int = 0,
         x_T: Array | None = None,
@@ -116,18 +118,19 @@ class Pipeline:
 
         n : how many, if there are no labels.   steps, spacing : how many rungs are visited (None: 50, or all), and which.
         guidance : None: the pipeline's own scale in its own interval; an explicit scale applies on the whole ladder.
+        solver : "euler", of second order "ab2", "heun" (two calls per step), "dpm_2m"; for DDIM without fresh noise.
         sampler : "ddim" or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.   seed : of all noise.
         x_T : the noise to start from.   shards, precision, progress : as in `md.sample`.
         Raises ValueError for an unknown word and for more rungs than the ladder has.
         """
-        for name, word, words in (("sampler", sampler, SAMPLERS), ("spacing", spacing, SPACINGS)):
+        for name, word, words in (("sampler", sampler, SAMPLERS), ("spacing", spacing, SPACINGS), ("solver", solver, SOLVERS)):
             check_word(name, word, words)
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
         guidance = self.guidance if guidance is None else guidance
         scale = 1.0 if labels is None or self.model.condition.null is None else guidance
         settings = Sampling(
             steps, SPACINGS[spacing], prediction=self.prediction,
-            fresh=SAMPLERS[sampler](eta, self.model.second_half), guidance=scale, interval=interval,
+            solver=SOLVERS[solver], fresh=SAMPLERS[sampler](eta, self.model.second_half), guidance=scale, interval=interval,
             limit=self.tokenizer.limit, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
         y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))

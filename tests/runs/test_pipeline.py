@@ -12,6 +12,7 @@ from minidit.diffusion import rungs
 from minidit.diffusion.fresh import DDPM_LEARNED
 from minidit.diffusion.prediction import V
 from minidit.diffusion.schedule import Schedule
+from minidit.diffusion.solver import AB2, DPM_2M, EULER, HEUN
 from minidit.models.autoencoder import Autoencoder
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
@@ -126,9 +127,19 @@ def test_a_single_step_shows_noise_as_noise():
     assert (moment.t, moment.s) == (20, 0)
 
 
+@pytest.mark.parametrize("name, solver", [("euler", EULER), ("heun", HEUN), ("ab2", AB2), ("dpm_2m", DPM_2M)])
+def test_the_word_of_a_solver_is_that_solver(name, solver):
+    pipeline = pixels(awake())
+    x = pipeline.sample([0, 1], steps=5, solver=name, guidance=2.0)
+    same = sample(pipeline.model, pipeline.process, np.array([0, 1]), steps=5, solver=solver, guidance=2.0, clip=True)
+    assert np.array_equal(x, np.clip(same, -1, 1))
+
+
 @pytest.mark.parametrize("options, message", [
     ({"steps": 21}, "steps must lie in 1..T = 20; got 21"),
     ({"sampler": "dpm"}, "sampler 'dpm' is not one of ddim, ddpm, did you mean 'ddpm'"),
+    ({"solver": "heum"}, "solver 'heum' is not one of euler, heun, ab2, dpm_2m, did you mean 'heun'"),
+    ({"solver": "ab2", "sampler": "ddpm"}, "a solver of order 2 takes no fresh noise"),
     ({"spacing": "trail"}, "spacing 'trail' is not one of trailing, linspace, .*, did you mean 'trailing'"),
 ])  # fmt: skip
 def test_a_drawing_that_cannot_be_is_refused_by_name(options, message):

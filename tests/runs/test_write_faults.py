@@ -116,7 +116,7 @@ def test_the_command_says_in_one_line_what_could_not_be_written_and_how_to_go_on
     place, known = found
     plans = [*change_plans(known, 12), *damage_plans(known[0]), *place_plans(known)]
     if k >= len(plans):
-        pytest.skip("only root may mount a file system")
+        pytest.skip("root may read everything, and only root may mount a file system")
     work, scenario, *more = plans[k]
     trial = work(scenario, place / f"trial {k}", *more)
     assert trial.faults == [], trial.what
