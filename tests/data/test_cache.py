@@ -362,3 +362,16 @@ def test_a_cache_in_a_place_that_may_not_be_looked_at_is_an_error_only_for_a_set
     assert cache is not None and cache.find("key") is None and list(cache.similar("any")) == []
     with pytest.raises(data.DataError, match=r"the cache cannot be written \(Permission denied\): name another folder"):
         cache.entry("key", "pictures", 100, lambda writer: {})
+
+
+def test_a_file_that_was_replaced_by_one_of_its_size_and_time_has_another_key(tmp_path):
+    file = tmp_path / "a.ppm"
+    file.write_bytes(b"P5 1 1 255 \x01")
+    os.utime(file, ns=(5, 5))
+    before = cached.keys_of(tmp_path, [file], decode.Request())
+    other = tmp_path / "b.ppm"
+    other.write_bytes(b"P5 1 1 255 \x02")
+    os.utime(other, ns=(5, 5))
+    other.replace(file)
+    after = cached.keys_of(tmp_path, [file], decode.Request())
+    assert before[0] != after[0] and before[1] == after[1]

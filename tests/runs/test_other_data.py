@@ -2,18 +2,25 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from small import folder_of_pictures, interrupted, resumed, run_config, whole
+from small import awake, begun, folder_of_pictures, interrupted, resumed, run_config, whole
+from small import pictures as pictures_of
 
 from minidit.checkpoint import CheckpointError, read_arrays
 from minidit.cli import main
+from minidit.cli.train import with_switches
+from minidit.diffusion.schedule import Schedule
+from minidit.processes.diffusion import Diffusion
+from minidit.processes.train import loop_for
 from minidit.runs.fitting import parts_of
+from minidit.runs.gallery import loss_curves
 from minidit.runs.phases import resume
 from minidit.runs.state import paths_of
-from minidit.training.loop import RunError
+from minidit.training.loop import LoopConfig, RunError
 
 
 @pytest.fixture
@@ -101,3 +108,33 @@ def test_a_run_that_diverged_is_told_how_to_begin_again_and_can(tmp_path):
     assert advice in str(caught.value)
     config = run_config(init=str(job.folder))
     whole(tmp_path / "new", replace(config, train=replace(config.train, lr=1e-4)))
+
+
+def test_ranks_that_read_different_pictures_do_not_train(tmp_path, monkeypatch):
+    job, _ = begun(tmp_path / "run")
+    monkeypatch.setattr(job.ranks, "all_of", lambda thing: [thing, "another"])
+    with pytest.raises(RunError, match="the ranks read different pictures from digits"):
+        job.train(*job.data())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loop_whose_ranks_have_different_numbers_of_samples_does_not_run(monkeypatch):
+    loop = loop_for(awake(), pictures_of(11), Diffusion.on_ladder(Schedule.linear(30)), LoopConfig(steps=1, batch_size=4))
+    monkeypatch.setattr(loop.ranks, "all_of", lambda thing: [thing, thing - 1] if isinstance(thing, int) else [thing])
+    with pytest.raises(RunError, match="the ranks have different numbers of samples"):
+        next(loop.run())
+
+
+def test_a_line_of_metrics_that_a_kill_cut_short_stops_no_drawing(tmp_path):
+    job, _ = whole(tmp_path / "run")
+    before = np.asarray(loss_curves(job))
+    with open(job.folder / "metrics.jsonl", "a") as f:
+        f.write('{"phase": "judge", "st')
+    assert np.array_equal(np.asarray(loss_curves(job)), before)
+
+
+def test_another_cache_counts_also_for_a_run_that_goes_on_by_itself():
+    args = SimpleNamespace(threads=None, cache="elsewhere", **{"train.accumulate": 3})
+    config = with_switches(run_config(), args)
+    assert (config.data.cache, config.train.accumulate) == ("elsewhere", 3)
+    assert config.tokenizer_train == run_config().tokenizer_train

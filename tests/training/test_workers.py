@@ -4,9 +4,11 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 from small import awake, pictures
 
+from minidit.backend import flat_buffer
 from minidit.diffusion.schedule import Schedule
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
@@ -79,3 +81,18 @@ def test_ctrl_c_does_not_wait_for_a_shard_that_takes_long(kind):
     with pytest.raises(KeyboardInterrupt), Workers(2, body, kind) as workers:
         workers.run(0)
     assert time.monotonic() - began < 10 * module.LEAVE
+
+
+def test_a_worker_leaves_every_stop_to_its_caller():
+    numbers = flat_buffer(2 * len(module.STOPS), np.float64).reshape(2, len(module.STOPS))
+
+    def body(i, stage, n):
+        numbers[i] = [signal.getsignal(s) is signal.SIG_IGN for s in module.STOPS]
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        with Workers(2, body, "process") as workers:
+            workers.run(0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert numbers[1].all() and not numbers[0][module.STOPS.index(signal.SIGUSR1)]
