@@ -339,6 +339,7 @@ def test_the_key_of_a_link_to_nothing_is_no_error(tmp_path):
 def test_a_folder_of_somebody_elses_is_never_swept(tmp_path):
     mine = tmp_path / "house.building-plans"
     mine.mkdir()
+    (tmp_path / "locks").mkdir()  # as in a folder that is a cache already
     (mine / "plan.txt").write_text("mine")
     Cache(tmp_path)._sweep("")
     assert (mine / "plan.txt").read_text() == "mine"
