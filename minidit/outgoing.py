@@ -30,6 +30,10 @@ WAY_ON = {
 }  # fmt: skip
 
 
+def silent(*_: object) -> None:
+    """Tells nobody: the listener where there is none."""
+
+
 class WriteError(OSError):
     """A file that could not be written, on one printable line. `errno` is the cause's; the previous file is as it was."""
 

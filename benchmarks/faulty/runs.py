@@ -88,7 +88,7 @@ def scenarios(place: Path, *names: str) -> list[Scenario]:
     data = str(pictures(place / "pictures"))
     train = ["train", "--data", data, "--tokenizer", "autoencoder", "--ae-steps", "6", *TINY]
     whole = ["--steps", "6"]
-    other = place / "other"  # what is overwritten: another run, and a file that minidit does not know
+    other = place / "other"  # the run that is overwritten, with a file of somebody else's in its folder
     finished = place / "finished"
 
     def resume(folder: Path) -> list[str]:

@@ -109,7 +109,7 @@ def write_lazy(path: str | Path, arrays: Mapping[str, Lazy], meta: Mapping[str, 
 
 
 def digest_of(header: Mapping[str, Any], data: Iterable[bytes | memoryview]) -> str:
-    """The SHA-256 of a file's header, without the digest that stands in it, and of its data."""
+    """The SHA-256 of a file's header and data; the header's own entry for the digest is left out."""
     meta = {k: v for k, v in header["__metadata__"].items() if k != DIGEST}
     sha = hashlib.sha256(_compact({**header, "__metadata__": meta}))
     for chunk in data:

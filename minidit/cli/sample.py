@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
         scale = pipeline.guidance if args.guidance is None else args.guidance
         guidance = f", guidance {scale}" if pipeline.model.condition.null is not None else ""
         solver = "" if args.solver == "euler" else f" {args.solver}"
-        print(f"{n} pictures, {args.sampler}{solver} {steps} rungs{guidance}, seed {args.seed}", file=sys.stderr)
+        pictures = "1 picture" if n == 1 else f"{n} pictures"
+        print(f"{pictures}, {args.sampler}{solver} {steps} rungs{guidance}, seed {args.seed}", file=sys.stderr)
     return 0
 
 

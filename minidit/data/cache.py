@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidit.data.checks import DataError, fault
+from minidit.outgoing import silent
 
 fcntl = importlib.import_module("fcntl") if os.name == "posix" else None  # elsewhere two processes may write one entry twice
 
@@ -54,10 +55,6 @@ def in_words(size: int) -> str:
 def key_of(*parts: object) -> str:
     """A key: the SHA-256 of values that JSON can write, and of the version of the format."""
     return hashlib.sha256(json.dumps([VERSION, *parts], sort_keys=True).encode()).hexdigest()
-
-
-def silent(*_: object) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +130,8 @@ class Cache:
 
     def find(self, key: str) -> Entry | None:
         """The entry of a key if it is there and every one of its files is what was written."""
-        found = self._opened(key)
-        return found if isinstance(found, Entry) else None
+        entry = self._opened(key)
+        return entry if isinstance(entry, Entry) else None
 
     def entry(self, key: str, what: str, size: int, fill: Callable[[Writer], Facts]) -> Entry:
         """The entry of a key, written by `fill` if it is not there or damaged.
@@ -142,8 +139,8 @@ class Cache:
         what : a name for messages    size : of the entry in bytes, at most
         Raises DataError if the disk has too little room, or fails.
         """
-        if found := self.find(key):
-            return found
+        if entry := self.find(key):
+            return entry
         try:
             (self.folder / "locks").mkdir(parents=True, exist_ok=True)
             with self._locked(key, what) as alone:

@@ -20,7 +20,7 @@ from minidit.data.decode import Decoding, Request, relative
 from minidit.data.pixels import to_channels
 from minidit.data.rows import Rows, prints_of
 
-Found = tuple[Rows, NDArray[np.int64], tuple[tuple[str, str], ...]]  # pictures, the numbers of their files, what was left out
+Cached = tuple[Rows, NDArray[np.int64], tuple[tuple[str, str], ...]]  # pictures, the numbers of their files, what was left out
 
 
 def keys_of(source: Path, files: list[Path], request: Request) -> tuple[str, str]:
@@ -33,21 +33,21 @@ def keys_of(source: Path, files: list[Path], request: Request) -> tuple[str, str
     return key_of(settings, sizes, times), key_of(settings, sizes)
 
 
-def known(source: Path, files: list[Path], request: Request, cache: Cache) -> Found | None:
+def from_cache(source: Path, files: list[Path], request: Request, cache: Cache) -> Cached | None:
     """The pictures, if they are in the cache. A request to leave out files finds the entry that skipped exactly these."""
     first = Request(request.size, request.channels, skip_bad=True)
     for wish in [request] if request.leave_out is None else [first, request]:
         key, outline = keys_of(source, files, wish)
-        entry = cache.find(key) or _adopted(key, outline, source, files, cache)
+        entry = cache.find(key) or _adopt(key, outline, source, files, cache)
         if entry is None:
             continue
-        found = _found(entry)
-        if request.leave_out is None or {file for file, _ in found[2]} == request.leave_out:
-            return found
+        pictures = _pictures(entry)
+        if request.leave_out is None or {file for file, _ in pictures[2]} == request.leave_out:
+            return pictures
     return None
 
 
-def written(decoding: Decoding, request: Request, cache: Cache) -> Found:
+def into_cache(decoding: Decoding, request: Request, cache: Cache) -> Cached:
     """The pictures, decoded into the cache."""
     key, outline = keys_of(decoding.source, decoding.files, request)
     channels, (h, w), n = request.channels or 3, decoding.size, len(decoding.files)
@@ -69,16 +69,16 @@ def written(decoding: Decoding, request: Request, cache: Cache) -> Found:
         writer.append("kept", np.asarray(decoding.kept, np.int64))
         return {"outline": outline, "content": decoding.content.hexdigest(), "skipped": decoding.left_out()}
 
-    return _found(cache.entry(key, str(decoding.source), n * (channels * h * w + 16), fill))
+    return _pictures(cache.entry(key, str(decoding.source), n * (channels * h * w + 16), fill))
 
 
-def _found(entry: Entry) -> Found:
+def _pictures(entry: Entry) -> Cached:
     images, prints, kept = (entry.arrays[name] for name in ("images", "prints", "kept"))
     skipped = tuple((file, why) for file, why in entry.facts["skipped"])
     return Rows.of(images, entry.digests["images"], np.asarray(prints)), np.asarray(kept), skipped
 
 
-def _adopted(key: str, outline: str, source: Path, files: list[Path], cache: Cache) -> Entry | None:
+def _adopt(key: str, outline: str, source: Path, files: list[Path], cache: Cache) -> Entry | None:
     """The entry of files with the same names, sizes and content, but other times; it gets the new key."""
     for old, facts in cache.similar(outline):
         skipped = {file for file, _ in facts["skipped"]}

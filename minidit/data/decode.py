@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from minidit.data.checks import DENSE, MAX_PICTURE, MAX_PIXELS, DataError, fault, reading
 from minidit.data.pixels import WIDE, is_wide, square, to_rgb
 from minidit.incoming import DEFLATE, regular_file
+from minidit.outgoing import silent
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -32,10 +33,6 @@ LARGEST_COMMON, DEFAULT_SIZE = 64, 32
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")  # decoded inside Pillow, without another program
 BLOCK = 2**24  # bytes of pictures that are decoded before they are handed on
-
-
-def silent(*_: object) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidit.data.cache import Cache
-from minidit.data.cached import known, written
+from minidit.data.cached import from_cache, into_cache
 from minidit.data.checks import MAX_FILES, check_no_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
 from minidit.data.decode import Decoding, Request, decoding_of
@@ -48,12 +48,12 @@ def read(path: Path, part: str | None = None, request: Request | None = None, ca
         raise fault(path, f"holds {len(files)} files, above the limit of {MAX_FILES}")
     labels = np.repeat(np.arange(len(classes)), [len(members) for members in classes.values()])
     names = () if "" in classes else tuple(classes)
-    if cache is not None and (entry := known(path, files, request, cache)):
+    if cache is not None and (entry := from_cache(path, files, request, cache)):
         return _dataset(path, *entry, labels, names)
     decoding = decoding_of(path, files, request)
     h, w = decoding.size
     if cache is not None and len(files) * (request.channels or 3) * h * w > cache.least:
-        return _dataset(path, *written(decoding, request, cache), labels, names)
+        return _dataset(path, *into_cache(decoding, request, cache), labels, names)
     return _dataset(path, _in_memory(decoding, request), decoding.kept, decoding.left_out(), labels, names)
 
 

@@ -112,7 +112,7 @@ def churned(grid: Sequence[tuple[float, float]], churn: float, low: float = 0.0,
 
 
 def number_of(t: Array) -> Array:
-    """The number of the draw for the noise at time t, of a step from there: grids of any length meet the same noise.
+    """Which draw is the noise of a step from time t. The number depends on t alone, so grids of any length use the same noise.
 
     t : a rung, or a float of at least 2⁻²⁰; or an array of one of them.
     """

@@ -128,5 +128,5 @@ def _smooth(y: Array, log: bool) -> Array:
 
 def _values_at(step: float, curves: Sequence[tuple[int, str, Array, Array]]) -> str:
     """Each run's value at its last record up to a step; a run that has none yet, or has ended, is left out."""
-    shown = [(label, y[np.searchsorted(x, step, "right") - 1]) for _, label, x, y in curves if x[0] <= step <= x[-1]]
-    return ", ".join(f"{label} {value:.4g}" for label, value in shown)
+    values = [(label, y[np.searchsorted(x, step, "right") - 1]) for _, label, x, y in curves if x[0] <= step <= x[-1]]
+    return ", ".join(f"{label} {value:.4g}" for label, value in values)

@@ -104,11 +104,11 @@ def curves(runs: Sequence[Run], names: Sequence[str]) -> str:
         lines = [(name, *s.get((phase, key), ([], []))) for name, s in zip(names, series, strict=True)]
         figure = chart.several(f"{phase}: {key}", lines, may_log="loss" in key)
         parts[key in ("lr", "grad_norm", "img_per_s")].append(figure)
-    shown, folded = ("".join(part) for part in parts)
+    charts, folded = ("".join(part) for part in parts)
     if folded:
         folded = f'<details><summary>Learning rate, gradients, speed</summary><div class="charts">{folded}</div></details>'
     words = "Point at a chart, or focus it and use the arrow keys, to read its values. Series of 20 values or more are smoothed."
-    return f'<p class="muted">{words}</p>\n<div class="charts">{shown}</div>\n{folded}' if shown or folded else ""
+    return f'<p class="muted">{words}</p>\n<div class="charts">{charts}</div>\n{folded}' if charts or folded else ""
 
 
 def evaluation(runs: Sequence[Run], names: Sequence[str]) -> str:

@@ -20,14 +20,6 @@ Note = Callable[[str], None]  # a line for the person who started the run
 Progress = Callable[[str, int, int], None]  # (what, done, total) of work that is no phase
 
 
-def silent(phase: str, record: Record, steps: int) -> None:
-    """A no-op callback."""
-
-
-def quiet(text: str) -> None:
-    """A no-op callback."""
-
-
 class Stopped(Exception):
     """A phase was asked to stop and has saved its state."""
 

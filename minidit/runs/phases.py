@@ -18,6 +18,7 @@ from minidit.checkpoint import CheckpointError
 from minidit.data import Dataset, cache
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT
+from minidit.outgoing import silent
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
 from minidit.processes.train import fitted_source
@@ -29,7 +30,7 @@ from minidit.runs.fitting import augment_of, facts_of, fitted, parts_of, with_to
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
 from minidit.runs.lengths import lengthened
 from minidit.runs.lock import locked
-from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell, quiet, silent
+from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell
 from minidit.runs.pipeline import Pipeline, pipeline_of
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on
@@ -203,7 +204,7 @@ class Run(Trainer):
 
 
 def resume(
-    folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet, progress: Progress = cache.silent
+    folder: Path, *, device: str = "cpu", tell: Tell = silent, note: Note = silent, progress: Progress = silent
 ) -> Run:
     """The Run in a folder, with the configuration and the pictures it was started with."""
     if ranks().first and (folder / files.REPLACED).exists():

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from minidit.checkpoint import CheckpointError, save_model
-from minidit.data import cache
 from minidit.models.kinds import Network
+from minidit.outgoing import silent
 from minidit.runs import folder as files
 from minidit.runs import former
 from minidit.runs.config import tables_of
 from minidit.runs.fitting import Parts, refuse_other_pictures
-from minidit.runs.phase import N, Note, Phase, Progress, Record, Stopped, Tell, quiet, silent
+from minidit.runs.phase import N, Note, Phase, Progress, Record, Stopped, Tell
 from minidit.runs.presets import RunConfig
 from minidit.runs.state import LENGTHS, State, load_state, prune, restart, save_state, start_from, state_of, way_on
 from minidit.runs.weights import weights_of
@@ -34,8 +34,8 @@ class Trainer:
     """A run's folder, its configuration, and whom it tells what. Every rank has one; rank 0 alone writes files."""
 
     def __init__(
-        self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent, note: Note = quiet,
-        progress: Progress = cache.silent,
+        self, folder: Path, config: RunConfig, *, device: str = "cpu", tell: Tell = silent, note: Note = silent,
+        progress: Progress = silent,
     ) -> None:  # fmt: skip
         self.folder, self.config, self.device, self.tell, self.note, self.progress = folder, config, device, tell, note, progress
         self.loop: Loop | None = None  # of the running phase; set its `stop` to end it after the current update

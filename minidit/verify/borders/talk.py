@@ -99,8 +99,8 @@ class Talk:
         while True:
             message = self.hear(deadline, topic)
             if message.get("id") != self.questions:
-                said = _glimpse(message.get("id"))
-                raise ProgramError(f"{self.name} answered question {said} when asked {self.questions} ({topic})")
+                number = _glimpse(message.get("id"))
+                raise ProgramError(f"{self.name} answered question {number} when asked {self.questions} ({topic})")
             if "call" in message:  # the program asks back: a denoiser, for example, is a function of the kit
                 calls += 1
                 if time.monotonic() > deadline or calls > MAX_CALLS:
