@@ -58,11 +58,14 @@ GPU_KINDS = {
     k.name: k.on("--device", "cuda")
     for k in (
         Kind("minidit", "benchmarks.minidit_engine", environment=CUDNN),
+        Kind("minidit-own", "benchmarks.minidit_engine"),  # attention by the package's own kernel
         Kind("minidit-eager", "benchmarks.minidit_engine", ("--eager",), CUDNN),
         Kind("minidit-plain", "benchmarks.minidit_engine", ("--eager",), {"MINIDIT_KERNELS": "off"}),
         Kind("eager", "benchmarks.torch_engine"),
         Kind("compile", "benchmarks.torch_engine", ("--compile",)),
         Kind("compile-graphs", "benchmarks.torch_engine", ("--compile", "--graphs")),
+        Kind("eager-bf16", "benchmarks.torch_engine", ("--stream", "bf16")),  # a residual stream in bfloat16, as ours
+        Kind("compile-bf16", "benchmarks.torch_engine", ("--compile", "--stream", "bf16")),
         Kind("checks", "benchmarks.gpu_checks", environment=SHARING),
     )
 }
@@ -120,6 +123,8 @@ class Engine:
         answer = json.loads(line)
         if "error" in answer:
             print(*answer["traceback"].splitlines()[-5:], sep="\n", file=sys.stderr)
+            if answer.get("last"):  # its device is unusable: it ends by itself
+                self.process.wait(30)
             raise EngineError(f"{self.kind.name}: {answer['error'].splitlines()[0]}")
         return answer["ok"]
 

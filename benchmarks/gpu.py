@@ -3,6 +3,8 @@
     python -m benchmarks.gpu --part 1      is it right? every primitive, the streams, a run and samples beside NumPy; the tests
     python -m benchmarks.gpu --part 2      how fast? DiT-S/2 and B/2, training and guided sampling, beside PyTorch
     python -m benchmarks.gpu --part 3      the same for DiT-XL/2
+    python -m benchmarks.gpu --plan A      a short loan, first call (280 s): is it right, and where does the time of DiT-S/2 go?
+    python -m benchmarks.gpu --plan B      second call (430 s): beside PyTorch, eager and compiled
     python -m benchmarks.gpu --part 1 --rehearse     tiny, without a GPU, on the CPU stand-in that the tests use
 
 Engines are processes that take turns (see README.md in this folder). Missing packages are reported and skipped. An engine that
@@ -13,32 +15,38 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import fixtures
-from benchmarks.cpu import Bench, names_of, ratio, spread, write
-from benchmarks.engine import GPU_KINDS, Engine, EngineError, Kind
-from benchmarks.machine import card, packages
-from benchmarks.own_tests import Tests, results
+from benchmarks.cpu import names_of, ratio, spread
+from benchmarks.engine import GPU_KINDS, EngineError
+from benchmarks.gpu_engines import Engines
+from benchmarks.kernel_times import print_kernels
 from benchmarks.sizes import GPU_SIZES, REHEARSED, Size
 from benchmarks.table import print_check, print_gpu_rows
 
 RESULTS = Path(__file__).parent / "results"
+FOLDER = "MINIDIT_BENCH_OUT"  # the environment variable that names another folder for results
+PLANS = {  # arguments and seconds of each part; on a borrowed machine little time is left and only one folder comes back
+    "A": (("--part 1", 120), ("--part 2 --sizes S2 --engines minidit,minidit-own,eager --rounds 3", 140)),
+    "B": (("--part 2 --engines minidit,minidit-own,eager,eager-bf16,compile,compile-bf16 --rounds 3", 270),
+          ("--part 3 --engines minidit,minidit-own,eager,compile --rounds 3", 140)),
+}  # fmt: skip
 BUDGET = 510.0  # seconds: a job begun just before the end must still finish within nine minutes
 PEAKS = {  # dense TFLOP/s by the maker's data sheet
     "H100": {"bf16": 989, "tf32": 495, "float32": 67}, "H200": {"bf16": 989, "tf32": 495, "float32": 67},
     "A100": {"bf16": 312, "tf32": 156, "float32": 19.5},
 }  # fmt: skip
 TESTS = ["tests/kernels", "tests/ops", "tests/test_random.py", "tests/test_optim.py", "tests/nn", "tests/test_exchange.py"]
-
 
 
 def jobs_of(part: int, names: list[str], rehearse: bool) -> list[tuple[Size, str, str]]:
@@ -50,64 +58,28 @@ def jobs_of(part: int, names: list[str], rehearse: bool) -> list[tuple[Size, str
     return first + [(s.with_batch(64), "train", p) for p in ("tf32", "float32") for s in sizes]
 
 
-class GpuBench(Bench):
+COMPILED = {name for name, kind in GPU_KINDS.items() if "--compile" in kind.arguments}
+
+
+class GpuBench(Engines):
     """One part. Its record is written after every result."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
-        self.ends = time.monotonic() + args.budget
-        self.span, self.pause = (0.05, 0.0) if args.rehearse else (0.4, 0.02)
-        self.record |= {"machine": {**self.record["machine"], **card()}, "packages": packages(), "left out": [], "tests": []}
-        self.engines: dict[str, Engine] = {}
-        self.deaths: dict[str, int] = {}
+        self.truths: dict[str, dict[str, Any]] = {}
 
-    def left(self) -> float:
-        return self.ends - time.monotonic()
+    # -------------------------------------------------------------------------------------- parts 2 and 3
 
-    def flush(self) -> None:
-        write(self.args.out, self.record)
-
-    def leave_out(self, what: str) -> None:
-        print(f"left out: {what}", file=sys.stderr)
-        self.record["left out"].append(what)
-
-    # -------------------------------------------------------------------------------------- engines that may die
-
-    def kind(self, name: str) -> Kind:
-        kind = GPU_KINDS[name]
-        if not self.args.rehearse:
-            return kind
-        return replace(kind, arguments=(*kind.arguments[:-1], "cpu")) if kind.torch else kind.on("--standin")
-
-    def engine(self, name: str, patience: float | None = None) -> Engine:
-        """The running engine, restarted if it has died, with the timeout of its next answer set."""
-        if name not in self.engines:
-            engine = self.start(self.kind(name))
-            self.engines[name] = engine.__enter__()
-        self.engines[name].timeout = max(1.0, min(patience or self.args.timeout, self.left()))
-        return self.engines[name]
-
-    def failed(self, name: str, error: Exception, what: str = "") -> None:
-        """Records that an engine failed. If its process is gone, it is restarted for its next request."""
-        self.skip(f"{name}{what and f' ({what})'}", error)
-        engine = self.engines.get(name)
-        if engine is not None and (engine.process.poll() is not None or "no answer" in str(error)):
-            self.close(name)
-            self.deaths[name] = self.deaths.get(name, 0) + 1
-        self.flush()
-
-    def close(self, name: str) -> None:
-        engine = self.engines.pop(name, None)
-        if engine is not None:
-            with contextlib.suppress(OSError):
-                engine.__exit__(None, None, None)
-
-    # -------------------------------------------------------------------------------------- part 1
+    def alive(self) -> list[str]:
+        """The engines that have answered once and died less than three times."""
+        return [n for n in self.args.engines if n in self.record["engines"] and self.deaths.get(n, 0) < 3]
 
     def compare(self, size: Size, folder: Path, *, compiled: bool) -> None:
         """Loss, gradients and x_s of the engines in bf16 against float64, on a small batch. compiled: those that take long."""
-        names = [n for n in self.alive() if ("--compile" in GPU_KINDS[n].arguments) == compiled]
-        true = fixtures.truth(folder, size) if names else {}
+        names = [n for n in self.alive() if (n in COMPILED) == compiled]
+        if names and size.name not in self.truths:  # for XL/2 it takes a while
+            self.truths = {size.name: fixtures.truth(folder, size)}
+        true = self.truths.get(size.name, {})
         for name in names:
             out = folder / f"answer-{name}.npz"
             try:
@@ -120,53 +92,6 @@ class GpuBench(Bench):
                 self.failed(name, error)
             out.unlink(missing_ok=True)
         self.flush()
-
-    def correctness(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            tests = [Tests(files, Path(folder)) for files in self.args.tests]
-            try:
-                self.run_checks()
-            finally:  # the tests end with the budget, too
-                for row in results(tests, self.left()):
-                    self.record_tests(row)
-
-    def record_tests(self, row: dict[str, Any]) -> None:
-        self.record["tests"].append(row)
-        self.flush()
-        if not row["finished"]:
-            self.leave_out(f"no time for the end of pytest {row['files']}: {row['ran']} tests ran")
-        print(f"{'LOOK' if row['code'] else 'ok  '} pytest {row['files']}: {row['summary']}")
-        for test, message in row["failed"]:
-            print(f"  LOOK {test}: {message}")
-
-    def run_checks(self) -> None:
-        try:
-            self.record["engines"]["checks"] = self.engine("checks").ask("hello")
-            names = self.args.checks or self.engine("checks").ask("names")
-        except EngineError as error:
-            self.failed("checks", error)
-            return
-        for k, name in enumerate(names):
-            if self.left() < 0.1 * self.args.budget:
-                self.leave_out(f"no time for {', '.join(names[k:])}")
-                break
-            try:
-                row = {"check": name, **self.engine("checks").ask("check", name=name)}
-            except EngineError as error:
-                row = {"check": name, "ok": False, "error": str(error)}
-                self.failed("checks", error)
-            self.record["checks"].append(row)
-            self.flush()
-            worst = f"{row['worst']:10.3g} of the tolerance" if "worst" in row else ""
-            more = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("check", "worst", "ok"))
-            print(f"{'ok  ' if row['ok'] else 'LOOK'} {name:22s} {worst}  {more[:150]}", flush=True)
-        self.close("checks")
-
-    # -------------------------------------------------------------------------------------- parts 2 and 3
-
-    def alive(self) -> list[str]:
-        """The engines that have answered once and died less than three times."""
-        return [n for n in self.args.engines if n in self.record["engines"] and self.deaths.get(n, 0) < 3]
 
     def probe(self) -> None:
         """Which engines work here, and how fast their matrix product is in each precision."""
@@ -197,30 +122,35 @@ class GpuBench(Bench):
         return lacks
 
     def speed(self) -> None:
+        """All jobs without compilation first, and then, with what time is left, those of the compiled engines beside minidit."""
         self.probe()
         jobs = jobs_of(self.args.part, self.args.sizes, self.args.rehearse)
         with tempfile.TemporaryDirectory() as name:
-            prepared_sizes = dict[str, Size]()
-            for size, task, precision in jobs:
-                what = f"{size.name} batch {size.batch}, {task}, {precision}"
-                if self.left() < self.args.least:
-                    self.leave_out(f"no time for {what}")
-                    continue
-                folder = Path(name) / size.name
-                if size.name not in prepared_sizes:
-                    folder.mkdir()
-                    fixtures.write(folder, size, initial=False)
-                    self.compare(size, folder, compiled=False)
-                    prepared_sizes[size.name] = size
-                fixtures.write_inputs(folder, size)
-                self.job(size, task, precision, folder)
-            for size in prepared_sizes.values():
+            folder, quick = Path(name), [n for n in self.alive() if n not in COMPILED]
+            self.sizes_and_jobs(jobs, folder, quick)
+            if len(quick) < len(self.alive()):
+                self.sizes_and_jobs(jobs, folder, [n for n in self.alive() if n in COMPILED or n == "minidit"])
+            for size in {size.name: size for size, *_ in jobs if (folder / size.name).is_dir()}.values():
                 if self.left() < self.args.least:
                     self.leave_out(f"no time to compare compiled engines on {size.name}")
                     continue
-                self.compare(size, Path(name) / size.name, compiled=True)
+                self.compare(size, folder / size.name, compiled=True)
         for engine in list(self.engines):
             self.close(engine)
+
+    def sizes_and_jobs(self, jobs: list[tuple[Size, str, str]], top: Path, names: list[str]) -> None:
+        for size, task, precision in jobs:
+            what = f"{size.name} batch {size.batch}, {task}, {precision}"
+            if self.left() < self.args.least:
+                self.leave_out(f"no time for {what} of {', '.join(names)}")
+                continue
+            folder = top / size.name
+            if not folder.is_dir():
+                folder.mkdir()
+                fixtures.write(folder, size, initial=False)
+                self.compare(size, folder, compiled=False)
+            fixtures.write_inputs(folder, size)
+            self.job(size, task, precision, folder, names)
 
     def prepared(
         self, names: list[str], size: Size, task: str, precision: str, folder: Path, *, alone: bool
@@ -243,9 +173,10 @@ class GpuBench(Bench):
                 self.failed(name, error, f"{size.name} {size.batch} {task} {precision}")
         return ready, full
 
-    def job(self, size: Size, task: str, precision: str, folder: Path) -> None:
+    def job(self, size: Size, task: str, precision: str, folder: Path, names: list[str]) -> None:
         """One table: the engines in turns, then, each alone, those that did not fit into the memory beside the others."""
-        ready, full = self.prepared(self.alive(), size, task, precision, folder, alone=False)
+        names = [n for n in self.alive() if n in names]
+        ready, full = self.prepared(names, size, task, precision, folder, alone=False)
         rows, lacking = self.timed(ready, size, task, precision, alone=False), list[dict[str, Any]]()
         for name in full:
             ready, still = self.prepared([name], size, task, precision, folder, alone=True)
@@ -257,6 +188,9 @@ class GpuBench(Bench):
         self.record["results"] += rows + lacking
         self.flush()
         print_gpu_rows(rows + lacking)
+        for row in rows:
+            if "kernels" in row:
+                print_kernels(f"{row['engine']}, {row['size']} {row['batch']} {row['task']} {row['precision']}", row["kernels"])
 
     def row(self, name: str, size: Size, task: str, precision: str, *, alone: bool) -> dict[str, Any]:
         return {"size": size.name, "batch": size.batch, "task": task, "precision": precision, "engine": name, "alone": alone}
@@ -282,6 +216,8 @@ class GpuBench(Bench):
             row |= {"steps_per_round": steps, "ms": spread(times[name]), "rounds_ms": times[name]}
             with contextlib.suppress(EngineError):
                 row |= engine.ask("report")
+                if precision == "bf16" and not self.args.rehearse:
+                    row |= {"kernels": engine.ask("kernels")}
             rows.append(row | self.utilisation(size, task, precision, row["ms"]["median"]))
         return rows
 
@@ -313,7 +249,9 @@ class GpuBench(Bench):
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="everything that needs a GPU, in parts", prog="python -m benchmarks.gpu")
-    parser.add_argument("--part", type=int, choices=(1, 2, 3), required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--part", type=int, choices=(1, 2, 3))
+    what.add_argument("--plan", choices=sorted(PLANS), help="parts with budgets for a machine that is lent for minutes")
     parser.add_argument("--rehearse", action="store_true", help="tiny, on the CPU stand-in: does everything run?")
     parser.add_argument("--sizes", type=names_of(list(GPU_SIZES)), default=[], help=f"of {','.join(GPU_SIZES)} (as the part has)")
     parser.add_argument("--engines", type=names_of(list(GPU_KINDS)), default=["minidit", "eager", "compile"],
@@ -325,7 +263,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, help="seconds to get ready for a job (150; part 3: 270)")
     parser.add_argument("--timeout", type=float, default=150, help="seconds for any other request (150)")
     parser.add_argument("--torch-python", default=sys.executable, help="the Python that has torch (this one)")
-    parser.add_argument("--out", type=Path, help="the JSON file (benchmarks/results/gpu-DATE-partN.json)")
+    parser.add_argument("--checkers", type=int, default=min(6, os.cpu_count() or 1), help="part 1: processes that check at once")
+    parser.add_argument("--out", type=Path, help=f"the JSON file (gpu-DATE-partN.json in ${FOLDER}, or in benchmarks/results)")
     args = parser.parse_args()
     args.quick, args.patience = args.rehearse, args.patience or (270.0 if args.part == 3 else 150.0)
     args.rounds = args.rounds or (2 if args.rehearse else 7)
@@ -333,12 +272,23 @@ def arguments() -> argparse.Namespace:
     if args.tests is None:
         args.tests = ["tests/nn/test_place_and_time.py"] if args.rehearse else TESTS
     name = f"gpu-{time.strftime('%Y-%m-%d')}-part{args.part}{'-'.join(['', *args.sizes])}{'-rehearsed' if args.rehearse else ''}"
-    args.out = args.out or RESULTS / f"{name}.json"
+    args.out = args.out or Path(os.environ.get(FOLDER, RESULTS)) / f"{name}.json"
     return args
+
+
+def planned(plan: str, rest: list[str]) -> None:
+    """The parts of a plan, one after the other, each in a process of its own that is ended at its limit."""
+    for arguments, limit in PLANS[plan]:
+        command = [sys.executable, "-m", "benchmarks.gpu", *arguments.split(), "--budget", str(0.85 * limit), *rest]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run([*command, "--tests", ""], timeout=limit, check=False)
 
 
 def main() -> None:
     args = arguments()
+    if args.plan:
+        planned(args.plan, ["--rehearse"] if args.rehearse else [])
+        return
     GpuBench(args).run()
     print(f"written: {args.out}")
 

@@ -21,11 +21,12 @@ from threadpoolctl import threadpool_limits
 import minidit as md
 from benchmarks.fixtures import config_of, walk_of
 from benchmarks.imitation import imitated_gpu
+from benchmarks.kernel_times import kernel_times
 from benchmarks.serve import best_gflops, mean_seconds, seconds, serve
 from benchmarks.sizes import BETAS, EMA, EPS, GUIDANCE, LR, WALK, Size
 from minidit import ops
 from minidit.autograd import kernels_on, no_grad
-from minidit.backend import Arena, bytes_held, flat_buffer, memory_of, module_of, to_device, to_host
+from minidit.backend import Arena, bytes_held, flat_buffer, memory_of, module_of, pool_owners, to_device, to_host
 from minidit.kernels import cuda_blas, cudnn_attention
 from minidit.kernels.blas import gemm, name_of_blas
 from minidit.nn.precision import computing_in
@@ -65,6 +66,11 @@ class FixedBatch:
 
     def loss(self, network: Any, x_0: Any, y: Any, draws: Draws) -> tuple[Any, dict[str, Any]]:
         return ops.mse(network(x_0, self.part("t", draws), y), self.part("target", draws)), {}
+
+
+def unrecorded() -> list[str]:
+    """What should have been a graph and is not, with the reasons: such a row was timed without one."""
+    return [f"{owner.what}: {owner.gave_up}" for owner in pool_owners if getattr(owner, "gave_up", "")]
 
 
 class MiniditEngine:
@@ -208,12 +214,18 @@ class MiniditEngine:
         return [mean_seconds(self.step, max(1, k // self.steps_per_call), self.wait) / self.steps_per_call]
 
     def wait(self) -> None:
-        module_of(self.device).cuda.runtime.deviceSynchronize()
+        if self.device != "cpu":
+            module_of(self.device).cuda.runtime.deviceSynchronize()
+
+    def kernels(self) -> dict[str, Any]:
+        """The kernels of a step, by their time."""
+        return kernel_times(self.step, self.wait, self.steps_per_call)
 
     def report(self) -> dict[str, Any]:
         """The peak memory of the pools since `prepare`, fragments included, and the choices made for the timed step."""
         peak = 0.0 if self.device == "cpu" else bytes_held(self.device) / 1e9
-        return {"peak_gb": peak, "recomputed": self.recomputed, "attention": cudnn_attention.choices()}
+        choices = {"attention": cudnn_attention.choices(), "not recorded": unrecorded()}
+        return {"peak_gb": peak, "recomputed": self.recomputed, **choices}
 
     def gemm(self, threads: int, n: int, precision: str = "float32") -> float:
         """GFLOP/s of all workers together, with one product per worker on one thread, as minidit uses the cores."""

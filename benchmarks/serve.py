@@ -14,7 +14,11 @@ Step = Callable[[], Any]
 
 
 def serve(engine: Any) -> None:
-    """Requests {"call": name, **arguments} become engine.name(**arguments). Whatever the engine prints goes to stderr."""
+    """Requests {"call": name, **arguments} become engine.name(**arguments). Whatever the engine prints goes to stderr.
+
+    After an error that leaves the device unusable (an illegal address, a launch that failed), every later call of the process
+    would fail as well: it answers, and ends, so that its client starts another.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -22,9 +26,20 @@ def serve(engine: Any) -> None:
         try:
             answer = {"ok": getattr(engine, request.pop("call"))(**request)}
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            answer = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc(), "last": poisoned(engine)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+        if answer.get("last"):
+            os._exit(1)  # not by way of destructors, which would call the device
+
+
+def poisoned(engine: Any) -> bool:
+    """Whether the engine's device answers nothing any more."""
+    try:
+        engine.wait()
+    except Exception:
+        return True
+    return False
 
 
 def seconds(step: Step, k: int) -> list[float]:

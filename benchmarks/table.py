@@ -68,5 +68,6 @@ def print_gpu_rows(rows: list[dict[str, Any]]) -> None:
         ms = r["ms"]
         figures = [f"{ms['median']:.2f}", f"{ms['q1']:.2f} … {ms['q3']:.2f}", *beside, f"{r['tflops']:.1f}", *parts]
         more = "  recomputed" if r.get("recomputed") else ""
+        more += "".join(f"\n    NOT RECORDED: {why}" for why in r.get("not recorded", ()))
         more += "".join(f"\n    attention of {shape}: {choice}" for shape, choice in r.get("attention", {}).items())
         print(line([*names, *figures, f"{r.get('peak_gb', 0):.1f}"], GPU_WIDTHS, names=5) + more, flush=True)

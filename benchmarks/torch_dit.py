@@ -91,11 +91,14 @@ class FinalLayer(nn.Module):
 
 
 class DiT(nn.Module):
-    """x : (B, C, H, W), t : (B,), y : (B,)  ->  (B, C, H, W)"""
+    """x : (B, C, H, W), t : (B,), y : (B,)  ->  (B, C, H, W)
 
-    def __init__(self, size: Size) -> None:
+    narrow: the residual stream is bfloat16; autocast alone keeps it in float32, because the position table is float32
+    """
+
+    def __init__(self, size: Size, narrow: bool = False) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.narrow = size, narrow
         self.register_buffer("pos_embed", torch.zeros(1, size.tokens, size.width))
         self.x_embedder = PatchEmbed(size)
         self.t_embedder = TimestepEmbedder(size.width)
@@ -105,6 +108,8 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         h = self.x_embedder(x) + self.pos_embed
+        if self.narrow:
+            h = h.bfloat16()
         c = self.t_embedder(t) + self.y_embedder(y)
         for block in self.blocks:
             h = block(h, c)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.kernel_times import kernel_times
 from benchmarks.serve import best_gflops, mean_seconds, seconds, serve
 from benchmarks.sizes import BETAS, EMA, EPS, LR, WALK, Size
 from benchmarks.torch_dit import DiT
@@ -25,8 +26,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 class TorchEngine:
-    def __init__(self, compiled: bool, graphs: bool = False, device: str = "cpu") -> None:
+    def __init__(self, compiled: bool, graphs: bool = False, device: str = "cpu", stream: str = "float32") -> None:
         self.compiled, self.graphs, self.device, self.precision = compiled, graphs, device, "float32"
+        self.narrow = stream == "bf16"
         self.step: Any = None
         self.steps_per_call = 1
         torch.set_num_threads(CORES)
@@ -51,7 +53,7 @@ class TorchEngine:
         self.data = {n: torch.from_numpy(numbers[n]).to(self.device) for n in numbers if numbers[n].ndim}
         self.ladder = {n: float(numbers[n]) for n in numbers if not numbers[n].ndim}
         with torch.device(self.device):
-            model = DiT(Size(**size))
+            model = DiT(Size(**size), narrow=self.narrow and precision == "bf16")
         weights = np.load(Path(folder) / "weights.npz")
         model.load_state_dict({n: torch.from_numpy(weights[n]) for n in weights})
         options = {"mode": "reduce-overhead"} if self.graphs else {}  # CUDA graphs
@@ -138,7 +140,15 @@ class TorchEngine:
     def steps(self, k: int) -> list[float]:
         if self.device == "cpu":
             return seconds(self.step, k)
-        return [mean_seconds(self.step, max(1, k // self.steps_per_call), torch.cuda.synchronize) / self.steps_per_call]
+        return [mean_seconds(self.step, max(1, k // self.steps_per_call), self.wait) / self.steps_per_call]
+
+    def wait(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+    def kernels(self) -> dict[str, Any]:
+        """The kernels of a step, by their time."""
+        return kernel_times(self.step, self.wait, self.steps_per_call)
 
     def report(self) -> dict[str, Any]:
         """The peak of reserved device memory since `prepare`, fragments included."""
@@ -149,7 +159,7 @@ class TorchEngine:
             torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
             a, b = (torch.randn(n, n, device=self.device, dtype=dtype) for _ in range(2))
-            return 2e-9 * n**3 / mean_seconds(lambda: torch.mm(a, b), 10, torch.cuda.synchronize)
+            return 2e-9 * n**3 / mean_seconds(lambda: torch.mm(a, b), 10, self.wait)
         torch.set_num_threads(threads)
         a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
         rate = best_gflops(lambda: torch.mm(a, b, out=out), n)
@@ -162,5 +172,6 @@ if __name__ == "__main__":
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--graphs", action="store_true", help="with --compile: CUDA graphs as well")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--stream", default="float32", help="bf16: the residual stream is bfloat16 where products are")
     args = parser.parse_args()
-    serve(TorchEngine(args.compile, args.graphs, args.device))
+    serve(TorchEngine(args.compile, args.graphs, args.device, args.stream))

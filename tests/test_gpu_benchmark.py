@@ -9,7 +9,8 @@ import standin
 from standin.cublas import imitated_cublas
 
 from benchmarks import fixtures, gpu, minidit_engine, own_tests
-from benchmarks.engine import EngineError
+from benchmarks.engine import EngineError, Kind
+from benchmarks.kernel_times import summary
 from benchmarks.minidit_engine import MiniditEngine
 from benchmarks.sizes import REHEARSED
 from minidit.autograd import PRIMITIVES
@@ -77,7 +78,8 @@ def test_engines_are_timed_and_one_that_dies_takes_no_other_with_it(monkeypatch,
 
 def bench(tmp_path, budget):
     args = argparse.Namespace(
-        part=2, rehearse=True, quick=True, rounds=2, budget=budget, timeout=5, patience=5, least=40.0, engines=[], sizes=[],
+        part=2, plan=None, checkers=1,
+        rehearse=True, quick=True, rounds=2, budget=budget, timeout=5, patience=5, least=40.0, engines=[], sizes=[],
         out=tmp_path / "x.json", torch_python=sys.executable, checks=None, tests=[],
     )  # fmt: skip
     return gpu.GpuBench(args)
@@ -115,7 +117,7 @@ def test_what_does_not_fit_beside_the_others_is_timed_alone(monkeypatch, tmp_pat
     short.engines = {n: Fake(n) for n in ("eager", "minidit", "compile")}
     short.args.engines = list(short.engines)
     short.record["engines"] = {name: {} for name in short.engines}
-    short.job(gpu.GPU_SIZES["S2"], "train", "bf16", tmp_path)
+    short.job(gpu.GPU_SIZES["S2"], "train", "bf16", tmp_path, list(short.engines))
     found = {row["engine"]: row for row in short.record["results"]}
     assert found["eager"]["alone"] and not found["minidit"]["alone"] and found["minidit"]["speed beside"] == {"eager": 1.0}
     timed, last = requests.index(("minidit", "steps")), len(requests) - 1 - requests[::-1].index(("eager", "prepare"))
@@ -124,6 +126,48 @@ def test_what_does_not_fit_beside_the_others_is_timed_alone(monkeypatch, tmp_pat
     out = capsys.readouterr().out
     assert "eager*" in out and "does not fit into the memory" in out and out.count("recomputed") == 1
     assert any("OutOfMemory" in why for why in short.record["skipped"].values())
+
+
+POISONED = """
+from benchmarks.serve import serve
+
+class Engine:
+    broken = False
+    def check(self, name):
+        self.broken = name == "illegal address"
+        if name != "fine":
+            raise RuntimeError(name)
+        return {"ok": True}
+    def wait(self):
+        if self.broken:
+            raise RuntimeError("the device answers nothing")
+
+serve(Engine())
+"""
+
+
+def test_an_engine_whose_device_is_unusable_is_replaced_and_one_with_an_ordinary_error_is_not(monkeypatch, tmp_path, capsys):
+    (tmp_path / "poisoned.py").write_text(POISONED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(gpu.GpuBench, "kind", lambda self, name: Kind(name, "poisoned"))
+    short, processes = bench(tmp_path, budget=60), []
+    for name in ("fine", "an ordinary error", "illegal address", "fine"):
+        short.check_one("checks#0", name)
+        processes.append(short.engines["checks#0"].process.pid if "checks#0" in short.engines else None)
+    short.close("checks#0")
+    first, second, gone, fresh = processes
+    assert first == second and gone is None and fresh not in (None, first)
+    assert [row["ok"] for row in short.record["checks"]] == [True, False, False, True]
+
+
+def test_the_kernels_of_a_trace_are_added_up_per_step_the_longest_first():
+    kernel = {"ph": "X", "cat": "kernel", "args": {"grid": [4, 1, 1], "registers per thread": 32}}
+    events = [kernel | {"name": "short", "ts": 10.0 * i, "dur": 1.0} for i in range(4)]
+    host = {"ph": "X", "cat": "cpu_op", "name": "no kernel", "ts": 0.0, "dur": 99.0}
+    found = summary([*events, kernel | {"name": "long", "ts": 50.0, "dur": 9.0}, host], steps=2)
+    assert [(row["name"], row["per step"], row["us"]) for row in found["rows"]] == [("long", 0.5, 4.5), ("short", 2.0, 2.0)]
+    assert (found["busy_ms"], found["span_ms"], found["launches"]) == pytest.approx((6.5e-3, 29.5e-3, 2.5))
+    assert "absent" in summary([], 1)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class Captured:
         self.before, self.after = (cuda.Event(disable_timing=True) for _ in range(2))
         self.graph: Any = None
         self.out: Any = None
-        self.calls, self.gave_up = 0, False
+        self.calls, self.gave_up = 0, ""  # the reason why f is not recorded
         pool_owners.add(self)
 
     def __call__(self) -> Any:
@@ -78,8 +78,9 @@ class Captured:
             try:
                 self._record()
             except Exception as error:  # of CUDA, of CuPy, or of a law that reads a value on the host
-                explain(self.what, (str(error) or type(error).__name__).splitlines()[0])
-                self.gave_up, self.out, self.pool = True, None, None
+                self.gave_up = (str(error) or type(error).__name__).splitlines()[0]
+                explain(self.what, self.gave_up)
+                self.out, self.pool = None, None
                 return self.f()
         self.graph.launch(self.stream)
         return self.out
