@@ -155,22 +155,34 @@ class GpuBench(Engines):
     def prepared(
         self, names: list[str], size: Size, task: str, precision: str, folder: Path, *, alone: bool
     ) -> tuple[list[str], list[str]]:
-        """(engines ready for a job, engines out of memory). They prepare at once, with a time limit for compilation."""
+        """(engines ready for a job, engines out of memory).
+
+        Compiled engines prepare at once, with a time limit; the others in turns before them, because some time kernels to choose.
+        """
         request = {"size": size.as_dict(), "task": task, "folder": str(folder), "precision": precision, "alone": alone}
         for name in list(self.engines) if alone else names:  # first the previous job is dropped everywhere
             with contextlib.suppress(EngineError):
                 self.engine(name).ask("drop")
-        for name in names:
-            self.engine(name).send("prepare", **request)
-        until, ready, full = time.monotonic() + min(self.args.patience, self.left()), [], []
-        for name in names:
+        ready, full = [], []
+
+        def wait_for(name: str, until: float) -> None:
             try:
                 self.engines[name].timeout = max(1.0, until - time.monotonic())
                 self.engines[name].answer("prepare")
                 ready.append(name)
             except EngineError as error:
-                full += [name] if "memory" in str(error).lower() else []
+                full.extend([name] if "memory" in str(error).lower() else [])
                 self.failed(name, error, f"{size.name} {size.batch} {task} {precision}")
+
+        for name in (n for n in names if n not in COMPILED):
+            self.engine(name).send("prepare", **request)
+            wait_for(name, time.monotonic() + min(self.args.patience, self.left()))
+        slow = [n for n in names if n in COMPILED]
+        for name in slow:
+            self.engine(name).send("prepare", **request)
+        until = time.monotonic() + min(self.args.patience, self.left())
+        for name in slow:
+            wait_for(name, until)
         return ready, full
 
     def job(self, size: Size, task: str, precision: str, folder: Path, names: list[str]) -> None:

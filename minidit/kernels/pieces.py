@@ -14,10 +14,16 @@ from weakref import WeakValueDictionary
 
 from minidit import autograd
 from minidit.autograd import NoTwin, Vjp
-from minidit.backend import Array, empty, side_by_side, xp_of
+from minidit.backend import Array, empty, side_by_side
 
 _cut: WeakValueDictionary[int, Pieces] = WeakValueDictionary()  # by the id of a piece, while the split's adjoint lives
 _joined: WeakValueDictionary[int, Joined] = WeakValueDictionary()  # by the id of y
+
+
+def cut(x: Array, parts: int) -> list[Array]:
+    """Equal views of x along its last axis. A single one is a view, too: CuPy's `split` would return x itself."""
+    width = x.shape[-1] // parts
+    return [x[..., k * width : (k + 1) * width] for k in range(parts)]
 
 
 class Pieces:
@@ -25,7 +31,7 @@ class Pieces:
 
     def __init__(self, x: Array, parts: int) -> None:
         self.x, self.parts, self.places, self.bar = x, parts, list[Array](), None
-        self.ys = xp_of(x).split(x, parts, axis=-1)  # while they live, no other array can have their ids
+        self.ys = cut(x, parts)  # while they live, no other array can have their ids
         self.free = {id(y): k for k, y in enumerate(self.ys)}
         for y in self.ys:
             _cut[id(y)] = self
@@ -33,7 +39,7 @@ class Pieces:
     def _make(self) -> None:
         if not self.places:
             self.bar = home_of_bar(self.x)
-            self.places = xp_of(self.bar).split(self.bar, self.parts, axis=-1)
+            self.places = cut(self.bar, self.parts)
 
     def home(self, y: Array) -> Array:
         """The place of y's bar at the first call; fresh memory at later ones, because a second use sends a bar of its own."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from minidit import ops
 from minidit.autograd import NoTwin, Value, value
-from minidit.backend import Array
+from minidit.backend import Array, module_of
 from minidit.kernels import blas, cuda_blas, cuda_launch
 
 POLICIES = ("float32", "tf32", "bf16")
@@ -35,6 +35,7 @@ def check_precision(policy: str, device: str) -> None:
             raise ValueError("precision 'tf32' needs a GPU: on the CPU there are float32 and bf16")
         blas.precise(policy)
         return
+    module_of(device)  # imports CuPy, without which there are no kernels
     if not cuda_launch.available("elementwise"):
         raise ValueError(f"precision {policy!r} on a GPU needs the package's kernels, which are off or do not compile here")
     if cuda_blas.handle() is None:

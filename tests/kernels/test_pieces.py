@@ -110,3 +110,12 @@ def test_nothing_is_remembered_of_what_is_gone():
     for twin, args, axis in ((pieces.split, (x,), 0), (pieces.concat, (x, x), 1), (pieces.concat, (x, x), 0)):
         with pytest.raises(NoTwin):
             twin(*args, axis=axis, **({"parts": 2} if twin is pieces.split else {}))
+
+
+def test_an_array_cut_into_one_piece_has_a_bar_of_its_own(device):
+    x = to_device(np.arange(6, dtype=np.float32).reshape(2, 3), device)
+    (y,), vjp = pieces.split(x, parts=1)
+    assert y is not x and shares(y, x)
+    place = pieces.home_of_bar(y)
+    place[...] = 2
+    assert vjp(place)[0] is not x and host(vjp(place)[0]).tolist() == [[2.0] * 3] * 2

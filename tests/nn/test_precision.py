@@ -1,6 +1,7 @@
 """Mixed precision: which policies there are, where each can be had, and that bf16 on a GPU stays near float32."""
 
 import gc
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from minidit.autograd import NoTwin, Tensor, plain_text
 from minidit.backend import to_device
 from minidit.diffusion.schedule import Schedule
 from minidit.kernels import blas, cuda_blas, cuda_launch
+from minidit.nn import precision
 from minidit.nn.precision import check_precision, computing_in, restored, stored
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
@@ -127,4 +129,14 @@ def test_bf16_on_a_gpu_names_the_package_that_it_lacks(monkeypatch):
     monkeypatch.setattr(cuda_blas, "bfloat16", missing)
     with pytest.raises(ValueError, match=r"precision 'bf16' on a GPU: there is no bfloat16 \(pip install ml_dtypes\)"):
         check_precision("bf16", "cuda")
+    check_precision("tf32", "cuda")
+
+
+def test_the_first_question_about_a_gpu_imports_what_answers_it(monkeypatch):
+    """A process that has not used the GPU yet has no CuPy, and so no kernels."""
+    cupy = standin.install()
+    monkeypatch.delitem(sys.modules, "cupy")
+    monkeypatch.setattr(precision, "module_of", lambda device: sys.modules.setdefault("cupy", cupy))
+    monkeypatch.setattr(cuda_launch, "available", lambda name: "cupy" in sys.modules)
+    monkeypatch.setattr(cuda_blas, "handle", object)
     check_precision("tf32", "cuda")

@@ -291,7 +291,18 @@ def table(signatures, source, make=kernel, **kwargs):
 
 UFUNCS.update({n: Ufunc(getattr(np, n)) for n in names.UFUNCS})
 FUNCTIONS.update(table(names.KERNELS, np))
+def itself_if_whole(split):
+    """CuPy cuts an array into one part by returning the array itself, and not a view of it."""
+
+    def f(ary, indices_or_sections, axis=0):
+        parts = split(ary, indices_or_sections, axis=axis)
+        return [ary] if len(parts) == 1 else parts
+
+    return f
+
+
 FUNCTIONS.update(table(names.VIEWS, np, view))
+FUNCTIONS.update({n: itself_if_whole(FUNCTIONS[n]) for n in ("split", "array_split")})
 FUNCTIONS.update(table(names.LIBRARY, np, before=forbid_library_in_capture))
 FUNCTIONS.update(table(names.SYNCHRONISING, np, before=synchronise))
 FUNCTIONS.update({n: creator(getattr(np, n), text) for n, text in CREATORS.items()})
