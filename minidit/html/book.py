@@ -1,6 +1,7 @@
 """The book of SPEC.md as web pages: each equation beside the code that computes it and the tests that prove it.
 
-There is one page per chapter, an index with coverage and search, and a page of files. Every page is self-contained.
+There is one page per chapter, an index with coverage and search, and a page of files; beside the step of all samplers (P.4) there
+is its moving picture. Every page is self-contained.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minidit.html.formula import FormulaError, displayed
+from minidit.html.line import line_page, walks
+from minidit.html.line import script as drawing
 from minidit.html.page import beside, document, escape, section, table
 from minidit.html.prose import Segment, coloured, inline, markdown, segments
 from minidit.html.sources import EQUATION_ID, Lines, Proof
@@ -20,6 +23,7 @@ from minidit.outgoing import check_writable, write_text
 
 LONG = 46  # lines; a longer symbol shows its cited lines first, and the rest on demand
 WIDE = 46  # characters; a longer formula is placed above text and code instead of beside the code
+LINE = "P.4"  # the step of all samplers, which has a moving picture
 AROUND = 5  # lines shown around a cited line of a long symbol
 
 
@@ -173,6 +177,8 @@ def top(book: Book, current: str) -> str:
         return f'<li><a href="{name}.html" title="{escape(title)}"{mark}>{name}</a></li>'
 
     items = "".join(item(c.letter, c.title) for c in book.spec.chapters) + item("code", "files and tests")
+    if LINE in book.spec.entries:
+        items = item("line", "one line, five samplers") + items
     return (f'<nav class="top"><div><a class="home" href="index.html">minidit SPEC</a><ul>{items}</ul>'
             '<div class="search" role="search"><input type="search" placeholder="Search   /" aria-label="Search the equations" '
             'autocomplete="off" spellcheck="false"><ol></ol></div></div></nav>')
@@ -217,7 +223,9 @@ def index_page(book: Book) -> str:
     heading, _, preface = spec.preface.partition("\n")
     tests = len({(p.path, p.name) for e in spec.entries.values() for p in spec.proofs_of(e)})
     parts = [f"<h1>{escape(heading.lstrip('# '))}</h1>", markdown(preface, book.link),
-             f'<p class="muted">{len(spec.entries)} equations, {tests} tests that prove them.</p>']
+             f'<p class="muted">{len(spec.entries)} equations, {tests} tests that prove them.</p>',
+             '<p><a href="line.html">One line, five samplers</a>: DDPM, DDIM, rectified flow, EDM and consistency, moving.</p>'
+             if LINE in spec.entries else ""]
     for chapter in spec.chapters:
         rows = [coverage_row(spec, e) for e in chapter.entries]
         head = ("id", "equation", "code", "tests", "residual", "bound")
@@ -251,10 +259,14 @@ def pages(spec: Spec) -> Iterator[tuple[str, str]]:
     book = Book(spec)
     css, script = beside("book.css"), f"const INDEX = {search_index(book)};\n{beside('book.js')}"
 
-    def page(name: str, title: str, body: str) -> tuple[str, str]:
-        return f"{name}.html", document(title, f"{top(book, name)}\n<main>\n{body}\n</main>", css=css, script=script)
+    def page(name: str, title: str, body: str, more: str = "") -> tuple[str, str]:
+        return f"{name}.html", document(title, f"{top(book, name)}\n<main>\n{body}\n</main>", css=css, script=script + more)
 
     yield page("index", "minidit SPEC: the equations, their code, their proof", index_page(book))
+    if LINE in spec.entries:
+        frames, rows = walks()
+        more = f"\n{drawing(frames)}\n{beside('line.js')}"
+        yield page("line", "One line, five samplers · minidit SPEC", line_page(book.link, rows), more)
     for chapter in spec.chapters:
         yield page(chapter.letter, f"{chapter.letter} {chapter.title} · minidit SPEC", chapter_page(book, chapter))
     yield page("code", "Files and their equations · minidit SPEC", code_page(book))
