@@ -17,7 +17,7 @@ from minidit.processes.denoise import Denoiser
 
 def climb(pipeline, x_0, labels, rungs):
     """x_0 up the ladder, one rung at a time: the noise from which DDIM returns to it."""
-    sch, x = pipeline.schedule, x_0
+    sch, x = pipeline.ladder, x_0
     denoiser = Denoiser(pipeline.model, sch, pipeline.prediction)
     with md.no_grad():
         for s, t in zip([0, *rungs], rungs, strict=False):
@@ -33,7 +33,7 @@ def main(run=None, steps=50, n=10):
     part = "test" if source["name"] in ("digits", "fashion") else None  # pictures that the network never saw
     data = md.data.load(source["name"], size=source["size"][0], channels=source["channels"], part=part)
     K = data.num_classes
-    rungs = [round(t) for t in np.linspace(1, pipeline.schedule.T, steps)]
+    rungs = [round(t) for t in np.linspace(1, pipeline.ladder.T, steps)]
     index = np.concatenate([np.flatnonzero(data.labels == k)[:1] for k in range(K)])[:n]
     x, labels = data.x_0(index), data.labels[index]
 

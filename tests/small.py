@@ -11,9 +11,10 @@ from minidit.models.dit import DiT, DiTConfig
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.random import Philox
-from minidit.runs.kinds import DDPMConfig, PixelsConfig
+from minidit.runs.kinds import PixelsConfig
 from minidit.runs.phases import Run, Stopped, resume
 from minidit.runs.presets import DataConfig, RunConfig, SampleConfig
+from minidit.runs.process_kinds import DDPMConfig
 from minidit.runs.state import paths_of
 from minidit.training.loop import LoopConfig
 

@@ -27,6 +27,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from minidit.cli.eval import ddpm_rungs
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
     from minidit.runs.evaluate import Evaluation
@@ -51,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
         judge = job.judge(train, held_out)
     progress.close()
     evaluation = Evaluation(judge, train, held_out, n=100 if args.quick else 500)
-    ddpm_steps, ddpm_n = (50, 100) if args.quick else (250, 200)
-    ddpm_steps = min(ddpm_steps, pipeline.schedule.T)
+    usual, ddpm_n = (50, 100) if args.quick else (250, 200)
+    ddpm_steps = ddpm_rungs(pipeline, None, usual)
     with failing(job.folder, f"the run is trained, and minidit eval {job.folder} measures it again"):
         measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=ddpm_n)
         show_run(job, pipeline, held_out, lambda _: None, each=5 if args.quick else 8)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the folder of a finished run")
     parser.add_argument("-n", type=int, default=500, help="samples per row of the table (default 500)")
-    parser.add_argument("--ddpm-steps", type=int, help="rungs of the DDPM row (default 250, or as many as there are)")
+    parser.add_argument("--ddpm-steps", type=int, help="rungs of the DDPM row, on a ladder (default 250, or all)")
     parser.add_argument("--bpd", type=int, metavar="N", help="also the variational bound of N held-out images, in bits")
     parser.add_argument("--data", help="where the pictures are now, if not where the run found them")
     parser.add_argument("--cache", metavar="DIR", help="another cache folder than the run's (for sets larger than memory)")
@@ -59,16 +59,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{train.name} has the classes {both[0]}, the run was trained on {both[1]}")
     if not train.num_classes:
         raise ValueError(f"{train.name} has no classes: without them there is no classifier to judge samples")
-    T = pipeline.schedule.T
-    if args.ddpm_steps is not None and args.ddpm_steps > T:
-        raise ValueError(f"--ddpm-steps {args.ddpm_steps}: the ladder has {T} rungs")
+    ddpm_steps = ddpm_rungs(pipeline, args.ddpm_steps)
+    if args.bpd and pipeline.ladder is None:
+        raise ValueError("--bpd: the variational bound is that of a ladder of rungs, this run has a continuous path")
     job.facts = facts_of(train, job.parts)
     refuse_other_pictures(job.folder, pipeline.meta or {}, job.facts)
     with stop_gently(job, progress):
         judge = job.judge(train, held_out)
     progress.close()
     evaluation = Evaluation(judge, train, held_out, n=args.n)
-    ddpm_steps = args.ddpm_steps or min(250, T)
     with failing(job.folder, f"the judge is trained and kept, and minidit eval {job.folder} measures again"):
         measure(job, pipeline, evaluation, print, ddpm_steps=ddpm_steps, precision=args.precision)
         if args.bpd:
@@ -76,6 +75,15 @@ def run(args: argparse.Namespace) -> int:
         if job.ranks.first:
             write_report(job.folder)
     return 0
+
+
+def ddpm_rungs(pipeline: Pipeline, wanted: int | None, usual: int = 250) -> int | None:
+    """The rungs of the DDPM row; None on a continuous path. Raises ValueError for more than there are."""
+    if pipeline.ladder is not None:
+        return pipeline.steps(wanted, "--ddpm-steps", usual)
+    if wanted is not None:
+        raise ValueError(f"--ddpm-steps {wanted}: the path of this run has no rungs")
+    return None
 
 
 def check_run(folder: Path) -> None:
@@ -96,10 +104,12 @@ def bits(folder: Path, pipeline: Pipeline, some: Dataset, progress: Progress) ->
     from minidit.processes.denoise import Denoiser
     from minidit.training.ranks import ranks
 
+    ladder = pipeline.ladder
+    assert ladder is not None
     x_0, tokenizer = pipeline.encode(some.x_0()), pipeline.tokenizer
-    denoiser = Denoiser(pipeline.model, pipeline.schedule, pipeline.prediction, tokenizer.limit)
+    denoiser = Denoiser(pipeline.model, ladder, pipeline.prediction, tokenizer.limit)
     levels = None if tokenizer.limit is None else some.levels  # latents are not grey levels
-    bounds = bits_per_dim(denoiser, pipeline.schedule, x_0, some.labels, levels=levels, progress=progress.steps("bits"))
+    bounds = bits_per_dim(denoiser, ladder, x_0, some.labels, levels=levels, progress=progress.steps("bits"))
     progress.close()
     table = {}
     for law, b in bounds.items():

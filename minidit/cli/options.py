@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from minidit.checkpoint import CheckpointError
 from minidit.runs.config import read_config
 from minidit.runs.kinds import KINDS, Config, kind_of
 from minidit.runs.presets import PRESETS, RunConfig
@@ -43,18 +45,30 @@ def add_kinds(parser: argparse.ArgumentParser) -> None:
 
 
 def kinds_in(words: Sequence[str], base: RunConfig) -> Kinds:
-    """The kinds on a command line, read before it is parsed; unknown words are left for the parser to report."""
+    """The kinds on a command line, read before it is parsed; unknown words are left for the parser to report.
+
+    base : the kinds that hold where neither the words nor the preset or the file that they name say another
+    """
     glance = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for section in KINDS:
-        glance.add_argument(f"--{section}")
+    for flag in (*KINDS, "preset", "config", "data"):
+        glance.add_argument(f"--{flag}")
     glance.add_argument("--pixels", action="store_true")
     try:
         kinds = vars(glance.parse_known_args(list(words))[0])
     except argparse.ArgumentError:
         kinds = {}
+    base = PRESETS.get(preset_of(kinds.get("preset"), kinds.get("data")), base)
+    if kinds.get("config"):
+        with contextlib.suppress(CheckpointError):  # reported when it is read again
+            base = read_config(Path(kinds["config"]), base)
     if kinds.get("pixels"):
         kinds["tokenizer"] = "pixels"
     return {s: KINDS[s].get(str(kinds.get(s))) or type(getattr(base, s)) for s in KINDS}
+
+
+def preset_of(preset: str | None, data: str | None) -> str:
+    """The name of the preset that holds for these data."""
+    return preset or ("own" if data not in (None, "fashion", "digits") else data or "fashion")
 
 
 def flags_of(section: str, kinds: Kinds | None = None) -> list[tuple[str, dataclasses.Field[Any], Any]]:
@@ -66,20 +80,34 @@ def flags_of(section: str, kinds: Kinds | None = None) -> list[tuple[str, datacl
 
 
 def add_config_flags(parser: argparse.ArgumentParser, sections: list[str], kinds: Kinds | None = None) -> None:
-    """Adds one group of flags per section. None means the value of the preset or the file."""
+    """Adds one group of flags per section. None means the value of the preset or the file.
+
+    Flags of kinds that were not chosen are known, so that `changed` can say whose they are, but not shown.
+    """
     for section in sections:
         flags = flags_of(section, kinds)
         group = parser.add_argument_group(TITLES[section]) if flags else parser
+        names = {flag for flag, _, _ in flags}
         for flag, f, kind in flags:
-            dest, parts = f"{section}.{f.name}", typing.get_args(kind)
-            if kind is bool:
-                group.add_argument(flag, dest=dest, action=argparse.BooleanOptionalAction, default=None)
-            elif typing.get_origin(kind) is tuple:
-                n = "+" if ... in parts else len(parts)
-                group.add_argument(flag, dest=dest, type=parts[0], nargs=n, default=None, metavar=f.name[0].upper())
-            else:
-                of = next(k for k in (parts or (kind,)) if k is not type(None))
-                group.add_argument(flag, dest=dest, type=of, default=None, metavar=of.__name__.upper())
+            add_flag(group, section, flag, f.name, kind)
+        for cls in KINDS.get(section, {}).values():
+            for flag, f, kind in flags_of(section, {section: cls}):
+                if flag not in names:
+                    names.add(flag)
+                    add_flag(group, section, flag, f.name, kind, help=argparse.SUPPRESS)
+
+
+def add_flag(group: Any, section: str, flag: str, name: str, kind: Any, **more: Any) -> None:
+    """Adds the flag of a field of this type."""
+    dest, parts = f"{section}.{name}", typing.get_args(kind)
+    if kind is bool:
+        group.add_argument(flag, dest=dest, action=argparse.BooleanOptionalAction, default=None, **more)
+    elif typing.get_origin(kind) is tuple:
+        n = "+" if ... in parts or more else len(parts)  # of a flag that is not shown any number is the wrong kind
+        group.add_argument(flag, dest=dest, type=parts[0], nargs=n, default=None, metavar=name[0].upper(), **more)
+    else:
+        of = next(k for k in (parts or (kind,)) if k is not type(None))
+        group.add_argument(flag, dest=dest, type=of, default=None, metavar=of.__name__.upper(), **more)
 
 
 def with_threads(config: RunConfig, threads: int | None) -> RunConfig:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.diffusion import rungs
-    from minidit.runs.kinds import SPACINGS, DDPMConfig
+    from minidit.runs.process_kinds import SPACINGS, DDPMConfig
 
     sch = DDPMConfig(schedule=args.schedule, T=args.T).path()
     laws = SPACINGS | {"leading": functools.partial(rungs.leading, offset=args.offset)}

@@ -12,7 +12,7 @@ from minidit.cli.device import add_device, add_precision, settle_device, settle_
 from minidit.outgoing import check_writable, write_atomically
 
 if TYPE_CHECKING:
-    from minidit.runs.pipeline import Options
+    from minidit.runs.pipeline import Options, Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +21,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="a saved state of the run instead of its trained weights: latest, best, or a number of updates")
     parser.add_argument("--labels", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
     parser.add_argument("-n", type=int, help="how many pictures; the labels are repeated in turn")
-    parser.add_argument("--steps", type=int, help="rungs to visit (default 50, or as many as there are)")
-    parser.add_argument("--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="trailing",
-                        help="which rungs (default trailing; minidit rungs shows them)")
+    parser.add_argument("--steps", type=int, help="steps of the walk: rungs on a ladder (default 50, or all; 18 of EDM)")
+    parser.add_argument("--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="",
+                        help="which rungs of a ladder (default trailing; minidit rungs shows them)")
+    parser.add_argument("--path", choices=("vp", "straight", "ve"), default="",
+                        help="walk in the coordinates and on the grid of another path than the run was trained on")
+    parser.add_argument("--shift", type=float, help="of the times of the straight path: above 1 more steps are noisy")
     parser.add_argument("--guidance", type=float, help="1 is plain conditional (default: the run's own)")
     parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                        help="guide only this part of the ladder (0 data, 1 noise)")
-    parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim")
-    parser.add_argument("--solver", choices=("euler", "ab2", "heun", "dpm_2m"), default="euler",
-                        help="of DDIM without fresh noise: ab2 needs about half as many rungs (default euler)")
-    parser.add_argument("--eta", type=float, default=0.0, help="DDIM: 0 no fresh noise, 1 as much as DDPM (default 0)")
+                        help="guide only this part of the run's path (0 data, 1 noise)")
+    parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="",
+                        help="ddim, on any path the solution of an ODE, or ddpm with fresh noise (default: usually ddim)")
+    parser.add_argument("--solver", choices=("euler", "ab2", "heun", "heun_edm", "dpm_2m"), default="",
+                        help="without fresh noise; ab2 needs about half as many steps as euler (default euler; heun_edm of EDM)")
+    parser.add_argument("--eta", type=float, default=0.0, help="ddim: 0 no fresh noise, 1 as much as ddpm (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="grid.png", help="a .png, .gif (the denoising) or .npz (for external tools) file")
     add_device(parser)
@@ -57,17 +61,15 @@ def run(args: argparse.Namespace) -> int:
     pipeline = load(args.run, device=device, state=args.state)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
-    T = pipeline.schedule.T
-    steps = min(50, T) if args.steps is None else args.steps
-    if steps > T:
-        raise ValueError(f"--steps {steps}: the ladder has {T} rungs")
+    steps = pipeline.steps(args.steps)
+    sampler, solver = pipeline.walk_words(args.sampler, args.solver, args.eta)
     labels = pipeline.labels(args.labels, args.n)
     n = len(labels) if labels is not None else args.n or 16
     check_writable(out, n * math.prod(pipeline.model.shape) * (1 if pipeline.tokenizer.limit else 16))  # bytes, about
     progress = Progress(args.quiet)
     options: Options = {
-        "n": n, "steps": steps, "spacing": args.spacing, "sampler": args.sampler, "solver": args.solver, "eta": args.eta,
-        "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
+        "n": n, "steps": steps, "spacing": args.spacing, "path": args.path, "shift": args.shift, "sampler": sampler,
+        "solver": solver, "eta": args.eta, "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
         "interval": args.guidance_interval and tuple(args.guidance_interval),
     }  # fmt: skip
     if out.suffix == ".gif":
@@ -93,10 +95,17 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         scale = pipeline.guidance if args.guidance is None else args.guidance
         guidance = f", guidance {scale}" if pipeline.model.condition.null is not None else ""
-        solver = "" if args.solver == "euler" else f" {args.solver}"
         pictures = "1 picture" if n == 1 else f"{n} pictures"
-        print(f"{pictures}, {args.sampler}{solver} {steps} rungs{guidance}, seed {args.seed}", file=sys.stderr)
+        walk = walk_in_words(pipeline, sampler, solver, args.path)
+        print(f"{pictures}, {walk.format(steps)}{guidance}, seed {args.seed}", file=sys.stderr)
     return 0
+
+
+def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> str:
+    """The method of a walk, with a place for the number of steps."""
+    rungs = "rungs" if pipeline.ladder is not None and path in ("", "vp") else "steps"
+    method = sampler if solver == "euler" else f"{sampler} {solver}"
+    return f"{method} {{}} {rungs}" + (f" on the path {path}" if path else "")
 
 
 def _save_npz(out: Path, x: object, labels: list[int] | None, class_names: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
-from minidit.cli.options import add_config_flags, add_kinds, kinds_in, resolve, with_threads
+from minidit.cli.options import add_config_flags, add_kinds, kinds_in, preset_of, resolve, with_threads
 from minidit.incoming import printable
 
 if TYPE_CHECKING:
@@ -170,8 +170,7 @@ def with_switches(config: RunConfig, args: argparse.Namespace) -> RunConfig:
 
 def configure(args: argparse.Namespace) -> RunConfig:
     """The RunConfig that the flags describe."""
-    preset = args.preset or ("own" if args.data not in (None, "fashion", "digits") else args.data or "fashion")
-    config = resolve(args, preset)
+    config = resolve(args, preset_of(args.preset, args.data))
     fields = ("size", "channels", "init", "held_out", "skip_bad", "flip", "crop", "cache")
     changes = {k: getattr(args, k) for k in fields if getattr(args, k) is not None}
     if args.data:

@@ -54,10 +54,11 @@ def one_per_sample(x: Array, t: Array) -> Array:
 class Straight:
     """From data at t = 0 to noise at t = 1 on a straight line: the path of flow matching and rectified flow.
 
-    unit : the network's time per t.
+    unit : the network's time per t   shift : of the grid (P.17)
     """
 
     unit: float = 1000.0
+    shift: float = 1.0
 
     def level(self, t: Array) -> Level:
         return Level(1 - t, t)  # (P.9)
@@ -79,8 +80,8 @@ class Straight:
         return float(u)
 
     def grid(self, steps: int) -> list[tuple[float, float]]:
-        """Equal steps from 1 to 0."""
-        return times.linear(steps)
+        """Equal steps from 1 to 0, shifted."""
+        return times.linear(steps, self.shift)
 
 
 @dataclass(frozen=True)

@@ -132,8 +132,9 @@ def evaluation(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def samples(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """The grids of DDIM samples, one per run."""
+    """The grids of samples without fresh noise, one per run."""
     figures = [f'<figure class="picture"><figcaption>{escape(name)}</figcaption>'
-               f'{image(run.pictures["ddim.png"], f"DDIM samples of {name}")}</figure>'
-               for run, name in zip(runs, names, strict=True) if "ddim.png" in run.pictures]
+               f'{image(run.pictures[file], f"{word} of {name}")}</figure>'
+               for run, name in zip(runs, names, strict=True)
+               for file, word in (("ddim.png", "DDIM samples"), ("samples.png", "samples")) if file in run.pictures]
     return f'<div class="charts">{"".join(figures)}</div>' if figures else ""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from minidit.html.page import beside, data_uri, document, escape, section, table
 from minidit.incoming import reading
 from minidit.outgoing import check_writable, write_atomically
 
-FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM")}
+FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM"),
+         "samples.png": ("Samples", "samples drawn as is usual for the process")}
+SAMPLED = ("DDIM", "DDPM", "Euler", "Heun", "Adams", "DPM", "consistency")  # the first words of rows of samples
 IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", *FINAL}
 MOST_FRAMES = 40
 
@@ -88,7 +90,7 @@ def headlines(run: Run) -> list[tuple[str, str]]:
     """(label, number) of the samples nearest to the real images, and the last measures of the other networks."""
     numbers = []
     rows = run.evaluation.get("rows", [])
-    samples = [r for r in rows if str(r["name"]).startswith(("DDIM", "DDPM")) and finite(r.get("frechet"))]
+    samples = [r for r in rows if str(r["name"]).startswith(SAMPLED) and finite(r.get("frechet"))]
     if samples:
         best = min(samples, key=lambda r: r["frechet"])
         for key, label in (("frechet", f"Fréchet distance, {best['name']}"), ("multiple", f"times {unit_of(rows)}"),
@@ -125,7 +127,7 @@ def slider(trace: Trace) -> str:
     s, n, _, h, w = trace.x_t.shape
     columns, gap, across = math.ceil(math.sqrt(n)), 1, math.ceil(math.sqrt(s * n))
     layout = {"width": w, "height": h, "count": n, "across": across, "columns": columns, "gap": gap,
-              "rungs": [int(t) for t in trace.rungs]}
+              "rungs": [time_of(t) for t in trace.rungs]}
     size = f'width="{columns * (w + gap) - gap}" height="{-(-n // columns) * (h + gap) - gap}"'
     views, atlases = [], []
     for name, caption, label in (
@@ -139,8 +141,14 @@ def slider(trace: Trace) -> str:
             f'<div class="card" data-trace="{escape(json.dumps(layout))}">\n<div class="pair">{"".join(views)}</div>\n'
             '<div class="controls"><button type="button">Play</button>'
             f'<input type="range" min="0" max="{s - 1}" step="1" value="0" aria-label="rung of the sampling run">'
-            f'<output>t = {int(trace.rungs[0])}</output> <span class="muted" data-step>0 of {s - 1} steps taken</span></div>\n'
+            f'<output>t = {time_of(trace.rungs[0])}</output> '
+            f'<span class="muted" data-step>0 of {s - 1} steps taken</span></div>\n'
             + "".join(atlases) + "</div>\n")
+
+
+def time_of(t: Any) -> float:
+    """A rung, or a time of a continuous path to four digits."""
+    return int(t) if float(t).is_integer() else float(f"{float(t):.4g}")
 
 
 def atlas_png(tiles: Array, across: int) -> bytes:
@@ -249,6 +257,8 @@ def evaluation(measures: Record) -> str:
         inner += f'<p class="muted">{escape(measures["held_out"][0].upper() + measures["held_out"][1:])}.</p>'
     if finite(measures.get("bits_per_dim")):
         inner += f"<p>Likelihood bound: {measures['bits_per_dim']:.4g} bits per dimension.</p>"
+    if finite(measures.get("straightness")):
+        inner += f"<p>Straightness of the trajectories: S = {measures['straightness']:.4g} (0: lines).</p>"
     return inner
 
 

@@ -3,7 +3,7 @@
     x_T = path.start(z), z ~ N(0, 1);   for (t, s) in grid:   one step of (P.4)
 
 The path is the ladder or a continuous one; DDPM, DDIM, rectified flow, EDM and consistency models differ in path, grid, fresh
-noise and solver only.
+noise and solver only. A walk may go down another path than the network's own (diffusion/coordinates.py).
 
 A sample's noise depends only on its index, so any batch gives the same picture, up to rounding.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from minidit.autograd import no_grad
 from minidit.backend import Arena, Array, flat_buffer, module_of, to_device, to_host
 from minidit.diffusion import rungs
+from minidit.diffusion.coordinates import Coordinates
 from minidit.diffusion.fresh import Fresh, ddim
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
@@ -54,6 +55,7 @@ class Sampling:
 
     grid : [(t, s), …]; None: the path's usual one, of `steps` steps (None: 50, or all rungs)
     spacing : on a ladder, another choice of rungs than trailing (rungs.py); other grids are in diffusion/times.py
+    path : another path to walk than the one of the process: the same network in other coordinates
     solver : EULER, HEUN or AB2 (and others of diffusion/solver.py)
     fresh : the noise of a step, ddim(η), or DDPM, DDPM_LARGE, DDPM_LEARNED, EVERYTHING of diffusion/fresh.py
     prediction : the network's answer (its output F): md.EPS, md.X_0, md.V, or its name; None: that of the process, else ε
@@ -66,6 +68,7 @@ class Sampling:
     steps: int | None = None
     spacing: Callable[[int, int], list[int]] | None = None
     grid: Grid | None = None
+    path: Path | None = None
     solver: Solver = EULER
     fresh: Fresh = field(default_factory=ddim)
     prediction: Prediction | str | None = None
@@ -80,29 +83,33 @@ class Sampling:
 
     def times(self, path: Path) -> Grid:
         """The grid on this path. Raises ValueError for more steps than a ladder has rungs."""
-        on_rungs = isinstance(path, Schedule)
+        ladder = ladder_of(path)
         if self.grid is not None:
-            unit = int if on_rungs else float
+            unit = float if ladder is None else int
             return [(unit(t), unit(s)) for t, s in self.grid]
-        steps = (min(50, path.T) if isinstance(path, Schedule) else 50) if self.steps is None else self.steps
+        steps = (50 if ladder is None else min(50, ladder.T)) if self.steps is None else self.steps
         if self.spacing is None:
             return path.grid(steps)
-        if not isinstance(path, Schedule):
+        if ladder is None:
             raise ValueError("only a ladder has rungs to space: give a grid of times, such as times.linear(20)")
-        return rungs.pairs(self.spacing(path.T, steps))
+        return rungs.pairs(self.spacing(ladder.T, steps))
 
     def denoiser(self, network: Backbone, path: Path, answer: Prediction = EPS) -> Denoiser:
-        """The network with these settings. Raises ValueError if it cannot be guided, and for unknown names."""
+        """The network with these settings, on the path that it was trained on or on other `Coordinates` of it.
+
+        Raises ValueError if it cannot be guided, and for unknown names.
+        """
         if isinstance(self.prediction, str) and self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction {self.prediction!r} is not one of {', '.join(PREDICTIONS)}")
         if self.prediction is not None:
             answer = PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
         if not 0 <= self.interval[0] < self.interval[1] <= 1 or path.part(self.interval[0]) >= path.part(self.interval[1]):
-            raise ValueError(f"a guidance interval is two parts of the {'ladder' if isinstance(path, Schedule) else 'path'}, "
+            raise ValueError(f"a guidance interval is two parts of the {'path' if ladder_of(path) is None else 'ladder'}, "
                              f"0 ≤ low < high ≤ 1; got {self.interval}")  # fmt: skip
         low, high = (path.part(u) for u in self.interval)
         if self.guidance != 1 and network.condition.null is None:
             raise ValueError("guidance needs a model that was trained with classes and label dropout")
+        answer = path.answer(answer) if isinstance(path, Coordinates) else answer
         return Denoiser(network, path, answer, static if self.clip else self.limit, self.guidance, low, high)
 
 
@@ -131,6 +138,7 @@ def sample(
     path, answer = (process, EPS) if isinstance(process, Path) else (process.path, process.answer)
     if path is process and not isinstance(path, Schedule) and settings.prediction is None:
         raise ValueError("a path alone does not say what the network answers: give the process, or prediction=md.U")
+    path = path if settings.path is None else Coordinates(settings.path, path)
     y, n = checked_labels(network, labels, n, x_T)
     grid, denoiser = settings.times(path), settings.denoiser(network, path, answer)
     top = start_of(path, grid) if x_T is None else None
@@ -154,9 +162,15 @@ def sample(
         return in_shards(walk, (n, *network.shape), network, settings.shards, len(grid), progress)
 
 
+def ladder_of(path: Path) -> Schedule | None:
+    """The ladder whose rungs a walk on this path visits; None if its times are continuous."""
+    path = path.walked if isinstance(path, Coordinates) else path
+    return path if isinstance(path, Schedule) else None
+
+
 def start_of(path: Path, grid: Grid) -> Any:
     """The time of path.start; None on a ladder, whose start serves every grid. Raises ValueError for a grid that begins below."""
-    if isinstance(path, Schedule):
+    if ladder_of(path) is not None:
         return None
     top = path.part(1.0)
     if grid and grid[0][0] < top:

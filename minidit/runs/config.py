@@ -11,8 +11,9 @@ from typing import Any
 from minidit.checkpoint import CheckpointError, config_from
 from minidit.incoming import read_toml, reading
 from minidit.runs import former
-from minidit.runs.kinds import KINDS, check_word, kind_of
+from minidit.runs.kinds import KINDS, kind_of
 from minidit.runs.presets import RunConfig
+from minidit.runs.process_kinds import check_word
 
 Tables = dict[str, dict[str, Any]]
 BESIDE = {"environment", "history", "result"}  # sections that a run writes but that are not read back

@@ -14,9 +14,10 @@ from minidit.checkpoint.settings import of_scheduler, whole
 from minidit.incoming import printable
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.models.dit import DiT
-from minidit.processes.diffusion import Diffusion
+from minidit.processes.sample import Trained
 from minidit.processes.tokenizer import Tokenizer
-from minidit.runs.kinds import MOST_RUNGS, Betas, DDPMConfig, assembled
+from minidit.runs.kinds import assembled
+from minidit.runs.process_kinds import MOST_RUNGS, Betas, DDPMConfig
 
 INDEX = "model_index.json"
 PREDICTIONS = {"epsilon": "eps", "sample": "x_0", "v_prediction": "v"}
@@ -24,7 +25,7 @@ PREDICTIONS = {"epsilon": "eps", "sample": "x_0", "v_prediction": "v"}
 
 def load(
     folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.float32, dialect: str | None = None
-) -> tuple[DiT, Tokenizer, Diffusion, tuple[str, ...], dict[str, Any]]:
+) -> tuple[DiT, Tokenizer, Trained, tuple[str, ...], dict[str, Any]]:
     """(model, tokenizer, process, class names, differences) of a DiT pipeline. Raises CheckpointError."""
     index = read_json(folder / INDEX)
     if index.get("_class_name") != "DiTPipeline":

@@ -12,8 +12,10 @@ from typing import Any, Unpack
 import numpy as np
 
 from minidit import metrics
-from minidit.backend import Array
+from minidit.backend import Array, to_host
 from minidit.data import Dataset
+from minidit.diffusion import flow
+from minidit.diffusion.solver import share
 from minidit.models.classifier import Classifier
 from minidit.processes.classify import judge
 from minidit.random import Philox
@@ -43,6 +45,15 @@ def nearest(x: Array, data: Dataset) -> tuple[Array, Array]:
         closer = distance < best
         best[closer], index[closer] = distance[closer], k + place[closer]
     return best, index
+
+
+def straightness(pipeline: Pipeline, **options: Unpack[Options]) -> float:
+    """S of a pipeline's own trajectories, per number of x_0, in straight coordinates whatever its path is."""
+    walk: Options = {"n": 128, "steps": pipeline.steps(None, usual=16), **options, "solver": "euler"}
+    *moments, x_0 = pipeline.latents(pipeline.labels(None, walk["n"]), trace=True, **walk)
+    levels = [pipeline.process.path.level(m.t) for m in moments]
+    x = [to_host(m.x_t) / (at.alpha + at.sigma) for m, at in zip(moments, levels, strict=True)]
+    return flow.straightness(np.array([*map(share, levels), 0.0]), np.stack([*x, to_host(x_0)]).astype(np.float64))  # (F.3)
 
 
 class Evaluation:

@@ -128,15 +128,26 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     if H % (factor * patch) or W % (factor * patch):
         what = f"{'' if factor == 1 else f'an autoencoder of factor {factor} and '}patches of {patch}"
         raise ValueError(f"pictures of {H} x {W} do not fit {what}: give --size, a multiple of {factor * patch}")
-    if config.sample.steps > config.process.T:
-        raise ValueError(f"--sample-steps {config.sample.steps}: the ladder has {config.process.T} rungs")
+    most = config.process.most_steps
+    if most is not None and config.sample.steps > most:
+        raise ValueError(f"--sample-steps {config.sample.steps}: the ladder has {most} rungs")
+    if most is None and model.learn_sigma:
+        raise ValueError("a model with learn_sigma is trained on a ladder of rungs only, where its bound is defined")
     augment_of(config.data).check(data.size)
     if config.data.crop and config.data.tokenizer and not isinstance(tokenizer, PixelsConfig):
         raise ValueError(f"--crop acts on pixels while an autoencoder is trained, and {config.data.tokenizer} is trained already")
     model = model.fitted(shape_of(tokenizer, data.channels, H, W), data.num_classes)
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
-    return replace(config, tokenizer=tokenizer, model=model)
+    latents = not isinstance(tokenizer, PixelsConfig)  # which have unit variance (L.3)
+    process = config.process.fitted(lambda: 1.0 if latents else spread_of(data))
+    return replace(config, tokenizer=tokenizer, model=model, process=process)
+
+
+def spread_of(data: Dataset) -> float:
+    """The root of the mean square of x_0, over at most 1,000 pictures: for EDM the standard deviation around 0."""
+    x_0 = data.x_0(slice(MOST), dtype=np.float64)
+    return float((x_0**2).mean() ** 0.5)
 
 
 def with_tokenizer_of_init(config: RunConfig) -> RunConfig:

@@ -12,7 +12,7 @@ from minidit.backend import Array
 from minidit.checkpoint import write_atomically
 from minidit.data import Dataset
 from minidit.pictures import curves, grid, save_png, stack
-from minidit.runs.evaluate import Evaluation
+from minidit.runs.evaluate import Evaluation, straightness
 from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Options, Pipeline
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Note = Callable[[str], None]
+METHODS = {  # the words of solvers, for titles
+    "euler": "Euler", "heun": "Heun", "heun_edm": "Heun", "ab2": "Adams–Bashforth", "dpm_2m": "DPM-Solver++(2M)",
+}  # fmt: skip
 
 
 def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note, *, each: int = 8) -> None:
@@ -38,9 +41,9 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note,
     K = pipeline.model.condition.count
     labels = [k for k in range(K) for _ in range(each)] if K else None
     options: Options = {"n": 64, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
-    for name, steps in (("ddim", s.steps), ("ddpm", min(2 * s.steps, pipeline.schedule.T))):
-        x = pipeline.sample(labels, **options | {"steps": steps, "sampler": name})
-        title = f"{name.upper()}, {steps} rungs" + (f", guidance {guidance_of(s)}" if K else "")
+    for name, title, more in drawings(pipeline, s.steps):
+        x = pipeline.sample(labels, **options | more)
+        title += f", guidance {guidance_of(s)}" if K else ""
         if first:
             save_png(folder / f"{name}.png", class_grid(x, labels, pipeline.class_names, title))
     few = [k % K for k in range(10)] if K else None
@@ -48,8 +51,24 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note,
     note(f"pictures in {folder}")
 
 
+def drawings(pipeline: Pipeline, steps: int) -> list[tuple[str, str, Options]]:
+    """(file, title, options) of the grids of a finished run: on a ladder by DDIM and DDPM, else as is usual for the process."""
+    if pipeline.ladder is None:
+        return [("samples", f"{method_of(pipeline)}, {steps} steps", {"steps": steps})]
+    walks = ("ddim", steps), ("ddpm", min(2 * steps, pipeline.ladder.T))
+    return [(name, f"{name.upper()}, {n} rungs", {"steps": n, "sampler": name}) for name, n in walks]
+
+
+def method_of(pipeline: Pipeline) -> str:
+    """The usual way to draw samples, for titles."""
+    if pipeline.ladder is not None:
+        return "DDIM"
+    usual = pipeline.usual
+    return METHODS[usual.solver] if usual.sampler == "ddim" else usual.sampler
+
+
 def guidance_of(s: SampleConfig) -> str:
-    """A guidance scale, and the part of the ladder where it applies."""
+    """A guidance scale, and the part of the path where it applies."""
     return f"{s.guidance:g}" + ("" if s.interval == (0.0, 1.0) else f" in ({s.interval[0]:g}, {s.interval[1]:g}]")
 
 
@@ -84,31 +103,40 @@ def measure(
     evaluation: Evaluation,
     note: Note,
     *,
-    ddpm_steps: int = 250,
+    ddpm_steps: int | None = 250,
     ddpm_n: int | None = None,
     precision: str = "float32",
 ) -> dict[str, Any]:
-    """eval.json and neighbours.png: the reference rows, DDIM and DDPM as the run draws them, DDIM at other guidance."""
+    """eval.json and neighbours.png: the reference rows, samples as the run draws them, by DDPM, and at other guidance.
+
+    ddpm_steps : None for a path without rungs, which has no row of DDPM
+    """
     s, conditional = run.config.sample, pipeline.model.condition.count > 0
     scale = f", w = {guidance_of(s)}" if conditional else ""
     common: Options = {"seed": s.seed, "precision": precision}
     as_run: Options = {"guidance": s.guidance, "interval": s.interval, **common}
     evaluation.references(pipeline)
-    x = evaluation.samples(f"DDIM {s.steps}{scale}", pipeline, **as_run | {"steps": s.steps})
+    method = method_of(pipeline)
+    x = evaluation.samples(f"{method} {s.steps}{scale}", pipeline, **as_run | {"steps": s.steps})
     scales = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
     for w in scales if conditional else ():
         if (w, (0.0, 1.0)) != (s.guidance, s.interval):
-            evaluation.samples(f"DDIM {s.steps}, w = {w:g}", pipeline, **common | {"steps": s.steps, "guidance": w})
-    n = ddpm_n or evaluation.n
-    few = f"of {n}: a few more points of bias than the rows above" if n < evaluation.n else ""
-    evaluation.samples(f"DDPM {ddpm_steps}{scale}", pipeline, few, **as_run | {"n": n, "steps": ddpm_steps, "sampler": "ddpm"})
+            evaluation.samples(f"{method} {s.steps}, w = {w:g}", pipeline, **common | {"steps": s.steps, "guidance": w})
+    if ddpm_steps is not None:
+        n = ddpm_n or evaluation.n
+        few = f"of {n}: a few more points of bias than the rows above" if n < evaluation.n else ""
+        more: Options = {"n": n, "steps": ddpm_steps, "sampler": "ddpm"}
+        evaluation.samples(f"DDPM {ddpm_steps}{scale}", pipeline, few, **as_run | more)
     rows, near = evaluation.table(), evaluation.neighbours(x[:100])
     for r in rows:
         accuracy = f"accuracy {r['accuracy']:.3f}  " if "accuracy" in r else ""
         note(f"  {r['name']:30s} n {r['n']:4d}  {accuracy}Fréchet {r['frechet']:7.2f} = {r['multiple']:5.2f} x  "
              f"precision {r['precision']:.2f} recall {r['recall']:.2f}")  # fmt: skip
     picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
-    measures = {"rows": rows, "neighbours": near, "held_out": run.parts.about if run.parts else ""}
+    measures: dict[str, Any] = {"rows": rows, "neighbours": near, "held_out": run.parts.about if run.parts else ""}
+    if pipeline.usual.sampler == "ddim":  # the samples are ends of trajectories
+        measures["straightness"] = straightness(pipeline, **as_run)
+        note(f"  straightness of trajectories, S = {measures['straightness']:.4f} (0: lines; F.3)")
     if run.ranks.first:
         save_png(run.folder / "pictures" / "neighbours.png", picture)
         write_atomically(run.folder / "eval.json", json.dumps(measures, indent=1).encode())

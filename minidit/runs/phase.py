@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from minidit.models.classifier import Classifier
-from minidit.models.dit import DiT
-from minidit.runs.kinds import TokenizerNetwork
+from minidit.models.kinds import Network
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.process import Process
 from minidit.training.source import Source
 
-N = TypeVar("N", DiT, TokenizerNetwork, Classifier)
+N = TypeVar("N", bound=Network)
 Record = dict[str, Any]  # of an update: "step", "loss", "lr", …
 Tell = Callable[[str, Record, int], None]  # (phase, record, updates of the phase)
 Note = Callable[[str], None]  # a line for the person who started the run

@@ -17,11 +17,10 @@ from pathlib import Path
 from minidit.checkpoint import CheckpointError
 from minidit.data import Dataset, cache
 from minidit.models.classifier import Classifier, ClassifierConfig
-from minidit.models.dit import DiT
+from minidit.models.kinds import Network
 from minidit.outgoing import silent
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
-from minidit.processes.train import fitted_source
 from minidit.random import Philox
 from minidit.runs import folder as files
 from minidit.runs import former
@@ -31,7 +30,7 @@ from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, networ
 from minidit.runs.lengths import lengthened
 from minidit.runs.lock import locked
 from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell
-from minidit.runs.pipeline import Pipeline, pipeline_of
+from minidit.runs.pipeline import Pipeline, load_pipeline, pipeline_of
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on
 from minidit.runs.trainer import Trainer
@@ -174,7 +173,7 @@ class Run(Trainer):
             source = Augmented(source, augment)
         return Phase("tokenizer", network, Reconstruction(config.kl_weight), source, config, few)
 
-    def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source, held_out: Source | None = None) -> Phase[DiT]:
+    def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source, held_out: Source | None = None) -> Phase[Network]:
         """The phase that learns to denoise the tokenizer's x_0; it draws grids during training."""
         c = self.config
         network = network_of(c.model, Philox(c.train.seed, DRAWS["model"]), device=self.device)
@@ -185,8 +184,16 @@ class Run(Trainer):
                 average.flat[...] = loop.optimiser.average
                 save_grid(self.folder, pipeline_of(c, average, tokenizer, self.header()), c.sample, loop.done)
 
-        source, few = fitted_source(network, source), None if held_out is None else fitted_source(network, held_out)
-        return Phase("model", network, c.process.process(network, source), source, c.train, few, c.data.init, draw)
+        teacher = self.teacher()
+        source = c.process.source(network, source, teacher)
+        few = None if held_out is None else c.process.source(network, held_out, teacher)
+        process = c.process.process(network, source, teacher)
+        return Phase("model", network, process, source, c.train, few, c.data.init, draw)
+
+    def teacher(self) -> Pipeline | None:
+        """The trained run that the process learns from, if it learns from one."""
+        name = self.config.process.teacher()
+        return load_pipeline(Path(name), device=self.device) if name else None
 
     def judge(self, data: Dataset, held_out: Dataset | None = None) -> Classifier:
         """The small classifier that judges samples: loaded, or trained on these pictures."""

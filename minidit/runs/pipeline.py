@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -17,19 +17,21 @@ from minidit.backend import Array
 from minidit.checkpoint import CONFIG, CheckpointError, load_model
 from minidit.checkpoint.grammar import is_a
 from minidit.data import parse_labels
+from minidit.diffusion.path import Path as WalkedPath
+from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.incoming import UNPRINTABLE, reading
 from minidit.models.backbone import Backbone
-from minidit.models.dit import DiT
-from minidit.processes.diffusion import Diffusion
-from minidit.processes.sample import Sampling
+from minidit.models.classifier import Classifier
+from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
 from minidit.processes.tokenizer import Pixel, Tokenizer
 from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
-from minidit.runs.kinds import SAMPLERS, SOLVERS, SPACINGS, PixelsConfig, TokenizerNetwork, assembled, check_word
+from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled
 from minidit.runs.presets import RunConfig
+from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, USUAL, Usual, check_word
 from minidit.runs.weights import weights_of
 
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -41,6 +43,8 @@ class Options(TypedDict, total=False):
     n: int
     steps: int | None
     spacing: str
+    path: str
+    shift: float | None
     guidance: float | None
     interval: tuple[float, float] | None
     sampler: str
@@ -59,23 +63,53 @@ class Pipeline:
 
     model: Backbone
     tokenizer: Tokenizer
-    process: Diffusion
+    process: Trained
     class_names: tuple[str, ...] = ()
     crop: int = 0
     meta: dict[str, Any] | None = None
     guidance: float = 2.0  # unless a call sets its own
     interval: tuple[float, float] = (0.0, 1.0)
+    usual: Usual = USUAL
 
     @property
-    def schedule(self) -> Schedule:
-        """The ladder of noise levels."""
-        assert isinstance(self.process.path, Schedule)
-        return self.process.path
+    def ladder(self) -> Schedule | None:
+        """The ladder of noise levels that the model was trained on; None if its path is continuous."""
+        return self.process.path if isinstance(self.process.path, Schedule) else None
 
     @property
     def prediction(self) -> Prediction:
         """The model's answer, its output F."""
         return self.process.answer
+
+    def steps(self, wanted: int | None, flag: str = "--steps", usual: int | None = None) -> int:
+        """A number of steps; None: the usual one, or as many as there are. Raises ValueError for more than there are rungs."""
+        most, usual = None if self.ladder is None else self.ladder.T, usual or self.usual.steps
+        if wanted is None:
+            return usual if most is None else min(usual, most)
+        if most is not None and wanted > most:
+            raise ValueError(f"{flag} {wanted}: the ladder has {most} rungs")
+        return wanted
+
+    def walk_words(self, sampler: str, solver: str, eta: float) -> tuple[str, str]:
+        """(sampler, solver), the usual ones where none is named; a solver of second order is not usual where noise is drawn."""
+        sampler = sampler or self.usual.sampler
+        check_word("sampler", sampler, SAMPLERS)
+        noisy = sampler != "ddim" or eta > 0
+        solver = solver or ("euler" if noisy else self.usual.solver)
+        check_word("solver", solver, SOLVERS)
+        return sampler, solver
+
+    def other_path(self, word: str, shift: float | None) -> WalkedPath | None:
+        """The path of a word of PATHS, or a shifted straight one; None for a walk in the coordinates of the training."""
+        own = self.process.path
+        if word:
+            check_word("path", word, PATHS)
+        path = PATHS[word]() if word else own
+        if shift is not None:
+            if not isinstance(path, Straight):
+                raise ValueError("only the times of the straight path are shifted: add --path straight")
+            return replace(path, shift=shift)
+        return None if type(path) is type(own) else path
 
     def labels(self, wanted: str | Sequence[int] | None, n: int | None = None) -> list[int] | None:
         """Labels from numbers, or from text ("0-9", "shirt,bag"; None: all) repeated in turn to n of them.
@@ -101,11 +135,13 @@ class Pipeline:
         *,
         n: int = 16,
         steps: int | None = None,
-        spacing: str = "trailing",
+        spacing: str = "",
+        path: str = "",
+        shift: float | None = None,
         guidance: float | None = None,
         interval: tuple[float, float] | None = None,
-        sampler: str = "ddim",
-        solver: str = "euler",
+        sampler: str = "",
+        solver: str = "",
         eta: float = 0.0,
         seed: int = 0,
         x_T: Array | None = None,
@@ -116,25 +152,31 @@ class Pipeline:
     ) -> Any:
         """The model's x_0, which `sample` decodes, or with trace=True an iterator over its Moments.
 
-        n : how many, if there are no labels.   steps, spacing : how many rungs are visited (None: 50, or all), and which.
-        guidance : None: the pipeline's own scale in its own interval; an explicit scale applies on the whole ladder.
-        solver : "euler", of second order "ab2", "heun" (two calls per step), "dpm_2m"; for DDIM without fresh noise.
-        sampler : "ddim" or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.   seed : of all noise.
-        x_T : the noise to start from.   shards, precision, progress : as in `md.sample`.
-        Raises ValueError for an unknown word and for more rungs than the ladder has.
+        n : how many, if there are no labels.   steps : how many (None: as is usual for the process, or all rungs).
+        spacing : which rungs of a ladder, "trailing" if none is named; other paths have a grid of their own.
+        path : the coordinates of the walk, "" those of the training, "vp", "straight" or "ve".   shift : of the straight grid.
+        guidance : None: the pipeline's own scale in its own interval; an explicit scale applies on the whole path.
+        interval : two parts of the path that the model was trained on.
+        solver : "euler", of second order "ab2", "heun", "heun_edm" (two calls per step), "dpm_2m"; all without fresh noise.
+        sampler : "ddim" (no fresh noise, unless η) or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.
+        seed : of all noise.   x_T : the noise to start from.   shards, precision, progress : as in `md.sample`.
+        Words that are not set are the usual ones of the process. Raises ValueError for an unknown word, for a spacing or a shift
+        of another path, and for more rungs than the ladder has.
         """
-        for name, word, words in (("sampler", sampler, SAMPLERS), ("spacing", spacing, SPACINGS), ("solver", solver, SOLVERS)):
-            check_word(name, word, words)
+        sampler, solver = self.walk_words(sampler, solver, eta)
+        if spacing:
+            check_word("spacing", spacing, SPACINGS)
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
         guidance = self.guidance if guidance is None else guidance
         scale = 1.0 if labels is None or self.model.condition.null is None else guidance
         settings = Sampling(
-            steps, SPACINGS[spacing], prediction=self.prediction,
+            self.usual.steps if steps is None and self.ladder is None else steps,
+            spacing=SPACINGS[spacing] if spacing else None, path=self.other_path(path, shift),
             solver=SOLVERS[solver], fresh=SAMPLERS[sampler](eta, self.model.second_half), guidance=scale, interval=interval,
             limit=self.tokenizer.limit, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
         y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))
-        return draw(self.model, self.schedule, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
+        return draw(self.model, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> Pixel:
         """The model's x_0 decoded to pictures (B, C, H, W) in [-1, 1] on the host, padding cut off."""
@@ -186,8 +228,9 @@ def load(
 def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.float32, state: str = "") -> Pipeline:
     """The Pipeline of a run folder; state: "" or one of the model's saved states, as in runs/weights.py."""
     model, meta = weights_of(folder, "model", device, state=state, dtype=dtype)
-    assert isinstance(model, DiT)
     file = former.file_of(folder, "model")
+    if isinstance(model, TokenizerNetwork | Classifier):
+        raise CheckpointError(f"{file}: a {type(model).__name__}, not a model that makes pictures")
     with reading(file, CheckpointError, ""):
         config = run_config_from(former.header(meta), str(file))
         network = None
@@ -202,4 +245,4 @@ def pipeline_of(config: RunConfig, model: Backbone, network: TokenizerNetwork | 
     names, crop = data.get("class_names", ()), data.get("crop", 0)
     if not is_a(names, tuple[str, ...]) or not is_a(crop, int) or any(map(UNPRINTABLE.search, names)):
         raise ValueError(f"class_names or crop of its data are damaged: {names!r:.200}, {crop!r:.20}")
-    return Pipeline(model, *parts, tuple(names), crop, meta, s.guidance, s.interval)
+    return Pipeline(model, *parts, tuple(names), crop, meta, s.guidance, s.interval, config.process.usual)

@@ -19,7 +19,7 @@ from minidit.training.ranks import ranks
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-Moments = list[tuple[int, Array, Array]]  # (rung, pictures of x_t, pictures of x̂_0)
+Moments = list[tuple[float, Array, Array]]  # (rung or time, pictures of x_t, pictures of x̂_0)
 
 
 def class_grid(x: Array, labels: Sequence[int] | None, class_names: Sequence[str] = (), title: str | None = None) -> Picture:
@@ -50,7 +50,7 @@ def reconstructions(x: Array, x_hat: Array) -> Picture:
 
 
 def moments(pipeline: Pipeline, labels: Sequence[int] | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
-    """Noise turning into pictures, at about `frames` of the walk's steps; at the last, rung 0, both pictures are x_0."""
+    """Noise turning into pictures, at about `frames` of the walk's steps; at the last, t = 0, both pictures are x_0."""
     *steps, x_0 = pipeline.latents(labels, trace=True, **options)
     keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
     last = pipeline.pictures(to_host(x_0))
@@ -62,7 +62,7 @@ def film(steps: Moments) -> list[Picture]:
     """Frames of a GIF: x_t on the left, the network's x̂_0 on the right."""
     columns = 5 if len(steps[0][1]) % 5 == 0 else 4
     pairs = ((t, [grid(x, columns=columns) for x in both]) for t, *both in steps)
-    return alike([side_by_side(grids, [f"x_t, t = {t}", "the guess x̂_0"]) for t, grids in pairs])
+    return alike([side_by_side(grids, [f"x_t, t = {t:.4g}", "the guess x̂_0"]) for t, grids in pairs])
 
 
 def save_walk(run: Path, pipeline: Pipeline, labels: Sequence[int] | None, **options: Unpack[Options]) -> None:
@@ -72,7 +72,7 @@ def save_walk(run: Path, pipeline: Pipeline, labels: Sequence[int] | None, **opt
         return
     save_gif(run / "pictures" / "denoising.gif", film(steps))
     chosen = [steps[round(k * (len(steps) - 1) / 9)] for k in range(10)]
-    save_png(run / "pictures" / "x0_strip.png", strip([b[:4] for _, _, b in chosen], [f"t = {t}" for t, _, _ in chosen]))
+    save_png(run / "pictures" / "x0_strip.png", strip([b[:4] for _, _, b in chosen], [f"t = {t:.4g}" for t, _, _ in chosen]))
     rungs = np.array([t for t, _, _ in steps])
     x_t, x_0_hat = (np.stack([to_uint8(s[i]) for s in steps]) for i in (1, 2))
     content = io.BytesIO()

@@ -108,7 +108,12 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["sample", "--spacing", "even"], "minidit sample: argument --spacing: invalid choice: 'even'"),
     (["train", "--T", "30"], "minidit: --sample-steps 50: the ladder has 30 rungs"),
     (["train", "--tokenizer", "vq"], "minidit train: argument --tokenizer: invalid choice: 'vq'"),
-    (["train", "--tokenizer", "pixels", "--ae-widths", "8"], "minidit: unknown option --ae-widths"),
+    (["train", "--tokenizer", "pixels", "--ae-widths", "8"], "minidit: --ae-widths: the tokenizer of this run is pixels; add"),
+    (["train", "--process", "edm", "--T", "9"], "minidit: --T: the process of this run is edm; add --process ddpm"),
+    (["train", "--process", "rectified_flow", "--times", "unifrom"], "minidit: times 'unifrom' is not one of uniform, logit_nor"),
+    (["train", "--preset", "digits-flow", "--prediction", "eps"], "answer eps does not determine x_0: let the network predict v"),
+    (["sample", "--path", "flow"], "minidit sample: argument --path: invalid choice: 'flow'"),
+    (["sample", "--shift", "3"], "minidit: only the times of the straight path are shifted: add --path straight"),
     (["train", "--data", "digits", "--ae-groups", "4"], "minidit: --ae-groups: the tokenizer of this run is pixels"),
     (["train", "--pixels", "--autoencoder", "runs/a"], "minidit: --pixels means that there is no autoencoder"),
     (["train", "--resume", "run", "--tokenizer", "pixels"], "configuration in run/config.toml: leave out tokenizer"),
@@ -205,11 +210,14 @@ def test_the_data_choose_the_preset_where_none_is_named(told, arguments, source,
     (["--pixels"], ("--ae-steps", "--T"), ("--ae-widths",)),
     (["--tokenizer=pixels"], ("--ae-steps", "--T"), ("--ae-widths",)),
     (["--tokenizer", "autoencoder_kl"], ("--ae-widths", "--ae-blocks"), ()),
+    (["--process", "rectified_flow"], ("--times", "--shift", "--prediction"), ("--T", "--schedule", "--sigma-max")),
+    (["--preset", "digits-edm"], ("--sigma-max", "--times-mean"), ("--T", "--shift", "--ae-widths")),
+    (["--data", "digits"], ("--T",), ("--ae-widths", "--shift")),
 ])  # fmt: skip
 def test_the_help_shows_the_flags_of_the_kinds_that_are_named(told, arguments, there, absent):
     code, out, _ = told("train", *arguments, "--help")
     assert code == 0 and all(f" {flag} " in out for flag in there) and not any(f" {flag} " in out for flag in absent)
-    assert "--model {dit}" in out and "--process {ddpm}" in out
+    assert "--model {dit}" in out and "--process {ddpm,edm,rectified_flow}" in out
 
 
 @pytest.mark.parametrize("tokenizer", ["pixels", "autoencoder", "autoencoder_kl"])

@@ -229,8 +229,8 @@ def test_an_evaluation_prints_its_table_and_keeps_the_classifier(trained):
     for _ in range(2):
         code, out, _ = told("eval", trained.folder, "-n", 20, "--ddpm-steps", 2, "--quiet")
         rows = out.splitlines()
-        assert code == 0 and len(rows) == 6 and rows[0].split()[:3] == ["held-out", "real", "images"]
-        assert all("accuracy" in row and "recall" in row for row in rows)
+        assert code == 0 and len(rows) == 7 and rows[0].split()[:3] == ["held-out", "real", "images"]
+        assert all("accuracy" in row and "recall" in row for row in rows[:6]) and "straightness" in rows[6]
         assert load_model(trained.folder / "judge.safetensors")[0].config.num_classes == 10
 
 

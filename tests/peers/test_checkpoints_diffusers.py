@@ -245,8 +245,8 @@ def test_a_whole_pipeline_becomes_a_pipeline_whose_steps_are_theirs(tmp_path):
     labels = {str(i): f"class {i}, other" for i in range(5)}
     index.write_text(json.dumps(json.loads(index.read_text()) | {"id2label": labels}))
     pipeline = md.load(tmp_path / "pipeline")
-    assert pipeline.class_names == tuple(f"class {i}" for i in range(5)) and pipeline.schedule.T == 1000
-    np.testing.assert_allclose(pipeline.schedule.alpha_bar[1:], scheduler.alphas_cumprod.numpy(), rtol=2e-6)
+    assert pipeline.class_names == tuple(f"class {i}" for i in range(5)) and pipeline.ladder.T == 1000
+    np.testing.assert_allclose(pipeline.ladder.alpha_bar[1:], scheduler.alphas_cumprod.numpy(), rtol=2e-6)
     x, y = inputs("float32", 2, 4, 8, 8), np.array([1, 3])
     scheduler.set_timesteps(2)
     z, ours = torch.tensor(x), x
@@ -254,8 +254,8 @@ def test_a_whole_pipeline_becomes_a_pipeline_whose_steps_are_theirs(tmp_path):
         time = torch.full((2,), t - 1)
         eps_c = dit(z, timestep=time, class_labels=torch.tensor(y)).sample[:, :4]
         z = scheduler.step(eps_c, t - 1, z).prev_sample.detach()
-        eps = pipeline.model(ours, pipeline.schedule.time[np.full(2, t)], y).data[:, :4]
-        ours = md.ddim_step(ours, eps, t, s, pipeline.schedule)
+        eps = pipeline.model(ours, pipeline.ladder.time[np.full(2, t)], y).data[:, :4]
+        ours = md.ddim_step(ours, eps, t, s, pipeline.ladder)
     theirs = vae.decode(z / vae.config.scaling_factor).sample
     assert far(ours, z) < 1e-4  # the first ᾱ differs in its last float32 digits, and their time is float32
     assert far(pipeline.pictures(ours), theirs.clamp(-1, 1)) < 1e-3

@@ -35,7 +35,8 @@ def test_an_evaluation_frames_samples_with_references(run):
     names = [row["name"] for row in found["rows"]]
     assert names == ["held-out real images", "their reconstructions", "noise", "DDIM 2, w = 2", "DDIM 2, w = 1",
                      "DDIM 2, w = 3", "DDPM 3, w = 2"]  # fmt: skip
-    assert found["rows"][1]["multiple"] == 1 and "psnr" in found["rows"][1] and len(notes) == 7
+    assert found["rows"][1]["multiple"] == 1 and "psnr" in found["rows"][1] and len(notes) == 8
+    assert notes[-1].startswith("  straightness of trajectories, S = ") and 0 < found["straightness"] < 10
     assert [row["n"] for row in found["rows"]] == [20] * 6 + [10] and "bias" in found["rows"][-1]["note"]
     assert json.loads((job.folder / "eval.json").read_text())["rows"] == found["rows"]
     assert len(found["neighbours"]["index"]) == 20 and (job.folder / "pictures" / "neighbours.png").exists()

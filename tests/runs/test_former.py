@@ -57,7 +57,7 @@ def test_it_goes_on_to_the_weights_that_the_earlier_version_reached(run):
 
 def test_a_finished_one_draws_its_pictures_and_is_judged(finished):
     pipeline = load(finished)
-    assert pipeline.schedule.T == 20 and pipeline.prediction.name == "v" and pipeline.tokenizer.limit is None
+    assert pipeline.ladder.T == 20 and pipeline.prediction.name == "v" and pipeline.tokenizer.limit is None
     assert (pipeline.guidance, pipeline.interval, pipeline.class_names) == (3.0, (0.2, 0.7), tuple("0123456789"))
     assert pipeline.sample("3,1", steps=3).shape == (2, 1, 8, 8)
     job = resume(finished)

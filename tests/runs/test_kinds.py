@@ -15,8 +15,9 @@ from minidit.models.dit import DiT
 from minidit.processes.diffusion import Diffusion, Hybrid
 from minidit.processes.tokenizer import Latent, Pixels
 from minidit.random import Philox
-from minidit.runs.kinds import KINDS, Betas, DDPMConfig, PixelsConfig, assembled, kind_of, network_of, shape_of
+from minidit.runs.kinds import KINDS, PixelsConfig, assembled, kind_of, network_of, shape_of
 from minidit.runs.presets import PRESETS
+from minidit.runs.process_kinds import Betas, DDPMConfig
 from minidit.training.source import source_of
 
 KL = AutoencoderKLConfig(channels=1, widths=(8, 16), blocks=1, groups=4)

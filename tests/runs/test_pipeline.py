@@ -17,8 +17,8 @@ from minidit.models.autoencoder import Autoencoder
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.tokenizer import Pixels
-from minidit.runs.kinds import SPACINGS
 from minidit.runs.pipeline import Pipeline, load
+from minidit.runs.process_kinds import SPACINGS
 from minidit.runs.show import moments
 
 
@@ -34,7 +34,7 @@ def test_a_run_folder_is_one_call_from_labels_to_pictures(run):
     x = again.sample("3,1", steps=3, seed=5)
     assert x.shape == (2, 1, 8, 8) and np.abs(x).max() <= 1
     agree(x, pipeline.sample([3, 1], steps=3, seed=5), bound=1e-6)
-    assert again.schedule.T == 20 and again.prediction is V
+    assert again.ladder.T == 20 and again.prediction is V
 
 
 def test_a_network_alone_is_loaded_from_its_file(run):
@@ -97,7 +97,7 @@ def test_a_folder_that_holds_no_finished_run_is_told(tmp_path):
     ({"train": {"schedule": "square"}, "data": {"pixels": True}}, r"model\.safetensors, section .process.: schedule 'square'"),
     ({"train": {"prediction": "noise"}, "data": {"pixels": True}}, "prediction 'noise' is not one of eps, x_0, v"),
     ({"data": {}}, r"tokenizer\.safetensors: there is no such file"),
-    ({"run": {"process": {"kind": "flow"}}}, r"model\.safetensors, section .process.: kind 'flow' is not one of ddpm"),
+    ({"run": {"process": {"kind": "flow"}}}, r"model\.safetensors, section .process.: kind 'flow' is not one of ddpm, rectif"),
 ])  # fmt: skip
 def test_a_run_folder_with_parts_missing_or_strange_is_told(tmp_path, meta, message):
     save_model(tmp_path / "model.safetensors", awake(), **meta)
@@ -138,7 +138,7 @@ def test_the_word_of_a_solver_is_that_solver(name, solver):
 @pytest.mark.parametrize("options, message", [
     ({"steps": 21}, "steps must lie in 1..T = 20; got 21"),
     ({"sampler": "dpm"}, "sampler 'dpm' is not one of ddim, ddpm, did you mean 'ddpm'"),
-    ({"solver": "heum"}, "solver 'heum' is not one of euler, heun, ab2, dpm_2m, did you mean 'heun'"),
+    ({"solver": "heum"}, "solver 'heum' is not one of euler, heun, heun_edm, ab2, dpm_2m, did you mean 'heun'"),
     ({"solver": "ab2", "sampler": "ddpm"}, "a solver of order 2 takes no fresh noise"),
     ({"spacing": "trail"}, "spacing 'trail' is not one of trailing, linspace, .*, did you mean 'trailing'"),
 ])  # fmt: skip

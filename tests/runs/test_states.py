@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from small import begun, interrupted, lines, resumed, run_config, states, whole
 
 from minidit.checkpoint import CheckpointError, read_arrays, write_arrays
+from minidit.processes.train import fitted_source
 from minidit.runs import phases, trainer
 from minidit.runs.phases import resume
 from minidit.runs.pipeline import load
@@ -63,7 +64,7 @@ def test_the_held_out_loss_is_that_of_the_average_and_changes_nothing(tmp_path):
     losses = []
 
     def tell(name, record, steps):
-        loop, source = job.loop, phases.fitted_source(job.loop.model, job.data()[1])
+        loop, source = job.loop, fitted_source(job.loop.model, job.data()[1])
         before = loop.model.flat.copy()
         losses.append([trainer.held_out_loss(loop, source) for _ in range(2)])
         assert np.array_equal(loop.model.flat, before)

@@ -1,0 +1,240 @@
+"""The kinds of processes: each a path, the network's answer on it, the times and the weight of its loss.
+
+    [process] kind = "ddpm"               a ladder of rungs, all equally often; ε, x_0 or v           (D.2, P.12)
+    [process] kind = "rectified_flow"     the straight path; a law of times, perhaps shifted; u       (P.9, P.12–P.17)
+    [process] kind = "edm"                the exploding path, log-normal noise, EDM's answer          (P.10, P.16, P.23)
+
+A new process: a frozen dataclass that inherits ProcessConfig, and a row in KINDS of kinds.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from minidit.diffusion import loss, rungs, times
+from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, Fresh, ddim
+from minidit.diffusion.path import Exploding, Path, Straight
+from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, Prediction, U, V, edm
+from minidit.diffusion.schedule import Schedule
+from minidit.diffusion.solver import AB2, DPM_2M, EULER, HEUN, HEUN_EDM, Solver
+from minidit.diffusion.times import TimeLaw
+from minidit.models.backbone import Backbone
+from minidit.processes.diffusion import Diffusion, Weight, drawn
+from minidit.processes.sample import Trained
+from minidit.processes.train import fitted_process, fitted_source
+from minidit.training.process import Process
+from minidit.training.source import Source
+
+# A new ladder: a classmethod in diffusion/schedule.py with its equation in SPEC.md, and a row here.
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {  # T -> the ladder
+    "linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear,
+}  # fmt: skip
+SPACINGS: dict[str, Callable[[int, int], list[int]]] = {  # (T, N) -> N rungs
+    "trailing": rungs.trailing, "linspace": rungs.linspace, "leading": rungs.leading, "quadratic": rungs.quadratic,
+}  # fmt: skip
+SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the network has learned the variance) -> fresh noise
+    "ddim": lambda eta, learned: ddim(eta),
+    "ddpm": lambda eta, learned: DDPM_LEARNED if learned else DDPM,
+}
+SOLVERS: dict[str, Solver] = {  # of walks without fresh noise
+    "euler": EULER, "heun": HEUN, "heun_edm": HEUN_EDM, "ab2": AB2, "dpm_2m": DPM_2M,
+}  # fmt: skip
+PATHS: dict[str, Callable[[], Path]] = {  # coordinates in which any trained network can be walked
+    "vp": Schedule.cosine, "straight": Straight, "ve": Exploding,
+}  # fmt: skip
+WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr}
+
+
+def check_word(name: str, word: object, words: Collection[str]) -> None:
+    """Raises ValueError, with a suggestion, unless `word` is one of `words`."""
+    if str(word) not in words:
+        near = difflib.get_close_matches(str(word), words, 1)
+        raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))
+
+
+class Teacher(Protocol):
+    """A trained run that a process learns from: a Pipeline (pipeline.py)."""
+
+    model: Backbone
+    process: Trained
+    guidance: float  # w of its samples, and the part of its path where it holds
+    interval: tuple[float, float]
+
+    def latents(self, *arguments: Any, **options: Any) -> Any:
+        """x_0 of its samples, by `Pipeline.latents`."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of the tables above."""
+
+    steps: int = 50
+    sampler: str = "ddim"
+    solver: str = "euler"
+
+
+USUAL = Usual()
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """What a run asks of the configuration of its process. Only `diffusion` has no usual answer."""
+
+    usual: ClassVar[Usual] = USUAL
+
+    def diffusion(self) -> Trained:
+        """The process, independent of any network: its path and its answer are all that sampling needs."""
+        raise NotImplementedError
+
+    def fitted(self, spread: Callable[[], float]) -> Self:
+        """The same process for data of this standard deviation, which is measured when it is asked for."""
+        return self
+
+    def teacher(self) -> str:
+        """The run, or the file of weights, that this process learns from; "": none."""
+        return ""
+
+    def source(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Source:
+        """The data as this process shows them to this network. teacher : that of `teacher()`, loaded"""
+        return fitted_source(network, source)
+
+    def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
+        """The process that trains this network on this source."""
+        raise NotImplementedError
+
+    @property
+    def most_steps(self) -> int | None:
+        """The number of rungs, where there are rungs."""
+        path = self.diffusion().path
+        return path.T if isinstance(path, Schedule) else None
+
+
+MOST_RUNGS = 10**6  # of a ladder: its tables are made before anything else is known
+
+
+@dataclass(frozen=True)
+class DDPMConfig(ProcessConfig):
+    """Denoising diffusion on a ladder of T rungs. The defaults are the paper's: ε is predicted, the ladder is linear."""
+
+    prediction: str = "eps"  # eps, x_0 or v
+    schedule: str = "linear"  # a row of SCHEDULES
+    T: int = 1000
+    loss_weight: str = "uniform"  # uniform or min_snr
+    vb_weight: float = 1e-3  # λ of the hybrid loss, where the model has learn_sigma
+
+    def __post_init__(self) -> None:
+        for name, words in (("prediction", PREDICTIONS), ("schedule", SCHEDULES), ("loss_weight", WEIGHTS)):
+            check_word(name, getattr(self, name), words)
+        if self.T < 1 or self.T > MOST_RUNGS:
+            raise ValueError(f"T = {self.T} must be at least 1 and at most {MOST_RUNGS}")
+        self.path()  # an impossible ladder is refused now, not after the tokenizer has been trained
+
+    def path(self) -> Schedule:
+        """The ladder."""
+        return SCHEDULES[self.schedule](self.T)
+
+    def answer(self) -> Prediction:
+        """The network's answer, its output F."""
+        return PREDICTIONS[self.prediction]
+
+    def diffusion(self) -> Diffusion:
+        return Diffusion.on_ladder(self.path(), self.answer(), WEIGHTS[self.loss_weight])
+
+    def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
+        return fitted_process(network, self.diffusion(), source, self.vb_weight)
+
+
+@dataclass(frozen=True)
+class Betas(DDPMConfig):
+    """The same on a ladder that another project's file gives as one β per rung."""
+
+    betas: tuple[float, ...] = ()
+
+    def path(self) -> Schedule:
+        return Schedule.from_betas(np.asarray(self.betas, np.float64))
+
+
+STRAIGHT_ANSWERS = {p.name: p for p in (U, X_0, V, EPS)}
+
+
+@dataclass(frozen=True)
+class RectifiedFlowConfig(ProcessConfig):
+    """Rectified flow: the straight path, the velocity u, and every time equally often."""
+
+    prediction: str = "u"  # u, x_0 or v
+    times: str = "uniform"  # a row of `law`
+    times_mean: float = 0.0  # of logit_normal
+    times_std: float = 1.0
+    times_scale: float = 1.29  # of mode
+    shift: float = 1.0  # of the times that are trained, and of the grid that is walked
+    loss_weight: str = "uniform"  # uniform or min_snr
+
+    def __post_init__(self) -> None:
+        for name, words in (("prediction", STRAIGHT_ANSWERS), ("loss_weight", WEIGHTS), ("times", self.laws())):
+            check_word(name, getattr(self, name), words)
+        for name in ("times_std", "shift"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
+        self.laws()[self.times]()  # an impossible law is refused now, as is an answer that says nothing of x_0 at t = 1
+        STRAIGHT_ANSWERS[self.prediction].reading(Straight().level(1.0))
+
+    def laws(self) -> dict[str, Callable[[], TimeLaw]]:
+        """The laws of times by their words."""
+        return {
+            "uniform": lambda: times.uniform,
+            "logit_normal": lambda: times.logit_normal(self.times_mean, self.times_std),
+            "mode": lambda: times.mode(self.times_scale),
+            "cosmap": lambda: times.cosmap,
+        }
+
+    def diffusion(self) -> Diffusion:
+        law, answer = self.laws()[self.times](), STRAIGHT_ANSWERS[self.prediction]
+        law = law if self.shift == 1 else times.shifted_law(law, self.shift)
+        return Diffusion(Straight(shift=self.shift), answer, drawn(law), WEIGHTS[self.loss_weight])
+
+    def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
+        return fitted_process(network, self.diffusion(), source)
+
+
+EDM_SPREAD = 0.5  # of the data for which the paper chose its noise
+
+
+@dataclass(frozen=True)
+class EDMConfig(ProcessConfig):
+    """EDM: the exploding path with its preconditioning. The defaults are the paper's, for data of standard deviation 0.5.
+
+    Data of another σ_d get all noise times σ_d/0.5, so that the signal-to-noise ratios are those of the paper.
+    """
+
+    usual: ClassVar[Usual] = Usual(18, "ddim", "heun_edm")
+
+    sigma_data: float | None = None  # None: measured
+    times_mean: float = -1.2  # of ln t
+    times_std: float = 1.2
+    sigma_min: float = 0.002  # of the grid of Karras
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        for name in ("sigma_data", "times_std", "sigma_min"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
+        if not self.sigma_min < self.sigma_max < math.inf:
+            raise ValueError(f"sigma_max = {self.sigma_max} must be above sigma_min = {self.sigma_min}")
+
+    def fitted(self, spread: Callable[[], float]) -> Self:
+        return self if self.sigma_data is not None else replace(self, sigma_data=float(f"{spread():.3g}"))
+
+    def diffusion(self) -> Diffusion:
+        d = EDM_SPREAD if self.sigma_data is None else self.sigma_data
+        unit = d / EDM_SPREAD
+        path = Exploding(d, self.sigma_min * unit, self.sigma_max * unit)
+        return Diffusion(path, edm(d), drawn(times.lognormal(self.times_mean + math.log(unit), self.times_std)))  # (P.23)
+
+    def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
+        return fitted_process(network, self.diffusion(), source)
