@@ -12,7 +12,7 @@ from small import begun, interrupted, lines, resumed, run_config, states, whole
 
 from minidit.checkpoint import CheckpointError, read_arrays, write_arrays
 from minidit.processes.train import fitted_source
-from minidit.runs import phases, trainer
+from minidit.runs import trainer
 from minidit.runs.phases import resume
 from minidit.runs.pipeline import load
 from minidit.runs.presets import SampleConfig
