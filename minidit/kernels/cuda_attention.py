@@ -37,11 +37,14 @@ class Tiles:
         self.variant = {"STORAGE": s, "HEAD": self.K, "FACTORS": 2 if s == "bf16" else PRECISIONS.index(precision())}
 
     def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
-        tiles, v = (TALL + 2 * WIDE) * self.pitch, vector(self.K, qkv, y)
+        tiles, v = (TALL + 2 * WIDE) * self.pitch, vector(self.K, *(x for x in (qkv, add, y) if x is not NULL))
         launch("attention", "attention", self.grid, 128, (qkv, add, y, log_sum, *self.tail), tiles, VEC=v, **self.variant)
 
     def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
-        tiles, v = (2 * TALL + 2 * WIDE) * self.pitch + 8 * WIDE, vector(self.K, qkv, y, bar)
+        tiles, v = (
+            (2 * TALL + 2 * WIDE) * self.pitch + 8 * WIDE,
+            vector(self.K, *(x for x in (qkv, add, y, bar) if x is not NULL)),
+        )
         args = (qkv, add, y, bar, log_sum, out, *self.tail)
         launch("attention", "attention_backward", (*self.grid, 2), 128, args, tiles, VEC=v, **self.variant)
 

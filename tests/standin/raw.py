@@ -22,7 +22,7 @@ from standin.core import ndarray
 from standin.device import COUNTS, Device
 
 HEADER = Path(__file__).parent.parent / "kernels" / "cuda_on_cpu.h"
-SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(([^)]*)\)')
+SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(([^)]*)\)')
 ERRORS = {1: "a barrier that not all threads reach", 2: "a write beyond the shared memory", 3: "a block that is no row of warps"}
 TYPES = {
     "float": "float32", "double": "float64", "bf16": "bfloat16", "int": "int32", "unsigned": "uint32", "long long": "int64",

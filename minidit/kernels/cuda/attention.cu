@@ -15,6 +15,8 @@ enum {
     TALL = 64,
     WIDE = 32,
     THREADS = 4 * WIDE,
+    FORWARD = HEAD <= 64 && FACTORS ? 5 : HEAD <= 96 ? 3 : 2,  // blocks per multiprocessor that the registers allow
+    BACKWARD = HEAD <= 80 && FACTORS ? 3 : 2,
     SLICES = WIDTH / 16,  // of a sum over the head's width
     STRIPS = WIDTH / 8,   // of an accumulator as wide as a head
 };
@@ -44,10 +46,14 @@ __device__ __forceinline__ void fetch(float* tile, Rows rows, int first, int cou
         float v[VEC] = {};
         if (first + n < N && c < HEAD) {
             load(rows.p + (first + n) * rows.pitch + c, v);
-            if (rows.bias)
-                for (int k = 0; k < VEC; k++) v[k] += rows.bias[c + k];
+            if (rows.bias) {
+                float add[VEC];
+                load(rows.bias + c, add);
+#pragma unroll
+                for (int k = 0; k < VEC; k++) v[k] += add[k];
+            }
         }
-        for (int k = 0; k < VEC; k++) tile[n * PITCH + c + k] = v[k];
+        store(tile + n * PITCH + c, v);  // one wide store: a lane's neighbours fill the banks between
     }
 }
 
@@ -120,7 +126,7 @@ __device__ __forceinline__ float max_of_quad(float x) {
     return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, FORWARD)
     attention(const T* qkv, const float* bias, T* y, float* log_sum, int N, int heads, float scale) {
     DYNAMIC_SHARED(float, tiles);
     float *q = tiles, *k = q + TALL * PITCH, *v = k + WIDE * PITCH;
@@ -245,7 +251,7 @@ __device__ __forceinline__ void keys_backward(float* tiles, const T* qkv, const 
 }
 
 // Both, side by side: blockIdx.z 0 for the queries, 1 for the keys and values.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, BACKWARD)
     attention_backward(const T* qkv, const float* bias, const T* y, const T* y_bar, const float* log_sum, T* qkv_bar, int N,
                        int heads, float scale) {
     DYNAMIC_SHARED(float, tiles);
