@@ -3,11 +3,7 @@
 //
 // qkv: (B, N, 3, heads, HEAD), to which bias, (3, heads, HEAD) or null, is added on the way; y: (B, N, heads, HEAD). WIDTH is HEAD rounded up to a multiple of 16; columns beyond HEAD are zero.
 // A block owns TALL rows, 16 per warp, and loops over the other side in tiles of WIDE rows. Grid: (N / TALL, B · heads).
-#include "mma.h"
-
-#ifndef HEAD
-#define HEAD 64
-#endif
+#include "heads.h"
 
 enum {
     WIDTH = (HEAD + 15) / 16 * 16,
@@ -20,24 +16,6 @@ enum {
     SLICES = WIDTH / 16,  // of a sum over the head's width
     STRIPS = WIDTH / 8,   // of an accumulator as wide as a head
 };
-
-struct Rows {  // one head of one sample: row n starts at p + n · pitch
-    const T* p;
-    size_t pitch;
-    const float* bias;  // of this head, or null
-};
-
-__device__ __forceinline__ Rows part_of(const T* qkv, const float* bias, int part, int b, int h, int N, int heads) {
-    size_t D = (size_t)heads * HEAD, at = (size_t)h * HEAD;
-    Rows r = {qkv + ((size_t)b * N * 3 + part) * D + at, 3 * D, bias ? bias + part * D + at : bias};
-    return r;
-}
-
-__device__ __forceinline__ Rows head_of(const T* y, int b, int h, int N, int heads) {
-    size_t D = (size_t)heads * HEAD;
-    Rows r = {y + (size_t)b * N * D + (size_t)h * HEAD, D, nullptr};
-    return r;
-}
 
 // Rows first .. first + count - 1 into shared memory; beyond N, and beyond HEAD, zeros.
 __device__ __forceinline__ void fetch(float* tile, Rows rows, int first, int count, int N) {
@@ -115,15 +93,6 @@ __device__ __forceinline__ void put_rows(const float (&sum)[STRIPS][4], Rows row
             int n = first + g + 8 * (i / 2), c = 8 * j + 2 * t + i % 2;
             if (n < N && c < HEAD) put(const_cast<T*>(rows.p)[n * rows.pitch + c], sum[j][i] * factor[i / 2]);
         }
-}
-
-__device__ __forceinline__ float over_quad(float x) {  // the four lanes that share a row of an accumulator
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}
-__device__ __forceinline__ float max_of_quad(float x) {
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
 }
 
 extern "C" __global__ void __launch_bounds__(128, FORWARD)
