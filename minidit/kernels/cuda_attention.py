@@ -1,4 +1,8 @@
-"""Self-attention on a GPU: the fused kernels of cuda/attention.cu, or batched matrix products for wider heads."""
+"""Self-attention on a GPU: fused kernels, or batched matrix products for wider heads.
+
+cuda/attention.cu serves every storage and precision. In bfloat16, heads of a multiple of 8 numbers are served by
+cuda/attention_bf16.cu and its adjoint, which leave less to shared memory and more to tensor cores.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,15 @@ from minidit.kernels.cuda_blas import PRECISIONS, gemm, precision, product
 from minidit.kernels.cuda_launch import NULL, ceil, f32, i32, launch, storage, vector
 from minidit.kernels.cuda_normalise import softmax
 from minidit.kernels.cuda_rows import column_sum, dense, kind_of, rows_of
-from minidit.kernels.cudnn_attention import route
+from minidit.kernels.cudnn_attention import Attention, route
 from minidit.kernels.pieces import home_of_gradient
 
 TALL, WIDE, WIDEST_HEAD = 64, 32, 128  # as in attention.cu
+SHARED_OPTIN = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
+TILE, KEYS_OF_TILE = 64, 64  # as in attention_bf16_backward.cu and attention_bf16.cu
+OWNERS = (4, 1), (8, 1), (8, 2)  # warps of a block of the adjoint, and strips of 16 keys that each owns
+
+_shared: dict[Any, int] = {}
 
 
 def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
@@ -33,17 +42,85 @@ class Tiles:
         s, (B, N, width) = storage(qkv), qkv.shape
         self.K = width // 3 // heads
         self.pitch = 4 * (ceil(self.K, 16) * 16 + 8)  # bytes of a row of a tile
+        self.backward_bytes = shared_memory((2 * TALL + 2 * WIDE) * self.pitch + 8 * WIDE)
         self.tail, self.grid = (i32(N), i32(heads), f32(self.K**-0.5)), (ceil(N, TALL), B * heads)
         self.variant = {"STORAGE": s, "HEAD": self.K, "FACTORS": 2 if s == "bf16" else PRECISIONS.index(precision())}
 
+    def vector(self, *arrays: Array) -> int:
+        return vector(self.K, *(x for x in arrays if x is not NULL))
+
     def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
-        tiles, v = (TALL + 2 * WIDE) * self.pitch, vector(self.K, qkv, y)
+        tiles, v = (TALL + 2 * WIDE) * self.pitch, self.vector(qkv, add, y)
         launch("attention", "attention", self.grid, 128, (qkv, add, y, log_sum, *self.tail), tiles, VEC=v, **self.variant)
 
     def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
-        tiles, v = (2 * TALL + 2 * WIDE) * self.pitch + 8 * WIDE, vector(self.K, qkv, y, bar)
-        args = (qkv, add, y, bar, log_sum, out, *self.tail)
-        launch("attention", "attention_backward", (*self.grid, 2), 128, args, tiles, VEC=v, **self.variant)
+        args, v = (qkv, add, y, bar, log_sum, out, *self.tail), self.vector(qkv, add, y, bar)
+        grid = (*self.grid, 2)
+        launch("attention", "attention_backward", grid, 128, args, self.backward_bytes, VEC=v, **self.variant)
+
+
+def most_shared() -> int:
+    """Bytes of shared memory that a block of this device may ask for."""
+    runtime = sys.modules["cupy"].cuda.runtime
+    device = runtime.getDevice()
+    if device not in _shared:
+        _shared[device] = int(runtime.deviceGetAttribute(SHARED_OPTIN, device))
+    return _shared[device]
+
+
+def shared_memory(wanted: int) -> int:
+    """Raises NoTwin where a block may not have so many bytes of shared memory."""
+    if wanted > most_shared():
+        raise NoTwin(f"a block needs {wanted} bytes of shared memory; this device has {most_shared()}")
+    return wanted
+
+
+class Bf16Tiles:
+    """The package's kernels for one shape in bfloat16, HEAD a multiple of 8. With a bias, `forward` leaves q + bias in qkv."""
+
+    def __init__(self, qkv: Array, heads: int) -> None:
+        self.B, self.N, width = qkv.shape
+        self.heads, self.K = heads, width // 3 // heads
+        self.tail, self.row = (i32(self.N), i32(heads), f32(self.K**-0.5)), ceil(self.K, 16) * 16 + 8
+        shared_memory(self.backward_bytes(*OWNERS[0]))
+        fitting = [o for o in OWNERS if self.backward_bytes(*o) <= most_shared() and (self.K <= 80 or o[1] == 1)]
+        self.owners = next((o for o in fitting if self.keys(*o) >= self.N), fitting[-1])
+
+    @staticmethod
+    def serves(qkv: Array, heads: int) -> bool:
+        return qkv.dtype.name == "bfloat16" and qkv.shape[-1] // 3 // heads % 8 == 0 and qkv.data.ptr % 16 == 0
+
+    @staticmethod
+    def keys(warps: int, high: int) -> int:
+        """That a block of the adjoint owns."""
+        return 16 * warps * high
+
+    def backward_bytes(self, warps: int, high: int) -> int:
+        keys = self.keys(warps, high)
+        return 4 * keys * self.row + 2 * (4 * TILE * self.row + 2 * keys * (TILE + 8) + 8 * TILE)
+
+    def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
+        high = 2 if self.N > TILE and self.K <= 80 else 1
+        grid, args = (ceil(self.N, 64 * high), self.B * self.heads), (qkv, add, y, log_sum, *self.tail)
+        launch("attention_bf16", "attention_bf16", grid, 128, args, 8 * KEYS_OF_TILE * self.row, HEAD=self.K, HIGH=high)
+
+    def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
+        (warps, high), rows = self.owners, self.B * self.heads
+        blocks = ceil(self.N, self.keys(warps, high))
+        parts = empty(qkv, (blocks, rows, self.N, self.K), f32) if blocks > 1 else NULL
+        bar = bar if bar.data.ptr % 16 == 0 else bar.copy()
+        variant = {"HEAD": self.K, "HIGH": high, "WARPS": warps}
+        args = (qkv, add, y, bar, log_sum, out, parts, *self.tail)
+        shared = self.backward_bytes(warps, high)
+        launch("attention_bf16_backward", "attention_bf16_backward", (blocks, rows), 32 * warps, args, shared, **variant)
+        if blocks > 1:
+            grid, args = (ceil(self.N * self.K // 8, 128), rows), (parts, out, i32(blocks), *self.tail[:2])
+            launch("attention_bf16_backward", "attention_bf16_parts", grid, 128, args, **variant)
+
+
+def tiles_of(qkv: Array, heads: int) -> Attention:
+    """The package's kernels that serve this array."""
+    return Bf16Tiles(qkv, heads) if Bf16Tiles.serves(qkv, heads) else Tiles(qkv, heads)
 
 
 def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, Vjp]:
@@ -52,7 +129,7 @@ def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, 
     (B, N, width), qkv, add = qkv.shape, dense(qkv), NULL if bias is None else bias
     if B * heads > 65535 or width // 3 // heads > WIDEST_HEAD:
         raise NoTwin(f"{B * heads} heads of {width // 3 // heads} numbers")
-    y, log_sum, way = empty(qkv, (B, N, width // 3)), empty(qkv, (B, heads, N), f32), route(Tiles(qkv, heads), qkv, add, heads)
+    y, log_sum, way = empty(qkv, (B, N, width // 3)), empty(qkv, (B, heads, N), f32), route(tiles_of(qkv, heads), qkv, add, heads)
     way.forward(qkv, add, y, log_sum)
 
     def vjp(y_bar: Array) -> tuple[Array, Array]:

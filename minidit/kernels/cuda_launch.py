@@ -25,7 +25,7 @@ NULL = np.uint64(0)  # a pointer to nothing
 COUNTERS = 1 << 18
 DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block has by default
 BLOCKS = 512  # enough to fill a large device; more would only add partial sums
-KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(")
+KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(")
 
 i32, i64, u32, f32, f64 = np.int32, np.int64, np.uint32, np.float32, np.float64
 _kernels: dict[Any, Any] = {}

@@ -2,7 +2,8 @@
 //
 // A fibre runs until a barrier (or a shuffle, which is a barrier of its warp). Blocks run one after the other. `order` says in
 // which order threads and blocks are served: 0 as they are numbered, 1 backwards, n > 1 shuffled by n; a kernel without races gives
-// the same bits in every order, and a missing barrier shows. Shared memory is NaN before each block, with a guarded end.
+// the same bits in every order, and a missing barrier shows. Where n is odd, asynchronous copies arrive when they are waited for, and
+// leave NaN behind until then; else at once. Shared memory is NaN before each block, with a guarded end.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>
@@ -34,7 +35,7 @@ static dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 namespace cuda_on_cpu {
 
-enum { OK, DEADLOCK, SHARED_OVERFLOW, BAD_BLOCK };
+enum { OK, DEADLOCK, SHARED_OVERFLOW, BAD_BLOCK, MISALIGNED };
 const unsigned char GUARD = 0xA5;
 const size_t GUARDED = 4096, STACK = 1 << 17;
 
@@ -44,8 +45,14 @@ struct Barrier {
 
 struct Warp {
     Barrier barrier;
+    unsigned short rows[2][32][8];
     uint64_t slot[2][32];
     unsigned registers[2][32][6];
+};
+
+struct Copy {  // that is on its way
+    void* to;
+    unsigned char bytes[16];
 };
 
 struct Fibre {
@@ -54,6 +61,7 @@ struct Fibre {
     std::unique_ptr<char[]> stack;
     bool started = false, done = true;
     unsigned exchanges = 0;
+    std::vector<Copy> copies;
 };
 
 static std::vector<std::unique_ptr<Fibre>> fibres;
@@ -65,8 +73,15 @@ static bool moved;  // whether anything happened in this round
 static void (*body)(void*);
 static void* body_of;
 static std::vector<unsigned char> shared;
+static bool late;  // whether asynchronous copies arrive when they are waited for, or at once
+static bool misaligned;
 
-static void* shared_memory() { return shared.data(); }
+static unsigned char* shared_memory() {  // aligned to 128 bytes
+    return shared.data() + (128 - reinterpret_cast<uintptr_t>(shared.data()) % 128) % 128;
+}
+
+static void aligned(const void* p) { misaligned |= reinterpret_cast<uintptr_t>(p) % 16 != 0; }
+
 
 static void yield() {
     if (!_setjmp(fibres[current]->at)) _longjmp(scheduler, 1);
@@ -106,7 +121,7 @@ V exchange(V v, unsigned from) {  // two sets of slots in turn: a lane that runs
 inline int run_block(unsigned n, std::vector<unsigned>& order) {
     block_barrier = Barrier{n};
     for (Warp& w : warps) w.barrier = Barrier{32};
-    for (unsigned i = 0; i < n; i++) fibres[i]->done = false, fibres[i]->exchanges = 0;
+    for (unsigned i = 0; i < n; i++) fibres[i]->done = false, fibres[i]->exchanges = 0, fibres[i]->copies.clear();
     for (unsigned left = n; left;) {
         moved = false;
         for (unsigned k = 0; k < n; k++) {
@@ -145,7 +160,9 @@ int launch(void (*kernel)(A...), void** args, const unsigned* grid, const unsign
     blockDim = dim3{n, 1, 1};
     while (fibres.size() < n) fibres.emplace_back(new Fibre);
     warps.resize(n / 32);
-    shared.resize(bytes + GUARDED);
+    shared.resize(bytes + GUARDED + 128);
+    late = order % 2, misaligned = false;
+    unsigned char* const memory = shared_memory();
     auto call = [&] { kernel(*reinterpret_cast<std::remove_reference_t<A>*>(args[I])...); };
     body = [](void* c) { (*reinterpret_cast<decltype(call)*>(c))(); };
     body_of = &call;
@@ -158,11 +175,12 @@ int launch(void (*kernel)(A...), void** args, const unsigned* grid, const unsign
     for (unsigned i : numbers) {
         blockIdx = dim3{i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
         if (order > 1) std::shuffle(threads.begin(), threads.end(), random);
-        memset(shared.data(), 0xff, bytes);  // every float a NaN
-        memset(shared.data() + bytes, GUARD, GUARDED);
+        memset(memory, 0xff, bytes);  // every float a NaN
+        memset(memory + bytes, GUARD, GUARDED);
         if (int error = run_block(n, threads)) return error;
         for (size_t k = bytes; k < bytes + GUARDED; k++)
-            if (shared[k] != GUARD) return SHARED_OVERFLOW;
+            if (memory[k] != GUARD) return SHARED_OVERFLOW;
+        if (misaligned) return MISALIGNED;
     }
     return OK;
 }
@@ -188,6 +206,10 @@ V __shfl_xor_sync(unsigned, V v, int m) {
 template <class V>
 V __shfl_sync(unsigned, V v, int from) {
     return cuda_on_cpu::exchange(v, from);
+}
+static inline int __any_sync(unsigned, int x) {
+    for (int m = 16; m; m >>= 1) x |= __shfl_xor_sync(0xffffffffu, x, m);
+    return x;
 }
 static inline unsigned atomicInc(unsigned* p, unsigned limit) {
     unsigned old = *p;
@@ -259,3 +281,45 @@ static inline void mma_m16n8k16_bf16(float (&c)[4], const unsigned (&a)[4], cons
             c[i] += x * y;
         }
 }
+
+// ---------------------------------------------------------------------------------------------- to and from shared memory
+
+namespace cuda_on_cpu {
+
+inline unsigned short (*matrices(const void* row))[8] {  // row r of matrix i: that of lane 8 i + r
+    Warp& w = warp();
+    unsigned side = fibres[current]->exchanges++ % 2;
+    aligned(row);
+    memcpy(w.rows[side][threadIdx.x % 32], row, 16);
+    wait(w.barrier);
+    return w.rows[side];
+}
+
+}  // namespace cuda_on_cpu
+
+static inline void ldmatrix(unsigned (&r)[4], const void* row) {
+    auto m = cuda_on_cpu::matrices(row);
+    unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    for (unsigned i = 0; i < 4; i++) r[i] = m[8 * i + g][2 * t] | (unsigned)m[8 * i + g][2 * t + 1] << 16;
+}
+static inline void ldmatrix_transposed(unsigned (&r)[4], const void* row) {
+    auto m = cuda_on_cpu::matrices(row);
+    unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    for (unsigned i = 0; i < 4; i++) r[i] = m[8 * i + 2 * t][g] | (unsigned)m[8 * i + 2 * t + 1][g] << 16;
+}
+
+static inline void copy_async(void* to, const void* from, bool there) {
+    cuda_on_cpu::Copy c = {to, {}};
+    cuda_on_cpu::aligned(to), cuda_on_cpu::aligned(from);
+    if (there) memcpy(c.bytes, from, 16);
+    memcpy(to, c.bytes, 16);
+    if (!cuda_on_cpu::late) return;
+    memset(to, 0xff, 16);
+    cuda_on_cpu::fibres[cuda_on_cpu::current]->copies.push_back(c);
+}
+static inline void copies_arrived() {
+    auto& copies = cuda_on_cpu::fibres[cuda_on_cpu::current]->copies;
+    for (auto& c : copies) memcpy(c.to, c.bytes, 16);
+    copies.clear();
+}
+static inline float exp2_of(float x) { return x < -126 ? 0 : exp2f(x); }

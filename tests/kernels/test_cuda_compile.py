@@ -16,7 +16,16 @@ FILES = sorted(p.stem for p in FOLDER.glob("*.cu"))
 PLAIN = [{"STORAGE": s, "VEC": v} for s in ("float", "bf16") for v in (1, 4)]
 HEADS = [{"HEAD": 64, "FACTORS": f, "STORAGE": s, "VEC": 4} for s, f in (("float", 0), ("float", 1), ("float", 2), ("bf16", 2))]
 HEADS += [{"HEAD": h, "FACTORS": 0, "STORAGE": "float", "VEC": v} for h, v in ((7, 1), (32, 4), (72, 4), (128, 4))]
-VARIANTS = {"attention": HEADS, "update": [{"VEC": 1}, {"VEC": 4}]}
+FORWARD = [{"HEAD": h, "HIGH": n} for h, n in ((8, 1), (24, 2), (64, 1), (64, 2), (72, 2), (128, 1))]
+BACKWARD = [
+    {"HEAD": h, "HIGH": n, "WARPS": w} for h, n, w in ((8, 1, 4), (24, 2, 8), (64, 1, 8), (64, 2, 8), (72, 2, 8), (128, 1, 8))
+]
+VARIANTS = {
+    "attention": HEADS,
+    "attention_bf16": FORWARD,
+    "attention_bf16_backward": BACKWARD,
+    "update": [{"VEC": 1}, {"VEC": 4}],
+}
 
 
 @cache

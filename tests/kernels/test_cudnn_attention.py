@@ -173,7 +173,7 @@ def test_the_faster_of_the_two_is_taken_once_a_shape(cudnn, monkeypatch):
             with standin.counting() as spent:
                 cudnn.state.launched.clear()
                 cuda_attention.fused_attention(CUPY.asarray(qkv), None, heads)
-        assert ("attention" not in cudnn.state.launched) is taken and spent.syncs == 0
+        assert ("attention_bf16" not in cudnn.state.launched) is taken and spent.syncs == 0
         (reason,) = cudnn_attention.choices().values()
         assert reason.startswith("cuDNN: " if taken else "ours: ") and "ms by cuDNN" in reason
 
@@ -192,7 +192,7 @@ def test_what_disagrees_or_fails_is_not_taken_and_says_why(cudnn, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
         cuda_attention.fused_attention(CUPY.asarray(qkv), None, heads)
-    assert cudnn.state.launched == ["attention"]
+    assert cudnn.state.launched == ["attention_bf16"]
 
 
 def test_a_recording_takes_what_was_chosen_before_and_holds_no_race(cudnn, monkeypatch):
@@ -208,7 +208,7 @@ def test_a_recording_takes_what_was_chosen_before_and_holds_no_race(cudnn, monke
         cudnn.state.launched.clear()
         cuda_attention.fused_attention(first, None, heads)
         stream.end_capture()
-    assert cudnn.state.launched == ["attention"] and len(cudnn_attention.choices()) == 1
+    assert cudnn.state.launched == ["attention_bf16"] and len(cudnn_attention.choices()) == 1
 
 
 def test_it_is_left_alone_where_it_is_not_installed_switched_off_or_not_asked_for_bfloat16(cudnn, monkeypatch):
@@ -219,7 +219,7 @@ def test_it_is_left_alone_where_it_is_not_installed_switched_off_or_not_asked_fo
             monkeypatch.delenv("MINIDIT_CUDNN")
         monkeypatch.setattr(cudnn_attention, "installed", lambda there=there: there)
         cuda_attention.fused_attention(CUPY.asarray(x), None, heads)
-    assert cudnn.state.launched == ["attention"] * 4 and cudnn_attention.choices() == {}
+    assert cudnn.state.launched == ["attention_bf16"] * 2 + ["attention", "attention_bf16"] and cudnn_attention.choices() == {}
 
 
 def test_the_frontend_is_looked_for_without_importing_it():

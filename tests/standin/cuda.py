@@ -207,6 +207,7 @@ runtime = SimpleNamespace(
     driverGetVersion=lambda: 12090,
     memGetInfo=lambda: Device.mem_info,
     getDeviceProperties=lambda i: {"name": b"stand-in", "totalGlobalMem": Device.mem_info[1], "multiProcessorCount": 1},
+    deviceGetAttribute=lambda attribute, i: {97: State.most_shared}[attribute],
 )
 MEMORY = {"get_default_memory_pool": lambda: POOL, "get_default_pinned_memory_pool": lambda: POOL}
 CONTENTS = {

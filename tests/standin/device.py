@@ -22,6 +22,7 @@ class Device:
     """The state of the one device: bytes in use, and the stacks of current streams (each knows its capture) and of pools."""
 
     used = 0
+    most_shared = 227 << 10  # bytes of shared memory that a block may ask for, as on sm_90
     shared = None  # the pool of whoever names none
     streams: list = []  # noqa: RUF012
     pools: list = []  # noqa: RUF012

@@ -22,14 +22,14 @@ from standin.core import ndarray
 from standin.device import COUNTS, Device
 
 HEADER = Path(__file__).parent.parent / "kernels" / "cuda_on_cpu.h"
-SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(([^)]*)\)')
-ERRORS = {1: "a barrier that not all threads reach", 2: "a write beyond the shared memory", 3: "a block that is no row of warps"}
+SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(([^)]*)\)')
+ERRORS = {1: "a barrier that not all threads reach", 2: "a write beyond the shared memory", 3: "a block that is no row of warps", 4: "not aligned"}
 TYPES = {
     "float": "float32", "double": "float64", "bf16": "bfloat16", "int": "int32", "unsigned": "uint32", "long long": "int64",
     "unsigned long long": "uint64",
 }  # fmt: skip
 GUARD = 256
-DEFAULT_SHARED, MOST_SHARED = 48 << 10, 163 << 10  # bytes per block: without asking, and at most, on sm_80
+DEFAULT_SHARED = 48 << 10  # bytes per block, without asking
 
 
 class State:
@@ -109,7 +109,7 @@ class RawKernel:
             good = (isinstance(x, ndarray) or null) if pointer else isinstance(x, np.generic)
             if not good or (x.dtype.name != dtype and not (pointer and null)):
                 raise TypeError(f"{self.name}: argument {i} must be {'an array of ' if pointer else ''}{dtype}, got {x!r:.60}")
-        if shared_mem > self.max_dynamic_shared_size_bytes or shared_mem > MOST_SHARED:
+        if shared_mem > self.max_dynamic_shared_size_bytes or shared_mem > Device.most_shared:
             raise RuntimeError(f"CUDA_ERROR_INVALID_VALUE: {self.name} asks for {shared_mem} bytes of shared memory")
         if not all(0 < n < 2**31 for n in grid) or any(n > 65535 for n in grid[1:]):
             raise RuntimeError(f"CUDA_ERROR_INVALID_VALUE: {self.name}: grid {grid}")

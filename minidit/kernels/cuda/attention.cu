@@ -3,11 +3,7 @@
 //
 // qkv: (B, N, 3, heads, HEAD), to which bias, (3, heads, HEAD) or null, is added on the way; y: (B, N, heads, HEAD). WIDTH is HEAD rounded up to a multiple of 16; columns beyond HEAD are zero.
 // A block owns TALL rows, 16 per warp, and loops over the other side in tiles of WIDE rows. Grid: (N / TALL, B · heads).
-#include "mma.h"
-
-#ifndef HEAD
-#define HEAD 64
-#endif
+#include "heads.h"
 
 enum {
     WIDTH = (HEAD + 15) / 16 * 16,
@@ -15,27 +11,11 @@ enum {
     TALL = 64,
     WIDE = 32,
     THREADS = 4 * WIDE,
+    FORWARD = HEAD <= 64 && FACTORS ? 5 : HEAD <= 96 ? 3 : 2,  // blocks per multiprocessor that the registers allow
+    BACKWARD = HEAD <= 80 && FACTORS ? 3 : 2,
     SLICES = WIDTH / 16,  // of a sum over the head's width
     STRIPS = WIDTH / 8,   // of an accumulator as wide as a head
 };
-
-struct Rows {  // one head of one sample: row n starts at p + n · pitch
-    const T* p;
-    size_t pitch;
-    const float* bias;  // of this head, or null
-};
-
-__device__ __forceinline__ Rows part_of(const T* qkv, const float* bias, int part, int b, int h, int N, int heads) {
-    size_t D = (size_t)heads * HEAD, at = (size_t)h * HEAD;
-    Rows r = {qkv + ((size_t)b * N * 3 + part) * D + at, 3 * D, bias ? bias + part * D + at : bias};
-    return r;
-}
-
-__device__ __forceinline__ Rows head_of(const T* y, int b, int h, int N, int heads) {
-    size_t D = (size_t)heads * HEAD;
-    Rows r = {y + (size_t)b * N * D + (size_t)h * HEAD, D, nullptr};
-    return r;
-}
 
 // Rows first .. first + count - 1 into shared memory; beyond N, and beyond HEAD, zeros.
 __device__ __forceinline__ void fetch(float* tile, Rows rows, int first, int count, int N) {
@@ -44,10 +24,14 @@ __device__ __forceinline__ void fetch(float* tile, Rows rows, int first, int cou
         float v[VEC] = {};
         if (first + n < N && c < HEAD) {
             load(rows.p + (first + n) * rows.pitch + c, v);
-            if (rows.bias)
-                for (int k = 0; k < VEC; k++) v[k] += rows.bias[c + k];
+            if (rows.bias) {
+                float add[VEC];
+                load(rows.bias + c, add);
+#pragma unroll
+                for (int k = 0; k < VEC; k++) v[k] += add[k];
+            }
         }
-        for (int k = 0; k < VEC; k++) tile[n * PITCH + c + k] = v[k];
+        store(tile + n * PITCH + c, v);  // one wide store: a lane's neighbours fill the banks between
     }
 }
 
@@ -111,16 +95,7 @@ __device__ __forceinline__ void put_rows(const float (&sum)[STRIPS][4], Rows row
         }
 }
 
-__device__ __forceinline__ float over_quad(float x) {  // the four lanes that share a row of an accumulator
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}
-__device__ __forceinline__ float max_of_quad(float x) {
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
-}
-
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, FORWARD)
     attention(const T* qkv, const float* bias, T* y, float* log_sum, int N, int heads, float scale) {
     DYNAMIC_SHARED(float, tiles);
     float *q = tiles, *k = q + TALL * PITCH, *v = k + WIDE * PITCH;
@@ -245,7 +220,7 @@ __device__ __forceinline__ void keys_backward(float* tiles, const T* qkv, const 
 }
 
 // Both, side by side: blockIdx.z 0 for the queries, 1 for the keys and values.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, BACKWARD)
     attention_backward(const T* qkv, const float* bias, const T* y, const T* y_bar, const float* log_sum, T* qkv_bar, int N,
                        int heads, float scale) {
     DYNAMIC_SHARED(float, tiles);

@@ -14,7 +14,7 @@
 #define VEC 1
 #endif
 #ifndef DYNAMIC_SHARED
-#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(128) type name[]
 #endif
 
 struct bf16 {

@@ -1,0 +1,139 @@
+// Self-attention as in attention.cu, in bfloat16 and at the speed of tensor cores. HEAD is a multiple of 8; rows are aligned to 16 bytes.
+//
+// Of the bias only the part of the queries changes a weight: that of the keys adds one number to all logits of a query, which no
+// softmax sees, and that of the values is added to y once, for Σ P = 1. So nothing but q + bias is rounded again; it is written
+// back, and the adjoint reads it.
+#include "tiles.h"
+
+constexpr int TALL = 64 * HIGH;  // queries that a block owns, by four warps
+constexpr int WIDE = 64;         // keys of a tile
+constexpr float LATE = 8;  // the softmax is shifted again when a logit exceeds the shift by a factor of 2^LATE
+
+// The queries of a warp as fragments; with a bias, written back as rounded.
+__device__ __forceinline__ void queries(unsigned (&q)[SLICES][HIGH][4], Rows rows, int first, int N) {
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int k = 0; k < SLICES; k++)
+#pragma unroll
+        for (int h = 0; h < HIGH; h++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int n = first + 16 * h + i % 2 * 8 + g, c = 16 * k + i / 2 * 8 + 2 * t;
+                q[k][h][i] = 0;
+                if (16 * k + i / 2 * 8 < HEAD && n < N)
+                    q[k][h][i] = *reinterpret_cast<const unsigned*>(rows.p + n * rows.pitch + c);
+            }
+    if (!rows.bias) return;
+#pragma unroll
+    for (int k = 0; k < SLICES; k++)
+#pragma unroll
+        for (int h = 0; h < HIGH; h++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int n = first + 16 * h + i % 2 * 8 + g, c = 16 * k + i / 2 * 8 + 2 * t;
+                if (16 * k + i / 2 * 8 < HEAD && n < N) {
+                    q[k][h][i] = bf16x2_of(low_of(q[k][h][i]) + rows.bias[c],
+                                           high_of(q[k][h][i]) + rows.bias[c + 1]);
+                    *reinterpret_cast<unsigned*>(const_cast<bf16*>(rows.p) + n * rows.pitch + c) = q[k][h][i];
+                }
+            }
+}
+
+// One tile of the softmax: s becomes P, shifted by top; sum and out follow where the shift must grow. c: scale in powers of two.
+__device__ __forceinline__ void softmax(float (&s)[HIGH][WIDE / 8][4], float (&top)[HIGH][2], float (&sum)[HIGH][2],
+                                        float (&out)[HIGH][STRIPS][4], float c) {
+    float high[HIGH][2];
+    bool late = false;
+#pragma unroll
+    for (int h = 0; h < HIGH; h++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            high[h][i] = top[h][i];
+#pragma unroll
+            for (int j = 0; j < WIDE / 8; j++) high[h][i] = fmaxf(high[h][i], fmaxf(s[h][j][2 * i], s[h][j][2 * i + 1]));
+            late |= (high[h][i] - top[h][i]) * c > LATE;
+        }
+    if (__any_sync(0xffffffffu, late)) {
+#pragma unroll
+        for (int h = 0; h < HIGH; h++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                high[h][i] = max_of_quad(high[h][i]);
+                float shrink = exp2_of((top[h][i] - high[h][i]) * c);
+                top[h][i] = high[h][i];
+                sum[h][i] *= shrink;
+#pragma unroll
+                for (int j = 0; j < STRIPS; j++) out[h][j][2 * i] *= shrink, out[h][j][2 * i + 1] *= shrink;
+            }
+    }
+#pragma unroll
+    for (int h = 0; h < HIGH; h++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float shift = top[h][i / 2] * c;
+#pragma unroll
+            for (int j = 0; j < WIDE / 8; j++) {
+                s[h][j][i] = exp2_of(s[h][j][i] * c - shift);
+                sum[h][i / 2] += s[h][j][i];
+            }
+        }
+}
+
+// Grid: (N / TALL, B · heads), four warps.
+extern "C" __global__ void __launch_bounds__(128, 2)
+    attention_bf16(bf16* qkv, const float* bias, bf16* y, float* log_sum, int N, int heads, float scale) {
+    DYNAMIC_SHARED(bf16, tiles);  // keys and values of one tile, and of the next
+    int b = blockIdx.y / heads, h = blockIdx.y % heads, own = threadIdx.x / 32 * 16 * HIGH, first = blockIdx.x * TALL + own;
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    Rows keys = part_of(qkv, bias, 1, b, h, N, heads), values = part_of(qkv, bias, 2, b, h, N, heads);
+    fetch<WIDE, 128>(tiles, keys, 0, N);
+    fetch<WIDE, 128>(tiles + WIDE * PITCH, values, 0, N);
+    unsigned q[SLICES][HIGH][4];
+    queries(q, part_of(qkv, bias, 0, b, h, N, heads), first, N);
+    float out[HIGH][STRIPS][4] = {}, top[HIGH][2], sum[HIGH][2] = {}, c = scale * LOG2E;
+#pragma unroll
+    for (int i = 0; i < HIGH * 2; i++) top[i / 2][i % 2] = -1e30f;
+    for (int m = 0; m < N; m += WIDE) {
+        const bf16* k = tiles + m / WIDE % 2 * 2 * WIDE * PITCH;
+        copies_arrived();
+        __syncthreads();  // the tile has come, and all have read the one before
+        if (m + WIDE < N) {
+            bf16* next = tiles + (m / WIDE + 1) % 2 * 2 * WIDE * PITCH;
+            fetch<WIDE, 128>(next, keys, m + WIDE, N);
+            fetch<WIDE, 128>(next + WIDE * PITCH, values, m + WIDE, N);
+        }
+        float s[HIGH][WIDE / 8][4] = {};
+#pragma unroll
+        for (int i = 0; i < SLICES; i++)
+#pragma unroll
+            for (int j = 0; j < WIDE / 8; j += 2) {
+                unsigned b[4];
+                ldmatrix(b, across(k, PITCH) + 8 * j * PITCH + 16 * i);
+                two(s, j, q[i], b);
+            }
+        if (m + WIDE > N) {
+#pragma unroll
+            for (int j = 0; j < WIDE / 8; j++)
+#pragma unroll
+                for (int i = 0; i < HIGH * 4; i++)
+                    if (m + 8 * j + 2 * t + i % 2 >= N) s[i / 4][j][i % 4] = -1e30f;
+        }
+        softmax(s, top, sum, out, c);
+#pragma unroll
+        for (int i = 0; i < WIDE / 16; i++) {
+            unsigned p[HIGH][4];
+            packed(p, s, i);
+            accumulate(out, p, along(k + (WIDE + 16 * i) * PITCH, PITCH));
+        }
+    }
+    float inverse[HIGH][2];
+#pragma unroll
+    for (int i = 0; i < HIGH * 2; i++) {
+        float all = over_quad(sum[i / 2][i % 2]);
+        inverse[i / 2][i % 2] = 1 / all;
+        int n = first + 8 * i + g;
+        if (t == 0 && n < N) log_sum[(size_t)blockIdx.y * N + n] = top[i / 2][i % 2] * scale + logf(all);
+    }
+    __syncthreads();
+    put_rows(out, inverse, values.bias, tiles + own * PITCH, head_of(y, b, h, N, heads), first, N);
+}

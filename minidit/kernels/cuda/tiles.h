@@ -1,0 +1,95 @@
+// Tiles of bf16 in shared memory, for tensor cores: there by asynchronous copies, from there by ldmatrix.
+//
+// A row is PITCH numbers long, an odd number of 16-byte pieces: the eight rows of a matrix lie in different banks. Columns from
+// HEAD, a multiple of 8, up to WIDTH are zero. HIGH strips of 16 rows belong to a warp: a fragment of the other side serves all.
+#pragma once
+#undef STORAGE
+#define STORAGE bf16
+#include "heads.h"
+
+#ifndef HIGH
+#define HIGH 2
+#endif
+
+constexpr int WIDTH = (HEAD + 15) / 16 * 16, PITCH = WIDTH + 8;
+constexpr int SLICES = WIDTH / 16;  // of a sum over the head's width
+constexpr int STRIPS = HEAD / 8;    // of an accumulator as wide as a head
+constexpr float LOG2E = 1.44269504f;
+
+struct alignas(16) Piece {
+    unsigned pairs[4];
+};
+
+// The element of a tile that lane l names for ldmatrix. `along`: an a, or transposed the b of a plain tile, 16 x 16.
+// `across`: the b of a transposed tile, or transposed an a of a transposed tile.
+__device__ __forceinline__ const bf16* along(const bf16* tile, int pitch) {
+    return tile + threadIdx.x % 16 * pitch + threadIdx.x % 32 / 16 * 8;
+}
+__device__ __forceinline__ const bf16* across(const bf16* tile, int pitch) {
+    return tile + (threadIdx.x % 8 + threadIdx.x % 32 / 16 * 8) * pitch + threadIdx.x / 8 % 2 * 8;
+}
+
+// Rows first .. first + COUNT - 1 on their way into shared memory; beyond N, and beyond HEAD, zeros.
+template <int COUNT, int THREADS>
+__device__ __forceinline__ void fetch(bf16* tile, Rows rows, int first, int N) {
+#pragma unroll
+    for (int i = threadIdx.x; i < COUNT * (WIDTH / 8); i += THREADS) {
+        int n = i / (WIDTH / 8), c = i % (WIDTH / 8) * 8;
+        bool there = first + n < N && c < HEAD;
+        copy_async(tile + n * PITCH + c, rows.p + (there ? (first + n) * rows.pitch + c : 0), there);
+    }
+}
+
+// c (16 HIGH x 8 · 2) += a (16 HIGH x 16) times two fragments b that lie side by side.
+template <int J>
+__device__ __forceinline__ void two(float (&c)[HIGH][J][4], int j, const unsigned (&a)[HIGH][4], const unsigned (&b)[4]) {
+    const unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
+#pragma unroll
+    for (int h = 0; h < HIGH; h++) {
+        mma_m16n8k16_bf16(c[h][j], a[h], left);
+        if (j + 1 < J) mma_m16n8k16_bf16(c[h][j + 1], a[h], right);
+    }
+}
+
+// Two tiles of an accumulator, columns 16 k .. 16 k + 15, as an a.
+template <int J>
+__device__ __forceinline__ void packed(unsigned (&a)[HIGH][4], const float (&c)[HIGH][J][4], int k) {
+#pragma unroll
+    for (int h = 0; h < HIGH; h++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) a[h][i] = bf16x2_of(c[h][2 * k + i / 2][i % 2 * 2], c[h][2 * k + i / 2][i % 2 * 2 + 1]);
+}
+
+// sum (16 HIGH x HEAD) += a times 16 rows of a tile.
+__device__ __forceinline__ void accumulate(float (&sum)[HIGH][STRIPS][4], const unsigned (&a)[HIGH][4], const bf16* rows) {
+#pragma unroll
+    for (int j = 0; j < STRIPS; j += 2) {
+        unsigned b[4];
+        ldmatrix_transposed(b, rows + 8 * j);
+        two(sum, j, a, b);
+    }
+}
+
+// A warp's accumulator, times factor[h][i / 2] of its rows and plus `add` of its columns, into the rows first .. of an array, by way
+// of the warp's own rows of shared memory: 16 bytes at a time.
+__device__ __forceinline__ void put_rows(const float (&sum)[HIGH][STRIPS][4], const float (&factor)[HIGH][2], const float* add,
+                                         bf16* own, Rows rows, int first, int N) {
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int j = 0; j < STRIPS; j++) {
+        float left = add ? add[8 * j + 2 * t] : 0, right = add ? add[8 * j + 2 * t + 1] : 0;
+#pragma unroll
+        for (int h = 0; h < HIGH; h++)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                *reinterpret_cast<unsigned*>(own + (16 * h + 8 * i + g) * PITCH + 8 * j + 2 * t) =
+                    bf16x2_of(sum[h][j][2 * i] * factor[h][i] + left, sum[h][j][2 * i + 1] * factor[h][i] + right);
+    }
+    __syncwarp();
+    for (int i = threadIdx.x % 32; i < 16 * HIGH * STRIPS; i += 32) {
+        int n = i / STRIPS, c = i % STRIPS * 8;
+        if (first + n < N)
+            *reinterpret_cast<Piece*>(const_cast<bf16*>(rows.p) + (first + n) * rows.pitch + c) =
+                *reinterpret_cast<const Piece*>(own + n * PITCH + c);
+    }
+}
