@@ -6,7 +6,7 @@ import sys
 
 from minidit.autograd import NoTwin
 from minidit.backend import Array, empty
-from minidit.kernels.cuda_launch import NULL, WARP, ceil, chunk_of, counters, f32, i32, launch, storage, vector
+from minidit.kernels.cuda_launch import NULL, SUMMING, WARP, ceil, chunk_of, counters, f32, i32, launch, storage, vector
 
 
 def dense(x: Array) -> Array:
@@ -32,10 +32,12 @@ def kind_of(x: Array, *others: Array) -> str:
     return storage(x)
 
 
-def tiles_of(rows: int, D: int, v: int, samples: int = 1) -> tuple[tuple[int, int, int], int]:
+def tiles_of(
+    rows: int, D: int, v: int, samples: int = 1, per_multiprocessor: int = SUMMING
+) -> tuple[tuple[int, int, int], int]:
     """The grid of a kernel of columns, and the rows of a chunk."""
     across = ceil(D, WARP * v)
-    chunk = chunk_of(rows, across * samples)
+    chunk = chunk_of(rows, across * samples, per_multiprocessor)
     if samples > 65535:
         raise NoTwin(f"{samples} samples")
     return (across, ceil(rows, chunk), samples), chunk

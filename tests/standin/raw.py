@@ -22,7 +22,7 @@ from standin.core import ndarray
 from standin.device import COUNTS, Device
 
 HEADER = Path(__file__).parent.parent / "kernels" / "cuda_on_cpu.h"
-SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(([^)]*)\)')
+SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(([^)]*)\)')
 ERRORS = {1: "a barrier that not all threads reach", 2: "a write beyond the shared memory", 3: "a block that is no row of warps"}
 TYPES = {
     "float": "float32", "double": "float64", "bf16": "bfloat16", "int": "int32", "unsigned": "uint32", "long long": "int64",
@@ -88,7 +88,7 @@ def parameters(text, storage):
     """[(dtype name, is a pointer, is written)] of a signature."""
     arguments = []
     for part in text.split(","):
-        kind = re.sub(r"\b\w+$", "", part.strip()).strip()
+        kind = re.sub(r"\b\w+$", "", part.replace("__restrict__", "").strip()).strip()
         base = kind.replace("const", "").replace("*", "").strip()
         arguments.append((TYPES[storage if base == "T" else base], "*" in kind, "*" in kind and "const" not in kind))
     return arguments
