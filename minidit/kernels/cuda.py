@@ -14,9 +14,7 @@ from minidit.autograd import NoTwin, Onto, Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT
 from minidit.kernels.cuda_blas import gemm, product, with_epilogue
-from minidit.kernels.cuda_launch import (
-    DEFAULT_SHARED, NULL, STREAMING, available, flat_grid, i32, i64, kernel, launch, storage, vector,
-)  # fmt: skip
+from minidit.kernels.cuda_launch import DEFAULT_SHARED, NULL, available, flat_grid, i32, i64, kernel, launch, storage, vector
 from minidit.kernels.cuda_rows import column_sum, dense, kind_of, rows_of, scratch_of, tiles_of
 from minidit.kernels.pieces import home_of_gradient
 
@@ -54,7 +52,7 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
     elif not with_epilogue(rows, weight.T, y, BIAS, bias):
         gemm(rows, weight.T, y)
         v = vector(m, y, bias)
-        grid, chunk = tiles_of(len(rows), m, v, 1, STREAMING)
+        grid, chunk = tiles_of(len(rows), m, v, sums=False)
         launch("elementwise", "add_bias", grid, 256, (y, bias, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
     return y.reshape(*x.shape[:-1], m), lambda y_bar: linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
 
@@ -63,7 +61,7 @@ def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
     s, rows, m = checked_linear(x, weight, bias), rows_of(x), len(weight)
     a = gemm(rows, weight.T, empty(x, (len(rows), m)))  # x Wᵀ, which is kept: the slope of GELU is computed again from it
     y, v = empty(x, a.shape), vector(m, a, bias)
-    grid, chunk = tiles_of(len(rows), m, v, 1, STREAMING)
+    grid, chunk = tiles_of(len(rows), m, v, sums=False)
     launch("elementwise", "bias_gelu", grid, 256, (a, bias, y, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:

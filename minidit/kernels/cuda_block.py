@@ -14,7 +14,7 @@ from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.cuda import checked_linear, linear_bars
 from minidit.kernels.cuda_blas import gemm
-from minidit.kernels.cuda_launch import NULL, STREAMING, WARP, ceil, counters, f32, i32, launch, storage, vector
+from minidit.kernels.cuda_launch import NULL, WARP, ceil, counters, f32, i32, launch, storage, vector
 from minidit.kernels.cuda_normalise import normalised
 from minidit.kernels.cuda_rows import by_rows, dense, kind_of, rows_of, tiles_of
 from minidit.kernels.pieces import home_of_bar, home_of_gradient
@@ -37,7 +37,7 @@ def launch_residual(x: Array, gate: Array, h: Array, bias: Array, y: Array) -> N
     """y = x + gate ⊙ (h + bias)"""
     (B, N, D), (gate, stride) = x.shape, by_rows(gate)
     v = vector(D, x, gate, h, y, *(() if bias is NULL else (bias,)))
-    grid, chunk = tiles_of(N, D, v, B, STREAMING)
+    grid, chunk = tiles_of(N, D, v, B, sums=False)
     sizes = (i32(N), i32(D), i32(chunk), i32(stride))
     launch("elementwise", "gated_residual", grid, 256, (x, gate, h, bias, y, *sizes), VEC=v, STORAGE=storage(x))
 
