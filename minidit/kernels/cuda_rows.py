@@ -6,7 +6,20 @@ import sys
 
 from minidit.autograd import NoTwin
 from minidit.backend import Array, empty
-from minidit.kernels.cuda_launch import NULL, STREAMING, SUMMING, WARP, ceil, chunk_of, counters, f32, i32, launch, storage, vector
+from minidit.kernels.cuda_launch import (
+    NULL,
+    STREAMING,
+    SUMMING,
+    WARP,
+    ceil,
+    chunk_of,
+    counters,
+    f32,
+    i32,
+    launch,
+    storage,
+    vector,
+)
 
 
 def dense(x: Array) -> Array:

@@ -53,23 +53,72 @@ __device__ __forceinline__ float inverse_of(float x) {
 #endif
 }
 
+// a b, rounded: the compiler does not join it with a sum.
+__device__ __forceinline__ float times(float a, float b) {
+#ifdef __CUDA_ARCH__
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
 template <class S>
 struct alignas(VEC * sizeof(S) < 16 ? VEC * sizeof(S) : 16) Pack {
     S v[VEC];
 };
 
+__device__ __forceinline__ void unpack(const Pack<float>& q, float (&x)[VEC]) {
+#pragma unroll
+    for (int k = 0; k < VEC; k++) x[k] = q.v[k];
+}
+__device__ __forceinline__ void unpack(const Pack<bf16>& q, float (&x)[VEC]) {
+#pragma unroll
+    for (int k = 0; k < VEC; k++) {
+        if (VEC % 2) {
+            x[k] = to_float(q.v[k]);
+        } else if (k % 2 == 0) {  // two numbers of one word: a shift and a mask
+            unsigned w;
+            memcpy(&w, q.v + k, 4);
+            x[k] = __uint_as_float(w << 16), x[k + 1] = __uint_as_float(w & 0xffff0000u);
+        }
+    }
+}
+
+__device__ __forceinline__ void pack(const float (&x)[VEC], Pack<float>& q) {
+#pragma unroll
+    for (int k = 0; k < VEC; k++) q.v[k] = x[k];
+}
+__device__ __forceinline__ void pack(const float (&x)[VEC], Pack<bf16>& q) {
+#pragma unroll
+    for (int k = 0; k < VEC; k++) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+        if (VEC % 2 == 0) {
+            unsigned w;
+            if (k % 2 == 0) {
+                asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(x[k + 1]), "f"(x[k]));
+                memcpy(q.v + k, &w, 4);
+            }
+            continue;
+        }
+#endif
+        put(q.v[k], x[k]);
+    }
+}
+
+template <class S>
+__device__ __forceinline__ Pack<S> pack_at(const S* p) {
+    return *reinterpret_cast<const Pack<S>*>(p);
+}
+
 template <class S>
 __device__ __forceinline__ void load(const S* p, float (&x)[VEC]) {
-    Pack<S> q = *reinterpret_cast<const Pack<S>*>(p);
-#pragma unroll
-    for (int k = 0; k < VEC; k++) x[k] = to_float(q.v[k]);
+    unpack(pack_at(p), x);
 }
 
 template <class S>
 __device__ __forceinline__ void store(S* p, const float (&x)[VEC]) {
     Pack<S> q;
-#pragma unroll
-    for (int k = 0; k < VEC; k++) put(q.v[k], x[k]);
+    pack(x, q);
     *reinterpret_cast<Pack<S>*>(p) = q;
 }
 
