@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidit.autograd import NoTwin, Onto, Vjp, recording
+from minidit.autograd import NoTwin, Onto, Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT
 from minidit.kernels.cuda_blas import gemm, product, with_epilogue
-from minidit.kernels.cuda_launch import BLOCKS, DEFAULT_SHARED, NULL, available, ceil, i32, i64, kernel, launch, storage, vector
+from minidit.kernels.cuda_launch import DEFAULT_SHARED, NULL, available, flat_grid, i32, i64, kernel, launch, storage, vector
 from minidit.kernels.cuda_rows import column_sum, dense, kind_of, rows_of, scratch_of, tiles_of
 from minidit.kernels.pieces import home_of_gradient
 
@@ -52,25 +52,23 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
     elif not with_epilogue(rows, weight.T, y, BIAS, bias):
         gemm(rows, weight.T, y)
         v = vector(m, y, bias)
-        grid, chunk = tiles_of(len(rows), m, v)
+        grid, chunk = tiles_of(len(rows), m, v, sums=False)
         launch("elementwise", "add_bias", grid, 256, (y, bias, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
     return y.reshape(*x.shape[:-1], m), lambda y_bar: linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
 
 
 def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
-    s, rows, m, keep = checked_linear(x, weight, bias), rows_of(x), len(weight), recording()
-    slope = gemm(rows, weight.T, empty(x, (len(rows), m)))  # x Wᵀ at first
-    y = empty(x, slope.shape) if keep else slope
-    v = vector(m, y, slope, bias)
-    grid, chunk = tiles_of(len(rows), m, v)
-    args = (slope, bias, y, i32(len(rows)), i32(m), i32(chunk), i32(keep))
-    launch("elementwise", "bias_gelu", grid, 256, args, VEC=v, STORAGE=s)
+    s, rows, m = checked_linear(x, weight, bias), rows_of(x), len(weight)
+    a = gemm(rows, weight.T, empty(x, (len(rows), m)))  # x Wᵀ, which is kept: the slope of GELU is computed again from it
+    y, v = empty(x, a.shape), vector(m, a, bias)
+    grid, chunk = tiles_of(len(rows), m, v, sums=False)
+    launch("elementwise", "bias_gelu", grid, 256, (a, bias, y, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        y_bar, g, bias_bar = rows_of(y_bar), empty(slope, slope.shape), home_of_gradient(bias)
+        y_bar, g, bias_bar = rows_of(y_bar), empty(a, a.shape), home_of_gradient(bias)
         w = min(v, vector(m, y_bar, bias_bar))
         grid, chunk = tiles_of(len(rows), m, w)
-        args = (y_bar, slope, g, bias_bar, *scratch_of(slope, grid, m), i32(len(rows)), i32(m), i32(chunk))
+        args = (y_bar, a, bias, g, bias_bar, *scratch_of(a, grid, m), i32(len(rows)), i32(m), i32(chunk))
         launch("elementwise", "gelu_backward", grid, 256, args, VEC=w, STORAGE=s)
         return linear_bars(g, rows, x.shape, weight, bias, bias_bar)
 
@@ -81,7 +79,7 @@ def silu(x: Array) -> tuple[Array, Vjp]:
     s, x = kind_of(x), dense(x)
     y, n = empty(x, x.shape), x.size
     v = vector(n, x.ravel(), y.ravel())
-    grid = (min(4 * BLOCKS, ceil(n, 256 * v)),)
+    grid = flat_grid(n, v)
     launch("elementwise", "silu", grid, 256, (x, y, i64(n)), VEC=v, STORAGE=s)
 
     def vjp(y_bar: Array) -> tuple[Any]:

@@ -37,7 +37,7 @@ def launch_residual(x: Array, gate: Array, h: Array, bias: Array, y: Array) -> N
     """y = x + gate ⊙ (h + bias)"""
     (B, N, D), (gate, stride) = x.shape, by_rows(gate)
     v = vector(D, x, gate, h, y, *(() if bias is NULL else (bias,)))
-    grid, chunk = tiles_of(N, D, v, B)
+    grid, chunk = tiles_of(N, D, v, B, sums=False)
     sizes = (i32(N), i32(D), i32(chunk), i32(stride))
     launch("elementwise", "gated_residual", grid, 256, (x, gate, h, bias, y, *sizes), VEC=v, STORAGE=storage(x))
 

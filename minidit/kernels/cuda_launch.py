@@ -24,7 +24,8 @@ WARP = 32
 NULL = np.uint64(0)  # a pointer to nothing
 COUNTERS = 1 << 18
 DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block has by default
-BLOCKS = 512  # enough to fill a large device; more would only add partial sums
+MULTIPROCESSORS = 16  # a number of cudaDeviceAttr
+STREAMING, SUMMING = 16, 8  # blocks per multiprocessor: with only loads and stores, and with partial sums, which cost memory
 KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(")
 
 i32, i64, u32, f32, f64 = np.int32, np.int64, np.uint32, np.float32, np.float64
@@ -102,15 +103,35 @@ def storage(x: Array) -> str:
 
 
 def vector(width: int, *arrays: Array) -> int:
-    """How many numbers a thread loads at once: 4 if every row of this width starts at a multiple of four numbers, else 1."""
-    aligned = all(a.data.ptr % (4 * a.itemsize) == 0 for a in arrays)
-    return 4 if aligned and width % 4 == 0 and all(s % (4 * a.itemsize) == 0 for a in arrays for s in a.strides[:-1]) else 1
+    """How many numbers a thread loads at once: 8 (of 16 bits), 4 or 1, so that no row of this width is cut or badly aligned."""
+    for v in (8, 4) if any(a.itemsize == 2 for a in arrays) else (4,):
+        starts = ((n, min(16, v * a.itemsize)) for a in arrays for n in (a.data.ptr, *a.strides[:-1]))
+        if width % v == 0 and all(n % bytes_ == 0 for n, bytes_ in starts):
+            return v
+    return 1
 
 
 def ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def chunk_of(rows: int, blocks: int) -> int:
-    """Rows per block, a multiple of 8, so that the device is full when `blocks` blocks stand side by side in every chunk."""
-    return ceil(max(32, ceil(rows * blocks, BLOCKS)), 8) * 8 if blocks < BLOCKS else ceil(max(rows, 1), 8) * 8
+@cache
+def _attribute(cupy: Any, device: int, number: int) -> int:
+    return int(cupy.cuda.runtime.deviceGetAttribute(number, device))
+
+
+def blocks(per_multiprocessor: int) -> int:
+    """Blocks that fill the current device."""
+    cupy = sys.modules["cupy"]
+    return per_multiprocessor * _attribute(cupy, cupy.cuda.runtime.getDevice(), MULTIPROCESSORS)
+
+
+def flat_grid(n: int, v: int) -> tuple[int]:
+    """The grid of a kernel that walks over n numbers in one row, v per thread at a time."""
+    return (min(blocks(STREAMING), ceil(n, 256 * v)),)
+
+
+def chunk_of(rows: int, beside: int, per_multiprocessor: int = SUMMING) -> int:
+    """Rows per block, a multiple of 8, so that the device is full when `beside` blocks stand side by side in every chunk."""
+    full = blocks(per_multiprocessor)
+    return ceil(max(32, ceil(rows * beside, full)), 8) * 8 if beside < full else ceil(max(rows, 1), 8) * 8

@@ -16,7 +16,7 @@ import numpy as np
 from minidit import random
 from minidit.autograd import NoTwin, kernels_on
 from minidit.backend import Array, empty, home_of, module_of, resident, to_device
-from minidit.kernels.cuda_launch import BLOCKS, NULL, ceil, counters, f32, f64, i32, i64, launch, storage, u32, vector
+from minidit.kernels.cuda_launch import NULL, ceil, counters, f32, f64, flat_grid, i32, i64, launch, storage, u32, vector
 from minidit.kernels.cuda_rows import dense, kind_of
 
 PARTIAL = 1024  # blocks of the sum of squares
@@ -79,10 +79,6 @@ class DevicePhilox(random.Philox):
 
 
 # ------------------------------------------------------------------------------------------------ diffusion
-
-
-def flat_grid(n: int, v: int) -> tuple[int]:
-    return (min(4 * BLOCKS, ceil(n, 256 * v)),)
 
 
 def on_device(x: Array) -> bool:

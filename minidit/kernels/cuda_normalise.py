@@ -6,11 +6,12 @@ from typing import Any
 
 from minidit.autograd import NoTwin, Onto, Vjp
 from minidit.backend import Array, empty
-from minidit.kernels.cuda_launch import NULL, ceil, chunk_of, counters, f32, i32, launch, vector
+from minidit.kernels.cuda_launch import NULL, STREAMING, WARP, blocks, ceil, chunk_of, counters, f32, i32, launch, vector
 from minidit.kernels.cuda_rows import by_rows, dense, kind_of, rows_of
 from minidit.kernels.pieces import home_of_bar
 
-ROWS = 4  # per block, one warp each
+ROWS = 4  # warps of a block
+IN_REGISTERS = {"float": 32, "bf16": 48}  # numbers of a row that a lane holds, and twice as many sums, at most
 
 
 def softmax(x: Array, *, axis: int = -1) -> tuple[Array, Vjp]:
@@ -27,6 +28,18 @@ def softmax(x: Array, *, axis: int = -1) -> tuple[Array, Vjp]:
         return (x_bar.reshape(x.shape),)
 
     return y.reshape(x.shape), vjp
+
+
+def held_in_registers(D: int, most: int, storage: str) -> dict[str, Any]:
+    """The variant in which the lanes of one warp, or of all warps of a block, hold a row of D numbers with few idle lanes.
+
+    most : numbers that a lane may load at once
+    """
+    for warps in (1, ROWS):
+        held, v = min((ceil(D, WARP * warps * v) * v, -v) for v in {most, min(most, 4)})
+        if held <= IN_REGISTERS[storage]:
+            return {"VEC": -v, "STEPS": held // -v, "ROW_WARPS": warps, "STORAGE": storage}
+    raise NoTwin(f"rows of {D} numbers")
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-6) -> tuple[Array, Vjp]:
@@ -53,14 +66,14 @@ def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float, add
     s, (B, N, D), pieces = kind_of(x, shift, scale, *arrays), x.shape, (shift, scale)
     (scale, scale_stride), (shift, shift_stride) = by_rows(scale), by_rows(shift)
     gate, gate_stride = by_rows(gate) if added else (gate, 0)
-    shared = 4 * ROWS * 2 * D
-    if shared > 160 << 10 or B > 65535:
-        raise NoTwin(f"rows of {D} numbers, {B} samples")
+    if B > 65535:
+        raise NoTwin(f"{B} samples")
     y, mean, inverse = empty(x, x.shape), empty(x, (B * N,), f32), empty(x, (B * N,), f32)
     v = vector(D, x, scale, shift, y, *((gate, h, bias, x_out) if added else ()))
-    sizes = (*map(i32, (B * N, N, D, gate_stride, scale_stride, shift_stride)), f32(one), f32(eps))
+    variant, chunk = held_in_registers(D, v, s), ceil(ceil(N, max(1, blocks(STREAMING) // B)), ROWS) * ROWS
+    sizes = (*map(i32, (N, D, chunk, gate_stride, scale_stride, shift_stride)), f32(one), f32(eps))
     args = (x, gate, h, bias, x_out, scale, shift, y, mean, inverse, *sizes)
-    launch("normalise", "layer_norm", (ceil(B * N, ROWS),), 128, args, VEC=v, STORAGE=s)
+    launch("normalise", "layer_norm", (ceil(N, chunk), B), 128, args, **variant)
     x = x_out if added else x
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
@@ -77,7 +90,9 @@ def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float, add
                 arrays = (x, scale, mean, inverse, bar, onto, out, scale_bar, shift_bar, *scratch)
                 sizes = (i32(N), i32(D), i32(chunk), i32(scale_stride), *strides, f32(one))
                 w = min(v, vector(D, bar, *(() if so_far is None else (onto,))))
-                launch("normalise", "layer_norm_backward", (chunks, B), 128, arrays + sizes, shared, VEC=w, STORAGE=s)
+                variant = held_in_registers(D, w, s)
+                shared = 4 * ROWS // variant["ROW_WARPS"] * 2 * D
+                launch("normalise", "layer_norm_backward", (chunks, B), 128, arrays + sizes, shared, **variant)
                 bars.extend((out, shift_bar, scale_bar))
             return bars[0]
 

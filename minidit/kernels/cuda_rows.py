@@ -6,7 +6,20 @@ import sys
 
 from minidit.autograd import NoTwin
 from minidit.backend import Array, empty
-from minidit.kernels.cuda_launch import NULL, WARP, ceil, chunk_of, counters, f32, i32, launch, storage, vector
+from minidit.kernels.cuda_launch import (
+    NULL,
+    STREAMING,
+    SUMMING,
+    WARP,
+    ceil,
+    chunk_of,
+    counters,
+    f32,
+    i32,
+    launch,
+    storage,
+    vector,
+)
 
 
 def dense(x: Array) -> Array:
@@ -32,10 +45,10 @@ def kind_of(x: Array, *others: Array) -> str:
     return storage(x)
 
 
-def tiles_of(rows: int, D: int, v: int, samples: int = 1) -> tuple[tuple[int, int, int], int]:
-    """The grid of a kernel of columns, and the rows of a chunk."""
+def tiles_of(rows: int, D: int, v: int, samples: int = 1, *, sums: bool = True) -> tuple[tuple[int, int, int], int]:
+    """The grid of a kernel of columns, which adds up over the rows or does not, and the rows of a chunk."""
     across = ceil(D, WARP * v)
-    chunk = chunk_of(rows, across * samples)
+    chunk = chunk_of(rows, across * samples, SUMMING if sums else STREAMING)
     if samples > 65535:
         raise NoTwin(f"{samples} samples")
     return (across, ceil(rows, chunk), samples), chunk

@@ -13,7 +13,7 @@ import standin.cache
 from minidit.kernels.cuda_launch import FOLDER, KERNEL, options, source
 
 FILES = sorted(p.stem for p in FOLDER.glob("*.cu"))
-PLAIN = [{"STORAGE": s, "VEC": v} for s in ("float", "bf16") for v in (1, 4)]
+PLAIN = [{"STORAGE": s, "VEC": v} for s, v in (("float", 1), ("float", 4), ("bf16", 1), ("bf16", 4), ("bf16", 8))]
 HEADS = [{"HEAD": 64, "FACTORS": f, "STORAGE": s, "VEC": 4} for s, f in (("float", 0), ("float", 1), ("float", 2), ("bf16", 2))]
 HEADS += [{"HEAD": h, "FACTORS": 0, "STORAGE": "float", "VEC": v} for h, v in ((7, 1), (32, 4), (72, 4), (128, 4))]
 FORWARD = [{"HEAD": h, "HIGH": n} for h, n in ((8, 1), (24, 2), (64, 1), (64, 2), (72, 2), (128, 1))]

@@ -199,7 +199,9 @@ def using_allocator(allocator=None):
 
 
 POOL = State.shared = MemoryPool()
+ATTRIBUTES = {16: 32, 97: 163 << 10}  # cudaDeviceAttr: multiprocessors, and the most shared memory that a block may ask for
 runtime = SimpleNamespace(
+    deviceGetAttribute=lambda attribute, device: ATTRIBUTES[attribute],
     getDeviceCount=lambda: 1,
     getDevice=lambda: 0,
     deviceSynchronize=Device().synchronize,

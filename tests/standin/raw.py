@@ -88,7 +88,7 @@ def parameters(text, storage):
     """[(dtype name, is a pointer, is written)] of a signature."""
     arguments = []
     for part in text.split(","):
-        kind = re.sub(r"\b\w+$", "", part.strip()).strip()
+        kind = re.sub(r"\b\w+$", "", part.replace("__restrict__", "").strip()).strip()
         base = kind.replace("const", "").replace("*", "").strip()
         arguments.append((TYPES[storage if base == "T" else base], "*" in kind, "*" in kind and "const" not in kind))
     return arguments

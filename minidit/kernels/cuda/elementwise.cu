@@ -19,50 +19,63 @@ extern "C" __global__ void __launch_bounds__(256) add_bias(T* x, const float* bi
     }
 }
 
-// y = gelu(a + bias); a becomes the slope gelu'(a + bias) where `keep`. With Φ = ½ (1 + tanh u): y = aΦ, slope = Φ + 2aΦ(1-Φ) u'
-extern "C" __global__ void __launch_bounds__(256) bias_gelu(T* a, const float* bias, T* y, int rows, int D, int chunk, int keep) {
+// gelu(x) = x Φ and gelu'(x) = Φ (1 + x (1-Φ) 2u') with Φ = ½ (1 + tanh u) = 1 / (1 + e), e = exp(-2u), u = c₀ (x + c₃ x³).
+// e overflows far to the left, where Φ is 0; nothing cancels anywhere.
+__device__ __forceinline__ float e_of(float x) {
+    const float c0 = 0.7978845608028654f, c3 = 0.044715f, two = -2.0f * 1.4426950408889634f;  // e = 2^(-2u log₂e)
+    return exp2_of(x * (two * c0 + two * c0 * c3 * (x * x)));
+}
+__device__ __forceinline__ float gelu(float x) { return x * inverse_of(1.0f + e_of(x)); }
+__device__ __forceinline__ float gelu_slope(float x) {
     const float c0 = 0.7978845608028654f, c3 = 0.044715f;
+    if (fabsf(x) > 10.0f) x = copysignf(10.0f, x);  // beyond, the slope is 0 or 1 to the last bit, and e and u' would overflow
+    float e = e_of(x), phi = inverse_of(1.0f + e);
+    return phi * (1.0f + x * (e * phi) * (2.0f * c0 + 6.0f * c0 * c3 * (x * x)));
+}
+
+// y = gelu(a + bias). a: (rows, D)
+extern "C" __global__ void __launch_bounds__(256)
+    bias_gelu(const T* __restrict__ a, const float* __restrict__ bias, T* __restrict__ y, int rows, int D, int chunk) {
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
     if (c >= D) return;
-    float b[VEC], v[VEC], out[VEC];
+    float b[VEC];
     load(bias + c, b);
+#pragma unroll 4
     for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
-        size_t i = (size_t)r * D + c;
-        load(a + i, v);
-        for (int k = 0; k < VEC; k++) {
-            float x = v[k] + b[k], square = x * x;
-            float e = expf(-2.0f * fabsf(c0 * x * (1.0f + c3 * square)));  // Φ and 1-Φ without cancellation, for any x
-            float large = 1.0f / (1.0f + e), small = e * large, phi = x >= 0 ? large : small;
-            out[k] = x * phi;
-            v[k] = phi + 2.0f * x * (large * small) * (c0 * (1.0f + 3.0f * c3 * square));
-        }
-        store(y + i, out);
-        if (keep) store(a + i, v);
+        float v[VEC];
+        load(a + (size_t)r * D + c, v);
+        for (int k = 0; k < VEC; k++) v[k] = gelu(v[k] + b[k]);
+        store(y + (size_t)r * D + c, v);
     }
 }
 
-// g = ȳ ⊙ slope and bias̅ = Σ g over the rows.
-extern "C" __global__ void __launch_bounds__(256) gelu_backward(const T* y_bar, const T* slope, T* g, float* bias_bar,
-                                                               float* partial, unsigned* counters, int rows, int D, int chunk) {
+// g = ȳ ⊙ gelu'(a + bias) and bias̅ = Σ g over the rows.
+extern "C" __global__ void __launch_bounds__(256)
+    gelu_backward(const T* __restrict__ y_bar, const T* __restrict__ a, const float* __restrict__ bias, T* __restrict__ g,
+                  float* bias_bar, float* partial, unsigned* counters, int rows, int D, int chunk) {
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
-    float sum[VEC] = {};
-    if (c < D)
+    float sum[VEC] = {}, b[VEC];
+    if (c < D) {
+        load(bias + c, b);
+#pragma unroll 2
         for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
             float v[VEC], s[VEC];
             load(y_bar + (size_t)r * D + c, v);
-            load(slope + (size_t)r * D + c, s);
-            for (int k = 0; k < VEC; k++) v[k] *= s[k], sum[k] += v[k];
+            load(a + (size_t)r * D + c, s);
+            for (int k = 0; k < VEC; k++) v[k] *= gelu_slope(s[k] + b[k]), sum[k] += v[k];
             store(g + (size_t)r * D + c, v);
         }
+    }
     over_chunks(sum, bias_bar, D, partial, counters, D);
 }
 
 // out = Σ x over the rows: the gradient of a bias.
 extern "C" __global__ void __launch_bounds__(256)
-    column_sum(const T* x, float* out, float* partial, unsigned* counters, int rows, int D, int chunk) {
+    column_sum(const T* __restrict__ x, float* out, float* partial, unsigned* counters, int rows, int D, int chunk) {
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
     float sum[VEC] = {};
     if (c < D)
+#pragma unroll 4
         for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
             float v[VEC];
             load(x + (size_t)r * D + c, v);
@@ -73,14 +86,17 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // y = x + gate ⊙ (h + bias). x, h: (samples, N, D); the gate of sample b starts at b · stride; bias may be null.
 extern "C" __global__ void __launch_bounds__(256)
-    gated_residual(const T* x, const T* gate, const T* h, const float* bias, T* y, int N, int D, int chunk, int stride) {
+    gated_residual(const T* __restrict__ x, const T* __restrict__ gate, const T* __restrict__ h, const float* __restrict__ bias,
+                   T* __restrict__ y, int N, int D, int chunk, int stride) {
     int c = column(), end = min(N, (int)(blockIdx.y + 1) * chunk);
     if (c >= D) return;
-    float g[VEC], b[VEC] = {}, v[VEC], w[VEC];
+    float g[VEC], b[VEC] = {};
     load(gate + (size_t)blockIdx.z * stride + c, g);
     if (bias) load(bias + c, b);
+#pragma unroll 4
     for (int n = blockIdx.y * chunk + threadIdx.x / 32; n < end; n += COLUMN_WARPS) {
         size_t i = ((size_t)blockIdx.z * N + n) * D + c;
+        float v[VEC], w[VEC];
         load(x + i, v);
         load(h + i, w);
         for (int k = 0; k < VEC; k++) v[k] += g[k] * (w[k] + b[k]);
@@ -92,16 +108,18 @@ extern "C" __global__ void __launch_bounds__(256)
 // bias̅ = Σ h̄ over all rows, by way of `sums`, (samples, D) floats. Scratch memory: partial, (2, samples, chunks, D), and zero counters,
 // one for each sum's (sample, block of columns), then one for each block of columns.
 extern "C" __global__ void __launch_bounds__(256)
-    gated_residual_backward(const T* gate, const T* h, const float* bias, const T* y_bar, T* gate_bar, T* h_bar, float* bias_bar,
-                            float* sums, float* partial, unsigned* counters, int N, int D, int chunk, int stride,
-                            int bar_stride) {
+    gated_residual_backward(const T* __restrict__ gate, const T* __restrict__ h, const float* __restrict__ bias,
+                            const T* __restrict__ y_bar, T* gate_bar, T* __restrict__ h_bar, float* bias_bar, float* sums,
+                            float* partial, unsigned* counters, int N, int D, int chunk, int stride, int bar_stride) {
     int c = column(), end = min(N, (int)(blockIdx.y + 1) * chunk);
-    float sum[VEC] = {}, all[VEC] = {}, g[VEC], b[VEC] = {}, v[VEC], w[VEC];
+    float sum[VEC] = {}, all[VEC] = {}, g[VEC], b[VEC] = {};
     if (c < D) {
         load(gate + (size_t)blockIdx.z * stride + c, g);
         if (bias) load(bias + c, b);
+#pragma unroll 2
         for (int n = blockIdx.y * chunk + threadIdx.x / 32; n < end; n += COLUMN_WARPS) {
             size_t i = ((size_t)blockIdx.z * N + n) * D + c;
+            float v[VEC], w[VEC];
             load(y_bar + i, v);
             load(h + i, w);
             for (int k = 0; k < VEC; k++) sum[k] += v[k] * (w[k] + b[k]), v[k] *= g[k], all[k] += v[k];
@@ -113,13 +131,7 @@ extern "C" __global__ void __launch_bounds__(256)
     unsigned pairs = gridDim.z * gridDim.x;
     if (!over_chunks(all, sums, D, partial + (size_t)gridDim.z * gridDim.y * D, counters + pairs, D)) return;
     if (!last_of(counters + 2 * pairs + blockIdx.x, gridDim.z)) return;
-    for (int k = 0; k < VEC; k++) all[k] = 0;
-    if (c < D)
-        for (unsigned s = threadIdx.x / 32; s < gridDim.z; s += COLUMN_WARPS) {
-            const volatile float* p = sums + (size_t)s * D + c;
-            for (int k = 0; k < VEC; k++) all[k] += p[k];
-        }
-    over_warps(all);
+    over_written(sums, gridDim.z, D, all);
     if (threadIdx.x < 32 && c < D) store(bias_bar + c, all);
 }
 
