@@ -8,6 +8,7 @@ from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
+from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
 
 Network = DiT | Autoencoder | AutoencoderKL | Classifier
 
@@ -21,6 +22,7 @@ class Kind(NamedTuple):
 
 
 NETWORKS = {
+    "flow_map": Kind(FlowMapConfig, FlowMapDiT, "model"),  # before dit, whose configuration it extends
     "dit": Kind(DiTConfig, DiT, "model"),
     "autoencoder": Kind(AutoencoderConfig, Autoencoder, "tokenizer"),
     "autoencoder_kl": Kind(AutoencoderKLConfig, AutoencoderKL, "tokenizer"),
