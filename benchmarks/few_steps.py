@@ -4,8 +4,8 @@
     python -m benchmarks.few_steps measure few/0 few/1 --data FOLDER --out benchmarks/results/few_steps.json
     python -m benchmarks.few_steps ship few/0 few/1 --command "…"       writes minidit/weights/few_steps
 
-The teacher is walked in eight steps of Adams–Bashforth with its own guidance; its trajectories are kept at five points. The student
-begins as a copy. Every row is a Fréchet distance as a multiple of that of reconstructions, by the judge that `measure` trains.
+The teacher is walked in eight steps of Adams–Bashforth with its own guidance; its trajectories are kept at five points. The
+student begins as a copy. A row's multiple is its Fréchet distance over that of reconstructions, by the judge of `measure`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def train(args: argparse.Namespace) -> None:
         if record["step"] % 4000 == 0 or record["step"] == args.updates:
             network = FlowMapDiT(student.config, None)
             network.flat[...] = loop.optimiser.average
-            save_model(args.out / "model.safetensors", network, run=former.header(teacher.meta), data=teacher.meta["data"], few=line)
+            save_model(
+                args.out / "model.safetensors", network, run=former.header(teacher.meta), data=teacher.meta["data"], few=line
+            )
 
 
 def student_in(teacher: Pipeline, network: FlowMapDiT, steps: int) -> Pipeline:

@@ -131,8 +131,8 @@ class Consistency:
         """f(x, t) : (B, ...). At the data end it is x, to the bit."""
         F = network(*self.path.inputs(x, t), y)
         if isinstance(self.path, Exploding) and self.path.end:
-            return consistency.end_of(F, x, t, self.path.end, self.path.sigma_data)  # (S.1)
-        return self.answer.pair(F, x, self.path.level(t))[0]  # (P.3)
+            return consistency.end_of(F, x, t, self.path.end, self.path.sigma_data)
+        return self.answer.pair(F, x, self.path.level(t))[0]
 
     def loss(self, network: Backbone, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         t, s = self.times(draws)
@@ -162,7 +162,7 @@ def teacher_step(teacher: Denoiser, x_t: Array, t: Array, s: Array, y: Array | N
     """x_t : (B, ...), t, s : (B,)  ->  x_s : (B, ...). Heun's second answer is asked where there is noise left at s."""
     at, below = teacher.path.level(t), teacher.path.level(s)
     pair = teacher_answer(teacher, x_t, t, y)
-    x_s = step(*pair, below)  # (P.4)
+    x_s = step(*pair, below)
     if solver.answer is None:
         return x_s
     xp, noisy = xp_of(x_s), below.sigma > 0
@@ -170,7 +170,7 @@ def teacher_step(teacher: Denoiser, x_t: Array, t: Array, s: Array, y: Array | N
     other = teacher_answer(teacher, x_s, inside, y)
     mean = heun(solver.answer.target(*pair, at), solver.answer.target(*other, below))
     better = step(*solver.answer.pair(mean, x_t, at), below)
-    return xp.where(enter(noisy * 1.0, like=x_s) > 0, better, x_s)  # (P.6)
+    return xp.where(enter(noisy * 1.0, like=x_s) > 0, better, x_s)
 
 
 def follow(target: Any, loop: Loop, decay: float) -> None:

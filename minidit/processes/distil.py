@@ -144,7 +144,7 @@ class Distillation:
         t = t.astype("int64") if isinstance(self.path, Schedule) else t
         x_in, time = self.path.inputs(x_t, t)
         F = network(x_in, time, y, span)
-        error = consistency.pseudo_huber(F, flow_map.answer_to(x_s, x_t, (a, b)), self.c)  # (S.3, S.10)
+        error = consistency.pseudo_huber(F, flow_map.answer_to(x_s, x_t, (a, b)), self.c)
         return error, {f"in_{n}": error.data * (span == SPAN / n) / share for n, share in self.shares.items()}
 
     @cached_property

@@ -64,7 +64,8 @@ class MeanVelocity:
     def mean(self, network: FlowMapDiT, x: Array, t: Array, s: Array, y: Array | None) -> Tensor:
         """u(x, t, s) : (B, ...), the student's."""
         x_in, time = self.path.inputs(x, t)
-        return network(x_in, time, y, SPAN * (t - s))
+        u: Tensor = network(x_in, time, y, SPAN * (t - s))
+        return u
 
     def target(self, network: FlowMapDiT, x_t: Array, t: Array, s: Array, y: Array | None) -> Array:
         """(S.11) with the network's own answers on the right side."""

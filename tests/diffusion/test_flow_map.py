@@ -1,5 +1,7 @@
 """Chapter S, flow maps: a step as a function of the answer, the answer as a function of the step, and the mean velocity."""
 
+import itertools
+
 import numpy as np
 import pytest
 from diffusion.draws import pictures
@@ -125,7 +127,7 @@ def test_two_answers_on_the_tangent_give_the_derivative_with_an_error_of_second_
         low, high = bracket(t, delta)
         below, above = (oracle(law, x + (tau - t)[:, None] * v, tau[0]) for tau in (low, high))
         slopes.append(difference(above, below, high - low))
-    falls = [np.abs(a - b).max() for a, b in zip(slopes[:-1], slopes[1:], strict=True)]
+    falls = [np.abs(a - b).max() for a, b in itertools.pairwise(slopes)]
     assert abs(np.log2(falls[-2] / falls[-1]) - 2) < 0.1, falls
 
 

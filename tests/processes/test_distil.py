@@ -139,7 +139,7 @@ def test_a_network_is_walked_with_the_span_of_its_grid(network, steps, span):
 
 
 def test_a_student_learns_in_one_step_what_its_teacher_does_in_eight():
-    """Digits, seconds: the loss of single steps falls, and one step then lies nearer to the teacher's end than the teacher's own."""
+    """Digits: the loss of single steps falls, and one step then lies nearer to the end of eight than the teacher's own step."""
     teacher = DiT(replace(DIT, input_size=8, hidden_size=48, depth=2, num_classes=10), Philox(0))
     for _ in train(teacher, digits("train"), LADDER, steps=60, batch_size=32, lr=3e-3):
         pass
