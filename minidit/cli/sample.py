@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
     steps = pipeline.steps(args.steps)
-    sampler, solver = pipeline.walk_words(args.sampler, args.solver, args.eta)
+    sampler, solver = pipeline.walk_words(args.sampler, args.solver, args.eta, args.path)
     labels = pipeline.labels(args.labels, args.n)
     n = len(labels) if labels is not None else args.n or 16
     check_writable(out, n * math.prod(pipeline.model.shape) * (1 if pipeline.tokenizer.limit else 16))  # bytes, about

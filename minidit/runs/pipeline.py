@@ -90,12 +90,16 @@ class Pipeline:
             raise ValueError(f"{flag} {wanted}: the ladder has {most} rungs")
         return wanted
 
-    def walk_words(self, sampler: str, solver: str, eta: float) -> tuple[str, str]:
-        """(sampler, solver), the usual ones where none is named; a solver of second order is not usual where noise is drawn."""
+    def walk_words(self, sampler: str, solver: str, eta: float, path: str = "") -> tuple[str, str]:
+        """(sampler, solver), the usual ones where none is named.
+
+        A solver of second order is not usual where noise is drawn, nor EDM's Heun where a walk begins without signal.
+        """
         sampler = sampler or self.usual.sampler
         check_word("sampler", sampler, SAMPLERS)
-        noisy = sampler != "ddim" or eta > 0
-        solver = solver or ("euler" if noisy else self.usual.solver)
+        if not solver:
+            noisy, heun = sampler != "ddim" or eta > 0, path not in ("", "ve") and self.usual.solver == "heun_edm"
+            solver = "euler" if noisy else "heun" if heun else self.usual.solver
         check_word("solver", solver, SOLVERS)
         return sampler, solver
 
@@ -163,7 +167,7 @@ class Pipeline:
         Words that are not set are the usual ones of the process. Raises ValueError for an unknown word, for a spacing or a shift
         of another path, and for more rungs than the ladder has.
         """
-        sampler, solver = self.walk_words(sampler, solver, eta)
+        sampler, solver = self.walk_words(sampler, solver, eta, path)
         if spacing:
             check_word("spacing", spacing, SPACINGS)
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
