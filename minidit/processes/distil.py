@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,13 +35,11 @@ STREAM = 0x646973
 CHUNK = 250  # trajectories that are walked together
 
 
-def share_of(path: Path, t: Any) -> float:
-    """The part of the path above clean data at time t: 1 at the noisy end. Raises ValueError for paths without equal steps."""
-    if isinstance(path, Schedule):
-        return float(t) / path.T
-    if path.part(0.5) != 0.5:
-        raise ValueError(f"a flow map needs the ladder or the straight path, whose grids have equal steps; got {path}")
-    return float(t)
+def check_equal_steps(path: Path, steps: int) -> None:
+    """Raises ValueError unless the path has a grid of equal steps, up to the rounding of rungs: a span is a step's length."""
+    spans = [t - s for t, s in path.grid(steps)]
+    if max(spans) - min(spans) > (1 if isinstance(path, Schedule) else 1e-9):
+        raise ValueError(f"a flow map needs a ladder or an unshifted straight path, whose grids have equal steps; got {path}")
 
 
 def in_steps(network: Backbone, steps: int) -> Backbone:
@@ -120,7 +118,7 @@ class Distillation:
             raise ValueError(f"a grid of {bad[0]} steps does not fit a trajectory that is kept in {self.keep} pieces")
         if not self.shares or min(self.shares.values()) <= 0 or abs(sum(self.shares.values()) - 1) > 1e-9:
             raise ValueError(f"the shares of a batch are positive and add up to 1; got {dict(self.shares)}")
-        share_of(self.path, self.path.part(1.0))
+        check_equal_steps(self.path, self.keep)
 
     @cached_property
     def rows(self) -> Array:

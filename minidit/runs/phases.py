@@ -186,7 +186,7 @@ class Run(Trainer):
 
         teacher = self.teacher()
         source = c.process.source(network, source, teacher)
-        few = None if held_out is None else c.process.source(network, held_out, teacher)
+        few = c.process.source(network, held_out, teacher) if held_out is not None and c.process.compared else None
         process = c.process.process(network, source, teacher)
         return Phase("model", network, process, source, c.train, few, c.data.init, draw)
 

@@ -24,6 +24,8 @@ from minidit.diffusion.schedule import Schedule
 from minidit.incoming import UNPRINTABLE, reading
 from minidit.models.backbone import Backbone
 from minidit.models.classifier import Classifier
+from minidit.models.flow_map import FlowMapDiT
+from minidit.processes.distil import in_steps
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
 from minidit.processes.tokenizer import Pixel, Tokenizer
@@ -35,6 +37,7 @@ from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, USUAL
 from minidit.runs.weights import weights_of
 
 SHIPPED = Path(__file__).parent.parent / "weights"
+FEW_STEPS = "few_steps.safetensors"  # beside the shipped weights, from which it was distilled
 
 
 class Options(TypedDict, total=False):
@@ -180,7 +183,11 @@ class Pipeline:
             limit=self.tokenizer.limit, seed=seed, shards=shards, precision=precision,
         )  # fmt: skip
         y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))
-        return draw(self.model, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
+        network = self.model
+        if isinstance(network, FlowMapDiT):
+            refuse_other_walks(settings)
+            network = in_steps(network, len(settings.times(self.process.path)))
+        return draw(network, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> Pixel:
         """The model's x_0 decoded to pictures (B, C, H, W) in [-1, 1] on the host, padding cut off."""
@@ -194,6 +201,19 @@ class Pipeline:
     def sample(self, labels: str | Sequence[int] | None = None, **options: Unpack[Options]) -> Pixel:
         """Pictures (B, C, H, W) in [-1, 1]; the options are those of `latents`."""
         return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
+
+
+def refuse_other_walks(settings: Sampling) -> None:
+    """Raises ValueError, with what to leave out, for walks that a flow map was not trained for: it goes in equal steps."""
+    asked = {
+        "guidance: that of its teacher is in its weights": settings.guidance != 1,
+        "fresh noise": settings.fresh.noisy,
+        "a solver of order 2": settings.solver.answer is not None,
+        "another spacing": settings.spacing is not None and settings.spacing is not SPACINGS["trailing"],
+        "another path": settings.path is not None,
+    }
+    if reasons := [reason for reason, true in asked.items() if true]:
+        raise ValueError(f"a flow map is walked in equal steps and takes no {reasons[0]}; leave it out")
 
 
 def load(
@@ -229,9 +249,18 @@ def load(
     return load_model(path, device=device, dtype=dtype, dialect=dialect, num_heads=num_heads)[0]
 
 
+def load_few_steps(*, device: str = "cpu", dtype: DTypeLike = np.float32) -> Pipeline:
+    """The shipped flow map, for one, two or four steps. Raises CheckpointError if it is not there."""
+    return pipeline_from(SHIPPED / "fashion", *load_model(SHIPPED / "fashion" / FEW_STEPS, device=device, dtype=dtype))
+
+
 def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.float32, state: str = "") -> Pipeline:
     """The Pipeline of a run folder; state: "" or one of the model's saved states, as in runs/weights.py."""
-    model, meta = weights_of(folder, "model", device, state=state, dtype=dtype)
+    return pipeline_from(folder, *weights_of(folder, "model", device, state=state, dtype=dtype))
+
+
+def pipeline_from(folder: Path, model: Any, meta: dict[str, Any]) -> Pipeline:
+    """The Pipeline of a model and its header, with the tokenizer of a folder."""
     file = former.file_of(folder, "model")
     if isinstance(model, TokenizerNetwork | Classifier):
         raise CheckpointError(f"{file}: a {type(model).__name__}, not a model that makes pictures")
@@ -239,7 +268,7 @@ def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.fl
         config = run_config_from(former.header(meta), str(file))
         network = None
         if not isinstance(config.tokenizer, PixelsConfig):
-            network, _ = load_model(former.file_of(folder, "tokenizer"), device=device, dtype=dtype)
+            network, _ = load_model(former.file_of(folder, "tokenizer"), device=model.device, dtype=model.dtype)
         return pipeline_of(config, model, network, meta)
 
 

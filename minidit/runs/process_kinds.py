@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from minidit.diffusion import loss, rungs, times
-from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, Fresh, ddim
+from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, EVERYTHING, Fresh, ddim
 from minidit.diffusion.path import Exploding, Path, Straight
 from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, Prediction, U, V, edm
 from minidit.diffusion.schedule import Schedule
@@ -41,6 +41,7 @@ SPACINGS: dict[str, Callable[[int, int], list[int]]] = {  # (T, N) -> N rungs
 SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the network has learned the variance) -> fresh noise
     "ddim": lambda eta, learned: ddim(eta),
     "ddpm": lambda eta, learned: DDPM_LEARNED if learned else DDPM,
+    "consistency": lambda eta, learned: EVERYTHING,
 }
 SOLVERS: dict[str, Solver] = {  # of walks without fresh noise
     "euler": EULER, "heun": HEUN, "heun_edm": HEUN_EDM, "ab2": AB2, "dpm_2m": DPM_2M,
@@ -87,6 +88,7 @@ class ProcessConfig:
     """What a run asks of the configuration of its process. Only `diffusion` has no usual answer."""
 
     usual: ClassVar[Usual] = USUAL
+    compared: ClassVar[bool] = True  # whether saved states are compared by their loss on held-out pictures
 
     def diffusion(self) -> Trained:
         """The process, independent of any network: its path and its answer are all that sampling needs."""
