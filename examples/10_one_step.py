@@ -2,15 +2,15 @@
 
     f(x_t, t) = the end of the trajectory through x_t;   x_s = f(x_t, t) + √(s²-ε²) z        one or several steps      (S.1, S.2)
 
-The data are eight small Gaussians on a ring, so the perfect denoiser is a formula. A small network learns f from it by distillation:
-two neighbours on a trajectory must lead to the same end. Its rival is DDIM with the perfect denoiser. A minute.
+The data are eight small Gaussians on a ring, so the perfect denoiser is a formula. A small network learns f from it by
+distillation: two neighbours on a trajectory must lead to the same end. Its rival is DDIM with the perfect denoiser. A minute.
 
 The picture, one_step.png: a row per sampler, a column per number of steps; the last column shows where it should lead.
 The table: distance of each cloud from there, the sliced Wasserstein distance. 0.01 is two samples of the same law.
 
-The last rows are guided towards the upper half of the ring, w = 3, with the perfect f of the guided flow. One step is perfect. But
-fresh noise (S.2) returns to the marginals of the plain flow, not to those of the guided one, and f guides again what was guided:
-every further step leads further away. Without guidance the perfect f may take any number of steps.
+The last row is guided towards the upper half of the ring, w = 3, with the perfect f of the guided flow. One step is perfect.
+But fresh noise (S.2) returns to the marginals of the plain flow, not to those of the guided one, and f guides again what was
+guided: every further step leads further away. Without guidance the perfect f may take any number of steps.
 """
 
 import numpy as np
@@ -80,7 +80,8 @@ def main(n=3000, steps=3000, width=96, counts=(1, 2, 4, 8)):
     data = MEANS[rng.integers(0, 8, (20000,))] + 0.05 * rng.normal((20000, 2, 1, 1), dtype=np.float64)
     net = md.DiT(md.DiTConfig(input_size=1, patch_size=1, in_channels=2, hidden_size=width, depth=3, num_heads=2, num_classes=0,
                               learn_sigma=False), rng)  # fmt: skip
-    process = Consistency.on_exploding(END, TOP, grid=fixed(consistency.rising_grid(19, END, TOP)), teacher=Denoiser(Perfect(), EDM))
+    grid = fixed(consistency.rising_grid(19, END, TOP))
+    process = Consistency.on_exploding(END, TOP, grid=grid, teacher=Denoiser(Perfect(), EDM))
     config = md.LoopConfig(steps=steps, batch_size=256, lr=2e-3, warmup=100, final_lr=0.01, ema=0.99, clip=1.0, shards=1)
     loop = Loop(net, process, source_of(data.astype(np.float32)), config)
     for _ in loop.run():
@@ -101,8 +102,8 @@ def main(n=3000, steps=3000, width=96, counts=(1, 2, 4, 8)):
         pictures += [scatter(x) for x in (*clouds, targets[w])]
         table.append(f"{name:24s}" + "".join(f"{distance(x, targets[w]):8.3f}" for x in clouds))
     columns = [f"steps: {k}" for k in counts] + ["where to"]
-    grid = md.pictures.grid(np.stack(pictures), len(columns), scale=1, column_labels=columns, row_labels=list(rows))
-    print(md.pictures.save_png("one_step.png", grid), *table, sep="\n")
+    sheet = md.pictures.grid(np.stack(pictures), len(columns), scale=1, column_labels=columns, row_labels=list(rows))
+    print(md.pictures.save_png("one_step.png", sheet), *table, sep="\n")
 
 
 if __name__ == "__main__":

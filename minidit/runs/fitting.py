@@ -141,7 +141,10 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
     latents = not isinstance(tokenizer, PixelsConfig)  # which have unit variance (L.3)
     process = config.process.fitted(lambda: 1.0 if latents else spread_of(data))
-    return replace(config, tokenizer=tokenizer, model=model, process=process)
+    sample, usual = config.sample, process.usual
+    if usual.few:
+        sample = replace(sample, steps=min(sample.steps, usual.steps), guidance=1.0, interval=(0.0, 1.0))
+    return replace(config, tokenizer=tokenizer, model=model, process=process, sample=sample)
 
 
 def spread_of(data: Dataset) -> float:

@@ -35,9 +35,9 @@ TokenizerNetwork = Autoencoder | AutoencoderKL
 KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass; networks have their rows in models/kinds.py
     "model": {name: kind.config for name, kind in NETWORKS.items() if kind.phase == "model"},
     "process": {
-        "trajectories": TrajectoriesConfig, "mean_velocity": MeanVelocityConfig, "consistency": ConsistencyConfig,
         "ddpm": DDPMConfig, "rectified_flow": RectifiedFlowConfig, "edm": EDMConfig,
-    },
+        "trajectories": TrajectoriesConfig, "mean_velocity": MeanVelocityConfig, "consistency": ConsistencyConfig,
+    },  # fmt: skip
     "tokenizer": {"pixels": PixelsConfig}
     | {name: kind.config for name, kind in NETWORKS.items() if kind.phase == "tokenizer"},
 }

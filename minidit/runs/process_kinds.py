@@ -73,11 +73,15 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True)
 class Usual:
-    """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of the tables above."""
+    """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of the tables above.
+
+    few : a network for one, two or four such steps, with no guidance besides what is in its weights
+    """
 
     steps: int = 50
     sampler: str = "ddim"
     solver: str = "euler"
+    few: bool = False
 
 
 USUAL = Usual()

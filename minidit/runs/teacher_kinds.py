@@ -56,27 +56,32 @@ def flow_map_of(network: Backbone, teacher: Teacher, kind: str) -> FlowMapDiT:
 
 
 @dataclass(frozen=True)
-class TrajectoriesConfig(DDPMConfig):
+class TrajectoriesConfig(ProcessConfig):
     """Regression on the trajectories of a teacher. Prediction and ladder are those of the teacher."""
 
-    usual: ClassVar[Usual] = Usual(4)
+    usual: ClassVar[Usual] = Usual(4, few=True)
     compared: ClassVar[bool] = False
 
     prediction: str = "v"
     schedule: str = "cosine"
+    T: int = 1000
     learn_from: str = ""  # the run
     pool: int = 8000  # trajectories
     teacher_steps: int = 8  # of Adams–Bashforth, a multiple of 4
     single: float = 0.6  # share of a batch that learns the single step; the rest learns two and four
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        self.diffusion()
         if self.pool < 1 or self.teacher_steps < 4 or self.teacher_steps % 4 or not 0 < self.single < 1:
             raise ValueError(f"pool = {self.pool} must be at least 1, teacher_steps = {self.teacher_steps} a multiple of 4, "
                              f"single = {self.single} between 0 and 1")  # fmt: skip
 
     def teacher(self) -> str:
         return self.learn_from
+
+    def diffusion(self) -> Diffusion:
+        """That of the teacher."""
+        return DDPMConfig(self.prediction, self.schedule, self.T).diffusion()
 
     def source(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Source:
         """The teacher's walks, guided as its samples are: the classes in turn."""
@@ -100,7 +105,7 @@ class TrajectoriesConfig(DDPMConfig):
 class MeanVelocityConfig(ProcessConfig):
     """A flow map by the mean velocity of a rectified flow. Classes are never left out: the guidance is in the weights."""
 
-    usual: ClassVar[Usual] = Usual(4)
+    usual: ClassVar[Usual] = Usual(4, few=True)
 
     learn_from: str = ""  # the run
     delta: float = 0.01  # of the central difference
@@ -130,7 +135,7 @@ COORDINATES: dict[str, Callable[[], tuple[Path, Prediction]]] = {  # of a consis
 class ConsistencyConfig(ProcessConfig):
     """A consistency model: distilled on the path of its teacher, or trained without one (iCT) on the exploding path."""
 
-    usual: ClassVar[Usual] = Usual(2, "consistency")
+    usual: ClassVar[Usual] = Usual(2, "consistency", few=True)
     compared: ClassVar[bool] = False  # the loss depends on the grid
 
     learn_from: str = ""  # the run; "": none
