@@ -22,6 +22,7 @@ import numpy as np
 from minidit.checkpoint import load_model, save_model
 from minidit.cli.progress import Progress
 from minidit.diffusion.solver import AB2
+from minidit.models.dit import DiT
 from minidit.models.flow_map import FlowMapDiT
 from minidit.processes.distil import Distillation, in_steps, trajectories
 from minidit.processes.sample import Sampling
@@ -31,6 +32,7 @@ from minidit.runs.evaluate import Evaluation
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Pipeline, load
 from minidit.runs.presets import PRESETS, DataConfig
+from minidit.runs.teacher_kinds import ConsistencyConfig
 from minidit.training.loop import Loop, LoopConfig
 
 STEPS = (1, 2, 4)
@@ -73,6 +75,28 @@ def train(args: argparse.Namespace) -> None:
             )
 
 
+def distil_consistency(args: argparse.Namespace) -> None:
+    """A consistency model of the shipped weights, on their own ladder."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    teacher = load()
+    assert teacher.meta is not None
+    place = DataConfig(source=args.data)
+    job = Run(args.out / "unused", replace(PRESETS["fashion"], data=place))
+    pictures, _ = job.data()
+    config = ConsistencyConfig(learn_from="the shipped weights", coordinates="vp")
+    student = DiT(teacher.model.config, None)
+    source = config.source(student, teacher.tokenizer.source(pictures))
+    began = time.process_time()
+    process = config.process(student, source, teacher)
+    loop = Loop(student, process, source, replace(RECIPE, steps=args.updates, seed=args.seed, ema=0.99))
+    losses = [float(record["loss"]) for record in loop.run()]
+    student.flat[...] = loop.optimiser.average
+    facts = {"seed": args.seed, "updates": args.updates, "batch": RECIPE.batch_size, "cpu_s": round(time.process_time() - began)}
+    save_model(args.out / "consistency.safetensors", student, run=former.header(teacher.meta), few=facts)
+    with (args.out / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps({**facts, "consistency loss": round(float(np.mean(losses[-100:])), 4)}) + "\n")
+
+
 def student_in(teacher: Pipeline, network: FlowMapDiT, steps: int) -> Pipeline:
     """The pipeline of a student in so many steps: the guidance is in its weights."""
     return replace(teacher, model=in_steps(network, steps), guidance=1.0)
@@ -90,9 +114,15 @@ def measured(folders: list[Path], data: str, n: int, noise: tuple[int, ...]) -> 
     evaluation = Evaluation(job.judge(pictures), pictures, held_out, n=n)
     evaluation.references(teacher)
     for seed in noise:
+        for folder in [f for f in folders if (f / "consistency.safetensors").exists()]:
+            network, _ = load_model(folder / "consistency.safetensors")
+            for steps in STEPS:
+                name = f"consistency {folder.name}: {steps}, noise {seed}"
+                student = replace(teacher, model=network, guidance=1.0)
+                evaluation.samples(name, student, seed=seed, steps=steps, sampler="consistency")
         for solver, steps in TEACHER:
             evaluation.samples(f"teacher: {solver} {steps}, noise {seed}", teacher, seed=seed, steps=steps, solver=solver)
-        for folder in folders:
+        for folder in [f for f in folders if (f / "model.safetensors").exists()]:
             network, _ = load_model(folder / "model.safetensors")
             for steps in STEPS:
                 name = f"student {folder.name}: {steps}, noise {seed}"
@@ -109,6 +139,11 @@ def main() -> None:
     one.add_argument("--updates", type=int, default=16000)
     one.add_argument("--share", type=float, default=0.7, help="of a batch that learns the single step")
     one.add_argument("--out", type=Path, required=True)
+    cd = sub.add_parser("consistency")
+    cd.add_argument("--seed", type=int, default=0)
+    cd.add_argument("--updates", type=int, default=800)
+    cd.add_argument("--data", default="fashion")
+    cd.add_argument("--out", type=Path, required=True)
     two = sub.add_parser("measure")
     two.add_argument("folders", type=Path, nargs="+")
     two.add_argument("--data", default="fashion", help="a folder with the whole Fashion-MNIST, or the embedded part")
@@ -116,8 +151,8 @@ def main() -> None:
     two.add_argument("--noise", type=int, nargs="+", default=[0, 1])
     two.add_argument("--out", type=Path)
     args = parser.parse_args()
-    if args.work == "train":
-        train(args)
+    if args.work != "measure":
+        {"train": train, "consistency": distil_consistency}[args.work](args)
         return
     table = measured(args.folders, args.data, args.n, tuple(args.noise))
     print("| pictures | class accuracy | Fréchet | multiple | precision | recall |\n|---|---|---|---|---|---|")

@@ -64,6 +64,21 @@ def uniform_index(t: Array) -> TimeLaw:
     return lambda u: (u * (len(t) - 1)).astype("int64")
 
 
+def top_first(share: float) -> IndexLaw:
+    """A part of the batch at the noisy end, from which single steps start, and every interval equally often in the rest."""
+
+    def law(t: Array) -> TimeLaw:
+        rest, last = uniform_index(t), len(t) - 2
+        return lambda u: xp_of(u).where(u < share, last, rest(xp_of(u).maximum(u - share, 0) / (1 - share)))
+
+    return law
+
+
+def near_squares(x: Any, y: Array) -> Any:
+    """The pseudo-Huber whose norm of change, 0.03 √dim, is that of small pictures' usual errors."""
+    return consistency.pseudo_huber(x, y, 0.03 * math.prod(y.shape[1:]) ** 0.5)
+
+
 def squares(x: Any, y: Array) -> Any:
     """The squared norm of the difference, per sample."""
     return ops.mse(x, y) * math.prod(y.shape[1:])

@@ -37,7 +37,7 @@ KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass; n
     "process": {
         "ddpm": DDPMConfig, "rectified_flow": RectifiedFlowConfig, "edm": EDMConfig,
         "trajectories": TrajectoriesConfig, "mean_velocity": MeanVelocityConfig, "consistency": ConsistencyConfig,
-    },  # fmt: skip
+    },
     "tokenizer": {"pixels": PixelsConfig}
     | {name: kind.config for name, kind in NETWORKS.items() if kind.phase == "tokenizer"},
 }

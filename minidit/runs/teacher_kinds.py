@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from minidit.backend import to_device
+from minidit.data.cache import Cache
 from minidit.diffusion import times
 from minidit.diffusion.path import Path, Straight
 from minidit.diffusion.prediction import Prediction, U, V
@@ -22,7 +23,7 @@ from minidit.diffusion.solver import AB2
 from minidit.models.backbone import Backbone
 from minidit.models.dit import DiT, DiTConfig
 from minidit.models.flow_map import FlowMapDiT
-from minidit.processes.consistency import Consistency, fixed
+from minidit.processes.consistency import Consistency, fixed, near_squares, top_first
 from minidit.processes.denoise import Denoiser
 from minidit.processes.diffusion import Diffusion, drawn
 from minidit.processes.distil import Distillation, trajectories
@@ -83,7 +84,10 @@ class TrajectoriesConfig(ProcessConfig):
         """That of the teacher."""
         return DDPMConfig(self.prediction, self.schedule, self.T).diffusion()
 
-    def source(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Source:
+    def source(
+        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
+        held_out: bool = False,
+    ) -> Source:  # fmt: skip
         """The teacher's walks, guided as its samples are: the classes in turn."""
         run = told(teacher, "trajectories")
         classes = run.model.condition.count
@@ -116,7 +120,10 @@ class MeanVelocityConfig(ProcessConfig):
     def diffusion(self) -> Trained:
         return Diffusion(Straight(), U, drawn(times.uniform))
 
-    def source(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Source:
+    def source(
+        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
+        held_out: bool = False,
+    ) -> Source:  # fmt: skip
         return with_classes(network, source)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
@@ -140,7 +147,8 @@ class ConsistencyConfig(ProcessConfig):
 
     learn_from: str = ""  # the run; "": none
     coordinates: str = "vp"  # of the teacher: vp (the cosine ladder, v) or straight (u)
-    levels: int = 18  # times of the grid, with a teacher
+    levels: int = 17  # times of the grid, with a teacher
+    top: float = 0.15  # part of a batch at its noisy end
     updates: int = 1000  # over which the grid of iCT grows
     first_levels: int = 10
     last_levels: int = 160
@@ -150,9 +158,11 @@ class ConsistencyConfig(ProcessConfig):
 
     def __post_init__(self) -> None:
         check_word("coordinates", self.coordinates, COORDINATES)
-        if self.levels < 2 or not 1 <= self.first_levels <= self.last_levels or self.updates < 1:
-            raise ValueError(f"levels = {self.levels} must be at least 2, first_levels = {self.first_levels} from 1 to "
-                             f"last_levels = {self.last_levels}, updates = {self.updates} at least 1")  # fmt: skip
+        if self.levels < 2 or not 0 <= self.top < 1:
+            raise ValueError(f"levels = {self.levels} must be at least 2, top = {self.top} from 0 to 1")
+        if not 1 <= self.first_levels <= self.last_levels or self.updates < 1:
+            raise ValueError(f"first_levels = {self.first_levels} must be from 1 to last_levels = {self.last_levels}, "
+                             f"updates = {self.updates} at least 1")  # fmt: skip
         if not self.sigma_max > 0.002 or not self.times_std > 0:
             raise ValueError(f"sigma_max = {self.sigma_max} must be above 0.002, times_std = {self.times_std} above 0")
 
@@ -167,9 +177,12 @@ class ConsistencyConfig(ProcessConfig):
             )
         path, answer = COORDINATES[self.coordinates]()
         rising = [path.part(0.0), *(t for t, _ in reversed(path.grid(self.levels - 1)))]
-        return Consistency(path, answer, fixed(np.array(rising)))
+        return Consistency(path, answer, fixed(np.array(rising)), top_first(self.top), near_squares)
 
-    def source(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Source:
+    def source(
+        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
+        held_out: bool = False,
+    ) -> Source:  # fmt: skip
         return with_classes(network, source)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:

@@ -18,7 +18,7 @@ from minidit.diffusion.solver import AB2, EULER, HEUN, HEUN_EDM
 from minidit.models.backbone import Classes, Nothing
 from minidit.models.dit import DiT
 from minidit.models.flow_map import FlowMapDiT
-from minidit.processes.consistency import Consistency, fixed, follow, squares, teacher_step, uniform_index
+from minidit.processes.consistency import Consistency, fixed, follow, squares, teacher_step, top_first, uniform_index
 from minidit.processes.denoise import Denoiser
 from minidit.processes.flow_map import MeanVelocity
 from minidit.processes.sample import sample
@@ -225,6 +225,9 @@ def test_the_weight_of_ict_is_one_over_the_interval():
 def test_every_interval_is_drawn_equally_often_where_nothing_else_is_said():
     i = uniform_index(np.arange(5.0))((np.arange(1000) + 0.5) / 1000)
     assert i.dtype == np.int64 and np.bincount(i).tolist() == [250] * 4
+    u = (np.arange(1000) + 0.5) / 1000
+    top = top_first(0.2)(np.arange(5.0))(u)
+    assert top.dtype == np.int64 and np.bincount(top).tolist() == [200, 200, 200, 400] and (top[:200] == 3).all()
     with pytest.raises(ValueError, match="needs the step before"):
         Consistency(Straight(), U, fixed(np.linspace(0, 1, 4)), solver=AB2)
 

@@ -48,7 +48,7 @@ def test_numbers_lists_and_truth_survive_toml():
     ({"train": {"lr": "1e-3"}}, "lr = '1e-3' must be a number"),
     ({"train": {"betas": [0.9]}}, "must be a list of 2 numbers"),
     ({"process": {"prediction": "noise"}}, r"section \[process\]: prediction 'noise' is not one of"),
-    ({"process": {"kind": "dppm"}}, r"section \[process\]: kind 'dppm' is not one of ddpm, rectified_flow, edm, trajectories, mean_velocity, consistency, did you mean 'd"),
+    ({"process": {"kind": "dppm"}}, r"section \[process\]: kind 'dppm' is not one of ddpm, rectified_flow, .*, did you mean 'd"),
     ({"process": {"kind": "edm", "sigma_max": 0.001}}, r"section \[process\]: sigma_max = 0.001 must be above sigma_min"),
     ({"process": {"kind": "rectified_flow", "shift": 0}}, r"section \[process\]: shift = 0 must be above 0"),
     ({"process": {"kind": "rectified_flow", "times": "mode", "times_scale": 2.0}}, "the mode law needs a scale in -1"),
