@@ -2,8 +2,8 @@
 
     python tools/ship_few_steps.py FOLDER [SECOND ...] --table benchmarks/results/few_steps.json --command "python -m ..."
 
-The folders are those of `python -m benchmarks.few_steps train`, the table that of `measure`. The first folder's weights are shipped;
-the others, trained with other seeds, are reported beside it.
+The folders are those of `python -m benchmarks.few_steps train`, the table that of `measure`. The first folder's weights are
+shipped; the others, trained with other seeds, are reported beside it.
 """
 
 from __future__ import annotations
@@ -44,22 +44,20 @@ def card(folders: list[Path], rows: list[dict[str, Any]], command: str) -> str:
         f = facts_of(folder)
         made.append(
             f"- seed {f['seed']}{' (shipped)' if folder == folders[0] else ''}: {f['pool']:,} trajectories of the teacher "
-            f"({f['walking_cpu_s']} CPU s), then {f['update']:,} updates of {f['batch']}; {f['cpu_s']} CPU s of one core together, "
-            "on a machine that did other work too"
+            f"({f['walking_cpu_s']} CPU s), then {f['update']:,} updates of {f['batch']}; {f['cpu_s']} CPU s of one core together"
         )
     parts = [
         "# Fashion-MNIST in one, two and four steps",
         f"A flow map (SPEC.md, S.8 to S.10) with the sizes of the shipped DiT, distilled from it by `{command}` with minidit "
-        f"{__version__}. Its tokenizer is the shipped autoencoder. EMA weights, stored as float16. `minidit sample --steps 1`, 2 or 4 "
-        "uses it.",
-        "The teacher is walked in eight steps of Adams–Bashforth with its guidance, 4 in (0.2, 0.7], which is so in the student's "
-        "weights. No picture of the data is used: a trajectory starts from noise.\n\n" + "\n".join(made),
-        "The figures are those of the float32 weights, against the 60,000 training pictures, on the features of the same judge as "
-        "in [CARD.md](CARD.md). The multiple's unit is the row of the reconstructions.",
+        f"{__version__}, on a machine that did other work too. Its tokenizer is the shipped autoencoder. EMA weights, stored as "
+        "float16. `minidit sample --steps 1`, 2 or 4 uses it.",
+        "The teacher is walked in eight steps of Adams–Bashforth with its guidance, 4 in (0.2, 0.7], which is thus in the "
+        "weights of the student. No picture of the data is used: a trajectory starts from noise.\n\n" + "\n".join(made),
+        "The figures are those of the float32 weights, against the 60,000 training pictures, on the features of the same judge "
+        "as in [CARD.md](CARD.md). The multiple's unit is the row of the reconstructions.",
         "\n".join(lines),
-        "Class accuracy says nothing about few steps: one step of the teacher is a blurred mean of the class, with accuracy 1.000. "
-        "Two and four steps lie nearer to the data than their teacher by the Fréchet distance where they are less guided than it. "
-        "For study only, not for any other use.",
+        "Class accuracy says nothing about few steps: one step of the teacher is a blurred mean of the class, with accuracy "
+        "1.000. For study only, not for any other use.",
     ]
     return "\n\n".join(parts) + "\n"
 
