@@ -322,4 +322,3 @@ static inline void copies_arrived() {
     for (auto& c : copies) memcpy(c.to, c.bytes, 16);
     copies.clear();
 }
-static inline float exp2_of(float x) { return x < -126 ? 0 : exp2f(x); }

@@ -199,9 +199,8 @@ def using_allocator(allocator=None):
 
 
 POOL = State.shared = MemoryPool()
-ATTRIBUTES = {16: 32, 97: 163 << 10}  # cudaDeviceAttr: multiprocessors, and the most shared memory that a block may ask for
 runtime = SimpleNamespace(
-    deviceGetAttribute=lambda attribute, device: ATTRIBUTES[attribute],
+    deviceGetAttribute=lambda attribute, device: {16: 32, 97: State.most_shared}[attribute],  # multiprocessors, shared memory
     getDeviceCount=lambda: 1,
     getDevice=lambda: 0,
     deviceSynchronize=Device().synchronize,
@@ -209,7 +208,6 @@ runtime = SimpleNamespace(
     driverGetVersion=lambda: 12090,
     memGetInfo=lambda: Device.mem_info,
     getDeviceProperties=lambda i: {"name": b"stand-in", "totalGlobalMem": Device.mem_info[1], "multiProcessorCount": 1},
-    deviceGetAttribute=lambda attribute, i: {97: State.most_shared}[attribute],
 )
 MEMORY = {"get_default_memory_pool": lambda: POOL, "get_default_pinned_memory_pool": lambda: POOL}
 CONTENTS = {

@@ -23,7 +23,10 @@ from standin.device import COUNTS, Device
 
 HEADER = Path(__file__).parent.parent / "kernels" / "cuda_on_cpu.h"
 SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(([^)]*)\)')
-ERRORS = {1: "a barrier that not all threads reach", 2: "a write beyond the shared memory", 3: "a block that is no row of warps", 4: "not aligned"}
+ERRORS = {
+    1: "a barrier that not all threads reach", 2: "a write beyond the shared memory", 3: "a block that is no row of warps",
+    4: "not aligned",
+}  # fmt: skip
 TYPES = {
     "float": "float32", "double": "float64", "bf16": "bfloat16", "int": "int32", "unsigned": "uint32", "long long": "int64",
     "unsigned long long": "uint64",

@@ -41,7 +41,7 @@ __device__ __forceinline__ float exp2_of(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"(x));
     return x;
 #else
-    return exp2f(x);
+    return x < -126 ? 0 : exp2f(x);
 #endif
 }
 __device__ __forceinline__ float inverse_of(float x) {

@@ -58,12 +58,6 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool ther
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void copies_arrived() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-
-__device__ __forceinline__ float exp2_of(float x) {  // 2^x within two units of the last place; below 2^-126 zero
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 #endif
 
 __device__ __forceinline__ float low_of(unsigned pair) { return __uint_as_float(pair << 16); }
