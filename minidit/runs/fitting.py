@@ -139,7 +139,7 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     model = model.fitted(shape_of(tokenizer, data.channels, H, W), data.num_classes)
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
-    latents = not isinstance(tokenizer, PixelsConfig)  # which have unit variance (L.3)
+    latents = not isinstance(tokenizer, PixelsConfig)  # whose scale makes their variance 1
     process = config.process.fitted(lambda: 1.0 if latents else spread_of(data))
     return replace(config, tokenizer=tokenizer, model=model, process=process)
 

@@ -234,7 +234,7 @@ class EDMConfig(ProcessConfig):
         d = EDM_SPREAD if self.sigma_data is None else self.sigma_data
         unit = d / EDM_SPREAD
         path = Exploding(d, self.sigma_min * unit, self.sigma_max * unit)
-        return Diffusion(path, edm(d), drawn(times.lognormal(self.times_mean + math.log(unit), self.times_std)))  # (P.23)
+        return Diffusion(path, edm(d), drawn(times.lognormal(self.times_mean + math.log(unit), self.times_std)))
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         return fitted_process(network, self.diffusion(), source)
