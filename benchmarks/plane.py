@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minidit.processes.reflow import Reflow, StoredPairs
 
 import minidit as md
 from minidit import ops
@@ -31,6 +30,7 @@ from minidit.models.condition import TimestepEmbedder
 from minidit.nn import Linear, Module
 from minidit.processes.consistency import Consistency, fixed
 from minidit.processes.denoise import Denoiser
+from minidit.processes.reflow import Reflow, StoredPairs
 from minidit.training.loop import Loop
 from minidit.training.source import source_of
 
