@@ -11,6 +11,7 @@ from minidit.backend import Array, empty
 from minidit.kernels.blas import gemm
 from minidit.kernels.cpu import constant
 from minidit.kernels.pieces import home_of_gradient
+from minidit.kernels.windows import Padding, count, lines
 
 COLUMNS = 131072  # elements of the columns of a tile
 
@@ -26,17 +27,16 @@ class Windows:
     The image is kept with the channels last and its border of zeros, so that kw · C entries of a window lie side by side.
     """
 
-    def __init__(self, shape: tuple[int, ...], like: Array, kernel: tuple[int, int], stride: int, padding: int) -> None:
+    def __init__(self, shape: tuple[int, ...], like: Array, kernel: tuple[int, int], stride: int, padding: Padding) -> None:
         B, C, H, W = shape
         kh, kw = kernel
-        s, p = stride, padding
+        s, (p, after) = stride, lines(padding)
         self.kernel, self.stride = kernel, s
-        self.h, self.w = (H + 2 * p - kh) // s + 1, (W + 2 * p - kw) // s + 1
+        self.h, self.w = count(H, kh, s, padding), count(W, kw, s, padding)
         self.K, self.L = C * kh * kw, self.h * self.w
-        self.image = empty(like, (B, H + 2 * p, W + 2 * p, C))
+        self.image = empty(like, (B, p + H + after, p + W + after, C))
         self.inside = self.image[:, p : p + H, p : p + W].transpose(0, 3, 1, 2)
-        if p:
-            self.image[:, :p], self.image[:, -p:], self.image[:, :, :p], self.image[:, :, -p:] = 0, 0, 0, 0
+        self.image[:, :p], self.image[:, p + H :], self.image[:, :, :p], self.image[:, :, p + W :] = 0, 0, 0, 0
         b, r, c, e = self.image.strides
         shape5 = (B, self.h, self.w, kh, kw * C)
         self.view = np.lib.stride_tricks.as_strided(self.image, shape5, (b, s * r, s * c, r, e))
@@ -60,7 +60,7 @@ class Windows:
                 np.add(target, c[:, :, :, i, j], out=target)
 
 
-def correlate(x: Array, flat: Array, bias: Array, kernel: tuple[int, int], stride: int, padding: int) -> tuple[Array, Windows]:
+def correlate(x: Array, flat: Array, bias: Array, kernel: tuple[int, int], stride: int, padding: Padding) -> tuple[Array, Windows]:
     """(A.22) for weights (O, K) ordered like the windows: the image (B, O, h, w) and the windows that it came from."""
     windows, O = Windows(x.shape, x, kernel, stride, padding), len(flat)
     windows.inside[...] = x
@@ -75,7 +75,7 @@ def correlate(x: Array, flat: Array, bias: Array, kernel: tuple[int, int], strid
     return y.reshape(len(x), O, windows.h, windows.w), windows
 
 
-def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: int = 0) -> tuple[Array, Vjp]:
+def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: Padding = 0) -> tuple[Array, Vjp]:
     O, C, kh, kw = weight.shape
     B, flat = len(x), np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(O, -1)
     y, windows = correlate(x, flat, bias, (kh, kw), stride, padding)
@@ -91,7 +91,7 @@ def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padd
         return lambda: image_bar(g), weight_bar, bias_bar
 
     def image_bar(g: Array) -> Array:
-        if stride == 1 and padding < min(kh, kw) and kh == kw:  # a correlation with the mirrored weights: reads instead of adds
+        if stride == 1 and isinstance(padding, int) and padding < kh == kw:  # a correlation with mirrored weights: reads, not adds
             mirrored = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0)).reshape(C, -1)
             return correlate(g.reshape(B, O, windows.h, windows.w), mirrored, None, (kh, kw), 1, kh - 1 - padding)[0]
         target = Windows(x.shape, x, (kh, kw), stride, padding)
