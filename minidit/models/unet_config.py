@@ -37,8 +37,8 @@ class UNetConfig:
 
     input_size: int | tuple[int, int] = 8  # height and width of the (latent) picture
     in_channels: int = 4
-    widths: tuple[int, ...] = (32, 64)  # channels at each size, which is halved between them
-    blocks: int = 1  # residual blocks at each size; one more on the way up
+    widths: tuple[int, ...] = (24, 48)  # channels at each size, which is halved between them
+    blocks: int = 2  # residual blocks at each size; one more on the way up
     attention: tuple[int, ...] = (1,)  # the sizes whose blocks are followed by attention; 0 is the largest
     middle_attention: bool = True  # between the two blocks at the smallest size
     head_width: int = 0  # channels of a head; 0: one head
