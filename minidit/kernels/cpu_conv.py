@@ -1,4 +1,8 @@
-"""Twins of the convolutional primitives for float32 on a CPU: a few samples at a time, so that the columns stay cached."""
+"""Twins of the convolutional primitives for float32 on a CPU: a few samples at a time, so that the columns stay cached.
+
+Pictures keep their shape (B, C, H, W) and lie in memory as (B, H, W, C), channels last: then rows of windows are copied in long
+runs, a product writes its output in place, and the tokens of an attention need no copy. Twins accept both orders and return this one.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +20,30 @@ from minidit.kernels.windows import Padding, count, lines
 COLUMNS = 131072  # elements of the columns of a tile
 
 
-def rows_of(x: Array) -> Array:
-    """(n, O, L)  ->  (n L, O): one row per pixel."""
-    return np.ascontiguousarray(x.swapaxes(1, 2)).reshape(-1, x.shape[1])
+def channels_last(x: Array) -> Array:
+    """(B, C, H, W)  ->  (B, H, W, C), dense; no copy of a picture that lies so in memory."""
+    y = x.transpose(0, 2, 3, 1)
+    if y.flags.c_contiguous:
+        return y
+    dense = empty(x, y.shape)
+    dense[...] = y
+    return dense
+
+
+def channels_second(y: Array) -> Array:
+    """(B, H, W, C)  ->  the same memory as (B, C, H, W)."""
+    return y.transpose(0, 3, 1, 2)
 
 
 class Windows:
     """The columns of (A.23), one row per window, for a few samples at a time; making them twice is cheaper than keeping them.
 
-    The image is kept with the channels last and its border of zeros, so that kw · C entries of a window lie side by side.
+    The image is kept with its border of zeros, so that kw · C entries of a window lie side by side.
     """
 
-    def __init__(self, shape: tuple[int, ...], like: Array, kernel: tuple[int, int], stride: int, padding: Padding) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], like: Array, kernel: tuple[int, int], stride: int, padding: Padding
+    ) -> None:
         B, C, H, W = shape
         kh, kw = kernel
         s, (p, after) = stride, lines(padding)
@@ -35,7 +51,7 @@ class Windows:
         self.h, self.w = count(H, kh, s, padding), count(W, kw, s, padding)
         self.K, self.L = C * kh * kw, self.h * self.w
         self.image = empty(like, (B, p + H + after, p + W + after, C))
-        self.inside = self.image[:, p : p + H, p : p + W].transpose(0, 3, 1, 2)
+        self.inside = channels_second(self.image[:, p : p + H, p : p + W])
         self.image[:, :p], self.image[:, p + H :], self.image[:, :, :p], self.image[:, :, p + W :] = 0, 0, 0, 0
         b, r, c, e = self.image.strides
         shape5 = (B, self.h, self.w, kh, kw * C)
@@ -43,6 +59,10 @@ class Windows:
         step = max(1, min(B, COLUMNS // (self.K * self.L)))
         self.tiles = [slice(n, min(n + step, B)) for n in range(0, B, step)]
         self.scratch = empty(like, (step, *shape5[1:]))
+
+    def rows(self, tile: slice) -> slice:
+        """The rows of a tile in a matrix with one row per window of every sample."""
+        return slice(tile.start * self.L, tile.stop * self.L)
 
     def gather(self, tile: slice) -> Array:
         """(samples · L, K): the windows of a tile, in the scratch memory, ordered (row, column, channel)."""
@@ -60,75 +80,86 @@ class Windows:
                 np.add(target, c[:, :, :, i, j], out=target)
 
 
-def correlate(x: Array, flat: Array, bias: Array, kernel: tuple[int, int], stride: int, padding: Padding) -> tuple[Array, Windows]:
+def correlate(
+    x: Array, flat: Array, bias: Array, kernel: tuple[int, int], stride: int, padding: Padding
+) -> tuple[Array, Windows]:
     """(A.22) for weights (O, K) ordered like the windows: the image (B, O, h, w) and the windows that it came from."""
     windows, O = Windows(x.shape, x, kernel, stride, padding), len(flat)
     windows.inside[...] = x
-    y = empty(x, (len(x), O, windows.L))
-    product = empty(x, (len(windows.scratch) * windows.L, O))
+    y = empty(x, (len(x), windows.h, windows.w, O))
+    wide = None if bias is None else np.tile(bias, windows.w)  # of a row of pixels: long inner loops
     for tile in windows.tiles:
-        rows = windows.gather(tile)
-        p = gemm(rows, flat.T, product[: len(rows)])
+        gemm(windows.gather(tile), flat.T, y[tile].reshape(-1, O))
         if bias is not None:
-            np.add(p, bias, out=p)
-        y[tile] = p.reshape(-1, windows.L, O).swapaxes(1, 2)
-    return y.reshape(len(x), O, windows.h, windows.w), windows
+            part = y[tile].reshape(-1, windows.w * O)
+            np.add(part, wide, out=part)
+    return channels_second(y), windows
+
+
+def pointwise(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
+    """A 1 × 1 convolution: a linear layer of every pixel."""
+    O, C = weight.shape[:2]
+    rows, flat, (B, _, H, W) = channels_last(x).reshape(-1, C), weight.reshape(O, C), x.shape
+    y = gemm(rows, flat.T, empty(x, (len(rows), O)))
+    if bias is not None:
+        np.add(y.reshape(-1, W * O), np.tile(bias, W), out=y.reshape(-1, W * O))
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        g = channels_last(y_bar).reshape(-1, O)
+        weight_bar, bias_bar = home_of_gradient(weight), None if bias is None else home_of_gradient(bias)
+        gemm(g.T, rows, weight_bar.reshape(O, C))
+        if bias is not None:
+            np.matmul(constant(len(g)), g, out=bias_bar)
+        x_bar = lambda: channels_second(gemm(g, flat, empty(x, (len(g), C))).reshape(B, H, W, C))
+        return x_bar, weight_bar, bias_bar
+
+    return channels_second(y.reshape(B, H, W, O)), vjp
 
 
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: Padding = 0) -> tuple[Array, Vjp]:
     O, C, kh, kw = weight.shape
-    B, flat = len(x), np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(O, -1)
+    if (kh, kw, stride, lines(padding)) == (1, 1, 1, (0, 0)):
+        return pointwise(x, weight, bias)
+    flat = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(O, -1)
     y, windows = correlate(x, flat, bias, (kh, kw), stride, padding)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        g = y_bar.reshape(B, O, windows.L)
+        g = channels_last(y_bar).reshape(-1, O)
         total, part = np.zeros((O, windows.K), np.float32), np.empty((O, windows.K), np.float32)
         for tile in windows.tiles:
-            total += gemm(rows_of(g[tile]).T, windows.gather(tile), part)
+            total += gemm(g[windows.rows(tile)].T, windows.gather(tile), part)
         weight_bar = home_of_gradient(weight)
         weight_bar[...] = total.reshape(O, kh, kw, C).transpose(0, 3, 1, 2)
-        bias_bar = None if bias is None else np.sum(g @ constant(windows.L), axis=0, out=home_of_gradient(bias))
+        bias_bar = None if bias is None else np.matmul(constant(len(g)), g, out=home_of_gradient(bias))
         return lambda: image_bar(g), weight_bar, bias_bar
 
     def image_bar(g: Array) -> Array:
         if stride == 1 and isinstance(padding, int) and padding < kh == kw:  # a correlation with mirrored weights: reads, not adds
             mirrored = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0)).reshape(C, -1)
-            return correlate(g.reshape(B, O, windows.h, windows.w), mirrored, None, (kh, kw), 1, kh - 1 - padding)[0]
+            picture = channels_second(g.reshape(len(x), windows.h, windows.w, O))
+            return correlate(picture, mirrored, None, (kh, kw), 1, kh - 1 - padding)[0]
         target = Windows(x.shape, x, (kh, kw), stride, padding)
         target.image[...] = 0
         for tile in target.tiles:
             rows = target.scratch[: tile.stop - tile.start].reshape(-1, target.K)
-            target.scatter(tile, gemm(rows_of(g[tile]), flat, rows))
+            target.scatter(tile, gemm(g[target.rows(tile)], flat, rows))
         return target.inside
 
     return y, vjp
 
 
-def group_norm(x: Array, weight: Array, bias: Array, *, groups: int, eps: float = 1e-6) -> tuple[Array, Vjp]:
-    B, C, H, W = x.shape
-    n = C // groups * H * W
-    flat = x.reshape(B, groups, n)
-    x_hat, y = empty(x, (B, groups, n)), empty(x, (B, C, H * W))
-    np.subtract(flat, np.matmul(flat, constant(n, 1 / n))[..., None], out=x_hat)
-    r = 1 / np.sqrt(np.vecdot(x_hat, x_hat) * (1 / n) + eps)
-    np.multiply(x_hat, r[..., None], out=x_hat)
-    channels = x_hat.reshape(B, C, H * W)
-    np.multiply(channels, weight[:, None], out=y)
-    np.add(y, bias[:, None], out=y)
+def upsample_nearest(x: Array, *, factor: int = 2) -> tuple[Array, Vjp]:
+    (B, C, H, W), f = x.shape, factor
+    y = empty(x, (B, H, f, W, f, C))
+    y[...] = x.transpose(0, 2, 3, 1)[:, :, None, :, None]
 
-    def vjp(y_bar: Array) -> tuple[Array, ...]:
-        g, t, x_bar = y_bar.reshape(B, C, H * W), empty(y_bar, (B, C, H * W)), empty(y_bar, (B, groups, n))
-        one = constant(H * W)
-        bias_terms, weight_terms = g @ one, np.multiply(g, channels, out=t) @ one  # (B, C) each
-        weight_bar = np.sum(weight_terms, axis=0, out=home_of_gradient(weight))
-        bias_bar = np.sum(bias_terms, axis=0, out=home_of_gradient(bias))
-        m1 = (bias_terms * weight).reshape(B, groups, -1).sum(axis=-1, keepdims=True) * (1 / n)
-        m2 = (weight_terms * weight).reshape(B, groups, -1).sum(axis=-1, keepdims=True) * (1 / n)
-        np.multiply(g, weight[:, None], out=x_bar.reshape(B, C, H * W))
-        u = np.multiply(x_hat, m2, out=t.reshape(B, groups, n))
-        np.subtract(x_bar, u, out=x_bar)
-        np.subtract(x_bar, m1, out=x_bar)
-        np.multiply(x_bar, r[..., None], out=x_bar)
-        return x_bar.reshape(B, C, H, W), weight_bar, bias_bar
+    def vjp(y_bar: Array) -> tuple[Array]:
+        g, x_bar = channels_last(y_bar).reshape(B, H, f, W, f, C), empty(x, (B, H, W, C))
+        np.add(g[:, :, 0, :, 0], g[:, :, 0, :, 1] if f > 1 else 0, out=x_bar)
+        for i in range(f):
+            for j in range(f):
+                if i or j > 1:
+                    np.add(x_bar, g[:, :, i, :, j], out=x_bar)
+        return (channels_second(x_bar),)
 
-    return y.reshape(x.shape), vjp
+    return channels_second(y.reshape(B, f * H, f * W, C)), vjp

@@ -1,7 +1,7 @@
 """The U-Net of DDPM (Ho, Jain, Abbeel 2020), which DiT replaced.
 
     c     = W₂ silu(W₁ emb(t)) + table[y]                                        time, and class if there are classes  (T.15)
-    block:  h = conv₁(silu(norm₁(x))) + W silu(c);   y = S x + conv₂(silu(norm₂(h)))                                   (T.16)
+    block:  h = conv₁(silu(norm₁(x))) + m,   m = W silu(c);   y = S x + conv₂(silu(norm₂(h)))                            (T.16)
     down:   every block's output, and every halved picture, is remembered:   h₀, h₁, … , h_n
     up:     block([x | h_n]), block([x | h_{n-1}]), …   until none is left                                              (T.17)
     the last convolution of every block and attention, and of the network, starts at zero: the output is 0             (T.18)
@@ -53,7 +53,7 @@ def halved(x: Value) -> Value:
 
 
 class ResBlock(Module):
-    """x : (B, C, H, W), c : (B, 4 w), after its SiLU  ->  (B, O, H, W), or the size that `change` makes."""
+    """x : (B, C, H, W), m : (B, O) or (B, 2 O) from the condition  ->  (B, O, H, W), or the size that `change` makes."""
 
     def __init__(self, place: Place, config: UNetConfig, change: Callable[[Value], Value] | None = None) -> None:
         C, O, g, eps = place.channels, place.out, config.groups, config.norm_eps
@@ -63,18 +63,20 @@ class ResBlock(Module):
         self.norm2, self.conv2 = GroupNorm(O, g, eps=eps), Conv2d(O, O, 3, init=zeros)  # (T.18)
         self.conv_shortcut = Conv2d(C, O, 1) if place.changes else None
 
-    def forward(self, x: Value, c: Value) -> Value:
-        h = ops.silu(self.norm1(x))
+    def forward(self, x: Value, m: Value) -> Value:
+        h = self.norm1.silu(x)
         if self.change is not None:
             x, h = self.change(x), self.change(h)
-        m = self.time_emb_proj(c)
         h, m = self.conv1(h), m.reshape(*m.shape, 1, 1)
         if self.scale_shift:
             scale, shift = ops.split(m, parts=2, axis=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = ops.silu(self.norm2(h) * (1 + scale) + shift)
         else:
-            h = self.norm2(h + m)
-        return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + self.conv2(ops.silu(h))  # (T.16)
+            h = self.norm2.silu(h + m)
+        return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + self.conv2(h)  # (T.16)
+
+
+Parts = dict[ResBlock, Value]  # m of every block
 
 
 class Size(Module):
@@ -85,9 +87,9 @@ class Size(Module):
         self.attentions = [attention_of(p.out, config) for p in attentive]
         self.resnets = [ResBlock(p, config) for p in places]
 
-    def stage(self, j: int, x: Value, c: Value) -> Value:
+    def stage(self, j: int, x: Value, parts: Parts) -> Value:
         """The j-th block and its attention."""
-        x = run(self.resnets[j], x, c)
+        x = run(self.resnets[j], x, parts[self.resnets[j]])
         return run(self.attentions[j], x) if j < len(self.attentions) else x
 
 
@@ -102,13 +104,13 @@ class Down(Size):
             even = Halve(w, (1, 1) if config.even_padding else (0, 1))
             self.downsamplers = [even if config.resample == "conv" else ResBlock(Place(0, w, w, False), config, halved)]
 
-    def forward(self, x: Value, c: Value) -> tuple[Value, list[Value]]:
+    def forward(self, x: Value, parts: Parts) -> tuple[Value, list[Value]]:
         remembered = []
         for j in range(len(self.resnets)):
-            x = self.stage(j, x, c)
+            x = self.stage(j, x, parts)
             remembered.append(x)
         for layer in self.downsamplers:
-            x = resampled(layer, x, c)
+            x = resampled(layer, x, parts)
             remembered.append(x)
         return x, remembered
 
@@ -116,8 +118,8 @@ class Down(Size):
 class Middle(Size):
     """Block, attention, block, at the smallest size."""
 
-    def forward(self, x: Value, c: Value) -> Value:
-        return self.stage(1, self.stage(0, x, c), c)
+    def forward(self, x: Value, parts: Parts) -> Value:
+        return self.stage(1, self.stage(0, x, parts), parts)
 
 
 class Up(Size):
@@ -132,11 +134,11 @@ class Up(Size):
                 Double(w) if config.resample == "conv" else ResBlock(Place(0, w, w, False), config, ops.upsample_nearest)
             ]
 
-    def forward(self, x: Value, c: Value, remembered: list[Value]) -> Value:
+    def forward(self, x: Value, parts: Parts, remembered: list[Value]) -> Value:
         for j in range(len(self.resnets)):
-            x = self.stage(j, ops.concat(x, remembered.pop(), axis=1), c)  # (T.17)
+            x = self.stage(j, ops.concat(x, remembered.pop(), axis=1), parts)  # (T.17)
         for layer in self.upsamplers:
-            x = resampled(layer, x, c)
+            x = resampled(layer, x, parts)
         return x
 
 
@@ -145,9 +147,20 @@ def attention_of(width: int, config: UNetConfig) -> PixelAttention:
     return PixelAttention(width, config.groups, heads=config.heads(width), eps=config.norm_eps, out=zeros)
 
 
-def resampled(layer: Module, x: Value, c: Value) -> Value:
+def resampled(layer: Module, x: Value, parts: Parts) -> Value:
     """x in half or twice the size, by a convolution or by a block."""
-    return run(layer, x, c) if isinstance(layer, ResBlock) else layer(x)
+    return run(layer, x, parts[layer]) if isinstance(layer, ResBlock) else layer(x)
+
+
+def conditioned(blocks: list[ResBlock], c: Value) -> Parts:
+    """m = W silu(c) of all blocks, in one product per width: the flat buffer holds these W side by side."""
+    parts: Parts = {}
+    for width in {block.time_emb_proj.weight.declared[0]: None for block in blocks}:
+        alike = [block for block in blocks if block.time_emb_proj.weight.declared[0] == width]
+        linears = [block.time_emb_proj for block in alike]
+        weight, bias = (ops.concat(*(getattr(linear, name) for linear in linears), axis=0) for name in ("weight", "bias"))
+        parts |= zip(alike, ops.split(ops.linear(c, weight, bias), parts=len(alike)), strict=True)
+    return parts
 
 
 class UNet(Module):
@@ -176,23 +189,27 @@ class UNet(Module):
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         self._check(x, t, y)
         c = self.time_embedding(t)
-        c = ops.silu(c if y is None else c + self.class_embedding(y))  # (T.15)
+        c = c if y is None else c + self.class_embedding(y)  # (T.15)
+        parts = conditioned([block for _, block in self.named_modules() if isinstance(block, ResBlock)], ops.silu(c))
         x = self.conv_in(x)
         remembered = [x]
         for down in self.down_blocks:
-            x, more = down(x, c)
+            x, more = down(x, parts)
             remembered += more
-        x = self.mid_block(x, c)
+        x = self.mid_block(x, parts)
         for up in self.up_blocks:
-            x = up(x, c, remembered)
-        return self.conv_out(ops.silu(self.conv_norm_out(x)))
+            x = up(x, parts, remembered)
+        return self.conv_out(self.conv_norm_out.silu(x))
 
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
         return self.condition.left_out(y)
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
-        return projections_together(parameters)
+        maps = {name: p for name, p in parameters.items() if "time_emb_proj." in name}
+        keys = {(name.rpartition(".")[2], p.declared[0]): None for name, p in maps.items()}  # those of one kind and width together
+        first = [p for key in sorted(keys, reverse=True) for n, p in maps.items() if (n.rpartition(".")[2], p.declared[0]) == key]
+        return first + projections_together({name: p for name, p in parameters.items() if name not in maps})
 
     def _check(self, x: Value, t: Array, y: Array | None) -> None:
         if tuple(x.shape[1:]) != self.shape:

@@ -57,6 +57,10 @@ class GroupNorm(Module):
     def forward(self, x: Value) -> Value:
         return ops.group_norm(x, self.weight, self.bias, groups=self.groups, eps=self.eps)
 
+    def silu(self, x: Value) -> Value:
+        """silu(norm(x)), in one primitive."""
+        return ops.group_norm_silu(x, self.weight, self.bias, groups=self.groups, eps=self.eps)
+
 
 class Embedding(Module):
     """index : ints (...)  ->  (..., D), N(0, 0.02²) at the start."""
