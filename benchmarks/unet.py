@@ -2,10 +2,10 @@
 
     python -m benchmarks.unet --out benchmarks/results/unet.json            about an hour and a half on one core
 
-Both networks learn the latents of the shipped autoencoder by the recipe of the preset "demo" (v-prediction, cosine ladder, batches
-of 64). The learning rate of each is swept on seed 0, further where the best is at an end of the sweep, and chosen by the held-out
-loss (EMA weights, the same times and noise for every network). Fréchet: 500 pictures from DDIM with 50 rungs, as a multiple of the
-reconstructions' distance, by a judge that is trained here. What is in the file already is not computed again.
+Both networks learn the latents of the shipped autoencoder by the recipe of the preset "demo" (v-prediction, cosine ladder,
+batches of 64). The learning rate of each is swept on seed 0, further where the best is at an end of the sweep, and chosen by the
+held-out loss (EMA weights, the same times and noise for every network). Fréchet: 500 pictures from DDIM with 50 rungs, as a
+multiple of the reconstructions' distance, by a judge that is trained here. What is in the file already is not computed again.
 """
 
 from __future__ import annotations

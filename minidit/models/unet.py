@@ -207,8 +207,8 @@ class UNet(Module):
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
         maps = {name: p for name, p in parameters.items() if "time_emb_proj." in name}
-        keys = {(name.rpartition(".")[2], p.declared[0]): None for name, p in maps.items()}  # those of one kind and width together
-        first = [p for key in sorted(keys, reverse=True) for n, p in maps.items() if (n.rpartition(".")[2], p.declared[0]) == key]
+        kinds = {name: (name.endswith("weight"), p.declared[0]) for name, p in maps.items()}  # side by side: `conditioned`
+        first = [maps[name] for name in sorted(maps, key=lambda name: kinds[name], reverse=True)]
         return first + projections_together({name: p for name, p in parameters.items() if name not in maps})
 
     def _check(self, x: Value, t: Array, y: Array | None) -> None:

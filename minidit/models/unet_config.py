@@ -9,7 +9,6 @@ The brackets are the 1 × 1 convolution where C is not O; w is the first width, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 

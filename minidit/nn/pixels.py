@@ -26,11 +26,11 @@ class PixelAttention(Module):
 
     def forward(self, x: Value) -> Value:
         B, C, H, W = x.shape
-        n = self.group_norm(x).reshape(B, C, H * W).transpose(0, 2, 1)  # (B, N, C)
+        n = self.group_norm(x).reshape(B, C, H * W).transpose(2, 0, 1)  # (N, B, C), as pictures lie in memory on a CPU
         projections = self.to_q, self.to_k, self.to_v
         weight, bias = (ops.concat(*(getattr(p, name) for p in projections), axis=0) for name in ("weight", "bias"))
-        y = self.to_out[0](ops.projected_attention(n, weight, bias, heads=self.heads))
-        return x + y.transpose(0, 2, 1).reshape(B, C, H, W)  # (L.8)
+        y = ops.self_attention(ops.linear(n, weight, bias).transpose(1, 0, 2), heads=self.heads)
+        return x + self.to_out[0](y.transpose(1, 0, 2)).transpose(1, 2, 0).reshape(B, C, H, W)  # (L.8)
 
 
 class Halve(Module):

@@ -38,7 +38,8 @@ def image_of(columns: Array, shape: tuple[int, ...], stride: int, padding: Paddi
 
 def check_fit(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: Padding = 0) -> None:
     """Raises ValueError for a kernel that is larger than the padded image, or has other channels."""
-    if x.shape[1] != weight.shape[1] or any(k > n + sum(lines(padding)) for k, n in zip(weight.shape[2:], x.shape[2:], strict=True)):
+    fits = all(k <= n + sum(lines(padding)) for k, n in zip(weight.shape[2:], x.shape[2:], strict=True))
+    if x.shape[1] != weight.shape[1] or not fits:
         raise ValueError(f"conv2d: a weight of {weight.shape} does not fit on {x.shape} with padding {padding}")
 
 

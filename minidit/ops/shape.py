@@ -31,7 +31,7 @@ def transpose(x: Array, *, axes: tuple[int, ...]) -> tuple[Array, Vjp]:
     return x.transpose(axes), lambda y_bar: (y_bar.transpose(back),)
 
 
-@primitive(cpu=pieces.concat, cuda=pieces.concat)
+@primitive(cpu=cpu_conv.concat, cuda=pieces.concat)
 def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
     """The arrays one after the other along the axis."""
     xp = xp_of(*xs)
