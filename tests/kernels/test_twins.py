@@ -76,6 +76,14 @@ def even_convolutions(draw):
 
 
 @st.composite
+def square_convolutions(draw):
+    """Those whose adjoint is a convolution with the mirrored kernels."""
+    k, B, C, O = draw(st.integers(2, 3)), draw(FEW), draw(FEW), draw(FEW)
+    args = draw(normal((B, C, draw(st.integers(3, 6)), draw(st.integers(3, 6))))), draw(normal((O, C, k, k)))
+    return args, {"stride": 1, "padding": draw(st.integers(0, k - 1))}
+
+
+@st.composite
 def enlarged(draw):
     return (draw(normal((draw(FEW), draw(FEW), draw(FEW), draw(FEW)))),), {"factor": draw(FEW)}
 
@@ -139,12 +147,12 @@ def wide(x):
     return x.astype(np.float64) if is_array(x) else x
 
 
-TILED = {"conv2d": even_convolutions()}  # the same twin, other arguments
-BOTH = [*((name, TWINS[name][0]) for name in sorted(TWINS)), *TILED.items()]
+MORE = [("conv2d", even_convolutions()), ("conv2d", square_convolutions())]  # the same twin, other arguments
+DRAWS = [*((name, TWINS[name][0]) for name in sorted(TWINS)), *MORE]
 
 
 @spec("A.4", "A.10", "A.12", "A.15", "A.17", "A.19", "A.20", "A.21", "A.22", "A.23", "A.28", "N.5")
-@pytest.mark.parametrize(("name", "draws"), BOTH, ids=[*sorted(TWINS), *(f"{name}, tiled" for name in TILED)])
+@pytest.mark.parametrize(("name", "draws"), DRAWS, ids=[*sorted(TWINS), "conv2d of even pictures", "conv2d of square kernels"])
 @pytest.mark.usefixtures("tiles")
 def test_a_twin_says_what_the_plain_text_says(name, draws):
     p, units = PRIMITIVES[name], TWINS[name][1]
