@@ -13,7 +13,7 @@ from typing import Any
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, xp_of
-from minidit.kernels import cpu_conv
+from minidit.kernels import cpu_conv, cuda_conv
 from minidit.kernels.windows import Padding, lines
 
 
@@ -43,7 +43,7 @@ def check_fit(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, p
         raise ValueError(f"conv2d: a weight of {weight.shape} does not fit on {x.shape} with padding {padding}")
 
 
-@primitive(cpu=cpu_conv.conv2d, check=check_fit)
+@primitive(cpu=cpu_conv.conv2d, cuda=cuda_conv.conv2d, check=check_fit)
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: Padding = 0) -> tuple[Array, Vjp]:
     """x : (B, C, H, W), weight : (O, C, kh, kw), bias : (O,) or None  ->  (B, O, (H+2p-kh)//s+1, (W+2p-kw)//s+1)."""
     (O, C, kh, kw), shape = weight.shape, x.shape

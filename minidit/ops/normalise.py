@@ -11,7 +11,9 @@ g is the gradient of x̂. μ and σ² are taken over the last axis, the variance
 
 from __future__ import annotations
 
-from minidit.autograd import Vjp, primitive
+from typing import Any
+
+from minidit.autograd import Onto, Vjp, primitive
 from minidit.backend import Array, xp_of
 from minidit.kernels import cpu, cpu_norm, cuda_normalise
 from minidit.ops.elementwise import silu
@@ -106,4 +108,9 @@ def group_norm_silu(x: Array, weight: Array, bias: Array, *, groups: int, eps: f
     """silu(group_norm(x)): x : (B, C, H, W), weight, bias : (C,)  ->  same shape."""
     z, norm_vjp = group_norm.pair(x, weight, bias, groups=groups, eps=eps)
     y, silu_vjp = silu.pair(z)
-    return y, lambda y_bar: norm_vjp(*silu_vjp(y_bar))
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        (z_bar,) = silu_vjp(y_bar)
+        return norm_vjp(z_bar() if isinstance(z_bar, Onto) else z_bar)
+
+    return y, vjp
