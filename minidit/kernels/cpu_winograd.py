@@ -11,12 +11,12 @@ Pictures lie in memory as (H, W, B, C): the transforms, sums of neighbouring pix
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from minidit.autograd import Vjp, recording
+from minidit.autograd import Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.blas import gemms
 from minidit.kernels.pieces import home_of_gradient
@@ -35,21 +35,18 @@ def fits(kernel: list[int], stride: int, padding: object, shape: tuple[int, ...]
 def conv2d(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
     """x : (H, W, B, C), weight : (O, C, 3, 3), bias : (O,) or None  ->  (H, W, B, O). The adjoint takes and returns this order.
 
-    V is kept for the adjoint if it was made at once, four numbers for each of x; else it is made again.
+    V, four numbers for each of x, is made again for the adjoint: keeping it was not faster.
     """
     O, C = weight.shape[:2]
     u = (GG @ np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(9, C * O)).reshape(16, C, O)
-    y, v = correlate(x, u, bias)
-    kept = v if recording() and v.size == 4 * x.size else None
-    del v
 
     def vjp(y_bar: Array) -> tuple[Any, Array]:
         weight_bar = home_of_gradient(weight)
-        u_bar = kernel_bars(tiles(x) if kept is None else [(slice(0, len(x) // 2), kept)], y_bar, C)
+        u_bar = kernel_bars(x, y_bar)
         weight_bar[...] = (GG.T @ u_bar.reshape(16, C * O)).reshape(3, 3, C, O).transpose(3, 2, 0, 1)
-        return lambda: correlate(y_bar, u[MIRRORED].swapaxes(1, 2), None)[0], weight_bar
+        return lambda: correlate(y_bar, u[MIRRORED].swapaxes(1, 2), None), weight_bar
 
-    return y, vjp
+    return correlate(x, u, bias), vjp
 
 
 def tiles(x: Array) -> Iterator[tuple[slice, Array]]:
@@ -69,10 +66,10 @@ def tiles(x: Array) -> Iterator[tuple[slice, Array]]:
         yield strip, part.reshape(16, -1, C)
 
 
-def correlate(x: Array, u: Array, bias: Array) -> tuple[Array, Array]:
-    """x : (H, W, B, C), u : (16, C, O), bias : (O,) or None  ->  (H, W, B, O), and the last V."""
+def correlate(x: Array, u: Array, bias: Array) -> Array:
+    """x : (H, W, B, C), u : (16, C, O), bias : (O,) or None  ->  (H, W, B, O)."""
     (H, W, B, _), O = x.shape, u.shape[2]
-    y, wide, v = empty(x, (H, W, B, O)), None if bias is None else np.tile(bias, B), None
+    y, wide = empty(x, (H, W, B, O)), None if bias is None else np.tile(bias, B)
     for strip, v in tiles(x):
         n = strip.stop - strip.start
         m, halves = empty(x, (16, v.shape[1], O)), empty(x, (3, 4, n, W // 2, B, O))
@@ -82,20 +79,20 @@ def correlate(x: Array, u: Array, bias: Array) -> tuple[Array, Array]:
             np.add(centre, wide, out=centre)
         sums(m.reshape(4, 4, n, W // 2, B, O), halves[:2], halves[2])
         sums(halves[:2].swapaxes(0, 1), squares(y, strip).swapaxes(0, 1), halves[2, :2])
-    return y, v
+    return y
 
 
-def kernel_bars(v_of: Iterable[tuple[slice, Array]], y_bar: Array, C: int) -> Array:
-    """Ū, (16, C, O), from the V of all strips and ȳ : (H, W, B, O)."""
-    _, W, B, O = y_bar.shape
-    total, part = None, np.empty((16, C, O), np.float32)
-    for strip, v in v_of:
+def kernel_bars(x: Array, y_bar: Array) -> Array:
+    """Ū, (16, C, O), from x : (H, W, B, C) and ȳ : (H, W, B, O)."""
+    (_, W, B, C), O = x.shape, y_bar.shape[3]
+    total, part = np.zeros((16, C, O), np.float32), np.empty((16, C, O), np.float32)
+    for strip, v in tiles(x):
         n = strip.stop - strip.start
         rows, m_bar = empty(y_bar, (4, 2, n, W // 2, B, O)), empty(y_bar, (4, 4, n, W // 2, B, O))
         spread(squares(y_bar, strip), rows)
         spread(rows.swapaxes(0, 1), m_bar.swapaxes(0, 1))
         gemms(v.swapaxes(1, 2), m_bar.reshape(16, -1, O), part)
-        total = part.copy() if total is None else np.add(total, part, out=total)
+        np.add(total, part, out=total)
     return total
 
 
