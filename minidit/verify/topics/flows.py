@@ -68,7 +68,7 @@ ab2_weights = part(lambda R, before, t, s: solver.AB2.weights(*(Level(1 - at, at
 
 
 @topic("P.7", "x_s, z (B,C,N), s, t > s: from the share of noise s up to t", "x_t (B,C,N)",
-       lambda: _steps(141, 2, (0.5, 0.6), (0.2, 0.9)))  # fmt: skip
+       lambda: _steps(141, 2, (0.5, 0.6), (0.7, 0.9)))  # fmt: skip
 def straight_climb(R: Reference, x_s: Array, z: Array, s: float, t: float) -> Array:
     """(1-t)/(1-s) x_s + √(t² - ((1-t)/(1-s) s)²) z."""
     return climb(R, x_s, s, t, z)
