@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -219,9 +220,14 @@ def ids(names: Names) -> frozenset[str]:
     return frozenset(d.id for d in names)
 
 
+def number(deviation: Deviation) -> str:
+    """The id without the letter of its form: M81 of M81b."""
+    return deviation.id.rstrip(ascii_lowercase)
+
+
 def rivals(a: Deviation, b: Deviation) -> bool:
     """Whether two are forms of one mistake (M81b, M81c) in one place, where nobody makes both."""
-    return a.id[:3] == b.id[:3] and any(not part.each_weight for part in a.patches.keys() & b.patches.keys())
+    return number(a) == number(b) and any(not part.each_weight for part in a.patches.keys() & b.patches.keys())
 
 
 def orders(sets: Iterable[Names]) -> Iterator[Names]:
