@@ -87,7 +87,7 @@ def correlate(
     wide = None if bias is None else np.tile(bias, windows.B)  # of all samples: long inner loops
     for tile in windows.tiles:
         gemm(windows.gather(tile), flat.T, y[tile].reshape(-1, O))
-        if bias is not None:
+        if wide is not None:
             part = y[tile].reshape(-1, windows.B * O)
             np.add(part, wide, out=part)
     return y, windows
