@@ -22,7 +22,8 @@ from minidit.kernels.pieces import home_of_gradient
 
 TALL, WIDE, WIDEST_HEAD = 64, 32, 128  # as in attention.cu
 SHARED_OPTIN = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
-TILE, KEYS_OF_TILE = 64, 64  # as in attention_bf16_backward.cu and attention_bf16.cu
+TILE = 64  # queries at a time, as in attention_bf16_backward.cu
+FORWARD_ROWS = {1: 256, 2: 192}  # of shared memory, as in attention_bf16.cu
 OWNERS = (4, 1), (8, 1), (8, 2)  # warps of a block of the adjoint, and strips of 16 keys that each owns
 
 _shared: dict[Any, int] = {}
@@ -102,7 +103,7 @@ class Bf16Tiles:
     def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
         high = 2 if self.N > TILE and self.K <= 80 else 1
         grid, args = (ceil(self.N, 64 * high), self.B * self.heads), (qkv, add, y, log_sum, *self.tail)
-        launch("attention_bf16", "attention_bf16", grid, 128, args, 8 * KEYS_OF_TILE * self.row, HEAD=self.K, HIGH=high)
+        launch("attention_bf16", "attention_bf16", grid, 128, args, 2 * FORWARD_ROWS[high] * self.row, HEAD=self.K, HIGH=high)
 
     def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
         (warps, high), rows = self.owners, self.B * self.heads
