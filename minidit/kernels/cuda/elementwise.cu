@@ -58,14 +58,14 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// g = ȳ ⊙ gelu'(a + bias) and bias̅ = Σ g over the rows.
+// g = ȳ ⊙ gelu'(a + bias) and bias̅ = Σ g over the rows. bias may be null.
 extern "C" __global__ void __launch_bounds__(256, 4)
     gelu_backward(const T* __restrict__ y_bar, const T* __restrict__ a, const float* __restrict__ bias, T* __restrict__ g,
                   float* bias_bar, float* partial, unsigned* counters, int rows, int D, int chunk) {
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
-    float sum[VEC] = {}, b[VEC];
+    float sum[VEC] = {}, b[VEC] = {};
     if (c < D) {
-        load(bias + c, b);
+        if (bias) load(bias + c, b);
 #pragma unroll 2
         for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
             float v[VEC], s[VEC];
