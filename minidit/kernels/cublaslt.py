@@ -1,4 +1,4 @@
-"""Matrix products that end with a bias, with GELU, or with a sum for the gradient of a bias: the epilogues of cublasLt, by ctypes.
+"""Products that end with a bias, with GELU, or with a sum for the gradient of a bias: the epilogues of cublasLt, through ctypes.
 
 Off unless MINIDIT_CUBLASLT is "on", which uses an epilogue wherever the library has it, or "auto", which times it beside a plain
 product and one of the package's kernels at the first use of a kind of product, and keeps the faster. A kind of product that the
