@@ -27,6 +27,9 @@ from minidit.kernels.cuda_launch import (
 )
 
 
+CHUNKS = 256  # at most, whose sums the last block adds up
+
+
 def dense(x: Array) -> Array:
     """x, or a copy in C order."""
     return x if x.flags.c_contiguous else sys.modules["cupy"].ascontiguousarray(x)
@@ -74,6 +77,8 @@ def tiles_of(rows: int, D: int, v: int, samples: int = 1, *, sums: bool = True) 
     """The grid of a kernel of columns, which adds up over the rows or does not, and the rows of a chunk."""
     across = ceil(D, WARP * v)
     chunk = chunk_of(rows, across * samples, SUMMING if sums else STREAMING)
+    if sums:
+        chunk = max(chunk, ceil(ceil(rows, CHUNKS), 8) * 8)
     if samples > 65535:
         raise NoTwin(f"{samples} samples")
     return (across, ceil(rows, chunk), samples), chunk

@@ -191,12 +191,18 @@ extern "C" __global__ void __launch_bounds__(256) silu_backward(const T* x, cons
 extern "C" __global__ void __launch_bounds__(128)
     embedding_backward(const long long* index, const T* y_bar, T* table_bar, int count, int rows, int D) {
     DYNAMIC_SHARED(int, mine);  // (count,): whether sample b took this row
-    for (int b = threadIdx.x; b < count; b += blockDim.x)
-        mine[b] = (index[b] < 0 ? index[b] + rows : index[b]) == (long long)blockIdx.x;  // -1 is the last row, as in NumPy
+    __shared__ bool any;
+    if (threadIdx.x == 0) any = false;
     __syncthreads();
+    for (int b = threadIdx.x; b < count; b += blockDim.x) {
+        mine[b] = (index[b] < 0 ? index[b] + rows : index[b]) == (long long)blockIdx.x;  // -1 is the last row, as in NumPy
+        if (mine[b]) any = true;
+    }
+    __syncthreads();
+    int samples = any ? count : 0;  // most rows of a large table are nobody's
     for (int c = threadIdx.x; c < D; c += blockDim.x) {
         float total = 0;
-        for (int b = 0; b < count; b++)
+        for (int b = 0; b < samples; b++)
             if (mine[b]) total += to_float(y_bar[(size_t)b * D + c]);
         put(table_bar[(size_t)blockIdx.x * D + c], total);
     }
