@@ -59,11 +59,14 @@ def biased(rows: Array, weight: Array, bias: Array, y: Array) -> None:
     fused(rows, weight.T, y, BIAS, bias, in_turn(lambda: gemm(rows, weight.T, y), lambda: add_bias(y, bias)))
 
 
-def add_bias(y: Array, bias: Array) -> None:
-    """y += bias, row by row."""
-    (n, m), v = y.shape, columns_of(y.shape[1], y, bias)
-    grid, chunk = tiles_of(n, m, v, sums=False)
-    launch("elementwise", "add_bias", grid, 256, (y, bias, i32(n), i32(m), i32(chunk)), VEC=v, STORAGE=storage(y))
+def add_bias(y: Array, bias: Array, *, all_thirds: bool = True) -> None:
+    """y += bias, row by row; or only to the first and the last third of the columns."""
+    n, m = y.shape
+    D, apart, parts = (m, 0, 1) if all_thirds else (m // 3, 2 * (m // 3), 2)
+    v = columns_of(D, *(x[..., k * apart : k * apart + D] for x in (y, bias) for k in range(parts)))
+    grid, chunk = tiles_of(n, D, v, parts, sums=False)
+    sizes = (i32(n), i32(D), i32(m), i32(apart), i32(chunk))
+    launch("elementwise", "add_bias", grid, 256, (y, bias, *sizes), VEC=v, STORAGE=storage(y))
 
 
 def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:

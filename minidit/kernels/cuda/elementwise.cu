@@ -5,25 +5,28 @@ enum { BLOCK = 256 };
 
 // Every kernel of columns has the grid (columns / 32 VEC, chunks of rows, samples); `chunk` rows per block.
 
-// x += bias, in place: four rows are loaded before the first is stored. x: (rows, D)
-extern "C" __global__ void __launch_bounds__(256) add_bias(T* x, const float* __restrict__ bias, int rows, int D, int chunk) {
+// x += bias, in place: four rows are loaded before the first is stored. x: (rows, pitch), of which part blockIdx.z, D columns from
+// blockIdx.z · apart on, is changed.
+extern "C" __global__ void __launch_bounds__(256)
+    add_bias(T* x, const float* __restrict__ bias, int rows, int D, int pitch, int apart, int chunk) {
     const int DEEP = 4;
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
     if (c >= D) return;
+    x += blockIdx.z * apart, bias += blockIdx.z * apart;
     float b[VEC];
     load(bias + c, b);
     for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += DEEP * COLUMN_WARPS) {
         Pack<T> q[DEEP];
-        T* at = x + (size_t)r * D + c;
+        T* at = x + (size_t)r * pitch + c;
 #pragma unroll
         for (int j = 0; j < DEEP; j++)
-            if (r + j * COLUMN_WARPS < end) q[j] = pack_at(at + (size_t)j * COLUMN_WARPS * D);
+            if (r + j * COLUMN_WARPS < end) q[j] = pack_at(at + (size_t)j * COLUMN_WARPS * pitch);
 #pragma unroll
         for (int j = 0; j < DEEP; j++) {
             float v[VEC];
             unpack(q[j], v);
             for (int k = 0; k < VEC; k++) v[k] += b[k];
-            if (r + j * COLUMN_WARPS < end) store(at + (size_t)j * COLUMN_WARPS * D, v);
+            if (r + j * COLUMN_WARPS < end) store(at + (size_t)j * COLUMN_WARPS * pitch, v);
         }
     }
 }
