@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for sm_80, sm_89 and sm_90, in the variants that the twins ask for: by NVRTC from its wheel, or by nvcc."""
+"""Every CUDA source compiles for sm_80, sm_89 and sm_90 in the variants that the twins ask for: by NVRTC or by nvcc."""
 
 import ctypes
 import importlib.util

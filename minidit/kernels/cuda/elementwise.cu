@@ -81,12 +81,13 @@ extern "C" __global__ void __launch_bounds__(256, 4)
     over_chunks(sum, bias_bar, D, partial, counters, D);
 }
 
-// out = Σ x over the rows: the gradient of a bias.
+// out = Σ x over the rows: the gradient of a bias. Columns from .. to - 1 are known to have the sum 0, and are not read.
 extern "C" __global__ void __launch_bounds__(256)
-    column_sum(const T* __restrict__ x, float* out, float* partial, unsigned* counters, int rows, int D, int chunk) {
+    column_sum(const T* __restrict__ x, float* out, float* partial, unsigned* counters, int rows, int D, int chunk,
+               int from, int to) {
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
     float sum[VEC] = {};
-    if (c < D)
+    if (c < D && (c < from || c + VEC > to))
 #pragma unroll 4
         for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
             float v[VEC];
