@@ -12,8 +12,9 @@ from typing import Any
 
 from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
-from minidit.kernels.cuda import checked_linear, linear_bars
-from minidit.kernels.cuda_blas import PRECISIONS, gemm, precision, product
+from minidit.kernels.cublaslt import BIAS
+from minidit.kernels.cuda import add_bias, checked_linear, linear_bars
+from minidit.kernels.cuda_blas import PRECISIONS, fused, gemm, precision, product
 from minidit.kernels.cuda_launch import NULL, ceil, f32, i32, launch, storage, vector
 from minidit.kernels.cuda_normalise import softmax
 from minidit.kernels.cuda_rows import column_sum, dense, kind_of, rows_of
@@ -136,7 +137,8 @@ def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, 
     def vjp(y_bar: Array) -> tuple[Array, Array]:
         out = empty(qkv, qkv.shape)
         way.backward(qkv, add, y, dense(y_bar), log_sum, out)
-        return out, None if bias is None else column_sum(rows_of(out), home_of_gradient(bias))
+        keys = (width // 3, 2 * (width // 3))  # their bias adds one number to all logits of a row, which the softmax does not see
+        return out, None if bias is None else column_sum(rows_of(out), home_of_gradient(bias), keys)
 
     return y, vjp
 
@@ -146,8 +148,10 @@ def projected_attention(x: Array, weight: Array, bias: Array, *, heads: int) -> 
     if len(weight) // 3 // heads > WIDEST_HEAD:
         raise NoTwin(f"heads wider than {WIDEST_HEAD}")
     rows = rows_of(x)
-    qkv = gemm(rows, weight.T, empty(x, (len(rows), len(weight)))).reshape(*x.shape[:-1], len(weight))
-    y, attention_vjp = fused_attention(qkv, bias, heads)
+    qkv = empty(x, (len(rows), len(weight)))
+    plain = lambda: gemm(rows, weight.T, qkv)  # the kernels of attention add the bias
+    has_bias = fused(rows, weight.T, qkv, BIAS, bias, plain, later=lambda: add_bias(qkv, bias))
+    y, attention_vjp = fused_attention(qkv.reshape(*x.shape[:-1], len(weight)), None if has_bias else bias, heads)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         bar, bias_bar = attention_vjp(y_bar)
