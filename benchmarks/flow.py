@@ -5,7 +5,7 @@
 Clothes are latents of the shipped autoencoder and a DiT of the demo's size, digits are pixels. All networks of one data set are
 trained alike, for as many updates, and are judged by one classifier that is trained here. Every row is a Fréchet distance as a
 multiple of that of reconstructions (digits: of held-out pictures), with the recall. All rows start from the same noise. A run
-that is finished in RUNS is not trained again.
+that is finished in RUNS is not trained again, and one that is measured in OUT is not measured again.
 """
 
 from __future__ import annotations
@@ -105,11 +105,17 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=500, help="pictures per row, as far as so many are held out")
     parser.add_argument("--out", type=Path, help="also as JSON")
     args = parser.parse_args()
-    result: dict[str, Any] = {"command": "python -m benchmarks.flow " + " ".join(sys.argv[1:])}
+    result: dict[str, Any] = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     for data in [args.only] if args.only else ["fashion", "digits"]:
-        evaluation, bends = judged(data, args.n), {}
+        evaluation, before = judged(data, args.n), result.get(data, {"rows": [], "straightness": {}})
+        evaluation.rows, bends = before["rows"] or evaluation.rows, before["straightness"]
         for seed in args.seeds:
             for run, arguments in trainings(data, seed, args.runs).items():
+                if run in bends:
+                    continue
+                evaluation.rows = [
+                    row for row in evaluation.rows if not row["name"].startswith(run)
+                ]  # of a measurement cut short
                 bends[run] = measured(evaluation, run, trained(run, arguments, seed, args.runs))
                 print(f"{run}: straightness {bends[run]}", flush=True)
                 result[data] = {"rows": evaluation.table(), "straightness": bends}
