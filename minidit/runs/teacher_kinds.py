@@ -80,6 +80,10 @@ class TrajectoriesConfig(ProcessConfig):
     def teacher(self) -> str:
         return self.learn_from
 
+    @property
+    def guided(self) -> bool:
+        return False
+
     def diffusion(self) -> Diffusion:
         """That of the teacher."""
         return DDPMConfig(self.prediction, self.schedule, self.T).diffusion()
@@ -116,6 +120,10 @@ class MeanVelocityConfig(ProcessConfig):
 
     def teacher(self) -> str:
         return self.learn_from
+
+    @property
+    def guided(self) -> bool:
+        return False
 
     def diffusion(self) -> Trained:
         return Diffusion(Straight(), U, drawn(times.uniform))
@@ -168,6 +176,10 @@ class ConsistencyConfig(ProcessConfig):
 
     def teacher(self) -> str:
         return self.learn_from
+
+    @property
+    def guided(self) -> bool:
+        return False
 
     def diffusion(self) -> Consistency:
         """The process without its teacher, whose path and answer it has."""

@@ -4,7 +4,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from small import begun, run_config
+from small import PROCESSES, begun, run_config
 
 from minidit.checkpoint import CheckpointError
 from minidit.models.autoencoder import AutoencoderConfig
@@ -22,8 +22,9 @@ def test_every_preset_is_read_back_as_it_was_written(tmp_path, name):
     assert read_config(path) == PRESETS[name]
 
 
-def test_a_resolved_configuration_is_read_back_as_it_was_written(tmp_path):
-    job, _ = begun(tmp_path / "run", run_config(pixels=False))
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_resolved_configuration_is_read_back_as_it_was_written(tmp_path, process):
+    job, _ = begun(tmp_path / "run", run_config(pixels=False, process=process))
     assert config_of(job.folder) == job.config
     assert tomllib.loads((job.folder / "config.toml").read_text())["environment"]["device"] == "cpu"
 
