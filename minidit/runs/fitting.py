@@ -141,9 +141,10 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
     latents = not isinstance(tokenizer, PixelsConfig)  # whose scale makes their variance 1
     process = config.process.fitted(lambda: 1.0 if latents else spread_of(data))
+    usual = process.usual
     sample = config.sample if process.guided else replace(config.sample, guidance=1.0, interval=(0.0, 1.0))
-    if process.usual.few:
-        sample = replace(sample, steps=min(sample.steps, process.usual.steps))
+    if usual.few:
+        sample = replace(sample, steps=min(sample.steps, usual.steps))
     return replace(config, tokenizer=tokenizer, model=model, process=process, sample=sample)
 
 

@@ -115,7 +115,7 @@ class ProcessConfig:
     @property
     def guided(self) -> bool:
         """Whether its samples are guided; not those of a network that was trained on guided ones."""
-        return True
+        return not self.usual.few
 
     def source(
         self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,

@@ -18,7 +18,8 @@ from itertools import combinations
 import numpy as np
 
 from minidit.verify.bank import DEVIATIONS
-from minidit.verify.bank.dialects import ASPECTS, DIALECTS, Dialect, sharing
+from minidit.verify.bank.dialect import ASPECTS, CONTINUOUS_ASPECTS, Dialect
+from minidit.verify.bank.dialects import DIALECTS, sharing
 from minidit.verify.core.finding import Answers, Finding, Names, as_answer, ask
 from minidit.verify.core.judge import Judge, ids, rivals
 from minidit.verify.core.reference import AnyTopic, Deviation, Reference
@@ -186,8 +187,7 @@ def page(table: Table) -> str:
     pairs = [(" + ".join(r.ids), ", ".join(r.detected), "yes" if r.named else r.blame) for r in table.pairs]
     return "\n".join([
         HEAD, *(f"- {line}" for line in table.totals), "", "## Dialects", "", *dialect_rows(), "",
-        *rows_of(("aspect", *DIALECTS), [[a, *(d.conventions[a] for d in DIALECTS.values())] for a in ASPECTS]),
-        "", "## Mistakes", "", *rows_of(COLUMNS, cells),
+        *aspect_rows(ASPECTS), "", *aspect_rows(CONTINUOUS_ASPECTS), "", "## Mistakes", "", *rows_of(COLUMNS, cells),
         "", "## Drawn pairs", "", *rows_of(("pair", "revealed by", "named"), pairs),
     ]) + "\n"  # fmt: skip
 
@@ -197,6 +197,12 @@ def dialect_rows() -> list[str]:
         return ", ".join(d.habits) + (f"; in some options also {', '.join(d.also)}" if d.also else "")
 
     return [f"- **{d.name}** ({d.versions}): {d.says} ({ids_of(d)})" for d in DIALECTS.values()]
+
+
+def aspect_rows(aspects: Sequence[str]) -> list[str]:
+    """What every dialect does that these aspects concern."""
+    concerned = {name: d.conventions for name, d in DIALECTS.items() if aspects[0] in d.conventions}
+    return rows_of(("aspect", *concerned), [[a, *(does[a] for does in concerned.values())] for a in aspects])
 
 
 def rows_of(head: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:

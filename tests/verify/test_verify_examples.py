@@ -75,6 +75,11 @@ WHOLE = {
         "M59", 'F.gelu(x, approximate="tanh")\n\n\ndef silu', "F.gelu(x)\n\n\ndef silu", ["gelu", "silu", "linear"]),
     "torch_sampling": ("M31", "eps = (x_t - math.sqrt(a) * x_0) / math.sqrt(1 - a)", "pass", ["ddim_step", "ddim_step_clipped"]),
     "torch_training": ("M39", "eps_hat.detach()", "eps_hat", ["hybrid_loss", "hybrid_gradient"]),
+    "torch_continuous": (
+        "M106", "sigma_data / (t.square() + data).sqrt()", "sigma_data / ((t - end).square() + data).sqrt()",
+        ["consistency_scalings", "consistency_end"]),
+    "scipy_continuous": ("M102", "np.ones(len(x_0))) - straight_sample(x_0, eps, np.zeros(len(x_0)))",
+        "np.zeros(len(x_0))) - straight_sample(x_0, eps, np.ones(len(x_0)))", ["straight_sample", "straight_velocity"]),
     "scipy_sampling": ("M14", "np.cos(a) ** 2, 0.999)", "np.cos(a) ** 2, 1.0)", ["cosine_betas", "linear_betas"]),
     "scipy_network": ("X56", "np.add.at(table, self.y, c_bar)", "table[self.y] += c_bar", ["dit_gradients"]),
     "scipy_training": ("M38", "1e-3 * len(alpha_bar) * kl", "1e-3 * kl", ["hybrid_loss", "hybrid_gradient"]),

@@ -6,8 +6,25 @@ nowhere else. Ids are stable.
 
 from __future__ import annotations
 
-from minidit.verify.bank import checkpoints, embeddings, layers, likelihood, network, samplers, schedules, steps, training
+from minidit.verify.bank import (
+    checkpoints,
+    consistency,
+    embeddings,
+    flows,
+    layers,
+    likelihood,
+    network,
+    paths,
+    samplers,
+    schedules,
+    steps,
+    times,
+    training,
+)
 from minidit.verify.core.reference import Deviation
 
-MODULES = (schedules, samplers, steps, likelihood, layers, embeddings, network, training, checkpoints)
+MODULES = (
+    schedules, samplers, steps, likelihood, layers, embeddings, network, training, checkpoints, paths, times, flows, consistency,
+)  # fmt: skip
 DEVIATIONS: dict[str, Deviation] = {d.id: d for module in MODULES for d in module.BANK}
+HABITS: tuple[Deviation, ...] = tuple(training.HABITS)  # small numbers that libraries add: they pass

@@ -7,44 +7,12 @@ together with the dialects that share it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from minidit.verify.bank.continuous import CONTINUOUS, OF_DIFFUSERS
+from minidit.verify.bank.dialect import Dialect
 
-from minidit.verify.bank import DEVIATIONS
-from minidit.verify.core.reference import Deviation
-
-ASPECTS = (
-    "spacing", "ᾱ past the last rung", "ε̂ after clipping", "clipping of x̂_0", "variance at t = 0", "time embedding",
-    "ε of LayerNorm", "guidance: batch", "guidance: scale", "guidance: channels", "null label", "label dropout", "Φ", "bytes",
-    "tables",
-)  # fmt: skip
 TANH, CUT = "tanh form (M54)", "255 (x+1)/2 cut off (M94b)"
 COSINE_FIRST, NO_GUIDANCE = "cos first, exponents i/half", "none: guided by a classifier"
 PLAIN_SCALE = "w = 1 is conditional"
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """A project (and its versions): its habits, which count as right where it is declared, and what it does in each aspect.
-
-    also: deviations behind one of its options or doors; reports name them with it, and they do not count as right.
-    """
-
-    name: str
-    versions: str
-    says: str
-    habits: tuple[str, ...]
-    also: tuple[str, ...]
-    does: tuple[str, ...]  # as ASPECTS
-
-    @property
-    def deviations(self) -> tuple[Deviation, ...]:
-        return tuple(DEVIATIONS[i] for i in self.habits)
-
-    @property
-    def conventions(self) -> dict[str, str]:
-        """aspect -> what it does."""
-        return dict(zip(ASPECTS, self.does, strict=True))
-
 
 DIALECTS: dict[str, Dialect] = {
     d.name: d
@@ -69,16 +37,18 @@ DIALECTS: dict[str, Dialect] = {
              "one decision per sample, in training", TANH, "127.5 x + 128 cut off (M94)", "float64, entries cast to float32"),
         ),
         Dialect(
-            "diffusers", "0.42 (DDIMScheduler, DDPMScheduler, DiTTransformer2DModel)",
+            "diffusers", "0.42 (its schedulers of DDPM, DDIM, flow matching, EDM and consistency, and DiTTransformer2DModel)",
             "leading spacing, a fixed stride down, β as given for any T, ln 1e-20 at t = 0, ε̂ kept beside a clipped x̂_0; DiT "
-            "with the time frequencies of DDPM, ε = 1e-5 before the MLP, and labels dropped anew in every block",
-            ("M04", "M05", "M06", "M15", "M25", "C04", "M21b", "M31", "M61b", "M76", "M83"),
-            ("M05b", "M08", "M17", "M24", "M29", "M32b", "M33", "M36", "M81", "M99"),
+            "with the time frequencies of DDPM, ε = 1e-5 before the MLP, and labels dropped anew in every block; flows end with "
+            "a step from 1/1000, consistency models clip their answer",
+            ("M04", "M05", "M06", "M15", "M25", "C04", "M21b", "M31", "M61b", "M76", "M83", "M108", "C13", "C17"),
+            ("M05b", "M08", "M17", "M24", "M29", "M32b", "M33", "M36", "M81", "M99", "M104b", "M120", "M122", "C12", "X177"),
             ("leading (M05); offset 1 in Stable Diffusion's settings (M05b)", "1; ᾱ[0] in Stable Diffusion's settings (M08)",
              "kept (M31)", "to ±1 unless asked otherwise (M32b); DiT's settings do", "ln 1e-20 (M25)",
              "DiT: cos first, exponents i/(half-1) (M76); U-Nets: i/half", "DiT: 1e-6, before the MLP 1e-5 (M61b)",
              "[uncond; cond]; DiTPipeline [cond; uncond]", f"{PLAIN_SCALE}; no unconditional pass for w ≤ 1", "all",
              "num_classes; DiTPipeline writes 1000 (M81)", "anew in every block (M83)", "none", "rounded", "float32"),
+            OF_DIFFUSERS,
         ),
         Dialect(
             "diffusers-0.11-ddpm", "0.2.4 and 0.11.1 (DDPMScheduler)",
@@ -99,6 +69,7 @@ DIALECTS: dict[str, Dialect] = {
              "the last of n_classes, which counts it (M81c); the empty prompt", "one decision per sample, in training", "none",
              CUT, "float64, kept as float32"),
         ),
+        *CONTINUOUS,
     )
 }  # fmt: skip
 

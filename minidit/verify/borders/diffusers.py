@@ -20,6 +20,7 @@ import numpy as np
 from minidit.backend import Array
 from minidit.checkpoint.files import lazy
 from minidit.checkpoint.names_dit import to_diffusers
+from minidit.verify.borders.continuous import Continuous, time_laws
 from minidit.verify.borders.schedulers import Answers, Schedulers
 from minidit.verify.borders.torch import config_of, to_numpy, torch
 
@@ -46,9 +47,13 @@ def version() -> str:
 
 
 def scheduler(original: Any, *, use_clipped_model_output: bool = False) -> Answers:
-    """The topics that a DDPMScheduler, DDIMScheduler or DDIMInverseScheduler answers with these options."""
-    made = Schedulers(original, use_clipped_model_output)
-    kinds = {"DDPMScheduler": made.ddpm, "DDIMScheduler": made.ddim, "DDIMInverseScheduler": made.inverse}
+    """The topics that a scheduler answers with these options: DDPM, DDIM and its inverse, flow matching, EDM, consistency."""
+    made, other = Schedulers(original, use_clipped_model_output), Continuous(original)
+    kinds = {
+        "DDPMScheduler": made.ddpm, "DDIMScheduler": made.ddim, "DDIMInverseScheduler": made.inverse,
+        "FlowMatchEulerDiscreteScheduler": other.flow_euler, "FlowMatchHeunDiscreteScheduler": other.flow_heun,
+        "EDMEulerScheduler": other.edm, "CMStochasticIterativeScheduler": other.consistency,
+    }  # fmt: skip
     name = type(original).__name__
     if name not in kinds:
         raise ValueError(f"{name} is not one of {', '.join(kinds)}")
@@ -101,7 +106,12 @@ def target() -> Answers:
             out = scheduler(kind(**{"clip_sample": False, **options})) | out
     for variance in ("fixed_large", "fixed_small_log", "learned_range"):
         out = scheduler(d.DDPMScheduler(variance_type=variance, clip_sample=False)) | out
-    return out | scheduler(d.DDIMInverseScheduler(clip_sample=False)) | transformer()
+    for kind in (
+        d.DDIMInverseScheduler, d.EDMEulerScheduler, d.CMStochasticIterativeScheduler, d.FlowMatchHeunDiscreteScheduler,
+        d.FlowMatchEulerDiscreteScheduler,
+    ):  # fmt: skip
+        out |= scheduler(kind(clip_sample=False) if kind is d.DDIMInverseScheduler else kind())
+    return out | time_laws() | transformer()
 
 
 # ------------------------------------------------------------------------------------------------ DiT

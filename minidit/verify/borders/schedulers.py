@@ -132,7 +132,7 @@ class Schedulers:
 
     def _ddpm(self, made: Any, out: Any, x_t: Array, t: int, s: int, z: Array) -> Array:
         made.timesteps, made.custom_timesteps = torch().tensor([t, s] if s >= 0 else [t]), True
-        with _noise(self.kind, z):
+        with drawing(self.kind, z):
             return to_numpy(made.step(out, t, torch().tensor(x_t)).prev_sample)
 
     def ddpm_step(self, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, z: Array) -> Array:
@@ -216,14 +216,14 @@ class WholeScheduler:
         return to_numpy(self.scheduler.timesteps)
 
     def step(self, x_t: Array, eps: Array, t: int, z: Array) -> Array:
-        with _noise(self.made.kind, z):
+        with drawing(self.made.kind, z):
             out = self.made.output(x_t, eps, self.alpha_bar[t])
             return to_numpy(self.scheduler.step(out, t, torch().tensor(x_t)).prev_sample)
 
 
 @contextlib.contextmanager
-def _noise(kind: Any, z: Array) -> Iterator[None]:
-    """The scheduler draws z: its module's randn_tensor hands it out."""
+def drawing(kind: Any, z: Array) -> Iterator[None]:
+    """Schedulers of this class draw z: their module's randn_tensor hands it out."""
     module: Any = importlib.import_module(kind.__module__)
     drawn = module.randn_tensor
     module.randn_tensor = lambda *args, **options: torch().tensor(z)

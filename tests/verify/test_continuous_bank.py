@@ -1,0 +1,114 @@
+"""Continuous time: every mistake is seen and named, in one part or with a second; directions and units are dialects."""
+
+import numpy as np
+import pytest
+
+import minidit as md
+from minidit.verify.bank import DEVIATIONS, consistency, flows, paths, times
+from minidit.verify.bank.dialects import DIALECTS
+from minidit.verify.core.finding import Answer
+from minidit.verify.core.reference import Part, Reference
+from minidit.verify.core.search import examine
+from minidit.verify.table import Bench, Table
+from minidit.verify.topics import TOPICS
+
+from .test_laws_bank import in_float32
+
+GROUPS = ("paths", "times", "flows", "consistency")
+BANK = [*paths.BANK, *times.BANK, *flows.BANK, *consistency.BANK]
+IDS = [d.id for d in BANK]
+TRAPS = {  # what implementations were seen to do, and where it has to show
+    "M101": "straight_sample", "M102": "straight_velocity", "M102b": "flow_euler_step", "M103": "straight_embedding",
+    "M103b": "straight_embedding", "M103c": "straight_time", "M104": "shifted_grid", "M104b": "shifted_grid",
+    "M105": "logit_normal_weight", "M106": "consistency_scalings", "M107": "consistency_end", "M108": "consistency_end",
+    "M109": "consistency_inputs", "M110": "consistency_sample", "M111": "target_decay", "M112": "pseudo_huber",
+    "M113": "ict_probabilities", "M114": "training_pair", "M119": "edm_scalings", "M120": "mode_times", "M121": "shift_time",
+    "M122": "straight_climb", "M123": "coupled_batch", "C17": "consistency_grid",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return Bench([t for t in TOPICS.values() if t.group in GROUPS], BANK)
+
+
+def target(bench, *ids):
+    R = Reference(DEVIATIONS[i] for i in ids)
+    return {t.name: t.by(R) for t in bench.topics}
+
+
+@pytest.mark.parametrize("deviation", BANK, ids=IDS)
+def test_a_record_says_what_is_wrong_and_what_is_right(deviation):
+    assert deviation.wrong and deviation.right and deviation.patches
+    assert all(isinstance(part, Part) for part in deviation.patches)
+
+
+@pytest.mark.parametrize("deviation", BANK, ids=IDS)
+def test_each_mistake_is_seen_and_named_alone(bench, deviation):
+    row = bench.row((deviation,))
+    assert row.detected and row.named and row.explanations == (deviation.id,)
+
+
+@pytest.mark.parametrize("deviation", BANK, ids=IDS)
+def test_each_mistake_is_seen_in_float32(bench, deviation):
+    assert bench.row((deviation,), in_float32(bench.answers((deviation,)))).detected
+
+
+@pytest.mark.parametrize("identifier", TRAPS)
+def test_each_trap_of_continuous_time_shows_where_it_belongs(bench, identifier):
+    assert TRAPS[identifier] in bench.row((DEVIATIONS[identifier],)).detected
+
+
+def test_nothing_is_found_in_right_answers_of_either_precision(bench):
+    right = {}
+    for t in bench.topics:
+        answers = [(p, bench.judge.expected(t, p)) for p in t.probes()]
+        right[t.name] = [Answer(p, error=str(m)) if isinstance(m, Exception) else Answer(p, m) for p, m in answers]
+    for asked in (right, in_float32(right)):
+        assert [f.topic.name for f in examine(bench.topics, asked, BANK, bench.judge) if not f.passed] == []
+
+
+@pytest.mark.parametrize("name", [name for name, d in DIALECTS.items() if d.continuously])
+def test_a_dialect_is_right_by_its_own_conventions_and_known_where_none_is_declared(bench, name):
+    mine = target(bench, *DIALECTS[name].habits)
+    assert md.verify.check(mine, dialect=name).ok
+    report = md.verify.check(mine)
+    assert not report.ok and name in report.fits
+
+
+@pytest.mark.parametrize("name", ["torchcfm", "sit"])
+@pytest.mark.parametrize("identifier", ["M101", "M102", "M102b"])
+def test_a_path_that_runs_the_other_way_is_a_dialect_and_one_more_sign_is_a_mistake(bench, name, identifier):
+    report = md.verify.check(target(bench, *DIALECTS[name].habits, identifier), dialect=name)
+    assert report.mistakes == [identifier]
+
+
+def test_the_reversed_path_asks_no_other_step():
+    """x + (s-t) u holds in both directions: only what names an end of the path differs."""
+    R = Reference((DEVIATIONS["C10"],))
+    differing = {t.name for t in TOPICS.values() if t.group in GROUPS and not md.verify.check({t.name: t.by(R)}).ok}
+    assert differing == {
+        "straight_sample", "straight_velocity", "pair_from_velocity", "velocity_from_x_0", "score_from_velocity", "to_straight",
+        "shift_time", "linear_grid", "shifted_grid", "flow_euler", "flow_heun", "flow_ab2", "flow_loss",
+    }  # fmt: skip
+
+
+def test_pairs_of_mistakes_are_seen_always_and_named_mostly(bench):
+    rows = [bench.row(*drawn) for drawn in bench.draw(3, 30)]
+    assert Table.share(rows, named=False) == 1.0
+    assert Table.share(rows, named=True) >= 0.8
+
+
+def test_a_mistake_in_one_step_of_a_sampler_is_told_by_its_coefficients(bench):
+    report = md.verify.check({"flow_euler": TOPICS["flow_euler"].by(Reference((DEVIATIONS["X141"],)))})
+    (finding,) = report.findings
+    assert "step 1" in finding.layer and [d.id for (d,) in finding.candidates] == ["X141"]
+
+
+def test_an_unknown_mistake_is_seen_and_nothing_is_blamed():
+    def squared(x_0, eps, t):
+        t = t.reshape(-1, 1, 1)
+        return (1 - t) ** 2 * x_0 + t * eps
+
+    (finding,) = md.verify.check({"straight_sample": squared}).findings
+    assert finding.verdict == "unknown" and np.isfinite(finding.worst.error)
