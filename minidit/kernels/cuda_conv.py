@@ -13,7 +13,7 @@ from typing import Any
 from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
 from minidit.kernels import cuda
-from minidit.kernels.cuda_launch import BLOCKS, ceil, i32, i64, kernel, launch, vector
+from minidit.kernels.cuda_launch import flat_grid, i32, i64, kernel, launch, vector
 from minidit.kernels.cuda_rows import dense, kind_of, rows_of
 from minidit.kernels.pieces import home_of_gradient
 from minidit.kernels.windows import Padding, count, lines
@@ -33,8 +33,7 @@ class Windows:
 
     def start(self, name: str, n: int, v: int, arrays: tuple[Array, ...], more: tuple[Any, ...] = ()) -> None:
         """Starts a kernel on n groups of v channels."""
-        grid = (min(16 * BLOCKS, ceil(n, 256)),)
-        launch("conv", name, grid, 256, (*arrays, i64(n), *self.sizes, *more), VEC=v, STORAGE=self.storage)
+        launch("conv", name, flat_grid(n * v, v), 256, (*arrays, i64(n), *self.sizes, *more), VEC=v, STORAGE=self.storage)
 
     def columns(self, x: Array) -> Array:
         """(B, C, H, W) in any order  ->  rows (B h w, K), ordered (row, column, channel)."""
