@@ -61,7 +61,7 @@ def implementations():
             answers |= verify.torch.functions(part.mine(), dtype=getattr(torch, kind))
         yield f"PyTorch {torch.__version__.split('+')[0]}, {kind}", verify.check(answers, precision=kind)
     yield f"{verify.diffusers.version()}, float64", verify.check(verify.diffusers.target(), precision="float64")
-    for project, (_, package, precision) in findings.STRANGERS.items():
+    for project, (_, package, precision, _) in findings.STRANGERS.items():
         with contextlib.suppress(ImportError):
             report, kind = findings.report_on(project), precision or "float64"
             yield f"{importlib.import_module('tools.strangers').version(package)}, {kind}", report

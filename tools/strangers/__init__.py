@@ -14,14 +14,16 @@ import importlib.util
 import sys
 import types
 import warnings
+from pathlib import Path
 
 DISTRIBUTION = {
     "smalldiffusion": "smalldiffusion", "k_diffusion": "k-diffusion", "torchcfm": "torchcfm",
-    "denoising_diffusion_pytorch": "denoising-diffusion-pytorch",
+    "denoising_diffusion_pytorch": "denoising-diffusion-pytorch", "flow_matching": "flow-matching",
 }  # fmt: skip
 UNUSED = {
-    "accelerate", "cleanfid", "clip", "dctorch", "ema_pytorch", "jsonmerge", "kornia", "matplotlib", "ot", "pandas", "skimage",
-    "pytorch_fid", "torchdiffeq", "torchdyn", "torchsde", "torchvision", "wandb",
+    "accelerate", "blobfile", "cleanfid", "clip", "dctorch", "ema_pytorch", "flash_attn", "jsonmerge", "kornia", "matplotlib",
+    "mpi4py", "ot", "pandas", "piq", "pytorch_fid", "skimage", "timm", "torchdiffeq", "torchdyn", "torchsde", "torchvision",
+    "wandb",
 }  # fmt: skip
 
 
@@ -69,7 +71,9 @@ def stranger(name):
 
 
 def version(name):
-    """The package with its installed version, as findings name it."""
+    """The package with its installed version, as findings name it; a checkout has none."""
+    if name not in DISTRIBUTION:
+        return f"{name} from {Path(importlib.util.find_spec(name).submodule_search_locations[0]).parent}"
     return f"{DISTRIBUTION[name]} {importlib.metadata.version(DISTRIBUTION[name])}"
 
 
