@@ -48,12 +48,13 @@ def implementations():
     yield "NumPy loops, float64", verify.check({"dit": loops(), "dit_square": loops()}, precision="float64")
     examples = ROOT / "examples"
     mine = {}
-    for part in ("sampling", "network", "training", "continuous"):
+    for part in ("sampling", "network", "training", "continuous", "unet"):
         mine |= module(examples / "verify" / f"scipy_{part}.py").mine()
     for who, functions in ((f"SciPy {scipy.__version__}", mine), ("NumPy formulas", test_fresh.RIGHT)):
         yield f"{who}, float64", verify.check(functions, precision="float64")
         yield f"{who}, float32", verify.check(in_float32(functions), precision="float32")
-    parts = [module(examples / "verify" / f"torch_{part}.py") for part in ("functions", "sampling", "training", "continuous")]
+    names = ("functions", "sampling", "training", "continuous", "unet")
+    parts = [module(examples / "verify" / f"torch_{name}.py") for name in names]
     net, torch = module(examples / "verify" / "torch_dit.py"), parts[0].torch
     for kind in ("float64", "float32"):
         answers = net.mine(dtype=kind)

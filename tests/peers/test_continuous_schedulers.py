@@ -83,3 +83,12 @@ def test_the_lowest_time_is_the_one_that_is_shifted_twice():
     made.set_timesteps(4)
     once = 3 * 0.001 / (1 + 2 * 0.001)
     np.testing.assert_allclose(float(made.sigmas[-2]), 3 * once / (1 + 2 * once), rtol=1e-5)
+
+
+def test_the_blocks_of_its_u_net_are_ddpm_s_with_ddpm_s_options_and_a_dit_s_otherwise():
+    from minidit.verify.borders.unet import blocks
+
+    as_in_ddpm = {"norm_eps": 1e-6, "flip_sin_to_cos": False, "freq_shift": 1, "downsample_padding": 0}
+    assert verify.check(blocks(diffusers.UNet2DModel, **as_in_ddpm)).ok
+    report = verify.check(blocks(diffusers.UNet2DModel))
+    assert set(report.mistakes) == {"M91", "M125", "M127"} and all(f.passed or f.candidates for f in report.findings)

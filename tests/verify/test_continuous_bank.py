@@ -1,10 +1,10 @@
-"""Continuous time: every mistake is seen and named, in one part or with a second; directions and units are dialects."""
+"""Continuous time and the U-Net: every mistake is seen and named; directions and units are dialects."""
 
 import numpy as np
 import pytest
 
 import minidit as md
-from minidit.verify.bank import DEVIATIONS, consistency, flows, paths, times
+from minidit.verify.bank import DEVIATIONS, consistency, flows, paths, times, unet
 from minidit.verify.bank.dialects import DIALECTS
 from minidit.verify.core.finding import Answer
 from minidit.verify.core.reference import Part, Reference
@@ -14,8 +14,8 @@ from minidit.verify.topics import TOPICS
 
 from .test_laws_bank import in_float32
 
-GROUPS = ("paths", "times", "flows", "consistency")
-BANK = [*paths.BANK, *times.BANK, *flows.BANK, *consistency.BANK]
+GROUPS = ("paths", "times", "flows", "consistency", "unet")
+BANK = [*paths.BANK, *times.BANK, *flows.BANK, *consistency.BANK, *unet.BANK]
 IDS = [d.id for d in BANK]
 TRAPS = {  # what implementations were seen to do, and where it has to show
     "M101": "straight_sample", "M102": "straight_velocity", "M102b": "flow_euler_step", "M103": "straight_embedding",
@@ -23,7 +23,8 @@ TRAPS = {  # what implementations were seen to do, and where it has to show
     "M105": "logit_normal_weight", "M106": "consistency_scalings", "M107": "consistency_end", "M108": "consistency_end",
     "M109": "consistency_inputs", "M110": "consistency_sample", "M111": "target_decay", "M112": "pseudo_huber",
     "M113": "ict_probabilities", "M114": "training_pair", "M119": "edm_scalings", "M120": "mode_times", "M121": "shift_time",
-    "M122": "straight_climb", "M123": "coupled_batch", "C17": "consistency_grid",
+    "M122": "straight_climb", "M123": "coupled_batch", "C17": "consistency_grid", "M125": "unet_time_embedding",
+    "M126": "group_norm", "M127": "unet_block", "M128": "group_norm",
 }  # fmt: skip
 
 
