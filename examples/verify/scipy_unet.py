@@ -64,6 +64,11 @@ def unet_attention(weights, x, groups):
     return out
 
 
+def unet_stage(block, attention, x, c, groups):
+    x = unet_attention(attention, unet_block(block, x, c, groups), groups)
+    return x, x
+
+
 def unet_double(x, weight, bias):
     return convolved(np.kron(x, np.ones((1, 1, 2, 2), x.dtype)), weight, bias)
 

@@ -37,6 +37,11 @@ def unet_attention(weights, x, groups):
     return x + y.mT.reshape(x.shape)
 
 
+def unet_stage(block, attention, x, c, groups):
+    x = unet_attention(attention, unet_block(block, x, c, groups), groups)
+    return x, x
+
+
 def unet_double(x, weight, bias):
     return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, bias, padding="same")
 

@@ -24,7 +24,7 @@ TRAPS = {  # what implementations were seen to do, and where it has to show
     "M109": "consistency_inputs", "M110": "consistency_sample", "M111": "target_decay", "M112": "pseudo_huber",
     "M113": "ict_probabilities", "M114": "training_pair", "M119": "edm_scalings", "M120": "mode_times", "M121": "shift_time",
     "M122": "straight_climb", "M123": "coupled_batch", "C17": "consistency_grid", "M125": "unet_time_embedding",
-    "M126": "group_norm", "M127": "unet_block", "M128": "group_norm",
+    "M126": "group_norm", "M127": "unet_block", "M128": "group_norm", "M129": "unet_stage",
 }  # fmt: skip
 
 

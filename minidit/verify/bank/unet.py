@@ -91,6 +91,8 @@ BANK = [
     Deviation("X207", "PIXEL_LOGITS_OVER_C", "L.8", "q kᵀ/C", ATTENTION, {unet.pixel_scale: instead(lambda R, C: 1 / C)}),
     Deviation("X208", "PIXEL_ATTENTION_WITHOUT_NORM", "L.8", "q, k, v of x itself", ATTENTION,
         {unet.attended: instead(lambda R, x, w, groups: x)}),
+    Deviation("M129", "REMEMBERED_BEFORE_ATTENTION", "T.17", "remembers the block's output, before its attention", UP,
+        {unet.kept: instead(lambda R, after_block, after_attention: after_block)}, "class (the official code attends first)"),
     Deviation("X209", "DOUBLED_BILINEARLY", "L.7", "interpolates between pixels", DOUBLE,
         {unet.enlarged: instead(_linear_between)}),
     Deviation("X210", "DOUBLED_IN_TILES", "L.7", "repeats the picture, not its pixels", DOUBLE,

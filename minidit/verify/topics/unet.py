@@ -136,6 +136,24 @@ pixel_scale = part(lambda R, C: C**-0.5)  # of the logits
 attended = part(lambda R, x, w, groups: normed(R, x, w["group_norm.weight"], w["group_norm.bias"], groups, unet_eps(R)))
 
 
+def _stages() -> list[Probe]:
+    (b,), (a,) = _blocks()[:1], _attentions()
+    return [Probe("one", (b.args[0], a.args[0], *b.args[1:]), "what is remembered of a block with attention")]
+
+
+@topic("T.17", f"{BLOCK}, the weights of `unet_attention`, x (B,C,H,W), c (B,D), groups",
+       "(x, h): what goes on down, and what is remembered for the way up, each (B,O,H,W)", _stages, tol=8.0,
+       because="a block and an attention")  # fmt: skip
+def unet_stage(R: Reference, block: Weights, attention: Weights, x: Array, c: Array, groups: int) -> tuple[Array, Array]:
+    """x = attention(block(x, c)), and h = x."""
+    after_block = unet_block(R, block, x, c, groups)
+    x = unet_attention(R, attention, after_block, groups)
+    return x, kept(R, after_block, x)
+
+
+kept = part(lambda R, after_block, after_attention: after_attention)  # of a block that attention follows
+
+
 def _doubles() -> list[Probe]:
     rng = Philox(214)
     return [Probe("H2-W3", (normal(rng, 2, 2, 2, 3), conv(rng, 2, 2), normal(rng, 2)), "every pixel becomes a square")]
