@@ -14,7 +14,7 @@ from minidit.random import Philox
 from minidit.runs.kinds import PixelsConfig
 from minidit.runs.phases import Run, Stopped, resume
 from minidit.runs.presets import DataConfig, RunConfig, SampleConfig
-from minidit.runs.process_kinds import DDPMConfig
+from minidit.runs.process_kinds import DDPMConfig, EDMConfig, RectifiedFlowConfig
 from minidit.runs.state import paths_of
 from minidit.training.loop import LoopConfig
 
@@ -48,7 +48,14 @@ def losses_of(loop, update, samples=None, network=None):
     return loop.process.loss(network or loop.model, x_0, y, draws)
 
 
-def run_config(source="digits", *, pixels=True, steps=6, **data):
+PROCESSES = {  # one of every kind, as small as the rest
+    "ddpm": DDPMConfig(prediction="v", schedule="cosine", T=20),
+    "rectified_flow": RectifiedFlowConfig(times="logit_normal", shift=2.0, loss_weight="min_snr"),
+    "edm": EDMConfig(sigma_max=20.0),
+}
+
+
+def run_config(source="digits", *, pixels=True, steps=6, process="ddpm", **data):
     """A whole run in a second."""
     width = {"hidden_size": 32, "depth": 1, "num_heads": 2}
     fast = {"lr": 1e-2, "steps": steps, "batch_size": 8, "shards": 2}
@@ -56,7 +63,7 @@ def run_config(source="digits", *, pixels=True, steps=6, **data):
         data=DataConfig(source=source, **data),
         tokenizer=PixelsConfig() if pixels else AutoencoderConfig(widths=(8, 8, 16)),
         model=DiTConfig(**width, learn_sigma=False),
-        process=DDPMConfig(prediction="v", schedule="cosine", T=20),
+        process=PROCESSES[process],
         train=LoopConfig(**fast, ema=0.9),
         sample=SampleConfig(steps=3),
         tokenizer_train=AutoencodeConfig(**fast),

@@ -23,7 +23,7 @@ HIDDEN = {  # set by the data or by another flag, or needed only for the weights
     "sample": {"eta"},
 }
 PREFIX = {"tokenizer": "ae-", "tokenizer_train": "ae-", "sample": "sample-", "judge_train": "classifier-"}
-NAMES = {"checkpoint_blocks": "recompute"}  # fields whose flag has a shorter name
+NAMES = {"checkpoint_blocks": "recompute", "learn_from": "teacher"}  # fields whose flag has a shorter name
 TITLES = {
     "train": "training the model",
     "model": "the model",

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="a saved state of the run instead of its trained weights: latest, best, or a number of updates")
     parser.add_argument("--labels", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
     parser.add_argument("-n", type=int, help="how many pictures; the labels are repeated in turn")
-    parser.add_argument("--steps", type=int, help="steps of the walk: rungs on a ladder (default 50, or all; 18 of EDM)")
+    parser.add_argument("--steps", type=int,
+                        help="steps of the walk: rungs on a ladder (default 50, or all; 18 of EDM). Without a run 1, 2, 4 steps "
+                             "are those of a network that was distilled for them, unless the walk is set otherwise")
     parser.add_argument("--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="",
                         help="which rungs of a ladder (default trailing; minidit rungs shows them)")
     parser.add_argument("--path", choices=("vp", "straight", "ve"), default="",
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, help="1 is plain conditional (default: the run's own)")
     parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LOW", "HIGH"),
                         help="guide only this part of the run's path (0 data, 1 noise)")
-    parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="",
+    parser.add_argument("--sampler", choices=("ddim", "ddpm", "consistency"), default="",
                         help="ddim, on any path the solution of an ODE, or ddpm with fresh noise (default: usually ddim)")
     parser.add_argument("--solver", choices=("euler", "ab2", "heun", "heun_edm", "dpm_2m"), default="",
                         help="without fresh noise; ab2 needs about half as many steps as euler (default euler; heun_edm of EDM)")
@@ -53,16 +55,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--steps and -n must be at least 1")
 
     from minidit.cli.progress import Progress
-    from minidit.runs.pipeline import Pipeline, load
+    from minidit.runs.pipeline import Pipeline, load, load_few_steps
     from minidit.training.ranks import ranks
 
     device = settle_device(args)
     settle_precision(device, args.precision)
-    pipeline = load(args.run, device=device, state=args.state)
+    pipeline = load_few_steps(device=device) if in_few_steps(args) else load(args.run, device=device, state=args.state)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
     steps = pipeline.steps(args.steps)
-    sampler, solver = pipeline.walk_words(args.sampler, args.solver, args.eta)
+    sampler, solver = pipeline.walk_words(args.sampler, args.solver, args.eta, args.path)
     labels = pipeline.labels(args.labels, args.n)
     n = len(labels) if labels is not None else args.n or 16
     check_writable(out, n * math.prod(pipeline.model.shape) * (1 if pipeline.tokenizer.limit else 16))  # bytes, about
@@ -99,6 +101,15 @@ def run(args: argparse.Namespace) -> int:
         walk = walk_in_words(pipeline, sampler, solver, args.path)
         print(f"{pictures}, {walk.format(steps)}{guidance}, seed {args.seed}", file=sys.stderr)
     return 0
+
+
+def in_few_steps(args: argparse.Namespace) -> bool:
+    """Whether the shipped flow map is meant: no run, one, two or four steps, and nothing else is said about the walk."""
+    otherwise = (
+        args.run, args.state, args.spacing, args.path, args.shift, args.guidance, args.guidance_interval, args.sampler,
+        args.solver, args.eta,
+    )  # fmt: skip
+    return args.steps in (1, 2, 4) and not any(word not in (None, "", 0.0) for word in otherwise)
 
 
 def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> str:

@@ -141,8 +141,6 @@ def listing(names: str | None) -> str:
 
 def mistake(identifier: str) -> str:
     """One mistake: what it does, what is right, where it was seen, which topics reveal it, which dialects share it."""
-    import difflib
-
     from minidit.verify import DEVIATIONS, TOPICS
     from minidit.verify.bank.dialects import sharing
     from minidit.verify.core.judge import Judge
@@ -150,8 +148,7 @@ def mistake(identifier: str) -> str:
     wanted, known = identifier.lower(), {i.lower(): d for i, d in DEVIATIONS.items()}
     family = [d for i, d in known.items() if i == wanted or (i[:-1] == wanted and i[-1].isalpha())]
     if not family:
-        near = difflib.get_close_matches(identifier.upper(), DEVIATIONS, 3)
-        raise ValueError(f"there is no mistake {identifier!r}" + (f", did you mean {' or '.join(near)}?" if near else ""))
+        raise ValueError(f"there is no mistake {identifier!r}{_meant(identifier, list(DEVIATIONS))}")
     judge, parts = Judge(), []
     for d in family:
         reach = [t for t in TOPICS.values() if judge.meets((d,), t)]
@@ -162,6 +159,17 @@ def mistake(identifier: str) -> str:
         }  # fmt: skip
         parts.append("\n".join([str(d), *(f"  {key:12} {text}" for key, text in rows.items())]))
     return "\n\n".join(parts)
+
+
+def _meant(identifier: str, known: list[str]) -> str:
+    """The end of a sentence: the id with two digits (M2 is M02), the other forms of one row (M01d), or where the ids end."""
+    form = identifier[-1] if identifier[-1].isalpha() else ""
+    row = f"{identifier[0].upper()}{int(identifier[1:].removesuffix(form)):02d}"
+    same = [i for i in known if i[:3] == row and (not form or i == row + form)] or [i for i in known if i[:3] == row]
+    if same and len(row) == 3:
+        return f", did you mean {' or '.join(same)}?"
+    of_kind = sorted(i for i in known if i[0] == row[0])
+    return f": those with {row[0]} are {of_kind[0]} to {of_kind[-1]}"
 
 
 def _differs(judge: Any, topic: Any, deviation: Any) -> bool:

@@ -161,6 +161,15 @@ class Cache:
             raise fault(self.folder / key, f"{why} right after it was written: name another folder with --cache DIR")
         return result
 
+    def check_room(self, what: str, size: int) -> None:
+        """Raises DataError if so many bytes have no room on the disk of the cache."""
+        place = next(p for p in (self.folder, *self.folder.parents) if p.exists())
+        free = shutil.disk_usage(place).free
+        if size > free:
+            need = f"needs {in_words(size)}, and {in_words(free)} are free"
+            raise fault(self.folder, f"the cache of {what} {need}: free {in_words(size - free)}, name another folder with "
+                                     "--cache DIR, or take a smaller --size")  # fmt: skip
+
     def similar(self, outline: str) -> Iterator[tuple[str, Facts]]:
         """(key, facts) of the entries whose facts have this outline."""
         try:
@@ -211,11 +220,7 @@ class Cache:
             return f"it cannot be read ({error})"
 
     def _write(self, key: str, what: str, size: int, fill: Callable[[Writer], Facts]) -> None:
-        free = shutil.disk_usage(self.folder).free
-        if size > free:
-            need = f"needs {in_words(size)}, and {in_words(free)} are free"
-            raise fault(self.folder, f"the cache of {what} {need}: free {in_words(size - free)}, name another folder with "
-                                     "--cache DIR, or take a smaller --size")  # fmt: skip
+        self.check_room(what, size)
         self.tell(f"{what}: up to {in_words(size)} are written to {self.folder}, once (--cache DIR: elsewhere; off: memory)")
         building = self.folder / f"{key}{BUILDING}{os.getpid()}-{time.time_ns()}"
         building.mkdir()

@@ -71,7 +71,7 @@ class Between:
         xp = np if home_of(t) == "" else xp_of(t)
         ratio = xp.exp(2 * self._between(self.logs, t))
         alpha, sigma = (1 / (1 + ratio)) ** 0.5, (ratio / (1 + ratio)) ** 0.5
-        return Level(float(alpha), float(sigma)) if home_of(t) == "" else Level(alpha, sigma)
+        return Level(float(alpha), float(sigma)) if home_of(t) == "" else Level(alpha, sigma)  # (P.24)
 
     def inputs(self, x_t: Array, t: Array) -> tuple[Array, Array]:
         """x_t as it is, and the network's time, between those of the two rungs."""
@@ -128,23 +128,23 @@ class Coordinates:
         continuous(self.trained)
 
     @cached_property
-    def own(self) -> Callable[[Level], tuple[Array, Level]]:
+    def own(self) -> tuple[Continuous, Callable[[Array], Array]]:
+        """`continuous` of the path that the network was trained on. Its tables are made once."""
+        return continuous(self.trained)
+
+    def seen(self, at: Level) -> tuple[Array, Level]:
         """A level of any path  ->  the network's own time for it, and its own level there."""
-        path, kept = continuous(self.trained)
-
-        def of(at: Level) -> tuple[Array, Level]:
-            t = kept(path.time(with_signal(at)))
-            return t, path.level(t)
-
-        return of
+        path, kept = self.own
+        t = kept(path.time(with_signal(at)))
+        return t, path.level(t)
 
     def level(self, t: Array) -> Level:
         return self.walked.level(t)
 
     def inputs(self, x_t: Array, t: Array) -> tuple[Array, Array]:
         at = self.walked.level(t)
-        time, own = self.own(at)
-        return continuous(self.trained)[0].inputs(changed(x_t, at, own), time)  # (P.25)
+        time, own = self.seen(at)
+        return self.own[0].inputs(changed(x_t, at, own), time)  # (P.25)
 
     def origin(self, x: Array, time: Array) -> tuple[Array, Array]:
         raise ValueError("a network in other coordinates has inputs of its own path: take them back by that path")
@@ -165,4 +165,4 @@ class Coordinates:
 
     def answer(self, answer: Prediction) -> Prediction:
         """The network's answer in these coordinates."""
-        return Prediction(answer.name, lambda at: answer.p(self.own(at)[1]), lambda at: answer.q(self.own(at)[1]))  # (P.25)
+        return Prediction(answer.name, lambda at: answer.p(self.seen(at)[1]), lambda at: answer.q(self.seen(at)[1]))  # (P.25)

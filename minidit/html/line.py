@@ -83,7 +83,7 @@ def moments(
         now, below = path.level(t), path.level(s)
         x_0_hat, eps_hat = X_0.pair(guess(x, now, t), x, now)
         z = rng.normal(x.shape, dtype=np.float64) if rng is not None and fresh.noisy and below.sigma > 0 else None
-        x = step(x_0_hat, eps_hat, below, c=fresh.c(now, below), z=z)  # (P.4)
+        x = step(x_0_hat, eps_hat, below, c=fresh.c(now, below), z=z)
     yield grid[-1][1], x
 
 

@@ -63,7 +63,7 @@ def explained(t: Finding) -> str:
     worst = shortened(" ".join(filter(None, (t["where"], t["what"]))))
     rows = {"first layer that differs": t["layer"], "worst place": worst, "note": t["note"]}
     if not names and t["probe"]:
-        rows["smallest question"] = t["probe"] + (f" ({t['reveals']})" if t["reveals"] else "")
+        rows["smallest question"] = t["probe"]
         rows |= {f"its {name}": value for name, value in t["question"].items()}
     return "\n".join(["<article>", top, *sentences, *map(mistake, known.values()), listed(rows), "</article>"])
 

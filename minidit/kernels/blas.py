@@ -25,6 +25,7 @@ class Blas:
 
     name: str
     gemm: Callable[[Array, Array, Array], Any]
+    stacks: bool = False  # gemm takes stacks of matrices, three axes, as well
 
 
 _blas: ContextVar[Blas | None] = ContextVar("blas", default=None)
@@ -58,7 +59,7 @@ def default_blas() -> Blas:
         raise ValueError("MINIDIT_BLAS=mkl: the library is not installed (pip install 'minidit[mkl]')")
     info: Any = np.show_config(mode="dicts")
     numpys = info["Build Dependencies"]["blas"]
-    return Blas(f"{numpys['name']} {numpys['version']} (NumPy's)", lambda a, b, out: np.matmul(a, b, out=out))
+    return Blas(f"{numpys['name']} {numpys['version']} (NumPy's)", lambda a, b, out: np.matmul(a, b, out=out), stacks=True)
 
 
 def precise(precision: str) -> Blas:
@@ -74,6 +75,17 @@ def precise(precision: str) -> Blas:
 def gemm(a: Array, b: Array, out: Array) -> Array:
     """out = a b for two-axis float32 arrays; a and b may be transposed views."""
     (_blas.get() or default_blas()).gemm(a, b, out)
+    return out
+
+
+def gemms(a: Array, b: Array, out: Array) -> Array:
+    """out[k] = a[k] b[k] for three-axis float32 arrays; a[k] and b[k] may be transposed views."""
+    blas = _blas.get() or default_blas()
+    if blas.stacks:
+        blas.gemm(a, b, out)
+        return out
+    for a_k, b_k, out_k in zip(a, b, out, strict=True):
+        blas.gemm(a_k, b_k, out_k)
     return out
 
 

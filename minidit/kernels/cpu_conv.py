@@ -1,134 +1,189 @@
-"""Twins of the convolutional primitives for float32 on a CPU: a few samples at a time, so that the columns stay cached."""
+"""Twins of the convolutional primitives for float32 on a CPU.
+
+Pictures keep their shape (B, C, H, W) and lie in memory as (H, W, B, C), pixels first: sums of neighbouring pixels then work on
+runs of B · C numbers, and the rows of every product lie side by side. Twins accept any order and return this one.
+"""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from minidit.autograd import Vjp
 from minidit.backend import Array, empty
+from minidit.kernels import cpu_winograd as winograd
+from minidit.kernels import pieces
 from minidit.kernels.blas import gemm
 from minidit.kernels.cpu import constant
 from minidit.kernels.pieces import home_of_gradient
+from minidit.kernels.windows import Padding, count, lines
 
 COLUMNS = 131072  # elements of the columns of a tile
 
 
-def rows_of(x: Array) -> Array:
-    """(n, O, L)  ->  (n L, O): one row per pixel."""
-    return np.ascontiguousarray(x.swapaxes(1, 2)).reshape(-1, x.shape[1])
+def pixels_first(x: Array) -> Array:
+    """(B, C, H, W)  ->  (H, W, B, C), dense; no copy of a picture that lies so in memory."""
+    y = x.transpose(2, 3, 0, 1)
+    if y.flags.c_contiguous:
+        return y
+    dense = empty(x, y.shape)
+    dense[...] = y
+    return dense
+
+
+def as_picture(y: Array) -> Array:
+    """(H, W, B, C)  ->  the same memory as (B, C, H, W)."""
+    return y.transpose(2, 3, 0, 1)
 
 
 class Windows:
-    """The columns of (A.23), one row per window, for a few samples at a time; making them twice is cheaper than keeping them.
+    """The columns of (A.23), one row per window, for a few rows of pixels at a time; making them twice is cheaper than keeping
+    them.
 
-    The image is kept with the channels last and its border of zeros, so that kw · C entries of a window lie side by side.
+    The image is kept with its border of zeros and the channels last, so that kw · C entries of a window lie side by side.
     """
 
-    def __init__(self, shape: tuple[int, ...], like: Array, kernel: tuple[int, int], stride: int, padding: int) -> None:
-        B, C, H, W = shape
-        kh, kw = kernel
-        s, p = stride, padding
-        self.kernel, self.stride = kernel, s
-        self.h, self.w = (H + 2 * p - kh) // s + 1, (W + 2 * p - kw) // s + 1
-        self.K, self.L = C * kh * kw, self.h * self.w
-        self.image = empty(like, (B, H + 2 * p, W + 2 * p, C))
-        self.inside = self.image[:, p : p + H, p : p + W].transpose(0, 3, 1, 2)
-        if p:
-            self.image[:, :p], self.image[:, -p:], self.image[:, :, :p], self.image[:, :, -p:] = 0, 0, 0, 0
+    def __init__(self, shape: tuple[int, ...], like: Array, kernel: tuple[int, int], stride: int, padding: Padding) -> None:
+        (H, W, B, C), (kh, kw) = shape, kernel
+        s, (p, after) = stride, lines(padding)
+        self.kernel, self.stride, self.B = kernel, s, B
+        self.h, self.w = count(H, kh, s, padding), count(W, kw, s, padding)
+        self.K = C * kh * kw
+        self.image = empty(like, (B, p + H + after, p + W + after, C))
+        self.image[:, :p], self.image[:, p + H :], self.image[:, :, :p], self.image[:, :, p + W :] = 0, 0, 0, 0
+        self.inside = self.image[:, p : p + H, p : p + W].transpose(1, 2, 0, 3)  # as (H, W, B, C)
         b, r, c, e = self.image.strides
-        shape5 = (B, self.h, self.w, kh, kw * C)
-        self.view = np.lib.stride_tricks.as_strided(self.image, shape5, (b, s * r, s * c, r, e))
-        step = max(1, min(B, COLUMNS // (self.K * self.L)))
-        self.tiles = [slice(n, min(n + step, B)) for n in range(0, B, step)]
+        shape5 = (self.h, self.w, B, kh, kw * C)
+        self.view = np.lib.stride_tricks.as_strided(self.image, shape5, (s * r, s * c, b, r, e))
+        step = max(1, min(self.h, COLUMNS // (self.K * self.w * B)))
+        self.tiles = [slice(n, min(n + step, self.h)) for n in range(0, self.h, step)]
         self.scratch = empty(like, (step, *shape5[1:]))
 
     def gather(self, tile: slice) -> Array:
-        """(samples · L, K): the windows of a tile, in the scratch memory, ordered (row, column, channel)."""
+        """(pixels · B, K): the windows of a few rows, in the scratch memory, ordered (row, column, channel)."""
         c = self.scratch[: tile.stop - tile.start]
         c[...] = self.view[tile]
         return c.reshape(-1, self.K)
 
     def scatter(self, tile: slice, rows: Array) -> None:
-        """The adjoint: adds the windows of a tile, (samples · L, K), to the image."""
-        s, (kh, kw) = self.stride, self.kernel
-        c = rows.reshape(tile.stop - tile.start, self.h, self.w, kh, kw, -1)
+        """The adjoint: adds the windows of a few rows, (pixels · B, K), to the image."""
+        s, (kh, kw), n = self.stride, self.kernel, tile.stop - tile.start
+        c, first = rows.reshape(n, self.w, self.B, kh, kw, -1), s * tile.start
         for i in range(kh):
             for j in range(kw):
-                target = self.image[tile, i : i + s * (self.h - 1) + 1 : s, j : j + s * (self.w - 1) + 1 : s]
-                np.add(target, c[:, :, :, i, j], out=target)
+                target = self.image[:, first + i : first + i + s * (n - 1) + 1 : s, j : j + s * (self.w - 1) + 1 : s]
+                np.add(target, c[:, :, :, i, j].transpose(2, 0, 1, 3), out=target)
 
 
-def correlate(x: Array, flat: Array, bias: Array, kernel: tuple[int, int], stride: int, padding: int) -> tuple[Array, Windows]:
-    """(A.22) for weights (O, K) ordered like the windows: the image (B, O, h, w) and the windows that it came from."""
+def correlate(
+    x: Array, flat: Array, bias: Array, kernel: tuple[int, int], stride: int, padding: Padding
+) -> tuple[Array, Windows]:
+    """(A.22) for x : (H, W, B, C) and weights (O, K) ordered like the windows: (h, w, B, O), and the windows."""
     windows, O = Windows(x.shape, x, kernel, stride, padding), len(flat)
     windows.inside[...] = x
-    y = empty(x, (len(x), O, windows.L))
-    product = empty(x, (len(windows.scratch) * windows.L, O))
+    y = empty(x, (windows.h, windows.w, windows.B, O))
+    wide = None if bias is None else np.tile(bias, windows.B)  # of all samples: long inner loops
     for tile in windows.tiles:
-        rows = windows.gather(tile)
-        p = gemm(rows, flat.T, product[: len(rows)])
-        if bias is not None:
-            np.add(p, bias, out=p)
-        y[tile] = p.reshape(-1, windows.L, O).swapaxes(1, 2)
-    return y.reshape(len(x), O, windows.h, windows.w), windows
+        gemm(windows.gather(tile), flat.T, y[tile].reshape(-1, O))
+        if wide is not None:
+            part = y[tile].reshape(-1, windows.B * O)
+            np.add(part, wide, out=part)
+    return y, windows
 
 
-def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: int = 0) -> tuple[Array, Vjp]:
+def pointwise(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
+    """A 1 × 1 convolution of x, (H, W, B, C): a linear layer of every pixel."""
+    (O, C), shape = weight.shape[:2], x.shape
+    rows, flat = x.reshape(-1, C), weight.reshape(O, C)
+    y = gemm(rows, flat.T, empty(x, (len(rows), O)))
+    if bias is not None:
+        wide = y.reshape(-1, shape[2] * O)
+        np.add(wide, np.tile(bias, shape[2]), out=wide)
+
+    def vjp(g: Array) -> tuple[Any, Array]:
+        weight_bar = home_of_gradient(weight)
+        gemm(g.reshape(-1, O).T, rows, weight_bar.reshape(O, C))
+        return lambda: gemm(g.reshape(-1, O), flat, empty(x, rows.shape)).reshape(shape), weight_bar
+
+    return y.reshape(*shape[:3], O), vjp
+
+
+def general(x: Array, weight: Array, bias: Array, stride: int, padding: Padding) -> tuple[Array, Vjp]:
+    """Any convolution of x, (H, W, B, C), by (A.23)."""
     O, C, kh, kw = weight.shape
-    B, flat = len(x), np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(O, -1)
+    flat = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(O, -1)
     y, windows = correlate(x, flat, bias, (kh, kw), stride, padding)
 
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        g = y_bar.reshape(B, O, windows.L)
+    def vjp(g: Array) -> tuple[Any, Array]:
         total, part = np.zeros((O, windows.K), np.float32), np.empty((O, windows.K), np.float32)
         for tile in windows.tiles:
-            total += gemm(rows_of(g[tile]).T, windows.gather(tile), part)
+            total += gemm(g[tile].reshape(-1, O).T, windows.gather(tile), part)
         weight_bar = home_of_gradient(weight)
         weight_bar[...] = total.reshape(O, kh, kw, C).transpose(0, 3, 1, 2)
-        bias_bar = None if bias is None else np.sum(g @ constant(windows.L), axis=0, out=home_of_gradient(bias))
-        return lambda: image_bar(g), weight_bar, bias_bar
+        return lambda: image_bar(g), weight_bar
 
     def image_bar(g: Array) -> Array:
-        if stride == 1 and padding < min(kh, kw) and kh == kw:  # a correlation with the mirrored weights: reads instead of adds
+        if stride == 1 and isinstance(padding, int) and padding < kh == kw:  # with mirrored weights: no adding up
             mirrored = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0)).reshape(C, -1)
-            return correlate(g.reshape(B, O, windows.h, windows.w), mirrored, None, (kh, kw), 1, kh - 1 - padding)[0]
+            return correlate(g, mirrored, None, (kh, kw), 1, kh - 1 - padding)[0]
         target = Windows(x.shape, x, (kh, kw), stride, padding)
         target.image[...] = 0
         for tile in target.tiles:
             rows = target.scratch[: tile.stop - tile.start].reshape(-1, target.K)
-            target.scatter(tile, gemm(rows_of(g[tile]), flat, rows))
-        return target.inside
+            target.scatter(tile, gemm(g[tile].reshape(-1, O), flat, rows))
+        x_bar = empty(x, x.shape)
+        x_bar[...] = target.inside
+        return x_bar
 
     return y, vjp
 
 
-def group_norm(x: Array, weight: Array, bias: Array, *, groups: int, eps: float = 1e-6) -> tuple[Array, Vjp]:
-    B, C, H, W = x.shape
-    n = C // groups * H * W
-    flat = x.reshape(B, groups, n)
-    x_hat, y = empty(x, (B, groups, n)), empty(x, (B, C, H * W))
-    np.subtract(flat, np.matmul(flat, constant(n, 1 / n))[..., None], out=x_hat)
-    r = 1 / np.sqrt(np.vecdot(x_hat, x_hat) * (1 / n) + eps)
-    np.multiply(x_hat, r[..., None], out=x_hat)
-    channels = x_hat.reshape(B, C, H * W)
-    np.multiply(channels, weight[:, None], out=y)
-    np.add(y, bias[:, None], out=y)
+def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: Padding = 0) -> tuple[Array, Vjp]:
+    (O, _, *kernel), pixels = weight.shape, pixels_first(x)
+    if kernel == [1, 1] and stride == 1 and lines(padding) == (0, 0):
+        y, inner_vjp = pointwise(pixels, weight, bias)
+    elif winograd.fits(kernel, stride, padding, pixels.shape):
+        y, inner_vjp = winograd.conv2d(pixels, weight, bias)
+    else:
+        y, inner_vjp = general(pixels, weight, bias, stride, padding)
 
-    def vjp(y_bar: Array) -> tuple[Array, ...]:
-        g, t, x_bar = y_bar.reshape(B, C, H * W), empty(y_bar, (B, C, H * W)), empty(y_bar, (B, groups, n))
-        one = constant(H * W)
-        bias_terms, weight_terms = g @ one, np.multiply(g, channels, out=t) @ one  # (B, C) each
-        weight_bar = np.sum(weight_terms, axis=0, out=home_of_gradient(weight))
-        bias_bar = np.sum(bias_terms, axis=0, out=home_of_gradient(bias))
-        m1 = (bias_terms * weight).reshape(B, groups, -1).sum(axis=-1, keepdims=True) * (1 / n)
-        m2 = (weight_terms * weight).reshape(B, groups, -1).sum(axis=-1, keepdims=True) * (1 / n)
-        np.multiply(g, weight[:, None], out=x_bar.reshape(B, C, H * W))
-        u = np.multiply(x_hat, m2, out=t.reshape(B, groups, n))
-        np.subtract(x_bar, u, out=x_bar)
-        np.subtract(x_bar, m1, out=x_bar)
-        np.multiply(x_bar, r[..., None], out=x_bar)
-        return x_bar.reshape(B, C, H, W), weight_bar, bias_bar
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        g = pixels_first(y_bar)
+        x_bar, weight_bar = inner_vjp(g)
+        rows = g.reshape(-1, O)
+        bias_bar = None if bias is None else np.matmul(constant(len(rows)), rows, out=home_of_gradient(bias))
+        return lambda: as_picture(x_bar()), weight_bar, bias_bar
 
-    return y.reshape(x.shape), vjp
+    return as_picture(y), vjp
+
+
+def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
+    """Pictures along their channels; other arrays as in pieces.py."""
+    if axis != 1 or xs[0].ndim != 4:
+        return pieces.concat(*xs, axis=axis)
+    parts = [pixels_first(x) for x in xs]
+    ends = np.cumsum([0, *(p.shape[3] for p in parts)])
+    y = empty(xs[0], (*parts[0].shape[:3], int(ends[-1])))
+    places = [slice(*pair) for pair in pairwise(ends)]
+    for part, place in zip(parts, places, strict=True):
+        y[..., place] = part
+    return as_picture(y), lambda y_bar: tuple(y_bar[:, place] for place in places)
+
+
+def upsample_nearest(x: Array, *, factor: int = 2) -> tuple[Array, Vjp]:
+    (B, C, H, W), f = x.shape, factor
+    y = empty(x, (H, f, W, f, B, C))
+    y[...] = x.transpose(2, 3, 0, 1)[:, None, :, None]
+
+    def vjp(y_bar: Array) -> tuple[Array]:
+        g, x_bar = pixels_first(y_bar).reshape(H, f, W, f, B, C), empty(x, (H, W, B, C))
+        x_bar[...] = g[:, 0, :, 0]
+        for i in range(f):
+            for j in range(f):
+                if i or j:
+                    np.add(x_bar, g[:, i, :, j], out=x_bar)
+        return (as_picture(x_bar),)
+
+    return as_picture(y.reshape(f * H, f * W, B, C)), vjp

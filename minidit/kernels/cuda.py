@@ -15,10 +15,10 @@ from minidit.backend import Array, empty
 from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT
 from minidit.kernels.cuda_blas import gemm, product, with_epilogue
 from minidit.kernels.cuda_launch import DEFAULT_SHARED, NULL, available, flat_grid, i32, i64, kernel, launch, storage, vector
-from minidit.kernels.cuda_rows import column_sum, dense, kind_of, rows_of, scratch_of, tiles_of
+from minidit.kernels.cuda_rows import column_sum, columns_of, converted, dense, kind_of, rows_of, scratch_of, tiles_of
 from minidit.kernels.pieces import home_of_gradient
 
-__all__ = ["available", "embedding", "linear", "linear_gelu", "silu"]
+__all__ = ["available", "cast", "embedding", "linear", "linear_gelu", "silu"]
 
 SCAN = 1 << 28  # comparisons that the gradient of a table may cost
 
@@ -51,7 +51,7 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
         gemm(rows, weight.T, y)
     elif not with_epilogue(rows, weight.T, y, BIAS, bias):
         gemm(rows, weight.T, y)
-        v = vector(m, y, bias)
+        v = columns_of(m, y, bias)
         grid, chunk = tiles_of(len(rows), m, v, sums=False)
         launch("elementwise", "add_bias", grid, 256, (y, bias, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
     return y.reshape(*x.shape[:-1], m), lambda y_bar: linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
@@ -60,13 +60,13 @@ def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
 def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
     s, rows, m = checked_linear(x, weight, bias), rows_of(x), len(weight)
     a = gemm(rows, weight.T, empty(x, (len(rows), m)))  # x Wᵀ, which is kept: the slope of GELU is computed again from it
-    y, v = empty(x, a.shape), vector(m, a, bias)
+    y, v = empty(x, a.shape), columns_of(m, a, bias)
     grid, chunk = tiles_of(len(rows), m, v, sums=False)
     launch("elementwise", "bias_gelu", grid, 256, (a, bias, y, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         y_bar, g, bias_bar = rows_of(y_bar), empty(a, a.shape), home_of_gradient(bias)
-        w = min(v, vector(m, y_bar, bias_bar))
+        w = min(v, columns_of(m, y_bar, bias_bar))
         grid, chunk = tiles_of(len(rows), m, w)
         args = (y_bar, a, bias, g, bias_bar, *scratch_of(a, grid, m), i32(len(rows)), i32(m), i32(chunk))
         launch("elementwise", "gelu_backward", grid, 256, args, VEC=w, STORAGE=s)
@@ -92,6 +92,11 @@ def silu(x: Array) -> tuple[Array, Vjp]:
         return (Onto(x_bar),)
 
     return y, vjp
+
+
+def cast(x: Array, *, dtype: Any) -> tuple[Array, Vjp]:
+    y, old = converted(x, dtype), x.dtype
+    return y, lambda y_bar: (lambda: converted(y_bar, old) if y_bar.dtype == y.dtype else y_bar.astype(old, copy=False),)
 
 
 def embedding(table: Array, *, index: Array) -> tuple[Array, Vjp]:

@@ -88,7 +88,7 @@ class Bf16Tiles:
 
     @staticmethod
     def serves(qkv: Array, heads: int) -> bool:
-        return qkv.dtype.name == "bfloat16" and qkv.shape[-1] // 3 // heads % 8 == 0 and qkv.data.ptr % 16 == 0
+        return bool(qkv.dtype.name == "bfloat16" and qkv.shape[-1] // 3 // heads % 8 == 0 and qkv.data.ptr % 16 == 0)
 
     @staticmethod
     def keys(warps: int, high: int) -> int:
@@ -114,8 +114,8 @@ class Bf16Tiles:
         shared = self.backward_bytes(warps, high)
         launch("attention_bf16_backward", "attention_bf16_backward", (blocks, rows), 32 * warps, args, shared, **variant)
         if blocks > 1:
-            grid, args = (ceil(self.N * self.K // 8, 128), rows), (parts, out, i32(blocks), *self.tail[:2])
-            launch("attention_bf16_backward", "attention_bf16_parts", grid, 128, args, **variant)
+            wide, both = (ceil(self.N * self.K // 8, 128), rows), (parts, out, i32(blocks), *self.tail[:2])
+            launch("attention_bf16_backward", "attention_bf16_parts", wide, 128, both, **variant)
 
 
 def tiles_of(qkv: Array, heads: int) -> Attention:

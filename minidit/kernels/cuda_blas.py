@@ -22,6 +22,7 @@ from typing import Any
 from minidit.autograd import NoTwin
 from minidit.backend import Array, empty, setting
 from minidit.kernels import cublaslt
+from minidit.kernels.cuda_rows import converted
 
 PRECISIONS = ("float32", "tf32", "bf16")
 OP_N, OP_T, DEFAULT_ALGORITHM = 0, 1, -1  # the names and numbers of cublas_api.h and library_types.h
@@ -121,12 +122,19 @@ def bfloat16() -> Any:
         raise NoTwin("bfloat16 needs ml_dtypes") from None
 
 
+def to_bfloat16(x: Array) -> Array:
+    """x rounded, by the package's kernel where it serves."""
+    with suppress(NoTwin):
+        return converted(x, bfloat16())
+    return x.astype(bfloat16())
+
+
 _rounded: ContextVar[tuple[Array, Array] | None] = ContextVar("rounded_weights", default=None)
 
 
 def rounded_once(flat: Array) -> AbstractContextManager[None]:
     """`with rounded_once(flat):` under bf16 the buffer is rounded once, and its views are factors from that copy."""
-    copy = (flat, flat.astype(bfloat16())) if precision() == "bf16" and flat.dtype.name == "float32" else None
+    copy = (flat, to_bfloat16(flat)) if precision() == "bf16" and flat.dtype.name == "float32" else None
     return setting(_rounded, copy)
 
 
@@ -136,7 +144,7 @@ def rounded(x: Array) -> Array:
         return x
     once = _rounded.get()
     if once is None or x.data.mem is not once[0].data.mem:
-        return x.astype(bfloat16())
+        return to_bfloat16(x)
     flat, copy = once
     start = (x.data.ptr - flat.data.ptr) // x.itemsize
     return sys.modules["cupy"].lib.stride_tricks.as_strided(copy[start:], x.shape, tuple(n // 2 for n in x.strides))

@@ -14,9 +14,9 @@ from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.cuda import checked_linear, linear_bars
 from minidit.kernels.cuda_blas import gemm
-from minidit.kernels.cuda_launch import NULL, WARP, ceil, counters, f32, i32, launch, storage, vector
+from minidit.kernels.cuda_launch import NULL, WARP, ceil, counters, f32, i32, launch, storage
 from minidit.kernels.cuda_normalise import normalised
-from minidit.kernels.cuda_rows import by_rows, dense, kind_of, rows_of, tiles_of
+from minidit.kernels.cuda_rows import by_rows, columns_of, dense, kind_of, rows_of, tiles_of
 from minidit.kernels.pieces import home_of_bar, home_of_gradient
 
 
@@ -36,7 +36,7 @@ def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:
 def launch_residual(x: Array, gate: Array, h: Array, bias: Array, y: Array) -> None:
     """y = x + gate ⊙ (h + bias)"""
     (B, N, D), (gate, stride) = x.shape, by_rows(gate)
-    v = vector(D, x, gate, h, y, *(() if bias is NULL else (bias,)))
+    v = columns_of(D, x, gate, h, y, *(() if bias is NULL else (bias,)))
     grid, chunk = tiles_of(N, D, v, B, sums=False)
     sizes = (i32(N), i32(D), i32(chunk), i32(stride))
     launch("elementwise", "gated_residual", grid, 256, (x, gate, h, bias, y, *sizes), VEC=v, STORAGE=storage(x))
@@ -50,7 +50,7 @@ def residual_adjoint(gate: Array, h: Array, bias: Array | None) -> Callable[[Arr
     def adjoint(y_bar: Array) -> tuple[Array, Array, Array]:
         bar, h_bar, gate_bar = dense(y_bar), empty(h, h.shape), home_of_bar(piece)
         add, bias_bar, sums = (NULL, NULL, NULL) if bias is None else (bias, home_of_gradient(bias), empty(h, (B, D), f32))
-        v = vector(D, gate, h, bar, h_bar, gate_bar, *(() if bias is None else (add, bias_bar, sums)))
+        v = columns_of(D, gate, h, bar, h_bar, gate_bar, *(() if bias is None else (add, bias_bar, sums)))
         grid, chunk = tiles_of(N, D, v, B)
         partial = NULL if grid[1] == 1 else empty(h, (2, B, grid[1], D), f32)
         args = (gate, h, add, bar, gate_bar, h_bar, bias_bar, sums, partial, counters(h, (2 * B + 1) * grid[0]))

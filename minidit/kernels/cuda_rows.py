@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
+
+import numpy as np
 
 from minidit.autograd import NoTwin
 from minidit.backend import Array, empty
@@ -15,7 +18,9 @@ from minidit.kernels.cuda_launch import (
     chunk_of,
     counters,
     f32,
+    flat_grid,
     i32,
+    i64,
     launch,
     storage,
     vector,
@@ -25,6 +30,20 @@ from minidit.kernels.cuda_launch import (
 def dense(x: Array) -> Array:
     """x, or a copy in C order."""
     return x if x.flags.c_contiguous else sys.modules["cupy"].ascontiguousarray(x)
+
+
+def converted(x: Array, dtype: Any) -> Array:
+    """float32 rounded to bfloat16, or bfloat16 as float32: one kernel. Raises NoTwin for other types."""
+    dtype = np.dtype(dtype)
+    if {x.dtype.name, dtype.name} != {"float32", "bfloat16"} or x.size == 0:
+        raise NoTwin(f"{x.dtype} as {dtype}")
+    if not x.flags.c_contiguous and x.T.flags.c_contiguous:
+        return converted(x.T, dtype).T
+    x = dense(x)
+    y, n = empty(x, x.shape, dtype), x.size
+    v = vector(n, x.reshape(-1), y.reshape(-1))
+    launch("elementwise", f"to_{dtype.name}", flat_grid(n, v), 256, (x, y, i64(n)), VEC=v)
+    return y
 
 
 def rows_of(x: Array) -> Array:
@@ -43,6 +62,12 @@ def kind_of(x: Array, *others: Array) -> str:
     if any(o.dtype != x.dtype for o in others) or x.size == 0:
         raise NoTwin("mixed types, or nothing to do")
     return storage(x)
+
+
+def columns_of(D: int, *arrays: Array) -> int:
+    """`vector` for a kernel of columns: 4 instead of 8 if 8 would leave more than an eighth of the lanes without a column."""
+    v = vector(D, *arrays)
+    return 4 if v == 8 and 8 * ceil(D, WARP * v) * WARP * v > 9 * D else v
 
 
 def tiles_of(rows: int, D: int, v: int, samples: int = 1, *, sums: bool = True) -> tuple[tuple[int, int, int], int]:
@@ -64,7 +89,7 @@ def scratch_of(x: Array, grid: tuple[int, int, int], D: int) -> tuple[Array, Arr
 def column_sum(x: Array, out: Array) -> Array:
     """x : (rows, D)  ->  out : (D,) float32, the sums over the rows."""
     rows, D = x.shape
-    v = vector(D, x, out)
+    v = columns_of(D, x, out)
     grid, chunk = tiles_of(rows, D, v)
     args = (x, out, *scratch_of(x, grid, D), i32(rows), i32(D), i32(chunk))
     launch("elementwise", "column_sum", grid, 256, args, VEC=v, STORAGE=storage(x))

@@ -1,10 +1,9 @@
 """The latent autoencoder of Stable Diffusion and DiT (Rombach et al. 2022): eight times smaller, residual blocks, one attention.
 
     block:   h = conv₂(silu(norm₂(conv₁(silu(norm₁(x))))));   y = shortcut(x) + h     shortcut is 1 × 1 where widths differ  (L.6)
-    halve:   y[r, c] = Σ_{i,j} W[i, j] x[2r + i, 2c + j] + b,   i, j = 0 .. 2          zeros below and to the right only     (L.7)
-    pixels:  y = x + W_o attention(W_q n, W_k n, W_v n),   n = norm(x), one token per pixel            one head              (L.8)
 
-Upwards, pixels become 2 × 2 squares and a convolution follows (A.10). The posterior is (L.1). Parameter names are those of the
+Down: blocks, then half the size (L.7). Up: blocks, then twice the size. Between them attention among pixels (L.8), with one
+head. The posterior is (L.1). Parameter names are those of the
 published files in their present grammar; checkpoint/ maps other names to them.
 """
 
@@ -16,9 +15,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit import ops
-from minidit.autograd import Value, value
-from minidit.backend import Array, xp_of
-from minidit.nn import Conv2d, GroupNorm, Linear, Module
+from minidit.autograd import Value
+from minidit.backend import Array
+from minidit.nn import Conv2d, Double, GroupNorm, Halve, Module, PixelAttention
 from minidit.random import Philox
 
 
@@ -61,45 +60,6 @@ class ResBlock(Module):
     def forward(self, x: Value) -> Value:
         h = self.conv2(ops.silu(self.norm2(self.conv1(ops.silu(self.norm1(x))))))
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h  # (L.6)
-
-
-class PixelAttention(Module):
-    """x : (B, C, H, W)  ->  the same; every pixel attends to every other."""
-
-    def __init__(self, width: int, groups: int) -> None:
-        self.group_norm = GroupNorm(width, groups)
-        self.to_q, self.to_k, self.to_v = Linear(width, width), Linear(width, width), Linear(width, width)
-        self.to_out = [Linear(width, width)]
-
-    def forward(self, x: Value) -> Value:
-        B, C, H, W = x.shape
-        n = self.group_norm(x).reshape(B, C, H * W).transpose(0, 2, 1)  # (B, N, C)
-        y = self.to_out[0](ops.attention(self.to_q(n), self.to_k(n), self.to_v(n)))
-        return x + y.transpose(0, 2, 1).reshape(B, C, H, W)  # (L.8)
-
-
-class Halve(Module):
-    """x : (B, C, H, W), H and W even  ->  (B, C, H/2, W/2)"""
-
-    def __init__(self, width: int) -> None:
-        self.conv = Conv2d(width, width, 3, stride=2)
-        self.conv.padding = 0  # forward pads below and to the right only
-
-    def forward(self, x: Value) -> Value:
-        B, C, H, W = x.shape
-        like = value(x)
-        below, right = (xp_of(like).zeros(shape, like.dtype) for shape in ((B, C, 1, W), (B, C, H + 1, 1)))
-        return self.conv(ops.concat(ops.concat(x, below, axis=2), right, axis=3))  # (L.7)
-
-
-class Double(Module):
-    """x : (B, C, H, W)  ->  (B, C, 2H, 2W)"""
-
-    def __init__(self, width: int) -> None:
-        self.conv = Conv2d(width, width, 3)
-
-    def forward(self, x: Value) -> Value:
-        return self.conv(ops.upsample_nearest(x, factor=2))
 
 
 class Down(Module):

@@ -12,16 +12,18 @@ from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.nn import Embedding, Linear, Module, Sequential, SiLU, timestep_embedding
 from minidit.nn.initial import normal
+from minidit.nn.module import Init
 
 FREQUENCIES = 256  # width of the sinusoidal embedding
 
 
 class TimestepEmbedder(Module):
-    """t : (B,) as Schedule.time gives it  ->  (B, D). Weights N(0, 0.02²), biases 0."""
+    """t : (B,) as Schedule.time gives it  ->  (B, D). Weights N(0, 0.02²), biases 0.   last : of the second weight instead"""
 
-    def __init__(self, width: int, shift: int = 0) -> None:
+    def __init__(self, width: int, shift: int = 0, last: Init | None = None) -> None:
         self.shift = shift
-        first, second = Linear(FREQUENCIES, width, init=normal(0.02)), Linear(width, width, init=normal(0.02))
+        start = normal(0.02)
+        first, second = Linear(FREQUENCIES, width, init=start), Linear(width, width, init=last or start)
         self.mlp = Sequential(first, SiLU(), second)
 
     def forward(self, t: Array) -> Value:

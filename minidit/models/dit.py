@@ -216,8 +216,11 @@ class DiT(Module):
 
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         self._check(x, t, y)
-        h = self.x_embedder(x) + self.pos_embed
-        h, c = self.enter(h, [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)])])  # T.3
+        return self.conditioned(x, [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)])])
+
+    def conditioned(self, x: Value, embeddings: list[Value]) -> Value:
+        """x : (B, C, H, W), the embeddings of its condition : (B, D) each  ->  (B, C or 2C, H, W)."""
+        h, c = self.enter(self.x_embedder(x) + self.pos_embed, embeddings)  # T.3
         h = through(self.blocks, self.final_layer, h, c)  # T.4 and T.5 for every block, then T.6
         return ops.unpatchify(h, patch_size=self.config.patch_size, size=self.config.size)
 

@@ -9,6 +9,8 @@ Every block and every final layer states its costs (T.13, T.14), and how many nu
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -104,8 +106,8 @@ class FirstTokens(PlainFinalLayer):
 
 
 def summed(x: Value, embeddings: list[Value]) -> tuple[Value, Value]:
-    """c = e_t + e_y (T.3)."""
-    return x, embeddings[0] if len(embeddings) == 1 else embeddings[0] + embeddings[1]  # (T.3)
+    """c = e_t + e_y (T.3), and more if a network has more."""
+    return x, functools.reduce(operator.add, embeddings)  # (T.3)
 
 
 def as_context(x: Value, embeddings: list[Value]) -> tuple[Value, Value]:

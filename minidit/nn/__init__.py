@@ -5,9 +5,10 @@ from minidit.nn.layers import Conv2d, Embedding, GroupNorm, LayerNorm, Linear, S
 from minidit.nn.mlp import Mlp
 from minidit.nn.module import Flat, Module, Parameter
 from minidit.nn.patch import PatchEmbed
+from minidit.nn.pixels import Double, Halve, PixelAttention
 from minidit.nn.position import sincos_2d, timestep_embedding
 
 __all__ = [
-    "Conv2d", "CrossAttention", "Embedding", "Flat", "GroupNorm", "LayerNorm", "Linear", "Mlp", "Module", "Parameter",
-    "PatchEmbed", "SelfAttention", "Sequential", "SiLU", "sincos_2d", "timestep_embedding",
+    "Conv2d", "CrossAttention", "Double", "Embedding", "Flat", "GroupNorm", "Halve", "LayerNorm", "Linear", "Mlp", "Module",
+    "Parameter", "PatchEmbed", "PixelAttention", "SelfAttention", "Sequential", "SiLU", "sincos_2d", "timestep_embedding",
 ]  # fmt: skip

@@ -28,7 +28,8 @@ class Conv2d(Module):
     def __init__(self, channels: int, out: int, kernel: int, *, stride: int = 1, init: Init = lecun_normal) -> None:
         self.weight = Parameter((out, channels, kernel, kernel), init)
         self.bias = Parameter((out,), zeros)
-        self.stride, self.padding = stride, kernel // 2
+        self.stride = stride
+        self.padding: int | tuple[int, int] = kernel // 2
 
     def forward(self, x: Value) -> Value:
         return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
@@ -55,6 +56,10 @@ class GroupNorm(Module):
 
     def forward(self, x: Value) -> Value:
         return ops.group_norm(x, self.weight, self.bias, groups=self.groups, eps=self.eps)
+
+    def silu(self, x: Value) -> Value:
+        """silu(norm(x)), in one primitive."""
+        return ops.group_norm_silu(x, self.weight, self.bias, groups=self.groups, eps=self.eps)
 
 
 class Embedding(Module):

@@ -4,6 +4,7 @@
     pos[r·w + c] = [p(c) | p(r)]                the first half of the channels is the column, the second the row   (N.7)
     f_i = 10000^(-i/(d/2)),  i = 0 .. d/2-1;    emb(t) = [cos t f | sin t f]    time: cosine first                (N.8)
     f_i = 10000^(-i/(d/2 - shift)),  shift = 1: the frequencies of DDPM, and of diffusers' DiT                    (N.10)
+    emb(t) = [sin t f | cos t f]                the order of DDPM                                                       (N.11)
 
 ‖pos[n]‖² = D/2 and ‖emb(t)‖² = d/2 for every place and time, and pos[m]·pos[n] depends only on the difference of the places.
 """
@@ -31,13 +32,16 @@ def sincos_2d(width: int, h: int, w: int) -> Array:
     return np.concatenate((p(c), p(r)), axis=1)  # (N.7)
 
 
-def timestep_embedding(t: Array, width: int, dtype: DTypeLike = np.float32, *, shift: int = 0) -> Array:
+def timestep_embedding(
+    t: Array, width: int, dtype: DTypeLike = np.float32, *, shift: int = 0, sine_first: bool = False
+) -> Array:
     """t : (B,) as Schedule.time gives it  ->  (B, width). In float64 until the end: a float32 angle at t = 999 is off by 3e-5.
 
-    shift: 0, or 1 for weights that were trained with the frequencies of (N.10).
+    shift: 0, or 1 for weights that were trained with the frequencies of (N.10). sine_first: the order of (N.11).
     """
     xp = xp_of(t)
     half = width // 2
     f = xp.exp(-math.log(10000.0) * xp.arange(half, dtype=xp.float64) / (half - shift))  # (N.10); shift is 0 in (N.8)
     angle = t.astype(xp.float64)[:, None] * f
-    return xp.concatenate((xp.cos(angle), xp.sin(angle)), axis=1).astype(dtype)  # (N.8)
+    halves = (xp.sin, xp.cos) if sine_first else (xp.cos, xp.sin)  # (N.11), or (N.8)
+    return xp.concatenate([half(angle) for half in halves], axis=1).astype(dtype)

@@ -10,7 +10,7 @@ from minidit.ops.elementwise import (
 from minidit.ops.gather import embedding
 from minidit.ops.linear import linear, linear_gelu, matmul, mlp
 from minidit.ops.loss import cross_entropy, gaussian_kl, mse
-from minidit.ops.normalise import group_norm, layer_norm, layer_norm_modulate, rms_norm, softmax, standardise
+from minidit.ops.normalise import group_norm, group_norm_silu, layer_norm, layer_norm_modulate, rms_norm, softmax, standardise
 from minidit.ops.reduce import mean, sum
 from minidit.ops.shape import (
     broadcast_to, concat, getitem, patchify, reshape, split, transpose, unpatchify, upsample_nearest,
@@ -18,8 +18,8 @@ from minidit.ops.shape import (
 
 __all__ = [
     "add", "attention", "broadcast_to", "cast", "clip", "concat", "conv2d", "cross_entropy", "div", "embedding", "exp",
-    "gated_residual", "gaussian_kl", "gelu", "gelu_erf", "getitem", "group_norm", "layer_norm", "layer_norm_modulate", "linear",
-    "linear_gelu", "linear_residual", "linear_residual_modulate", "log", "matmul", "mean", "mlp", "mse", "mul", "neg", "patchify",
-    "power", "projected_attention", "reshape", "rms_norm", "self_attention", "sigmoid", "silu", "softmax", "split", "sqrt",
-    "standardise", "sub", "sum", "tanh", "transpose", "unpatchify", "upsample_nearest",
+    "gated_residual", "gaussian_kl", "gelu", "gelu_erf", "getitem", "group_norm", "group_norm_silu", "layer_norm",
+    "layer_norm_modulate", "linear", "linear_gelu", "linear_residual", "linear_residual_modulate", "log", "matmul", "mean",
+    "mlp", "mse", "mul", "neg", "patchify", "power", "projected_attention", "reshape", "rms_norm", "self_attention", "sigmoid",
+    "silu", "softmax", "split", "sqrt", "standardise", "sub", "sum", "tanh", "transpose", "unpatchify", "upsample_nearest",
 ]  # fmt: skip

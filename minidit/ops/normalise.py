@@ -11,9 +11,12 @@ g is the gradient of x̂. μ and σ² are taken over the last axis, the variance
 
 from __future__ import annotations
 
-from minidit.autograd import Vjp, primitive
+from typing import Any
+
+from minidit.autograd import Onto, Vjp, primitive
 from minidit.backend import Array, xp_of
-from minidit.kernels import cpu, cpu_conv, cuda_normalise
+from minidit.kernels import cpu, cpu_norm, cuda_normalise
+from minidit.ops.elementwise import silu
 
 
 @primitive(cuda=cuda_normalise.softmax)
@@ -85,7 +88,7 @@ def check_groups(x: Array, weight: Array, bias: Array, *, groups: int, eps: floa
         raise ValueError(f"group_norm: {x.shape[1]} channels cannot be cut into {groups} equal groups")
 
 
-@primitive(cpu=cpu_conv.group_norm, check=check_groups)
+@primitive(cpu=cpu_norm.group_norm, check=check_groups)
 def group_norm(x: Array, weight: Array, bias: Array, *, groups: int, eps: float = 1e-6) -> tuple[Array, Vjp]:
     """x : (B, C, H, W), weight, bias : (C,)  ->  same shape. Raises ValueError unless C is divisible by groups."""
     B, shape = x.shape[0], x.shape
@@ -98,3 +101,16 @@ def group_norm(x: Array, weight: Array, bias: Array, *, groups: int, eps: float 
         return x_bar.reshape(shape), (y_bar * x_hat).sum(axis=(0, 2, 3)), y_bar.sum(axis=(0, 2, 3))
 
     return x_hat * w + b, vjp
+
+
+@primitive(cpu=cpu_norm.group_norm_silu, check=check_groups)
+def group_norm_silu(x: Array, weight: Array, bias: Array, *, groups: int, eps: float = 1e-6) -> tuple[Array, Vjp]:
+    """silu(group_norm(x)): x : (B, C, H, W), weight, bias : (C,)  ->  same shape."""
+    z, norm_vjp = group_norm.pair(x, weight, bias, groups=groups, eps=eps)
+    y, silu_vjp = silu.pair(z)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        (z_bar,) = silu_vjp(y_bar)
+        return norm_vjp(z_bar() if isinstance(z_bar, Onto) else z_bar)
+
+    return y, vjp

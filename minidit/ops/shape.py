@@ -13,7 +13,7 @@ from typing import Any
 
 from minidit.autograd import Vjp, primitive
 from minidit.backend import Array, empty, scatter_add, xp_of
-from minidit.kernels import pieces
+from minidit.kernels import cpu_conv, pieces
 from minidit.ops.elementwise import unbroadcast
 
 
@@ -31,7 +31,7 @@ def transpose(x: Array, *, axes: tuple[int, ...]) -> tuple[Array, Vjp]:
     return x.transpose(axes), lambda y_bar: (y_bar.transpose(back),)
 
 
-@primitive(cpu=pieces.concat, cuda=pieces.concat)
+@primitive(cpu=cpu_conv.concat, cuda=pieces.concat)
 def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
     """The arrays one after the other along the axis."""
     xp = xp_of(*xs)
@@ -108,7 +108,7 @@ def unpatchify(x: Array, *, patch_size: int, size: tuple[int, int]) -> tuple[Arr
     return moved(x, (B, h, w, p, p, C), (0, 5, 1, 3, 2, 4), (B, C, H, W)), vjp  # (T.2)
 
 
-@primitive
+@primitive(cpu=cpu_conv.upsample_nearest)
 def upsample_nearest(x: Array, *, factor: int = 2) -> tuple[Array, Vjp]:
     """x : (B, C, H, W)  ->  (B, C, fH, fW): every pixel becomes an f × f square; the adjoint sums each square (A.10)."""
     B, C, H, W = x.shape

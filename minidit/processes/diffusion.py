@@ -86,8 +86,13 @@ class Diffusion:
     def question(self, x_0: Array, draws: Draws) -> tuple[Array, Array, Array, Level]:
         """x_0 : (B, ...)  ->  t : (B,), ε, x_t, and the level of every sample."""
         t = self.times(draws)
-        eps, level = draws.normal(x_0.shape), self.path.level(t)
-        return t, eps, mix(x_0, eps, level), level
+        eps = draws.normal(x_0.shape)
+        return t, eps, *self.noised(x_0, eps, t)
+
+    def noised(self, x_0: Array, eps: Array, t: Array) -> tuple[Array, Level]:
+        """x_0, eps : (B, ...), t : (B,)  ->  x_t and the level of every sample."""
+        level = self.path.level(t)
+        return mix(x_0, eps, level), level
 
     def error(self, F: Any, x_0: Array, eps: Array, t: Array, level: Level) -> Tensor:
         """F : (B, ...), the network's outputs  ->  losses : (B,)."""

@@ -33,7 +33,7 @@ from minidit.nn.precision import computing_in
 from minidit.processes.denoise import Denoiser
 from minidit.processes.walk import Grid, Moment, Progress, Walk, recordable
 from minidit.training.draws import Draws
-from minidit.training.ranks import ranks
+from minidit.training.ranks import Ranks, ranks
 from minidit.training.workers import cores, over_shards, shard_of
 
 SAMPLE_STREAM = 0x736D70
@@ -123,6 +123,7 @@ def sample(
     x_T: Array = None,
     trace: bool = False,
     progress: Progress | None = None,
+    alone: bool = False,
     **changes: Any,
 ) -> Any:
     """x_0 : (B, ...) on the network's device; with trace=True an iterator over Moments that ends with x_0.
@@ -131,6 +132,7 @@ def sample(
     x_T : the noise to start from, a sample at the grid's first time; else drawn from the seed.
     labels : (B,) ints; an unconditional network takes n instead.
     changes : fields of Sampling, over those of settings.   progress(done, total) is called after every step.
+    alone : whether this rank draws all of them, while the others do something else.
     Raises ValueError for labels that the network does not know, and if settings conflict.
     """
     settings = replace(settings or Sampling(), **changes)
@@ -158,8 +160,8 @@ def sample(
         one_function = recordable(grid, settings.solver, top)
         if settings.graph and one_function and can_record(network.device, network.dtype, "the sampling step"):
             with no_grad():
-                return on_gpus(walk, (n, *network.shape), network, progress)
-        return in_shards(walk, (n, *network.shape), network, settings.shards, len(grid), progress)
+                return on_gpus(walk, (n, *network.shape), network, progress, Ranks() if alone else ranks())
+        return in_shards(walk, (n, *network.shape), network, settings.shards, len(grid), progress, alone=alone)
 
 
 def ladder_of(path: Path) -> Schedule | None:
@@ -215,10 +217,9 @@ def traced(walk: Walk, x: Array, precision: str) -> Iterator[Moment | Array]:
 
 
 def on_gpus(
-    walk: Callable[[slice], tuple[Walk, Array]], shape: tuple[int, ...], network: Backbone, progress: Progress | None
+    walk: Callable[[slice], tuple[Walk, Array]], shape: tuple[int, ...], network: Backbone, progress: Progress | None, team: Ranks
 ) -> Array:
-    """x_0 : shape, by recorded walks: each rank's GPU draws its part, and then has all."""
-    team = ranks()
+    """x_0 : shape, by recorded walks: the GPU of each rank of the team draws its part, and then has all."""
     parts = [shard_of(shape[0], team.count, r) for r in range(team.count)]
     mine = parts[team.me]
     x_0: Array = None
@@ -241,6 +242,8 @@ def in_shards(
     shards: int,
     steps: int,
     progress: Progress | None,
+    *,
+    alone: bool = False,
 ) -> Array:
     """x_0 : shape, each shard sampled separately on its rank, since samples are independent."""
     result = flat_buffer(int(np.prod(shape)), network.dtype, network.device).reshape(shape)
@@ -254,5 +257,5 @@ def in_shards(
                     progress(k, steps)
             result[part] = x
 
-    over_shards(shape[0], body, network.device, min(shards or cores(), shape[0]), into=[result])
+    over_shards(shape[0], body, network.device, min(shards or cores(), shape[0]), into=[result], alone=alone)
     return result

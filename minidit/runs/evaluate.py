@@ -53,7 +53,7 @@ def straightness(pipeline: Pipeline, **options: Unpack[Options]) -> float:
     *moments, x_0 = pipeline.latents(pipeline.labels(None, walk["n"]), trace=True, **walk)
     levels = [pipeline.process.path.level(m.t) for m in moments]
     x = [to_host(m.x_t) / (at.alpha + at.sigma) for m, at in zip(moments, levels, strict=True)]
-    return flow.straightness(np.array([*map(share, levels), 0.0]), np.stack([*x, to_host(x_0)]).astype(np.float64))  # (F.3)
+    return flow.straightness(np.array([*map(share, levels), 0.0]), np.stack([*x, to_host(x_0)]).astype(np.float64))
 
 
 class Evaluation:

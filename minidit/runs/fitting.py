@@ -139,9 +139,13 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     model = model.fitted(shape_of(tokenizer, data.channels, H, W), data.num_classes)
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
-    latents = not isinstance(tokenizer, PixelsConfig)  # which have unit variance (L.3)
+    latents = not isinstance(tokenizer, PixelsConfig)  # whose scale makes their variance 1
     process = config.process.fitted(lambda: 1.0 if latents else spread_of(data))
-    return replace(config, tokenizer=tokenizer, model=model, process=process)
+    usual = process.usual
+    sample = config.sample if process.guided else replace(config.sample, guidance=1.0, interval=(0.0, 1.0))
+    if usual.few:
+        sample = replace(sample, steps=min(sample.steps, usual.steps))
+    return replace(config, tokenizer=tokenizer, model=model, process=process, sample=sample)
 
 
 def spread_of(data: Dataset) -> float:
@@ -151,25 +155,26 @@ def spread_of(data: Dataset) -> float:
 
 
 def with_tokenizer_of_init(config: RunConfig) -> RunConfig:
-    """A denoiser that is fine-tuned keeps the tokenizer of its run: it understands no other latents.
+    """A denoiser that is fine-tuned, or learns from another, keeps the tokenizer of its run: it understands no other latents.
 
     Raises ValueError if one of the two works on pixels and the other on latents, or if its tokenizer is not beside its file.
     """
-    place = Path(config.data.init)
-    if not config.data.init or not place.exists() or config.data.tokenizer:
+    name, flag = (config.data.init, "--init") if config.data.init else (config.process.teacher(), "the teacher")
+    place = Path(name)
+    if not name or not place.exists() or config.data.tokenizer:
         return config
     if not place.is_dir():
         kind = kind_in(place)
         if kind is None:  # a file that tells nothing of a tokenizer
             return config
         if kind != "pixels" and not file_of(place.parent, "tokenizer").exists():
-            raise ValueError(f"--init {place}: the tokenizer of its model is not beside it: name it with --autoencoder")
+            raise ValueError(f"{flag} {place}: the tokenizer of its model is not beside it: name it with --autoencoder")
         theirs, place = kind != "pixels", file_of(place.parent, "tokenizer")
     else:
         theirs = file_of(place, "tokenizer").exists()
     if theirs == isinstance(config.tokenizer, PixelsConfig):
         there, here = ("latents", "pixels") if theirs else ("pixels", "latents")
-        raise ValueError(f"--init {config.data.init}: its model works on {there}, this run on {here}: add its --tokenizer")
+        raise ValueError(f"{flag} {name}: its model works on {there}, this run on {here}: add its --tokenizer")
     return replace(config, data=replace(config.data, tokenizer=str(place))) if theirs else config
 
 

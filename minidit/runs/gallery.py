@@ -53,7 +53,7 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note,
 
 def drawings(pipeline: Pipeline, steps: int) -> list[tuple[str, str, Options]]:
     """(file, title, options) of the grids of a finished run: on a ladder by DDIM and DDPM, else as is usual for the process."""
-    if pipeline.ladder is None:
+    if pipeline.ladder is None or pipeline.usual.few:
         return [("samples", f"{method_of(pipeline)}, {steps} steps", {"steps": steps})]
     walks = ("ddim", steps), ("ddpm", min(2 * steps, pipeline.ladder.T))
     return [(name, f"{name.upper()}, {n} rungs", {"steps": n, "sampler": name}) for name, n in walks]
@@ -61,9 +61,9 @@ def drawings(pipeline: Pipeline, steps: int) -> list[tuple[str, str, Options]]:
 
 def method_of(pipeline: Pipeline) -> str:
     """The usual way to draw samples, for titles."""
-    if pipeline.ladder is not None:
-        return "DDIM"
     usual = pipeline.usual
+    if pipeline.ladder is not None and not usual.few:
+        return "DDIM"
     return METHODS[usual.solver] if usual.sampler == "ddim" else usual.sampler
 
 
@@ -118,8 +118,12 @@ def measure(
     evaluation.references(pipeline)
     method = method_of(pipeline)
     x = evaluation.samples(f"{method} {s.steps}{scale}", pipeline, **as_run | {"steps": s.steps})
+    if pipeline.usual.few:
+        for steps in sorted({1, 2, 4} - {s.steps}):
+            evaluation.samples(f"{method} {steps}", pipeline, **common | {"steps": steps})
+        ddpm_steps, conditional = None, False
     scales = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
-    for w in scales if conditional else ():
+    for w in scales if conditional and run.config.process.guided else ():
         if (w, (0.0, 1.0)) != (s.guidance, s.interval):
             evaluation.samples(f"{method} {s.steps}, w = {w:g}", pipeline, **common | {"steps": s.steps, "guidance": w})
     if ddpm_steps is not None:
@@ -134,7 +138,7 @@ def measure(
              f"precision {r['precision']:.2f} recall {r['recall']:.2f}")  # fmt: skip
     picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
     measures: dict[str, Any] = {"rows": rows, "neighbours": near, "held_out": run.parts.about if run.parts else ""}
-    if pipeline.usual.sampler == "ddim":  # the samples are ends of trajectories
+    if pipeline.usual.sampler == "ddim" and not pipeline.usual.few:  # the samples are ends of trajectories
         measures["straightness"] = straightness(pipeline, **as_run)
         note(f"  straightness of trajectories, S = {measures['straightness']:.4f} (0: lines; F.3)")
     if run.ranks.first:

@@ -18,6 +18,7 @@ from minidit.processes.sample import Trained
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
 from minidit.random import Philox
 from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
+from minidit.runs.teacher_kinds import ConsistencyConfig, MeanVelocityConfig, TrajectoriesConfig
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ Config = ModelConfig | TokenizerConfig | ProcessConfig
 TokenizerNetwork = Autoencoder | AutoencoderKL
 KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass; networks have their rows in models/kinds.py
     "model": {name: kind.config for name, kind in NETWORKS.items() if kind.phase == "model"},
-    "process": {"ddpm": DDPMConfig, "rectified_flow": RectifiedFlowConfig, "edm": EDMConfig},
+    "process": {
+        "ddpm": DDPMConfig, "rectified_flow": RectifiedFlowConfig, "edm": EDMConfig,
+        "trajectories": TrajectoriesConfig, "mean_velocity": MeanVelocityConfig, "consistency": ConsistencyConfig,
+    },
     "tokenizer": {"pixels": PixelsConfig}
     | {name: kind.config for name, kind in NETWORKS.items() if kind.phase == "tokenizer"},
 }

@@ -185,8 +185,10 @@ class Run(Trainer):
                 save_grid(self.folder, pipeline_of(c, average, tokenizer, self.header()), c.sample, loop.done)
 
         teacher = self.teacher()
-        source = c.process.source(network, source, teacher)
-        few = None if held_out is None else c.process.source(network, held_out, teacher)
+        source = c.process.source(network, source, teacher, cache=self.cache())
+        few = None
+        if held_out is not None and c.process.compared:
+            few = c.process.source(network, held_out, teacher, cache=self.cache(), held_out=True)
         process = c.process.process(network, source, teacher)
         return Phase("model", network, process, source, c.train, few, c.data.init, draw)
 

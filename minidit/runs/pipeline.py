@@ -22,8 +22,10 @@ from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.incoming import UNPRINTABLE, reading
-from minidit.models.backbone import Backbone
+from minidit.models.backbone import TrainedBackbone
 from minidit.models.classifier import Classifier
+from minidit.models.flow_map import FlowMapDiT
+from minidit.processes.distil import in_steps
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
 from minidit.processes.tokenizer import Pixel, Tokenizer
@@ -35,12 +37,12 @@ from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, USUAL
 from minidit.runs.weights import weights_of
 
 SHIPPED = Path(__file__).parent.parent / "weights"
+FEW_STEPS = "few_steps.safetensors"  # beside the shipped weights, from which it was distilled
 
 
-class Options(TypedDict, total=False):
-    """The options of `Pipeline.latents`; see there for their meaning and defaults."""
+class Settings(TypedDict, total=False):
+    """The options of `Pipeline.settings`; see there for their meaning and defaults."""
 
-    n: int
     steps: int | None
     spacing: str
     path: str
@@ -51,9 +53,15 @@ class Options(TypedDict, total=False):
     solver: str
     eta: float
     seed: int
-    x_T: Array | None
     shards: int
     precision: str
+
+
+class Options(Settings, total=False):
+    """The options of `Pipeline.latents`."""
+
+    n: int
+    x_T: Array | None
     progress: Callable[[int, int], None] | None
 
 
@@ -61,7 +69,7 @@ class Options(TypedDict, total=False):
 class Pipeline:
     """A model, the process that it was trained for, and the tokenizer that makes pictures of its x_0."""
 
-    model: Backbone
+    model: TrainedBackbone
     tokenizer: Tokenizer
     process: Trained
     class_names: tuple[str, ...] = ()
@@ -90,12 +98,16 @@ class Pipeline:
             raise ValueError(f"{flag} {wanted}: the ladder has {most} rungs")
         return wanted
 
-    def walk_words(self, sampler: str, solver: str, eta: float) -> tuple[str, str]:
-        """(sampler, solver), the usual ones where none is named; a solver of second order is not usual where noise is drawn."""
+    def walk_words(self, sampler: str, solver: str, eta: float, path: str = "") -> tuple[str, str]:
+        """(sampler, solver), the usual ones where none is named.
+
+        A solver of second order is not usual where noise is drawn, nor EDM's Heun where a walk begins without signal.
+        """
         sampler = sampler or self.usual.sampler
         check_word("sampler", sampler, SAMPLERS)
-        noisy = sampler != "ddim" or eta > 0
-        solver = solver or ("euler" if noisy else self.usual.solver)
+        if not solver:
+            noisy, heun = sampler != "ddim" or eta > 0, path not in ("", "ve") and self.usual.solver == "heun_edm"
+            solver = "euler" if noisy else "heun" if heun else self.usual.solver
         check_word("solver", solver, SOLVERS)
         return sampler, solver
 
@@ -129,11 +141,9 @@ class Pipeline:
             chosen = parse_labels(wanted, self.class_names or tuple(map(str, range(K))))
         return chosen if n is None else [chosen[i % len(chosen)] for i in range(n)]
 
-    def latents(
+    def settings(
         self,
-        labels: Sequence[int] | None,
         *,
-        n: int = 16,
         steps: int | None = None,
         spacing: str = "",
         path: str = "",
@@ -144,39 +154,54 @@ class Pipeline:
         solver: str = "",
         eta: float = 0.0,
         seed: int = 0,
-        x_T: Array | None = None,
-        trace: bool = False,
         shards: int = 0,
         precision: str = "float32",
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Any:
-        """The model's x_0, which `sample` decodes, or with trace=True an iterator over its Moments.
+    ) -> Sampling:
+        """How samples are drawn; words that are not set are the usual ones of the process.
 
-        n : how many, if there are no labels.   steps : how many (None: as is usual for the process, or all rungs).
+        steps : how many (None: as is usual for the process, or all rungs).
         spacing : which rungs of a ladder, "trailing" if none is named; other paths have a grid of their own.
         path : the coordinates of the walk, "" those of the training, "vp", "straight" or "ve".   shift : of the straight grid.
         guidance : None: the pipeline's own scale in its own interval; an explicit scale applies on the whole path.
         interval : two parts of the path that the model was trained on.
         solver : "euler", of second order "ab2", "heun", "heun_edm" (two calls per step), "dpm_2m"; all without fresh noise.
         sampler : "ddim" (no fresh noise, unless η) or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.
-        seed : of all noise.   x_T : the noise to start from.   shards, precision, progress : as in `md.sample`.
-        Words that are not set are the usual ones of the process. Raises ValueError for an unknown word, for a spacing or a shift
-        of another path, and for more rungs than the ladder has.
+        seed : of all noise.   shards, precision : as in `md.sample`.
+        Raises ValueError for an unknown word, for a spacing or a shift of another path, and for more rungs than the ladder has.
         """
-        sampler, solver = self.walk_words(sampler, solver, eta)
         if spacing:
             check_word("spacing", spacing, SPACINGS)
+        sampler, solver = self.walk_words(sampler, solver, eta, path)
         interval = interval or (self.interval if guidance is None else (0.0, 1.0))
         guidance = self.guidance if guidance is None else guidance
-        scale = 1.0 if labels is None or self.model.condition.null is None else guidance
-        settings = Sampling(
+        return Sampling(
             self.usual.steps if steps is None and self.ladder is None else steps,
-            spacing=SPACINGS[spacing] if spacing else None, path=self.other_path(path, shift),
-            solver=SOLVERS[solver], fresh=SAMPLERS[sampler](eta, self.model.second_half), guidance=scale, interval=interval,
-            limit=self.tokenizer.limit, seed=seed, shards=shards, precision=precision,
+            spacing=SPACINGS[spacing] if spacing else None, path=self.other_path(path, shift), solver=SOLVERS[solver],
+            fresh=SAMPLERS[sampler](eta, self.model.second_half), interval=interval, limit=self.tokenizer.limit, seed=seed,
+            guidance=1.0 if self.model.condition.null is None else guidance, shards=shards, precision=precision,
         )  # fmt: skip
+
+    def latents(
+        self,
+        labels: Sequence[int] | None,
+        *,
+        n: int = 16,
+        x_T: Array | None = None,
+        trace: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[Settings],
+    ) -> Any:
+        """The model's x_0, which `sample` decodes, or with trace=True an iterator over its Moments.
+
+        n : how many, if there are no labels.   x_T : the noise to start from.   progress : as in `md.sample`.
+        options : those of `settings`, which says what is raised.
+        """
         y, n = (None, n) if labels is None else (np.asarray(labels), len(labels))
-        return draw(self.model, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
+        network, settings = self.model, self.settings(**options)
+        if isinstance(network, FlowMapDiT):
+            refuse_other_walks(settings)
+            network = in_steps(network, len(settings.times(self.process.path)))
+        return draw(network, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> Pixel:
         """The model's x_0 decoded to pictures (B, C, H, W) in [-1, 1] on the host, padding cut off."""
@@ -190,6 +215,19 @@ class Pipeline:
     def sample(self, labels: str | Sequence[int] | None = None, **options: Unpack[Options]) -> Pixel:
         """Pictures (B, C, H, W) in [-1, 1]; the options are those of `latents`."""
         return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
+
+
+def refuse_other_walks(settings: Sampling) -> None:
+    """Raises ValueError, with what to leave out, for walks that a flow map was not trained for: it goes in equal steps."""
+    asked = {
+        "guidance: that of its teacher is in its weights": settings.guidance != 1,
+        "fresh noise": settings.fresh.noisy,
+        "a solver of order 2": settings.solver.answer is not None,
+        "another spacing": settings.spacing is not None and settings.spacing is not SPACINGS["trailing"],
+        "another path": settings.path is not None,
+    }
+    if reasons := [reason for reason, true in asked.items() if true]:
+        raise ValueError(f"a flow map is walked in equal steps and takes no {reasons[0]}; leave it out")
 
 
 def load(
@@ -225,9 +263,18 @@ def load(
     return load_model(path, device=device, dtype=dtype, dialect=dialect, num_heads=num_heads)[0]
 
 
+def load_few_steps(*, device: str = "cpu", dtype: DTypeLike = np.float32) -> Pipeline:
+    """The shipped flow map, for one, two or four steps. Raises CheckpointError if it is not there."""
+    return pipeline_from(SHIPPED / "fashion", *load_model(SHIPPED / "fashion" / FEW_STEPS, device=device, dtype=dtype))
+
+
 def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.float32, state: str = "") -> Pipeline:
     """The Pipeline of a run folder; state: "" or one of the model's saved states, as in runs/weights.py."""
-    model, meta = weights_of(folder, "model", device, state=state, dtype=dtype)
+    return pipeline_from(folder, *weights_of(folder, "model", device, state=state, dtype=dtype))
+
+
+def pipeline_from(folder: Path, model: Any, meta: dict[str, Any]) -> Pipeline:
+    """The Pipeline of a model and its header, with the tokenizer of a folder."""
     file = former.file_of(folder, "model")
     if isinstance(model, TokenizerNetwork | Classifier):
         raise CheckpointError(f"{file}: a {type(model).__name__}, not a model that makes pictures")
@@ -235,11 +282,11 @@ def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.fl
         config = run_config_from(former.header(meta), str(file))
         network = None
         if not isinstance(config.tokenizer, PixelsConfig):
-            network, _ = load_model(former.file_of(folder, "tokenizer"), device=device, dtype=dtype)
+            network, _ = load_model(former.file_of(folder, "tokenizer"), device=model.device, dtype=model.dtype)
         return pipeline_of(config, model, network, meta)
 
 
-def pipeline_of(config: RunConfig, model: Backbone, network: TokenizerNetwork | None, meta: dict[str, Any]) -> Pipeline:
+def pipeline_of(config: RunConfig, model: TrainedBackbone, network: TokenizerNetwork | None, meta: dict[str, Any]) -> Pipeline:
     """The Pipeline of a run with these networks. meta: the header of the model's file, with the facts of the data."""
     parts, data, s = assembled(config.process, network, model.device), meta.get("data", {}), config.sample
     names, crop = data.get("class_names", ()), data.get("crop", 0)

@@ -17,16 +17,19 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
+from minidit.data.cache import Cache
 from minidit.diffusion import loss, rungs, times
-from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, Fresh, ddim
+from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, EVERYTHING, Fresh, ddim
 from minidit.diffusion.path import Exploding, Path, Straight
 from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, Prediction, U, V, edm
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2, DPM_2M, EULER, HEUN, HEUN_EDM, Solver
 from minidit.diffusion.times import TimeLaw
-from minidit.models.backbone import Backbone
+from minidit.models.backbone import Backbone, TrainedBackbone
 from minidit.processes.diffusion import Diffusion, Weight, drawn
-from minidit.processes.sample import Trained
+from minidit.processes.pairs import pairs_of
+from minidit.processes.reflow import DrawnPairs, Maker, Reflow
+from minidit.processes.sample import Sampling, Trained
 from minidit.processes.train import fitted_process, fitted_source
 from minidit.training.process import Process
 from minidit.training.source import Source
@@ -41,6 +44,7 @@ SPACINGS: dict[str, Callable[[int, int], list[int]]] = {  # (T, N) -> N rungs
 SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the network has learned the variance) -> fresh noise
     "ddim": lambda eta, learned: ddim(eta),
     "ddpm": lambda eta, learned: DDPM_LEARNED if learned else DDPM,
+    "consistency": lambda eta, learned: EVERYTHING,
 }
 SOLVERS: dict[str, Solver] = {  # of walks without fresh noise
     "euler": EULER, "heun": HEUN, "heun_edm": HEUN_EDM, "ab2": AB2, "dpm_2m": DPM_2M,
@@ -61,10 +65,13 @@ def check_word(name: str, word: object, words: Collection[str]) -> None:
 class Teacher(Protocol):
     """A trained run that a process learns from: a Pipeline (pipeline.py)."""
 
-    model: Backbone
+    model: TrainedBackbone
     process: Trained
     guidance: float  # w of its samples, and the part of its path where it holds
     interval: tuple[float, float]
+
+    def settings(self, *arguments: Any, **options: Any) -> Sampling:
+        """How its samples are drawn, by `Pipeline.settings`."""
 
     def latents(self, *arguments: Any, **options: Any) -> Any:
         """x_0 of its samples, by `Pipeline.latents`."""
@@ -72,11 +79,15 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True)
 class Usual:
-    """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of the tables above."""
+    """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of the tables above.
+
+    few : a network for one, two or four such steps, with no guidance besides what is in its weights
+    """
 
     steps: int = 50
     sampler: str = "ddim"
     solver: str = "euler"
+    few: bool = False
 
 
 USUAL = Usual()
@@ -87,6 +98,7 @@ class ProcessConfig:
     """What a run asks of the configuration of its process. Only `diffusion` has no usual answer."""
 
     usual: ClassVar[Usual] = USUAL
+    compared: ClassVar[bool] = True  # whether saved states are compared by their loss on held-out pictures
 
     def diffusion(self) -> Trained:
         """The process, independent of any network: its path and its answer are all that sampling needs."""
@@ -100,8 +112,19 @@ class ProcessConfig:
         """The run, or the file of weights, that this process learns from; "": none."""
         return ""
 
-    def source(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Source:
-        """The data as this process shows them to this network. teacher : that of `teacher()`, loaded"""
+    @property
+    def guided(self) -> bool:
+        """Whether its samples are guided; not those of a network that was trained on guided ones."""
+        return not self.usual.few
+
+    def source(
+        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
+        held_out: bool = False,
+    ) -> Source:  # fmt: skip
+        """The data as this process shows them to this network.
+
+        teacher : that of `teacher()`, loaded   cache : for what is computed once   held_out : whether these compare states only
+        """
         return fitted_source(network, source)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
@@ -174,13 +197,24 @@ class RectifiedFlowConfig(ProcessConfig):
     times_scale: float = 1.29  # of mode
     shift: float = 1.0  # of the times that are trained, and of the grid that is walked
     loss_weight: str = "uniform"  # uniform or min_snr
+    pairs: str = ""  # a run: reflow, on pairs of noise and samples that it makes
+    pairs_n: int = 4000  # how many are made and kept; 0: new ones for every update
+    pairs_steps: int = 16
+    pairs_solver: str = "ab2"
+    pairs_guidance: float | None = None  # None: as the run draws its samples
+    pairs_noise: float = 0.25  # the part of a batch at t = 1, from which samples of one step are drawn
+    pairs_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, words in (("prediction", STRAIGHT_ANSWERS), ("loss_weight", WEIGHTS), ("times", self.laws())):
+        check_word("prediction", self.prediction, STRAIGHT_ANSWERS)
+        for name, words in (("loss_weight", WEIGHTS), ("times", self.laws()), ("pairs_solver", SOLVERS)):
             check_word(name, getattr(self, name), words)
         for name in ("times_std", "shift"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
+        if self.pairs_n < 0 or self.pairs_steps < 1 or not 0 <= self.pairs_noise <= 1:
+            raise ValueError(f"pairs_n = {self.pairs_n}, pairs_steps = {self.pairs_steps} or pairs_noise = {self.pairs_noise} "
+                             "is out of range")  # fmt: skip
         self.laws()[self.times]()  # an impossible law is refused now, as is an answer that says nothing of x_0 at t = 1
         STRAIGHT_ANSWERS[self.prediction].reading(Straight().level(1.0))
 
@@ -198,8 +232,35 @@ class RectifiedFlowConfig(ProcessConfig):
         law = law if self.shift == 1 else times.shifted_law(law, self.shift)
         return Diffusion(Straight(shift=self.shift), answer, drawn(law), WEIGHTS[self.loss_weight])
 
+    def teacher(self) -> str:
+        return self.pairs
+
+    @property
+    def guided(self) -> bool:
+        return not self.pairs
+
+    def source(
+        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
+        held_out: bool = False,
+    ) -> Source:  # fmt: skip
+        plain = fitted_source(network, source)
+        if teacher is None:
+            return plain
+        if (teacher.model.shape, teacher.model.condition.count) != (network.shape, network.condition.count):
+            raise ValueError(f"{self.pairs}: its model makes {teacher.model.shape} of {teacher.model.condition.count} classes, "
+                             f"this one {network.shape} of {network.condition.count}")  # fmt: skip
+        how = teacher.settings(steps=self.pairs_steps, solver=self.pairs_solver, guidance=self.pairs_guidance, sampler="ddim")
+        maker = Maker(teacher.model, teacher.process, how)
+        labelled = source if network.condition.count else plain  # no label is left out: guidance is in the pairs
+        if self.pairs_n == 0:
+            return DrawnPairs(labelled, maker)
+        first, n = (self.pairs_n, -(-self.pairs_n // 10)) if held_out else (0, self.pairs_n)
+        return pairs_of(maker, labelled, n, first=first, seed=self.pairs_seed, cache=cache)
+
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
-        return fitted_process(network, self.diffusion(), source)
+        if not self.pairs:
+            return fitted_process(network, self.diffusion(), source)
+        return Reflow(self.diffusion(), self.pairs_noise)
 
 
 EDM_SPREAD = 0.5  # of the data for which the paper chose its noise
@@ -234,7 +295,7 @@ class EDMConfig(ProcessConfig):
         d = EDM_SPREAD if self.sigma_data is None else self.sigma_data
         unit = d / EDM_SPREAD
         path = Exploding(d, self.sigma_min * unit, self.sigma_max * unit)
-        return Diffusion(path, edm(d), drawn(times.lognormal(self.times_mean + math.log(unit), self.times_std)))  # (P.23)
+        return Diffusion(path, edm(d), drawn(times.lognormal(self.times_mean + math.log(unit), self.times_std)))
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         return fitted_process(network, self.diffusion(), source)

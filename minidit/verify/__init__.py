@@ -22,11 +22,11 @@ from types import ModuleType
 
 from minidit.verify.bank import DEVIATIONS
 from minidit.verify.bank.dialects import DIALECTS
-from minidit.verify.cases import Case, cases, check
+from minidit.verify.cases import Case, cases, check, question
 from minidit.verify.report import Report
 from minidit.verify.topics import TOPICS
 
-__all__ = ["DEVIATIONS", "DIALECTS", "TOPICS", "Case", "Report", "cases", "check"]
+__all__ = ["DEVIATIONS", "DIALECTS", "TOPICS", "Case", "Report", "cases", "check", "question"]
 _LATER = {name: f"borders.{name}" for name in ("diffusers", "process", "torch")} | {"vectors": "vectors"}  # imported when used
 
 

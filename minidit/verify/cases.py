@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minidit.verify.bank import DEVIATIONS
+from minidit.verify.bank import DEVIATIONS, HABITS
 from minidit.verify.bank.dialects import DIALECTS
 from minidit.verify.core.compare import TOLERANCE
-from minidit.verify.core.finding import Asked, Finding, ask
+from minidit.verify.core.finding import SETTLED, Asked, Finding, ask, copies
 from minidit.verify.core.judge import Judge
 from minidit.verify.core.reference import AnyTopic, Probe
 from minidit.verify.core.search import examine
@@ -63,6 +63,15 @@ def answered(functions: Collection[str], names: str | Iterable[str] | None, who:
     return chosen
 
 
+def question(topic: str, name: str) -> list[Any]:
+    """The arguments of one question, as a report names it; they are the caller's own. Raises ValueError for an unknown one."""
+    (chosen,) = topics_named([topic])
+    probes = {p.name: p for p in chosen.probes()}
+    if name not in probes:
+        raise ValueError(f"{topic} has no question {name!r}{_meant(name, probes) or ': it has ' + ', '.join(probes)}")
+    return copies(probes[name].args)
+
+
 def functions_of(target: object) -> dict[str, Callable[..., Any]]:
     """topic name -> callable, from a mapping, a module or an object. Raises ValueError for an unknown topic, or for none."""
     if isinstance(target, Mapping):
@@ -87,7 +96,7 @@ def judged(
         raise ValueError(f"there is no dialect {dialect!r}{_meant(dialect, DIALECTS) or f', there are {known}'}")
     base = DIALECTS[dialect].deviations if dialect else ()
     asked = {t.name: ask(functions[t.name], t) for t in topics}
-    findings = examine(topics, asked, [d for d in DEVIATIONS.values() if d not in base], Judge(base, precision))
+    findings = examine(topics, asked, [d for d in DEVIATIONS.values() if d not in base], Judge(base, precision, HABITS))
     report = Report(findings, dialect or "", name)
     if not report.ok and not dialect:
         passing = {name: _passing(findings, asked, Judge(d.deviations, precision)) for name, d in DIALECTS.items()}
@@ -101,7 +110,7 @@ def judged(
 
 def _passing(findings: Sequence[Finding], asked: Asked, judge: Judge) -> int:
     """How many topics are right in a dialect."""
-    return sum(judge.explains(f.topic, asked[f.topic.name], (), f.tolerance) for f in findings)
+    return sum(f.verdict not in SETTLED and judge.explains(f.topic, asked[f.topic.name], (), f.tolerance) for f in findings)
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

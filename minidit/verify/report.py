@@ -14,10 +14,15 @@ from typing import Any
 import numpy as np
 
 from minidit.verify.bank.dialects import DIALECTS, sharing
-from minidit.verify.core.finding import Finding, Names
+from minidit.verify.core.finding import VERDICTS, Finding, Names
 
 FORMAT = 1
 COLOURS = {"good": "\033[32m", "bad": "\033[31m", "name": "\033[1m", "weak": "\033[2m"}
+
+SUMMARY = {  # of topics without a name, by their verdict
+    "unknown": "no known mistake explains", "raises": "an error in", "form": "no numbers from",
+    "unsteady": "wrong when asked twice:", "undeclared": "half precision, not declared, in",
+}  # fmt: skip
 
 
 @dataclass
@@ -46,7 +51,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """One sentence: whose conventions, and which mistakes on top."""
+        """One sentence: whose conventions, and by what it differs from them."""
         failed = [f for f in self.findings if not f.passed]
         base = f"dialect {self.dialect}" if self.dialect else "minidit's conventions"
         if not failed:
@@ -55,12 +60,12 @@ class Report:
             return f"matches dialect {' or '.join(self.fits)}, not minidit's conventions: {' + '.join(self.mistakes)}"
         habits = DIALECTS[self.nearest].habits if self.nearest else ()
         rest = [i for i in self.mistakes if i not in habits]
-        unexplained = [f.topic.name for f in failed if not f.candidates]
-        says = f"matches {f'dialect {self.nearest}' if self.nearest else base}" + "".join(f" + {i}" for i in rest)
-        if unexplained:
-            says = says + ", but for " if rest or len(unexplained) < len(self.findings) else "no known mistake explains "
-            says += ", ".join(unexplained)
-        return says
+        base = f"dialect {self.nearest}" if self.nearest else base
+        parts = [f"differs from {base} by {' + '.join(rest)}"] if rest else [f"matches {base} elsewhere"] if self.nearest else []
+        for verdict, says in SUMMARY.items():
+            names = [f.topic.name for f in failed if not f.candidates and f.verdict == verdict]
+            parts += [f"{says} {', '.join(names)}"] if names else []
+        return "; ".join(parts)
 
     def __str__(self) -> str:
         return self.text()
@@ -68,10 +73,13 @@ class Report:
     def text(self, *, colour: bool = False) -> str:
         """The report for people: one line per topic, more lines where something is wrong, and the summary."""
         paint = painter(colour)
-        n, wrong = len(self.findings), sum(not f.passed for f in self.findings)
-        head = f"{self.target or 'target'}: {n} {'topic' if n == 1 else 'topics'}, {n - wrong} right, {wrong} wrong"
+        n, failed = len(self.findings), [f for f in self.findings if not f.passed]
+        halves = sum(f.verdict == "undeclared" for f in failed)
+        wrong = len(failed) - halves
+        head = f"{self.target or 'target'}: {n} {'topic' if n == 1 else 'topics'}, {n - len(failed)} right, {wrong} wrong"
+        head += f", {halves} not declared" if halves else ""
         lines = [line(f, colour=colour) for f in self.findings]
-        return "\n".join([paint("name", head), *lines, paint("bad" if wrong else "good", f"summary: {self.summary}")])
+        return "\n".join([paint("name", head), *lines, paint("bad" if failed else "good", f"summary: {self.summary}")])
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values; an infinite error is null, because JSON has no infinity."""
@@ -106,29 +114,40 @@ def line(finding: Finding, *, colour: bool = False) -> str:
     """One verdict, with its explanation on more lines where something is wrong."""
     paint, f = painter(colour), finding
     error = "wrong form" if math.isinf(f.worst.error) else f"error {f.worst.error:.1e}"
-    allowed = f"{f.tolerance:g} {f.topic.because}" if f.topic.allowed else f"{f.tolerance:.0e}: {f.topic.because}"
+    unit = "" if f.precision == "float64" or f.topic.allowed else f" in {f.precision}"
+    allowed = f"{f.tolerance:g} {f.topic.because}" if f.topic.allowed else f"{f.tolerance:.0e}{unit}: {f.topic.because}"
     head = f"{f.topic.spec:5} {f.topic.name:24} {error:14} (allowed {allowed})"
     if f.passed:
-        return f"{paint('good', 'ok   ')} {head}" + (f"  {f.verdict}: {f.note}" if f.verdict != "equal" else "")
-    rows = [f"{paint('bad', 'WRONG')} {head}"]
+        rows = [f"{paint('good', 'ok   ')} {head}" + (f"  {f.verdict}: {f.note}" if f.verdict != "equal" else "")]
+        return "\n      ".join(rows + f.remarks)
+    rows = [f"{paint('bad', 'WRONG') if f.verdict != 'undeclared' else paint('name', 'HALF ')} {head}"]
     if f.candidates:
-        rows.append(paint("name", f"equals {f.topic.spec} with " + "\n         or with ".join(map(name_of, f.candidates))))
-        for d in {d.id: d for names in f.candidates for d in names}.values():
-            shared = sharing(d.id)
-            rows.append(f"{d.id} does: {d.wrong}" + (f" (a habit of {', '.join(shared)})" if shared else ""))
-            rows.append(f"    right: {d.right} ({d.spec})")
-            rows += [paint("weak", f"    seen in: {d.seen}")] if d.seen else []
+        rows += _named(f, paint)
     else:
-        rows.append(paint("name", {"raises": "raises an error"}.get(f.verdict, "no known mistake explains this")))
+        rows.append(paint("name", VERDICTS[f.verdict]))
         rows.append(f"right: {f.topic.equation} ({f.topic.spec})")
         rows += [f"first to differ: {f.layer}"] if f.layer else []
         if f.probe is not None:
-            rows += [f"smallest question that shows it: {f.probe.name}" + (f" ({f.probe.reveals})" if f.probe.reveals else "")]
+            rows += [f"smallest question that shows it: {f.probe.name}"]
             rows += [f"  {name} = {text}" for name, text in question(f).items()]
+            if f.probe in f.topic.probes():
+                rows.append(f'ask it again: yours(*md.verify.question("{f.topic.name}", "{f.probe.name}"))')
     what = " ".join(s for s in (f.worst.where, f.worst.what) if s)
-    rows += [f"worst place: {what}"] if what and not (f.verdict == "raises" and f.note) else []
+    place = "" if math.isinf(f.worst.error) and not f.worst.where else "worst place: "
+    rows += [f"{place}{what}"] if what and f.verdict != "unsteady" and not (f.verdict == "raises" and f.note) else []
     rows += [f.note] if f.note else []
-    return "\n      ".join(rows)
+    return "\n      ".join(rows + f.remarks)
+
+
+def _named(f: Finding, paint: Callable[[str, str], str]) -> list[str]:
+    """The mistakes that explain a topic: what each does, what is right, where it was seen."""
+    rows = [paint("name", f"equals {f.topic.spec} with " + "\n         or with ".join(map(name_of, f.candidates)))]
+    for d in {d.id: d for names in f.candidates for d in names}.values():
+        shared = sharing(d.id)
+        rows.append(f"{d.id} does: {d.wrong}" + (f" (a habit of {', '.join(shared)})" if shared else ""))
+        rows.append(f"    right: {d.right} ({d.spec})")
+        rows += [paint("weak", f"    seen in: {d.seen}")] if d.seen else []
+    return rows
 
 
 def question(finding: Finding) -> dict[str, str]:
@@ -159,6 +178,7 @@ def as_dict(finding: Finding) -> dict[str, Any]:
         "outcome": outcome(f), "error": f.worst.error if math.isfinite(f.worst.error) else None, "tolerance": f.tolerance,
         "because": f.topic.because, "right": f.topic.equation,
         "where": f.worst.where, "what": f.worst.what, "note": f.note, "layer": f.layer,
+        "precision": f.precision, "remarks": list(f.remarks),
         "probe": f.probe.name if f.probe else "", "reveals": f.probe.reveals if f.probe else "",
         "question": question(f),
         "candidates": [[

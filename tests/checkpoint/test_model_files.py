@@ -139,7 +139,7 @@ def rewritten(path, **changes):
     second_reader.write(path, arrays, {k: v for k, v in meta.items() if v != "null"})
 
 
-@pytest.mark.parametrize("kind", ["unet", 3, ["dit"], {"dit": 1}])
+@pytest.mark.parametrize("kind", ["gan", 3, ["dit"], {"dit": 1}])
 def test_a_file_that_is_no_model_of_ours_is_refused(path, kind):
     rewritten(path, kind=kind)
     refused(path, "not a minidit model")

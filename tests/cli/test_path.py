@@ -13,8 +13,9 @@ from small import folder_of_pictures, lines, states
 from benchmarks.faulty.runs import command
 from minidit.cli import main
 
+PROCESSES = {"ddpm": ["--T", "20"], "rectified_flow": ["--times", "logit_normal"], "edm": []}
 TINY = [
-    "--pixels", "--hidden-size", "32", "--depth", "1", "--num-heads", "2", "--batch-size", "8", "--shards", "2", "--T", "20",
+    "--pixels", "--hidden-size", "32", "--depth", "1", "--num-heads", "2", "--batch-size", "8", "--shards", "2",
     "--sample-steps", "3", "--sample-every", "0", "--sample-save-every", "2", "--quiet",
 ]  # fmt: skip
 
@@ -28,10 +29,11 @@ def printed(*words):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_the_whole_path_from_ones_own_pictures_to_two_runs_compared(tmp_path, monkeypatch):
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_whole_path_from_ones_own_pictures_to_two_runs_compared(tmp_path, monkeypatch, process):
     monkeypatch.chdir(tmp_path)
     pictures = folder_of_pictures(tmp_path / "pictures", (30, 30))
-    train = ["train", "--data", pictures, *TINY, "--steps", "6"]
+    train = ["train", "--data", pictures, *TINY, "--process", process, *PROCESSES[process], "--steps", "6"]
 
     def resumed(name, *more):
         return printed("train", "--resume", name, *more, "--quiet")

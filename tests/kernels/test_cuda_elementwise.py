@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from support import host, spec
 
+from minidit.autograd import Tensor
 from minidit.kernels.cuda_launch import NULL, i32, launch, vector
-from minidit.ops import gelu
+from minidit.ops import cast, gelu
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
@@ -95,3 +96,38 @@ def test_a_lane_loads_sixteen_bytes_where_every_row_is_aligned():
     assert vector(256, base[4:1028].reshape(4, 256)) == 4 and vector(256, base[1:1025].reshape(4, 256)) == 1
     assert vector(8, base[:48].reshape(4, 12)[:, :8]) == 4  # rows that are 24 bytes apart
     assert vector(256, rows, floats[4:]) == 8 and vector(248, rows[:, :248], floats[2:250]) == 1
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 8, 1000, 5000])
+def test_a_cast_rounds_to_the_nearest_and_back_it_changes_nothing(n):
+    r = np.random.default_rng(n)
+    x = (r.standard_normal(n) * 10.0 ** r.integers(-30, 30, n)).astype(np.float32)
+    x[: n // 2] = x[: n // 2].astype(BF16).astype(np.float32) * np.float32(1 + 2.0**-9)  # near the ties, and ties
+    with standin.kernels() as state:
+        state.launched.clear()
+        y, vjp = cast.cuda(CUPY.asarray(x), dtype=BF16)
+        (bar,) = vjp(y)
+        back = bar()
+        assert REAL or state.launched == ["to_bfloat16", "to_float32"]
+        turned = cast.cuda(CUPY.asarray(x.reshape(1, -1)).T, dtype=BF16)[0]
+    expected = x.astype(BF16)
+    assert np.array_equal(host(y).view(np.uint16), expected.view(np.uint16)) and back.dtype == np.float32
+    assert np.array_equal(host(back), expected.astype(np.float32)) and np.array_equal(host(turned)[:, 0], expected)
+
+
+def test_a_gradient_of_another_type_and_other_types_are_left_to_the_array_library():
+    x = CUPY.ones(5, np.float32)
+    with standin.kernels() as state:
+        _, vjp = cast.cuda(x, dtype=BF16)
+        state.launched.clear()
+        assert vjp(x)[0]().dtype == np.float32 and cast(x, dtype=np.float64).dtype == np.float64
+        assert state.launched == []
+
+
+@spec("A.3")
+def test_a_sum_with_a_constant_costs_no_sum_over_its_stretched_axes():
+    x, row = Tensor(CUPY.ones((4, 3), np.float32)), CUPY.ones(3, np.float32)
+    y = x + row
+    with standin.counting() as n:
+        y.backward(CUPY.ones((4, 3), np.float32))
+    assert host(x.grad).tolist() == [[1, 1, 1]] * 4 and (REAL or n.launches <= 2)  # the ones, and the copy into x.grad

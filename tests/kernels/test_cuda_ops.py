@@ -69,6 +69,19 @@ def linears(draw, bias=True):
 
 
 @st.composite
+def convolutions(draw):
+    """Pictures that lie channels first or last, with and without four neighbouring channels."""
+    B, O, kh, kw, stride = (draw(FEW) for _ in range(5))
+    C = draw(st.sampled_from([1, 3, 4, 8]))
+    padding = draw(st.integers(0, 2) | st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    around = 2 * padding if isinstance(padding, int) else sum(padding)
+    H, W = (max(1, k - around) + draw(st.integers(0, 6)) for k in (kh, kw))
+    x = draw(normal((B, H, W, C))).transpose(0, 3, 1, 2) if draw(st.booleans()) else draw(normal((B, C, H, W)))
+    args = x, draw(normal((O, C, kh, kw)))
+    return ((*args, draw(normal((O,)))) if draw(st.booleans()) else args), {"stride": stride, "padding": padding}
+
+
+@st.composite
 def tables(draw):
     K, shape = draw(st.integers(1, 9)), draw(st.sampled_from([(1,), (5,), (3, 4)]))
     index = np.random.default_rng(draw(SEEDS)).integers(0, K, shape)
@@ -108,6 +121,7 @@ TWINS = {  # the draw; the bound in rounding units, relative to the largest numb
     "linear": (linears(bias=False), 32, "A.12"),
     "linear_gelu": (linears(), 32, "A.12"),
     "embedding": (tables(), 8, "A.24"),
+    "conv2d": (convolutions(), 32, "A.23"),  # sums of at most 72 products; for the weights, of 3 · 81
     "self_attention": (attentions(), 64, "A.19"),  # |logits| of up to 5, products from three of tf32
     "projected_attention": (projections(), 128, "A.19"),
     "linear_residual": (linear_residuals(), 64, "A.21"),  # sums over 210 rows
@@ -149,14 +163,14 @@ def both(name, args, static, device=moved):
     return (ys, settled(vjp(*map(device, bars)))), (es, settled(plain_vjp(*map(wide, bars)))), usual
 
 
-MOVED = {"concat", "split"}  # twins that compute nothing: tests/kernels/test_pieces.py
+MOVED = {"concat", "split", "cast"}  # that compute nothing: tests/kernels/test_pieces.py, or round: test_cuda_elementwise.py
 
 
 def test_every_twin_is_in_the_table():
     assert {n for n, p in PRIMITIVES.items() if p.cuda} == set(TWINS) | MOVED
 
 
-@spec("A.4", "A.12", "A.13", "A.14", "A.15", "A.18", "A.19", "A.20", "A.21", "A.24")
+@spec("A.4", "A.12", "A.13", "A.14", "A.15", "A.18", "A.19", "A.20", "A.21", "A.23", "A.24")
 @pytest.mark.parametrize("name", sorted(TWINS))
 def test_a_twin_says_what_the_plain_text_says(name):
     draws, units, equation = TWINS[name]
@@ -186,6 +200,7 @@ def test_no_bit_depends_on_the_order_of_threads_and_blocks(name):
         "layer_norm_modulate": ((f(2, 70, 36), f(2, 36), f(2, 36)), {}), "silu": ((f(5, 36),), {}),
         "gated_residual": ((f(2, 70, 36), f(2, 36), f(2, 70, 36)), {}), "linear": ((f(70, 12), f(36, 12), f(36)), {}),
         "linear_gelu": ((f(70, 12), f(36, 12), f(36)), {}), "embedding": ((f(4, 36),), {"index": np.array([1, 1, 3])}),
+        "conv2d": ((f(2, 4, 9, 8), f(5, 4, 3, 3), f(5)), {"stride": 2, "padding": (0, 1)}),
         "self_attention": ((f(1, 70, 3 * 32),), {"heads": 1}),
         "projected_attention": ((f(1, 70, 6), f(96, 6), f(96)), {"heads": 1}),
         "linear_residual": ((f(3, 300, 36), f(3, 36), f(3, 300, 5), f(36, 5), f(36)), {}),
@@ -199,7 +214,7 @@ def test_no_bit_depends_on_the_order_of_threads_and_blocks(name):
     assert all(np.array_equal(a, b) for run in runs[1:] for a, b in zip(run, runs[0], strict=True))
 
 
-@pytest.mark.parametrize("name", sorted(n for n in TWINS if not n.startswith(("linear", "projected"))))
+@pytest.mark.parametrize("name", sorted(n for n in TWINS if not n.startswith(("linear", "projected", "conv2d"))))
 def test_activations_may_be_stored_in_bfloat16(name):
     """Storage rounds to 2⁻⁸, sums stay in float32: each array is within a few roundings of the plain text."""
     ml_dtypes = pytest.importorskip("ml_dtypes")

@@ -10,7 +10,7 @@ from support import agree, spec
 from minidit import backend, ops
 from minidit.autograd import PRIMITIVES, Gradients, Tensor, no_grad, plain_text
 from minidit.backend import Arena
-from minidit.kernels import blas, cpu, cpu_conv
+from minidit.kernels import blas, cpu, cpu_conv, cpu_norm, cpu_winograd
 
 U = 2.0**-24  # the rounding unit of float32
 FEW = st.integers(1, 3)
@@ -60,10 +60,32 @@ def residuals(draw):
 @st.composite
 def convolutions(draw):
     B, C, O, kh, kw, stride = (draw(FEW) for _ in range(6))
-    padding = draw(st.integers(0, 2))
-    H, W = (max(1, k - 2 * padding) + draw(st.integers(0, 6)) for k in (kh, kw))
+    padding = draw(st.integers(0, 2) | st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    around = 2 * padding if isinstance(padding, int) else sum(padding)
+    H, W = (max(1, k - around) + draw(st.integers(0, 6)) for k in (kh, kw))
     args = draw(normal((B, C, H, W))), draw(normal((O, C, kh, kw)))
     return ((*args, draw(normal((O,)))) if draw(st.booleans()) else args), {"stride": stride, "padding": padding}
+
+
+@st.composite
+def even_convolutions(draw):
+    """Those that are computed in tiles of 2 × 2 outputs."""
+    B, C, O, h, w = (draw(st.integers(1, 5)) for _ in range(5))
+    args = draw(normal((B, C, 2 * h, 2 * w))), draw(normal((O, C, 3, 3)))
+    return ((*args, draw(normal((O,)))) if draw(st.booleans()) else args), {"stride": 1, "padding": 1}
+
+
+@st.composite
+def square_convolutions(draw):
+    """Those whose adjoint is a convolution with the mirrored kernels."""
+    k, B, C, O = draw(st.integers(2, 3)), draw(FEW), draw(FEW), draw(FEW)
+    args = draw(normal((B, C, draw(st.integers(3, 6)), draw(st.integers(3, 6))))), draw(normal((O, C, k, k)))
+    return args, {"stride": 1, "padding": draw(st.integers(0, k - 1))}
+
+
+@st.composite
+def enlarged(draw):
+    return (draw(normal((draw(FEW), draw(FEW), draw(FEW), draw(FEW)))),), {"factor": draw(FEW)}
 
 
 @st.composite
@@ -81,9 +103,12 @@ TWINS = {  # the draw, and the bound: rounding units, relative to the largest nu
     "gated_residual": (residuals(), 8),  # one product, one sum, and a sum over 9 tokens
     "conv2d": (convolutions(), 32),  # sums of at most 27 products; for the weights, of 3 · 81
     "group_norm": (groups(), 64),  # as layer norm
+    "group_norm_silu": (groups(), 96),  # and tanh
+    "upsample_nearest": (enlarged(), 8),  # sums of at most 9
 }
 EQUATIONS = {"linear": "A.12", "mlp": "N.5", "layer_norm_modulate": "A.15", "self_attention": "A.19",
-             "gated_residual": "A.21", "conv2d": "A.23", "group_norm": "A.17"}  # fmt: skip
+             "gated_residual": "A.21", "conv2d": "A.23", "group_norm": "A.17", "group_norm_silu": "A.17",
+             "upsample_nearest": "A.10"}  # fmt: skip
 
 
 @pytest.fixture(params=["whole", "small tiles"])
@@ -93,12 +118,16 @@ def tiles(request, monkeypatch):
         monkeypatch.setattr(cpu, "TILE", 30)
         monkeypatch.setattr(cpu, "SCORES", 40)
         monkeypatch.setattr(cpu_conv, "COLUMNS", 50)
+        monkeypatch.setattr(cpu_norm, "WHOLE", 50)
+        monkeypatch.setattr(cpu_winograd, "STRIP", 50)
         monkeypatch.setattr(cpu, "FEW", 4)
         monkeypatch.setattr(backend, "SMALL", 0)
 
 
 def test_every_twin_is_in_the_table():
-    assert {n for n, p in PRIMITIVES.items() if p.cpu} - {"concat"} == set(TWINS) == set(EQUATIONS)  # concat: test_pieces.py
+    assert (
+        {n for n, p in PRIMITIVES.items() if p.cpu} - {"concat"} == set(TWINS) == set(EQUATIONS)
+    )  # concat: below, and test_pieces.py
 
 
 def close(actual, expected, units, of, scale=0.0):
@@ -118,11 +147,15 @@ def wide(x):
     return x.astype(np.float64) if is_array(x) else x
 
 
-@spec("A.12", "A.15", "A.17", "A.19", "A.20", "A.21", "A.22", "A.23", "N.5")
-@pytest.mark.parametrize("name", sorted(TWINS))
+MORE = [("conv2d", even_convolutions()), ("conv2d", square_convolutions())]  # the same twin, other arguments
+DRAWS = [*((name, TWINS[name][0]) for name in sorted(TWINS)), *MORE]
+
+
+@spec("A.4", "A.10", "A.12", "A.15", "A.17", "A.19", "A.20", "A.21", "A.22", "A.23", "A.28", "N.5")
+@pytest.mark.parametrize(("name", "draws"), DRAWS, ids=[*sorted(TWINS), "conv2d of even pictures", "conv2d of square kernels"])
 @pytest.mark.usefixtures("tiles")
-def test_a_twin_says_what_the_plain_text_says(name):
-    p, (draws, units) = PRIMITIVES[name], TWINS[name]
+def test_a_twin_says_what_the_plain_text_says(name, draws):
+    p, units = PRIMITIVES[name], TWINS[name][1]
 
     @settings(max_examples=30)
     @given(draws, SEEDS)
@@ -231,7 +264,7 @@ def test_a_bar_that_is_no_block_of_memory_is_taken_as_it_is(name):
 
 
 @spec("A.2", "A.12")
-@pytest.mark.parametrize("name", ["linear", "mlp", "conv2d", "group_norm"])
+@pytest.mark.parametrize("name", ["linear", "mlp", "conv2d", "group_norm", "group_norm_silu"])
 def test_weight_gradients_are_written_into_the_flat_buffer_and_added_the_second_time(name):
     @settings(max_examples=10)
     @given(TWINS[name][0])
@@ -280,3 +313,29 @@ def test_the_matrix_product_is_pluggable():
     assert len(calls) == 3  # y, x̄, W̄
     assert "(NumPy's)" in blas.name_of_blas()
     agree(w.grad, np.full((4, 2), 3.0), bound=0, of="A.12")
+
+
+# ------------------------------------------------------------------------------------------------ where pictures lie
+
+
+@spec("A.9")
+@given(st.lists(FEW, min_size=1, max_size=4), FEW, FEW, FEW, SEEDS)
+def test_pictures_are_put_together_along_their_channels(channels, B, H, W, seed):
+    rng = np.random.default_rng(seed)
+    xs = [rng.standard_normal((B, c, H, W)).astype(np.float32) for c in channels]
+    y, vjp = ops.concat.cpu(*xs, axis=1)
+    expected, plain_vjp = ops.concat.plain(*xs, axis=1)
+    assert (y == expected).all()
+    for bar, e in zip(vjp(y), plain_vjp(expected), strict=True):
+        assert (bar == e).all()
+
+
+def test_pictures_stay_pixels_first_from_layer_to_layer():
+    """No twin of a convolutional network makes the next one copy: every output is dense as (H, W, B, C)."""
+    x, w, ones = np.ones((2, 4, 6, 8), np.float32), np.ones((4, 4, 3, 3), np.float32), np.ones(4, np.float32)
+    for kernel, stride, padding in ((w, 1, 1), (w, 2, (0, 1)), (w[:, :, :1, :1], 1, 0)):
+        y, vjp = ops.conv2d.cpu(x, kernel, ones, stride=stride, padding=padding)
+        chain = [y, ops.group_norm_silu.cpu(y, ones, ones, groups=2)[0], ops.upsample_nearest.cpu(y)[0], settled(vjp(y))[0]]
+        chain.append(ops.concat.cpu(y, y, axis=1)[0])
+        for a in chain:
+            assert cpu_conv.pixels_first(a).base is not None and np.shares_memory(cpu_conv.pixels_first(a), a)

@@ -11,7 +11,8 @@ from support import agree, host, spec
 
 from minidit.autograd import Tensor
 from minidit.backend import to_device
-from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, Halve, PixelAttention, ResBlock
+from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, ResBlock
+from minidit.nn import Halve, PixelAttention
 from minidit.random import Philox
 
 TINY = AutoencoderKLConfig(channels=2, latent_channels=3, widths=(4, 8, 8), blocks=1, groups=2, scale=0.5)

@@ -221,8 +221,9 @@ def linear_residuals(draw, then=0):
 @st.composite
 def convolutions(draw):
     B, C, O, kh, kw, stride = (draw(st.integers(1, 3)) for _ in range(6))
-    padding = draw(st.integers(0, 2))
-    H, W = (max(1, k - 2 * padding) + draw(st.integers(0, 4)) for k in (kh, kw))
+    padding = draw(st.integers(0, 2) | st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    around = 2 * padding if isinstance(padding, int) else sum(padding)
+    H, W = (max(1, k - around) + draw(st.integers(0, 4)) for k in (kh, kw))
     args, bias = (draw(array((B, C, H, W))), draw(array((O, C, kh, kw)))), draw(array((O,)))
     return optional(draw, args, bias), {"stride": stride, "padding": padding}
 
@@ -265,7 +266,7 @@ CASES = {
     "broadcast_to": stretches(), "patchify": patches(), "unpatchify": tokens(), "upsample_nearest": upsamples(),
     "matmul": products(), "linear": linears(bias=False), "linear_gelu": linears(most=0.9), "mlp": mlps(),
     "softmax": axes_of_softmax(), "standardise": norms(0), "layer_norm": norms(2), "layer_norm_modulate": modulations(),
-    "rms_norm": norms(1), "group_norm": groups(),
+    "rms_norm": norms(1), "group_norm": groups(), "group_norm_silu": groups(),
     "attention": attentions(), "self_attention": self_attentions(), "gated_residual": residuals(),
     "projected_attention": projected_attentions(), "linear_residual": linear_residuals(),
     "linear_residual_modulate": linear_residuals(then=2),
@@ -282,7 +283,7 @@ EQUATIONS = {
     "reshape": "A.9", "transpose": "A.9", "concat": "A.9", "split": "A.9", "getitem": "A.9", "broadcast_to": "A.3",
     "patchify": "T.1", "unpatchify": "T.2", "upsample_nearest": "A.10", "matmul": "A.11", "linear": "A.12",
     "linear_gelu": ("A.12", "A.5"), "mlp": "N.5", "softmax": "A.13", "standardise": "A.14", "layer_norm": "A.14",
-    "layer_norm_modulate": "A.15", "rms_norm": "A.16", "group_norm": "A.17",
+    "layer_norm_modulate": "A.15", "rms_norm": "A.16", "group_norm": "A.17", "group_norm_silu": ("A.4", "A.17"),
     "attention": ("A.18", "A.19"), "self_attention": ("A.19", "A.20"),
     "projected_attention": ("A.12", "A.19"), "linear_residual": ("A.12", "A.21"),
     "linear_residual_modulate": ("A.12", "A.15", "A.21"), "gated_residual": "A.21",

@@ -5,13 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small import begun, run_config
+from small import PROCESSES, awake, begun, run_config, whole
+from support import agree, spec
 
+from minidit.diffusion.step import step
+from minidit.html.report import write_report
 from minidit.models.classifier import Classifier, ClassifierConfig
+from minidit.outgoing import silent
+from minidit.processes.sample import SAMPLE_STREAM
+from minidit.processes.tokenizer import Pixels
 from minidit.random import Philox
-from minidit.runs.evaluate import Evaluation
+from minidit.runs.evaluate import Evaluation, straightness
 from minidit.runs.gallery import measure, show_run
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.show import class_grid
+from minidit.training.draws import Draws
 
 CLASSIFIER = ClassifierConfig(channels=1, size=8, num_classes=10, widths=(8, 8, 16), features=16)
 
@@ -40,6 +48,47 @@ def test_an_evaluation_frames_samples_with_references(run):
     assert [row["n"] for row in found["rows"]] == [20] * 6 + [10] and "bias" in found["rows"][-1]["note"]
     assert json.loads((job.folder / "eval.json").read_text())["rows"] == found["rows"]
     assert len(found["neighbours"]["index"]) == 20 and (job.folder / "pictures" / "neighbours.png").exists()
+
+
+@pytest.mark.parametrize("process, method, files", [
+    ("rectified_flow", "Euler", {"samples.png"}), ("edm", "Heun", {"samples.png"}), ("ddpm", "DDIM", {"ddim.png", "ddpm.png"}),
+])  # fmt: skip
+def test_a_run_of_any_process_is_measured_and_shown_in_its_own_words(tmp_path, process, method, files):
+    job, pipeline = whole(tmp_path / "run", run_config(process=process))
+    train, held_out = job.data()
+    evaluation = Evaluation(job.judge(train), train, held_out, n=8)
+    measured = measure(job, pipeline, evaluation, silent, ddpm_steps=None if pipeline.ladder is None else 3)
+    assert measured["rows"][2]["name"] == f"{method} 3, w = 2" and measured["straightness"] > 0
+    show_run(job, pipeline, held_out, silent, each=2)
+    names = {p.name for p in (job.folder / "pictures").iterdir()}
+    assert names == {"loss.png", "denoising.gif", "x0_strip.png", "neighbours.png", *files}
+    page = write_report(job.folder).read_text("utf-8")
+    best = min(measured["rows"][2:], key=lambda row: row["frechet"])
+    assert f"Fréchet distance, {best['name']}" in page and "Straightness of the trajectories: S = " in page
+    with np.load(job.folder / "trace.npz") as trace:
+        times = trace["rungs"]
+    assert times[-1] == 0 and (np.diff(times) < 0).all() and (times.dtype.kind == "f") == (process != "ddpm")
+
+
+@spec("F.3")
+@pytest.mark.parametrize("process", PROCESSES)
+def test_straightness_is_measured_on_the_trajectories_in_straight_coordinates(process):
+    """Of a network that answers 0 the trajectories are known: the states of the walk, and S of them by its integral."""
+    model = awake()
+    model.flat[...] = 0
+    pipeline = Pipeline(model, Pixels(limit=None), PROCESSES[process].diffusion())
+    path, answer = pipeline.process.path, pipeline.process.answer
+    grid = path.grid(pipeline.steps(None, usual=16))
+    levels = [path.level(t) for t, _ in grid]
+    x, states = path.start(np.ones((1, 1))), []
+    for (_, s), at in zip(grid, levels, strict=True):
+        states.append(x / (at.alpha + at.sigma))
+        x = step(*answer.pair(0 * x, x, at), path.level(s))
+    tau, states = np.array([*(at.sigma / (at.alpha + at.sigma) for at in levels), 0.0]), np.array([*states, x])
+    slopes, chord = np.diff(states, axis=0)[:, 0, 0] / np.diff(tau), (states[-1] - states[0]) / (tau[-1] - tau[0])
+    per_unit = float((np.diff(tau) * (slopes - chord) ** 2).sum() / (tau[-1] - tau[0]))
+    z = Draws(0, SAMPLE_STREAM, np.arange(128)).at(0).normal((128, *model.shape))
+    agree(straightness(pipeline), per_unit * float((z.astype(np.float64) ** 2).mean()), bound=1e-5, of="F.3")
 
 
 def test_a_copy_is_found_by_its_distance(run):

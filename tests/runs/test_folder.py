@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small import begun, lines, run_config, whole
+from small import PROCESSES, begun, lines, run_config, whole
 
 from minidit.checkpoint import load_model, read_arrays
 from minidit.runs.config import tables_of
@@ -19,8 +19,9 @@ from minidit.runs.state import paths_of
 from minidit.training.loop import RunError
 
 
-def test_a_run_leaves_what_its_page_promises(tmp_path):
-    config = replace(run_config(), sample=SampleConfig(steps=3, every=2, save_every=4))
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_run_leaves_what_its_page_promises(tmp_path, process):
+    config = replace(run_config(process=process), sample=SampleConfig(steps=3, every=2, save_every=4))
     job, pipeline = whole(tmp_path / "run", config)
     assert {p.name for p in job.folder.iterdir()} == {
         "config.toml", "metrics.jsonl", "model.safetensors", "states", "samples",
@@ -30,7 +31,7 @@ def test_a_run_leaves_what_its_page_promises(tmp_path):
     assert (meta["phase"], meta["step"]) == ("model", 6) and set(arrays) == {"theta", "m", "v", "ema"}
     model, meta = load_model(job.folder / "model.safetensors")
     assert np.array_equal(model.flat, arrays["ema"]) and np.array_equal(pipeline.model.flat, model.flat)
-    assert meta["data"]["class_names"] == [str(i) for i in range(10)] and meta["run"]["process"]["prediction"] == "v"
+    assert meta["data"]["class_names"] == [str(i) for i in range(10)] and meta["run"]["process"]["kind"] == process
     assert meta["run"] == json.loads(json.dumps(tables_of(job.config)))
     steps = [(line["step"], "held_out_loss" in line) for line in lines(job.folder)]
     assert steps == [(1, False), (4, True), (6, False), (6, True)]

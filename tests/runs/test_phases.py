@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from small import begun, interrupted, lines, resumed, run_config, states, whole
+from small import PROCESSES, begun, interrupted, lines, resumed, run_config, states, whole
 
 from minidit.checkpoint import CheckpointError, read_arrays
 from minidit.runs.phases import Run, Stopped, resume
@@ -101,8 +101,9 @@ def test_a_stop_while_a_phase_writes_its_weights_ends_the_run_there(tmp_path, re
     assert_the_same(job.folder, reference)
 
 
-def test_pixels_need_no_tokenizer(tmp_path):
-    config = run_config()
+@pytest.mark.parametrize("process", PROCESSES)
+def test_pixels_need_no_tokenizer(tmp_path, process):
+    config = run_config(process=process)
     job, _ = whole(tmp_path / "whole", config)
     interrupted(tmp_path / "cut", config, 3)
     resumed(tmp_path / "cut")
@@ -110,9 +111,10 @@ def test_pixels_need_no_tokenizer(tmp_path):
     assert lines(tmp_path / "cut") == lines(job.folder) and not (job.folder / "tokenizer.safetensors").exists()
 
 
-def test_a_run_that_was_killed_goes_on_from_its_last_saved_state(tmp_path):
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_run_that_was_killed_goes_on_from_its_last_saved_state(tmp_path, process):
     """Saved at step 20, killed at 21 in the middle of a line: what comes after 20 is done again and told once."""
-    config = replace(run_config(steps=22), sample=SampleConfig(steps=3, save_every=20))
+    config = replace(run_config(steps=22, process=process), sample=SampleConfig(steps=3, save_every=20))
     whole(tmp_path / "whole", config)
     job = interrupted(tmp_path / "cut", config, 20)
     with open(job.folder / "metrics.jsonl", "a") as f:
@@ -131,8 +133,9 @@ def test_a_phase_that_left_no_state_begins_anew(tmp_path):
     assert lines(job.folder) == lines(tmp_path / "whole")
 
 
-def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
-    job, _ = whole(tmp_path / "run")
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path, process):
+    job, _ = whole(tmp_path / "run", run_config(process=process))
     before = (job.folder / "model.safetensors").read_bytes(), lines(job.folder)
     resumed(job.folder)
     assert ((job.folder / "model.safetensors").read_bytes(), lines(job.folder)) == before
@@ -148,6 +151,20 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
 @pytest.mark.parametrize("finished", [False, True])
 def test_another_configuration_is_refused_with_what_differs(tmp_path, phase, old, new, message, finished):
     job = whole(tmp_path / "run", LATENT)[0] if finished else interrupted(tmp_path / "run", LATENT, 3, phase)
+    path = job.folder / "config.toml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(CheckpointError, match=f"another configuration: {message}$"):
+        resumed(job.folder)
+
+
+@pytest.mark.parametrize("process, old, new, message", [
+    ("rectified_flow", 'times = "logit_normal"', 'times = "uniform"', "times is uniform, was logit_normal"),
+    ("rectified_flow", "shift = 2.0", "shift = 1.0", r"shift is 1\.0, was 2\.0"),
+    ("edm", "sigma_max = 20.0", "sigma_max = 80.0", r"sigma_max is 80\.0, was 20\.0"),
+    ("edm", "sigma_data = ", "sigma_data = 1", r"sigma_data is 10\.\d+, was 0\.\d+"),
+])  # fmt: skip
+def test_another_process_is_refused_with_what_differs(tmp_path, process, old, new, message):
+    job = interrupted(tmp_path / "run", run_config(process=process), 3)
     path = job.folder / "config.toml"
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(CheckpointError, match=f"another configuration: {message}$"):

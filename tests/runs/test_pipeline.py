@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small import DIT, awake, run_config, whole
+from small import DIT, PROCESSES, awake, run_config, whole
 from support import agree
 
 from minidit.checkpoint import CheckpointError, save_model
-from minidit.diffusion import rungs
+from minidit.diffusion import rungs, times
 from minidit.diffusion.fresh import DDPM_LEARNED
 from minidit.diffusion.prediction import V
 from minidit.diffusion.schedule import Schedule
@@ -18,7 +18,7 @@ from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.tokenizer import Pixels
 from minidit.runs.pipeline import Pipeline, load
-from minidit.runs.process_kinds import SPACINGS
+from minidit.runs.process_kinds import PATHS, SOLVERS, SPACINGS, RectifiedFlowConfig
 from minidit.runs.show import moments
 
 
@@ -135,11 +135,45 @@ def test_the_word_of_a_solver_is_that_solver(name, solver):
     assert np.array_equal(x, np.clip(same, -1, 1))
 
 
+@pytest.mark.parametrize("process, sampler, solver, calls", [
+    ("ddpm", "ddim", "euler", 20), ("rectified_flow", "ddim", "euler", 50), ("edm", "ddim", "heun_edm", 18),
+])  # fmt: skip
+def test_what_is_usual_depends_on_the_process(process, sampler, solver, calls):
+    pipeline = Pipeline(awake(), Pixels(), PROCESSES[process].diffusion(), usual=PROCESSES[process].usual)
+    assert pipeline.walk_words("", "", 0.0) == (sampler, solver) and pipeline.steps(None) == calls
+    assert pipeline.walk_words("", "", 0.5) == ("ddim", "euler")
+    assert pipeline.walk_words("ddpm", "", 0.0) == ("ddpm", "euler") and pipeline.walk_words("", "ab2", 0.0)[1] == "ab2"
+    *steps, _ = pipeline.latents([0, 1], trace=True, guidance=1.0)
+    same = sample(pipeline.model, pipeline.process, [0, 1], steps=calls, solver=SOLVERS[solver], clip=True)
+    assert len(steps) == calls and np.array_equal(pipeline.latents([0, 1], guidance=1.0), same)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("word", PATHS)
+def test_a_word_names_the_path_whose_coordinates_are_walked(process, word):
+    pipeline = Pipeline(awake(), Pixels(), PROCESSES[process].diffusion(), guidance=1.0, usual=PROCESSES[process].usual)
+    own = type(PATHS[word]()) is type(pipeline.process.path)
+    x = pipeline.latents([0, 1], path=word, steps=6, solver="ab2")
+    walked = sample(pipeline.model, pipeline.process, [0, 1], path=None if own else PATHS[word](), steps=6, solver=AB2, clip=True)
+    assert np.array_equal(x, walked) and np.isfinite(x).all()
+    assert own == np.array_equal(x, pipeline.latents([0, 1], steps=6, solver="ab2"))
+
+
+def test_a_shift_moves_the_times_of_a_walk_on_the_straight_path():
+    pipeline = Pipeline(awake(), Pixels(), RectifiedFlowConfig().diffusion(), guidance=1.0)
+    for options in ({}, {"path": "straight"}):
+        *steps, _ = pipeline.latents([0], steps=4, shift=3.0, trace=True, **options)
+        assert [(m.t, m.s) for m in steps] == times.linear(4, 3.0)
+
+
 @pytest.mark.parametrize("options, message", [
     ({"steps": 21}, "steps must lie in 1..T = 20; got 21"),
-    ({"sampler": "dpm"}, "sampler 'dpm' is not one of ddim, ddpm, did you mean 'ddpm'"),
+    ({"sampler": "dpm"}, "sampler 'dpm' is not one of ddim, ddpm, consistency, did you mean 'ddpm'"),
     ({"solver": "heum"}, "solver 'heum' is not one of euler, heun, heun_edm, ab2, dpm_2m, did you mean 'heun'"),
     ({"solver": "ab2", "sampler": "ddpm"}, "a solver of order 2 takes no fresh noise"),
+    ({"path": "vq"}, "path 'vq' is not one of vp, straight, ve"),
+    ({"shift": 2.0}, "only the times of the straight path are shifted: add --path straight"),
+    ({"path": "ve", "spacing": "leading"}, "only a ladder has rungs to space"),
     ({"spacing": "trail"}, "spacing 'trail' is not one of trailing, linspace, .*, did you mean 'trailing'"),
 ])  # fmt: skip
 def test_a_drawing_that_cannot_be_is_refused_by_name(options, message):

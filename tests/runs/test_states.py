@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import begun, interrupted, lines, resumed, run_config, states, whole
+from small import PROCESSES, begun, interrupted, lines, resumed, run_config, states, whole
 
 from minidit.checkpoint import CheckpointError, read_arrays, write_arrays
-from minidit.processes.train import fitted_source
 from minidit.runs import trainer
 from minidit.runs.phases import resume
 from minidit.runs.pipeline import load
 from minidit.runs.presets import SampleConfig
 from minidit.runs.state import best_of, paths_of, prune
 from minidit.training.loop import RunError
+from minidit.training.source import source_of
 
 OFTEN = replace(run_config(), sample=SampleConfig(steps=3, save_every=2))
+ALL = {name: replace(OFTEN, process=process) for name, process in PROCESSES.items()}
 
 
 @settings(deadline=None)
@@ -59,12 +60,13 @@ def test_the_best_state_is_the_one_with_the_lowest_loss_on_held_out_pictures(tmp
         load(job.folder / "model.safetensors", state="best")
 
 
-def test_the_held_out_loss_is_that_of_the_average_and_changes_nothing(tmp_path):
-    job, train = begun(tmp_path / "run", OFTEN)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_held_out_loss_is_that_of_the_average_and_changes_nothing(tmp_path, process):
+    job, train = begun(tmp_path / "run", ALL[process])
     losses = []
 
     def tell(name, record, steps):
-        loop, source = job.loop, fitted_source(job.loop.model, job.data()[1])
+        loop, source = job.loop, job.config.process.source(job.loop.model, source_of(job.data()[1]))
         before = loop.model.flat.copy()
         losses.append([trainer.held_out_loss(loop, source) for _ in range(2)])
         assert np.array_equal(loop.model.flat, before)
@@ -78,10 +80,11 @@ def test_the_held_out_loss_is_that_of_the_average_and_changes_nothing(tmp_path):
     assert [line["held_out_loss"] for line in lines(job.folder) if "held_out_loss" in line] == [losses[k][0] for k in (1, 3, 5)]
 
 
+@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("damage", [lambda data: data[:200], lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: b""])
-def test_a_damaged_state_is_named_and_the_one_before_is_gone_on_from(tmp_path, damage):
-    reference, _ = whole(tmp_path / "whole", OFTEN)
-    job = interrupted(tmp_path / "run", OFTEN, 4)
+def test_a_damaged_state_is_named_and_the_one_before_is_gone_on_from(tmp_path, damage, process):
+    reference, _ = whole(tmp_path / "whole", ALL[process])
+    job = interrupted(tmp_path / "run", ALL[process], 4)
     path = paths_of(job.folder, "model")[0]
     assert states(job.folder) == [4, 2]
     path.write_bytes(damage(path.read_bytes()))
@@ -95,8 +98,9 @@ def test_a_damaged_state_is_named_and_the_one_before_is_gone_on_from(tmp_path, d
     assert lines(job.folder) == lines(reference.folder) and states(job.folder) == states(reference.folder)
 
 
-def test_a_run_that_has_not_ended_draws_with_the_average_of_its_latest_state(tmp_path):
-    job = interrupted(tmp_path / "run", OFTEN, 3)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_run_that_has_not_ended_draws_with_the_average_of_its_latest_state(tmp_path, process):
+    job = interrupted(tmp_path / "run", ALL[process], 3)
     pipeline = load(job.folder)
     assert np.array_equal(pipeline.model.flat, read_arrays(paths_of(job.folder, "model")[0])[0]["ema"])
     assert pipeline.class_names == tuple("0123456789") and pipeline.sample("3,1", steps=2).shape == (2, 1, 8, 8)
@@ -113,11 +117,13 @@ def lengthened(folder, **lengths):
     return job
 
 
+@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("finished", [True, False])
-def test_with_a_constant_rate_more_updates_give_the_bits_of_a_run_that_had_them_from_the_start(tmp_path, finished):
-    twelve = replace(OFTEN, train=replace(OFTEN.train, steps=12))
+def test_with_a_constant_rate_more_updates_give_the_bits_of_a_run_that_had_them_from_the_start(tmp_path, finished, process):
+    twelve = replace(ALL[process], train=replace(OFTEN.train, steps=12))
     reference, _ = whole(tmp_path / "whole", twelve)
-    job = whole(tmp_path / "run", OFTEN)[0] if finished else interrupted(tmp_path / "run", OFTEN, 3)
+    short = ALL[process]
+    job = whole(tmp_path / "run", short)[0] if finished else interrupted(tmp_path / "run", short, 3)
     lengthened(job.folder, model=12)
     for file in ("model.safetensors", "states/model-00000012.safetensors"):
         ours, theirs = (read_arrays(folder / file)[0] for folder in (job.folder, reference.folder))

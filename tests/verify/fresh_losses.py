@@ -143,7 +143,8 @@ def weight(t, s, a, var, form=lambda beta, alpha, rest, var: beta**2 / (2 * var 
     return form(1 - a[t] / a[s], a[t] / a[s], 1 - a[t], var)
 
 
-rng = lambda: np.random.default_rng(6)
+STREAM = np.random.default_rng(6)  # one stream: a generator made anew in every call would draw the same numbers twice
+rng = lambda: STREAM
 LOSSES = {
     "simple_loss": simple, "normal_kl": kl, "discretised_nll": grey, "continuous_nll": normal_nll, "bits_per_dim": bits,
     "prior_bits": prior, "vb_term": term, "vb_term_latents": functools.partial(term, decoder=normal_nll), "bound_total": total,

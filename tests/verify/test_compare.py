@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from support import spec
 
 import minidit as md
-from minidit.verify.core.compare import difference, leaves, precision_of
+from minidit.verify.core.compare import difference, precision_of, together
+from minidit.verify.core.forms import owned
 
 numbers = st.lists(st.integers(-(10**6), 10**6).map(float), min_size=1, max_size=12).map(np.array)
 
@@ -55,7 +56,8 @@ def test_what_is_no_number_in_both_is_equal(value):
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
 def test_answers_of_any_nesting_and_home_are_arrays(kind):
     a = np.arange(3, dtype=kind)
-    assert list(leaves(({"x": a}, [a, (1.0, 2.0)]))) == ["[0]['x']", "[1][0]", "[1][1]"]
+    answer = ({"x": a}, [a, (1.0, 2.0)])
+    assert [place for place, _, _ in together(owned(answer), answer)] == ["[0]['x']", "[1][0]", "[1][1]"]
     assert precision_of({"x": a, "y": [1, 2]}) == a.dtype.name
     assert difference(md.Tensor(a), a.astype(np.float64)).error == 0
 

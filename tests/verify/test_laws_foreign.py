@@ -24,6 +24,9 @@ class Tables:
         self.var, self.large = cast(var), cast(np.append(var[1], beta[1:]))
 
 
+STREAM = np.random.default_rng(3)  # one stream: a generator made anew in every call would draw the same numbers twice
+
+
 def col(table, t, like):
     return table[t].reshape(-1, *[1] * (like.ndim - 1))
 
@@ -93,8 +96,8 @@ def answers(dtype):
         "posterior_variance": lambda ab: Tables(ab, dtype).var, "fixed_large_variance": lambda ab: Tables(ab, dtype).large,
         "posterior_log_variance": lambda ab: Tables(ab, dtype).log_var,
         "min_snr_v": lambda ab, g: f(np.minimum(ab, g * (1 - ab))),
-        "noise": lambda shape: f(np.random.default_rng(3).normal(size=shape)),
-        "draw_timesteps": lambda B, T: np.random.default_rng(4).integers(0, T, B),
+        "noise": lambda shape: f(STREAM.normal(size=shape)),
+        "draw_timesteps": lambda B, T: STREAM.integers(0, T, B),
         "ddpm_gaussian": gaussian(ddpm_step),
     }  # fmt: skip
 

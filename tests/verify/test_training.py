@@ -59,13 +59,13 @@ def test_torchs_adamw_is_right():
 
 
 @spec("O.3")
-def test_a_norm_with_a_small_number_added_is_told_as_rounding():
+def test_the_small_number_that_torch_adds_to_a_norm_is_a_habit_by_its_name_and_no_rounding():
     def clip(gradients, limit):
         norm = sum((g * g).sum() for g in gradients.values()) ** 0.5
         return {k: g * min(1.0, limit / (norm + 1e-6)) for k, g in gradients.items()}
 
     (finding,) = check({"clip_gradients": clip}).findings
-    assert finding.passed and finding.verdict == "rounded"
+    assert finding.passed and finding.verdict == "habit" and "H01 CLIP_EPSILON" in finding.note
 
 
 @spec("E.8")

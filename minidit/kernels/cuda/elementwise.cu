@@ -5,17 +5,26 @@ enum { BLOCK = 256 };
 
 // Every kernel of columns has the grid (columns / 32 VEC, chunks of rows, samples); `chunk` rows per block.
 
-// x += bias, in place. x: (rows, D)
-extern "C" __global__ void __launch_bounds__(256) add_bias(T* x, const float* bias, int rows, int D, int chunk) {
+// x += bias, in place: four rows are loaded before the first is stored. x: (rows, D)
+extern "C" __global__ void __launch_bounds__(256) add_bias(T* x, const float* __restrict__ bias, int rows, int D, int chunk) {
+    const int DEEP = 4;
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
     if (c >= D) return;
-    float b[VEC], v[VEC];
+    float b[VEC];
     load(bias + c, b);
-    for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
+    for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += DEEP * COLUMN_WARPS) {
+        Pack<T> q[DEEP];
         T* at = x + (size_t)r * D + c;
-        load(at, v);
-        for (int k = 0; k < VEC; k++) v[k] += b[k];
-        store(at, v);
+#pragma unroll
+        for (int j = 0; j < DEEP; j++)
+            if (r + j * COLUMN_WARPS < end) q[j] = pack_at(at + (size_t)j * COLUMN_WARPS * D);
+#pragma unroll
+        for (int j = 0; j < DEEP; j++) {
+            float v[VEC];
+            unpack(q[j], v);
+            for (int k = 0; k < VEC; k++) v[k] += b[k];
+            if (r + j * COLUMN_WARPS < end) store(at + (size_t)j * COLUMN_WARPS * D, v);
+        }
     }
 }
 
@@ -50,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // g = ȳ ⊙ gelu'(a + bias) and bias̅ = Σ g over the rows.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
     gelu_backward(const T* __restrict__ y_bar, const T* __restrict__ a, const float* __restrict__ bias, T* __restrict__ g,
                   float* bias_bar, float* partial, unsigned* counters, int rows, int D, int chunk) {
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
@@ -107,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(256)
 // h̄ = ȳ ⊙ gate and gate̅ = Σ ȳ⊙(h + bias) over the sample's rows; that of sample b starts at b · bar_stride. With a bias also
 // bias̅ = Σ h̄ over all rows, by way of `sums`, (samples, D) floats. Scratch memory: partial, (2, samples, chunks, D), and zero counters,
 // one for each sum's (sample, block of columns), then one for each block of columns.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
     gated_residual_backward(const T* __restrict__ gate, const T* __restrict__ h, const float* __restrict__ bias,
                             const T* __restrict__ y_bar, T* gate_bar, T* __restrict__ h_bar, float* bias_bar, float* sums,
                             float* partial, unsigned* counters, int N, int D, int chunk, int stride, int bar_stride) {
@@ -134,6 +143,18 @@ extern "C" __global__ void __launch_bounds__(256)
     over_written(sums, gridDim.z, D, all);
     if (threadIdx.x < 32 && c < D) store(bias_bar + c, all);
 }
+
+// The same numbers in another type.
+template <class A, class B>
+__device__ __forceinline__ void convert(const A* x, B* y, long long n) {
+    for (long long i = ((long long)blockIdx.x * BLOCK + threadIdx.x) * VEC; i < n; i += (long long)gridDim.x * BLOCK * VEC) {
+        float v[VEC];
+        load(x + i, v);
+        store(y + i, v);
+    }
+}
+extern "C" __global__ void __launch_bounds__(256) to_bfloat16(const float* x, bf16* y, long long n) { convert(x, y, n); }
+extern "C" __global__ void __launch_bounds__(256) to_float32(const bf16* x, float* y, long long n) { convert(x, y, n); }
 
 __device__ __forceinline__ float logistic(float x) {
     float e = expf(-fabsf(x));

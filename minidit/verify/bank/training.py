@@ -185,3 +185,14 @@ BANK = [
     Deviation("M94c", "UINT8_WRAPS", "E.8", "does not clip: 256 wraps to 0", _BYTES,
         {latents.pixels_out: instead(lambda R, x: np.rint(255 * (x + 1) / 2).astype(np.int64).astype(np.uint8))}),
 ]  # fmt: skip
+
+
+def _norm_and_a_little(R: Reference, gradients: Any, name: str, limit: float) -> float:
+    norm = float(sum((g * g).sum() for g in gradients.values())) ** 0.5
+    return float(min(1.0, limit / (norm + 1e-6)))
+
+
+HABITS = [  # too small to be wrong: they pass, and are called by their name
+    Deviation("H01", "CLIP_EPSILON", "O.3", "adds 1e-6 to the norm", _CLIP, {training.clip_factor: instead(_norm_and_a_little)},
+        "a habit of torch.nn.utils.clip_grad_norm_"),
+]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,14 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.verify.cases import functions_of
+from minidit.verify.core.finding import Declared, called
+from minidit.verify.core.forms import PRECISIONS, owned, precision_of
 from minidit.verify.core.reference import Reference
 from minidit.verify.topics import TOPICS, parameters
 from minidit.verify.topics.network import depth_of
 
-Names = Mapping[str, str] | Callable[[str], str]
+Place = str | tuple[str, ...]  # a parameter of the module, or several whose arrays lie one below the other in the official one
+Names = Mapping[str, Place] | Callable[[str], Place]
 Taps = dict[str, Array]  # name of a layer -> its output
 
 
@@ -65,13 +68,20 @@ def to_numpy(value: Any) -> Any:
     return value
 
 
-def function(f: Callable[..., Any], *, dtype: Any = None, device: Any = None) -> Callable[..., Any]:
-    """A callable on tensors as one on NumPy arrays: what the kit asks."""
+def function(f: Callable[..., Any], *, dtype: Any = None, device: Any = None, names: Sequence[str] = ()) -> Callable[..., Any]:
+    """A callable on tensors as one on NumPy arrays: what the kit asks. names: what the topic calls its arguments."""
 
     def on_arrays(*args: Any) -> Any:
-        return to_numpy(f(*(to_torch(a, dtype=dtype, device=device) for a in args)))
+        answer = called(f, names, [to_torch(a, dtype=dtype, device=device) for a in args])
+        return answer if precision_of(answer) == "bfloat16" else to_numpy(answer)  # NumPy lacks that type; the kit must see it
 
-    return on_arrays
+    return declared(on_arrays, dtype)
+
+
+def declared(f: Callable[..., Any], dtype: Any) -> Callable[..., Any]:
+    """The same function, which says that it computes in this type where that is coarser than float64."""
+    precision = str(dtype).removeprefix("torch.")
+    return Declared(f, precision) if precision in PRECISIONS else f
 
 
 def functions(target: Any, *, dtype: Any = None, device: Any = None) -> dict[str, Callable[..., Any]]:
@@ -79,39 +89,59 @@ def functions(target: Any, *, dtype: Any = None, device: Any = None) -> dict[str
 
     dtype: what floating arguments are cast to (None: the kit's float64; choose torch.float32 for code that has float32 inside).
     """
-    return {name: function(f, dtype=dtype, device=device) for name, f in functions_of(target).items()}
+    asked = functions_of(target)
+    return {name: function(f, dtype=dtype, device=device, names=TOPICS[name].parameters) for name, f in asked.items()}
 
 
 # ------------------------------------------------------------------------------------------------ modules
 
 
-def renaming(names: Names | None) -> Callable[[str], str]:
+def renaming(names: Names | None) -> Callable[[str], Place]:
     """official name -> the module's."""
     return names if callable(names) else lambda name: (names or {}).get(name, name)
+
+
+def places(place: Place) -> tuple[str, ...]:
+    return (place,) if isinstance(place, str) else tuple(place)
 
 
 def load_weights(module: Any, weights: Mapping[str, Array], names: Names | None = None) -> None:
     """Copies arrays into a module's parameters and buffers.
 
-    names: official name -> the module's name, as a mapping (names that it lacks stay as they are) or a function. Raises
-    ValueError that lists what is left over on either side, or the first shape that differs.
+    names: official name -> the module's name, as a mapping (names that it lacks stay as they are) or a function; a tuple of names
+    for parameters that lie one below the other in the official array (q, k and v of a qkv). What a module froze by itself, such
+    as a table of places, it keeps. Raises ValueError that lists what is left over on either side, or a shape that differs.
     """
     t = torch()
     rename = renaming(names)
+    trained = {n for n, p in module.named_parameters() if p.requires_grad}
     mine = dict(module.named_parameters()) | dict(module.named_buffers())
-    renamed = {rename(n): a for n, a in weights.items()}
-    lacking = [n for n, p in module.named_parameters() if n not in renamed]
-    extra = [n for n in renamed if n not in mine and n != rename("pos_embed")]
+    renamed = {place: (n, a) for n, whole in weights.items() for place, a in _shared_out(n, whole, rename(n))}
+    lacking = [n for n, _ in module.named_parameters() if n not in renamed and (n in trained or not trained)]
+    extra = [n for n in renamed if n not in mine and n not in places(rename("pos_embed"))]
     if lacking or extra:
         sides = (("the weights lack", lacking), ("the module lacks", extra))
         problem = "; ".join(f"{side} {', '.join(left[:4])}" for side, left in sides if left)
-        raise ValueError(f"{problem} (give a map of names: official -> yours)")
+        hint = "give a map of names: official -> yours"
+        joined = any(n.endswith(("qkv.weight", "qkv.bias")) for n in extra)
+        raise ValueError(f"{problem} ({hint}{JOINED if joined else ''})")
     with t.no_grad():
-        for name, array in renamed.items():
-            if name in mine:
-                if tuple(mine[name].shape) != array.shape:
-                    raise ValueError(f"{name} has shape {tuple(mine[name].shape)}, the weights {array.shape}")
-                mine[name].copy_(t.from_numpy(np.ascontiguousarray(array)))
+        for place, (_, array) in renamed.items():
+            if place in mine:
+                if tuple(mine[place].shape) != array.shape:
+                    raise ValueError(f"{place} has shape {tuple(mine[place].shape)}, the weights {array.shape}")
+                mine[place].copy_(t.from_numpy(np.array(array)))
+
+
+JOINED = "; where q, k and v are parameters of their own, a tuple of three: 'attn.qkv.weight' -> ('attn.q.weight', …)"
+
+
+def _shared_out(name: str, whole: Array, place: Place) -> list[tuple[str, Array]]:
+    """An official array as the module's: whole, or in as many equal parts as there are places."""
+    mine = places(place)
+    if whole.shape[:1] and whole.shape[0] % len(mine):
+        raise ValueError(f"{name} has {whole.shape[0]} rows, which {len(mine)} parameters cannot share")
+    return list(zip(mine, np.split(whole, len(mine)) if len(mine) > 1 else [whole], strict=True))
 
 
 def with_taps(module: Any, taps: Mapping[str, str], into: Taps) -> list[Any]:
@@ -123,7 +153,7 @@ def with_taps(module: Any, taps: Mapping[str, str], into: Taps) -> list[Any]:
 
     def hook(name: str) -> Callable[..., None]:
         def note(_module: Any, _args: Any, output: Any) -> None:
-            into[name] = to_numpy(output)
+            into[name] = owned(to_numpy(output))  # what follows may work in place
 
         return note
 
@@ -154,8 +184,8 @@ def network(
     """A DiT module class as a target: the whole network with its layers as taps, its gradients, its shapes and how it begins.
 
     build(**config) makes a module; of the config (names and meanings of `md.DiTConfig`) it gets what its signature names.
-    input_size is an int where the grid is square. names: official parameter name -> the module's, as in `load_weights`.
-    call(module, x, t, y) -> out, where it is not module(x, t, y). dtype: what the module computes in.
+    input_size is an int where the grid is square. names: official parameter name -> the module's, or a tuple of them, as in
+    `load_weights`. call(module, x, t, y) -> out, where it is not module(x, t, y). dtype: what the module computes in.
     """
     net = _Network(build, names, call or (lambda module, *args: module(*args)), getattr(torch(), dtype))
     out: dict[str, Callable[..., Any]] = {"dit": net.dit, "dit_gradients": net.dit_gradients}
@@ -163,6 +193,7 @@ def network(
         net.made(**config_of(TOPICS["dit"].probes()[0].args[0], (4, 6), 2, 2))
     except Exception:  # whatever a class raises that knows square grids only
         out = {"dit_square": net.dit}
+    out = {name: declared(f, net.dtype) for name, f in out.items()}
     return out | {"parameter_shapes": net.parameter_shapes, "initial_weights": net.initial_weights}
 
 
@@ -175,8 +206,8 @@ class _Network:
     call: Callable[..., Any]
     dtype: Any
 
-    def name_of(self, official: str) -> str:
-        return renaming(self.names)(official)
+    def places_of(self, official: str) -> tuple[str, ...]:
+        return places(renaming(self.names)(official))
 
     def made(self, **config: Any) -> Any:
         """A module with as much of the configuration as its signature names."""
@@ -197,7 +228,7 @@ class _Network:
         module = self.loaded(weights, x, heads, patch_size)
         taps: Taps = {}
         inside = dict(module.named_modules())
-        wanted = {n: self.name_of(n + ".weight").removesuffix(".weight") for n in layers_of(weights)}
+        wanted = {n: self.places_of(n + ".weight")[0].removesuffix(".weight") for n in layers_of(weights)}
         with_taps(module, {n: place for n, place in wanted.items() if place in inside}, taps)
         with torch().no_grad():
             out = self.run(module, torch().tensor(x, dtype=self.dtype), t, y)
@@ -211,29 +242,34 @@ class _Network:
         pixels = torch().tensor(x, dtype=self.dtype).requires_grad_(True)
         (self.run(module, pixels, t, y) * torch().tensor(out_bar, dtype=self.dtype)).sum().backward()
         mine = dict(module.named_parameters())
-        bars = {n: mine[self.name_of(n)].grad for n in weights}
-        zeros = {n: np.zeros(w.shape) for n, w in weights.items()}
-        return {n: zeros[n] if b is None else to_numpy(b) for n, b in bars.items()} | {"x": to_numpy(pixels.grad)}
+        grads = {n: np.zeros(tuple(p.shape)) if p.grad is None else to_numpy(p.grad) for n, p in mine.items()}
+        bars = {n: np.concatenate([grads[place] for place in self.places_of(n)]) for n in weights}
+        return bars | {"x": to_numpy(pixels.grad)}
 
-    def fresh(self, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool) -> dict[str, Any]:
+    def fresh(self, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool) -> dict[str, Array]:
         """The trained parameters of a new module by the official names; those that have none keep their own."""
         module = self.made(
             input_size=4 * patch_size, patch_size=patch_size, in_channels=C, hidden_size=D, depth=L, num_heads=heads,
             mlp_ratio=4.0, class_dropout_prob=0.1, num_classes=K, learn_sigma=learn_sigma,
         )  # fmt: skip
         official = parameters.parameter_shapes(Reference(), D, L, heads, patch_size, C, K, learn_sigma)
-        back = {self.name_of(n): n for n in official}
-        return {back.get(n, n): p for n, p in module.named_parameters() if p.requires_grad}
+        mine = {n: to_numpy(p) for n, p in module.named_parameters() if p.requires_grad}
+        out = {}
+        for n in official:
+            parts = self.places_of(n)
+            if all(place in mine for place in parts):
+                out[n] = np.concatenate([mine.pop(place) for place in parts])
+        return out | mine
 
     def parameter_shapes(self, *sizes: Any) -> dict[str, tuple[int, ...]]:
         """name -> shape."""
-        return {n: tuple(p.shape) for n, p in self.fresh(*sizes).items()}
+        return {n: a.shape for n, a in self.fresh(*sizes).items()}
 
     def initial_weights(self, *sizes_and_seed: Any) -> dict[str, Array]:
         """name -> how the weight begins."""
         *sizes, seed = sizes_and_seed
         torch().manual_seed(seed)
-        return {n: to_numpy(p) for n, p in self.fresh(*sizes).items()}
+        return self.fresh(*sizes)
 
 
 def config_of(weights: Mapping[str, Array], size: tuple[int, int], heads: int, patch_size: int) -> dict[str, Any]:

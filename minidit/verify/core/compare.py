@@ -6,7 +6,7 @@ equal       where err ≤ c u            u allowed to the precision of a, c the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,16 @@ import numpy as np
 
 from minidit.autograd import value
 from minidit.backend import Array, to_host
+from minidit.verify.core.forms import Odd, describe, few, is_list, precision_of
 
 if TYPE_CHECKING:
     from minidit.verify.core.reference import AnyTopic
 
 # error allowed by default in units of the largest entry: some thousand roundings, far below the smallest known mistake
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 3e-2, "float16": 5e-3}
+
+
+__all__ = ["TOLERANCE", "Difference", "allowed", "difference", "precision_of", "rounded_like", "together"]
 
 
 def allowed(topic: AnyTopic, precision: str) -> float:
@@ -39,59 +43,53 @@ class Difference:
         return self.error > 0
 
 
-def leaves(answer: Any, where: str = "") -> dict[str, Array]:
-    """An answer of any nesting (arrays, numbers, tuples, lists, mappings) as a flat dictionary of arrays on the host."""
-    if isinstance(answer, Mapping):
-        out = {}
-        for key, entry in answer.items():
-            out.update(leaves(entry, f"{where}[{key!r}]"))
-        return out
-    if isinstance(answer, (tuple, list)) and not all(isinstance(a, (int, float, np.number)) for a in answer):
-        out = {}
-        for i, entry in enumerate(answer):
-            out.update(leaves(entry, f"{where}[{i}]"))
-        return out
-    return {where: np.asarray(to_host(value(answer)))}
-
-
-def precision_of(answer: Any) -> str:
-    """The coarsest floating type among the arrays of an answer."""
-    names = {a.dtype.name for a in leaves(answer).values()}
-    return next((p for p in ("bfloat16", "float16", "float32") if p in names), "float64")
-
-
 def together(answer: Any, expected: Any, where: str = "") -> Iterator[tuple[str, Array, Array]]:
     """(place, answer, expected) for every array of the expected answer, whose nesting decides: a list of numbers is an array too.
 
-    Raises ValueError where the answer is not of that form.
+    Raises ValueError where the answer is not of that form: one sentence that says what came and what was expected.
     """
+    odd = ValueError(f"got {describe(answer)}, expected {describe(expected)}" + (f" at {where}" if where else ""))
     if isinstance(expected, Mapping):
         if not isinstance(answer, Mapping):
-            raise ValueError(f"the answer{where} is a {type(answer).__name__}, expected a mapping")
-        for odd, says in ((expected.keys() - answer.keys(), "lacks"), (answer.keys() - expected.keys(), "has too much:")):
-            if odd:
-                raise ValueError(f"the answer{where} {says} {_few(odd)}")
+            raise odd
+        for names, says in ((expected.keys() - answer.keys(), "lacks"), (answer.keys() - expected.keys(), "has too much:")):
+            if names:
+                raise ValueError(f"the answer{where} {says} {few(names)}")
         for key, entry in expected.items():
             yield from together(answer[key], entry, f"{where}[{key!r}]")
-    elif isinstance(expected, (tuple, list)) and not all(isinstance(e, (int, float, np.number)) for e in expected):
-        if not hasattr(answer, "__len__") or len(answer) != len(expected):
-            raise ValueError(f"the answer{where} has not {len(expected)} entries")
+    elif is_list(expected):
+        if isinstance(answer, (str, Mapping)) or not hasattr(answer, "__len__") or len(answer) != len(expected):
+            raise odd
         for i, entry in enumerate(expected):
             yield from together(answer[i], entry, f"{where}[{i}]")
+    elif isinstance(answer, (Odd, Mapping)) or answer is None:
+        raise odd
     else:
-        yield where, _array(answer), _array(expected)
-
-
-def _few(names: Iterable[Any], shown: int = 3) -> str:
-    """The first names, and how many more there are."""
-    first = sorted(map(str, names))
-    return ", ".join(first[:shown]) + (f" and {len(first) - shown} more" if len(first) > shown else "")
+        want = _array(expected)
+        try:
+            got = _array(answer)
+        except ValueError:  # arrays of unlike shapes side by side
+            raise odd from None
+        if is_list(answer) and got.shape != want.shape:
+            raise odd
+        yield where, got, want
 
 
 def _array(answer: Any) -> Array:
-    if isinstance(answer, (tuple, list)) and not all(isinstance(e, (int, float, np.number)) for e in answer):
-        return np.asarray([_array(e) for e in answer])
-    return np.asarray(to_host(value(answer)))
+    if isinstance(answer, Odd):
+        raise ValueError(answer.kind)
+    return np.asarray([_array(e) for e in answer]) if is_list(answer) else np.asarray(to_host(value(answer)))
+
+
+def rounded_like(expected: Any, answer: Any) -> Any:
+    """The expected numbers rounded to the types of an answer of the same nesting."""
+    if isinstance(expected, Mapping) and isinstance(answer, Mapping):
+        return {k: rounded_like(v, answer.get(k)) for k, v in expected.items()}
+    if is_list(expected) and is_list(answer):
+        return [rounded_like(e, a) for e, a in zip(expected, answer, strict=False)]
+    kind = getattr(answer, "dtype", None)
+    with np.errstate(all="ignore"):
+        return _array(expected).astype(kind) if kind is not None and kind.kind in "fV" else expected
 
 
 def difference(answer: Any, expected: Any, *, relative: bool = True, floor: float = 1e-30) -> Difference:
@@ -103,6 +101,9 @@ def difference(answer: Any, expected: Any, *, relative: bool = True, floor: floa
     worst = Difference(0.0)
     for where, a, b in pairs:
         if a.dtype.kind not in "fiubV" or b.dtype.kind not in "fiubV":
+            numbers = "fiubV"
+            if (a.dtype.kind in numbers) != (b.dtype.kind in numbers) or a.shape != b.shape:
+                return Difference(np.inf, where, f"got {describe(answer)}, expected {describe(expected)}")
             if a.tolist() != b.tolist():
                 return Difference(np.inf, where, f"got {a.tolist()!r}, expected {b.tolist()!r}")
             continue

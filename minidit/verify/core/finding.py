@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from minidit.verify.core.compare import Difference
 from minidit.verify.core.denoiser import Call, Linear
+from minidit.verify.core.forms import Odd, owned, precision_of
 from minidit.verify.core.reference import AnyTopic, Deviation, Probe
 
 Names = tuple[Deviation, ...]  # mistakes made together, in the order in which they change the parts
@@ -17,17 +19,48 @@ Names = tuple[Deviation, ...]  # mistakes made together, in the order in which t
 
 @dataclass(frozen=True)
 class Answer:
-    """An implementation's answer to one probe: a value, or the error that it raised."""
+    """An implementation's answer to one probe: a value (the kit's own copy, measured where the topic says how), or the error."""
 
     probe: Probe
     value: Any = None
     error: str = ""
     taps: Mapping[str, Any] = field(default_factory=dict)  # intermediate values, where the target hands them out
     notes: Sequence[Sequence[Call]] = ()  # what each denoiser among the arguments was asked
+    again: bool = False  # asked once more at the end: the same question, to a second object where the topic asks for objects
+    changed: tuple[str, ...] = ()  # the arguments that the target changed
+    declared: str = ""  # the precision that the target says it computes in
+    precision: str = ""  # the coarsest type among its numbers, as they came
+    draw: Any = None  # of random answers: the numbers themselves, before they were measured
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A function that says what precision its answers are computed in: float32, bfloat16 or float16."""
+
+    function: Callable[..., Any]
+    precision: str
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
 
 
 Answers = Sequence[Answer]
 Asked = Mapping[str, Answers]  # topic name -> its answers
+
+
+PASSED = ("equal", "rounded", "habit")
+SETTLED = ("undeclared", "unsteady", "form")  # no mistake of the bank is behind these
+VERDICTS = {  # what each means, as a report says it
+    "equal": "",
+    "rounded": "equal to float32 rounding",
+    "habit": "equal but for a small number that some library adds",
+    "named": "explained by mistakes of the bank",
+    "unknown": "no known mistake explains this",
+    "raises": "raises an error",
+    "undeclared": "half precision, which nobody declared",
+    "unsteady": "wrong when it is asked twice",
+    "form": "no numbers that could be compared",
+}
 
 
 @dataclass
@@ -35,33 +68,93 @@ class Finding:
     """The verdict on one topic."""
 
     topic: AnyTopic
-    verdict: str  # equal, rounded (equal in a coarser precision), named, unknown, raises
+    verdict: str  # one of VERDICTS
     worst: Difference
     tolerance: float
     probe: Probe | None = None  # the smallest one that shows a difference
     candidates: list[Names] = field(default_factory=list)  # each a set of mistakes that explains every answer
     layer: str = ""  # the first diverging intermediate, where the target gave some
     note: str = ""
+    precision: str = "float64"  # what it was judged as
+    remarks: list[str] = field(default_factory=list)  # what else is worth a word, also of right answers
 
     @property
     def passed(self) -> bool:
         """Whether the topic is right in the declared dialect."""
-        return self.verdict in ("equal", "rounded")
+        return self.verdict in PASSED
+
+
+# ------------------------------------------------------------------------------------------------ asking
 
 
 def ask(function: Callable[..., Any], topic: AnyTopic) -> list[Answer]:
-    """The target's answers to all probes of a topic, measured where the topic says how. An exception is an answer too."""
-    answers = []
-    for probe in topic.probes():
-        args = copies(probe.args)
-        try:
-            with np.errstate(all="ignore"):
-                answer, taps = with_taps(function(*args))
-                notes = [a.seen for a in args if isinstance(a, Linear)]
-                answers.append(Answer(probe, topic.measure(answer) if topic.measure else answer, "", dict(taps), notes))
-        except Exception as error:  # whatever foreign code raises is its answer
-            answers.append(Answer(probe, error=f"{type(error).__name__}: {error}"))
+    """The target's answers to all probes of a topic, and to one of them again. An exception is an answer too.
+
+    What draws by a seed is asked the last question again, and with another seed; everything else the first one.
+    """
+    probes = topic.probes()
+    answers = [_answer(function, topic, p) for p in probes]
+    if any(a.error for a in answers) or not probes:
+        return answers
+    probe = probes[-1 if topic.draws == "seed" else 0]
+    answers.append(replace(_answer(function, topic, probe), again=True))
+    if topic.draws == "seed":
+        place = topic.parameters.index("seed")
+        args = (*probe.args[:place], probe.args[place] + 1, *probe.args[place + 1 :])
+        answers.append(_answer(function, topic, Probe(f"{probe.name}-another-seed", args, probe.reveals)))
     return answers
+
+
+def _answer(function: Callable[..., Any], topic: AnyTopic, probe: Probe) -> Answer:
+    args = copies(probe.args)
+    declared = function.precision if isinstance(function, Declared) else ""
+    try:
+        with np.errstate(all="ignore"):
+            raw, taps = with_taps(called(function, topic.parameters, args))
+            precision = precision_of(raw)
+            changed = tuple(n for n, a, b in zip(topic.parameters, probe.args, args, strict=False) if not _same(a, b))
+            answer = owned(raw)
+            if isinstance(answer, Odd) and answer.kind == "None":
+                parts = {f"its argument {n}, changed in place,": owned(args[topic.parameters.index(n)]) for n in changed}
+                answer = Odd("None", parts)
+            value = owned(topic.measure(raw if isinstance(answer, Odd) else answer)) if topic.measure else answer
+            notes = [a.seen for a in args if isinstance(a, Linear)]
+            draw = answer if topic.draws else None
+            return Answer(probe, value, "", owned(taps), notes, False, changed, declared, precision, draw)
+    except Exception as error:  # whatever foreign code raises is its answer
+        return Answer(probe, error=f"{type(error).__name__}: {error}", declared=declared)
+
+
+def called(function: Callable[..., Any], names: Sequence[str], args: Sequence[Any]) -> Any:
+    """The target's answer: by keyword where its arguments are called as the topic's are, else by position.
+
+    Raises whatever it raises; a TypeError of a call that cannot be made says what the arguments are called on both sides.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some functions written in C have none
+        return function(*args)
+    kinds = {p.kind for p in signature.parameters.values()}
+    mine = [n for n, p in signature.parameters.items() if p.default is p.empty or n in names]
+    plain = not kinds & {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}
+    if plain and len(args) == len(names) and set(names) == set(mine):
+        return function(**dict(zip(names, args, strict=True)))
+    try:
+        signature.bind(*args)
+    except TypeError as error:
+        raise TypeError(f"{error}: its arguments are called {', '.join(mine)}; the topic's are {', '.join(names)}") from None
+    return function(*args)
+
+
+def _same(question: Any, after: Any) -> bool:
+    """Whether an argument is what it was."""
+    if isinstance(question, np.ndarray):
+        return question.shape == np.shape(after) and np.array_equal(question, after, equal_nan=question.dtype.kind == "f")
+    if isinstance(question, dict):
+        return question.keys() == after.keys() and all(_same(a, after[k]) for k, a in question.items())
+    if isinstance(question, (list, tuple)):
+        return len(question) == len(after) and all(map(_same, question, after))
+    return True
 
 
 def with_taps(answer: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -71,15 +164,24 @@ def with_taps(answer: Any) -> tuple[Any, Mapping[str, Any]]:
     return answer, {}
 
 
-def copies(args: Sequence[Any]) -> list[Any]:
-    """Arguments that the target may spoil."""
+def copies(args: Any) -> list[Any]:
+    """Arguments that the target may spoil: copies to the last array."""
+    return [_copy(a) for a in args]
 
-    def copy(a: Any) -> Any:
-        if isinstance(a, np.ndarray):
-            return a.copy()
-        return dict(a) if isinstance(a, dict) else a.fresh() if isinstance(a, Linear) else a
 
-    return [copy(a) for a in args]
+def _copy(a: Any) -> Any:
+    if isinstance(a, np.ndarray):
+        return a.copy()
+    if isinstance(a, dict):
+        return {k: _copy(v) for k, v in a.items()}
+    if isinstance(a, (list, tuple)):
+        return type(a)(_copy(v) for v in a)
+    return a.fresh() if isinstance(a, Linear) else a
+
+
+def questions(args: Sequence[Any]) -> list[Any]:
+    """Arguments for the reference: the arrays of the question themselves, which are read-only."""
+    return [dict(a) if isinstance(a, dict) else a.fresh() if isinstance(a, Linear) else a for a in args]
 
 
 def as_answer(probe: Probe, value: Any) -> Answer:

@@ -8,17 +8,19 @@ reproduce *all* answers are the candidates. Where there are none, the finding sh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
 
-from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, precision_of
+from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, rounded_like
 from minidit.verify.core.denoiser import Linear, coefficients, first_wrong_step
-from minidit.verify.core.finding import Answer, Answers, Finding, Names, copies
+from minidit.verify.core.finding import SETTLED, Answer, Answers, Finding, Names, questions
+from minidit.verify.core.forms import PRECISIONS, Odd, precision_of, right_part
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation, Probe, Reference
+from minidit.verify.core.twice import unsteady
 
 DECLARE = 'declare its precision (precision="float32", --precision float32)'
 ROUNDED = 25 * 2.0**-23  # a float64 answer this near was computed in float32
@@ -39,8 +41,8 @@ class Evidence:
 class Judge:
     """Compares answers with references; every reference's own answers are made once."""
 
-    def __init__(self, base: Iterable[Deviation] = (), precision: str | None = None) -> None:
-        self.base, self.precision = tuple(base), precision
+    def __init__(self, base: Iterable[Deviation] = (), precision: str | None = None, habits: Iterable[Deviation] = ()) -> None:
+        self.base, self.precision, self.habits = tuple(base), precision, tuple(habits)
         self._made: dict[tuple[str, ...], Any] = {}
         self._reach: dict[tuple[str, ...], set[AnyPart]] = {}
         self._with: dict[Names, Reference] = {}
@@ -64,7 +66,7 @@ class Judge:
         made: Any
         try:
             with np.errstate(all="ignore"):
-                answer = topic(R, *copies(probe.args))
+                answer = topic(R, *questions(probe.args))
                 made = topic.measure(answer) if topic.measure else answer
         except Exception as error:  # a mistake may well raise: M06 leaves the table
             made = error.with_traceback(None)
@@ -101,15 +103,18 @@ class Judge:
             agree = isinstance(want, Exception) and bool(answer.error)
             return Difference(0.0 if agree else np.inf, what=answer.error or f"gave an answer, expected a refusal: {want}")
         try:
-            return difference(answer.value, want, relative=not topic.allowed)
+            gap = difference(answer.value, want, relative=not topic.allowed)
+            return replace(gap, what=f"{topic.unit}: {gap.what}") if topic.unit and gap.where else gap
         except Exception as error:  # whatever an answer of foreign objects does when it is read
             return Difference(np.inf, what=f"not numbers: {error}")
 
+    def precision_of(self, answers: Answers) -> str:
+        """What these answers are judged as: the declared precision, or that of their own type; float32 for undeclared halves."""
+        return self.precision or _coarsest(a.declared for a in answers) or _not_half(_types(answers))
+
     def tolerance(self, topic: AnyTopic, answers: Answers) -> float:
         """What the topic allows in the declared precision, or in that of the answers."""
-        types = [precision_of(a.value) for a in answers if not a.error]
-        coarsest = self.precision or next((p for p in ("bfloat16", "float16", "float32") if p in types), "float64")
-        return allowed(topic, coarsest)
+        return allowed(topic, self.precision_of(answers))
 
     def undeclared(self, topic: AnyTopic) -> bool:
         """Whether float64 answers may have been computed in float32 without a word: nothing declared, and exact numbers asked."""
@@ -123,28 +128,82 @@ class Judge:
 
     def judge(self, topic: AnyTopic, answers: Answers, bank: Sequence[Deviation], *, depth: int = 2) -> Finding:
         """One topic's verdict by itself; depth 1 tries single mistakes only."""
+        finding = self._judge(topic, answers, bank, depth)
+        finding.precision = self.precision_of(answers)
+        changed = sorted({name for a in answers for name in a.changed})
+        if changed:
+            finding.remarks.append(f"it changes its argument{'s' * (len(changed) > 1)} {', '.join(changed)}")
+        return finding
+
+    def _judge(self, topic: AnyTopic, answers: Answers, bank: Sequence[Deviation], depth: int) -> Finding:
         tolerance = self.tolerance(topic, answers)
         gaps = [self.gap(topic, a) for a in answers]
         worst = max(gaps, key=lambda g: g.error)
         if worst.error <= tolerance:
-            return Finding(topic, "equal", worst, tolerance)
+            doubt = unsteady(topic, answers)
+            return Finding(topic, "unsteady" if doubt else "equal", worst, tolerance, note=doubt)
         rounding = min(ROUNDED * topic.tol, 1e-4) if self.undeclared(topic) else 0.0
         evidence = self._evidence(topic, gaps, tolerance, rounding)
         answer = answers[evidence.shown]
         finding = Finding(topic, "unknown", gaps[evidence.shown], tolerance, answer.probe)
+        if self._settled(finding, answer, answers, gaps):
+            return finding
         finding.layer = self._first_layer(topic, answer, evidence.layer_tolerance)
         finding.layer = finding.layer or self._first_step(topic, answer, evidence.layer_tolerance)
         bank = self.near(topic, bank)
         self.explain(finding, answers, ((d,) for d in bank))
-        if not finding.candidates and worst.error <= rounding:
-            finding.verdict, finding.note = "rounded", f"equal to float32 rounding only: {DECLARE}"
+        if not finding.candidates and (worst.error <= rounding or self._half(topic, answers, worst)):
+            self._only_rounded(finding, answers, bank, worst)
             return finding
         if not finding.candidates and depth > 1:
             self.explain(finding, answers, orders(combinations(bank, 2)))
         if not finding.candidates:
             raised = [a for a in answers if a.error and not isinstance(self.expected(topic, a.probe), Exception)]
-            finding.verdict, finding.note = ("raises", raised[0].error) if raised else ("unknown", "")
+            finding.verdict, note = ("raises", raised[0].error) if raised else ("unknown", "")
+            finding.note = note or finding.note
         return finding
+
+    def _settled(self, finding: Finding, answer: Answer, answers: Answers, gaps: Sequence[Difference]) -> bool:
+        """Whether no mistake of the bank need be looked for: no numbers came, or other ones than the first time."""
+        topic, tolerance = finding.topic, finding.tolerance
+        first = next(k for k, a in enumerate(answers) if a.probe is answer.probe)
+        if answer.again and gaps[first].error <= tolerance:
+            what = "a second object answers otherwise than the first" if topic.measure else "two answers to one question differ"
+            finding.verdict, finding.note = "unsteady", f"{what}: {answer.error or 'the second one is wrong'}"
+        elif np.isinf(finding.worst.error) and not answer.error:
+            want = self.expected(topic, answer.probe)
+            right = lambda part: difference(part, want, relative=not topic.allowed).error <= tolerance
+            finding.note = "" if isinstance(want, Exception) else right_part(answer.value, right)
+            finding.verdict = "form" if isinstance(answer.value, Odd) else "unknown"
+        return finding.verdict in SETTLED
+
+    def _half(self, topic: AnyTopic, answers: Answers, worst: Difference) -> str:
+        """The half precision that explains the answers though nobody declared it; "" where none does."""
+        kind = _types(answers) if self.precision is None and not any(a.declared for a in answers) else ""
+        return kind if kind in HALVES and not topic.allowed and worst.error <= allowed(topic, kind) else ""
+
+    def _only_rounded(self, finding: Finding, answers: Answers, bank: Sequence[Deviation], worst: Difference) -> None:
+        """A difference as small as rounding: a habit of some library, an answer in half precision, or float32."""
+        topic, half = finding.topic, self._half(finding.topic, answers, worst)
+        habit = next((d for d in self.near(topic, self.habits) if self.explains(topic, answers, (d,), finding.tolerance)), None)
+        if habit:
+            finding.verdict, finding.note = "habit", f"{habit}: it {habit.wrong} ({habit.seen})"
+        elif not half:
+            finding.verdict, finding.note = "rounded", f"equal to float32 rounding only: {DECLARE}"
+        else:
+            exact = [n for n in [(), *((d,) for d in bank)] if self._rounds_to(topic, answers, n)]
+            finding.candidates = [] if () in exact else exact
+            finding.verdict = "named" if finding.candidates else "undeclared"
+            what = f"equals {topic.spec} rounded to {half}" if () in exact else f"right to {half} rounding only"
+            finding.note = f"{'rounded to ' + half if finding.candidates else what}: {DECLARE.replace('float32', half)}"
+
+    def _rounds_to(self, topic: AnyTopic, answers: Answers, names: Names) -> bool:
+        """Whether these answers are the reference's numbers (with these mistakes), rounded to the answers' own type."""
+        wants = [self.expected(topic, a.probe, names) for a in answers]
+        return all(
+            not isinstance(want, Exception) and not a.error and difference(a.value, rounded_like(want, a.value)).error <= 1e-12
+            for a, want in zip(answers, wants, strict=True)
+        )
 
     def _evidence(self, topic: AnyTopic, gaps: Sequence[Difference], tolerance: float, rounding: float) -> Evidence:
         errors = [g.error for g in gaps]
@@ -191,7 +250,7 @@ class Judge:
             return ""
         R = self.reference(())
         R.taps.clear()
-        topic(R, *copies(answer.probe.args))
+        topic(R, *questions(answer.probe.args))
         for name, want in R.taps.items():
             if name in answer.taps:
                 gap = difference(answer.taps[name], want)
@@ -205,7 +264,7 @@ class Judge:
         place = next((k for k, a in enumerate(answer.probe.args) if isinstance(a, Linear)), None)
         if place is None or answer.error or topic.allowed:
             return ""
-        args = copies(answer.probe.args)
+        args = questions(answer.probe.args)
         z = args[-1] if getattr(args[-1], "ndim", 0) == getattr(args[1], "ndim", 0) + 1 else None
         try:
             right = topic(self.reference(()), *args)
@@ -213,6 +272,24 @@ class Judge:
             return first_wrong_step(mine, coefficients(args[place].seen, right, z), tolerance)
         except (ValueError, IndexError, TypeError, np.linalg.LinAlgError) as error:
             return f"its steps cannot be read off ({error})"
+
+
+HALVES = ("bfloat16", "float16")
+
+
+def _coarsest(names: Iterable[str]) -> str:
+    known = set(names)
+    return next((p for p in PRECISIONS if p in known), "")
+
+
+def _types(answers: Answers) -> str:
+    """The coarsest type among the numbers of these answers."""
+    return _coarsest(a.precision or precision_of(a.value) for a in answers if not a.error) or "float64"
+
+
+def _not_half(precision: str) -> str:
+    """Nothing below float32 is allowed its own rounding unless somebody declares it."""
+    return "float32" if precision in HALVES else precision
 
 
 def ids(names: Names) -> frozenset[str]:

@@ -17,6 +17,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+import numpy as np
+
+from minidit.verify.core.denoiser import Linear
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Form = Callable[..., Any]  # f(R, ...), right or wrong
@@ -64,6 +68,8 @@ class Topic(Part[P, T]):
     exact   the same for float64 where it is less: what cancels in float32 need not be lost in float64; 0: tol
     measure for answers that are random or have their own units: answer -> numbers to compare (same for the reference)
     allowed for statistics, which are measured in standard errors: how many of them; 0: TOLERANCE of the precision, times tol
+    draws   "anew": the same question must get other numbers every time; "seed": the argument `seed` decides them; "": no draw
+    unit    what `measure` makes of an answer, where the report shows a measured number: "log10 of the answer"
     """
 
     group: str = ""
@@ -76,6 +82,8 @@ class Topic(Part[P, T]):
     because: str = "rounding of the few operations involved"
     measure: Callable[[Any], Any] | None = None
     allowed: float = 0.0
+    draws: str = ""
+    unit: str = ""
 
     @property
     def name(self) -> str:
@@ -112,7 +120,26 @@ class Group:
     def __call__(
         self, spec: str, takes: str, gives: str, probes: Callable[[], Sequence[Probe]], **more: Any
     ) -> Callable[[Callable[Concatenate[Reference, P], T]], Topic[P, T]]:
-        return lambda f: Topic(f, False, self.name, spec, takes, gives, functools.cache(probes), **more)
+        return lambda f: Topic(f, False, self.name, spec, takes, gives, functools.cache(lambda: sealed(probes())), **more)
+
+
+def sealed(probes: Sequence[Probe]) -> Sequence[Probe]:
+    """The same questions, their arrays read-only: no answer, and no mistake of the bank, can spoil what is asked next."""
+    for probe in probes:
+        _seal(probe.args)
+    return probes
+
+
+def _seal(value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    elif isinstance(value, dict):
+        _seal(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            _seal(entry)
+    elif isinstance(value, Linear):
+        _seal([value.slope, value.shift, value.pattern])
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: keys of the references made with them
@@ -137,7 +164,8 @@ class Deviation:
 class Reference:
     """Right answers, or those with mistakes in them.
 
-    changed: the parts that a mistake changed; touched: the parts that ran; taps: intermediate values, in order of computation.
+    changed: the parts that a mistake changed; touched: the parts that ran; taps: intermediate values, in order of computation;
+    turn: how many draws were made anew, so that no two of them are alike.
     """
 
     def __init__(self, deviations: Iterable[Deviation] = ()) -> None:
@@ -145,9 +173,15 @@ class Reference:
         self.changed: dict[AnyPart, Form] = {}
         self.touched: set[AnyPart] = set()
         self.taps: dict[str, Any] = {}
+        self.turn = 0
         for deviation in self.deviations:
             for part, change in deviation.patches.items():
                 self.changed[part] = change(self.changed.get(part, part.right))
+
+    def next_turn(self) -> int:
+        """0, 1, 2, … for the draws of this reference."""
+        self.turn += 1
+        return self.turn - 1
 
     def tap(self, name: str, value: T) -> T:
         """Notes an intermediate value and hands it on."""

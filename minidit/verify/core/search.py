@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 
-from minidit.verify.core.finding import Answers, Asked, Finding, Names, as_answer
+from minidit.verify.core.finding import SETTLED, Answers, Asked, Finding, Names, as_answer
 from minidit.verify.core.judge import Judge, ids, orders
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation
 
@@ -93,7 +93,7 @@ def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation]
         set[AnyPart]
     ] = []  # the parts of topics that no set explains: what runs through all of them has no name either
     for wide in (False, True):
-        nameless = [f for f in findings if not f.passed and not f.candidates]
+        nameless = [f for f in findings if not f.passed and not f.candidates and f.verdict not in SETTLED]
         for f in sorted(nameless, key=lambda f: len(judge.near(f.topic, bank))):
             answers, reached = asked[f.topic.name], judge.reached(f.topic)
             guesses = Guesses(judge, f, answers, bank, judge.near(f.topic, bank), _suspects(f, findings, bank, judge))

@@ -19,6 +19,7 @@ from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
 from minidit.verify.core.denoiser import Linear, perfect
 from minidit.verify.core.draws import SIX, correlations
+from minidit.verify.core.forms import owned
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.ddim import ddim_invert_step, ddim_step
 from minidit.verify.topics.ddpm import ddpm_step
@@ -144,11 +145,11 @@ def drive(scheduler: Scheduler) -> dict[str, Array]:
     out: dict[str, Array] = {}
     drawn = 0
     for N in (4, 12, 30):
-        timesteps = np.asarray(to_host(scheduler.timesteps(N)))
+        timesteps = np.array(to_host(scheduler.timesteps(N)))
         out[f"timesteps {N}"] = timesteps
         for t in timesteps:
             x, eps, z = (normals(3 * drawn + k).copy() for k in range(3))
-            out[f"N {N}, from {int(t)}"] = scheduler.step(x, eps, int(t), z)
+            out[f"N {N}, from {int(t)}"] = owned(scheduler.step(x, eps, int(t), z))  # its buffer may serve the next step, too
             drawn += 1
     return out
 

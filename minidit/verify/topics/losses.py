@@ -179,15 +179,15 @@ def importance_weights(R: Reference, p: Array, t: Array) -> Array:
 
 @topic("D.34", "B, T", "t (B,) ints: the timesteps a training batch draws",
        lambda: [Probe("B100000-T10", (100000, 10), "the ends of the range, and each between")], measure=timesteps_drawn,
-       allowed=6.0, because=SIX)  # fmt: skip
+       allowed=6.0, because=SIX, draws="anew")  # fmt: skip
 def draw_timesteps(R: Reference, B: int, T: int) -> Array:
     """Uniform in 0..T-1."""
-    return np.arange(B) % T
+    return (np.arange(B) + R.next_turn()) % T
 
 
 @topic("R.3", "shape", "the noise of training and sampling",
        lambda: [Probe("200000", ((4, 2, 100, 250),), "mean, variance, kurtosis, tail; no two samples or pixels alike")],
-       measure=normality, allowed=6.0, because=SIX)  # fmt: skip
+       measure=normality, allowed=6.0, because=SIX, draws="anew")  # fmt: skip
 def noise(R: Reference, shape: tuple[int, ...]) -> Array:
     """N(0, 1), independent."""
-    return Philox(64).normal(shape, dtype=np.float64)
+    return Philox(64, state=R.next_turn()).normal(shape, dtype=np.float64)

@@ -81,7 +81,8 @@ def start_of(weights: Mapping[str, Array]) -> dict[str, str]:
 @topic("T.7", "D, L, heads, patch_size, C, K classes, learn_sigma, seed",
        "{official name: array}: the weights of a freshly initialised network",
        lambda: [Probe("fresh", (64, 2, 4, 2, 4, 10, True, 0), "the zeros of T.7 come last; wide enough to tell laws apart")],
-       measure=start_of, because="the law of each weight, told by its spread, its largest entry and its kurtosis")  # fmt: skip
+       measure=start_of, draws="seed",
+       because="the law of each weight, told by its spread, its largest entry and its kurtosis")  # fmt: skip
 def initial_weights(
     R: Reference, D: int, L: int, heads: int, patch_size: int, C: int, K: int, learn_sigma: bool, seed: int
 ) -> dict[str, Array]:

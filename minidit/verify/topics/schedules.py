@@ -65,7 +65,7 @@ def cosine_betas(R: Reference, T: int) -> Array:
     return cosine_cap(R, 1 - f[1:] / f[:-1])
 
 
-@topic("D.14", "T", "alpha_bar (T,)", lambda: _lengths(20, 1000), measure=np.log10, tol=2.0,
+@topic("D.14", "T", "alpha_bar (T,)", lambda: _lengths(20, 1000), measure=np.log10, unit="log10 of the answer", tol=2.0,
        because="compared as log10, a sum of T logarithms")  # fmt: skip
 def cosine_alpha_bar(R: Reference, T: int) -> Array:
     """ᾱ_i = Π (1-β), β = min(1 - f_i/f_{i-1}, 0.999): the product of the clipped ones, not f itself."""

@@ -46,7 +46,7 @@ def dropped_share(labels: Array) -> dict[str, Array]:
 
 @topic("G.7", "y (B,) ints, p, num_classes, depth, train bool, seed",
        "(B,) the labels that the network is told, or (depth, B) where every block is told its own", _dropouts,
-       measure=dropped_share, allowed=6.0, because=SIX)  # fmt: skip
+       measure=dropped_share, allowed=6.0, because=SIX, draws="seed")  # fmt: skip
 def label_dropout(R: Reference, y: Array, p: float, num_classes: int, depth: int, train: bool, seed: int) -> Array:
     """y ← num_classes with probability p, one decision per sample, in training only."""
     masks = dropout_masks(R, seed, depth, len(y), dropout_rate(R, p, train))

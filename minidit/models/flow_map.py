@@ -1,0 +1,115 @@
+"""A DiT with two times: where a sample is, and how far the answer leads it.
+
+    c = MLP(emb(t)) + table[y] + MLP'(emb(h))        h = t - s, the span of the step that the answer is for           (S.8)
+
+The last weight of MLP' starts at zero: a fresh flow map gives the answer of the DiT whose weights it has, for every span. After
+training it gives the answer with which one step (P.4) of the span h ends where the whole trajectory does (S.9). Without a span it
+answers for h = 0, as any other backbone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidit.autograd import Tensor, Value
+from minidit.backend import Array, xp_of
+from minidit.models.backbone import Condition, check_one_per_sample
+from minidit.models.condition import FREQUENCIES, TimestepEmbedder
+from minidit.models.dit import DiT, DiTConfig
+from minidit.nn.initial import zeros
+from minidit.random import Philox
+
+
+@dataclass(frozen=True)
+class FlowMapConfig(DiTConfig):
+    """The sizes of a DiT with two times."""
+
+    learn_sigma: bool = False  # a flow map takes no fresh noise
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learn_sigma:
+            raise ValueError("a flow map takes no fresh noise: learn_sigma must be False")
+
+    @property
+    def embeddings(self) -> int:
+        """Time, span, and class if there are classes."""
+        return super().embeddings + 1
+
+    def macs(self) -> int:
+        return super().macs() + FREQUENCIES * self.hidden_size + self.hidden_size**2
+
+    def parameters(self) -> int:
+        return super().parameters() + (FREQUENCIES + 1) * self.hidden_size + (self.hidden_size + 1) * self.hidden_size
+
+
+class FlowMapDiT(DiT):
+    """out = model(x, t, y, h):  x, t, y as of a DiT, h (B,) the spans, in thousandths of the path (None: 0)  ->  (B, C, H, W)."""
+
+    config: FlowMapConfig
+
+    def __init__(
+        self, config: FlowMapConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
+    ) -> None:
+        self.h_embedder = TimestepEmbedder(config.hidden_size, config.freq_shift, zeros)
+        super().__init__(config, rng, device=device, dtype=dtype)
+
+    def forward(self, x: Value, t: Array, y: Array | None = None, h: Array | None = None) -> Value:
+        self._check(x, t, y)
+        h = xp_of(t).zeros(len(t), np.float64) if h is None else h
+        check_one_per_sample("h", h, len(x))
+        embeddings = [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)]), self.h_embedder(h)]
+        return self.conditioned(x, embeddings)  # (S.8)
+
+    @classmethod
+    def like(cls, network: DiT, rng: Philox) -> Self:
+        """A flow map with the weights of a DiT. Raises ValueError if the DiT also learns the variance."""
+        names = DiTConfig.__dataclass_fields__
+        config = FlowMapConfig(**{name: getattr(network.config, name) for name in names})
+        made = cls(config, rng, device=network.device, dtype=network.dtype)
+        made.load_state_dict(made.state_dict() | network.state_dict())
+        return made
+
+
+@dataclass(frozen=True)
+class OfSpan:
+    """A flow map as a backbone for steps of one span: a grid of N equal steps has the span 1000/N throughout."""
+
+    network: FlowMapDiT
+    span: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.network.shape
+
+    @property
+    def condition(self) -> Condition:
+        return self.network.condition
+
+    @property
+    def second_half(self) -> bool:
+        return False
+
+    @property
+    def device(self) -> str:
+        return self.network.device
+
+    @property
+    def dtype(self) -> Any:
+        return self.network.dtype
+
+    @property
+    def flat(self) -> Array:
+        """All weights, for the policies of precision."""
+        return self.network.flat
+
+    def __call__(self, x: Value, t: Array, y: Array | None = None) -> Tensor:
+        out: Tensor = self.network(x, t, y, xp_of(t).full(len(t), self.span, np.float64))
+        return out
+
+    def null(self, y: Array | None) -> Array:
+        return self.network.null(y)

@@ -1,0 +1,210 @@
+"""The kinds of processes that learn few steps: from a trained run, or, for consistency, also without one.
+
+    [process] kind = "trajectories"     a flow map is led along the walks of a teacher on a ladder          (S.9, S.10)
+    [process] kind = "mean_velocity"    a flow map of a teacher on the straight path, on data               (S.11, S.12)
+    [process] kind = "consistency"      with a teacher its own path, one step each; without one iCT         (S.13–S.16)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
+
+import numpy as np
+
+from minidit.backend import to_device
+from minidit.data.cache import Cache
+from minidit.diffusion import times
+from minidit.diffusion.path import Path, Straight
+from minidit.diffusion.prediction import Prediction, U, V
+from minidit.diffusion.schedule import Schedule
+from minidit.diffusion.solver import AB2
+from minidit.models.backbone import Backbone
+from minidit.models.dit import DiT, DiTConfig
+from minidit.models.flow_map import FlowMapDiT
+from minidit.processes.consistency import Consistency, fixed, near_squares, top_first
+from minidit.processes.denoise import Denoiser
+from minidit.processes.diffusion import Diffusion, drawn
+from minidit.processes.distil import Distillation, trajectories
+from minidit.processes.flow_map import MeanVelocity
+from minidit.processes.sample import Sampling, Trained
+from minidit.processes.train import fitted_source
+from minidit.runs.process_kinds import DDPMConfig, ProcessConfig, Teacher, Usual, check_word
+from minidit.training.process import Process
+from minidit.training.source import LabelDropout, Source
+
+
+def told(teacher: Teacher | None, kind: str) -> Teacher:
+    """The teacher. Raises ValueError if none is named."""
+    if teacher is None:
+        raise ValueError(f"--process {kind} learns from a trained run: name it with --teacher RUN")
+    return teacher
+
+
+def flow_map_of(network: Backbone, teacher: Teacher, kind: str) -> FlowMapDiT:
+    """The network with its teacher's weights. Raises ValueError if it is no flow map of the same sizes."""
+    model = teacher.model
+    if not isinstance(network, FlowMapDiT) or not isinstance(model, DiT):
+        raise ValueError(f"--process {kind} trains a network that is told two times: add --model flow_map")
+    sizes = [f.name for f in fields(DiTConfig) if f.name not in ("class_dropout_prob", "learn_sigma")]
+    differing = {s: getattr(model.config, s) for s in sizes if getattr(model.config, s) != getattr(network.config, s)}
+    if differing or model.config.learn_sigma:
+        settings = ", ".join(f"{name} = {value}" for name, value in differing.items()) or "learn_sigma = False"
+        raise ValueError(f"the student of --process {kind} begins as a copy of its teacher: it needs {settings}")
+    network.load_state_dict(network.state_dict() | model.state_dict())
+    return network
+
+
+@dataclass(frozen=True)
+class TrajectoriesConfig(ProcessConfig):
+    """Regression on the trajectories of a teacher. Prediction and ladder are those of the teacher."""
+
+    usual: ClassVar[Usual] = Usual(4, few=True)
+    compared: ClassVar[bool] = False
+
+    prediction: str = "v"
+    schedule: str = "cosine"
+    T: int = 1000
+    learn_from: str = ""  # the run
+    pool: int = 8000  # trajectories
+    teacher_steps: int = 8  # of Adams–Bashforth, a multiple of 4
+    single: float = 0.6  # share of a batch that learns the single step; the rest learns two and four
+
+    def __post_init__(self) -> None:
+        self.diffusion()
+        if self.pool < 1 or self.teacher_steps < 4 or self.teacher_steps % 4 or not 0 < self.single < 1:
+            raise ValueError(f"pool = {self.pool} must be at least 1, teacher_steps = {self.teacher_steps} a multiple of 4, "
+                             f"single = {self.single} between 0 and 1")  # fmt: skip
+
+    def teacher(self) -> str:
+        return self.learn_from
+
+    def diffusion(self) -> Diffusion:
+        """That of the teacher."""
+        return DDPMConfig(self.prediction, self.schedule, self.T).diffusion()
+
+    def source(
+        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
+        held_out: bool = False,
+    ) -> Source:  # fmt: skip
+        """The teacher's walks, guided as its samples are: the classes in turn."""
+        run = told(teacher, "trajectories")
+        classes = run.model.condition.count
+        settings = Sampling(self.teacher_steps, solver=AB2, guidance=run.guidance if classes else 1.0, interval=run.interval)
+        labels = to_device(np.arange(self.pool) % classes, run.model.device) if classes else None
+        return trajectories(run.model, run.process, labels, settings, n=self.pool, keep=4)
+
+    def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
+        run, own = told(teacher, "trajectories"), self.diffusion()
+        theirs = run.process
+        if type(theirs.path) is not type(own.path) or theirs.answer is not own.answer or theirs.path.grid(8) != own.path.grid(8):
+            raise ValueError(f"{self.learn_from}: is on another ladder, or predicts {theirs.answer.name}: give the same here")
+        flow_map_of(network, run, "trajectories")
+        rest = (1 - self.single) / 2
+        return Distillation(own.path, own.answer, keep=4, shares={1: self.single, 2: rest, 4: rest})
+
+
+@dataclass(frozen=True)
+class MeanVelocityConfig(ProcessConfig):
+    """A flow map by the mean velocity of a rectified flow. Classes are never left out: the guidance is in the weights."""
+
+    usual: ClassVar[Usual] = Usual(4, few=True)
+
+    learn_from: str = ""  # the run
+    delta: float = 0.01  # of the central difference
+
+    def teacher(self) -> str:
+        return self.learn_from
+
+    def diffusion(self) -> Trained:
+        return Diffusion(Straight(), U, drawn(times.uniform))
+
+    def source(
+        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
+        held_out: bool = False,
+    ) -> Source:  # fmt: skip
+        return with_classes(network, source)
+
+    def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
+        run = told(teacher, "mean_velocity")
+        process = MeanVelocity(denoiser_of(run), self.delta)
+        flow_map_of(network, run, "mean_velocity")
+        return process
+
+
+COORDINATES: dict[str, Callable[[], tuple[Path, Prediction]]] = {  # of a consistency model that is distilled
+    "vp": lambda: (Schedule.cosine(), V), "straight": lambda: (Straight(), U),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig(ProcessConfig):
+    """A consistency model: distilled on the path of its teacher, or trained without one (iCT) on the exploding path."""
+
+    usual: ClassVar[Usual] = Usual(2, "consistency", few=True)
+    compared: ClassVar[bool] = False  # the loss depends on the grid
+
+    learn_from: str = ""  # the run; "": none
+    coordinates: str = "vp"  # of the teacher: vp (the cosine ladder, v) or straight (u)
+    levels: int = 17  # times of the grid, with a teacher
+    top: float = 0.15  # part of a batch at its noisy end
+    updates: int = 1000  # over which the grid of iCT grows
+    first_levels: int = 10
+    last_levels: int = 160
+    sigma_max: float = 20.0  # noise over data; 80 in the paper
+    times_mean: float = 1.0  # of ln t, for data of standard deviation 0.5; -1.1 in the paper
+    times_std: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_word("coordinates", self.coordinates, COORDINATES)
+        if self.levels < 2 or not 0 <= self.top < 1:
+            raise ValueError(f"levels = {self.levels} must be at least 2, top = {self.top} from 0 to 1")
+        if not 1 <= self.first_levels <= self.last_levels or self.updates < 1:
+            raise ValueError(f"first_levels = {self.first_levels} must be from 1 to last_levels = {self.last_levels}, "
+                             f"updates = {self.updates} at least 1")  # fmt: skip
+        if not self.sigma_max > 0.002 or not self.times_std > 0:
+            raise ValueError(f"sigma_max = {self.sigma_max} must be above 0.002, times_std = {self.times_std} above 0")
+
+    def teacher(self) -> str:
+        return self.learn_from
+
+    def diffusion(self) -> Consistency:
+        """The process without its teacher, whose path and answer it has."""
+        if not self.learn_from:
+            return Consistency.improved(
+                self.updates, self.first_levels, self.last_levels, high=self.sigma_max, mean=self.times_mean, std=self.times_std
+            )
+        path, answer = COORDINATES[self.coordinates]()
+        rising = [path.part(0.0), *(t for t, _ in reversed(path.grid(self.levels - 1)))]
+        return Consistency(path, answer, fixed(np.array(rising)), top_first(self.top), near_squares)
+
+    def source(
+        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
+        held_out: bool = False,
+    ) -> Source:  # fmt: skip
+        return with_classes(network, source)
+
+    def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
+        own = self.diffusion()
+        if teacher is None:
+            return own
+        theirs = teacher.process
+        if type(theirs.path) is not type(own.path) or theirs.answer is not own.answer or theirs.path.grid(8) != own.path.grid(8):
+            raise ValueError(f"{self.learn_from}: is not on the path {self.coordinates!r} with the answer {own.answer.name}")
+        if isinstance(network, DiT) and isinstance(teacher.model, DiT) and network.config == teacher.model.config:
+            network.load_state_dict(teacher.model.state_dict())  # else it begins from random weights
+        return replace(own, teacher=denoiser_of(teacher))
+
+
+def denoiser_of(run: Teacher) -> Denoiser:
+    """The teacher, guided as its samples are."""
+    path, (low, high) = run.process.path, run.interval
+    guided = run.model.condition.null is not None
+    return Denoiser(run.model, path, run.process.answer, None, run.guidance if guided else 1.0, path.part(low), path.part(high))
+
+
+def with_classes(network: Backbone, source: Source) -> Source:
+    """The data with all their labels: no class is left out."""
+    data = fitted_source(network, source)
+    return data.source if isinstance(data, LabelDropout) else data
