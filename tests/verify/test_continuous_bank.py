@@ -106,10 +106,31 @@ def test_a_mistake_in_one_step_of_a_sampler_is_told_by_its_coefficients(bench):
     assert "step 1" in finding.layer and [d.id for (d,) in finding.candidates] == ["X141"]
 
 
-def test_an_unknown_mistake_is_seen_and_nothing_is_blamed():
-    def squared(x_0, eps, t):
-        t = t.reshape(-1, 1, 1)
-        return (1 - t) ** 2 * x_0 + t * eps
+def column(t):
+    return np.asarray(t).reshape(-1, 1, 1)
 
-    (finding,) = md.verify.check({"straight_sample": squared}).findings
-    assert finding.verdict == "unknown" and np.isfinite(finding.worst.error)
+
+FRESH = {  # in no bank: (what is wrong, topic, function)
+    "signal squared": ("straight_sample", lambda x_0, eps, t: (1 - column(t)) ** 2 * x_0 + column(t) * eps),
+    "velocity of half the noise": ("straight_velocity", lambda x_0, eps: eps / 2 - x_0),
+    "one end of the pair twice": ("pair_from_velocity", lambda x, u, t: (x - column(t) * u, x - column(t) * u)),
+    "sigma for its square": ("edm_weight", lambda sigma, d: (sigma + d) / (sigma * d) ** 2),
+    "another root": ("edm_denoised", lambda F, x, s, d: x / (1 + column(s) / d) + F * column(s) * d / (column(s) + d)),
+    "one too many": ("shift_time", lambda t, a: a * t / (1 + a * t)),
+    "a pixel's side": ("resolution_shift", lambda m, n: (m / n) ** 0.25),
+    "twice as fine": ("linear_grid", lambda n: np.linspace(1, 0, 2 * n + 1)),
+    "three parts to one": ("flow_heun_step", lambda x, u, v, t, s: x + (s - t) * (3 * u + v) / 4),
+    "noise of the whole": ("straight_climb", lambda x, z, s, t: (1 - t) / (1 - s) * x + t * z),
+    "data for noise": ("consistency_scalings", lambda t, end, d: (d / ((t - end) + d), (t - end) * d / (t + d))),
+    "c twice": ("pseudo_huber", lambda x, y, c: np.sqrt(((x - y) ** 2).sum(axis=(1, 2)) + c**2) - 2 * c),
+    "half the levels": ("training_levels", lambda k, K, s_0, s_1: s_0 + (s_1 - s_0) * k // K),
+    "a third curve": ("target_decay", lambda k, K, s_0, s_1, mu: mu ** (1 + k / K)),
+    "no bias": ("unet_double", lambda x, w, b: TOPICS["unet_double"](Reference(), x, w, 0 * b)),
+}
+
+
+@pytest.mark.parametrize("what", FRESH)
+def test_a_mistake_of_no_bank_is_seen_and_nothing_is_blamed(what):
+    topic, function = FRESH[what]
+    (finding,) = md.verify.check({topic: function}).findings
+    assert not finding.passed and finding.verdict == "unknown" and not finding.candidates
