@@ -84,6 +84,40 @@ def test_a_path_that_runs_the_other_way_is_a_dialect_and_one_more_sign_is_a_mist
     assert report.mistakes == [identifier]
 
 
+def column(t):
+    return np.asarray(t).reshape(-1, 1, 1)
+
+
+WRITTEN = {  # as these projects write it
+    "torchcfm": {
+        "straight_sample": lambda x_0, eps, t: column(t) * x_0 + (1 - column(t)) * eps,
+        "straight_velocity": lambda x_0, eps: x_0 - eps,
+        "straight_time": lambda t: t, "linear_grid": lambda n: np.linspace(0, 1, n + 1),
+    },
+    "sit": {
+        "straight_sample": lambda x_0, eps, t: column(t) * x_0 + (1 - column(t)) * eps,
+        "straight_velocity": lambda x_0, eps: x_0 - eps,
+        "straight_time": lambda t: t, "linear_grid": lambda n: np.linspace(0, 1, n),
+    },
+    "edm": {
+        "consistency_inputs": lambda x, t, d: (x / np.sqrt(column(t) ** 2 + d**2), np.log(t) / 4),
+        "consistency_grid": lambda N, low, high, rho: (
+            high ** (1 / rho) + np.arange(N) / (N - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho,
+    },
+    "consistency_models": {
+        "target_decay": lambda k, K, s_0, s_1, mu: mu ** (s_0 / np.ceil(np.sqrt(k / K * ((s_1 + 1) ** 2 - s_0**2) + s_0**2) - 1)),
+        "edm_scalings": lambda s, d: (
+            d**2 / (s**2 + d**2), s * d / np.sqrt(s**2 + d**2), 1 / np.sqrt(s**2 + d**2), 1000 * 0.25 * np.log(s)),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_project_writes_is_right_in_its_dialect_and_known_by_it(name):
+    assert md.verify.check(WRITTEN[name], dialect=name).ok
+    assert name in md.verify.check(WRITTEN[name]).fits
+
+
 def test_the_reversed_path_asks_no_other_step():
     """x + (s-t) u holds in both directions: only what names an end of the path differs."""
     R = Reference((DEVIATIONS["C10"],))
@@ -104,10 +138,6 @@ def test_a_mistake_in_one_step_of_a_sampler_is_told_by_its_coefficients(bench):
     report = md.verify.check({"flow_euler": TOPICS["flow_euler"].by(Reference((DEVIATIONS["X141"],)))})
     (finding,) = report.findings
     assert "step 1" in finding.layer and [d.id for (d,) in finding.candidates] == ["X141"]
-
-
-def column(t):
-    return np.asarray(t).reshape(-1, 1, 1)
 
 
 FRESH = {  # in no bank: (what is wrong, topic, function)

@@ -11,6 +11,8 @@ from minidit.diffusion import flow, level, loss, solver, step, times
 from minidit.diffusion.level import Level
 from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import EPS, X_0, U, edm
+from minidit.models.unet import ResBlock
+from minidit.models.unet_config import Place, UNetConfig
 from minidit.nn.position import timestep_embedding
 from minidit.random import Philox
 from minidit.verify.core.denoiser import Linear
@@ -166,6 +168,18 @@ def test_the_u_net_s_blocks_are_made_of_the_package_s_laws(t):
     q, k, v = (ops.linear(tokens, weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in ("to_q", "to_k", "to_v"))
     y = ops.linear(ops.attention(q, k, v), weights["to_out.0.weight"], weights["to_out.0.bias"])
     near(unet.unet_attention(R, weights, x, groups), x + y.transpose(0, 2, 1).reshape(x.shape), 1e-10)
+
+
+@pytest.mark.parametrize("probe", TOPICS["unet_block"].probes(), ids=lambda p: p.name)
+def test_a_block_is_that_of_the_package_s_u_net(probe):
+    weights, x, c, groups = probe.args
+    O = len(weights["conv1.weight"])
+    config = UNetConfig(widths=(4,), groups=groups, attention=())
+    block = ResBlock(Place(0, x.shape[1], O, False), config).build(dtype=np.float64)
+    m = ops.linear(ops.silu(c), weights["time_emb_proj.weight"], weights["time_emb_proj.bias"])
+    own = {"time_emb_proj.weight": np.zeros((O, config.condition_width))}
+    block.load_state_dict(dict(weights) | own)
+    near(unet.unet_block(R, weights, x, c, groups), block(x, m).data, 1e-10)
 
 
 def test_a_block_of_the_u_net_whose_last_convolution_is_zero_is_its_shortcut():
