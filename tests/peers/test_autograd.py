@@ -64,8 +64,8 @@ def kernel(x):
     return x.reshape(D, D, 1, 1)
 
 
-def torch_residual(x, b, h):
-    return x + row(b)[:, None] * F.linear(h, square(b), vector(h))
+def torch_residual(x, b, h, bias=None):
+    return x + row(b)[:, None] * F.linear(h, square(b), vector(h) if bias is None else bias)
 
 
 def torch_norm(x, eps=1e-6):
@@ -146,6 +146,9 @@ STEPS = {
         lambda a, b, c: ops.gated_residual(a, row(b), c), lambda a, b, c: a + row(b)[:, None] * c),
     "linear_residual": (
         lambda a, b, c: ops.linear_residual(a, row(b), c, square(b), vector(c)), lambda a, b, c: torch_residual(a, b, c)),
+    "mlp_residual": (
+        lambda a, b, c: ops.mlp_residual(a, row(b), c, square(a), vector(b), square(b), vector(c)),
+        lambda a, b, c: torch_residual(a, b, F.gelu(F.linear(c, square(a), vector(b)), approximate="tanh"), vector(c))),
     "linear_residual_modulate": (
         lambda a, b, c: ops.add(*ops.linear_residual_modulate(a, row(b), c, square(b), vector(c), row(c), row(a))),
         lambda a, b, c: (y := torch_residual(a, b, c)) + torch_norm(y) * (1 + row(a)[:, None]) + row(c)[:, None]),
