@@ -233,6 +233,17 @@ def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section, tokenize
     assert flags == [f.name for f in fields(cls) if f.name not in HIDDEN.get(section, ())]
 
 
+def test_what_is_said_of_a_flag_is_said_of_a_flag_that_there_is(told):
+    from dataclasses import fields
+
+    from minidit.cli.options import HELP
+    from minidit.runs.kinds import KINDS
+
+    assert set(HELP) <= {f.name for cls in KINDS["process"].values() for f in fields(cls)}
+    out = " ".join(told("train", "--process", "rectified_flow", "--help")[1].split())
+    assert "--pairs STR" in out and "a finished run: reflow" in out and "uniform, logit_normal, mode or cosmap" in out
+
+
 # ------------------------------------------------------------------------------------------------ progress
 
 
