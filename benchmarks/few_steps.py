@@ -102,8 +102,8 @@ def student_in(teacher: Pipeline, network: FlowMapDiT, steps: int) -> Pipeline:
     return replace(teacher, model=in_steps(network, steps), guidance=1.0)
 
 
-def measured(folders: list[Path], data: str, n: int, noise: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Rows of the teacher and of the students, for several seeds of the noise."""
+def measured(folders: list[Path], data: str, n: int, noise: tuple[int, ...], more: bool) -> list[dict[str, Any]]:
+    """Rows of the teacher (unless there are `more` rows than these) and of the students, for several seeds of the noise."""
     teacher, place = load(), folders[0].parent / "judge"
     job = Run(place, replace(PRESETS["fashion"], data=DataConfig(source=data)))
     pictures, held_out = job.data()
@@ -120,7 +120,7 @@ def measured(folders: list[Path], data: str, n: int, noise: tuple[int, ...]) -> 
                 name = f"consistency {folder.name}: {steps}, noise {seed}"
                 student = replace(teacher, model=network, guidance=1.0)
                 evaluation.samples(name, student, seed=seed, steps=steps, sampler="consistency")
-        for solver, steps in TEACHER:
+        for solver, steps in [] if more else TEACHER:
             evaluation.samples(f"teacher: {solver} {steps}, noise {seed}", teacher, seed=seed, steps=steps, solver=solver)
         for folder in [f for f in folders if (f / "model.safetensors").exists()]:
             network, _ = load_model(folder / "model.safetensors")
@@ -149,12 +149,14 @@ def main() -> None:
     two.add_argument("--data", default="fashion", help="a folder with the whole Fashion-MNIST, or the embedded part")
     two.add_argument("-n", type=int, default=500)
     two.add_argument("--noise", type=int, nargs="+", default=[0, 1])
-    two.add_argument("--out", type=Path)
+    two.add_argument("--out", type=Path, help="also as JSON; rows of students are added to those of an existing file")
     args = parser.parse_args()
     if args.work != "measure":
         {"train": train, "consistency": distil_consistency}[args.work](args)
         return
-    table = measured(args.folders, args.data, args.n, tuple(args.noise))
+    before = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
+    rows = measured(args.folders, args.data, args.n, tuple(args.noise), bool(before))
+    table = before + [row for row in rows if row["name"] not in {r["name"] for r in before}]
     print("| pictures | class accuracy | Fréchet | multiple | precision | recall |\n|---|---|---|---|---|---|")
     for r in table:
         print(f"| {r['name']} | {r.get('accuracy', 0):.3f} | {r['frechet']:.2f} | {r['multiple']:.2f} × "
