@@ -32,8 +32,8 @@ def fits(kernel: list[int], stride: int, padding: object, shape: tuple[int, ...]
     return kernel == [3, 3] and stride == 1 and padding == 1 and shape[0] % 2 == shape[1] % 2 == 0
 
 
-def conv2d(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
-    """x : (H, W, B, C), weight : (O, C, 3, 3), bias : (O,) or None  ->  (H, W, B, O). The adjoint takes and returns this order.
+def conv2d(x: Array, weight: Array, wide: Array) -> tuple[Array, Vjp]:
+    """x : (H, W, B, C), weight : (O, C, 3, 3), wide : (B O,) or None  ->  (H, W, B, O). The adjoint takes and returns this order.
 
     V, four numbers for each of x, is made again for the adjoint: keeping it was not faster.
     """
@@ -46,7 +46,7 @@ def conv2d(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
         weight_bar[...] = (GG.T @ u_bar.reshape(16, C * O)).reshape(3, 3, C, O).transpose(3, 2, 0, 1)
         return lambda: correlate(y_bar, u[MIRRORED].swapaxes(1, 2), None), weight_bar
 
-    return correlate(x, u, bias), vjp
+    return correlate(x, u, wide), vjp  # (A.28)
 
 
 def tiles(x: Array) -> Iterator[tuple[slice, Array]]:
@@ -66,10 +66,10 @@ def tiles(x: Array) -> Iterator[tuple[slice, Array]]:
         yield strip, part.reshape(16, -1, C)
 
 
-def correlate(x: Array, u: Array, bias: Array) -> Array:
-    """x : (H, W, B, C), u : (16, C, O), bias : (O,) or None  ->  (H, W, B, O)."""
+def correlate(x: Array, u: Array, wide: Array) -> Array:
+    """x : (H, W, B, C), u : (16, C, O), wide : the bias, (B O,), or None  ->  (H, W, B, O)."""
     (H, W, B, _), O = x.shape, u.shape[2]
-    y, wide = empty(x, (H, W, B, O)), None if bias is None else np.tile(bias, B)
+    y = empty(x, (H, W, B, O))
     for strip, v in tiles(x):
         n = strip.stop - strip.start
         m, halves = empty(x, (16, v.shape[1], O)), empty(x, (3, 4, n, W // 2, B, O))
