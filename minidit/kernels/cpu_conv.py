@@ -142,7 +142,7 @@ def general(x: Array, weight: Array, wide: Array, stride: int, padding: Padding)
 
 
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: Padding = 0) -> tuple[Array, Vjp]:
-    (O, _, *kernel), pixels = weight.shape, pixels_first(x)
+    kernel, pixels = list(weight.shape[2:]), pixels_first(x)
     wide = None if bias is None else np.tile(bias, len(x)) if bias.ndim == 1 else np.ascontiguousarray(bias).reshape(-1)
     if kernel == [1, 1] and stride == 1 and lines(padding) == (0, 0):
         y, inner_vjp = pointwise(pixels, weight, wide)
@@ -154,13 +154,16 @@ def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padd
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         g = pixels_first(y_bar)
         x_bar, weight_bar = inner_vjp(g)
-        rows = g.reshape(-1, O) if bias is None or bias.ndim == 1 else g.reshape(-1, bias.size)
-        bias_bar = None if bias is None else home_of_gradient(bias)
-        if bias is not None:
-            np.matmul(constant(len(rows)), rows, out=bias_bar.reshape(-1))
-        return lambda: as_picture(x_bar()), weight_bar, bias_bar
+        return lambda: as_picture(x_bar()), weight_bar, None if bias is None else summed(g, bias)
 
     return as_picture(y), vjp
+
+
+def summed(g: Array, bias: Array) -> Array:
+    """b̄ from ȳ, (h, w, B, O): for a bias (O,) over pixels and samples, for one (B, O) over pixels."""
+    rows, bias_bar = g.reshape(-1, bias.size), home_of_gradient(bias)
+    np.matmul(constant(len(rows)), rows, out=bias_bar.reshape(-1))
+    return bias_bar
 
 
 def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
