@@ -38,15 +38,14 @@ def conv2d(x: Array, weight: Array, wide: Array) -> tuple[Array, Vjp]:
     V, four numbers for each of x, is made again for the adjoint: keeping it was not faster.
     """
     O, C = weight.shape[:2]
-    u = (GG @ np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(9, C * O)).reshape(16, C, O)
+    u = (GG @ weight.reshape(O * C, 9).T).reshape(16, O, C)
 
     def vjp(y_bar: Array) -> tuple[Any, Array]:
         weight_bar = home_of_gradient(weight)
-        u_bar = kernel_bars(x, y_bar)
-        weight_bar[...] = (GG.T @ u_bar.reshape(16, C * O)).reshape(3, 3, C, O).transpose(3, 2, 0, 1)
-        return lambda: correlate(y_bar, u[MIRRORED].swapaxes(1, 2), None), weight_bar
+        np.matmul(kernel_bars(x, y_bar).reshape(16, O * C).T, GG, out=weight_bar.reshape(O * C, 9))
+        return lambda: correlate(y_bar, u[MIRRORED], None), weight_bar
 
-    return correlate(x, u, wide), vjp  # (A.28)
+    return correlate(x, u.swapaxes(1, 2), wide), vjp  # (A.28)
 
 
 def tiles(x: Array) -> Iterator[tuple[slice, Array]]:
@@ -83,15 +82,15 @@ def correlate(x: Array, u: Array, wide: Array) -> Array:
 
 
 def kernel_bars(x: Array, y_bar: Array) -> Array:
-    """Ū, (16, C, O), from x : (H, W, B, C) and ȳ : (H, W, B, O)."""
+    """Ū, (16, O, C), from x : (H, W, B, C) and ȳ : (H, W, B, O)."""
     (_, W, B, C), O = x.shape, y_bar.shape[3]
-    total, part = np.zeros((16, C, O), np.float32), np.empty((16, C, O), np.float32)
+    total, part = np.zeros((16, O, C), np.float32), np.empty((16, O, C), np.float32)
     for strip, v in tiles(x):
         n = strip.stop - strip.start
         rows, m_bar = empty(y_bar, (4, 2, n, W // 2, B, O)), empty(y_bar, (4, 4, n, W // 2, B, O))
         spread(squares(y_bar, strip), rows)
         spread(rows.swapaxes(0, 1), m_bar.swapaxes(0, 1))
-        gemms(v.swapaxes(1, 2), m_bar.reshape(16, -1, O), part)
+        gemms(m_bar.reshape(16, -1, O).swapaxes(1, 2), v, part)
         np.add(total, part, out=total)
     return total
 
