@@ -78,7 +78,7 @@ def convolutions(draw):
     H, W = (max(1, k - around) + draw(st.integers(0, 6)) for k in (kh, kw))
     x = draw(normal((B, H, W, C))).transpose(0, 3, 1, 2) if draw(st.booleans()) else draw(normal((B, C, H, W)))
     args = x, draw(normal((O, C, kh, kw)))
-    return ((*args, draw(normal((O,)))) if draw(st.booleans()) else args), {"stride": stride, "padding": padding}
+    return ((*args, draw(normal((O,)) | normal((B, O)))) if draw(st.booleans()) else args), {"stride": stride, "padding": padding}
 
 
 @st.composite

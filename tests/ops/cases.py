@@ -232,7 +232,7 @@ def convolutions(draw):
     padding = draw(st.integers(0, 2) | st.tuples(st.integers(0, 2), st.integers(0, 2)))
     around = 2 * padding if isinstance(padding, int) else sum(padding)
     H, W = (max(1, k - around) + draw(st.integers(0, 4)) for k in (kh, kw))
-    args, bias = (draw(array((B, C, H, W))), draw(array((O, C, kh, kw)))), draw(array((O,)))
+    args, bias = (draw(array((B, C, H, W))), draw(array((O, C, kh, kw)))), draw(array((O,)) | array((B, O)))
     return optional(draw, args, bias), {"stride": stride, "padding": padding}
 
 
