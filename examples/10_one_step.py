@@ -9,8 +9,8 @@ The picture, one_step.png: a row per sampler, a column per number of steps; the 
 The table: distance of each cloud from there, the sliced Wasserstein distance. 0.01 is two samples of the same law.
 
 The last row is guided towards the upper half of the ring, w = 3, with the perfect f of the guided flow. One step is perfect.
-But fresh noise (S.2) returns to the marginals of the plain flow, not to those of the guided one, and f guides again what was
-guided: every further step leads further away. Without guidance the perfect f may take any number of steps.
+But fresh noise (S.2) returns to the marginals of the plain flow, not to those of the guided one, so that further steps lead
+away from where the guided flow ends. Without guidance the perfect f may take any number of steps.
 """
 
 import numpy as np

@@ -121,7 +121,7 @@ def measure(
     if pipeline.usual.few:
         for steps in sorted({1, 2, 4} - {s.steps}):
             evaluation.samples(f"{method} {steps}", pipeline, **common | {"steps": steps})
-        ddpm_steps, conditional = None, False
+        ddpm_steps = None
     scales = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
     for w in scales if conditional and run.config.process.guided else ():
         if (w, (0.0, 1.0)) != (s.guidance, s.interval):

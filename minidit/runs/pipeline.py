@@ -200,7 +200,8 @@ class Pipeline:
         network, settings = self.model, self.settings(**options)
         if isinstance(network, FlowMapDiT):
             refuse_other_walks(settings)
-            network = in_steps(network, len(settings.times(self.process.path)))
+            return draw(in_steps(network, len(settings.times(self.process.path))), self.process, y, settings, n=n, x_T=x_T,
+                        trace=trace, progress=progress)  # fmt: skip
         return draw(network, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> Pixel:

@@ -80,6 +80,10 @@ class TrajectoriesConfig(ProcessConfig):
     def teacher(self) -> str:
         return self.learn_from
 
+    @property
+    def guided(self) -> bool:
+        return False
+
     def diffusion(self) -> Diffusion:
         """That of the teacher."""
         return DDPMConfig(self.prediction, self.schedule, self.T).diffusion()
@@ -89,18 +93,19 @@ class TrajectoriesConfig(ProcessConfig):
         held_out: bool = False,
     ) -> Source:  # fmt: skip
         """The teacher's walks, guided as its samples are: the classes in turn."""
-        run = told(teacher, "trajectories")
+        run, own = told(teacher, "trajectories"), self.diffusion()
+        theirs = run.process
+        if type(theirs.path) is not type(own.path) or theirs.answer is not own.answer or theirs.path.grid(8) != own.path.grid(8):
+            raise ValueError(f"{self.learn_from}: is on another ladder, or predicts {theirs.answer.name}: give the same here")
+        flow_map_of(network, run, "trajectories")  # refused before the walks
         classes = run.model.condition.count
         settings = Sampling(self.teacher_steps, solver=AB2, guidance=run.guidance if classes else 1.0, interval=run.interval)
         labels = to_device(np.arange(self.pool) % classes, run.model.device) if classes else None
         return trajectories(run.model, run.process, labels, settings, n=self.pool, keep=4)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
-        run, own = told(teacher, "trajectories"), self.diffusion()
-        theirs = run.process
-        if type(theirs.path) is not type(own.path) or theirs.answer is not own.answer or theirs.path.grid(8) != own.path.grid(8):
-            raise ValueError(f"{self.learn_from}: is on another ladder, or predicts {theirs.answer.name}: give the same here")
-        flow_map_of(network, run, "trajectories")
+        own = self.diffusion()
+        flow_map_of(network, told(teacher, "trajectories"), "trajectories")
         rest = (1 - self.single) / 2
         return Distillation(own.path, own.answer, keep=4, shares={1: self.single, 2: rest, 4: rest})
 
@@ -116,6 +121,10 @@ class MeanVelocityConfig(ProcessConfig):
 
     def teacher(self) -> str:
         return self.learn_from
+
+    @property
+    def guided(self) -> bool:
+        return False
 
     def diffusion(self) -> Trained:
         return Diffusion(Straight(), U, drawn(times.uniform))
@@ -168,6 +177,10 @@ class ConsistencyConfig(ProcessConfig):
 
     def teacher(self) -> str:
         return self.learn_from
+
+    @property
+    def guided(self) -> bool:
+        return False
 
     def diffusion(self) -> Consistency:
         """The process without its teacher, whose path and answer it has."""

@@ -15,12 +15,14 @@ from minidit.autograd import Tensor
 from minidit.diffusion import consistency as c
 from minidit.diffusion.exact import Gaussian
 from minidit.diffusion.fresh import EVERYTHING
+from minidit.diffusion.guidance import guide
 from minidit.diffusion.level import Level
 from minidit.diffusion.path import Exploding
 from minidit.diffusion.prediction import EPS, X_0, edm
 from minidit.diffusion.row import table_of, walk_step
 from minidit.diffusion.solver import HEUN_EDM, heun
 from minidit.diffusion.step import step
+from minidit.diffusion.times import down, karras
 
 END = 0.002
 
@@ -83,6 +85,33 @@ def test_the_last_step_ends_at_the_sample_itself_without_noise(xs, t):
     (x_t, F, z), path = xs, Exploding(0.5, end=END)
     table = table_of(c.consistency(), path, [(t, END)], EVERYTHING)
     agree(walk_step(x_t, F, table, 0, z=z)[0], c.end_of(F, x_t, t), bound=1e-11, of="S.2")
+
+
+@spec("S.2", "G.1")
+def test_fresh_noise_keeps_the_law_of_the_data_but_not_that_of_guided_ends():
+    """Perfect f of a Gaussian class within Gaussian data, by a fine walk: more steps change nothing, unless f is guided."""
+    whole, part = Gaussian(0.0, 1.0, path=Exploding()), Gaussian(0.5, 0.25, path=Exploding())
+    rng = np.random.default_rng(0)
+
+    def end(x, t, w):
+        for a, b in down([*karras(60, END, t), 0.0]):
+            at = Level(1.0, a)
+            x_0 = guide(whole.denoise(x, at), part.denoise(x, at), w)
+            x = step(x_0, (x - x_0) / a, Level(1.0, b))
+        return x
+
+    def mean_after(times, w):
+        z = rng.normal(size=(20_000, 1))
+        x = end(20.0 * z, 20.0, w)
+        for t in times:
+            x = end(x + t * rng.normal(size=x.shape), t, w)
+        return x.mean(), x.std()
+
+    one, three = mean_after([], 1.0), mean_after([2.0, 0.5], 1.0)
+    agree(three, one, bound=0.03, of="S.2")
+    agree(one, (0.5, 0.5), bound=0.03, of="S.2")
+    guided = [mean_after(times, 3.0)[0] for times in ([], [2.0], [2.0, 0.5])]
+    assert guided[0] > 0.72 and guided[1] < guided[0] - 0.015 and guided[2] < guided[1] - 0.015, guided
 
 
 # ------------------------------------------------------------------------------------------------ pseudo-Huber

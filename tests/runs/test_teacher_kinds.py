@@ -5,12 +5,19 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from small import begun, interrupted, lines, resumed, run_config, whole
+from support import agree
 
+from minidit.data import digits
+from minidit.diffusion.solver import AB2
 from minidit.models.dit import DiTConfig
 from minidit.models.flow_map import FlowMapConfig
+from minidit.processes.sample import Sampling, sample
+from minidit.runs.kinds import network_of
 from minidit.runs.pipeline import load
 from minidit.runs.process_kinds import DDPMConfig, RectifiedFlowConfig
 from minidit.runs.teacher_kinds import ConsistencyConfig, MeanVelocityConfig, TrajectoriesConfig
+from minidit.training.draws import Draws
+from minidit.training.source import source_of
 
 TRAJECTORIES = TrajectoriesConfig(T=1000, pool=12, teacher_steps=4)
 
@@ -68,6 +75,29 @@ def test_a_flow_map_is_walked_in_equal_steps_and_refuses_other_walks(teachers, t
         with pytest.raises(ValueError, match=rf"a flow map is walked in equal steps and takes no .*{words}"):
             pipeline.sample("0", steps=2, **options)
     assert np.array_equal(pipeline.sample("0", steps=2, guidance=1.0, spacing="trailing"), pipeline.sample("0", steps=2))
+
+
+@pytest.mark.parametrize("kind", ["trajectories", "mean velocity", "distillation on the ladder"])
+def test_a_student_begins_with_the_weights_of_its_teacher_and_learns_from_guided_answers(kind, teachers):
+    config = student(kind, teachers)
+    teacher = load(config.process.teacher())
+    teacher.guidance, teacher.interval = 3.0, (0.2, 0.7)
+    network = network_of(teacher.model.config if kind.startswith("dist") else flow_map(teacher.model.config))
+    source = config.process.source(network, source_of(digits("test")), teacher)
+    process = config.process.process(network, source, teacher)
+    theirs = teacher.model.state_dict()
+    assert all(np.array_equal(network.state_dict()[name], a) for name, a in theirs.items())
+    if kind == "trajectories":
+        settings = Sampling(4, solver=AB2, guidance=3.0, interval=(0.2, 0.7))
+        want = sample(teacher.model, teacher.process, np.arange(12) % 10, settings, x_T=source.x[:, 0])
+        agree(source.x[:, -1], want, bound=1e-5)
+    else:
+        guided = process.teacher
+        part = teacher.process.path.part
+        assert (guided.guidance, guided.low, guided.high) == (3.0, part(0.2), part(0.7)) and guided.network is teacher.model
+        index = np.arange(20)
+        labels = source.draw(index, Draws(0, 1, index, per=8))[1]
+        assert (labels < 10).all()  # no class is left out
 
 
 @pytest.mark.parametrize("change, words", [
