@@ -11,7 +11,7 @@ from minidit.diffusion import level as levels
 from minidit.diffusion.level import Level, enter
 from minidit.verify.bank.wrap import instead, then
 from minidit.verify.core.reference import Change, Deviation, Reference
-from minidit.verify.topics import paths
+from minidit.verify.topics import embeddings, paths
 
 LINE = "x_t = (1-t) x_0 + t ε, u = ε - x_0, and steps with s - t < 0: all three turn together"
 ENDS = "x̂_0 = x_t - t u, ε̂ = x_t + (1-t) u"
@@ -49,11 +49,11 @@ BANK = [
     Deviation("M102", "VELOCITY_SIGN", "P.2", "u = x_0 - ε while t = 1 is the noise", LINE,
         {paths.sense: then(lambda sign: -sign)}, "Open-Sora#628, tau-0-vla#7, Hunyuan3D-2#124"),
     Deviation("M103", "TIME_NOT_SCALED", "P.9", "puts t of 0..1 into a sinusoid of period 10000: all its rows are alike", TOLD,
-        {paths.embedded_unit: instead(lambda R: 1.0)}, "SiT#24, REPA#40, Just-a-DiT PR#9, minRF"),
+        {embeddings.embedded_unit: instead(lambda R: 1.0)}, "SiT#24, REPA#40, Just-a-DiT PR#9, minRF"),
     Deviation("M103b", "TIME_SCALED_TWICE", "P.9", "multiplies by 1000 a time that was multiplied already", TOLD,
-        {paths.embedded_unit: instead(lambda R: 1e6)}, "class"),
+        {embeddings.embedded_unit: instead(lambda R: 1e6)}, "class"),
     Deviation("M103c", "TIME_IN_HALF_PRECISION", "P.9", "keeps t in float16: neighbouring times become one",
-        "times are float32 or float64, whatever the network computes in", {paths.as_number: instead(_half)}, "class"),
+        "times are float32 or float64, whatever the network computes in", {embeddings.as_number: instead(_half)}, "class"),
     Deviation("C11", "NETWORK_HEARS_T", "P.9", "hands t itself to the network, which may multiply it: a convention", "1000 t",
         {paths.unit: instead(lambda R: 1.0)}, "torchcfm, flow_matching, SiT, FLUX"),
     Deviation("X101", "X_0_FROM_THE_OTHER_END", "P.3", "x̂_0 = x_t - (1-t) u, ε̂ = x_t + t u: the ends are exchanged", ENDS,

@@ -16,7 +16,7 @@ from minidit.diffusion.path import Exploding, Straight, changed
 from minidit.diffusion.prediction import X_0, U, edm
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
-from minidit.verify.topics.embeddings import timestep_embedding
+from minidit.verify.topics.embeddings import as_number
 
 topic = Group("paths")
 Pair = tuple[Array, Array]  # (x̂_0, ε̂)
@@ -89,22 +89,12 @@ u_pair = part(lambda R, x_t, u, at: U.pair(u, x_t, at))  # (x̂_0, ε̂) of ε -
 # ------------------------------------------------------------------------------------------------ what the network hears
 
 unit = part(lambda R: Straight().unit)  # the network's time per t
-embedded_unit = part(lambda R: Straight().unit)  # what a sinusoid of period 10000 gets per t
-as_number = part(lambda R, t: np.asarray(t, np.float64))  # the number format of times
 
 
 @topic("P.9", "t (B,) in [0, 1]", "(B,): the time as it is handed to the network", lambda: [Probe("three", (TIMES,), "the unit")])
 def straight_time(R: Reference, t: Array) -> Array:
     """1000 t."""
     return unit(R) * as_number(R, t)
-
-
-@topic("P.9", "t (B,) in [0, 1], width", "(B, width): the sinusoids that the time becomes",
-       lambda: [Probe("close", (np.array([0.101, 0.103, 0.7]), 8), "close times have rows of their own")],
-       tol=10.0, because="an angle of 700 in float32 is off by 3e-5")  # fmt: skip
-def straight_embedding(R: Reference, t: Array, width: int) -> Array:
-    """[cos 1000 t f | sin 1000 t f], f_i = 10000^(-i/half)."""
-    return timestep_embedding(R, embedded_unit(R) * as_number(R, t), width)
 
 
 # ------------------------------------------------------------------------------------------------ EDM
