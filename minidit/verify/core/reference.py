@@ -165,7 +165,7 @@ class Reference:
     """Right answers, or those with mistakes in them.
 
     changed: the parts that a mistake changed; touched: the parts that ran; taps: intermediate values, in order of computation;
-    turn: how many draws were made anew, so that no two of them are alike.
+    turn: how many draws were made anew, so that no two of them are alike; where: the layer of a network that runs now.
     """
 
     def __init__(self, deviations: Iterable[Deviation] = ()) -> None:
@@ -173,7 +173,7 @@ class Reference:
         self.changed: dict[AnyPart, Form] = {}
         self.touched: set[AnyPart] = set()
         self.taps: dict[str, Any] = {}
-        self.turn = 0
+        self.turn, self.where = 0, ""
         for deviation in self.deviations:
             for part, change in deviation.patches.items():
                 self.changed[part] = change(self.changed.get(part, part.right))

@@ -93,7 +93,7 @@ def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation]
         set[AnyPart]
     ] = []  # the parts of topics that no set explains: what runs through all of them has no name either
     for wide in (False, True):
-        nameless = [f for f in findings if not f.passed and not f.candidates and f.verdict not in SETTLED]
+        nameless = [f for f in findings if not f.passed and not f.candidates and not f.whole and f.verdict not in SETTLED]
         for f in sorted(nameless, key=lambda f: len(judge.near(f.topic, bank))):
             answers, reached = asked[f.topic.name], judge.reached(f.topic)
             guesses = Guesses(judge, f, answers, bank, judge.near(f.topic, bank), _suspects(f, findings, bank, judge))
