@@ -120,6 +120,32 @@ def test_a_list_is_told_in_words(got, want, words):
     assert "; ".join(in_words(np.array(got), np.array(want))) == words
 
 
+STREAM = np.random.default_rng(3)
+DROPPED = {
+    "a tenth": (lambda y, p, K, L, train, seed: np.where(np.random.default_rng(seed).random(len(y)) < 0.1 * train, K, y),
+                "of the labels are dropped, expected 0.5"),
+    "-7": (lambda y, p, K, L, train, seed: np.where(np.random.default_rng(seed).random(len(y)) < p * train, -7, y),
+           "dropped labels become -7, expected 10"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DROPPED)
+def test_a_wrong_draw_is_told_in_plain_numbers(kind):
+    function, words = DROPPED[kind]
+    assert words in said(label_dropout=function)
+    assert said(noise=lambda shape: 1.1 * STREAM.standard_normal(shape)).startswith("its variance is 1.2")
+    assert said(draw_timesteps=lambda B, T: STREAM.integers(0, T - 1, B)) == "they run from 0 to 8, expected 0 to 9"
+
+
+def test_a_known_mistake_and_an_unknown_one_are_told_together():
+    known = TOPICS["adamw_update"].by(Reference((md.verify.DEVIATIONS["X02c"],)))
+    words = said(adamw_update=lambda th, m, v, g, n, lr, *rest: known(th, m, v, g, n, 2 * lr, *rest))
+    assert words.startswith("equals O.2 with X02c ") and words.endswith(", and twice lr")
+    wrong = TOPICS["ddpm_step"].by(Reference((md.verify.DEVIATIONS["M22"],)))
+    words = said(ddpm_step=lambda x_t, eps, t, s, alpha_bar, z: np.clip(wrong(x_t, eps, t, s, alpha_bar, z), -1, 1))
+    assert words == "equals D.9 with M22 POSTERIOR_STD_VS_VAR, and the answer is that of M22, cut to be at most 1 and at least -1"
+
+
 # ------------------------------------------------------------------------------------------------ networks
 
 

@@ -139,7 +139,8 @@ def called(function: Callable[..., Any], names: Sequence[str], args: Sequence[An
     except (TypeError, ValueError):  # some functions written in C have none
         return function(*args)
     kinds = {p.kind for p in signature.parameters.values()}
-    mine = [n for n, p in signature.parameters.items() if p.default is p.empty or n in names]
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    mine = [n for n, p in signature.parameters.items() if p.kind not in several and (p.default is p.empty or n in names)]
     plain = not kinds & {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}
     if plain and len(args) == len(names) and set(names) == set(mine):
         return function(**dict(zip(names, args, strict=True)))

@@ -179,6 +179,9 @@ class Judge:
 
     def reasons(self, topic: AnyTopic, answers: Answers, bank: Sequence[Deviation], tolerance: float) -> tuple[list[str], bool]:
         """What is different about answers that no mistake of the bank explains, and whether that is all there is."""
+        if topic.plain is not None:
+            shown = max(answers, key=lambda a: self.gap(topic, a).error)
+            return ([] if shown.draw is None else topic.plain(shown.draw, shown.probe.args)), False
         wants = [self.expected(topic, a.probe) for a in answers]
         sentences, whole = explain(topic, answers, wants, topic.by(self.reference(())), tolerance)
         if not whole and not any(a.error for a in answers) and not topic.allowed:
@@ -187,6 +190,17 @@ class Judge:
                 if self.explains(topic, likely, (d,), tolerance):
                     return [f"equals {topic.spec} with {d.name}"], True
         return sentences, whole
+
+    def beside(self, finding: Finding, answers: Answers, bank: Sequence[Deviation]) -> None:
+        """Looks for a mistake of the bank and something simple beside it, where no set of mistakes explains the answers."""
+        topic, tolerance = finding.topic, finding.tolerance
+        for d in self.near(topic, bank):
+            wants = [self.expected(topic, a.probe, (d,)) for a in answers]
+            sentences, whole = explain(topic, answers, wants, topic.by(self.reference((d,))), tolerance)
+            if whole and len(sentences) == 1 and not sentences[0].startswith("coefficient"):
+                words = sentences[0].replace("the right one", f"that of {d.id}").removeprefix(f"equals {topic.spec} with ")
+                finding.reasons, finding.whole = [f"equals {topic.spec} with {d}, and {words}"], True
+                return
 
     def _partly(self, finding: Finding, answers: Answers) -> str:
         """Which mistake of the bank explains most of the answers, and what is left with it in; "" where none explains half."""

@@ -25,6 +25,9 @@ def examine(
     findings = [judge.judge(t, asked[t.name], bank, depth=1) for t in topics]
     if depth > 1:
         _search(findings, asked, bank, judge)
+        for f in findings:
+            if f.verdict == "unknown" and not f.candidates and not f.whole and f.topic.group not in SLOW:
+                judge.beside(f, asked[f.topic.name], bank)
     named = dict.fromkeys(names for f in findings for names in f.candidates)
     for f in findings:  # refusals name nothing by themselves, but a name from another topic may foretell them
         if not f.passed and all(a.error for a in asked[f.topic.name]):
