@@ -38,7 +38,7 @@ def _whole(got: Array, want: Array) -> list[str]:
         by = got.astype(np.float64) - want
         if np.all(by == by[0]) and by[0]:
             return [*out, f"every entry is {'larger' if by[0] > 0 else 'smaller'} by {abs(by[0]):g}"]
-        if set(np.unique(by)) == {-1.0, 0.0} or set(np.unique(by)) == {0.0, 1.0}:
+        if np.count_nonzero(by) > 1 and set(np.unique(by)) in ({-1.0, 0.0}, {0.0, 1.0}):
             return [*out, "cut off where it should be rounded" if by.min() < 0 else "rounded up where it should be rounded"]
     if lacking.size and lacking.size <= 3:
         out.append(f"{_named(lacking)} {'is' if lacking.size == 1 else 'are'} missing")
