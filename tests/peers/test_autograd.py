@@ -142,6 +142,9 @@ STEPS = {
     "group_norm": (
         lambda a, b, c: tokens(ops.group_norm(image(a), vector(b), vector(c), groups=2)),
         lambda a, b, c: tokens(F.group_norm(image(a), 2, vector(b), vector(c), 1e-6))),
+    "group_norm_silu": (
+        lambda a, b, c: tokens(ops.group_norm_silu(image(a), vector(b), vector(c), groups=2)),
+        lambda a, b, c: tokens(F.silu(F.group_norm(image(a), 2, vector(b), vector(c), 1e-6)))),
     "gated_residual": (
         lambda a, b, c: ops.gated_residual(a, row(b), c), lambda a, b, c: a + row(b)[:, None] * c),
     "linear_residual": (
