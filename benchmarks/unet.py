@@ -5,14 +5,14 @@
 Both networks learn the latents of the shipped autoencoder by the recipe of the preset "demo" (v-prediction, cosine ladder,
 batches of 64). The learning rate of each is swept on seed 0, further where the best is at an end of the sweep, and chosen by the
 held-out loss (EMA weights, the same times and noise for every network). Fréchet: 500 pictures from DDIM with 50 rungs, as a
-multiple of the reconstructions' distance, by a judge that is trained here. What is in the file already is not computed again.
+multiple of the reconstructions' distance, by a judge that is trained here. What is in the file already is not computed again; the
+judge and the trained weights stay in a folder beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,13 +31,13 @@ from minidit.outgoing import write_atomically
 from minidit.processes.train import fitted_source
 from minidit.random import Philox
 from minidit.runs.evaluate import Evaluation
-from minidit.runs.phases import Run
+from minidit.runs.phases import Run, resume
 from minidit.runs.pipeline import Pipeline, load
 from minidit.runs.presets import PRESETS, DataConfig
 from minidit.training.draws import Draws
 from minidit.training.source import Source
 
-NETS: dict[str, Any] = {"dit": DIT["fashion"], "unet": UNetConfig()}
+NETS: dict[str, Any] = {"unet": UNetConfig(), "dit": DIT["fashion"]}
 RATES = (1e-3, 2e-3, 4e-3)  # at first
 SCALES = (1.0, 2.0)  # of guidance
 RECIPE = PRESETS["demo"].train
@@ -55,13 +55,15 @@ class Bench:
     def prepare(self) -> None:
         """Latents of both parts, and the judge."""
         self.pipeline: Pipeline = load()
-        with tempfile.TemporaryDirectory() as place:
-            job = Run(Path(place) / "run", replace(PRESETS["fashion"], data=DataConfig(source="fashion")))
-            train, held_out = job.data()
-            assert held_out is not None
-            job.fit_to(train)
+        folder = self.out.with_suffix("") / "judge"
+        begun = (folder / "config.toml").exists()
+        job = resume(folder) if begun else Run(folder, replace(PRESETS["fashion"], data=DataConfig(source="fashion")))
+        train, held_out = job.data()
+        assert held_out is not None
+        job.fit_to(train)
+        if not begun:
             job.create()
-            self.evaluation = Evaluation(job.judge(train), train, held_out, n=self.n)
+        self.evaluation = Evaluation(job.judge(train), train, held_out, n=self.n)
         self.evaluation.references(self.pipeline)
         self.record["references"] = [dict(row) for row in self.evaluation.rows]
         self.unit = self.evaluation.rows[1]["frechet"]
@@ -96,18 +98,32 @@ class Bench:
             "macs": config.macs(), "parameters": config.parameters(), "train_loss": float(np.mean(losses[-100:])),
             "held_out_loss": self.loss(network), "pictures": [], "curve": losses[:: max(1, self.steps // 60)],
         }  # fmt: skip
-        pipeline = replace(self.pipeline, model=network, process=self.process)
+        md.save(self.weights(kind, lr, seed), network)
+        self.record["rows"].append(row)
+        self.write()
+        print(f"{kind} lr {lr:g} seed {seed}: held-out loss {row['held_out_loss']:.4f}, {minutes:.1f} min", flush=True)
+        return row
+
+    def weights(self, kind: str, lr: float, seed: int) -> Path:
+        """Where the average of a training is kept."""
+        return self.out.with_suffix("") / f"{kind}-{lr:g}-{seed}.safetensors"
+
+    def write(self) -> None:
+        """The record so far."""
+        write_atomically(self.out, (json.dumps(self.record, indent=1) + "\n").encode())
+
+    def measure(self, kind: str, lr: float, seed: int) -> None:
+        """Draws and judges the pictures of a training."""
+        row = self.learn(kind, lr, seed)
+        if row["pictures"]:
+            return
+        pipeline = replace(self.pipeline, model=md.load(self.weights(kind, lr, seed)), process=self.process)
         for w in SCALES:
             self.evaluation.samples(f"w = {w}", pipeline, seed=0, steps=50, guidance=w, shards=1)
             drawn = self.evaluation.rows.pop()
             row["pictures"].append({**drawn, "guidance": w, "multiple": drawn["frechet"] / self.unit})
-        self.record["rows"].append(row)
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.out, (json.dumps(self.record, indent=1) + "\n").encode())
-        first = row["pictures"][0]
-        print(f"{kind} lr {lr:g} seed {seed}: held-out loss {row['held_out_loss']:.4f}, w = 1: {first['multiple']:.2f} x, "
-              f"accuracy {first['accuracy']:.3f}, {minutes:.1f} min", flush=True)  # fmt: skip
-        return row
+            print(f"{kind} lr {lr:g} seed {seed}: w = {w}: {row['pictures'][-1]['multiple']:.2f} x", flush=True)
+        self.write()
 
     def swept(self, kind: str) -> float:
         """The rate with the lowest held-out loss on seed 0, not at an end of the rates that were tried."""
@@ -131,7 +147,7 @@ def table(record: dict[str, Any]) -> str:
         rows = [row for row in record["rows"] if (row["network"], row["lr"]) == (kind, lr)]
         cells = [" / ".join(f"{row['held_out_loss']:.4f}" for row in rows)]
         for k in range(len(SCALES)):
-            drawn = [row["pictures"][k] for row in rows]
+            drawn = [row["pictures"][k] for row in rows if row["pictures"]]
             cells.append(" / ".join(f"{p['multiple']:.2f} ×, {p['recall']:.2f}, {p['accuracy']:.3f}" for p in drawn))
         sizes = f"{rows[0]['parameters']:,} | {rows[0]['macs'] / 1e6:.2f} M"
         lines.append(f"| {kind} | {sizes} | {lr:g} | {' | '.join(cells)} |")
@@ -150,10 +166,10 @@ def main() -> None:
     record |= {"command": f"python -m benchmarks.unet --steps {args.steps}", "recipe": asdict(RECIPE)}
     bench = Bench(args.out, args.steps, args.n, record)
     bench.prepare()
-    for kind in NETS:
-        best = bench.swept(kind)
-        for seed in args.seeds:
-            bench.learn(kind, best, seed)
+    best = {kind: bench.swept(kind) for kind in NETS}
+    for seed in args.seeds:
+        for kind, lr in best.items():
+            bench.measure(kind, lr, seed)
     print(table(record))
 
 

@@ -20,6 +20,7 @@ SHORT = {
     "06_interpolation": {"run": True, "steps": 2, "labels": (3, 5), "columns": 3},
     "07_not_refinement": {"n": 200, "steps": 10},
     "08_one_line": {"n": 60, "counts": (1, 3)},
+    "09_reflow": {"steps": 2, "pairs": 30, "n": 20, "width": 8, "counts": (1, 2)},
     "10_one_step": {"n": 60, "steps": 2, "width": 8, "counts": (1, 2)},
     "own_network": {"steps": 2, "sampling_steps": 2, "width": 8},
 }

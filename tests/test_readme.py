@@ -22,6 +22,7 @@ SNIPPETS = [block for kind, block in BLOCKS if kind == "python"]
 TINY = (
     "--steps 2 --batch-size 4 --ae-steps 2 --ae-batch-size 4 --hidden-size 32 --depth 1 --num-heads 2 --ae-widths 8 8 16 --quiet"
 )
+SMALL = "--batch-size 4 --hidden-size 32 --depth 1 --num-heads 2 --sample-every 0 --sample-steps 2 --quiet --cache cache"
 
 # what a test may leave to others: installation and the test command itself are run by .ci/run, the demo too in its quick form
 SHORT = {
@@ -39,6 +40,15 @@ SHORT = {
     "minidit train --resume runs/PICTURES --steps 6000": "train --resume {run} --steps 3 --quiet",
     "minidit train --data PICTURES --resume auto": f"train --data {{pictures}} --out resumed --resume auto {TINY}",
     "minidit train --data OTHERS --init runs/PICTURES": f"train --data {{pictures}} --init {{run}} --out tuned {TINY}",
+    "minidit sample runs/RUN --path straight --solver ab2 --steps 8": (
+        "sample {run} --path straight --solver ab2 --steps 2 --out grid.png --quiet"
+    ),
+    "minidit sample runs/FLOW --shift 3": "sample {run} --path straight --shift 3 --steps 2 --out grid.png --quiet",
+    "minidit train --preset digits-flow --out runs/flow": f"train --preset digits-flow --out {{flow}} --steps 2 {SMALL}",
+    "minidit train --preset digits-flow --out runs/reflow --pairs runs/flow --init runs/flow --lr 1e-3 --steps 800": (
+        f"train --preset digits-flow --out {{flow}}2 --pairs {{flow}} --init {{flow}} --pairs-n 6 --steps 2 {SMALL}"
+    ),
+    "minidit sample runs/reflow --steps 1": "sample {flow}2 --steps 1 --quiet",
     "minidit eval runs/PICTURES": "eval {run} -n 6 --ddpm-steps 2 --quiet",
     "pip install '.[cuda12]'": None,
     "mpiexec -n 4 minidit train --data PICTURES": None,  # tests/cli/test_ranks.py
@@ -104,7 +114,7 @@ def test_every_command_that_is_tried_here_stands_on_a_page():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if SHORT.get(c)])
 def test_a_command_of_the_pages_runs(command, pictures, weights, mine, run_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    short = SHORT[command].format(pictures=pictures, weights=weights, mine=mine, run=run_folder)
+    short = SHORT[command].format(pictures=pictures, weights=weights, mine=mine, run=run_folder, flow=run_folder.parent / "flow")
     if short.startswith("eval"):
         config = run_folder / "config.toml"
         config.write_text(re.sub(r"(?s)(\[judge_train\].*?\nsteps = )\d+", r"\g<1>2", config.read_text()))

@@ -2,9 +2,12 @@
 
     python tools/findings.py                   one line per project: its version, the topics that were asked, and the mistakes
     python tools/findings.py smalldiffusion    the whole report on one
+    PYTHONPATH=CHECKOUT python tools/findings.py sit        … of a project without releases, from a checkout of its repository
 
-The small projects need no dependencies for this: pip install --no-deps smalldiffusion k-diffusion torchcfm
-denoising-diffusion-pytorch, and einops. Exit status: 0 whatever is found, 2 for a project that is not here.
+The small projects need no dependencies for this: pip install --no-deps smalldiffusion k-diffusion torchcfm flow-matching
+denoising-diffusion-pytorch, and einops. Where a project has a dialect of its own, that counts as right.
+
+Exit status: 0 whatever is found, 2 for a project that is not here.
 """
 
 import importlib
@@ -16,11 +19,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from minidit import verify
 
-STRANGERS = {  # project -> (module of answers, package, what it computes in)
-    "smalldiffusion": ("small", "smalldiffusion", None),
-    "k-diffusion": ("karras", "k_diffusion", None),
-    "denoising-diffusion-pytorch": ("lucidrains", "denoising_diffusion_pytorch", "float32"),
-    "torchcfm": ("flows", "torchcfm", None),
+STRANGERS = {  # project -> (module of answers, package, what it computes in, dialect)
+    "smalldiffusion": ("small", "smalldiffusion", None, None),
+    "k-diffusion": ("karras", "k_diffusion", None, None),
+    "denoising-diffusion-pytorch": ("lucidrains", "denoising_diffusion_pytorch", "float32", None),
+    "torchcfm": ("flows", "torchcfm", None, "torchcfm"),
+    "flow-matching": ("matching", "flow_matching", None, "flow_matching"),
+    "edm": ("elucidated", "training", "float32", "edm"),
+    "sit": ("interpolants", "transport", None, "sit"),
+    "consistency_models": ("ends", "cm", None, "consistency_models"),
 }
 
 
@@ -30,11 +37,12 @@ def report_on(project):
         report = verify.check(verify.diffusers.target())
         report.target = verify.diffusers.version()
         return report
-    module, package, precision = STRANGERS[project]
+    module, package, precision, dialect = STRANGERS[project]
     strangers = importlib.import_module("tools.strangers")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        report = verify.check(importlib.import_module(f"tools.strangers.{module}").target(), precision=precision)
+        target = importlib.import_module(f"tools.strangers.{module}").target()
+        report = verify.check(target, precision=precision, dialect=dialect)
     report.target = strangers.version(package)
     return report
 

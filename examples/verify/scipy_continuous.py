@@ -176,10 +176,8 @@ def flow_heun_step(x_t, u_t, u_s, t, s):
 def flow_ab2_step(x_t, u, u_before, before, t, s):
     """The integral of the line through both velocities."""
     line = np.polynomial.Polynomial([0.0, 1.0])
-    weights = [
-        basis.integ()(s) - basis.integ()(t) for basis in ((line - before) / (t - before), (line - t) / (before - t))
-    ]  # fmt: skip
-    return x_t + weights[0] * u + weights[1] * u_before
+    now, past = (b.integ()(s) - b.integ()(t) for b in ((line - before) / (t - before), (line - t) / (before - t)))
+    return x_t + now * u + past * u_before
 
 
 def straight_climb(x_s, z, s, t):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit.backend import device_of, to_device
-from minidit.checkpoint import names_dit, names_kl, semantics, settings
+from minidit.checkpoint import names_dit, names_kl, semantics, settings, settings_unet
 from minidit.checkpoint.files import CheckpointError, Lazy, lazy
 from minidit.checkpoint.grammar import FORMAT, config_from
 from minidit.checkpoint.plausible import check_declared
@@ -22,10 +22,13 @@ from minidit.incoming import printable, reading
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.models.kinds import NETWORKS
+from minidit.models.unet_config import UNetConfig
 from minidit.nn import Module, sincos_2d
 
-Foreign = tuple[DiTConfig | AutoencoderKLConfig, dict[str, Lazy], tuple[Difference, ...]]  # configuration, our names
-CLASSES = {"dit": ("DiTTransformer2DModel", "Transformer2DModel"), "autoencoder_kl": ("AutoencoderKL",)}
+Foreign = tuple[DiTConfig | UNetConfig | AutoencoderKLConfig, dict[str, Lazy], tuple[Difference, ...]]  # configuration, our names
+CLASSES = {
+    "dit": ("DiTTransformer2DModel", "Transformer2DModel"), "autoencoder_kl": ("AutoencoderKL",), "unet": ("UNet2DModel",),
+}  # fmt: skip
 # a name that only this grammar has -> the grammar and the network
 MARKS = {
     "transformer_blocks.0.norm1.emb.timestep_embedder.linear_1.weight": ("diffusers", "dit"),
@@ -33,6 +36,7 @@ MARKS = {
     "encoder.mid_block.attentions.0.to_q.weight": ("diffusers", "autoencoder_kl"),
     "encoder.mid_block.attentions.0.query.weight": ("diffusers-old", "autoencoder_kl"),
     "encoder.mid.attn_1.q.weight": ("ldm", "autoencoder_kl"),
+    "time_embedding.linear_1.weight": ("diffusers", "unet"),
 }
 
 
@@ -132,7 +136,7 @@ def _foreign(weights: Weights, heads: int | None) -> Contents:
         classes = f"its config.json is of a {config_json['_class_name']}, its arrays are those of a {CLASSES[kind][0]}"
         raise CheckpointError(f"{path}: {classes}")
     where = str(path if config_json is None else path.with_name("config.json"))
-    read = _dit if kind == "dit" else _kl
+    read = {"dit": _dit, "unet": _unet, "autoencoder_kl": _kl}[kind]
     try:
         config, arrays, differences = read(weights, grammar, heads, where)
     except ValueError as error:
@@ -156,6 +160,13 @@ def _dit(weights: Weights, grammar: str, heads: int | None, where: str) -> Forei
         return config, arrays, semantics.of_size(config, stated=False)
     config, unknown = settings.dit_from_settings(weights.settings, where)
     return config, arrays, semantics.of_settings(unknown, weights.settings)
+
+
+def _unet(weights: Weights, grammar: str, _: int | None, where: str) -> Foreign:
+    if weights.settings is None:
+        raise CheckpointError(f"{where}: no array shows a U-Net's groups and heads: put its config.json beside it")
+    config, differences = settings_unet.unet_from_settings(weights.settings, where)
+    return config, settings_unet.from_diffusers(weights.arrays), differences + semantics.of_unet(config)
 
 
 def _kl(weights: Weights, grammar: str, _: int | None, where: str) -> Foreign:

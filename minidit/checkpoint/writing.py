@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit.backend import to_host
-from minidit.checkpoint import names_dit, names_kl, semantics, settings
+from minidit.checkpoint import names_dit, names_kl, semantics, settings, settings_unet
 from minidit.checkpoint.files import BF16, Lazy, lazy, write_arrays, write_lazy
 from minidit.checkpoint.grammar import FORMAT, SPOKEN, kind_of
 from minidit.checkpoint.semantics import Difference
@@ -20,6 +20,7 @@ from minidit.checkpoint.weights import CONFIG, WEIGHTS
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.models.dit import DiT
 from minidit.models.kinds import Network
+from minidit.models.unet import UNet
 from minidit.nn import sincos_2d
 from minidit.outgoing import write_atomically
 
@@ -38,8 +39,8 @@ def save(
 ) -> tuple[Difference, ...]:
     """Writes a network in a grammar; returns what the project that this grammar belongs to computes differently.
 
-    grammar: "minidit"; "official" (DiT); "diffusers" and "diffusers-old" (DiT, AutoencoderKL), which write a folder; "ldm"
-    (AutoencoderKL). dtype: floats are cast to it. shard_bytes: for folders, files of about so many bytes at most and an index.
+    grammar: "minidit"; "official" (DiT); "diffusers" (U-Net too) and "diffusers-old" (DiT, AutoencoderKL), which write a folder;
+    "ldm" (AutoencoderKL). dtype: floats are cast to it. shard_bytes: for folders, files of about so many bytes, and an index.
     Raises ValueError for a network that the grammar cannot express, and OSError if a file cannot be written.
     """
     if grammar not in SPOKEN:
@@ -60,6 +61,9 @@ def save(
     arrays = {name: lazy(a, dtype) for name, a in model.state_dict().items()}
     if isinstance(model, DiT):
         return _save_dit(path, model, arrays, grammar, shard_bytes)
+    if isinstance(model, UNet):
+        write_folder(path, arrays, settings_unet.unet_settings(model.config), shard_bytes)
+        return semantics.of_unet(model.config)
     assert isinstance(model, AutoencoderKL)  # SPOKEN has no other
     return _save_kl(path, model, arrays, grammar, shard_bytes)
 

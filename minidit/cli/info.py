@@ -29,12 +29,15 @@ def memory(args: argparse.Namespace) -> int:
     import difflib
 
     from minidit.backend import chosen_device, cupy_or_reason, memory_of
+    from minidit.models.backbone import BackboneConfig
     from minidit.models.dit import DIT
+    from minidit.models.unet_config import UNET
     from minidit.training.loop import LoopConfig
     from minidit.training.memory import gb, largest_batch, memory_of_step
 
-    if args.preset is not None and args.preset not in DIT:
-        near = difflib.get_close_matches(args.preset, DIT, 1)
+    presets: dict[str, BackboneConfig] = {**DIT, **UNET}
+    if args.preset is not None and args.preset not in presets:
+        near = difflib.get_close_matches(args.preset, presets, 1)
         raise ValueError(f"there is no preset {args.preset!r}" + (f", did you mean {near[0]!r}?" if near else ""))
     device = chosen_device("auto")[0] if args.device == "auto" else args.device
     if device not in ("cpu", "cuda") and device.partition(":")[0] != "cuda":
@@ -45,12 +48,12 @@ def memory(args: argparse.Namespace) -> int:
     print(f"Peak memory of a training update on {device}, {settings}, without the data set and the libraries:")
     print("preset         batch  weights, moments, gradient  kept for the adjoints     working       total")
     usable = device == "cpu" or cupy_or_reason()[0] is not None
-    for name in [args.preset] if args.preset else DIT:
-        m = memory_of_step(DIT[name], train, device)
+    for name in [args.preset] if args.preset else presets:
+        m = memory_of_step(presets[name], train, device)
         print(f"{name:12s} {train.batch_size:7d} {gb(m.weights):>27s} {gb(m.kept):>22s} {gb(m.working):>11s} {gb(m.total):>11s}")
         if args.preset and usable:
             budget = memory_of(device)
-            most = largest_batch(DIT[name], replace(train, batch_size=1 << 16), device, 0.9 * budget)
+            most = largest_batch(presets[name], replace(train, batch_size=1 << 16), device, 0.9 * budget)
             print(f"This device has {gb(budget)}: a batch of up to {most} fits, with a tenth left free.")
     return 0
 
@@ -63,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.backend import cupy_or_reason
     from minidit.kernels.blas import Blas, default_blas, mkl, precise
     from minidit.models.dit import DIT
+    from minidit.models.unet_config import UNET
     from minidit.training.workers import cores
     from minidit.version import __version__
 
@@ -94,6 +98,13 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{name:12s}  {shape:9s} {c.tokens:6d}  {c.hidden_size:5d}  {c.depth:5d}  {c.num_heads:5d}"
             f"  {c.parameters():11,d}  {c.macs() / 1e9:11.3f} G"
+        )
+    print("\npreset        input     widths                 blocks  attention    parameters  MACs per sample")
+    for name, u in UNET.items():
+        shape, widths = f"{u.in_channels}x{u.size[0]}x{u.size[1]}", " ".join(map(str, u.widths))
+        print(
+            f"{name:12s}  {shape:9s} {widths:22s} {u.blocks:6d}  {' '.join(map(str, u.attention)):9s}"
+            f"  {u.parameters():11,d}  {u.macs() / 1e9:11.3f} G"
         )
     print("Parameters count the frozen position table, as the paper does; its \"Gflops\" are these MACs.")
     return 0

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidit.autograd import NoTwin, Onto, Vjp
+from minidit.autograd import NoTwin, Onto, Vjp, recording
 from minidit.backend import Array, empty
-from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT
-from minidit.kernels.cuda_blas import gemm, product, with_epilogue
+from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT, GELU_AUX_BIAS, GELU_BIAS
+from minidit.kernels.cuda_blas import fused, gemm, in_turn, product
 from minidit.kernels.cuda_launch import DEFAULT_SHARED, NULL, available, flat_grid, i32, i64, kernel, launch, storage, vector
 from minidit.kernels.cuda_rows import column_sum, columns_of, converted, dense, kind_of, rows_of, scratch_of, tiles_of
 from minidit.kernels.pieces import home_of_gradient
@@ -31,9 +31,8 @@ def linear_bars(
     if bias is None or bias_bar is not None:
         return x_bar, gemm(g.T, rows, weight_bar), bias_bar
     bias_bar = home_of_gradient(bias)
-    if not with_epilogue(g.T, rows, weight_bar, BIAS_GRADIENT, bias_bar):
-        gemm(g.T, rows, weight_bar)
-        column_sum(g, bias_bar)
+    plain = in_turn(lambda: gemm(g.T, rows, weight_bar), lambda: column_sum(g, bias_bar))
+    fused(g.T, rows, weight_bar, BIAS_GRADIENT, bias_bar, plain)
     return x_bar, weight_bar, bias_bar
 
 
@@ -45,30 +44,49 @@ def checked_linear(x: Array, weight: Array, bias: Array) -> str:
 
 
 def linear(x: Array, weight: Array, bias: Array = None) -> tuple[Array, Vjp]:
-    s, rows, m = checked_linear(x, weight, bias), rows_of(x), len(weight)
-    y = empty(x, (len(rows), m))
+    checked_linear(x, weight, bias)
+    rows = rows_of(x)
+    y = empty(x, (len(rows), len(weight)))
     if bias is None:
         gemm(rows, weight.T, y)
-    elif not with_epilogue(rows, weight.T, y, BIAS, bias):
-        gemm(rows, weight.T, y)
-        v = columns_of(m, y, bias)
-        grid, chunk = tiles_of(len(rows), m, v, sums=False)
-        launch("elementwise", "add_bias", grid, 256, (y, bias, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
-    return y.reshape(*x.shape[:-1], m), lambda y_bar: linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
+    else:
+        biased(rows, weight, bias, y)
+    return y.reshape(*x.shape[:-1], len(weight)), lambda y_bar: linear_bars(rows_of(y_bar), rows, x.shape, weight, bias)
+
+
+def biased(rows: Array, weight: Array, bias: Array, y: Array) -> None:
+    """y = rows Wᵀ + bias"""
+    fused(rows, weight.T, y, BIAS, bias, in_turn(lambda: gemm(rows, weight.T, y), lambda: add_bias(y, bias)))
+
+
+def add_bias(y: Array, bias: Array, *, all_thirds: bool = True) -> None:
+    """y += bias, row by row; or only to the first and the last third of the columns."""
+    n, m = y.shape
+    D, apart, parts = (m, 0, 1) if all_thirds else (m // 3, 2 * (m // 3), 2)
+    v = columns_of(D, *(x[..., k * apart : k * apart + D] for x in (y, bias) for k in range(parts)))
+    grid, chunk = tiles_of(n, D, v, parts, sums=False)
+    sizes = (i32(n), i32(D), i32(m), i32(apart), i32(chunk))
+    launch("elementwise", "add_bias", grid, 256, (y, bias, *sizes), VEC=v, STORAGE=storage(y))
 
 
 def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
-    s, rows, m = checked_linear(x, weight, bias), rows_of(x), len(weight)
-    a = gemm(rows, weight.T, empty(x, (len(rows), m)))  # x Wᵀ, which is kept: the slope of GELU is computed again from it
-    y, v = empty(x, a.shape), columns_of(m, a, bias)
-    grid, chunk = tiles_of(len(rows), m, v, sums=False)
-    launch("elementwise", "bias_gelu", grid, 256, (a, bias, y, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
+    s, rows, m, keep = checked_linear(x, weight, bias), rows_of(x), len(weight), recording()
+    a, y = (empty(x, (len(rows), m)) for _ in range(2))  # the input of GELU, whose slope is computed again from it
+    v = columns_of(m, a, bias)
+
+    def plain() -> None:
+        gemm(rows, weight.T, a)
+        grid, chunk = tiles_of(len(rows), m, v, sums=False)
+        launch("elementwise", "bias_gelu", grid, 256, (a, bias, y, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
+
+    aux = a if keep else None
+    has_bias = fused(rows, weight.T, y, GELU_AUX_BIAS if keep else GELU_BIAS, bias, plain, aux)  # whether a is x Wᵀ + b, or x Wᵀ
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         y_bar, g, bias_bar = rows_of(y_bar), empty(a, a.shape), home_of_gradient(bias)
         w = min(v, columns_of(m, y_bar, bias_bar))
         grid, chunk = tiles_of(len(rows), m, w)
-        args = (y_bar, a, bias, g, bias_bar, *scratch_of(a, grid, m), i32(len(rows)), i32(m), i32(chunk))
+        args = (y_bar, a, NULL if has_bias else bias, g, bias_bar, *scratch_of(a, grid, m), i32(len(rows)), i32(m), i32(chunk))
         launch("elementwise", "gelu_backward", grid, 256, args, VEC=w, STORAGE=s)
         return linear_bars(g, rows, x.shape, weight, bias, bias_bar)
 

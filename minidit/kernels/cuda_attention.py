@@ -12,8 +12,9 @@ from typing import Any
 
 from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
-from minidit.kernels.cuda import checked_linear, linear_bars
-from minidit.kernels.cuda_blas import PRECISIONS, gemm, precision, product
+from minidit.kernels.cublaslt import BIAS
+from minidit.kernels.cuda import add_bias, checked_linear, linear_bars
+from minidit.kernels.cuda_blas import PRECISIONS, fused, gemm, precision, product
 from minidit.kernels.cuda_launch import NULL, ceil, f32, i32, launch, storage, vector
 from minidit.kernels.cuda_normalise import softmax
 from minidit.kernels.cuda_rows import column_sum, dense, kind_of, rows_of
@@ -22,7 +23,8 @@ from minidit.kernels.pieces import home_of_gradient
 
 TALL, WIDE, WIDEST_HEAD = 64, 32, 128  # as in attention.cu
 SHARED_OPTIN = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
-TILE, KEYS_OF_TILE = 64, 64  # as in attention_bf16_backward.cu and attention_bf16.cu
+TILE = 64  # queries at a time, as in attention_bf16_backward.cu
+FORWARD_ROWS = {1: 256, 2: 192}  # of shared memory, as in attention_bf16.cu
 OWNERS = (4, 1), (8, 1), (8, 2)  # warps of a block of the adjoint, and strips of 16 keys that each owns
 
 _shared: dict[Any, int] = {}
@@ -102,7 +104,7 @@ class Bf16Tiles:
     def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
         high = 2 if self.N > TILE and self.K <= 80 else 1
         grid, args = (ceil(self.N, 64 * high), self.B * self.heads), (qkv, add, y, log_sum, *self.tail)
-        launch("attention_bf16", "attention_bf16", grid, 128, args, 8 * KEYS_OF_TILE * self.row, HEAD=self.K, HIGH=high)
+        launch("attention_bf16", "attention_bf16", grid, 128, args, 2 * FORWARD_ROWS[high] * self.row, HEAD=self.K, HIGH=high)
 
     def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
         (warps, high), rows = self.owners, self.B * self.heads
@@ -135,7 +137,8 @@ def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, 
     def vjp(y_bar: Array) -> tuple[Array, Array]:
         out = empty(qkv, qkv.shape)
         way.backward(qkv, add, y, dense(y_bar), log_sum, out)
-        return out, None if bias is None else column_sum(rows_of(out), home_of_gradient(bias))
+        keys = (width // 3, 2 * (width // 3))  # their bias adds one number to all logits of a row, which the softmax does not see
+        return out, None if bias is None else column_sum(rows_of(out), home_of_gradient(bias), keys)
 
     return y, vjp
 
@@ -145,8 +148,10 @@ def projected_attention(x: Array, weight: Array, bias: Array, *, heads: int) -> 
     if len(weight) // 3 // heads > WIDEST_HEAD:
         raise NoTwin(f"heads wider than {WIDEST_HEAD}")
     rows = rows_of(x)
-    qkv = gemm(rows, weight.T, empty(x, (len(rows), len(weight)))).reshape(*x.shape[:-1], len(weight))
-    y, attention_vjp = fused_attention(qkv, bias, heads)
+    qkv = empty(x, (len(rows), len(weight)))
+    plain = lambda: gemm(rows, weight.T, qkv)  # the kernels of attention add the bias
+    has_bias = fused(rows, weight.T, qkv, BIAS, bias, plain, later=lambda: add_bias(qkv, bias))
+    y, attention_vjp = fused_attention(qkv.reshape(*x.shape[:-1], len(weight)), None if has_bias else bias, heads)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         bar, bias_bar = attention_vjp(y_bar)

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import logging
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -30,8 +32,12 @@ REAL = {"float32": 0, "bfloat16": 14}
 COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77
 LIBRARIES = ("libcublas.so.13", "libcublas.so.12", "cublas64_13.dll", "cublas64_12.dll")
 
+Work = Callable[[], object]
+AGREE, RUNS = 2.0**-5, 5  # of the largest number: a few roundings to bfloat16; how often each of two ways is timed
+
 _precision: ContextVar[str] = ContextVar("cuda_precision", default="float32")
 _handles: dict[Any, Any] = {}
+_faster: dict[Any, bool] = {}
 
 
 def precision() -> str:
@@ -173,19 +179,83 @@ def gemm(a: Array, b: Array, out: Array) -> Array:
     return out
 
 
-def with_epilogue(a: Array, b: Array, out: Array, epilogue: int, vector: Array) -> bool:
+def with_epilogue(a: Array, b: Array, out: Array, epilogue: int, vector: Array, aux: Array = None) -> bool:
     """out = a b in one kernel with an epilogue of cublasLt; False, with nothing done, where that is not possible.
 
-    epilogue : BIAS adds the vector to every row of out;  BIAS_GRADIENT writes the sum of each row of a into it
+    epilogue : BIAS adds the vector to every row of out;  BIAS_GRADIENT writes the sum of each row of a into it;  GELU_BIAS and
+    GELU_AUX_BIAS, of out + vector, which the second keeps in aux.  A bias is rounded to the type of out.
     """
     lt = cublaslt.handle() if handle() is not None else None  # cublasLt comes with cuBLAS
-    if lt is None or vector.dtype.name != "float32" or out.dtype.name != "float32":
+    if lt is None or vector.dtype.name != "float32" or (aux is not None and out.shape[1] % 8):
         return False
     a, b, compute = entered(a, b)
+    if out.dtype.name != "float32":
+        if epilogue == cublaslt.BIAS_GRADIENT:
+            return False
+        vector = rounded(vector)
     (a, op_a, lda), (b, op_b, ldb) = laid_out(a), laid_out(b)
     left, right = (b, op_b, ldb, REAL[b.dtype.name]), (a, op_a, lda, REAL[a.dtype.name])  # outᵀ = bᵀ aᵀ, as in CuBlas.gemm
     (m, n), ldc = out.shape, out.strides[0] // out.itemsize
-    return lt.product(left, right, (out, n, m, max(ldc, n), REAL[out.dtype.name]), a.shape[1], compute, epilogue, vector)
+    made = (out, n, m, max(ldc, n), REAL[out.dtype.name])
+    return lt.product(left, right, made, a.shape[1], compute, epilogue, vector, aux)
+
+
+def fused(
+    a: Array, b: Array, out: Array, epilogue: int, vector: Array, plain: Work, aux: Array = None, *, later: Work | None = None
+) -> bool:
+    """`with_epilogue` if it is possible (and, under "auto", not slower) and True; else `plain()`, the same in several kernels.
+
+    later : what another kernel still has to do after `plain()`
+    """
+
+    def run() -> bool:
+        return with_epilogue(a, b, out, epilogue, vector, aux)
+
+    lt = cublaslt.handle() if cublaslt.setting() == "auto" and handle() is not None else None
+    if lt is not None:
+        key = (lt, epilogue, precision(), *((x.dtype.name, x.shape, x.strides) for x in (a, b, out)))
+        if key not in _faster and not lt.cupy.cuda.get_current_stream().is_capturing():  # timing waits, a recording forbids it
+            written = (out, vector) if epilogue == cublaslt.BIAS_GRADIENT else (out,)
+            _faster[key] = faster(lt.cupy, run, plain if later is None else in_turn(plain, later), written)
+        if not _faster.get(key):
+            plain()
+            return False
+    if run():
+        return True
+    plain()
+    return False
+
+
+def in_turn(*works: Work) -> Work:
+    def run() -> None:
+        for work in works:
+            work()
+
+    return run
+
+
+def faster(cupy: Any, run: Callable[[], bool], plain: Work, written: tuple[Array, ...]) -> bool:
+    """Whether `run` succeeds, writes what `plain` writes within a few roundings, and takes less time."""
+    if not run():
+        return False
+    first = [x.astype("float32") for x in written]
+    plain()
+    sizes = [max(float(abs(f).max()), 1e-30) for f in first]
+    off = [float(abs(f - x.astype("float32")).max()) / size for f, x, size in zip(first, written, sizes, strict=True)]
+    if not max(off) <= AGREE:
+        say = "an epilogue of cublasLt is not used: it differs by %.1e of the largest number"
+        logging.getLogger("minidit").warning(say, max(off))
+        return False
+    times = []
+    for f in (run, plain):
+        start, end = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        for _ in range(RUNS):
+            f()
+        end.record()
+        end.synchronize()
+        times.append(float(cupy.cuda.get_elapsed_time(start, end)))
+    return times[0] < times[1]
 
 
 def product(a: Array, b: Array) -> Array:

@@ -33,8 +33,7 @@ class Windows:
 
     def start(self, name: str, n: int, v: int, arrays: tuple[Array, ...], more: tuple[Any, ...] = ()) -> None:
         """Starts a kernel on n groups of v channels."""
-        grid = flat_grid(n, 1)
-        launch("conv", name, grid, 256, (*arrays, i64(n), *self.sizes, *more), VEC=v, STORAGE=self.storage)
+        launch("conv", name, flat_grid(n * v, v), 256, (*arrays, i64(n), *self.sizes, *more), VEC=v, STORAGE=self.storage)
 
     def columns(self, x: Array) -> Array:
         """(B, C, H, W) in any order  ->  rows (B h w, K), ordered (row, column, channel)."""

@@ -30,6 +30,7 @@ KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\
 
 i32, i64, u32, f32, f64 = np.int32, np.int64, np.uint32, np.float32, np.float64
 _kernels: dict[Any, Any] = {}
+_modules: dict[Any, Any] = {}
 _counters: dict[Any, Array] = {}
 
 
@@ -55,7 +56,10 @@ def kernel(file: str, name: str, defines: dict[str, Any]) -> Any:
         if module is None:
             raise NoTwin("CuPy is not imported")
         try:
-            f = module(code=source(f"{file}.cu"), options=options(defines)).get_function(name)
+            variant = (module, file, *defines.items())
+            if variant not in _modules:  # all kernels of a file are compiled together
+                _modules[variant] = module(code=source(f"{file}.cu"), options=options(defines))
+            f = _modules[variant].get_function(name)
         except Exception as error:  # whatever fails, the plain text runs instead, and a warning gives the reason
             warnings.warn(f"no kernel {name}: {error}", RuntimeWarning, stacklevel=2)
             f = NoTwin(f"{name} does not compile")

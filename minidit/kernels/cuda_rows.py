@@ -26,6 +26,8 @@ from minidit.kernels.cuda_launch import (
     vector,
 )
 
+CHUNKS = 256  # at most, whose sums the last block adds up
+
 
 def dense(x: Array) -> Array:
     """x, or a copy in C order."""
@@ -74,6 +76,8 @@ def tiles_of(rows: int, D: int, v: int, samples: int = 1, *, sums: bool = True) 
     """The grid of a kernel of columns, which adds up over the rows or does not, and the rows of a chunk."""
     across = ceil(D, WARP * v)
     chunk = chunk_of(rows, across * samples, SUMMING if sums else STREAMING)
+    if sums:
+        chunk = max(chunk, ceil(ceil(rows, CHUNKS), 8) * 8)
     if samples > 65535:
         raise NoTwin(f"{samples} samples")
     return (across, ceil(rows, chunk), samples), chunk
@@ -86,11 +90,11 @@ def scratch_of(x: Array, grid: tuple[int, int, int], D: int) -> tuple[Array, Arr
     return empty(x, (grid[2], grid[1], D), f32), counters(x, grid[2] * grid[0])
 
 
-def column_sum(x: Array, out: Array) -> Array:
-    """x : (rows, D)  ->  out : (D,) float32, the sums over the rows."""
+def column_sum(x: Array, out: Array, zero: tuple[int, int] = (0, 0)) -> Array:
+    """x : (rows, D)  ->  out : (D,) float32, the sums over the rows, which are known to be 0 in the columns of `zero`."""
     rows, D = x.shape
     v = columns_of(D, x, out)
     grid, chunk = tiles_of(rows, D, v)
-    args = (x, out, *scratch_of(x, grid, D), i32(rows), i32(D), i32(chunk))
+    args = (x, out, *scratch_of(x, grid, D), *map(i32, (rows, D, chunk, *zero)))
     launch("elementwise", "column_sum", grid, 256, args, VEC=v, STORAGE=storage(x))
     return out

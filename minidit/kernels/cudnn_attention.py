@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from minidit.backend import Array, empty
-from minidit.kernels.cuda_launch import NULL, WARP, ceil, chunk_of, f32, i32, launch, vector
+from minidit.kernels.cuda import add_bias
+from minidit.kernels.cuda_launch import NULL, f32
 
 AGREE = 2.0**-5  # of the largest number: a few roundings to bfloat16
 RUNS = 5  # that are timed, after one that is not
@@ -72,17 +73,16 @@ class CudnnAttention:
         return [packed.data.ptr + part * self.width * packed.itemsize for part in range(3)]
 
     def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
-        """y and the logarithms of the rows' sums; a bias is added to qkv in place."""
+        """y and the logarithms of the rows' sums; a bias is added to q and v in place.
+
+        That of k adds one number to all logits of a row, which the softmax does not see: q̄ and k̄ stay the same as well.
+        """
         if add is not NULL:
-            n, m = len(qkv) * qkv.shape[1], qkv.shape[2]
-            v = vector(m, qkv, add)
-            chunk = chunk_of(n, ceil(m, WARP * v))
-            grid, sizes = (ceil(m, WARP * v), ceil(n, chunk), 1), (i32(n), i32(m), i32(chunk))
-            launch("elementwise", "add_bias", grid, 256, (qkv, add, *sizes), VEC=v, STORAGE="bf16")
+            add_bias(qkv.reshape(-1, qkv.shape[2]), add, all_thirds=False)
         self._run(self.forward_plan, [*self.parts(qkv), y.data.ptr, log_sum.data.ptr])
 
     def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
-        """The bar of qkv, to which `forward` has added the bias."""
+        """The bar of qkv, to whose q and v `forward` has added their bias."""
         self._run(self.backward_plan, [*self.parts(qkv), y.data.ptr, bar.data.ptr, log_sum.data.ptr, *self.parts(out)])
 
     def _run(self, plan: tuple[Any, list[Any], int], addresses: list[int]) -> None:

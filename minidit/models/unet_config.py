@@ -9,6 +9,7 @@ The brackets are the 1 × 1 convolution where C is not O; w is the first width, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -28,6 +29,31 @@ class Place(NamedTuple):
     def changes(self) -> bool:
         """Whether the number of channels changes."""
         return self.channels != self.out
+
+
+@dataclass(frozen=True)
+class Home:
+    """Counts of stored numbers, which depend on the twins that run."""
+
+    kept: int  # per number of a block's input and of its output: inputs of norms and convolutions, on a GPU also x̂ and z
+    scaled: int  # per number of the output, more where the condition scales and shifts
+    scores: int  # per logit of an attention
+    working: Callable[[UNetConfig], int]  # numbers of the adjoint that runs
+
+
+def in_the_arena(config: UNetConfig) -> int:
+    """On a CPU every size of a picture that occurs has buffers of its own, which stay: those of convolutions above all."""
+    ins = {(p.level, p.channels) for p in config.places()} | {(0, config.in_channels)}
+    outs = {(p.level, p.out) for p in config.places()}
+    return sum(11 * C * config.pixels(i) for i, C in ins) + sum(9 * O * config.pixels(i) for i, O in outs)
+
+
+def in_windows(config: UNetConfig) -> int:
+    """On a GPU the windows of the largest convolution, and what goes with them."""
+    return max(12 * p.channels * config.pixels(p.level) for p in config.places())
+
+
+HOMES = {"cpu": Home(2, 3, 1, in_the_arena), "cuda": Home(4, 1, 0, in_windows)}
 
 
 @dataclass(frozen=True)
@@ -178,5 +204,21 @@ class UNetConfig:
         return total
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
-        """The memory of a training update per sample on "cpu" or "cuda"."""
-        raise NotImplementedError
+        """The memory of a training update per sample on "cpu" or "cuda"; counted, and compared with measurements by a test."""
+        at, places = HOMES[home], self.places()
+        blocks = [4 * self._kept(p, at) for p in places]
+        first = 4 * self.pixels(0) * self.widths[0]
+        inputs = sum(4 * p.channels * self.pixels(p.level) for p in places)
+        return SampleMemory(sum(blocks) + 4 * first, max(blocks), inputs + 4 * first, 4 * at.working(self), 4)
+
+    def _kept(self, place: Place, at: Home) -> int:
+        """Numbers that the adjoints of a block and its attention keep."""
+        s2, C, O = self.pixels(place.level), place.channels, place.out
+        kept = s2 * (at.kept * (C + O) + at.scaled * O * self.scale_shift)
+        return kept + place.attention * s2 * (7 * O + at.scores * self.heads(O) * s2)
+
+
+UNET: dict[str, UNetConfig] = {
+    "unet-cifar": UNetConfig(32, 3, (128, 256, 256, 256), groups=32, num_classes=0),  # Ho, Jain, Abbeel 2020, appendix B
+    "unet-fashion": UNetConfig(),  # 4 × 8 × 8 latents of 32 × 32 pictures; about as many multiply-accumulates as the DiT's
+}

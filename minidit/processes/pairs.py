@@ -17,6 +17,7 @@ from minidit.backend import Array, to_device, to_host
 from minidit.data.cache import Cache, Facts, Writer, in_words, key_of
 from minidit.diffusion.fresh import ddim
 from minidit.diffusion.row import table_of
+from minidit.models.backbone import TrainedBackbone
 from minidit.outgoing import silent
 from minidit.processes.latents import environment
 from minidit.processes.reflow import Blocks, Maker, StoredPairs
@@ -86,5 +87,9 @@ def facts_of(maker: Maker, source: Source) -> list[object]:
     walk = [table_of(answer, path, grid, ddim()).tolist(), type(path).__name__, s.solver.answer and s.solver.answer.name,
             s.solver.clock and s.solver.clock.__name__, s.guidance, s.interval, s.limit is not None, s.precision]  # fmt: skip
     labels = None if source.labels is None else to_host(source.labels).tolist()
-    weights = hashlib.sha256(np.ascontiguousarray(to_host(maker.network.flat)).tobytes()).hexdigest()
-    return [repr(maker.network.config), weights, walk, labels, environment(maker.network.device)]
+    return [repr(maker.network.config), digest_of(maker.network), walk, labels, environment(maker.network.device)]
+
+
+def digest_of(network: TrainedBackbone) -> str:
+    """SHA-256 of a network's weights."""
+    return hashlib.sha256(np.ascontiguousarray(to_host(network.flat)).tobytes()).hexdigest()

@@ -19,7 +19,6 @@ import numpy as np
 from minidit.autograd import Tensor, no_grad
 from minidit.backend import Array, xp_of
 from minidit.models.backbone import Backbone, TrainedBackbone
-from minidit.processes.denoise import Denoiser
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw_samples
@@ -75,9 +74,10 @@ class Maker:
         x_T = self.process.path.start(z)
         return draw_samples(self.network, self.process, y, self.settings, n=len(z), x_T=x_T, alone=alone)  # (F.5)
 
-    def denoiser(self) -> Denoiser:
-        """The network as a denoiser with these settings."""
-        return self.settings.denoiser(self.network, self.process.path, self.process.answer)
+    def walk(self, draws: Draws, y: Array | None) -> Walk:
+        """The walk of one batch."""
+        path, s = self.process.path, self.settings
+        return Walk(s.denoiser(self.network, path, self.process.answer), s.times(path), s.fresh, draws, y, s.solver)
 
 
 @dataclass
@@ -106,8 +106,7 @@ class DrawnPairs:
     levels: None = None
 
     def __post_init__(self) -> None:
-        self.denoiser = self.maker.denoiser()
-        self.grid = self.maker.settings.times(self.maker.process.path)
+        self.walk: Walk | None = None
 
     @property
     def labels(self) -> Array | None:
@@ -119,9 +118,8 @@ class DrawnPairs:
     def draw(self, index: Array, draws: Draws) -> Batch:
         y = None if self.source.labels is None else self.source.labels[index]
         z = draws.normal((len(index), *self.maker.network.shape), number=NOISE)
-        settings = self.maker.settings
+        self.walk = walk = self.maker.walk(draws, y) if self.walk is None else self.walk.of_batch(draws, y)
         with no_grad():
-            walk = Walk(self.denoiser, self.grid, settings.fresh, draws, y, settings.solver)
             *_, x_0 = walk.moments(self.maker.process.path.start(z))  # (F.5)
         return xp_of(z).concatenate([x_0, z], axis=1), y
 

@@ -13,6 +13,7 @@ are not recorded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -84,6 +85,13 @@ class Walk:
         )
         asked = {*self.scales, *(self.scales_at_ends if solver.asks_twice else ())}
         self.labels = {w: y if y is None or w == 1 else denoiser.labels(y) for w in asked}
+
+    def of_batch(self, draws: Draws, y: Array | None) -> Walk:
+        """The same walk of other samples, with labels if this one has any. Its tables stay what they are, where they are."""
+        other = copy(self)
+        other.draws = draws
+        other.labels = {w: y if y is None or w == 1 else self.denoiser.labels(y) for w in self.labels}
+        return other
 
     def step(
         self, x: Array, k: Array, t: Array, w: float, *, noisy: bool, guess: bool = True, into: Array = None, number: Array = None

@@ -26,6 +26,8 @@ def check_start(folder: Path, config: RunConfig) -> None:
     need, free = bytes_of(config), shutil.disk_usage(place).free
     if need > free:
         raise RunError(f"{folder}: the run needs about {gb(need)}, {gb(free)} are free there: make room, or choose another --out")
+    if config.process.teacher():
+        weights_of(config.process.teacher(), "model")
     if config.data.init:
         start_from(network_of(config.model), weights_of(config.data.init, "model")[0], config.data.init)
 

@@ -76,6 +76,8 @@ def refuse_other_pictures(path: object, header: Mapping[str, Any], facts: Mappin
     """
     recorded = header.get("data")
     then = recorded if isinstance(recorded, dict) else {}
+    if then.get("teacher") != facts.get("teacher", then.get("teacher")):
+        raise CheckpointError(f"{path}: learned from a network whose weights are others now: bring them back, or begin a new run")
     if facts and then.get("digest", facts["digest"]) != facts["digest"]:
         now = f"{facts['images']} pictures are trained on now, {then.get('images')} were"
         raise CheckpointError(f"{path}: was trained on other pictures ({now}): bring them back, or begin a new run with --init")

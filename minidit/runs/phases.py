@@ -21,6 +21,7 @@ from minidit.models.kinds import Network
 from minidit.outgoing import silent
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
+from minidit.processes.pairs import digest_of
 from minidit.random import Philox
 from minidit.runs import folder as files
 from minidit.runs import former
@@ -193,9 +194,13 @@ class Run(Trainer):
         return Phase("model", network, process, source, c.train, few, c.data.init, draw)
 
     def teacher(self) -> Pipeline | None:
-        """The trained run that the process learns from, if it learns from one."""
+        """The trained run that the process learns from, if it learns from one. Its weights are among the facts of this run."""
         name = self.config.process.teacher()
-        return load_pipeline(Path(name), device=self.device) if name else None
+        if not name:
+            return None
+        teacher = load_pipeline(Path(name), device=self.device)
+        self.facts = {**self.facts, "teacher": digest_of(teacher.model)}
+        return teacher
 
     def judge(self, data: Dataset, held_out: Dataset | None = None) -> Classifier:
         """The small classifier that judges samples: loaded, or trained on these pictures."""

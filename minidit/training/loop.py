@@ -50,6 +50,13 @@ def diverged(what: str, update: int, cause: str = "") -> str:
     return f"{what} at update {update}{cause}: try a smaller --lr, or --clip 1"
 
 
+def stacked(numbers: list[Array]) -> Array:
+    """() arrays as one of one axis. Of more than eight at once CuPy makes a table on the host, which a recording forbids."""
+    xp = xp_of(*numbers)
+    eights = [xp.stack(numbers[k : k + 8]) for k in range(0, len(numbers), 8)]
+    return eights[0] if len(eights) == 1 else xp.concatenate(eights)
+
+
 @dataclass(frozen=True)
 class LoopConfig(OptimConfig):
     """Training length and batching."""
@@ -138,7 +145,7 @@ class Loop:
             totals = self._of_all_ranks(totals)
             totals["grad_norm"] = self.optimiser.counted_step(self.total.everywhere(), clock.done)
             names[:] = totals
-            return xp_of(clock.done).stack(list(totals.values()))
+            return stacked(list(totals.values()))
 
         replayed = recorded(update, "the update") if self.config.graph else update
         while self.done < self.config.steps and not self.ranks.agree(self.stop):
@@ -255,7 +262,7 @@ class Loop:
             return totals
         xp = xp_of(*totals.values())
         table = xp.zeros((self.ranks.count, len(totals)), self.model.dtype)
-        table[self.ranks.me] = xp.stack([xp.asarray(number, table.dtype) for number in totals.values()])
+        table[self.ranks.me] = stacked([xp.asarray(number, table.dtype) for number in totals.values()])
         self.ranks.gather(table, [slice(r, r + 1) for r in range(self.ranks.count)])
         return dict(zip(totals, table.sum(axis=0), strict=True))
 

@@ -38,6 +38,9 @@ def refusals() -> Iterator[tuple[str, Probe]]:
         ("label_embedding", "label", "labels lie in 0..K", _some(5, 4), np.array([5]), np.array([False])),
         ("trailing_timesteps", "too-many", "there are no more steps than timesteps", 10, 11),
         ("linspace_timesteps", "none", "there is at least one step", 10, 0),
+        ("linear_grid", "none", "there is at least one step", 0),
+        ("edm_grid", "ends", "the lowest level lies below the highest", 5, 80.0, 0.002, 7.0),
+        ("mode_times", "below", "a scale below -1 would turn times back", _some(4) / 8, -1.5),
         ("space_timesteps", "too-many", "a section has no more steps than timesteps", 10, "20"),
     ):  # fmt: skip
         yield topic, Probe(f"refused-{name}", tuple(args), why)

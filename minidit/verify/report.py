@@ -125,6 +125,7 @@ def line(finding: Finding, *, colour: bool = False) -> str:
         rows += _named(f, paint)
     else:
         rows.append(paint("name", VERDICTS[f.verdict]))
+        rows += [paint("name", reason) for reason in f.reasons]
         rows.append(f"right: {f.topic.equation} ({f.topic.spec})")
         rows += [f"first to differ: {f.layer}"] if f.layer else []
         if f.probe is not None:
@@ -178,7 +179,7 @@ def as_dict(finding: Finding) -> dict[str, Any]:
         "outcome": outcome(f), "error": f.worst.error if math.isfinite(f.worst.error) else None, "tolerance": f.tolerance,
         "because": f.topic.because, "right": f.topic.equation,
         "where": f.worst.where, "what": f.worst.what, "note": f.note, "layer": f.layer,
-        "precision": f.precision, "remarks": list(f.remarks),
+        "reasons": list(f.reasons), "precision": f.precision, "remarks": list(f.remarks),
         "probe": f.probe.name if f.probe else "", "reveals": f.probe.reveals if f.probe else "",
         "question": question(f),
         "candidates": [[

@@ -3,7 +3,7 @@
 // A fibre runs until a barrier (or a shuffle, which is a barrier of its warp). Blocks run one after the other. `order` says in
 // which order threads and blocks are served: 0 as they are numbered, 1 backwards, n > 1 shuffled by n; a kernel without races gives
 // the same bits in every order, and a missing barrier shows. Where n is odd, asynchronous copies arrive when they are waited for, and
-// leave NaN behind until then; else at once. Shared memory is NaN before each block, with a guarded end.
+// leave NaN behind until then; else at once. Where n / 2 is odd, a warp runs until it waits for others before the next is served. Shared memory is NaN before each block, with a guarded end.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>
@@ -74,6 +74,7 @@ static void (*body)(void*);
 static void* body_of;
 static std::vector<unsigned char> shared;
 static bool late;  // whether asynchronous copies arrive when they are waited for, or at once
+static bool far;   // whether a warp runs until it waits for others before the next is served
 static bool misaligned;
 
 static unsigned char* shared_memory() {  // aligned to 128 bytes
@@ -118,30 +119,35 @@ V exchange(V v, unsigned from) {  // two sets of slots in turn: a lane that runs
     return v;
 }
 
-inline int run_block(unsigned n, std::vector<unsigned>& order) {
+__attribute__((noinline)) static void serve(unsigned i) {  // until it waits or ends
+    Fibre& f = *fibres[i];
+    if (f.done) return;
+    current = i;
+    threadIdx.x = i;
+    if (_setjmp(scheduler)) return;
+    if (f.started) _longjmp(f.at, 1);
+    f.started = true;
+    getcontext(&f.first);
+    f.stack.reset(new char[STACK]);
+    f.first.uc_stack.ss_sp = f.stack.get();
+    f.first.uc_stack.ss_size = STACK;
+    makecontext(&f.first, live, 0);
+    setcontext(&f.first);
+}
+
+inline int run_block(unsigned n, const std::vector<unsigned>& order) {
     block_barrier = Barrier{n};
     for (Warp& w : warps) w.barrier = Barrier{32};
     for (unsigned i = 0; i < n; i++) fibres[i]->done = false, fibres[i]->exchanges = 0, fibres[i]->copies.clear();
     for (unsigned left = n; left;) {
-        moved = false;
-        for (unsigned k = 0; k < n; k++) {
-            unsigned i = order[k];
-            Fibre& f = *fibres[i];
-            if (f.done) continue;
-            current = i;
-            threadIdx.x = i;
-            if (!_setjmp(scheduler)) {
-                if (f.started) _longjmp(f.at, 1);
-                f.started = true;
-                getcontext(&f.first);
-                f.stack.reset(new char[STACK]);
-                f.first.uc_stack.ss_sp = f.stack.get();
-                f.first.uc_stack.ss_size = STACK;
-                makecontext(&f.first, live, 0);
-                setcontext(&f.first);
-            }
-        }
-        if (!moved) {  // somebody waits for threads that never come: the fibres are left where they are
+        bool any = false;
+        for (unsigned k = 0; k < n; k += far ? 32 : n)
+            do {
+                moved = false;
+                for (unsigned j = k; j < k + (far ? 32 : n); j++) serve(order[j]);
+                any |= moved;
+            } while (far && moved);
+        if (!any) {  // somebody waits for threads that never come: the fibres are left where they are
             fibres.clear();
             return DEADLOCK;
         }
@@ -161,7 +167,7 @@ int launch(void (*kernel)(A...), void** args, const unsigned* grid, const unsign
     while (fibres.size() < n) fibres.emplace_back(new Fibre);
     warps.resize(n / 32);
     shared.resize(bytes + GUARDED + 128);
-    late = order % 2, misaligned = false;
+    late = order % 2, far = order / 2 % 2, misaligned = false;
     unsigned char* const memory = shared_memory();
     auto call = [&] { kernel(*reinterpret_cast<std::remove_reference_t<A>*>(args[I])...); };
     body = [](void* c) { (*reinterpret_cast<decltype(call)*>(c))(); };
@@ -175,6 +181,11 @@ int launch(void (*kernel)(A...), void** args, const unsigned* grid, const unsign
     for (unsigned i : numbers) {
         blockIdx = dim3{i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
         if (order > 1) std::shuffle(threads.begin(), threads.end(), random);
+        if (far) {  // warp by warp, in the order of their first threads
+            std::vector<unsigned> rank(n / 32, n);
+            for (unsigned k = n; k--;) rank[threads[k] / 32] = k;
+            std::stable_sort(threads.begin(), threads.end(), [&](unsigned a, unsigned b) { return rank[a / 32] < rank[b / 32]; });
+        }
         memset(memory, 0xff, bytes);  // every float a NaN
         memset(memory + bytes, GUARD, GUARDED);
         if (int error = run_block(n, threads)) return error;

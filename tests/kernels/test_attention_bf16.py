@@ -64,10 +64,10 @@ def test_it_says_what_the_plain_text_says(shape, K, biased, order):
 
 
 @pytest.mark.skipif(REAL, reason="the order of threads is not ours to choose")
-@pytest.mark.parametrize(("N", "K"), [(200, 72), (300, 64), (150, 128)])
+@pytest.mark.parametrize(("N", "K"), [(250, 72), (300, 64), (250, 128)])
 def test_no_bit_depends_on_the_order_of_threads_blocks_and_copies(N, K):
     runs = []
-    for order in range(4):
+    for order in range(4):  # of both kinds of copies, and of warps that run far ahead
         with standin.kernels(order):
             runs.append(twin(*case(1, N, 2, K, biased=True)))
     assert all(np.array_equal(a, b) for run in runs[1:] for a, b in zip(run, runs[0], strict=True))

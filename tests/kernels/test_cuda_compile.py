@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for sm_80 and sm_90, in the variants that the twins ask for: by NVRTC from its wheel, or by nvcc."""
+"""Every CUDA source compiles for sm_80, sm_89 and sm_90 in the variants that the twins ask for: by NVRTC or by nvcc."""
 
 import ctypes
 import importlib.util
@@ -86,7 +86,7 @@ def compiled(text, flags, folder):
     return ""
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_89", "sm_90"])
 @pytest.mark.parametrize("name", FILES)
 def test_every_kernel_compiles_without_a_gpu(name, arch, tmp_path):
     for defines in VARIANTS.get(name, PLAIN) if nvrtc() is not None else VARIANTS.get(name, PLAIN)[-1:]:

@@ -10,7 +10,8 @@ from support import host, spec
 
 from minidit.autograd import Tensor
 from minidit.kernels.cuda_launch import NULL, i32, launch, vector
-from minidit.ops import cast, gelu
+from minidit.kernels.cuda_rows import column_sum
+from minidit.ops import cast, gelu, self_attention
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
@@ -131,3 +132,20 @@ def test_a_sum_with_a_constant_costs_no_sum_over_its_stretched_axes():
     with standin.counting() as n:
         y.backward(CUPY.ones((4, 3), np.float32))
     assert host(x.grad).tolist() == [[1, 1, 1]] * 4 and (REAL or n.launches <= 2)  # the ones, and the copy into x.grad
+
+
+@spec("A.12")
+@pytest.mark.parametrize("D", [96, 99, 480])
+def test_the_bias_of_keys_has_no_gradient_and_nothing_of_it_is_read(D):
+    """One number more in all logits of a row: the softmax does not change. The kernel writes zeros where it does not look."""
+    x = np.random.default_rng(D).standard_normal((70, D)).astype(np.float32)
+    x[:, D // 3 : 2 * D // 3] = np.nan
+    with standin.kernels(5):
+        out = host(column_sum(CUPY.asarray(x), CUPY.empty(D, np.float32), (D // 3, 2 * D // 3)))
+    assert (out[D // 3 : 2 * D // 3] == 0).all()
+    for part in (slice(0, D // 3), slice(2 * D // 3, D)):
+        assert np.allclose(out[part], x[:, part].astype(np.float64).sum(axis=0), atol=1e-4)
+    r = np.random.default_rng(1)
+    qkv, bar = r.standard_normal((1, 5, 24)), r.standard_normal((1, 5, 8))
+    _, vjp = self_attention.plain(qkv, heads=2)
+    assert np.abs(vjp(bar)[0][..., 8:16].sum(axis=(0, 1))).max() < 1e-15  # which is why

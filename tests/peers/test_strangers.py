@@ -16,7 +16,8 @@ FOUND = {  # project -> (package, the release that was looked at, its mistakes a
     "k-diffusion": ("k_diffusion", "0.1.1.post1", set()),
     "denoising-diffusion-pytorch": (
         "denoising_diffusion_pytorch", "2.3.4", {"M25", "M38", "M40", "M44", "M54", "M75", "M76"}),
-    "torchcfm": ("torchcfm", "1.0.7", set()),
+    "torchcfm": ("torchcfm", "1.0.7", {"M103"}),
+    "flow-matching": ("flow_matching", "1.0.10", set()),
 }  # fmt: skip
 
 
@@ -35,6 +36,14 @@ def test_every_disagreement_of_a_project_has_the_name_of_the_findings(project):
     report = importlib.import_module("tools.findings").report_on(name)
     assert set(report.mistakes) == mistakes, str(report)
     assert all(f.passed or f.candidates for f in report.findings), str(report)
+
+
+@pytest.mark.parametrize(("name", "package"), [("edm", "torch_utils"), ("sit", "transport"), ("consistency_models", "cm")])
+def test_a_checkout_of_a_project_without_releases_is_right_in_its_dialect(name, package):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{name} is not here (a checkout of its repository on PYTHONPATH)")
+    report = importlib.import_module("tools.findings").report_on(name)
+    assert report.ok and report.dialect == name, str(report)
 
 
 def test_stand_ins_leave_nothing_behind():

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import standin
 from small import DIT, UNCONDITIONAL, awake, pictures
-from support import agree, spec
+from standin.cublas import imitated_cublas
+from support import agree, host, spec
 
 from minidit.data.cache import Cache
 from minidit.diffusion import flow, times
@@ -15,6 +17,7 @@ from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import U, V, edm
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2
+from minidit.kernels import cuda_graph
 from minidit.models.dit import DiT
 from minidit.outgoing import silent
 from minidit.processes import pairs, reflow
@@ -254,3 +257,31 @@ def test_one_reflow_makes_the_trajectories_of_a_trained_flow_straight():
     bad, good = (sample(teacher, FLOW, n=64, steps=k) for k in (1, 16))
     assert np.abs(one - many).mean() < 0.5 * np.abs(bad - good).mean()
     assert isinstance(made, StoredPairs)
+
+
+# ------------------------------------------------------------------------------------------------ on a device
+
+
+@pytest.fixture
+def gpu():
+    if not getattr(standin.install(), "__standin__", False) or standin.raw.compiler() is None:
+        pytest.skip("the stand-in, and g++ to run kernels on the CPU")
+    cuda_graph.explain.cache_clear()
+    with standin.kernels(), imitated_cublas():
+        yield
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("path", TEACHERS)
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "drawn"])
+def test_a_recorded_update_on_pairs_is_the_update_bit_for_bit(path, kept, caplog):
+    """Kept pairs stay on the host, and the rows of a batch are copied; drawn ones are walked inside the recording."""
+    losses, config = {}, LoopConfig(steps=4, batch_size=4, lr=1e-2, seed=3, shards=1)
+    for name, device, graph in (("recorded", "cuda", True), ("eager", "cuda", False), ("host", "cpu", False)):
+        source = source_of(pictures(9), device)
+        teacher = Maker(awake(device=device), TEACHERS[path], HOW)
+        data = pairs_of(teacher, source, 8) if kept else DrawnPairs(source, teacher)
+        loop = Loop(awake(seed=4, device=device), Reflow(FLOW), data, replace(config, graph=graph))
+        losses[name] = np.array([float(host(r["loss"])) for r in loop.run()])
+    assert caplog.messages == [] and np.array_equal(losses["recorded"], losses["eager"])
+    agree(losses["recorded"], losses["host"], bound=1e-3)

@@ -37,7 +37,8 @@ class Cublas:
     """One handle's state, and the names of the products that were asked for."""
 
     def __init__(self):
-        self.stream, self.workspace, self.calls, self.things, self.refuse = None, None, [], [], False
+        self.stream, self.workspace, self.calls, self.things, self.epilogues = None, None, [], [], []
+        self.refuse = self.fail = False  # whether cublasLt knows no algorithm, or fails in every product
 
     def cublasCreate_v2(self, handle):
         handle._obj.value = 1
@@ -97,12 +98,20 @@ class Cublas:
     def cublasLtCreate(self, handle):
         return self._new(handle, "lt")
 
+    def cublasLtMatmulPreferenceCreate(self, handle):
+        return self._new(handle, {})
+
+    def cublasLtMatmulPreferenceSetAttribute(self, preference, attribute, value, size):
+        assert attribute.value == 1 and size.value == 8  # the most bytes of workspace; without it, none
+        self.things[preference.value - 1][1] = value._obj.value
+        return 0
+
     def cublasLtMatmulDescCreate(self, handle, compute, scale):
         assert scale.value == 0
         return self._new(handle, {"compute": compute.value})
 
     def cublasLtMatmulDescSetAttribute(self, desc, attribute, value, size):
-        assert size.value == (8 if attribute.value == 8 else 4)
+        assert size.value == (8 if attribute.value in (8, 11, 12) else 4)
         self.things[desc.value - 1][attribute.value] = value._obj.value
         return 0
 
@@ -110,11 +119,23 @@ class Cublas:
         assert ld.value >= rows.value
         return self._new(handle, (kind.value, rows.value, cols.value, ld.value))
 
-    def cublasLtMatmul(self, lt, desc, alpha, A, la, B, lb, beta, C, lc, D, ld, algorithm, memory, size, stream):
-        assert self.things[lt.value - 1] == "lt" and memory.value and size.value and C.value == D.value and beta._obj.value == 0
+    def cublasLtMatmulAlgoGetHeuristic(self, lt, desc, la, lb, lc, ld, preference, wanted, results, count):
+        description = self.things[desc.value - 1]
+        assert self.things[lt.value - 1] == "lt" and wanted.value == 1 and description[8] % 16 == 0
+        assert self.things[preference.value - 1][1] == 32 << 20
         if self.refuse:
             return 15
+        count._obj.value, results._obj.status, results._obj.algorithm[0] = 1, 0, desc.value
+        return 0
+
+    def cublasLtMatmul(self, lt, desc, alpha, A, la, B, lb, beta, C, lc, D, ld, algorithm, memory, size, stream):
+        assert self.things[lt.value - 1] == "lt" and memory.value and size.value and C.value == D.value and beta._obj.value == 0
+        assert algorithm._obj[0] == desc.value, "an algorithm that was chosen for another product"
+        assert all(p.value % 16 == 0 for p in (A, B, D))
+        if self.fail:
+            return 13
         self.calls.append("lt")
+        self.epilogues.append(self.things[desc.value - 1][7])
         COUNTS.launches += 1
         layouts = [self.things[x.value - 1] for x in (la, lb, ld)]
         values = (dict(self.things[desc.value - 1]), [x.value for x in (A, B, D)], layouts)
@@ -125,16 +146,26 @@ class Cublas:
         return 0
 
     def _run_lt(self, desc, pointers, layouts):
+        """BIAS (4), GELU (32) and its input kept (128) go over the rows of D, and are of D's type; BGRADB (512) sums B over k."""
         a, b, d = (matrix(p, *layout) for p, layout in zip(pointers, layouts, strict=True))
         a, b = (np.ascontiguousarray(x.T if desc[op] else x).astype(np.float32) for x, op in ((a, 3), (b, 4)))
-        assert a.shape[1] == b.shape[0] and d.shape == (a.shape[0], b.shape[1]) and desc[7] in (4, 512)
+        kind = desc[7]
+        assert a.shape[1] == b.shape[0] and d.shape == (a.shape[0], b.shape[1]) and kind in (4, 36, 164, 512)
         if desc["compute"] == 77:
             a, b = tf32(a), tf32(b)
-        n = d.shape[0] if desc[7] == 4 else d.shape[1]  # BIAS: one number per row of D;  BGRADB: one per column, summed over k
-        vector = matrix(desc[8], 0, n, 1, n)[:, 0]
-        d[...] = a @ b + (vector[:, None] if desc[7] == 4 else 0)
-        if desc[7] == 512:
+        n = d.shape[1] if kind == 512 else d.shape[0]
+        vector = matrix(desc[8], layouts[2][0], n, 1, n)[:, 0]
+        product = a @ b
+        if kind == 512:
             vector[...] = b.sum(axis=0)
+        else:
+            product += vector[:, None].astype(np.float32)
+        if kind & 128:
+            assert desc[12] % 8 == 0 and desc[12] >= d.shape[0] and desc[11] % 16 == 0
+            matrix(desc[11], layouts[2][0], *d.shape, desc[12])[...] = product
+        if kind & 32:
+            product *= 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (product + 0.044715 * product**3)))
+        d[...] = product
 
 
 @contextmanager

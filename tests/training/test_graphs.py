@@ -71,6 +71,18 @@ def test_the_recorded_step_is_the_step_bit_for_bit(config, changes, caplog):
         assert np.array_equal(a, eager[1][name]), name
 
 
+def test_an_update_with_many_numbers_is_recorded_as_well(caplog, monkeypatch):
+    loss = Diffusion.loss
+
+    def talkative(self, *args):
+        losses, more = loss(self, *args)
+        return losses, {**more, **{f"{k} losses": losses.data * k for k in range(2, 14)}}
+
+    monkeypatch.setattr(Diffusion, "loss", talkative)
+    numbers, _ = trained()
+    assert caplog.messages == [] and numbers["13 losses"] == pytest.approx([13 * n for n in numbers["loss"]], rel=1e-6)
+
+
 def test_a_step_counted_on_the_device_is_that_of_the_host_s_count():
     """Its rungs, labels, noise, images and rates are read from the device; the plain text is told the number of the step."""
     recorded, state = trained()

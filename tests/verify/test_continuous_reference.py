@@ -5,22 +5,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidit import ops
 from minidit.diffusion import consistency as C
 from minidit.diffusion import flow, level, loss, solver, step, times
 from minidit.diffusion.level import Level
 from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import EPS, X_0, U, edm
+from minidit.models.unet import ResBlock
+from minidit.models.unet_config import Place, UNetConfig
+from minidit.nn.position import timestep_embedding
 from minidit.random import Philox
 from minidit.verify.core.denoiser import Linear
 from minidit.verify.core.finding import ask
 from minidit.verify.core.judge import Judge
 from minidit.verify.core.reference import Reference
-from minidit.verify.topics import TOPICS, consistency, flows, paths
+from minidit.verify.topics import TOPICS, consistency, flows, paths, unet
 from minidit.verify.topics import times as laws
 from tests.support import spec
 
 R = Reference()
-GROUPS = ("paths", "times", "flows", "consistency")
+GROUPS = ("paths", "times", "flows", "consistency", "unet")
 unit = st.floats(0.01, 0.99)
 sigmas = st.floats(0.01, 50.0)
 
@@ -151,6 +155,47 @@ def test_curricula_are_those_of_the_law(k, K, s_0, s_1):
     assert consistency.ict_levels(R, k, K, s_0, s_1) == C.doubled_levels_at(k, K, s_0, s_1)
     grid = C.rising_grid(s_0 + 1)
     near(consistency.ict_probabilities(R, grid), C.index_masses(grid))
+
+
+@spec("N.10", "A.17", "L.8")
+@given(st.integers(0, 999))
+def test_the_u_net_s_blocks_are_made_of_the_package_s_laws(t):
+    sine_last = timestep_embedding(np.array([t]), 8, np.float64, shift=1)
+    near(unet.unet_time_embedding(R, np.array([t]), 8), np.concatenate((sine_last[:, 4:], sine_last[:, :4]), axis=1))
+    weights, x, groups = TOPICS["unet_attention"].probes()[0].args
+    n = ops.group_norm(x, weights["group_norm.weight"], weights["group_norm.bias"], groups=groups)
+    tokens = n.reshape(2, 4, 6).transpose(0, 2, 1)
+    q, k, v = (ops.linear(tokens, weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in ("to_q", "to_k", "to_v"))
+    y = ops.linear(ops.attention(q, k, v), weights["to_out.0.weight"], weights["to_out.0.bias"])
+    near(unet.unet_attention(R, weights, x, groups), x + y.transpose(0, 2, 1).reshape(x.shape), 1e-10)
+
+
+@pytest.mark.parametrize("probe", TOPICS["unet_block"].probes(), ids=lambda p: p.name)
+def test_a_block_is_that_of_the_package_s_u_net(probe):
+    weights, x, c, groups = probe.args
+    O = len(weights["conv1.weight"])
+    config = UNetConfig(widths=(4,), groups=groups, attention=())
+    block = ResBlock(Place(0, x.shape[1], O, False), config).build(dtype=np.float64)
+    m = ops.linear(ops.silu(c), weights["time_emb_proj.weight"], weights["time_emb_proj.bias"])
+    own = {"time_emb_proj.weight": np.zeros((O, config.condition_width))}
+    block.load_state_dict(dict(weights) | own)
+    near(unet.unet_block(R, weights, x, c, groups), block(x, m).data, 1e-10)
+
+
+def test_a_block_of_the_u_net_whose_last_convolution_is_zero_is_its_shortcut():
+    for probe in TOPICS["unet_block"].probes():
+        weights, x, c, groups = probe.args
+        nothing = {name: 0 * w if name.startswith("conv2") else w for name, w in weights.items()}
+        near(unet.unet_block(R, nothing, x, c, groups), unet.shortcut(R, x, weights))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 3))
+def test_the_way_up_takes_everything_that_the_way_down_remembers(widths, blocks):
+    kept = unet.remembered(R, tuple(widths), blocks)
+    got = unet.unet_channels(R, tuple(widths), blocks)
+    assert len(got) == len(kept) == len(widths) * (blocks + 1)
+    before = [widths[-1], *(w for w in reversed(widths) for _ in range(blocks + 1))][: len(got)]
+    assert [int(g) - b for g, b in zip(got, before, strict=True)] == kept[::-1]
 
 
 @spec("F.3")

@@ -11,17 +11,21 @@ import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import subprocess
 import sys
 import types
 import warnings
+from pathlib import Path
 
 DISTRIBUTION = {
     "smalldiffusion": "smalldiffusion", "k_diffusion": "k-diffusion", "torchcfm": "torchcfm",
-    "denoising_diffusion_pytorch": "denoising-diffusion-pytorch",
+    "denoising_diffusion_pytorch": "denoising-diffusion-pytorch", "flow_matching": "flow-matching",
 }  # fmt: skip
+CHECKOUT = {"cm": "consistency_models", "training": "EDM", "transport": "SiT"}  # packages of projects without releases
 UNUSED = {
-    "accelerate", "cleanfid", "clip", "dctorch", "ema_pytorch", "jsonmerge", "kornia", "matplotlib", "ot", "pandas", "skimage",
-    "pytorch_fid", "torchdiffeq", "torchdyn", "torchsde", "torchvision", "wandb",
+    "accelerate", "blobfile", "cleanfid", "clip", "dctorch", "ema_pytorch", "flash_attn", "jsonmerge", "kornia", "matplotlib",
+    "mpi4py", "ot", "pandas", "piq", "pytorch_fid", "skimage", "timm", "torchdiffeq", "torchdyn", "torchsde", "torchvision",
+    "wandb",
 }  # fmt: skip
 
 
@@ -69,7 +73,11 @@ def stranger(name):
 
 
 def version(name):
-    """The package with its installed version, as findings name it."""
+    """The package with its installed version, as findings name it; a checkout with its commit."""
+    if name in CHECKOUT:
+        folder = Path(importlib.util.find_spec(name).submodule_search_locations[0])
+        asked = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+        return f"{CHECKOUT[name]} {subprocess.run(asked, capture_output=True, text=True).stdout.strip()}".strip()
     return f"{DISTRIBUTION[name]} {importlib.metadata.version(DISTRIBUTION[name])}"
 
 

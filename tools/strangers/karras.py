@@ -1,13 +1,14 @@
 """k-diffusion: a denoiser around a network that says ε or v on a discrete ladder, and samplers on x/√ᾱ, as answers to the kit.
 
-Its Euler step is DDIM without noise, its ancestral Euler step DDIM with noise η (and DDPM with the small variance for η = 1).
+EDM's denoiser, grid and steps it has as they are. Its Euler step is DDIM without noise, its ancestral Euler step DDIM with noise
+η (and DDPM with the small variance for η = 1).
 """
 
 import torch
 
 from minidit.verify.borders.torch import functions
 
-from . import stranger
+from . import drawing, stranger
 
 package = stranger("k_diffusion")
 
@@ -64,6 +65,33 @@ def ddim_step(x_t, eps, t, s, alpha_bar, eta, z):
 
 def ddpm_step(x_t, eps, t, s, alpha_bar, z):
     return ddim_step(x_t, eps, t, s, alpha_bar, 1.0, z)
+
+
+def edm_denoised(F, x, sigma, sigma_data):
+    return package.layers.Denoiser(lambda x, sigma: F, sigma_data=sigma_data)(x, sigma)
+
+
+def edm_grid(n, low, high, rho):
+    return package.sampling.get_sigmas_karras(n, low, high, rho)
+
+
+def moved(sampler, x, sigma, next, *guesses, z=None, **options):
+    queue = list(guesses)
+    levels = torch.tensor([sigma, next], dtype=x.dtype)
+    with drawing(x if z is None else z):
+        return sampler(lambda x, sigma: queue.pop(0), x, levels, disable=True, **options)
+
+
+def edm_euler_step(x, D, sigma, next):
+    return moved(package.sampling.sample_euler, x, sigma, next, D)
+
+
+def edm_heun_step(x, D, D_next, sigma, next):
+    return moved(package.sampling.sample_heun, x, sigma, next, D, D_next)
+
+
+def edm_churn(x, z, sigma, raised):
+    return moved(package.sampling.sample_euler, x, sigma, raised, x, z=z, s_churn=raised / sigma - 1)
 
 
 def target():

@@ -5,38 +5,31 @@
 // back, and the adjoint reads it.
 #include "tiles.h"
 
-constexpr int TALL = 64 * HIGH;  // queries that a block owns, by four warps
-constexpr int WIDE = 64;         // keys of a tile
+constexpr int TALL = 64 * HIGH;             // queries that a block owns, by four warps
+constexpr int WIDE = HIGH == 2 ? 32 : 64;   // keys of a tile
+constexpr int BLOCKS = HEAD <= 80 ? 3 : 2;  // per multiprocessor: while one waits for memory, others multiply
 constexpr float LATE = 8;  // the softmax is shifted again when a logit exceeds the shift by a factor of 2^LATE
 
-// The queries of a warp as fragments; with a bias, written back as rounded.
-__device__ __forceinline__ void queries(unsigned (&q)[SLICES][HIGH][4], Rows rows, int first, int N) {
+// The queries of a warp, from its rows of shared memory, as fragments; with a bias, written back as rounded.
+__device__ __forceinline__ void queries(unsigned (&q)[SLICES][HIGH][4], bf16* own, Rows rows, int first, int N) {
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int k = 0; k < SLICES; k++)
 #pragma unroll
-        for (int h = 0; h < HIGH; h++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int n = first + 16 * h + i % 2 * 8 + g, c = 16 * k + i / 2 * 8 + 2 * t;
-                q[k][h][i] = 0;
-                if (16 * k + i / 2 * 8 < HEAD && n < N)
-                    q[k][h][i] = *reinterpret_cast<const unsigned*>(rows.p + n * rows.pitch + c);
-            }
+        for (int h = 0; h < HIGH; h++) ldmatrix(q[k][h], along(own, PITCH) + 16 * h * PITCH + 16 * k);
     if (!rows.bias) return;
+    __syncwarp();
 #pragma unroll
-    for (int k = 0; k < SLICES; k++)
+    for (int j = 0; j < STRIPS; j++) {
+        Two b = two_of(rows.bias + 8 * j + 2 * t);
 #pragma unroll
-        for (int h = 0; h < HIGH; h++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int n = first + 16 * h + i % 2 * 8 + g, c = 16 * k + i / 2 * 8 + 2 * t;
-                if (16 * k + i / 2 * 8 < HEAD && n < N) {
-                    q[k][h][i] = bf16x2_of(low_of(q[k][h][i]) + rows.bias[c],
-                                           high_of(q[k][h][i]) + rows.bias[c + 1]);
-                    *reinterpret_cast<unsigned*>(const_cast<bf16*>(rows.p) + n * rows.pitch + c) = q[k][h][i];
-                }
-            }
+        for (int i = 0; i < HIGH * 2; i++) {
+            unsigned& pair = q[j / 2][i / 2][i % 2 + j % 2 * 2];
+            pair = bf16x2_of(low_of(pair) + b.x, high_of(pair) + b.y);
+            *reinterpret_cast<unsigned*>(own + (8 * i + g) * PITCH + 8 * j + 2 * t) = pair;
+        }
+    }
+    put_rows(own, rows, first, N);
 }
 
 // One tile of the softmax: s becomes P, shifted by top; sum and out follow where the shift must grow. c: scale in powers of two.
@@ -80,16 +73,20 @@ __device__ __forceinline__ void softmax(float (&s)[HIGH][WIDE / 8][4], float (&t
 }
 
 // Grid: (N / TALL, B · heads), four warps.
-extern "C" __global__ void __launch_bounds__(128, 2)
+extern "C" __global__ void __launch_bounds__(128, BLOCKS)
     attention_bf16(bf16* qkv, const float* bias, bf16* y, float* log_sum, int N, int heads, float scale) {
-    DYNAMIC_SHARED(bf16, tiles);  // keys and values of one tile, and of the next
-    int b = blockIdx.y / heads, h = blockIdx.y % heads, own = threadIdx.x / 32 * 16 * HIGH, first = blockIdx.x * TALL + own;
+    DYNAMIC_SHARED(bf16, tiles);  // keys and values of one tile, and of the next, where first the queries are
+    int b = blockIdx.y / heads, h = blockIdx.y % heads, first = blockIdx.x * TALL + threadIdx.x / 32 * 16 * HIGH;
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    bf16* own = tiles + (2 * WIDE + threadIdx.x / 32 * 16 * HIGH) * PITCH;
     Rows keys = part_of(qkv, bias, 1, b, h, N, heads), values = part_of(qkv, bias, 2, b, h, N, heads);
     fetch<WIDE, 128>(tiles, keys, 0, N);
     fetch<WIDE, 128>(tiles + WIDE * PITCH, values, 0, N);
+    fetch<TALL, 128>(tiles + 2 * WIDE * PITCH, part_of(qkv, bias, 0, b, h, N, heads), blockIdx.x * TALL, N);
+    copies_arrived();
+    __syncthreads();
     unsigned q[SLICES][HIGH][4];
-    queries(q, part_of(qkv, bias, 0, b, h, N, heads), first, N);
+    queries(q, own, part_of(qkv, bias, 0, b, h, N, heads), first, N);
     float out[HIGH][STRIPS][4] = {}, top[HIGH][2], sum[HIGH][2] = {}, c = scale * LOG2E;
 #pragma unroll
     for (int i = 0; i < HIGH * 2; i++) top[i / 2][i % 2] = -1e30f;
@@ -135,5 +132,6 @@ extern "C" __global__ void __launch_bounds__(128, 2)
         if (t == 0 && n < N) log_sum[(size_t)blockIdx.y * N + n] = top[i / 2][i % 2] * scale + logf(all);
     }
     __syncthreads();
-    put_rows(out, inverse, values.bias, tiles + own * PITCH, head_of(y, b, h, N, heads), first, N);
+    rounded(own, out, inverse, values.bias);
+    put_rows(own, head_of(y, b, h, N, heads), first, N);
 }

@@ -12,7 +12,7 @@
 #endif
 
 constexpr int THREADS = 32 * WARPS, KEYS = 16 * HIGH * WARPS, TILE = 64;
-constexpr int SUB = HEAD * HIGH <= 144 ? 32 : 16;                      // queries of which a warp holds logits
+constexpr int SUB = HEAD * HIGH <= 128 ? 32 : 16;                      // queries of which a warp holds logits
 constexpr int SHARES = WARPS / 4, SHARE = (STRIPS + SHARES - 1) / SHARES;  // warps that share 16 rows of q̄, and the strips of each
 constexpr int ACROSS = TILE + 8;                                       // the pitch of S̄ᵀ
 
@@ -20,28 +20,43 @@ constexpr int ACROSS = TILE + 8;                                       // the pi
 constexpr int K = 0, V = KEYS * PITCH, TURNS = 2 * KEYS * PITCH;
 constexpr int Q = 0, BAR = TILE * PITCH, S_BAR = 2 * TILE * PITCH, SUMS = S_BAR + KEYS * ACROSS, TURN = SUMS + 4 * TILE;
 
-// lse (in powers of two) and δ of a tile's rows, THREADS / TILE lanes per row.
-__device__ __forceinline__ void row_sums(float* lse, Rows y, Rows bar, const float* log_sum, int first, int N) {
-    constexpr int LANES = THREADS / TILE;
-    int r = threadIdx.x / LANES, t = threadIdx.x % LANES, n = first + r;
-    float sum = 0;
-    if (n < N)
+// lse (in powers of two) and δ of a tile's rows, LANES lanes per row. Between `begin` and `end` the numbers are on their way.
+struct RowSums {
+    static constexpr int LANES = THREADS / TILE, PIECES = (STRIPS + LANES - 1) / LANES;
+    Piece y[PIECES], bar[PIECES];
+    float lse;
+
+    __device__ __forceinline__ void begin(Rows from, Rows bar_from, const float* log_sum, int first, int N) {
+        int n = min(first + (int)threadIdx.x / LANES, N - 1), at = n * (int)from.pitch + threadIdx.x % LANES * 8;
+        lse = log_sum[n];
 #pragma unroll
-        for (int c = 8 * t; c < HEAD; c += 8 * LANES) {
-            Piece a = *reinterpret_cast<const Piece*>(y.p + n * y.pitch + c), b = *reinterpret_cast<const Piece*>(bar.p + n * bar.pitch + c);
+        for (int i = 0; i < PIECES; i++) {
+            y[i] = bar[i] = Piece{};
+            if ((i + 1) * LANES > STRIPS && i * LANES + threadIdx.x % LANES >= STRIPS) break;
+            y[i] = *reinterpret_cast<const Piece*>(from.p + at + 8 * LANES * i);
+            bar[i] = *reinterpret_cast<const Piece*>(bar_from.p + at + 8 * LANES * i);
+        }
+    }
+
+    __device__ __forceinline__ void end(float* to, const float* bias, int first, int N) {
+        int r = threadIdx.x / LANES, t = threadIdx.x % LANES;
+        float delta = 0;
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float left = y.bias ? y.bias[c + 2 * i] : 0, right = y.bias ? y.bias[c + 2 * i + 1] : 0;
-                sum += (low_of(a.pairs[i]) - left) * low_of(b.pairs[i]) + (high_of(a.pairs[i]) - right) * high_of(b.pairs[i]);
-            }
+        for (int i = 0; i < PIECES * 4; i++) {
+            unsigned a = y[i / 4].pairs[i % 4], b = bar[i / 4].pairs[i % 4];
+            Two add = {0, 0};
+            int c = (i / 4 * LANES + t) * 8 + i % 4 * 2;
+            if (bias && c < HEAD) add = two_of(bias + c);
+            delta += (low_of(a) - add.x) * low_of(b) + (high_of(a) - add.y) * high_of(b);
         }
 #pragma unroll
-    for (int m = 1; m < LANES; m *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, m);
-    if (t == 0) {
-        lse[r] = n < N ? log_sum[n] * LOG2E : 1e30f;  // 2^(s - 1e30) = 0: a row beyond the end
-        lse[TILE + r] = sum;
+        for (int m = 1; m < LANES; m *= 2) delta += __shfl_xor_sync(0xffffffffu, delta, m);
+        if (t == 0) {
+            to[r] = first + r < N ? lse * LOG2E : 1e30f;  // 2^(s - 1e30) = 0: a row beyond the end
+            to[TILE + r] = first + r < N ? delta : 0;
+        }
     }
-}
+};
 
 // s (16 HIGH keys x SUB queries) = the warp's rows of a tile times SUB rows of another, transposed.
 __device__ __forceinline__ void products(float (&s)[HIGH][SUB / 8][4], const bf16* own, const bf16* rows) {
@@ -103,10 +118,12 @@ __device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, 
     }
 }
 
-// 16 rows of a tile's q̄ by SHARES warps, summed over the block's keys, of which `count` are there.
-__device__ __forceinline__ void queries_share(const bf16* memory, const bf16* turn, int count, float (&sum)[1][SHARE][4]) {
-    int strip = threadIdx.x / 32 % 4, column = threadIdx.x / 128 * SHARE * 8;
-    const bf16 *a_at = across(turn + S_BAR + 16 * strip, ACROSS), *b_at = along(memory + K + column, PITCH);
+// The warp's part of q̄ of the tile that starts at row n: 16 rows and SHARE strips, summed over the block's keys, of which `count` are there.
+__device__ __forceinline__ void queries_share(const bf16* memory, const bf16* turn, int count, float scale, float* partial, Rows q_bar,
+                                              int n, int N) {
+    int strip = threadIdx.x / 32 % 4 * 16, column = threadIdx.x / 128 * SHARE * 8, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const bf16 *a_at = across(turn + S_BAR + strip, ACROSS), *b_at = along(memory + K + column, PITCH);
+    float sum[SHARE][4] = {};
 #pragma unroll 4
     for (int k = 0; k < count; k += 16) {
         unsigned a[4], b[4];
@@ -115,8 +132,23 @@ __device__ __forceinline__ void queries_share(const bf16* memory, const bf16* tu
         for (int j = 0; j < SHARE; j += 2) {
             ldmatrix_transposed(b, b_at + k * PITCH + 8 * j);
             const unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
-            mma_m16n8k16_bf16(sum[0][j], a, left);
-            if (j + 1 < SHARE) mma_m16n8k16_bf16(sum[0][j + 1], a, right);
+            mma_m16n8k16_bf16(sum[j], a, left);
+            if (j + 1 < SHARE) mma_m16n8k16_bf16(sum[j + 1], a, right);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int row = n + strip + 8 * i + g;
+        if (row >= N) break;
+#pragma unroll
+        for (int j = 0; j < SHARE; j++) {
+            int at = column + 8 * j + 2 * t;
+            float left = sum[j][2 * i] * scale, right = sum[j][2 * i + 1] * scale;
+            if (SHARES * SHARE > STRIPS && column + 8 * j >= HEAD) break;
+            if (partial)
+                *reinterpret_cast<Two*>(partial + row * HEAD + at) = Two{left, right};
+            else
+                *reinterpret_cast<unsigned*>(const_cast<bf16*>(q_bar.p) + row * (int)q_bar.pitch + at) = bf16x2_of(left, right);
         }
     }
 }
@@ -127,7 +159,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                             float* partial, int N, int heads, float scale) {
     DYNAMIC_SHARED(bf16, memory);
     int b = blockIdx.y / heads, h = blockIdx.y % heads, block = blockIdx.x * KEYS, own = threadIdx.x / 32 * 16 * HIGH;
-    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, strip = threadIdx.x / 32 % 4 * 16, column = threadIdx.x / 128 * SHARE * 8;
     Rows q = part_of(qkv, nullptr, 0, b, h, N, heads), bar = head_of(y_bar, b, h, N, heads), values = head_of(y, b, h, N, heads);
     Rows q_bar = part_of(qkv_bar, nullptr, 0, b, h, N, heads);
     if (bias) values.bias = bias + (2 * heads + h) * HEAD;
@@ -135,44 +166,32 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (partial) partial += ((size_t)blockIdx.x * gridDim.y + blockIdx.y) * N * HEAD;
     fetch<KEYS, THREADS>(memory + K, part_of(qkv, nullptr, 1, b, h, N, heads), block, N);
     fetch<KEYS, THREADS>(memory + V, part_of(qkv, nullptr, 2, b, h, N, heads), block, N);
+    RowSums sums;
     auto begin = [&](bf16* turn, int n) {  // a tile of queries is on its way
         fetch<TILE, THREADS>(turn + Q, q, n, N);
         fetch<TILE, THREADS>(turn + BAR, bar, n, N);
-        row_sums(reinterpret_cast<float*>(turn + SUMS), values, bar, log_sum, n, N);
+        sums.begin(values, bar, log_sum, n, N);
     };
     begin(memory + TURNS, 0);
+    sums.end(reinterpret_cast<float*>(memory + TURNS + SUMS), values.bias, 0, N);
     float k_bar[HIGH][STRIPS][4] = {}, v_bar[HIGH][STRIPS][4] = {};
     for (int n = 0; n < N + TILE; n += TILE) {
         bf16 *turn = memory + TURNS + n / TILE % 2 * TURN, *other = memory + TURNS + (n / TILE + 1) % 2 * TURN;
         copies_arrived();
         __syncthreads();  // this tile is there, S̄ of the one before is written, and nobody reads the one before that
         if (n + TILE < N) begin(other, n + TILE);
-        if (n > 0) {
-            float sum[1][SHARE][4] = {};
-            queries_share(memory, other, min(KEYS, N - block), sum);
-#pragma unroll
-            for (int j = 0; j < SHARE; j++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    int row = n - TILE + strip + 8 * i + g, at = column + 8 * j + 2 * t;
-                    if (row >= N || column + 8 * j >= HEAD) continue;
-                    float left = sum[0][j][2 * i] * scale, right = sum[0][j][2 * i + 1] * scale;
-                    if (partial) {
-                        partial[(size_t)row * HEAD + at] = left;
-                        partial[(size_t)row * HEAD + at + 1] = right;
-                    } else {
-                        *reinterpret_cast<unsigned*>(const_cast<bf16*>(q_bar.p) + row * q_bar.pitch + at) = bf16x2_of(left, right);
-                    }
-                }
-        }
+        if (n > 0) queries_share(memory, other, min(KEYS, N - block), scale, partial, q_bar, n - TILE, N);
+        if (n + TILE < N) sums.end(reinterpret_cast<float*>(other + SUMS), values.bias, n + TILE, N);
         if (n < N && block + own < N) keys_share(memory, turn, block + own, N, scale * LOG2E, k_bar, v_bar);
     }
     __syncthreads();
     float factor[HIGH][2], one[HIGH][2];
 #pragma unroll
     for (int i = 0; i < HIGH * 2; i++) factor[i / 2][i % 2] = scale, one[i / 2][i % 2] = 1;
-    put_rows(k_bar, factor, nullptr, memory + K + own * PITCH, part_of(qkv_bar, nullptr, 1, b, h, N, heads), block + own, N);
-    put_rows(v_bar, one, nullptr, memory + V + own * PITCH, part_of(qkv_bar, nullptr, 2, b, h, N, heads), block + own, N);
+    rounded(memory + K + own * PITCH, k_bar, factor, nullptr);
+    rounded(memory + V + own * PITCH, v_bar, one, nullptr);
+    put_rows(memory + K + own * PITCH, part_of(qkv_bar, nullptr, 1, b, h, N, heads), block + own, N);
+    put_rows(memory + V + own * PITCH, part_of(qkv_bar, nullptr, 2, b, h, N, heads), block + own, N);
 }
 
 // q̄ = the sum of `parts` parts, (parts, B · heads, N, HEAD). Grid: (N · HEAD / 8 / 128, B · heads).
@@ -181,14 +200,17 @@ extern "C" __global__ void __launch_bounds__(128)
     int i = blockIdx.x * 128 + threadIdx.x, n = i / STRIPS, c = i % STRIPS * 8;
     if (n >= N) return;
     Rows q_bar = part_of(qkv_bar, nullptr, 0, blockIdx.y / heads, blockIdx.y % heads, N, heads);
-    float sum[8] = {};
+    Two sum[4] = {};
     for (int p = 0; p < parts; p++) {
         const float* x = partial + (((size_t)p * gridDim.y + blockIdx.y) * N + n) * HEAD + c;
 #pragma unroll
-        for (int k = 0; k < 8; k++) sum[k] += x[k];
+        for (int k = 0; k < 4; k++) {
+            Two add = two_of(x + 2 * k);
+            sum[k].x += add.x, sum[k].y += add.y;
+        }
     }
     Piece out;
 #pragma unroll
-    for (int k = 0; k < 4; k++) out.pairs[k] = bf16x2_of(sum[2 * k], sum[2 * k + 1]);
-    *reinterpret_cast<Piece*>(const_cast<bf16*>(q_bar.p) + n * q_bar.pitch + c) = out;
+    for (int k = 0; k < 4; k++) out.pairs[k] = bf16x2_of(sum[k].x, sum[k].y);
+    *reinterpret_cast<Piece*>(const_cast<bf16*>(q_bar.p) + n * (int)q_bar.pitch + c) = out;
 }

@@ -5,25 +5,28 @@ enum { BLOCK = 256 };
 
 // Every kernel of columns has the grid (columns / 32 VEC, chunks of rows, samples); `chunk` rows per block.
 
-// x += bias, in place: four rows are loaded before the first is stored. x: (rows, D)
-extern "C" __global__ void __launch_bounds__(256) add_bias(T* x, const float* __restrict__ bias, int rows, int D, int chunk) {
+// x += bias, in place: four rows are loaded before the first is stored. x: (rows, pitch), of which part blockIdx.z, D columns from
+// blockIdx.z · apart on, is changed.
+extern "C" __global__ void __launch_bounds__(256)
+    add_bias(T* x, const float* __restrict__ bias, int rows, int D, int pitch, int apart, int chunk) {
     const int DEEP = 4;
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
     if (c >= D) return;
+    x += blockIdx.z * apart, bias += blockIdx.z * apart;
     float b[VEC];
     load(bias + c, b);
     for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += DEEP * COLUMN_WARPS) {
         Pack<T> q[DEEP];
-        T* at = x + (size_t)r * D + c;
+        T* at = x + (size_t)r * pitch + c;
 #pragma unroll
         for (int j = 0; j < DEEP; j++)
-            if (r + j * COLUMN_WARPS < end) q[j] = pack_at(at + (size_t)j * COLUMN_WARPS * D);
+            if (r + j * COLUMN_WARPS < end) q[j] = pack_at(at + (size_t)j * COLUMN_WARPS * pitch);
 #pragma unroll
         for (int j = 0; j < DEEP; j++) {
             float v[VEC];
             unpack(q[j], v);
             for (int k = 0; k < VEC; k++) v[k] += b[k];
-            if (r + j * COLUMN_WARPS < end) store(at + (size_t)j * COLUMN_WARPS * D, v);
+            if (r + j * COLUMN_WARPS < end) store(at + (size_t)j * COLUMN_WARPS * pitch, v);
         }
     }
 }
@@ -58,14 +61,14 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// g = ȳ ⊙ gelu'(a + bias) and bias̅ = Σ g over the rows.
+// g = ȳ ⊙ gelu'(a + bias) and bias̅ = Σ g over the rows. bias may be null.
 extern "C" __global__ void __launch_bounds__(256, 4)
     gelu_backward(const T* __restrict__ y_bar, const T* __restrict__ a, const float* __restrict__ bias, T* __restrict__ g,
                   float* bias_bar, float* partial, unsigned* counters, int rows, int D, int chunk) {
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
-    float sum[VEC] = {}, b[VEC];
+    float sum[VEC] = {}, b[VEC] = {};
     if (c < D) {
-        load(bias + c, b);
+        if (bias) load(bias + c, b);
 #pragma unroll 2
         for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
             float v[VEC], s[VEC];
@@ -78,12 +81,13 @@ extern "C" __global__ void __launch_bounds__(256, 4)
     over_chunks(sum, bias_bar, D, partial, counters, D);
 }
 
-// out = Σ x over the rows: the gradient of a bias.
+// out = Σ x over the rows: the gradient of a bias. Columns from .. to - 1 are known to have the sum 0, and are not read.
 extern "C" __global__ void __launch_bounds__(256)
-    column_sum(const T* __restrict__ x, float* out, float* partial, unsigned* counters, int rows, int D, int chunk) {
+    column_sum(const T* __restrict__ x, float* out, float* partial, unsigned* counters, int rows, int D, int chunk,
+               int from, int to) {
     int c = column(), end = min(rows, (int)(blockIdx.y + 1) * chunk);
     float sum[VEC] = {};
-    if (c < D)
+    if (c < D && (c < from || c + VEC > to))
 #pragma unroll 4
         for (int r = blockIdx.y * chunk + threadIdx.x / 32; r < end; r += COLUMN_WARPS) {
             float v[VEC];
@@ -191,12 +195,18 @@ extern "C" __global__ void __launch_bounds__(256) silu_backward(const T* x, cons
 extern "C" __global__ void __launch_bounds__(128)
     embedding_backward(const long long* index, const T* y_bar, T* table_bar, int count, int rows, int D) {
     DYNAMIC_SHARED(int, mine);  // (count,): whether sample b took this row
-    for (int b = threadIdx.x; b < count; b += blockDim.x)
-        mine[b] = (index[b] < 0 ? index[b] + rows : index[b]) == (long long)blockIdx.x;  // -1 is the last row, as in NumPy
+    __shared__ bool any;
+    if (threadIdx.x == 0) any = false;
     __syncthreads();
+    for (int b = threadIdx.x; b < count; b += blockDim.x) {
+        mine[b] = (index[b] < 0 ? index[b] + rows : index[b]) == (long long)blockIdx.x;  // -1 is the last row, as in NumPy
+        if (mine[b]) any = true;
+    }
+    __syncthreads();
+    int samples = any ? count : 0;  // most rows of a large table are nobody's
     for (int c = threadIdx.x; c < D; c += blockDim.x) {
         float total = 0;
-        for (int b = 0; b < count; b++)
+        for (int b = 0; b < samples; b++)
             if (mine[b]) total += to_float(y_bar[(size_t)b * D + c]);
         put(table_bar[(size_t)blockIdx.x * D + c], total);
     }

@@ -19,6 +19,10 @@ constexpr float LOG2E = 1.44269504f;
 struct alignas(16) Piece {
     unsigned pairs[4];
 };
+struct alignas(8) Two {
+    float x, y;
+};
+__device__ __forceinline__ Two two_of(const float* p) { return *reinterpret_cast<const Two*>(p); }
 
 // The element of a tile that lane l names for ldmatrix. `along`: an a, or transposed the b of a plain tile, 16 x 16.
 // `across`: the b of a transposed tile, or transposed an a of a transposed tile.
@@ -32,11 +36,13 @@ __device__ __forceinline__ const bf16* across(const bf16* tile, int pitch) {
 // Rows first .. first + COUNT - 1 on their way into shared memory; beyond N, and beyond HEAD, zeros.
 template <int COUNT, int THREADS>
 __device__ __forceinline__ void fetch(bf16* tile, Rows rows, int first, int N) {
+    constexpr int PIECES = COUNT * (WIDTH / 8);
 #pragma unroll
-    for (int i = threadIdx.x; i < COUNT * (WIDTH / 8); i += THREADS) {
-        int n = i / (WIDTH / 8), c = i % (WIDTH / 8) * 8;
+    for (int at = 0; at < PIECES; at += THREADS) {
+        int i = at + threadIdx.x, n = i / (WIDTH / 8), c = i % (WIDTH / 8) * 8;
+        if (at + THREADS > PIECES && i >= PIECES) break;
         bool there = first + n < N && c < HEAD;
-        copy_async(tile + n * PITCH + c, rows.p + (there ? (first + n) * rows.pitch + c : 0), there);
+        copy_async(tile + n * PITCH + c, rows.p + (there ? (first + n) * (int)rows.pitch + c : 0), there);
     }
 }
 
@@ -70,26 +76,28 @@ __device__ __forceinline__ void accumulate(float (&sum)[HIGH][STRIPS][4], const 
     }
 }
 
-// A warp's accumulator, times factor[h][i / 2] of its rows and plus `add` of its columns, into the rows first .. of an array, by way
-// of the warp's own rows of shared memory: 16 bytes at a time.
-__device__ __forceinline__ void put_rows(const float (&sum)[HIGH][STRIPS][4], const float (&factor)[HIGH][2], const float* add,
-                                         bf16* own, Rows rows, int first, int N) {
+// A warp's rows of shared memory into the rows first .. of an array, 16 bytes at a time.
+__device__ __forceinline__ void put_rows(const bf16* own, Rows rows, int first, int N) {
+    __syncwarp();
+#pragma unroll
+    for (int at = 0; at < 16 * HIGH * STRIPS; at += 32) {
+        int i = at + threadIdx.x % 32, n = i / STRIPS, c = i % STRIPS * 8;
+        if (at + 32 > 16 * HIGH * STRIPS && i >= 16 * HIGH * STRIPS) break;
+        if (first + n < N)
+            *reinterpret_cast<Piece*>(const_cast<bf16*>(rows.p) + (first + n) * (int)rows.pitch + c) =
+                *reinterpret_cast<const Piece*>(own + n * PITCH + c);
+    }
+}
+
+// A warp's accumulator, times factor[h][i] of its rows, to which `add` of its columns, or null, is added, into its rows of shared memory.
+__device__ __forceinline__ void rounded(bf16* own, const float (&sum)[HIGH][STRIPS][4], const float (&factor)[HIGH][2], const float* add) {
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int j = 0; j < STRIPS; j++) {
-        float left = add ? add[8 * j + 2 * t] : 0, right = add ? add[8 * j + 2 * t + 1] : 0;
+        Two b = add ? two_of(add + 8 * j + 2 * t) : Two{0, 0};
 #pragma unroll
-        for (int h = 0; h < HIGH; h++)
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-                *reinterpret_cast<unsigned*>(own + (16 * h + 8 * i + g) * PITCH + 8 * j + 2 * t) =
-                    bf16x2_of(sum[h][j][2 * i] * factor[h][i] + left, sum[h][j][2 * i + 1] * factor[h][i] + right);
-    }
-    __syncwarp();
-    for (int i = threadIdx.x % 32; i < 16 * HIGH * STRIPS; i += 32) {
-        int n = i / STRIPS, c = i % STRIPS * 8;
-        if (first + n < N)
-            *reinterpret_cast<Piece*>(const_cast<bf16*>(rows.p) + (first + n) * rows.pitch + c) =
-                *reinterpret_cast<const Piece*>(own + n * PITCH + c);
+        for (int i = 0; i < HIGH * 2; i++)
+            *reinterpret_cast<unsigned*>(own + (8 * i + g) * PITCH + 8 * j + 2 * t) =
+                bf16x2_of(sum[i / 2][j][i % 2 * 2] * factor[i / 2][i % 2] + b.x, sum[i / 2][j][i % 2 * 2 + 1] * factor[i / 2][i % 2] + b.y);
     }
 }

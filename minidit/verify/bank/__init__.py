@@ -20,11 +20,13 @@ from minidit.verify.bank import (
     steps,
     times,
     training,
+    unet,
 )
 from minidit.verify.core.reference import Deviation
 
 MODULES = (
     schedules, samplers, steps, likelihood, layers, embeddings, network, training, checkpoints, paths, times, flows, consistency,
+    unet,
 )  # fmt: skip
 DEVIATIONS: dict[str, Deviation] = {d.id: d for module in MODULES for d in module.BANK}
 HABITS: tuple[Deviation, ...] = tuple(training.HABITS)  # small numbers that libraries add: they pass

@@ -40,12 +40,14 @@ DIALECTS: dict[str, Dialect] = {
             "diffusers", "0.42 (its schedulers of DDPM, DDIM, flow matching, EDM and consistency, and DiTTransformer2DModel)",
             "leading spacing, a fixed stride down, β as given for any T, ln 1e-20 at t = 0, ε̂ kept beside a clipped x̂_0; DiT "
             "with the time frequencies of DDPM, ε = 1e-5 before the MLP, and labels dropped anew in every block; flows end with "
-            "a step from 1/1000, consistency models clip their answer",
-            ("M04", "M05", "M06", "M15", "M25", "C04", "M21b", "M31", "M61b", "M76", "M83", "M108", "C13", "C17"),
+            "a step from 1/1000, consistency models clip their answer; U-Nets with a DiT's time and paddings on all sides",
+            ("M04", "M05", "M06", "M15", "M25", "C04", "M21b", "M31", "M61b", "M76", "M83", "M91", "M108", "M125", "M127", "C13",
+             "C17"),
             ("M05b", "M08", "M17", "M24", "M29", "M32b", "M33", "M36", "M81", "M99", "M104b", "M120", "M122", "C12", "X177"),
             ("leading (M05); offset 1 in Stable Diffusion's settings (M05b)", "1; ᾱ[0] in Stable Diffusion's settings (M08)",
              "kept (M31)", "to ±1 unless asked otherwise (M32b); DiT's settings do", "ln 1e-20 (M25)",
-             "DiT: cos first, exponents i/(half-1) (M76); U-Nets: i/half", "DiT: 1e-6, before the MLP 1e-5 (M61b)",
+             "DiT: cos first, exponents i/(half-1) (M76); U-Nets: i/half (M125)",
+             "DiT: 1e-6, before the MLP 1e-5 (M61b); group norms of U-Nets: 1e-5 (M127)",
              "[uncond; cond]; DiTPipeline [cond; uncond]", f"{PLAIN_SCALE}; no unconditional pass for w ≤ 1", "all",
              "num_classes; DiTPipeline writes 1000 (M81)", "anew in every block (M83)", "none", "rounded", "float32"),
             OF_DIFFUSERS,

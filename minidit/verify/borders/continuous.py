@@ -53,7 +53,8 @@ class Continuous:
         """What both schedulers of flow matching answer."""
         return {
             "straight_sample": self.straight_sample, "straight_time": lambda t: to_numpy(self.make()._sigma_to_t(_tensor(t))),
-            "linear_grid": lambda n: each_once(self.grid(n)), "shifted_grid": lambda n, a: each_once(self.grid(n, shift=a)),
+            "linear_grid": lambda n: each_once(self.grid(n, shift=1.0)),
+            "shifted_grid": lambda n, a: each_once(self.grid(n, shift=a)),
         }  # fmt: skip
 
     def flow_euler(self) -> Answers:
@@ -149,16 +150,21 @@ class Continuous:
 
     def renoised(self, f: Array, z: Array, s: float, end: float) -> Array:
         """A call at σ_max that answers f, and the noise for s."""
-        c_out = self.scalings(np.array([80.0]), end, 0.5)[1]
-        made = self.on(80.0, s, end, sigma_min=end, clip_denoised=False)
+        c_out, options = self.scalings(np.array([80.0]), end, 0.5)[1], unclipped(end)
+        made = self.on(80.0, s, end, **options)
         return self.moved(made, f / c_out[0], 0 * f, z=z)
 
     def calls(self, f: Net, x: Array, times: Array, end: float, z: Array) -> Array:
-        made = self.on(*times, end, sigma_min=end, clip_denoised=False)
+        made = self.on(*times, end, **unclipped(end))
         for k, t in enumerate(times):
             c_skip, c_out = self.scalings(np.array([t]), end, 0.5)
             x = self.moved(made, (f(x, np.array(t)) - c_skip[0] * x) / c_out[0], x, k, z[k])
         return x
+
+
+def unclipped(end: float) -> dict[str, Any]:
+    """Options of a consistency scheduler."""
+    return {"sigma_min": end, "sigma_data": 0.5, "clip_denoised": False}
 
 
 def each_once(sigmas: Array) -> Array:

@@ -20,6 +20,7 @@ import numpy as np
 from minidit.backend import Array
 from minidit.checkpoint.files import lazy
 from minidit.checkpoint.names_dit import to_diffusers
+from minidit.verify.borders import unet
 from minidit.verify.borders.continuous import Continuous, time_laws
 from minidit.verify.borders.schedulers import Answers, Schedulers
 from minidit.verify.borders.torch import config_of, to_numpy, torch
@@ -111,7 +112,7 @@ def target() -> Answers:
         d.FlowMatchEulerDiscreteScheduler,
     ):  # fmt: skip
         out |= scheduler(kind(clip_sample=False) if kind is d.DDIMInverseScheduler else kind())
-    return out | time_laws() | transformer()
+    return out | time_laws() | transformer() | unet.blocks(d.UNet2DModel)
 
 
 # ------------------------------------------------------------------------------------------------ DiT

@@ -76,6 +76,7 @@ class Finding:
     layer: str = ""  # the first diverging intermediate, where the target gave some
     note: str = ""
     precision: str = "float64"  # what it was judged as
+    reasons: list[str] = field(default_factory=list)  # what is different, where no mistake of the bank explains it
     remarks: list[str] = field(default_factory=list)  # what else is worth a word, also of right answers
 
     @property

@@ -17,6 +17,7 @@ import numpy as np
 
 from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, rounded_like
 from minidit.verify.core.denoiser import Linear, coefficients, first_wrong_step
+from minidit.verify.core.explain import explain
 from minidit.verify.core.finding import SETTLED, Answer, Answers, Finding, Names, questions
 from minidit.verify.core.forms import PRECISIONS, Odd, precision_of, right_part
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation, Probe, Reference
@@ -161,7 +162,13 @@ class Judge:
             raised = [a for a in answers if a.error and not isinstance(self.expected(topic, a.probe), Exception)]
             finding.verdict, note = ("raises", raised[0].error) if raised else ("unknown", "")
             finding.note = note or finding.note
+            finding.reasons = self.reasons(topic, answers, tolerance)
         return finding
+
+    def reasons(self, topic: AnyTopic, answers: Answers, tolerance: float) -> list[str]:
+        """What is different about answers that no mistake of the bank explains (explain.py)."""
+        R = self.reference(())
+        return explain(topic, answers, [self.expected(topic, a.probe) for a in answers], topic.by(R), tolerance)
 
     def _settled(self, finding: Finding, answer: Answer, answers: Answers, gaps: Sequence[Difference]) -> bool:
         """Whether no mistake of the bank need be looked for: no numbers came, or other ones than the first time."""

@@ -162,7 +162,7 @@ extra = part(lambda R: 1)
 
 
 @topic("S.4", f"{COUNT}, mu_0", "float: μ(k), the decay of the target's average", lambda: [
-    Probe(f"k{k}", (k, 800_000, 2, 150, 0.9), "μ(0) = μ_0") for k in KS[:2]])  # fmt: skip
+    Probe(f"k{k}", (k, 800_000, 2, 150, 0.9), "μ(0) = μ_0") for k in KS[:3]])  # fmt: skip
 def target_decay(R: Reference, k: int, K: int, s_0: int, s_1: int, mu_0: float) -> float:
     """exp(s_0 ln μ_0/N(k))."""
     return math.exp(s_0 * math.log(mu_0) / levels_of_decay(R, training_levels(R, k, K, s_0, s_1)))

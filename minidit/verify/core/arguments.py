@@ -1,0 +1,189 @@
+"""The right law of wrong arguments: one of them negated, exchanged with another, of the first sample only, rounded, …
+
+Each guess is asked of the reference on the smallest wrong question first, then on all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minidit.backend import Array
+from minidit.verify.core.relations import ROUNDINGS
+
+LETTERS = {
+    "eps": "ε", "eps_hat": "ε̂", "alpha_bar": "ᾱ", "x_0_hat": "x̂_0", "eta": "η", "betas": "β", "theta": "θ", "gamma": "γ",
+    "eps_u": "ε_∅", "eps_c": "ε_c", "omega": "ω", "phi": "φ",
+}  # fmt: skip
+Args = Sequence[Any]
+Change = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """In words, the arguments that it makes of the right ones, and what it makes of the answer to them."""
+
+    words: str
+    change: Callable[[Args], list[Any]]
+    after: Change = lambda answer: answer
+    of_table: bool = False  # something done to every entry of a table, which says less than a formula of its coefficients
+
+
+MOST_WEIGHTS = 12  # entries of a dictionary that are each tried
+
+FLOATS: dict[str, Callable[[Array], Any]] = {
+    "minus {}": lambda a: -a, "{} left out": lambda a: 0 * a, "twice {}": lambda a: 2 * a, "half of {}": lambda a: a / 2,
+    "{} squared": lambda a: a * a, "the root of {}": lambda a: a**0.5, "1 - {}": lambda a: 1 - a,
+    "the reciprocal of {}": lambda a: 1 / a, "the absolute value of {}": abs, "{} + 1": lambda a: a + 1,
+    "{} - 1": lambda a: a - 1, "{} between 0 and 1": lambda a: np.clip(a, 0, 1),
+    "{} between -1 and 1": lambda a: np.clip(a, -1, 1),
+}  # fmt: skip
+WHOLE: dict[str, Callable[[Any], Any]] = {
+    "{} + 1": lambda a: a + 1, "{} - 1": lambda a: a - 1, "0 for {}": lambda a: 0 * a, "twice {}": lambda a: 2 * a,
+    "half of {}": lambda a: a // 2,
+}  # fmt: skip
+BATCH: dict[str, Callable[[Array], Array]] = {
+    "the first {} for all": lambda a: np.broadcast_to(a[:1], a.shape),
+    "the last {} for all": lambda a: np.broadcast_to(a[-1:], a.shape),
+    "the mean {} for all": lambda a: np.full_like(a, a.mean(axis=0)),
+    "{} backwards along its first axis": lambda a: a[::-1],
+    "{} moved by one along its first axis": lambda a: np.roll(a, 1, axis=0),
+    "{} moved back by one along its first axis": lambda a: np.roll(a, -1, axis=0),
+}
+MEAN: dict[str, Callable[[Array], Array]] = {"{} less its mean over the batch": lambda a: a - a.mean(axis=0)}
+
+
+def letter(name: str) -> str:
+    """An argument as the equations write it."""
+    return LETTERS.get(name, name)
+
+
+def guesses(names: Sequence[str], args: Args) -> Iterator[Guess]:
+    """Everything that is tried on the arguments of a question, the likeliest first."""
+    yield from _exchanged(names, args)
+    for k, (name, a) in enumerate(zip(names, args, strict=False)):
+        for words, f in _of(a):
+            yield Guess(words.format(letter(name)), _at(k, f), of_table=_table(a) and words in FLOATS)
+    for k, (name, a) in enumerate(zip(names, args, strict=False)):
+        if isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.ndim > 1:
+            yield from _another_axis(letter(name), k, a.ndim)
+    for kind, f in ROUNDINGS.items():
+        for k, (name, a) in enumerate(zip(names, args, strict=False)):
+            if isinstance(a, dict) or (isinstance(a, np.ndarray) and a.dtype.kind == "f"):
+                yield Guess(f"{letter(name)} rounded to {kind}", _at(k, partial(_everywhere, f=f)))
+        yield Guess(f"everything rounded to {kind}", partial(_all_everywhere, f=f))
+    for k, a in enumerate(args):
+        if isinstance(a, dict):
+            yield from _of_weights(k, a)
+
+
+def _table(a: Any) -> bool:
+    return isinstance(a, np.ndarray) and a.ndim == 1 and a.dtype.kind == "f"
+
+
+def _another_axis(name: str, k: int, ndim: int) -> Iterator[Guess]:
+    """The law along another axis than the last: there and back."""
+    for axis in range(ndim - 1):
+        swap = partial(_axis_last, axis=axis, ndim=ndim)
+        yield Guess(f"axis {axis} of {name} in the place of its last", _at(k, swap), swap)
+
+
+def _axis_last(a: Any, axis: int, ndim: int) -> Any:
+    return np.swapaxes(a, axis, -1) if np.ndim(a) == ndim else a
+
+
+def _of(a: Any) -> Iterator[tuple[str, Change]]:
+    """What may have been done to one argument."""
+    if isinstance(a, np.ndarray) and a.ndim:
+        if a.dtype.kind in "iu":
+            yield from BATCH.items()
+            yield "{} + 1, at most the largest", lambda t: np.minimum(t + 1, max(t.max(), 1))
+            yield "{} - 1, at least 0", lambda t: np.maximum(t - 1, 0)
+            yield from WHOLE.items()
+        elif a.dtype.kind == "f":
+            yield from FLOATS.items()
+            if len(a) >= 100 and a.ndim == 1:
+                yield "{} backwards", lambda a: a[::-1]
+                yield "{} of the next entry", lambda a: np.append(a[1:], a[-1])
+                yield "{} of the entry before", lambda a: np.append(a[0], a[:-1])
+                yield "{} of the entry before, 1 at the first", lambda a: np.append(1.0, a[:-1])
+                yield "{} without its last entry", lambda a: a[:-1]
+            else:
+                yield from BATCH.items()
+            if a.ndim > 1:
+                yield from MEAN.items()
+            if a.ndim > 2:
+                yield "{} with its last two axes exchanged", lambda a: np.swapaxes(a, -1, -2)
+        elif a.dtype.kind == "b":
+            yield "{} the other way", lambda a: ~a
+            yield "{} nowhere", np.zeros_like
+    elif isinstance(a, (bool, np.bool_)):
+        yield "{} the other way", lambda a: not a
+    elif isinstance(a, (int, np.integer)):
+        yield from WHOLE.items()
+    elif isinstance(a, (float, np.floating)):
+        yield from FLOATS.items()
+        yield "1 for {}", lambda a: 1.0
+
+
+def _exchanged(names: Sequence[str], args: Args) -> Iterator[Guess]:
+    partners = {j: names.index(f"{n[:-2]}_2") for j, n in enumerate(names) if n.endswith("_1") and f"{n[:-2]}_2" in names}
+    if len(partners) > 1:  # mean_1, logvar_1 and mean_2, logvar_2
+        both = partners | {k: j for j, k in partners.items()}
+        ones, twos = (", ".join(names[k] for k in side) for side in (partners, partners.values()))
+        yield Guess(f"{ones} and {twos} exchanged", _swap(both))
+    for j, k in itertools.combinations(range(len(args)), 2):
+        a, b = args[j], args[k]
+        if (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape) or (
+            isinstance(a, float) and isinstance(b, float)
+        ):
+            yield Guess(f"{letter(names[j])} and {letter(names[k])} exchanged", _swap({j: k, k: j}))
+
+
+def _of_weights(k: int, weights: dict[str, Any]) -> Iterator[Guess]:
+    """One array of a dictionary left out, negated, …; two of one shape exchanged. Not of whole networks: too many."""
+    floats = [n for n, w in weights.items() if isinstance(w, np.ndarray) and w.dtype.kind == "f"]
+    if len(floats) > MOST_WEIGHTS:
+        return
+    for name in floats:
+        made: list[tuple[str, Change]] = [(words.format(name), f) for words, f in itertools.islice(FLOATS.items(), 4)]
+        made += [(f"{name} rounded to {kind}", f) for kind, f in ROUNDINGS.items()]
+        if weights[name].ndim == 2 and weights[name].shape[0] == weights[name].shape[1]:
+            made.append((f"{name} transposed", np.transpose))
+        for words, f in made:
+            yield Guess(words, _at(k, partial(_entry, name=name, f=f)))
+    for a, b in itertools.combinations(floats, 2):
+        if weights[a].shape == weights[b].shape:
+            yield Guess(f"{a} and {b} exchanged", _at(k, partial(_entries_exchanged, a=a, b=b)))
+
+
+def _entry(weights: dict[str, Any], name: str, f: Change) -> dict[str, Any]:
+    return weights | {name: f(weights[name])}
+
+
+def _entries_exchanged(weights: dict[str, Any], a: str, b: str) -> dict[str, Any]:
+    return weights | {a: weights[b], b: weights[a]}
+
+
+def _all_everywhere(args: Args, f: Callable[[Array], Array]) -> list[Any]:
+    return [_everywhere(a, f) for a in args]
+
+
+def _at(k: int, f: Callable[[Any], Any]) -> Callable[[Args], list[Any]]:
+    return lambda args: [f(a) if j == k else a for j, a in enumerate(args)]
+
+
+def _swap(places: dict[int, int]) -> Callable[[Args], list[Any]]:
+    return lambda args: [args[places.get(n, n)] for n in range(len(args))]
+
+
+def _everywhere(a: Any, f: Callable[[Array], Array]) -> Any:
+    """f of every floating array of an argument."""
+    if isinstance(a, dict):
+        return {n: _everywhere(w, f) for n, w in a.items()}
+    return f(a) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a

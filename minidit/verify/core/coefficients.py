@@ -1,0 +1,178 @@
+"""Coefficients read off an answer that is linear in its pictures, and written in the letters of the law.
+
+y_b = Σ_k c_kb a_kb                    least squares over the entries of one sample          (D.45)
+c   = ± u, ± u v, 1 - u, …             u, v powers of ᾱ_t, 1-ᾱ_t, ᾱ_s, β = 1-ᾱ_t/ᾱ_s, of scalars
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidit.backend import Array
+from minidit.verify.core.arguments import letter
+
+FLAT = 1e-7  # what least squares may leave of an answer that is linear
+SPARE = 2  # entries beyond the unknowns: fewer fit anything
+POINTS = 3  # different places at which a formula must hold
+
+
+@dataclass(frozen=True)
+class Point:
+    """The coefficients of one sample of one question, got and expected, and the quantities of the law there."""
+
+    got: Array
+    want: Array
+    quantities: Mapping[str, float]
+
+
+def linear_in(names: Sequence[str], args: Sequence[Any], want: Array) -> list[int]:
+    """Which arguments are pictures like the answer."""
+    return [k for k, a in enumerate(args[: len(names)]) if _picture(a, want)]
+
+
+def _picture(a: Any, want: Array) -> bool:
+    return isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.shape == want.shape and a.ndim > 0
+
+
+def points(names: Sequence[str], args: Sequence[Any], got: Array, want: Array) -> list[Point] | None:
+    """The coefficients of each sample (of all entries where there is one axis); None where an answer is not linear.
+
+    Where there are too few numbers to tell, there are no points.
+    """
+    which = linear_in(names, args, want)
+    if not which or got.shape != want.shape:
+        return None
+    out: list[Point] = []
+    for b in range(len(want)) if want.ndim > 1 else [slice(None)]:
+        design = np.stack([args[k][b].ravel() for k in which], axis=1)
+        if len(design) < len(which) + SPARE or np.linalg.matrix_rank(design) < len(which):
+            continue
+        solved = []
+        for y in (got[b].ravel(), want[b].ravel()):
+            c = np.linalg.lstsq(design, y, rcond=None)[0] if np.isfinite(y).all() else np.full(len(which), np.nan)
+            if not np.max(abs(design @ c - y)) <= FLAT * max(np.max(abs(y)), 1e-12):
+                return None
+            solved.append(c)
+        out.append(Point(solved[0], solved[1], quantities(names, args, b)))
+    return out
+
+
+def quantities(names: Sequence[str], args: Sequence[Any], b: Any) -> dict[str, float]:
+    """The numbers that the law's coefficients are made of, for one sample."""
+    given = dict(zip(names, args, strict=False))
+    out = {letter(n): float(a) for n, a in given.items() if isinstance(a, float)}
+    table = given.get("alpha_bar")
+    for name in ("t", "s"):
+        if table is not None and name in given:
+            t = int(given[name][b]) if np.ndim(given[name]) else int(given[name])
+            out[f"ᾱ_{name}"] = float(table[t]) if t >= 0 else 1.0
+    return out
+
+
+# ------------------------------------------------------------------------------------------------ in words
+
+
+SIMPLE: dict[str, Callable[[Array], Array]] = {
+    "minus it": lambda c: -c, "its square": lambda c: c * c, "its root": lambda c: abs(c) ** 0.5,
+    "its reciprocal": lambda c: 1 / c, "twice it": lambda c: 2 * c, "half of it": lambda c: c / 2, "1 minus it": lambda c: 1 - c,
+}  # fmt: skip
+
+
+def sentences(all_points: Sequence[Point], names: Sequence[str], tolerance: float) -> list[str]:
+    """Which coefficients differ, by how much, and what they are to the right ones. names: of the pictures."""
+    out = []
+    got, want = (np.array([getattr(p, side) for p in all_points]) for side in ("got", "want"))
+    limit = max(100 * tolerance, 1e-8) * max(float(np.max(abs(want))), 1e-12)
+    for k, name in enumerate(names):
+        differs = abs(got[:, k] - want[:, k]) > limit
+        if differs.any():
+            b = int(np.argmax(differs))
+            numbers = (f"{0.0 if abs(c) <= limit else c:.6g}" for c in (got[b, k], want[b, k]))
+            what = "coefficient of {}: got {}, expected {}".format(letter(name), *numbers)
+            out.append(what + _how(all_points, got[:, k], want, k, limit, names))
+    return out
+
+
+def _how(all_points: Sequence[Point], got: Array, want: Array, k: int, limit: float, names: Sequence[str]) -> str:
+    """What a coefficient is to the right one, and both as formulas, in brackets."""
+
+    def is_got(c: Array) -> bool:
+        return bool(np.all(abs(got - c) <= limit))
+
+    right = want[:, k]
+    if is_got(0 * right):
+        return " (it is left out)"
+    parts = []
+    with np.errstate(all="ignore"):
+        if len({round(float(c), 6) for c in right}) > 1:  # one number alone may be root, half and square of another by accident
+            parts += [words for words, f in SIMPLE.items() if is_got(f(right))][:1]
+            parts += [f"that of {letter(n)}" for j, n in enumerate(names) if j != k and not parts and is_got(want[:, j])][:1]
+        mine, law = formula(all_points, got, limit), formula(all_points, right, limit)
+    parts += [f"{mine} for {law}" if law else mine] if mine else []
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def formula(all_points: Sequence[Point], values: Array, limit: float) -> str:
+    """The shortest formula in the quantities of the law that gives these coefficients at every point; "" where none does."""
+    common = set.intersection(*(set(p.quantities) for p in all_points)) if all_points else set()
+    table = {n: np.array([p.quantities[n] for p in all_points]) for n in sorted(common)}
+    different = len({tuple(round(float(v), 9) for v in row) for row in np.array(list(table.values())).T}) if table else 0
+    with np.errstate(all="ignore"):
+        for words, form in _forms(table):
+            if np.all(abs(form - values) <= limit) and (different >= POINTS or " " not in words.strip("-")):
+                return words
+    return ""
+
+
+def _forms(table: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+    """Formulas by their length."""
+    one = np.ones(len(next(iter(table.values())))) if table else np.ones(1)
+    for words, number in (("0", 0.0), ("1", 1.0), ("-1", -1.0), ("2", 2.0), ("½", 0.5)):
+        yield words, number * one
+    atoms = list(_atoms(table))
+    for words, u in atoms:
+        yield words, u
+        yield f"-{words}", -u
+    for words, u in atoms:
+        yield f"1 - {words}", 1 - u
+        yield f"2 {words}", 2 * u
+        yield f"½ {words}", u / 2
+        yield f"-½ {words}", -u / 2
+    for (a, u), (b, v) in itertools.combinations(atoms, 2):
+        yield _times(a, b), u * v
+        yield f"-{_times(a, b)}", -u * v
+    for (a, u), (b, v) in itertools.permutations(atoms, 2):
+        yield f"{a} - {b}", u - v
+    few = [(a, u) for a, u in atoms if "²" not in a]
+    for (a, u), (b, v), (c, w) in itertools.combinations(few, 3):
+        yield _times(_times(a, b), c), u * v * w
+        yield f"-{_times(_times(a, b), c)}", -u * v * w
+
+
+def _times(a: str, b: str) -> str:
+    """A product in one line: what is divided by comes last."""
+    if a.startswith("1/") and not b.startswith("1/"):
+        a, b = b, a
+    return f"{a} / {b[2:]}" if b.startswith("1/") and not a.startswith("1/") else f"{a} {b}"
+
+
+def _atoms(table: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+    bases = dict(table)
+    if {"ᾱ_t", "ᾱ_s"} <= table.keys():
+        bases |= {"α": table["ᾱ_t"] / table["ᾱ_s"], "β": 1 - table["ᾱ_t"] / table["ᾱ_s"]}
+    for name in list(bases):
+        if name not in "αβ":
+            bases[f"(1-{name})"] = 1 - bases[name]
+        if "ᾱ" not in name and name not in "αβ":
+            bases |= {f"(1+{name})": 1 + bases[name], f"(2-{name})": 2 - bases[name]}
+    for name, u in bases.items():
+        yield name, u
+        yield f"√{name}", u**0.5
+        yield f"1/{name}", 1 / u
+        yield f"1/√{name}", u**-0.5
+        yield f"{name}²", u * u
