@@ -52,15 +52,13 @@ def tiles(x: Array) -> Iterator[tuple[slice, Array]]:
     """(rows of tiles, their V), a strip at a time: V is (16, tiles · B, C); the next may overwrite it."""
     H, W, B, C = x.shape
     step = max(1, min(H // 2, STRIP // (8 * W * B * C)))
-    padded = empty(x, (H + 2, W + 2, B, C))
-    padded[0], padded[-1], padded[:, 0], padded[:, -1] = 0, 0, 0, 0
-    padded[1:-1, 1:-1] = x
     rows, v = empty(x, (4, step, W + 2, B, C)), empty(x, (4, 4, step, W // 2, B, C))
+    rows[:, :, 0], rows[:, :, -1] = 0, 0  # the border
     for first in range(0, H // 2, step):
         strip = slice(first, min(first + step, H // 2))
         n = strip.stop - first
         part = v.reshape(-1)[: 4 * n * 2 * W * B * C].reshape(4, 4, n, W // 2, B, C)
-        differences([padded[2 * first + k : 2 * strip.stop + k : 2] for k in range(4)], rows[:, :n])
+        row_differences(x, strip, rows[:, :n, 1:-1])
         differences([rows[:, :n, k : W + k : 2] for k in range(4)], part.swapaxes(0, 1))
         yield strip, part.reshape(16, -1, C)
 
@@ -107,6 +105,23 @@ def differences(d: Sequence[Array], out: Array) -> None:
     np.add(d[1], d[2], out=out[1])
     np.subtract(d[2], d[1], out=out[2])
     np.subtract(d[1], d[3], out=out[3])
+
+
+def row_differences(x: Array, strip: slice, out: Array) -> None:
+    """`differences` along the rows of a picture, for a strip of its tiles; above and below it are zeros."""
+    even, odd, last = x[2 * strip.start : 2 * strip.stop : 2], x[2 * strip.start + 1 : 2 * strip.stop : 2], len(out[0]) - 1
+    np.add(even, odd, out=out[1])
+    np.subtract(odd, even, out=out[2])
+    np.subtract(odd[:-1], odd[1:], out=out[0, 1:])
+    np.subtract(even[:-1], even[1:], out=out[3, :-1])
+    if strip.start:
+        np.subtract(x[2 * strip.start - 1], odd[0], out=out[0, 0])
+    else:
+        np.negative(odd[0], out=out[0, 0])
+    if 2 * strip.stop < len(x):
+        np.subtract(even[-1], x[2 * strip.stop], out=out[3, last])
+    else:
+        np.copyto(out[3, last], even[-1])
 
 
 def sums(m: Array, out: Array, scratch: Array) -> None:
