@@ -117,7 +117,20 @@ def test_a_relation_is_said_of_no_noise(numbers, by):
     ([9, 5, 1], [8, 5, 1], "8 is missing; 9 does not belong there"),
 ])  # fmt: skip
 def test_a_list_is_told_in_words(got, want, words):
-    assert "; ".join(in_words(np.array(got), np.array(want))) == words
+    assert "; ".join(in_words([(np.array(got), np.array(want))])) == words
+
+
+def test_what_is_true_of_one_question_only_is_not_said_of_all():
+    cut = (np.array([9, 5, 3, 1, 0]), np.array([9, 6, 4, 2, 0]))
+    assert in_words([cut]) == ["cut off where it should be rounded"]
+    assert "cut off where it should be rounded" not in in_words([cut, (np.array([9, 4, 0]), np.array([9, 6, 0]))])
+    words = said(trailing_timesteps=lambda T, N: fresh_laws.leading(T, N, 0))  # smaller by 1 in the first question only
+    assert words == "a fixed stride of 2, from 8 to 0; right: 9 to 1"
+
+
+def test_a_refusal_that_is_missing_is_no_second_mistake():
+    words = said(label_embedding=lambda table, y, drop: table[y] * ~drop[:, None])
+    assert "refuse" not in words and "M81" not in words
 
 
 STREAM = np.random.default_rng(3)
@@ -143,7 +156,7 @@ def test_a_known_mistake_and_an_unknown_one_are_told_together():
     assert words.startswith("equals O.2 with X02c ") and words.endswith(", and twice lr")
     wrong = TOPICS["ddpm_step"].by(Reference((md.verify.DEVIATIONS["M22"],)))
     words = said(ddpm_step=lambda x_t, eps, t, s, alpha_bar, z: np.clip(wrong(x_t, eps, t, s, alpha_bar, z), -1, 1))
-    assert words == "equals D.9 with M22 POSTERIOR_STD_VS_VAR, and the answer is that of M22, cut to be at most 1 and at least -1"
+    assert words == "equals D.9 with M22 VARIANCE_AS_STD, and the answer is that of M22, cut to be at most 1 and at least -1"
 
 
 # ------------------------------------------------------------------------------------------------ networks

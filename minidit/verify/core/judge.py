@@ -7,6 +7,7 @@ reproduce *all* answers are the candidates. Where there are none, the finding sh
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
@@ -75,7 +76,8 @@ class Judge:
         R.touched.clear()
         made: Any
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # roots of negative numbers, in what a mistake makes of a question
                 answer = topic(R, *questions(probe.args))
                 made = topic.measure(answer) if topic.measure else answer
         except Exception as error:  # a mistake may well raise: M06 leaves the table
@@ -197,7 +199,7 @@ class Judge:
         for d in self.near(topic, bank):
             wants = [self.expected(topic, a.probe, (d,)) for a in answers]
             sentences, whole = explain(topic, answers, wants, topic.by(self.reference((d,))), tolerance)
-            if whole and len(sentences) == 1 and not sentences[0].startswith("coefficient"):
+            if whole and len(sentences) == 1 and sentences[0].startswith(("equals", "the answer is", "every entry")):
                 words = sentences[0].replace("the right one", f"that of {d.id}").removeprefix(f"equals {topic.spec} with ")
                 finding.reasons, finding.whole = [f"equals {topic.spec} with {d}, and {words}"], True
                 return
