@@ -1,5 +1,7 @@
 """What is different is said in the letters of the law where no mistake of the bank explains it, and nothing that is not so."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,14 +30,19 @@ def said(**targets):
     return "; ".join(finding(**targets).reasons)
 
 
-@pytest.mark.parametrize("name, topic, wrong", STRANGE, ids=[f"{t}: {n}" for n, t, _ in STRANGE])
-def test_a_strange_mistake_is_seen(name, topic, wrong):
-    assert not finding(**{topic: wrong}).passed
+@functools.cache
+def strange(k):
+    _, topic, wrong = STRANGE[k]
+    return finding(**{topic: wrong})
+
+
+@pytest.mark.parametrize("k", range(len(STRANGE)), ids=[f"{t}: {n}" for n, t, _ in STRANGE])
+def test_a_strange_mistake_is_seen(k):
+    assert not strange(k).passed
 
 
 def test_most_of_them_are_named_or_explained():
-    findings = [finding(**{topic: wrong}) for _, topic, wrong in STRANGE]
-    assert sum(bool(f.candidates or f.reasons) for f in findings) >= 0.9 * len(STRANGE)
+    assert sum(bool(strange(k).candidates or strange(k).reasons) for k in range(len(STRANGE))) >= 0.9 * len(STRANGE)
 
 
 ROOT = lambda x, e, t, a: noised(x, e, t, a, q=lambda a: (1 - a) ** 0.25)

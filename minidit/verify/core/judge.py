@@ -18,7 +18,7 @@ import numpy as np
 
 from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, rounded_like
 from minidit.verify.core.explain import explain
-from minidit.verify.core.finding import SETTLED, Answer, Answers, Finding, Names, questions
+from minidit.verify.core.finding import SETTLED, Answer, Answers, Finding, Names, as_answer, questions
 from minidit.verify.core.forms import PRECISIONS, Odd, precision_of, right_part
 from minidit.verify.core.places import first_layer, first_step
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation, Probe, Reference
@@ -196,7 +196,11 @@ class Judge:
     def beside(self, finding: Finding, answers: Answers, bank: Sequence[Deviation]) -> None:
         """Looks for a mistake of the bank and something simple beside it, where no set of mistakes explains the answers."""
         topic, tolerance = finding.topic, finding.tolerance
+        shown = next(a for a in answers if a.probe is finding.probe)
+        right = as_answer(shown.probe, self.expected(topic, shown.probe))
         for d in self.near(topic, bank):
+            if self.gap(topic, right, (d,)).error <= tolerance:
+                continue  # it does not touch the question that shows the difference
             wants = [self.expected(topic, a.probe, (d,)) for a in answers]
             sentences, whole = explain(topic, answers, wants, topic.by(self.reference((d,))), tolerance)
             if whole and len(sentences) == 1 and sentences[0].startswith(("equals", "the answer is", "every entry")):
