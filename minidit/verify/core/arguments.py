@@ -42,7 +42,7 @@ FLOATS: dict[str, Callable[[Array], Any]] = {
     "{} squared": lambda a: a * a, "the root of {}": lambda a: a**0.5, "1 - {}": lambda a: 1 - a,
     "the reciprocal of {}": lambda a: 1 / a, "the absolute value of {}": abs, "{} + 1": lambda a: a + 1,
     "{} - 1": lambda a: a - 1, "{} between 0 and 1": lambda a: np.clip(a, 0, 1),
-    "{} between -1 and 1": lambda a: np.clip(a, -1, 1),
+    "{} between -1 and 1": lambda a: np.clip(a, -1, 1), "1 for {}": lambda a: 0 * a + 1,
 }  # fmt: skip
 WHOLE: dict[str, Callable[[Any], Any]] = {
     "{} + 1": lambda a: a + 1, "{} - 1": lambda a: a - 1, "0 for {}": lambda a: 0 * a, "twice {}": lambda a: 2 * a,
@@ -129,7 +129,6 @@ def _of(a: Any) -> Iterator[tuple[str, Change]]:
         yield from WHOLE.items()
     elif isinstance(a, (float, np.floating)):
         yield from FLOATS.items()
-        yield "1 for {}", lambda a: 1.0
 
 
 def _exchanged(names: Sequence[str], args: Args) -> Iterator[Guess]:
@@ -138,6 +137,9 @@ def _exchanged(names: Sequence[str], args: Args) -> Iterator[Guess]:
         both = partners | {k: j for j, k in partners.items()}
         ones, twos = (", ".join(names[k] for k in side) for side in (partners, partners.values()))
         yield Guess(f"{ones} and {twos} exchanged", _swap(both))
+    for j, k in partners.items():
+        for words, f in FLOATS.items():
+            yield Guess(words.format(f"{names[j]} and {names[k]}"), partial(_both, j=j, k=k, f=f))
     for j, k in itertools.combinations(range(len(args)), 2):
         a, b = args[j], args[k]
         if (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape) or (
@@ -179,6 +181,10 @@ def _all_everywhere(args: Args, f: Callable[[Array], Array]) -> list[Any]:
 
 def _at(k: int, f: Callable[[Any], Any]) -> Callable[[Args], list[Any]]:
     return lambda args: [f(a) if j == k else a for j, a in enumerate(args)]
+
+
+def _both(args: Args, j: int, k: int, f: Change) -> list[Any]:
+    return [f(a) if n in (j, k) else a for n, a in enumerate(args)]
 
 
 def _swap(places: dict[int, int]) -> Callable[[Args], list[Any]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,8 @@ def explain(topic: AnyTopic, answers: Answers, wants: Sequence[Any], law: Law, t
         out, whole = _explained(topic, cases, leaves, wrong, law, tolerance) if wrong else ([], True)
     except (ValueError, TypeError, OverflowError, IndexError, np.linalg.LinAlgError):
         return [], False
+    if not cases:
+        out, whole = [], False
     lax = [a.probe.name for a, w in once if isinstance(w, Exception) and not a.error]
     return out + [f"an answer where it should refuse: {', '.join(lax)}"] * bool(lax), whole and bool(out or lax)
 
@@ -97,7 +100,8 @@ def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Le
     if words := argument_itself(pairs, args, tolerance) or relation(pairs, tolerance, axes):
         return [f"{of} is {words}"], True
     shown = next((leaf for leaf in flat if not same(leaf[1], leaf[2], tolerance)), flat[0])
-    if len(leaves) == 1 and (words := "; ".join(lists.in_words(shown[1], shown[2]))):
+    off = [(g, w) for _, g, w in flat if not same(g, w, tolerance)]
+    if len(leaves) == 1 and (words := "; ".join(lists.in_words(off))):
         return [words], True
     if shown[1].shape != shown[2].shape:
         return _shapes(shown[1], shown[2], of, tolerance), True
@@ -181,7 +185,8 @@ def _argument(topic: AnyTopic, cases: Sequence[Case], law: Law, tolerance: float
 
 def _gives(case: Case, guess: Guess, law: Law, tolerance: float) -> bool:
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             answer = guess.after(law(*questions(guess.change(case.args))))
         return difference(case.got, answer).error <= tolerance
     except Exception:  # a changed question may have no answer
@@ -212,11 +217,12 @@ def _part(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> list[
         name = axes[k] if axes else f"axis {k}"
         if all(p.want.shape[k] % 2 == 0 and p.want.shape[k] > 0 for p in pairs):
             for cut, words in enumerate(("first", "second")):
-                if all(same(_half(p.got, k, 1 - cut), _half(p.want, k, 1 - cut), tolerance) for p in pairs):
+                rest = [(_half(p.got, k, 1 - cut), _half(p.want, k, 1 - cut), p) for p in pairs]
+                if all(same(g, w, tolerance, float(np.max(abs(p.want), initial=0.0))) for g, w, p in rest):
                     return [f"only the {words} half of {name} is wrong" + _of_half(pairs, k, cut, tolerance)]
         for words, others in (("first", slice(1, None)), ("last", slice(None, -1))):
-            rest = [(np.moveaxis(p.got, k, 0)[others], np.moveaxis(p.want, k, 0)[others]) for p in pairs if p.want.shape[k] > 2]
-            if len(rest) == len(pairs) and all(same(g, w, tolerance) for g, w in rest):
+            ends = [(np.moveaxis(p.got, k, 0)[others], np.moveaxis(p.want, k, 0)[others]) for p in pairs if p.want.shape[k] > 2]
+            if len(ends) == len(pairs) and all(same(g, w, tolerance) for g, w in ends):
                 return [f"only the {words} of {name} is wrong"]
     return []
 

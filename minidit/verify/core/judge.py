@@ -7,6 +7,7 @@ reproduce *all* answers are the candidates. Where there are none, the finding sh
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
@@ -17,7 +18,7 @@ import numpy as np
 
 from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, rounded_like
 from minidit.verify.core.explain import explain
-from minidit.verify.core.finding import SETTLED, Answer, Answers, Finding, Names, questions
+from minidit.verify.core.finding import SETTLED, Answer, Answers, Finding, Names, as_answer, questions
 from minidit.verify.core.forms import PRECISIONS, Odd, precision_of, right_part
 from minidit.verify.core.places import first_layer, first_step
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation, Probe, Reference
@@ -75,7 +76,8 @@ class Judge:
         R.touched.clear()
         made: Any
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # roots of negative numbers, in what a mistake makes of a question
                 answer = topic(R, *questions(probe.args))
                 made = topic.measure(answer) if topic.measure else answer
         except Exception as error:  # a mistake may well raise: M06 leaves the table
@@ -194,10 +196,14 @@ class Judge:
     def beside(self, finding: Finding, answers: Answers, bank: Sequence[Deviation]) -> None:
         """Looks for a mistake of the bank and something simple beside it, where no set of mistakes explains the answers."""
         topic, tolerance = finding.topic, finding.tolerance
+        shown = next(a for a in answers if a.probe is finding.probe)
+        right = as_answer(shown.probe, self.expected(topic, shown.probe))
         for d in self.near(topic, bank):
+            if self.gap(topic, right, (d,)).error <= tolerance:
+                continue  # it does not touch the question that shows the difference
             wants = [self.expected(topic, a.probe, (d,)) for a in answers]
             sentences, whole = explain(topic, answers, wants, topic.by(self.reference((d,))), tolerance)
-            if whole and len(sentences) == 1 and not sentences[0].startswith("coefficient"):
+            if whole and len(sentences) == 1 and sentences[0].startswith(("equals", "the answer is", "every entry")):
                 words = sentences[0].replace("the right one", f"that of {d.id}").removeprefix(f"equals {topic.spec} with ")
                 finding.reasons, finding.whole = [f"equals {topic.spec} with {d}, and {words}"], True
                 return

@@ -15,8 +15,8 @@ from minidit.verify.core.finding import SETTLED, Answers, Asked, Finding, Names,
 from minidit.verify.core.judge import Judge, ids, orders
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation
 
-NETWORKS = ("network", "squares")
-SLOW = (*NETWORKS, "training")  # groups whose answers take long: fewer pairs are tried
+LONG = ("network", "squares", "chains")  # groups in which nothing is looked for beside a mistake
+SLOW = ("network", "squares", "training")  # groups whose answers take long: fewer pairs are tried
 
 
 def examine(
@@ -27,7 +27,7 @@ def examine(
     if depth > 1:
         _search(findings, asked, bank, judge)
         for f in findings:
-            if f.verdict == "unknown" and not f.candidates and not f.whole and f.topic.group not in NETWORKS:
+            if f.verdict == "unknown" and not f.candidates and not f.whole and f.topic.group not in LONG:
                 judge.beside(f, asked[f.topic.name], bank)
     named = dict.fromkeys(names for f in findings for names in f.candidates)
     for f in findings:  # refusals name nothing by themselves, but a name from another topic may foretell them
