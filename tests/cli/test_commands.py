@@ -217,7 +217,7 @@ def test_the_data_choose_the_preset_where_none_is_named(told, arguments, source,
 def test_the_help_shows_the_flags_of_the_kinds_that_are_named(told, arguments, there, absent):
     code, out, _ = told("train", *arguments, "--help")
     assert code == 0 and all(f" {flag} " in out for flag in there) and not any(f" {flag} " in out for flag in absent)
-    assert "--model {dit,flow_map}" in out and "--process {consistency,ddpm,edm,mean_velocity,rectified_flow,trajectories}" in out
+    assert "--model {dit,flow_map,unet}" in out and "--process {consistency,ddpm,edm,mean_velocity,rectified_flow,trajectories}" in out
 
 
 @pytest.mark.parametrize("tokenizer", ["pixels", "autoencoder", "autoencoder_kl"])
