@@ -1,7 +1,6 @@
 """Self-attention on a GPU: fused kernels, or batched matrix products for wider heads.
 
-cuda/attention.cu serves every storage and precision. In bfloat16, heads of a multiple of 8 numbers are served by
-cuda/attention_bf16.cu and its adjoint, which leave less to shared memory and more to tensor cores.
+cuda/attention.cu serves every storage and precision; in bfloat16, cuda_attention_bf16.py goes first.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.cublaslt import BIAS
 from minidit.kernels.cuda import add_bias, checked_linear, linear_bars
+from minidit.kernels.cuda_attention_bf16 import WIDEST_HEAD, PackedBf16, most_shared
 from minidit.kernels.cuda_blas import PRECISIONS, fused, gemm, precision, product
 from minidit.kernels.cuda_launch import NULL, ceil, f32, i32, launch, storage, vector
 from minidit.kernels.cuda_normalise import softmax
@@ -21,13 +21,7 @@ from minidit.kernels.cuda_rows import column_sum, dense, kind_of, rows_of
 from minidit.kernels.cudnn_attention import Attention, route
 from minidit.kernels.pieces import home_of_gradient
 
-TALL, WIDE, WIDEST_HEAD = 64, 32, 128  # as in attention.cu
-SHARED_OPTIN = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
-TILE = 64  # queries at a time, as in attention_bf16_backward.cu
-FORWARD_ROWS = {1: 256, 2: 192}  # of shared memory, as in attention_bf16.cu
-OWNERS = (4, 1), (8, 1), (8, 2)  # warps of a block of the adjoint, and strips of 16 keys that each owns
-
-_shared: dict[Any, int] = {}
+TALL, WIDE = 64, 32  # as in attention.cu
 
 
 def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
@@ -63,77 +57,9 @@ class Tiles:
         launch("attention", "attention_backward", grid, 128, args, self.backward_bytes, VEC=v, **self.variant)
 
 
-def most_shared() -> int:
-    """Bytes of shared memory that a block of this device may ask for."""
-    runtime = sys.modules["cupy"].cuda.runtime
-    device = runtime.getDevice()
-    if device not in _shared:
-        _shared[device] = int(runtime.deviceGetAttribute(SHARED_OPTIN, device))
-    return _shared[device]
-
-
-def keys_of(warps: int, high: int) -> int:
-    """That a block of the adjoint in bfloat16 owns: `high` strips of 16 per warp."""
-    return 16 * warps * high
-
-
-def adjoint_bytes(K: int, warps: int, high: int) -> int:
-    """Of shared memory: k, v; and for two tiles in turn q, the bar of y, the bar of the logits, and two sums per row."""
-    row, keys = ceil(K, 16) * 16 + 8, keys_of(warps, high)
-    return 4 * keys * row + 2 * (4 * TILE * row + 2 * keys * (TILE + 8) + 8 * TILE)
-
-
-def owners_of(K: int, N: int, shared: int) -> tuple[int, int]:
-    """The smallest block of the adjoint that owns N keys, or the largest that `shared` bytes and the registers allow."""
-    fitting = [o for o in OWNERS if adjoint_bytes(K, *o) <= shared and (K <= 80 or o[1] == 1)]
-    if not fitting:
-        raise NoTwin(f"heads of {K} numbers need {adjoint_bytes(K, *OWNERS[0])} bytes of shared memory; this device has {shared}")
-    return next((o for o in fitting if keys_of(*o) >= N), fitting[-1])
-
-
-def strips_of(K: int, N: int) -> int:
-    """Strips of 16 queries per warp: two where the registers allow it and the queries are enough."""
-    return 2 if N > TILE and K <= 72 else 1
-
-
-class Bf16Tiles:
-    """The package's kernels for one shape in bfloat16, K a multiple of 8. With a bias, `forward` leaves q + bias in qkv."""
-
-    def __init__(self, qkv: Array, heads: int) -> None:
-        self.B, self.N, width = qkv.shape
-        self.heads, self.K = heads, width // 3 // heads
-        self.tail, self.owners = (i32(self.N), i32(heads), f32(self.K**-0.5)), owners_of(self.K, self.N, most_shared())
-
-    @staticmethod
-    def serves(qkv: Array, add: Array, heads: int) -> bool:
-        """Whether 16 bytes can be copied at once, and every number of a sample has a place in 31 bits."""
-        _, N, width = qkv.shape
-        aligned = qkv.data.ptr % 16 == 0 and (add is NULL or add.data.ptr % 8 == 0)
-        return bool(qkv.dtype.name == "bfloat16" and width // 3 // heads % 8 == 0 and aligned and N * width < 2**31)
-
-    def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
-        high = strips_of(self.K, self.N)
-        grid, args = (ceil(self.N, 64 * high), self.B * self.heads), (qkv, add, y, log_sum, *self.tail)
-        tiles = 2 * FORWARD_ROWS[high] * (ceil(self.K, 16) * 16 + 8)
-        launch("attention_bf16", "attention_bf16", grid, 128, args, tiles, HEAD=self.K, HIGH=high)
-
-    def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
-        (warps, high), rows = self.owners, self.B * self.heads
-        blocks = ceil(self.N, keys_of(warps, high))
-        parts = empty(qkv, (blocks, rows, self.N, self.K), f32) if blocks > 1 else NULL
-        bar = bar if bar.data.ptr % 16 == 0 else bar.copy()
-        variant = {"HEAD": self.K, "HIGH": high, "WARPS": warps}
-        args = (qkv, add, y, bar, log_sum, out, parts, *self.tail)
-        shared = adjoint_bytes(self.K, warps, high)
-        launch("attention_bf16_backward", "attention_bf16_backward", (blocks, rows), 32 * warps, args, shared, **variant)
-        if blocks > 1:
-            wide, both = (ceil(self.N * self.K // 8, 128), rows), (parts, out, i32(blocks), *self.tail[:2])
-            launch("attention_bf16_backward", "attention_bf16_parts", wide, 128, both, **variant)
-
-
 def tiles_of(qkv: Array, add: Array, heads: int) -> Attention:
     """The package's kernels that serve these arrays."""
-    return Bf16Tiles(qkv, heads) if Bf16Tiles.serves(qkv, add, heads) else Tiles(qkv, heads)
+    return PackedBf16(qkv, heads) if PackedBf16.serves(qkv, add, heads) else Tiles(qkv, heads)
 
 
 def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, Vjp]:

@@ -12,13 +12,13 @@ from typing import Any
 
 from minidit.autograd import Onto, Vjp, primitive
 from minidit.backend import Array, empty, xp_of
-from minidit.kernels import cpu, cuda_attention, cuda_block
+from minidit.kernels import cpu, cuda_attention, cuda_attention_bf16, cuda_block
 from minidit.ops.elementwise import shape_of, unbroadcast
 from minidit.ops.linear import linear, linear_gelu
 from minidit.ops.normalise import layer_norm_modulate, softmax
 
 
-@primitive
+@primitive(cuda=cuda_attention_bf16.attention)
 def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, Vjp]:
     """q : (..., N, K), k, v : (..., M, K), mask : additive, broadcast to (..., N, M), or None  ->  (..., N, K)."""
     scale = q.shape[-1] ** -0.5  # by the width of a head, not of the model

@@ -10,7 +10,7 @@ from support import agree, host, spec
 
 from minidit import ops
 from minidit.autograd import NoTwin
-from minidit.kernels import cuda_attention
+from minidit.kernels import cuda_attention, cuda_attention_bf16
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)
@@ -77,7 +77,7 @@ def test_no_bit_depends_on_the_order_of_threads_blocks_and_copies(N, K):
 @pytest.mark.parametrize("kilobytes", [99, 163])
 def test_a_block_of_a_smaller_device_owns_fewer_keys_and_the_parts_are_summed(kilobytes, monkeypatch):
     monkeypatch.setattr(Device, "most_shared", kilobytes << 10)
-    monkeypatch.setattr(cuda_attention, "_shared", {})
+    monkeypatch.setattr(cuda_attention_bf16, "_shared", {})
     with standin.kernels(1) as state:
         state.launched.clear()
         c = case(1, 256, 1, 64, True)
@@ -88,7 +88,7 @@ def test_a_block_of_a_smaller_device_owns_fewer_keys_and_the_parts_are_summed(ki
 @pytest.mark.skipif(REAL, reason="shared memory of other devices")
 def test_without_enough_shared_memory_there_is_no_twin(monkeypatch):
     monkeypatch.setattr(Device, "most_shared", 64 << 10)
-    monkeypatch.setattr(cuda_attention, "_shared", {})
+    monkeypatch.setattr(cuda_attention_bf16, "_shared", {})
     qkv, _, _, heads = case(1, 5, 1, 128)
     with standin.kernels():
         for x in (qkv, qkv.astype(np.float32)):
@@ -154,3 +154,62 @@ def test_nan_is_not_lost():
     with standin.kernels():
         y, _ = twin(qkv, bar, None, heads)
     assert np.isnan(y).all()
+
+
+# ------------------------------------------------------------------------------- q, k and v of their own, and masks
+
+
+def rows(*shape, seed=0):
+    return np.random.default_rng((seed, *shape)).standard_normal(shape).astype(ml_dtypes.bfloat16)
+
+
+def attended(op, arrays, mask, bar):
+    """[y, the bars of q, k, v and of the mask] in float64"""
+    y, vjp = op(*arrays, *([] if mask is None else [mask]))
+    *bars, last = vjp(bar)
+    bars += [] if mask is None else [last()]
+    return [(a if isinstance(a, np.ndarray) else host(a)).astype(np.float64) for a in (y, *bars)]
+
+
+@spec("A.18", "A.19")
+@settings(max_examples=15)
+@given(
+    st.tuples(st.integers(1, 2), st.integers(1, 2)), st.sampled_from([1, 33, 100]), st.sampled_from([1, 30, 77, 280]),
+    st.sampled_from([8, 64, 72]), st.sampled_from([None, "NM", "1M", "M", "N1", "BhNM"]), st.booleans(), st.sampled_from([0, 1]),
+)  # fmt: skip
+def test_queries_look_at_other_keys_through_a_mask(Bh, N, M, K, mask, packed, order):
+    """Views of rows whose heads lie side by side are read where they are; others are copied."""
+    sizes = {"N": (N, M), "1": (1, M), "M": (M,), "B": (*Bh, N, M)}
+    shape = None if mask is None else (N, 1) if mask == "N1" else sizes[mask[0]]
+    arrays = [rows(Bh[0], n, Bh[1], K, seed=i).transpose(0, 2, 1, 3) for i, n in enumerate((N, M, M))]
+    there = [CUPY.asarray(a.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3) if packed else CUPY.asarray(a) for a in arrays]
+    add = None if shape is None else np.random.default_rng(1).standard_normal(shape).astype(np.float32) * 2
+    bar = rows(*Bh, N, K, seed=9)
+    with standin.kernels(order) as state:
+        state.launched.clear()
+        answers = attended(ops.attention.cuda, there, None if add is None else CUPY.asarray(add), CUPY.asarray(bar))
+        assert REAL or state.launched[0] == "attention_bf16"
+    wide = [a.astype(np.float64) for a in arrays]
+    expected = attended(ops.attention.plain, wide, None if add is None else add.astype(np.float64), bar.astype(np.float64))
+    for a, e, units in zip(answers, expected, (3, 3, 3, 3, 8), strict=False):  # y is rounded before it meets ȳ: a number per row
+        agree(a, e, bound=units * B16 * max(1, np.abs(e).max()))
+
+
+@spec("A.18")
+def test_what_the_mask_forbids_is_not_looked_at():
+    """Causal, over two tiles of keys: a query sees itself and what was before, whatever lies behind."""
+    q, k, v = (rows(1, 150, 1, 64, seed=i).transpose(0, 2, 1, 3) for i in range(3))
+    causal = CUPY.asarray(np.where(np.tri(150), 0, -np.inf).astype(np.float32))
+    changed = [a.copy() for a in (k, v)]
+    for a in changed:
+        a[:, :, 100:] = 7
+    with standin.kernels(1):
+        both = [attended(ops.attention.cuda, map(CUPY.asarray, (q, *kv)), causal, CUPY.asarray(q))[0] for kv in ((k, v), changed)]
+    assert np.array_equal(both[0][:, :, :100], both[1][:, :, :100]) and np.isfinite(both[0]).all()
+
+
+def test_other_types_and_other_heads_are_left_to_the_plain_text():
+    q = rows(1, 2, 9, 16)
+    for arrays in ([q.astype(np.float32)] * 3, [q[..., :12]] * 3, [q, q[:, :1], q[:, :1]], [rows(1, 1, 9, 136)] * 3):
+        with standin.kernels(), pytest.raises(NoTwin):
+            ops.attention.cuda(*map(CUPY.asarray, arrays))

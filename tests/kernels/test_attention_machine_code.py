@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from kernels.test_cuda_compile import nvrtc
 
-from minidit.kernels.cuda_attention import owners_of, strips_of
+from minidit.kernels.cuda_attention_bf16 import owners_of, strips_of
 from minidit.kernels.cuda_launch import ceil, options, source
 
 DEVICES = {"sm_80": 163, "sm_89": 99, "sm_90": 227}  # kilobytes of shared memory per block
@@ -53,12 +53,12 @@ def variants(arch, K, N):
 
 @pytest.mark.parametrize(("arch", "K", "N"), CASES)
 def test_registers_hold_what_a_warp_owns(arch, K, N):
-    """A thread keeps few numbers elsewhere, on sm_90 one at most. Forward, three blocks fit up to a width of 80."""
+    """A thread keeps few numbers elsewhere, on sm_90 two at most. Forward, three blocks fit up to a width of 80."""
     for kernel, defines in variants(arch, K, N):
         _, log = built(kernel, arch, tuple(defines.items()))
         part = re.split("Compiling entry function '", log)
         (text,) = (p for p in part if p.startswith(f"{kernel}'"))
-        assert int(re.search(r"(\d+) bytes spill stores", text)[1]) <= (4 if arch == "sm_90" else 24)
+        assert int(re.search(r"(\d+) bytes spill stores", text)[1]) <= (8 if arch == "sm_90" else 24)
         assert int(re.search(r"Used (\d+) registers", text)[1]) <= (168 if kernel == FORWARD and K <= 80 else 255)
 
 

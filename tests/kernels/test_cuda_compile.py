@@ -20,6 +20,8 @@ FORWARD = [{"HEAD": h, "HIGH": n} for h, n in ((8, 1), (24, 2), (64, 1), (64, 2)
 BACKWARD = [
     {"HEAD": h, "HIGH": n, "WARPS": w} for h, n, w in ((8, 1, 4), (24, 2, 8), (64, 1, 8), (64, 2, 8), (72, 2, 8), (128, 1, 8))
 ]
+FORWARD.append({"HEAD": 64, "HIGH": 2, "MASK": 1})
+BACKWARD.append({"HEAD": 64, "HIGH": 2, "WARPS": 8, "MASK": 1})
 VARIANTS = {
     "attention": HEADS,
     "attention_bf16": FORWARD,

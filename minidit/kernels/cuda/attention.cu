@@ -1,7 +1,8 @@
 // Self-attention (A.18, A.19) on packed rows (A.20) without any N x N matrix in memory: a block loops over tiles of keys and
 // corrects the softmax on the way (Milakov and Gimelshein 2018; Dao et al. 2022). Only the logarithm of each row's sum is kept.
 //
-// qkv: (B, N, 3, heads, HEAD), to which bias, (3, heads, HEAD) or null, is added on the way; y: (B, N, heads, HEAD). WIDTH is HEAD rounded up to a multiple of 16; columns beyond HEAD are zero.
+// qkv: (B, N, 3, heads, HEAD), to which bias, (3, heads, HEAD) or null, is added on the way; y: (B, N, heads, HEAD). WIDTH is HEAD
+// rounded up to a multiple of 16; columns beyond HEAD are zero.
 // A block owns TALL rows, 16 per warp, and loops over the other side in tiles of WIDE rows. Grid: (N / TALL, B · heads).
 #include "heads.h"
 

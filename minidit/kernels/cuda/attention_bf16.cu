@@ -1,9 +1,14 @@
-// Self-attention as in attention.cu, in bfloat16 and at the speed of tensor cores. HEAD is a multiple of 8; rows are aligned to 16 bytes.
+// Attention (A.18) in bfloat16, by the method of attention.cu but at the speed of tensor cores. HEAD is a multiple of 8; rows are
+// aligned to 16 bytes.
 //
 // Of the bias only the part of the queries changes a weight: that of the keys adds one number to all logits of a query, which no
 // softmax sees, and that of the values is added to y once, for Σ P = 1. So nothing but q + bias is rounded again; it is written
 // back, and the adjoint reads it.
 #include "tiles.h"
+
+#ifndef MASK
+#define MASK 0  // 1: numbers that are added to the logits
+#endif
 
 constexpr int TALL = 64 * HIGH;             // queries that a block owns, by four warps
 constexpr int WIDE = HIGH == 2 ? 32 : 64;   // keys of a tile
@@ -72,32 +77,37 @@ __device__ __forceinline__ void softmax(float (&s)[HIGH][WIDE / 8][4], float (&t
         }
 }
 
-// Grid: (N / TALL, B · heads), four warps.
+// q: (B, N, heads, HEAD), k, v: (B, M, heads, HEAD), each with its strides of samples and rows; bias: of q, k and v, or null,
+// (3, heads, HEAD). Grid: (N / TALL, B · heads), four warps.
 extern "C" __global__ void __launch_bounds__(128, BLOCKS)
-    attention_bf16(bf16* qkv, const float* bias, bf16* y, float* log_sum, int N, int heads, float scale) {
+    attention_bf16(bf16* q, const bf16* k, const bf16* v, const float* bias, const float* mask, bf16* y, float* log_sum, int N,
+                   int M, int heads, int q_batch, int q_row, int k_batch, int k_row, int v_batch, int v_row, int mask_batch,
+                   int mask_head, int mask_row, float scale) {
     DYNAMIC_SHARED(bf16, tiles);  // keys and values of one tile, and of the next, where first the queries are
     int b = blockIdx.y / heads, h = blockIdx.y % heads, first = blockIdx.x * TALL + threadIdx.x / 32 * 16 * HIGH;
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     bf16* own = tiles + (2 * WIDE + threadIdx.x / 32 * 16 * HIGH) * PITCH;
-    Rows keys = part_of(qkv, bias, 1, b, h, N, heads), values = part_of(qkv, bias, 2, b, h, N, heads);
-    fetch<WIDE, 128>(tiles, keys, 0, N);
-    fetch<WIDE, 128>(tiles + WIDE * PITCH, values, 0, N);
-    fetch<TALL, 128>(tiles + 2 * WIDE * PITCH, part_of(qkv, bias, 0, b, h, N, heads), blockIdx.x * TALL, N);
+    Rows asking = rows_at(q, q_batch, q_row, b, h), keys = rows_at(k, k_batch, k_row, b, h);
+    Rows values = rows_at(v, v_batch, v_row, b, h);
+    if (bias) asking.bias = bias + h * HEAD, values.bias = bias + (2 * heads + h) * HEAD;
+    fetch<WIDE, 128>(tiles, keys, 0, M);
+    fetch<WIDE, 128>(tiles + WIDE * PITCH, values, 0, M);
+    fetch<TALL, 128>(tiles + 2 * WIDE * PITCH, asking, blockIdx.x * TALL, N);
     copies_arrived();
     __syncthreads();
-    unsigned q[SLICES][HIGH][4];
-    queries(q, own, part_of(qkv, bias, 0, b, h, N, heads), first, N);
+    unsigned a[SLICES][HIGH][4];
+    queries(a, own, asking, first, N);
     float out[HIGH][STRIPS][4] = {}, top[HIGH][2], sum[HIGH][2] = {}, c = scale * LOG2E;
 #pragma unroll
     for (int i = 0; i < HIGH * 2; i++) top[i / 2][i % 2] = -1e30f;
-    for (int m = 0; m < N; m += WIDE) {
-        const bf16* k = tiles + m / WIDE % 2 * 2 * WIDE * PITCH;
+    for (int m = 0; m < M; m += WIDE) {
+        const bf16* tile = tiles + m / WIDE % 2 * 2 * WIDE * PITCH;
         copies_arrived();
         __syncthreads();  // the tile has come, and all have read the one before
-        if (m + WIDE < N) {
+        if (m + WIDE < M) {
             bf16* next = tiles + (m / WIDE + 1) % 2 * 2 * WIDE * PITCH;
-            fetch<WIDE, 128>(next, keys, m + WIDE, N);
-            fetch<WIDE, 128>(next + WIDE * PITCH, values, m + WIDE, N);
+            fetch<WIDE, 128>(next, keys, m + WIDE, M);
+            fetch<WIDE, 128>(next + WIDE * PITCH, values, m + WIDE, M);
         }
         float s[HIGH][WIDE / 8][4] = {};
 #pragma unroll
@@ -105,22 +115,32 @@ extern "C" __global__ void __launch_bounds__(128, BLOCKS)
 #pragma unroll
             for (int j = 0; j < WIDE / 8; j += 2) {
                 unsigned b[4];
-                ldmatrix(b, across(k, PITCH) + 8 * j * PITCH + 16 * i);
-                two(s, j, q[i], b);
+                ldmatrix(b, across(tile, PITCH) + 8 * j * PITCH + 16 * i);
+                two(s, j, a[i], b);
             }
-        if (m + WIDE > N) {
+#if MASK
+        const float unscale = 1 / scale, *add = mask + (size_t)b * mask_batch + (size_t)h * mask_head + m + 2 * t;
+#pragma unroll
+        for (int j = 0; j < WIDE / 8; j++)
+#pragma unroll
+            for (int i = 0; i < HIGH * 4; i++) {
+                int n = first + i / 4 * 16 + i % 4 / 2 * 8 + g, at = 8 * j + i % 2;
+                if (n < N && m + 2 * t + at < M) s[i / 4][j][i % 4] += add[(size_t)n * mask_row + at] * unscale;
+            }
+#endif
+        if (m + WIDE > M) {
 #pragma unroll
             for (int j = 0; j < WIDE / 8; j++)
 #pragma unroll
                 for (int i = 0; i < HIGH * 4; i++)
-                    if (m + 8 * j + 2 * t + i % 2 >= N) s[i / 4][j][i % 4] = -1e30f;
+                    if (m + 8 * j + 2 * t + i % 2 >= M) s[i / 4][j][i % 4] = -1e30f;
         }
         softmax(s, top, sum, out, c);
 #pragma unroll
         for (int i = 0; i < WIDE / 16; i++) {
             unsigned p[HIGH][4];
             packed(p, s, i);
-            accumulate(out, p, along(k + (WIDE + 16 * i) * PITCH, PITCH));
+            accumulate(out, p, along(tile + (WIDE + 16 * i) * PITCH, PITCH));
         }
     }
     float inverse[HIGH][2];

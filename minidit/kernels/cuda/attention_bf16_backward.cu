@@ -3,17 +3,21 @@
 //     Pᵀ = 2^(k qᵀ c - lse)    S̄ᵀ = Pᵀ ⊙ (v ȳᵀ - δ)    v̄ += Pᵀ ȳ    k̄ += S̄ᵀ q    q̄ = S̄ k        δ = Σ ȳ ⊙ (y - bias of v)
 //
 // A warp owns 16 HIGH keys and their k̄ and v̄; the block goes through the queries, TILE at a time. S̄ᵀ goes to shared memory, where
-// all warps take it, one tile later, to sum q̄ over the block's keys in their order. Where there are more keys than one block owns, the parts of
-// q̄ go to memory as float32 and are added up by a second kernel: no sum depends on the order of blocks.
+// all warps take it, one tile later, to sum q̄ over the block's keys in their order. Where there are more keys than one block owns,
+// the parts of q̄ go to memory as float32 and are added up by a second kernel: no sum depends on the order of blocks.
 #include "tiles.h"
 
 #ifndef WARPS
 #define WARPS 8
 #endif
+#ifndef MASK
+#define MASK 0
+#endif
 
 constexpr int THREADS = 32 * WARPS, KEYS = 16 * HIGH * WARPS, TILE = 64;
 constexpr int SUB = HEAD <= (HIGH == 2 ? 64 : 112) ? 32 : 16;             // queries of which a warp holds logits
-constexpr int SHARES = WARPS / 4, SHARE = (STRIPS + SHARES - 1) / SHARES;  // warps that share 16 rows of q̄, and the strips of each
+constexpr int SHARES = WARPS / 4;                         // warps that share 16 rows of q̄
+constexpr int SHARE = (STRIPS + SHARES - 1) / SHARES;     // strips of each
 constexpr int GROUP = SHARE > 9 ? 4 : SHARE;                           // strips of q̄ for which a warp has registers
 constexpr int ACROSS = TILE + 8;                                       // the pitch of S̄ᵀ
 
@@ -80,8 +84,15 @@ __device__ __forceinline__ void products(float (&s)[HIGH][SUB / 8][4], const bf1
     }
 }
 
+struct Mask {  // of one head, for the queries from `first` on
+    const float* p;
+    int row, first, N;
+    float unscale;
+};
+
 // The warp's part of a tile's S̄ᵀ into shared memory, and what it adds to k̄ and v̄. first: the warp's first key.
-__device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, int N, float c, float (&k_bar)[HIGH][STRIPS][4],
+__device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, int M, Mask mask, float c,
+                                           float (&k_bar)[HIGH][STRIPS][4],
                                            float (&v_bar)[HIGH][STRIPS][4]) {
     int own = threadIdx.x / 32 * 16 * HIGH, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll 1
@@ -96,8 +107,13 @@ __device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, 
             for (int h = 0; h < HIGH; h++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
+                    int key = first + 16 * h + i / 2 * 8 + g;
+#if MASK
+                    int query = mask.first + r + 8 * j + 2 * t + i % 2;
+                    if (query < mask.N && key < M) s[h][j][i] += mask.p[(size_t)query * mask.row + key] * mask.unscale;
+#endif
                     s[h][j][i] = exp2_of(s[h][j][i] * c - lse[i % 2]);
-                    if (first + 16 * h + i / 2 * 8 + g >= N) s[h][j][i] = 0;
+                    if (key >= M) s[h][j][i] = 0;
                     s_bar[h][j][i] = s[h][j][i] * (s_bar[h][j][i] - delta[i % 2]);
                 }
         }
@@ -119,10 +135,10 @@ __device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, 
     }
 }
 
-// The warp's part of q̄ of the tile that starts at row n: 16 rows and SHARE strips, GROUP at a time, summed over the block's keys, of
-// which `count` are there.
-__device__ __forceinline__ void queries_share(const bf16* memory, const bf16* turn, int count, float scale, float* partial, Rows q_bar,
-                                              int n, int N) {
+// The warp's part of q̄ of the tile that starts at row n: 16 rows and SHARE strips, GROUP at a time, summed over the block's keys,
+// of which `count` are there.
+__device__ __forceinline__ void queries_share(const bf16* memory, const bf16* turn, int count, float scale, float* partial,
+                                              Rows q_bar, int n, int N) {
     int strip = threadIdx.x / 32 % 4 * 16, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const bf16* a_at = across(turn + S_BAR + strip, ACROSS);
 #pragma unroll 1
@@ -153,59 +169,67 @@ __device__ __forceinline__ void queries_share(const bf16* memory, const bf16* tu
                 if (partial)
                     *reinterpret_cast<Two*>(partial + row * HEAD + at) = Two{left, right};
                 else
-                    *reinterpret_cast<unsigned*>(const_cast<bf16*>(q_bar.p) + row * (int)q_bar.pitch + at) = bf16x2_of(left, right);
+                    *reinterpret_cast<unsigned*>(const_cast<bf16*>(q_bar.p) + row * (int)q_bar.pitch + at) =
+                        bf16x2_of(left, right);
             }
         }
     }
 }
 
-// partial: null, or (blocks of keys, B · heads, N, HEAD). Grid: (N / KEYS, B · heads).
+// q, k, v, bias, mask: as in attention_bf16.cu. q_bar; k_bar and v_bar: with strides of their own. partial: null, or
+// (blocks of keys, B · heads, N, HEAD). Grid: (M / KEYS, B · heads).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    attention_bf16_backward(const bf16* qkv, const float* bias, const bf16* y, const bf16* y_bar, const float* log_sum, bf16* qkv_bar,
-                            float* partial, int N, int heads, float scale) {
+    attention_bf16_backward(const bf16* q, const bf16* k, const bf16* v, const float* bias, const float* mask, const bf16* y,
+                            const bf16* y_bar, const float* log_sum, bf16* q_bar, bf16* k_bar, bf16* v_bar, float* partial, int N,
+                            int M, int heads, int q_batch, int q_row, int k_batch, int k_row, int v_batch, int v_row,
+                            int mask_batch, int mask_head, int mask_row, int asking_batch, int asking_row, int asked_batch,
+                            int asked_row, float scale) {
     DYNAMIC_SHARED(bf16, memory);
     int b = blockIdx.y / heads, h = blockIdx.y % heads, block = blockIdx.x * KEYS, own = threadIdx.x / 32 * 16 * HIGH;
-    Rows q = part_of(qkv, nullptr, 0, b, h, N, heads), bar = head_of(y_bar, b, h, N, heads), values = head_of(y, b, h, N, heads);
-    Rows q_bar = part_of(qkv_bar, nullptr, 0, b, h, N, heads);
+    Rows asking = rows_at(q, q_batch, q_row, b, h), bar = head_of(y_bar, b, h, N, heads), values = head_of(y, b, h, N, heads);
+    Rows asking_bar = rows_at(q_bar, asking_batch, asking_row, b, h);
     if (bias) values.bias = bias + (2 * heads + h) * HEAD;
     log_sum += (size_t)blockIdx.y * N;
     if (partial) partial += ((size_t)blockIdx.x * gridDim.y + blockIdx.y) * N * HEAD;
-    fetch<KEYS, THREADS>(memory + K, part_of(qkv, nullptr, 1, b, h, N, heads), block, N);
-    fetch<KEYS, THREADS>(memory + V, part_of(qkv, nullptr, 2, b, h, N, heads), block, N);
+    fetch<KEYS, THREADS>(memory + K, rows_at(k, k_batch, k_row, b, h), block, M);
+    fetch<KEYS, THREADS>(memory + V, rows_at(v, v_batch, v_row, b, h), block, M);
     RowSums sums;
     auto begin = [&](bf16* turn, int n) {  // a tile of queries is on its way
-        fetch<TILE, THREADS>(turn + Q, q, n, N);
+        fetch<TILE, THREADS>(turn + Q, asking, n, N);
         fetch<TILE, THREADS>(turn + BAR, bar, n, N);
         sums.begin(values, bar, log_sum, n, N);
     };
     begin(memory + TURNS, 0);
     sums.end(reinterpret_cast<float*>(memory + TURNS + SUMS), values.bias, 0, N);
-    float k_bar[HIGH][STRIPS][4] = {}, v_bar[HIGH][STRIPS][4] = {};
+    float k_sum[HIGH][STRIPS][4] = {}, v_sum[HIGH][STRIPS][4] = {};
     for (int n = 0; n < N + TILE; n += TILE) {
         bf16 *turn = memory + TURNS + n / TILE % 2 * TURN, *other = memory + TURNS + (n / TILE + 1) % 2 * TURN;
         copies_arrived();
         __syncthreads();  // this tile is there, S̄ of the one before is written, and nobody reads the one before that
         if (n + TILE < N) begin(other, n + TILE);
-        if (n > 0) queries_share(memory, other, min(KEYS, N - block), scale, partial, q_bar, n - TILE, N);
+        if (n > 0) queries_share(memory, other, min(KEYS, M - block), scale, partial, asking_bar, n - TILE, N);
         if (n + TILE < N) sums.end(reinterpret_cast<float*>(other + SUMS), values.bias, n + TILE, N);
-        if (n < N && block + own < N) keys_share(memory, turn, block + own, N, scale * LOG2E, k_bar, v_bar);
+        if (n < N && block + own < M) {
+            Mask here = {MASK ? mask + (size_t)b * mask_batch + (size_t)h * mask_head : nullptr, mask_row, n, N, 1 / scale};
+            keys_share(memory, turn, block + own, M, here, scale * LOG2E, k_sum, v_sum);
+        }
     }
     __syncthreads();
     float factor[HIGH][2], one[HIGH][2];
 #pragma unroll
     for (int i = 0; i < HIGH * 2; i++) factor[i / 2][i % 2] = scale, one[i / 2][i % 2] = 1;
-    rounded(memory + K + own * PITCH, k_bar, factor, nullptr);
-    rounded(memory + V + own * PITCH, v_bar, one, nullptr);
-    put_rows(memory + K + own * PITCH, part_of(qkv_bar, nullptr, 1, b, h, N, heads), block + own, N);
-    put_rows(memory + V + own * PITCH, part_of(qkv_bar, nullptr, 2, b, h, N, heads), block + own, N);
+    rounded(memory + K + own * PITCH, k_sum, factor, nullptr);
+    rounded(memory + V + own * PITCH, v_sum, one, nullptr);
+    put_rows(memory + K + own * PITCH, rows_at(k_bar, asked_batch, asked_row, b, h), block + own, M);
+    put_rows(memory + V + own * PITCH, rows_at(v_bar, asked_batch, asked_row, b, h), block + own, M);
 }
 
 // q̄ = the sum of `parts` parts, (parts, B · heads, N, HEAD). Grid: (N · HEAD / 8 / 128, B · heads).
 extern "C" __global__ void __launch_bounds__(128)
-    attention_bf16_parts(const float* partial, bf16* qkv_bar, int parts, int N, int heads) {
+    attention_bf16_parts(const float* partial, bf16* q_bar, int parts, int N, int heads, int batch, int row) {
     int i = blockIdx.x * 128 + threadIdx.x, n = i / STRIPS, c = i % STRIPS * 8;
     if (n >= N) return;
-    Rows q_bar = part_of(qkv_bar, nullptr, 0, blockIdx.y / heads, blockIdx.y % heads, N, heads);
+    Rows rows = rows_at(q_bar, batch, row, blockIdx.y / heads, blockIdx.y % heads);
     Two sum[4] = {};
     for (int p = 0; p < parts; p++) {
         const float* x = partial + (((size_t)p * gridDim.y + blockIdx.y) * N + n) * HEAD + c;
@@ -218,5 +242,5 @@ extern "C" __global__ void __launch_bounds__(128)
     Piece out;
 #pragma unroll
     for (int k = 0; k < 4; k++) out.pairs[k] = bf16x2_of(sum[k].x, sum[k].y);
-    *reinterpret_cast<Piece*>(const_cast<bf16*>(q_bar.p) + n * (int)q_bar.pitch + c) = out;
+    *reinterpret_cast<Piece*>(const_cast<bf16*>(rows.p) + n * (int)rows.pitch + c) = out;
 }

@@ -25,6 +25,12 @@ __device__ __forceinline__ Rows head_of(const T* y, int b, int h, int N, int hea
     return r;
 }
 
+// of an array whose sample b starts at p + b · batch, and whose heads lie side by side in a row
+__device__ __forceinline__ Rows rows_at(const T* p, int batch, int row, int b, int h) {
+    Rows r = {p + (size_t)b * batch + h * HEAD, (size_t)row, nullptr};
+    return r;
+}
+
 __device__ __forceinline__ float over_quad(float x) {  // the four lanes that share a row of an accumulator
     x += __shfl_xor_sync(0xffffffffu, x, 1);
     return x + __shfl_xor_sync(0xffffffffu, x, 2);

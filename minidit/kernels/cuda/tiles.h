@@ -89,15 +89,17 @@ __device__ __forceinline__ void put_rows(const bf16* own, Rows rows, int first, 
     }
 }
 
-// A warp's accumulator, times factor[h][i] of its rows, to which `add` of its columns, or null, is added, into its rows of shared memory.
-__device__ __forceinline__ void rounded(bf16* own, const float (&sum)[HIGH][STRIPS][4], const float (&factor)[HIGH][2], const float* add) {
+// A warp's accumulator, times factor[h][i] of its rows, plus `add` of its columns, or null, into its rows of shared memory.
+__device__ __forceinline__ void rounded(bf16* own, const float (&sum)[HIGH][STRIPS][4], const float (&factor)[HIGH][2],
+                                        const float* add) {
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int j = 0; j < STRIPS; j++) {
         Two b = add ? two_of(add + 8 * j + 2 * t) : Two{0, 0};
 #pragma unroll
-        for (int i = 0; i < HIGH * 2; i++)
-            *reinterpret_cast<unsigned*>(own + (8 * i + g) * PITCH + 8 * j + 2 * t) =
-                bf16x2_of(sum[i / 2][j][i % 2 * 2] * factor[i / 2][i % 2] + b.x, sum[i / 2][j][i % 2 * 2 + 1] * factor[i / 2][i % 2] + b.y);
+        for (int i = 0; i < HIGH * 2; i++) {
+            const float f = factor[i / 2][i % 2], *c = sum[i / 2][j] + i % 2 * 2, left = c[0] * f + b.x, right = c[1] * f + b.y;
+            *reinterpret_cast<unsigned*>(own + (8 * i + g) * PITCH + 8 * j + 2 * t) = bf16x2_of(left, right);
+        }
     }
 }

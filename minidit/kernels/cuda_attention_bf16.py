@@ -1,0 +1,187 @@
+"""Attention in bfloat16 on a GPU: cuda/attention_bf16.cu and its adjoint, for heads of 8 to 128 numbers, a multiple of 8.
+
+q, k and v are views (B, heads, N, K) whose heads lie side by side: parts of packed rows, or arrays of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from minidit.autograd import NoTwin, Vjp
+from minidit.backend import Array, empty
+from minidit.kernels.cuda_blas import product
+from minidit.kernels.cuda_launch import NULL, ceil, f32, i32, launch
+from minidit.kernels.cuda_rows import dense
+
+WIDEST_HEAD = 128
+SHARED_OPTIN = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
+TILE = 64  # queries at a time, as in attention_bf16_backward.cu
+FORWARD_ROWS = {1: 256, 2: 192}  # of shared memory, as in attention_bf16.cu
+OWNERS = (4, 1), (8, 1), (8, 2)  # warps of a block of the adjoint, and strips of 16 keys that each owns
+
+_shared: dict[Any, int] = {}
+
+
+def most_shared() -> int:
+    """Bytes of shared memory that a block of this device may ask for."""
+    runtime = sys.modules["cupy"].cuda.runtime
+    device = runtime.getDevice()
+    if device not in _shared:
+        _shared[device] = int(runtime.deviceGetAttribute(SHARED_OPTIN, device))
+    return _shared[device]
+
+
+def keys_of(warps: int, high: int) -> int:
+    """That a block of the adjoint owns: `high` strips of 16 per warp."""
+    return 16 * warps * high
+
+
+def adjoint_bytes(K: int, warps: int, high: int) -> int:
+    """Of shared memory: k, v; and for two tiles in turn q, the bar of y, the bar of the logits, and two sums per row."""
+    row, keys = ceil(K, 16) * 16 + 8, keys_of(warps, high)
+    return 4 * keys * row + 2 * (4 * TILE * row + 2 * keys * (TILE + 8) + 8 * TILE)
+
+
+def owners_of(K: int, M: int, shared: int) -> tuple[int, int]:
+    """The smallest block of the adjoint that owns M keys, or the largest that `shared` bytes and the registers allow."""
+    fitting = [o for o in OWNERS if adjoint_bytes(K, *o) <= shared and (K <= 80 or o[1] == 1)]
+    if not fitting:
+        raise NoTwin(f"heads of {K} numbers need {adjoint_bytes(K, *OWNERS[0])} bytes of shared memory; this device has {shared}")
+    return next((o for o in fitting if keys_of(*o) >= M), fitting[-1])
+
+
+def strips_of(K: int, N: int) -> int:
+    """Strips of 16 queries per warp: two where the registers allow it and the queries are enough."""
+    return 2 if N > TILE and K <= 72 else 1
+
+
+def strides(x: Array) -> tuple[Any, Any]:
+    """Numbers from sample to sample, and from row to row, of a view (B, heads, N, K)."""
+    return i32(x.strides[0] // x.itemsize if len(x) > 1 else 0), i32(x.strides[2] // x.itemsize if x.shape[2] > 1 else 0)
+
+
+def fits(x: Array) -> bool:
+    """Whether 16 bytes of a view (B, heads, N, K) can be copied at once, and every number of a sample has a place in 31 bits."""
+    B, heads, N, K = x.shape
+    batch, head, row, one = x.strides
+    beside = one == x.itemsize and (heads == 1 or head == K * x.itemsize)
+    aligned = x.data.ptr % 16 == 0 and (B == 1 or batch % 16 == 0) and (N == 1 or row % 16 == 0)
+    return bool(x.dtype.name == "bfloat16" and K % 8 == 0 and beside and aligned and max(N * abs(row), abs(batch)) < 2**31)
+
+
+def by_head(x: Array) -> Array:
+    """(B, N, heads, K) as (B, heads, N, K), or back."""
+    return x.transpose(0, 2, 1, 3)
+
+
+def fitted(x: Array) -> Array:
+    """x, or a copy that fits."""
+    return x if fits(x) else by_head(by_head(x).copy())
+
+
+class Bf16Kernels:
+    """The kernels for one shape: N queries, M keys, heads of K numbers."""
+
+    def __init__(self, B: int, heads: int, N: int, M: int, K: int) -> None:
+        if B * heads > 65535 or K > WIDEST_HEAD or K % 8:
+            raise NoTwin(f"{B * heads} heads of {K} numbers")
+        self.B, self.heads, self.N, self.M, self.K, self.scale = B, heads, N, M, K, f32(K**-0.5)
+        self.sizes, self.owners = (i32(N), i32(M), i32(heads)), owners_of(K, M, most_shared())
+
+    def forward(self, q: Array, k: Array, v: Array, add: Array, mask: Array, y: Array, log_sum: Array) -> None:
+        """y : (B, N, heads, K), mask : (B, heads, N, M) or NULL. add: the bias of q, k and v, or NULL; its part is added to q."""
+        high, grid = strips_of(self.K, self.N), self.B * self.heads
+        args = (q, k, v, add, mask, y, log_sum, *self.sizes, *self.strides(q, k, v, mask), self.scale)
+        tiles = 2 * FORWARD_ROWS[high] * (ceil(self.K, 16) * 16 + 8)
+        variant = {"HEAD": self.K, "HIGH": high, "MASK": int(mask is not NULL)}
+        launch("attention_bf16", "attention_bf16", (ceil(self.N, 64 * high), grid), 128, args, tiles, **variant)
+
+    def backward(
+        self, q: Array, k: Array, v: Array, add: Array, mask: Array, y: Array, bar: Array, log_sum: Array, out: Any
+    ) -> None:
+        """out: the bars of q, k and v, each as its array; those of k and v have the same strides."""
+        (warps, high), rows = self.owners, self.B * self.heads
+        blocks = ceil(self.M, keys_of(warps, high))
+        parts = empty(q, (blocks, rows, self.N, self.K), f32) if blocks > 1 else NULL
+        bar = bar if bar.data.ptr % 16 == 0 else bar.copy()
+        variant = {"HEAD": self.K, "HIGH": high, "WARPS": warps, "MASK": int(mask is not NULL)}
+        steps = (*self.strides(q, k, v, mask), *strides(out[0]), *strides(out[1]))
+        args = (q, k, v, add, mask, y, bar, log_sum, *out, parts, *self.sizes, *steps, self.scale)
+        shared = adjoint_bytes(self.K, warps, high)
+        launch("attention_bf16_backward", "attention_bf16_backward", (blocks, rows), 32 * warps, args, shared, **variant)
+        if blocks > 1:
+            wide = (ceil(self.N * self.K // 8, 128), rows)
+            both = (parts, out[0], i32(blocks), i32(self.N), i32(self.heads), *strides(out[0]))
+            launch("attention_bf16_backward", "attention_bf16_parts", wide, 128, both, **variant)
+
+    @staticmethod
+    def strides(q: Array, k: Array, v: Array, mask: Array) -> tuple[Any, ...]:
+        over = (0, 0, 0) if mask is NULL else (s // 4 for s in mask.strides[:3])
+        return (*strides(q), *strides(k), *strides(v), *map(i32, over))
+
+
+class PackedBf16:
+    """The kernels for packed rows (B, N, 3, heads, K). With a bias, `forward` leaves that of the queries in qkv."""
+
+    def __init__(self, qkv: Array, heads: int) -> None:
+        B, N, width = qkv.shape
+        self.heads, self.kernels = heads, Bf16Kernels(B, heads, N, N, width // 3 // heads)
+
+    @staticmethod
+    def serves(qkv: Array, add: Array, heads: int) -> bool:
+        return (add is NULL or add.data.ptr % 8 == 0) and all(map(fits, parts_of(qkv, heads)))
+
+    def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
+        q, k, v = parts_of(qkv, self.heads)
+        self.kernels.forward(q, k, v, add, NULL, y, log_sum)
+
+    def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
+        q, k, v = parts_of(qkv, self.heads)
+        self.kernels.backward(q, k, v, add, NULL, y, bar, log_sum, parts_of(out, self.heads))
+
+
+def parts_of(qkv: Array, heads: int) -> Any:
+    """q, k and v of packed rows, (B, heads, N, K) each."""
+    B, N, width = qkv.shape
+    return qkv.reshape(B, N, 3, heads, width // 3 // heads).transpose(2, 0, 3, 1, 4)
+
+
+def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, Vjp]:
+    """The twin of `ops.attention` in bfloat16, for q : (B, heads, N, K). The bar of a mask is computed with N x M matrices."""
+    if {x.dtype.name for x in (q, k, v)} != {"bfloat16"} or {x.ndim for x in (q, k, v)} != {4} or q.size * k.size == 0:
+        raise NoTwin("attention in other types, or without heads")
+    if k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
+        raise NoTwin("shapes that are broadcast")
+    (B, heads, N, K), M = q.shape, k.shape[2]
+    kernels, add = Bf16Kernels(B, heads, N, M, K), NULL if mask is None else broadcast(mask, (B, heads, N, M))
+    q, k, v = map(fitted, (q, k, v))
+    y, log_sum = empty(q, (B, N, heads, K)), empty(q, (B, heads, N), f32)
+    kernels.forward(q, k, v, NULL, add, y, log_sum)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        bar, sizes = dense(by_head(y_bar)), ((B, n, heads, K) for n in (N, M, M))
+        out = tuple(by_head(empty(q, size)) for size in sizes)
+        kernels.backward(q, k, v, NULL, add, y, bar, log_sum, out)
+        return *out, lambda: mask_bar(q, k, v, add, y, bar, log_sum, mask)
+
+    return by_head(y), vjp
+
+
+def broadcast(mask: Array, shape: tuple[int, ...]) -> Array:
+    """A mask in float32, each of its rows in one piece of memory."""
+    cupy = sys.modules["cupy"]
+    whole = cupy.ascontiguousarray(cupy.broadcast_to(mask, (*mask.shape[:-1], shape[-1])).astype(f32))
+    return cupy.broadcast_to(whole, shape)
+
+
+def mask_bar(q: Array, k: Array, v: Array, add: Array, y: Array, bar: Array, log_sum: Array, mask: Array) -> Array:
+    """P ⊙ (ȳ vᵀ - δ), summed over what the mask was broadcast over."""
+    cupy = sys.modules["cupy"]
+    flat = [dense(x.astype(f32)).reshape(-1, *x.shape[2:]) for x in (q, k, v, by_head(bar))]
+    logits = product(flat[0], flat[1].swapaxes(1, 2)).reshape(add.shape) * f32(q.shape[-1] ** -0.5) + add
+    delta = by_head((y.astype(f32) * bar.astype(f32)).sum(axis=-1, keepdims=True))
+    s_bar = cupy.exp(logits - log_sum[..., None]) * (product(flat[3], flat[2].swapaxes(1, 2)).reshape(add.shape) - delta)
+    lead = (1,) * (4 - mask.ndim) + mask.shape
+    over = tuple(i for i in range(4) if lead[i] == 1 and add.shape[i] > 1)
+    return s_bar.sum(axis=over, keepdims=True).reshape(mask.shape).astype(mask.dtype)
