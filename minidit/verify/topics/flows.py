@@ -160,7 +160,7 @@ def walk_times(R: Reference, n: int, a: float) -> list[tuple[float, float]]:
     return [(float(a), float(b)) for a, b in pairwise(t)]
 
 
-def _heard(R: Reference, t: float) -> Array:
+def time_input(R: Reference, t: float) -> Array:
     """What the network hears at t."""
     return straight_time(R, np.array(t))
 
@@ -173,7 +173,7 @@ second_time = part(lambda R, t, s: s)  # and at the end of it
 def flow_euler(R: Reference, net: Net, x: Array, N: int, a: float) -> Array:
     """x ← x + (s-t) net(x, 1000 t) along the shifted times i/N, i = N..0."""
     for t, s in walk_times(R, N, a):
-        x = flow_euler_step(R, x, net(x, _heard(R, call_time(R, t, s))), t, s)
+        x = flow_euler_step(R, x, net(x, time_input(R, call_time(R, t, s))), t, s)
     return x
 
 
@@ -182,10 +182,10 @@ def flow_heun(R: Reference, net: Net, x: Array, N: int) -> Array:
     """Heun's step along i/N, i = N..0, and Euler's into the data."""
     pairs = walk_times(R, N, 1.0)
     for k, (t, s) in enumerate(pairs):
-        u = net(x, _heard(R, call_time(R, t, s)))
+        u = net(x, time_input(R, call_time(R, t, s)))
         end = flow_euler_step(R, x, u, t, s)
         last = k == len(pairs) - 1
-        x = end if last else flow_heun_step(R, x, u, net(end, _heard(R, second_time(R, t, s))), t, s)
+        x = end if last else flow_heun_step(R, x, u, net(end, time_input(R, second_time(R, t, s))), t, s)
     return x
 
 
@@ -195,7 +195,7 @@ def flow_ab2(R: Reference, net: Net, x: Array, N: int) -> Array:
     before: float | None = None
     past = x
     for t, s in walk_times(R, N, 1.0):
-        u = net(x, _heard(R, call_time(R, t, s)))
+        u = net(x, time_input(R, call_time(R, t, s)))
         x = flow_euler_step(R, x, u, t, s) if before is None else flow_ab2_step(R, x, u, past, before, t, s)
         before, past = t, u
     return x
