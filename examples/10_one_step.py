@@ -6,7 +6,7 @@ The data are eight small Gaussians on a ring, so the perfect denoiser is a formu
 distillation: two neighbours on a trajectory must lead to the same end. Its rival is DDIM with the perfect denoiser. A minute.
 
 The picture, one_step.png: a row per sampler, a column per number of steps; the last column shows where it should lead.
-The table: distance of each cloud from there, the sliced Wasserstein distance. 0.01 is two samples of the same law.
+The table: distance of each cloud from there, the sliced Wasserstein distance. About 0.03 is two clouds of the same law.
 
 The last row is guided towards the upper half of the ring, w = 3, with the perfect f of the guided flow. One step is perfect.
 But fresh noise (S.2) returns to the marginals of the plain flow, not to those of the guided one, so that further steps lead
