@@ -2,7 +2,7 @@
 
     python -m benchmarks.few_steps train --seed 0 --out few/0           one core; --pool 6000 --updates 2900: five quiet minutes
     python -m benchmarks.few_steps measure few/0 few/1 --data FOLDER --out benchmarks/results/few_steps.json
-    python -m benchmarks.few_steps ship few/0 few/1 --command "…"       writes minidit/weights/few_steps
+    python -m benchmarks.few_steps picture                              writes docs/few-steps.png from the shipped weights
 
 The teacher is walked in eight steps of Adams–Bashforth with its own guidance; its trajectories are kept at five points. The
 student begins as a copy. A row's multiple is its Fréchet distance over that of reconstructions, by the judge of `measure`.
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from minidit import pictures
 from minidit.checkpoint import load_model, save_model
 from minidit.cli.progress import Progress
 from minidit.diffusion.solver import AB2
@@ -30,7 +31,7 @@ from minidit.random import Philox
 from minidit.runs import former
 from minidit.runs.evaluate import Evaluation
 from minidit.runs.phases import Run
-from minidit.runs.pipeline import Pipeline, load
+from minidit.runs.pipeline import Pipeline, load, load_few_steps
 from minidit.runs.presets import PRESETS, DataConfig
 from minidit.runs.teacher_kinds import ConsistencyConfig
 from minidit.training.loop import Loop, LoopConfig
@@ -82,10 +83,10 @@ def distil_consistency(args: argparse.Namespace) -> None:
     assert teacher.meta is not None
     place = DataConfig(source=args.data)
     job = Run(args.out / "unused", replace(PRESETS["fashion"], data=place))
-    pictures, _ = job.data()
+    training, _ = job.data()
     config = ConsistencyConfig(learn_from="the shipped weights", coordinates="vp")
     student = DiT(teacher.model.config, None)
-    source = config.source(student, teacher.tokenizer.source(pictures))
+    source = config.source(student, teacher.tokenizer.source(training))
     began = time.process_time()
     process = config.process(student, source, teacher)
     loop = Loop(student, process, source, replace(RECIPE, steps=args.updates, seed=args.seed, ema=0.99))
@@ -102,16 +103,16 @@ def student_in(teacher: Pipeline, network: FlowMapDiT, steps: int) -> Pipeline:
     return replace(teacher, model=in_steps(network, steps), guidance=1.0)
 
 
-def measured(folders: list[Path], data: str, n: int, noise: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Rows of the teacher and of the students, for several seeds of the noise."""
+def measured(folders: list[Path], data: str, n: int, noise: tuple[int, ...], more: bool) -> list[dict[str, Any]]:
+    """Rows of the teacher (unless there are `more` rows than these) and of the students, for several seeds of the noise."""
     teacher, place = load(), folders[0].parent / "judge"
     job = Run(place, replace(PRESETS["fashion"], data=DataConfig(source=data)))
-    pictures, held_out = job.data()
+    training, held_out = job.data()
     assert held_out is not None
-    job.fit_to(pictures)
+    job.fit_to(training)
     if not place.exists():
         job.create()
-    evaluation = Evaluation(job.judge(pictures), pictures, held_out, n=n)
+    evaluation = Evaluation(job.judge(training), training, held_out, n=n)
     evaluation.references(teacher)
     for seed in noise:
         for folder in [f for f in folders if (f / "consistency.safetensors").exists()]:
@@ -120,7 +121,7 @@ def measured(folders: list[Path], data: str, n: int, noise: tuple[int, ...]) -> 
                 name = f"consistency {folder.name}: {steps}, noise {seed}"
                 student = replace(teacher, model=network, guidance=1.0)
                 evaluation.samples(name, student, seed=seed, steps=steps, sampler="consistency")
-        for solver, steps in TEACHER:
+        for solver, steps in [] if more else TEACHER:
             evaluation.samples(f"teacher: {solver} {steps}, noise {seed}", teacher, seed=seed, steps=steps, solver=solver)
         for folder in [f for f in folders if (f / "model.safetensors").exists()]:
             network, _ = load_model(folder / "model.safetensors")
@@ -128,6 +129,16 @@ def measured(folders: list[Path], data: str, n: int, noise: tuple[int, ...]) -> 
                 name = f"student {folder.name}: {steps}, noise {seed}"
                 evaluation.samples(name, student_in(teacher, network, steps), seed=seed, steps=steps)
     return evaluation.table()
+
+
+def picture(args: argparse.Namespace) -> None:
+    """The same noise by the teacher and by the shipped student."""
+    teacher, few, y = load(), load_few_steps(), list(range(10))
+    rows = {"DiT: 50 steps": teacher.sample(y, steps=50), "few: 1 step": few.sample(y, steps=1)}
+    rows |= {f"few: {k} steps": few.sample(y, steps=k) for k in (2, 4)}
+    rows["DiT: 1 step"] = teacher.sample(y, steps=1)
+    sheet = pictures.grid(np.concatenate(list(rows.values())), 10, scale=2, row_labels=list(rows))
+    print(pictures.save_png(args.out, sheet))
 
 
 def main() -> None:
@@ -139,6 +150,8 @@ def main() -> None:
     one.add_argument("--updates", type=int, default=16000)
     one.add_argument("--share", type=float, default=0.7, help="of a batch that learns the single step")
     one.add_argument("--out", type=Path, required=True)
+    sheet = sub.add_parser("picture")
+    sheet.add_argument("--out", type=Path, default=Path("docs/few-steps.png"))
     cd = sub.add_parser("consistency")
     cd.add_argument("--seed", type=int, default=0)
     cd.add_argument("--updates", type=int, default=800)
@@ -149,12 +162,14 @@ def main() -> None:
     two.add_argument("--data", default="fashion", help="a folder with the whole Fashion-MNIST, or the embedded part")
     two.add_argument("-n", type=int, default=500)
     two.add_argument("--noise", type=int, nargs="+", default=[0, 1])
-    two.add_argument("--out", type=Path)
+    two.add_argument("--out", type=Path, help="also as JSON; rows of students are added to those of an existing file")
     args = parser.parse_args()
     if args.work != "measure":
-        {"train": train, "consistency": distil_consistency}[args.work](args)
+        {"train": train, "consistency": distil_consistency, "picture": picture}[args.work](args)
         return
-    table = measured(args.folders, args.data, args.n, tuple(args.noise))
+    before = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
+    rows = measured(args.folders, args.data, args.n, tuple(args.noise), bool(before))
+    table = before + [row for row in rows if row["name"] not in {r["name"] for r in before}]
     print("| pictures | class accuracy | Fréchet | multiple | precision | recall |\n|---|---|---|---|---|---|")
     for r in table:
         print(f"| {r['name']} | {r.get('accuracy', 0):.3f} | {r['frechet']:.2f} | {r['multiple']:.2f} × "

@@ -101,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
     parser.add_argument("--only", choices=("digits", "fashion"), help="one data set (default: both)")
+    parser.add_argument("--kinds", nargs="+", default=["v", "flow", "edm", "2rf"], help="of runs (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="training seeds")
     parser.add_argument("-n", type=int, default=500, help="pictures per row, as far as so many are held out")
     parser.add_argument("--out", type=Path, help="also as JSON")
@@ -111,7 +112,7 @@ def main() -> None:
         evaluation.rows, bends = before["rows"] or evaluation.rows, before["straightness"]
         for seed in args.seeds:
             for run, arguments in trainings(data, seed, args.runs).items():
-                if run in bends:
+                if run in bends or run.split("-")[1] not in args.kinds:
                     continue
                 evaluation.rows = [
                     row for row in evaluation.rows if not row["name"].startswith(run)

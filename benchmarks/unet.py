@@ -161,8 +161,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("-n", type=int, default=500, help="pictures per row")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "unet.json")
+    parser.add_argument("--table", action="store_true", help="only the table of what is in the file")
     args = parser.parse_args()
     record: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
+    if args.table:
+        print(table(record))
+        return
     record |= {"command": f"python -m benchmarks.unet --steps {args.steps}", "recipe": asdict(RECIPE)}
     bench = Bench(args.out, args.steps, args.n, record)
     bench.prepare()

@@ -1,6 +1,6 @@
 """Another label for the same picture: climb from a real picture to its noise, then walk down with another label.
 
-    python 05_image_to_image.py [RUN]           RUN: a run folder (default: the shipped weights); half a minute
+    python 05_image_to_image.py [RUN]           RUN: of a ladder (default: the shipped weights); half a minute
 
 DDIM without fresh noise can be walked in both directions. The way up, with the true label, gives noise that still holds the pose
 and the darkness of the picture; the way down, with another label, draws something else in that pose.

@@ -11,7 +11,8 @@ import minidit as md
 PROMISED = (
     "xp_of", "to_device", "to_host", "Philox", "Tensor", "no_grad", "primitive", "PRIMITIVES", "Gradients",
     "ops", "nn", "data", "metrics", "pictures", "verify",
-    "DIT", "DiT", "DiTConfig", "Autoencoder", "AutoencoderConfig", "AutoencoderKL", "AutoencoderKLConfig", "describe",
+    "DIT", "DiT", "DiTConfig", "UNet", "UNetConfig", "Autoencoder", "AutoencoderConfig", "AutoencoderKL", "AutoencoderKLConfig",
+    "describe",
     "AdamW", "OptimConfig",
     "Schedule", "q_sample", "posterior", "ddpm_step", "ddim_step", "ddim_invert_step", "guide",
     "predict_x_0", "predict_eps", "predict_v", "EPS", "X_0", "V", "Level",

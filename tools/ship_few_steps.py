@@ -34,7 +34,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 def card(folders: list[Path], rows: list[dict[str, Any]], command: str) -> str:
     lines = ["| pictures | n | class accuracy | Fréchet | multiple | precision | recall |", "|---|---|---|---|---|---|---|"]
-    for r in rows:
+    for r in (row for row in rows if not row["name"].startswith("consistency")):
         lines.append(
             f"| {r['name']} | {r['n']} | {r.get('accuracy', 0):.3f} | {r['frechet']:.2f} | {r['multiple']:.2f} × "
             f"| {r['precision']:.2f} | {r['recall']:.2f} |"

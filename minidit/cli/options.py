@@ -25,6 +25,18 @@ HIDDEN = {  # set by the data or by another flag, or needed only for the weights
 }
 PREFIX = {"tokenizer": "ae-", "tokenizer_train": "ae-", "sample": "sample-", "judge_train": "classifier-"}
 NAMES = {"checkpoint_blocks": "recompute", "learn_from": "teacher"}  # fields whose flag has a shorter name
+HELP = {  # what is not clear from a flag's name, by the field of the process that it sets
+    "prediction": "the network's answer: eps, x_0 or v on a ladder; u, x_0 or v on the straight path",
+    "schedule": "linear, cosine or scaled_linear", "T": "rungs of the ladder", "loss_weight": "uniform or min_snr",
+    "times": "how often a time is trained: uniform, logit_normal, mode or cosmap",
+    "times_mean": "of logit-normal times, or of ln t", "times_std": "likewise",
+    "times_scale": "of mode: above 0 more of them are in the middle",
+    "shift": "of the times, in training and in the grid: above 1 more of them are noisy",
+    "sigma_data": "standard deviation of the data (default: measured)", "sigma_min": "of the grid", "sigma_max": "of the grid",
+    "pairs": "a finished run: reflow, on pairs of noise and samples that it makes", "pairs_n": "pairs that are kept; 0: new ones",
+    "pairs_steps": "of the walk that makes a pair", "pairs_solver": "of that walk", "pairs_guidance": "(default: the run's own)",
+    "pairs_noise": "the part of a batch at pure noise, for samples of one step",
+}  # fmt: skip
 TITLES = {
     "train": "training the model",
     "model": "the model",
@@ -90,7 +102,7 @@ def add_config_flags(parser: argparse.ArgumentParser, sections: list[str], kinds
         group = parser.add_argument_group(TITLES[section]) if flags else parser
         names = {flag for flag, _, _ in flags}
         for flag, f, kind in flags:
-            add_flag(group, section, flag, f.name, kind)
+            add_flag(group, section, flag, f.name, kind, help=HELP.get(f.name) if section == "process" else None)
         for cls in KINDS.get(section, {}).values():
             for flag, f, kind in flags_of(section, {section: cls}):
                 if flag not in names:
@@ -98,17 +110,17 @@ def add_config_flags(parser: argparse.ArgumentParser, sections: list[str], kinds
                     add_flag(group, section, flag, f.name, kind, help=argparse.SUPPRESS)
 
 
-def add_flag(group: Any, section: str, flag: str, name: str, kind: Any, **more: Any) -> None:
-    """Adds the flag of a field of this type."""
-    dest, parts = f"{section}.{name}", typing.get_args(kind)
+def add_flag(group: Any, section: str, flag: str, name: str, kind: Any, help: str | None) -> None:
+    """Adds the flag of a field of this type.   help : argparse.SUPPRESS for one that is not shown"""
+    dest, parts, hidden = f"{section}.{name}", typing.get_args(kind), help == argparse.SUPPRESS
     if kind is bool:
-        group.add_argument(flag, dest=dest, action=argparse.BooleanOptionalAction, default=None, **more)
+        group.add_argument(flag, dest=dest, action=argparse.BooleanOptionalAction, default=None, help=help)
     elif typing.get_origin(kind) is tuple:
-        n = "+" if ... in parts or more else len(parts)  # of a flag that is not shown any number is the wrong kind
-        group.add_argument(flag, dest=dest, type=parts[0], nargs=n, default=None, metavar=name[0].upper(), **more)
+        n = "+" if ... in parts or hidden else len(parts)  # of a flag that is not shown any number is the wrong kind
+        group.add_argument(flag, dest=dest, type=parts[0], nargs=n, default=None, metavar=name[0].upper(), help=help)
     else:
         of = next(k for k in (parts or (kind,)) if k is not type(None))
-        group.add_argument(flag, dest=dest, type=of, default=None, metavar=of.__name__.upper(), **more)
+        group.add_argument(flag, dest=dest, type=of, default=None, metavar=of.__name__.upper(), help=help)
 
 
 def with_threads(config: RunConfig, threads: int | None) -> RunConfig:

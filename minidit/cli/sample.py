@@ -96,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
     print(out)
     if not args.quiet:
         scale = pipeline.guidance if args.guidance is None else args.guidance
-        guidance = f", guidance {scale}" if pipeline.model.condition.null is not None else ""
+        guided = pipeline.model.condition.null is not None and not pipeline.usual.few
+        guidance = f", guidance {scale}" if guided else ""
         pictures = "1 picture" if n == 1 else f"{n} pictures"
         walk = walk_in_words(pipeline, sampler, solver, args.path)
         print(f"{pictures}, {walk.format(steps)}{guidance}, seed {args.seed}", file=sys.stderr)
@@ -114,6 +115,8 @@ def in_few_steps(args: argparse.Namespace) -> bool:
 
 def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> str:
     """The method of a walk, with a place for the number of steps."""
+    if pipeline.usual.few:
+        return f"{sampler}, steps: {{}}, by a network for few steps"
     rungs = "rungs" if pipeline.ladder is not None and path in ("", "vp") else "steps"
     method = sampler if solver == "euler" else f"{sampler} {solver}"
     return f"{method} {{}} {rungs}" + (f" on the path {path}" if path else "")

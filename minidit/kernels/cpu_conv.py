@@ -1,5 +1,7 @@
 """Twins of the convolutional primitives for float32 on a CPU.
 
+A bias is handed on as `wide`, one number per sample and channel: long inner loops.
+
 Pictures keep their shape (B, C, H, W) and lie in memory as (H, W, B, C), pixels first: sums of neighbouring pixels then work on
 runs of B · C numbers, and the rows of every product lie side by side. Twins accept any order and return this one.
 """
@@ -78,13 +80,12 @@ class Windows:
 
 
 def correlate(
-    x: Array, flat: Array, bias: Array, kernel: tuple[int, int], stride: int, padding: Padding
+    x: Array, flat: Array, wide: Array, kernel: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[Array, Windows]:
     """(A.22) for x : (H, W, B, C) and weights (O, K) ordered like the windows: (h, w, B, O), and the windows."""
     windows, O = Windows(x.shape, x, kernel, stride, padding), len(flat)
     windows.inside[...] = x
     y = empty(x, (windows.h, windows.w, windows.B, O))
-    wide = None if bias is None else np.tile(bias, windows.B)  # of all samples: long inner loops
     for tile in windows.tiles:
         gemm(windows.gather(tile), flat.T, y[tile].reshape(-1, O))
         if wide is not None:
@@ -93,14 +94,14 @@ def correlate(
     return y, windows
 
 
-def pointwise(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
+def pointwise(x: Array, weight: Array, wide: Array) -> tuple[Array, Vjp]:
     """A 1 × 1 convolution of x, (H, W, B, C): a linear layer of every pixel."""
     (O, C), shape = weight.shape[:2], x.shape
     rows, flat = x.reshape(-1, C), weight.reshape(O, C)
     y = gemm(rows, flat.T, empty(x, (len(rows), O)))
-    if bias is not None:
-        wide = y.reshape(-1, shape[2] * O)
-        np.add(wide, np.tile(bias, shape[2]), out=wide)
+    if wide is not None:
+        pixels = y.reshape(-1, shape[2] * O)
+        np.add(pixels, wide, out=pixels)
 
     def vjp(g: Array) -> tuple[Any, Array]:
         weight_bar = home_of_gradient(weight)
@@ -110,11 +111,11 @@ def pointwise(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
     return y.reshape(*shape[:3], O), vjp
 
 
-def general(x: Array, weight: Array, bias: Array, stride: int, padding: Padding) -> tuple[Array, Vjp]:
+def general(x: Array, weight: Array, wide: Array, stride: int, padding: Padding) -> tuple[Array, Vjp]:
     """Any convolution of x, (H, W, B, C), by (A.23)."""
     O, C, kh, kw = weight.shape
     flat = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(O, -1)
-    y, windows = correlate(x, flat, bias, (kh, kw), stride, padding)
+    y, windows = correlate(x, flat, wide, (kh, kw), stride, padding)
 
     def vjp(g: Array) -> tuple[Any, Array]:
         total, part = np.zeros((O, windows.K), np.float32), np.empty((O, windows.K), np.float32)
@@ -141,22 +142,28 @@ def general(x: Array, weight: Array, bias: Array, stride: int, padding: Padding)
 
 
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: Padding = 0) -> tuple[Array, Vjp]:
-    (O, _, *kernel), pixels = weight.shape, pixels_first(x)
+    kernel, pixels = list(weight.shape[2:]), pixels_first(x)
+    wide = None if bias is None else np.tile(bias, len(x)) if bias.ndim == 1 else np.ascontiguousarray(bias).reshape(-1)
     if kernel == [1, 1] and stride == 1 and lines(padding) == (0, 0):
-        y, inner_vjp = pointwise(pixels, weight, bias)
+        y, inner_vjp = pointwise(pixels, weight, wide)
     elif winograd.fits(kernel, stride, padding, pixels.shape):
-        y, inner_vjp = winograd.conv2d(pixels, weight, bias)
+        y, inner_vjp = winograd.conv2d(pixels, weight, wide)
     else:
-        y, inner_vjp = general(pixels, weight, bias, stride, padding)
+        y, inner_vjp = general(pixels, weight, wide, stride, padding)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         g = pixels_first(y_bar)
         x_bar, weight_bar = inner_vjp(g)
-        rows = g.reshape(-1, O)
-        bias_bar = None if bias is None else np.matmul(constant(len(rows)), rows, out=home_of_gradient(bias))
-        return lambda: as_picture(x_bar()), weight_bar, bias_bar
+        return lambda: as_picture(x_bar()), weight_bar, None if bias is None else summed(g, bias)
 
     return as_picture(y), vjp
+
+
+def summed(g: Array, bias: Array) -> Array:
+    """b̄ from ȳ, (h, w, B, O): for a bias (O,) over pixels and samples, for one (B, O) over pixels."""
+    rows, bias_bar = g.reshape(-1, bias.size), home_of_gradient(bias)
+    np.matmul(constant(len(rows)), rows, out=bias_bar.reshape(-1))
+    return bias_bar
 
 
 def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:

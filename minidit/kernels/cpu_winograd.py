@@ -32,44 +32,41 @@ def fits(kernel: list[int], stride: int, padding: object, shape: tuple[int, ...]
     return kernel == [3, 3] and stride == 1 and padding == 1 and shape[0] % 2 == shape[1] % 2 == 0
 
 
-def conv2d(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
-    """x : (H, W, B, C), weight : (O, C, 3, 3), bias : (O,) or None  ->  (H, W, B, O). The adjoint takes and returns this order.
+def conv2d(x: Array, weight: Array, wide: Array) -> tuple[Array, Vjp]:
+    """x : (H, W, B, C), weight : (O, C, 3, 3), wide : (B O,) or None  ->  (H, W, B, O). The adjoint takes and returns this order.
 
     V, four numbers for each of x, is made again for the adjoint: keeping it was not faster.
     """
     O, C = weight.shape[:2]
-    u = (GG @ np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(9, C * O)).reshape(16, C, O)
+    u = (GG @ weight.reshape(O * C, 9).T).reshape(16, O, C)
 
     def vjp(y_bar: Array) -> tuple[Any, Array]:
         weight_bar = home_of_gradient(weight)
-        u_bar = kernel_bars(x, y_bar)
-        weight_bar[...] = (GG.T @ u_bar.reshape(16, C * O)).reshape(3, 3, C, O).transpose(3, 2, 0, 1)
-        return lambda: correlate(y_bar, u[MIRRORED].swapaxes(1, 2), None), weight_bar
+        np.matmul(kernel_bars(x, y_bar).reshape(16, O * C).T, GG, out=weight_bar.reshape(O * C, 9))
+        return lambda: correlate(y_bar, u[MIRRORED], None), weight_bar
 
-    return correlate(x, u, bias), vjp
+    return correlate(x, u.swapaxes(1, 2), wide), vjp  # (A.28)
 
 
 def tiles(x: Array) -> Iterator[tuple[slice, Array]]:
     """(rows of tiles, their V), a strip at a time: V is (16, tiles · B, C); the next may overwrite it."""
     H, W, B, C = x.shape
     step = max(1, min(H // 2, STRIP // (8 * W * B * C)))
-    padded = empty(x, (H + 2, W + 2, B, C))
-    padded[0], padded[-1], padded[:, 0], padded[:, -1] = 0, 0, 0, 0
-    padded[1:-1, 1:-1] = x
     rows, v = empty(x, (4, step, W + 2, B, C)), empty(x, (4, 4, step, W // 2, B, C))
+    rows[:, :, 0], rows[:, :, -1] = 0, 0  # the border
     for first in range(0, H // 2, step):
         strip = slice(first, min(first + step, H // 2))
         n = strip.stop - first
         part = v.reshape(-1)[: 4 * n * 2 * W * B * C].reshape(4, 4, n, W // 2, B, C)
-        differences([padded[2 * first + k : 2 * strip.stop + k : 2] for k in range(4)], rows[:, :n])
+        row_differences(x, strip, rows[:, :n, 1:-1])
         differences([rows[:, :n, k : W + k : 2] for k in range(4)], part.swapaxes(0, 1))
         yield strip, part.reshape(16, -1, C)
 
 
-def correlate(x: Array, u: Array, bias: Array) -> Array:
-    """x : (H, W, B, C), u : (16, C, O), bias : (O,) or None  ->  (H, W, B, O)."""
+def correlate(x: Array, u: Array, wide: Array) -> Array:
+    """x : (H, W, B, C), u : (16, C, O), wide : the bias, (B O,), or None  ->  (H, W, B, O)."""
     (H, W, B, _), O = x.shape, u.shape[2]
-    y, wide = empty(x, (H, W, B, O)), None if bias is None else np.tile(bias, B)
+    y = empty(x, (H, W, B, O))
     for strip, v in tiles(x):
         n = strip.stop - strip.start
         m, halves = empty(x, (16, v.shape[1], O)), empty(x, (3, 4, n, W // 2, B, O))
@@ -83,15 +80,15 @@ def correlate(x: Array, u: Array, bias: Array) -> Array:
 
 
 def kernel_bars(x: Array, y_bar: Array) -> Array:
-    """Ū, (16, C, O), from x : (H, W, B, C) and ȳ : (H, W, B, O)."""
+    """Ū, (16, O, C), from x : (H, W, B, C) and ȳ : (H, W, B, O)."""
     (_, W, B, C), O = x.shape, y_bar.shape[3]
-    total, part = np.zeros((16, C, O), np.float32), np.empty((16, C, O), np.float32)
+    total, part = np.zeros((16, O, C), np.float32), np.empty((16, O, C), np.float32)
     for strip, v in tiles(x):
         n = strip.stop - strip.start
         rows, m_bar = empty(y_bar, (4, 2, n, W // 2, B, O)), empty(y_bar, (4, 4, n, W // 2, B, O))
         spread(squares(y_bar, strip), rows)
         spread(rows.swapaxes(0, 1), m_bar.swapaxes(0, 1))
-        gemms(v.swapaxes(1, 2), m_bar.reshape(16, -1, O), part)
+        gemms(m_bar.reshape(16, -1, O).swapaxes(1, 2), v, part)
         np.add(total, part, out=total)
     return total
 
@@ -108,6 +105,23 @@ def differences(d: Sequence[Array], out: Array) -> None:
     np.add(d[1], d[2], out=out[1])
     np.subtract(d[2], d[1], out=out[2])
     np.subtract(d[1], d[3], out=out[3])
+
+
+def row_differences(x: Array, strip: slice, out: Array) -> None:
+    """`differences` along the rows of a picture, for a strip of its tiles; above and below it are zeros."""
+    even, odd, last = x[2 * strip.start : 2 * strip.stop : 2], x[2 * strip.start + 1 : 2 * strip.stop : 2], len(out[0]) - 1
+    np.add(even, odd, out=out[1])
+    np.subtract(odd, even, out=out[2])
+    np.subtract(odd[:-1], odd[1:], out=out[0, 1:])
+    np.subtract(even[:-1], even[1:], out=out[3, :-1])
+    if strip.start:
+        np.subtract(x[2 * strip.start - 1], odd[0], out=out[0, 0])
+    else:
+        np.negative(odd[0], out=out[0, 0])
+    if 2 * strip.stop < len(x):
+        np.subtract(even[-1], x[2 * strip.stop], out=out[3, last])
+    else:
+        np.copyto(out[3, last], even[-1])
 
 
 def sums(m: Array, out: Array, scratch: Array) -> None:

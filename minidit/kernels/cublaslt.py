@@ -21,8 +21,11 @@ from minidit.backend import Array
 
 NAMES = ("libcublasLt.so.13", "libcublasLt.so.12", "cublasLt64_13.dll", "cublasLt64_12.dll")
 TRANS_A, TRANS_B, EPILOGUE, BIAS_POINTER, AUX_POINTER, AUX_LD = 3, 4, 7, 8, 11, 12  # cublasLtMatmulDescAttributes_t
-BIAS, GELU_BIAS, GELU_AUX_BIAS, BIAS_GRADIENT = 4, 36, 164, 512  # cublasLtEpilogue_t; the last is BGRADB, over the columns of B
-EPILOGUES = {BIAS: "bias", GELU_BIAS: "GELU", GELU_AUX_BIAS: "GELU, its input kept", BIAS_GRADIENT: "gradient of a bias"}
+BIAS, GELU_BIAS, GELU_AUX_BIAS, GELU_SLOPE, BIAS_GRADIENT = 4, 36, 164, 192, 512  # cublasLtEpilogue_t, with DGELU and BGRADB
+EPILOGUES = {
+    BIAS: "bias", GELU_BIAS: "GELU", GELU_AUX_BIAS: "GELU, its input kept", GELU_SLOPE: "slope of GELU",
+    BIAS_GRADIENT: "gradient of a bias",
+}  # fmt: skip
 MAX_WORKSPACE = 1  # cublasLtMatmulPreferenceAttributes_t
 REAL_32F = 0
 WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper; older devices need less
@@ -105,7 +108,8 @@ class CublasLt(Library):
         return plan
 
     def _point(self, plan: Plan, vector: Array, aux: Array) -> None:
-        self._set(plan.description, BIAS_POINTER, ctypes.c_void_p(vector.data.ptr))
+        if vector is not None:
+            self._set(plan.description, BIAS_POINTER, ctypes.c_void_p(vector.data.ptr))
         if aux is not None:
             self._set(plan.description, AUX_POINTER, ctypes.c_void_p(aux.data.ptr))
 
@@ -120,10 +124,10 @@ class CublasLt(Library):
     def product(
         self, left: Any, right: Any, out: Any, k: int, compute: int, epilogue: int, vector: Array, aux: Array = None
     ) -> bool:
-        """out = left right, column by column, with an epilogue that reads or writes `vector`; False if the library refuses.
+        """out = left right, column by column, with an epilogue that reads or writes `vector` (or none); False if it refuses.
 
         left, right : (array, operation, leading dimension, type);  out : (array, rows, columns, leading dimension, type)
-        aux : where the input of GELU is kept, an array like out
+        aux : where the input of GELU is kept, or read, an array like out
         """
         arrays = [x for x in (left[0], right[0], out[0], vector, aux) if x is not None]
         if any(x.data.ptr % 16 for x in arrays):  # the algorithm was chosen for aligned arrays

@@ -12,7 +12,7 @@ from typing import Any
 
 from minidit.autograd import NoTwin, Onto, Vjp, recording
 from minidit.backend import Array, empty
-from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT, GELU_AUX_BIAS, GELU_BIAS
+from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT, GELU_AUX_BIAS, GELU_BIAS, GELU_SLOPE
 from minidit.kernels.cuda_blas import fused, gemm, in_turn, product
 from minidit.kernels.cuda_launch import DEFAULT_SHARED, NULL, available, flat_grid, i32, i64, kernel, launch, storage, vector
 from minidit.kernels.cuda_rows import column_sum, columns_of, converted, dense, kind_of, rows_of, scratch_of, tiles_of
@@ -70,27 +70,50 @@ def add_bias(y: Array, bias: Array, *, all_thirds: bool = True) -> None:
 
 
 def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
-    s, rows, m, keep = checked_linear(x, weight, bias), rows_of(x), len(weight), recording()
-    a, y = (empty(x, (len(rows), m)) for _ in range(2))  # the input of GELU, whose slope is computed again from it
-    v = columns_of(m, a, bias)
+    inner = Gelu(x, weight, bias)
+    return inner.y, lambda y_bar: inner.bars(*inner.times_slope(rows_of(y_bar)))
 
-    def plain() -> None:
-        gemm(rows, weight.T, a)
-        grid, chunk = tiles_of(len(rows), m, v, sums=False)
-        launch("elementwise", "bias_gelu", grid, 256, (a, bias, y, i32(len(rows)), i32(m), i32(chunk)), VEC=v, STORAGE=s)
 
-    aux = a if keep else None
-    has_bias = fused(rows, weight.T, y, GELU_AUX_BIAS if keep else GELU_BIAS, bias, plain, aux)  # whether a is x Wᵀ + b, or x Wᵀ
+class Gelu:
+    """y = gelu(x Wᵀ + b), and what its adjoint needs."""
 
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        y_bar, g, bias_bar = rows_of(y_bar), empty(a, a.shape), home_of_gradient(bias)
-        w = min(v, columns_of(m, y_bar, bias_bar))
-        grid, chunk = tiles_of(len(rows), m, w)
-        args = (y_bar, a, NULL if has_bias else bias, g, bias_bar, *scratch_of(a, grid, m), i32(len(rows)), i32(m), i32(chunk))
-        launch("elementwise", "gelu_backward", grid, 256, args, VEC=w, STORAGE=s)
-        return linear_bars(g, rows, x.shape, weight, bias, bias_bar)
+    def __init__(self, x: Array, weight: Array, bias: Array) -> None:
+        self.s, self.shape, self.weight, self.bias = checked_linear(x, weight, bias), x.shape, weight, bias
+        self.rows, m, keep = rows_of(x), len(weight), recording()
+        a, y = (empty(x, (len(self.rows), m)) for _ in range(2))  # the input of GELU: its slope is computed again from it
+        self.v = v = columns_of(m, a, bias)
 
-    return y.reshape(*x.shape[:-1], m), vjp
+        def plain() -> None:
+            gemm(self.rows, weight.T, a)
+            grid, chunk = tiles_of(len(a), m, v, sums=False)
+            launch("elementwise", "bias_gelu", grid, 256, (a, bias, y, i32(len(a)), i32(m), i32(chunk)), VEC=v, STORAGE=self.s)
+
+        epilogue, aux = (GELU_AUX_BIAS, a) if keep else (GELU_BIAS, None)
+        self.has_bias = fused(self.rows, weight.T, y, epilogue, bias, plain, aux)  # whether a is x Wᵀ + b, or x Wᵀ
+        self.a, self.y = a, y.reshape(*x.shape[:-1], m)
+
+    def times_slope(self, y_bar: Array, g: Array = None) -> tuple[Array, Array]:
+        """(g, b̄): g = ȳ ⊙ gelu'(x Wᵀ + b), row by row."""
+        a, bias_bar = self.a, home_of_gradient(self.bias)
+        (n, m), g = a.shape, empty(a, a.shape) if g is None else g
+        w = min(self.v, columns_of(m, y_bar, bias_bar))
+        grid, chunk = tiles_of(n, m, w)
+        bias = NULL if self.has_bias else self.bias
+        args = (y_bar, a, bias, g, bias_bar, *scratch_of(a, grid, m), i32(n), i32(m), i32(chunk))
+        launch("elementwise", "gelu_backward", grid, 256, args, VEC=w, STORAGE=self.s)
+        return g, bias_bar
+
+    def behind(self, bar: Array, weight: Array) -> tuple[Array, Array | None]:
+        """(g, b̄ or None where it is still to be summed) for ȳ = bar W₂, with W₂ : (k, m) of the layer that follows."""
+        if not self.has_bias:
+            return self.times_slope(product(bar, weight))
+        g, bias_bar = empty(self.a, self.a.shape), home_of_gradient(self.bias)
+        plain, rest = (lambda: self.times_slope(product(bar, weight), g)), (lambda: column_sum(g, bias_bar))
+        return g, None if fused(bar, weight, g, GELU_SLOPE, None, plain, self.a, rest=rest) else bias_bar
+
+    def bars(self, g: Array, bias_bar: Array | None) -> tuple[Any, ...]:
+        """Those of x, W and b."""
+        return linear_bars(g, self.rows, self.shape, self.weight, self.bias, bias_bar)
 
 
 def silu(x: Array) -> tuple[Array, Vjp]:

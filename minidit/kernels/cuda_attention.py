@@ -44,7 +44,9 @@ class Tiles:
         s, (B, N, width) = storage(qkv), qkv.shape
         self.K = width // 3 // heads
         self.pitch = 4 * (ceil(self.K, 16) * 16 + 8)  # bytes of a row of a tile
-        self.backward_bytes = shared_memory((2 * TALL + 2 * WIDE) * self.pitch + 8 * WIDE)
+        self.backward_bytes = (2 * TALL + 2 * WIDE) * self.pitch + 8 * WIDE
+        if self.backward_bytes > most_shared():
+            raise NoTwin(f"heads of {self.K} need {self.backward_bytes} bytes of shared memory; this device has {most_shared()}")
         self.tail, self.grid = (i32(N), i32(heads), f32(self.K**-0.5)), (ceil(N, TALL), B * heads)
         self.variant = {"STORAGE": s, "HEAD": self.K, "FACTORS": 2 if s == "bf16" else PRECISIONS.index(precision())}
 
@@ -70,59 +72,68 @@ def most_shared() -> int:
     return _shared[device]
 
 
-def shared_memory(wanted: int) -> int:
-    """Raises NoTwin where a block may not have so many bytes of shared memory."""
-    if wanted > most_shared():
-        raise NoTwin(f"a block needs {wanted} bytes of shared memory; this device has {most_shared()}")
-    return wanted
+def keys_of(warps: int, high: int) -> int:
+    """That a block of the adjoint in bfloat16 owns: `high` strips of 16 per warp."""
+    return 16 * warps * high
+
+
+def adjoint_bytes(K: int, warps: int, high: int) -> int:
+    """Of shared memory: k, v; and for two tiles in turn q, the bar of y, the bar of the logits, and two sums per row."""
+    row, keys = ceil(K, 16) * 16 + 8, keys_of(warps, high)
+    return 4 * keys * row + 2 * (4 * TILE * row + 2 * keys * (TILE + 8) + 8 * TILE)
+
+
+def owners_of(K: int, N: int, shared: int) -> tuple[int, int]:
+    """The smallest block of the adjoint that owns N keys, or the largest that `shared` bytes and the registers allow."""
+    fitting = [o for o in OWNERS if adjoint_bytes(K, *o) <= shared and (K <= 80 or o[1] == 1)]
+    if not fitting:
+        raise NoTwin(f"heads of {K} numbers need {adjoint_bytes(K, *OWNERS[0])} bytes of shared memory; this device has {shared}")
+    return next((o for o in fitting if keys_of(*o) >= N), fitting[-1])
+
+
+def strips_of(K: int, N: int) -> int:
+    """Strips of 16 queries per warp: two where the registers allow it and the queries are enough."""
+    return 2 if N > TILE and K <= 72 else 1
 
 
 class Bf16Tiles:
-    """The package's kernels for one shape in bfloat16, HEAD a multiple of 8. With a bias, `forward` leaves q + bias in qkv."""
+    """The package's kernels for one shape in bfloat16, K a multiple of 8. With a bias, `forward` leaves q + bias in qkv."""
 
     def __init__(self, qkv: Array, heads: int) -> None:
         self.B, self.N, width = qkv.shape
         self.heads, self.K = heads, width // 3 // heads
-        self.tail, self.row = (i32(self.N), i32(heads), f32(self.K**-0.5)), ceil(self.K, 16) * 16 + 8
-        shared_memory(self.backward_bytes(*OWNERS[0]))
-        fitting = [o for o in OWNERS if self.backward_bytes(*o) <= most_shared() and (self.K <= 80 or o[1] == 1)]
-        self.owners = next((o for o in fitting if self.keys(*o) >= self.N), fitting[-1])
+        self.tail, self.owners = (i32(self.N), i32(heads), f32(self.K**-0.5)), owners_of(self.K, self.N, most_shared())
 
     @staticmethod
-    def serves(qkv: Array, heads: int) -> bool:
-        return bool(qkv.dtype.name == "bfloat16" and qkv.shape[-1] // 3 // heads % 8 == 0 and qkv.data.ptr % 16 == 0)
-
-    @staticmethod
-    def keys(warps: int, high: int) -> int:
-        """That a block of the adjoint owns."""
-        return 16 * warps * high
-
-    def backward_bytes(self, warps: int, high: int) -> int:
-        keys = self.keys(warps, high)
-        return 4 * keys * self.row + 2 * (4 * TILE * self.row + 2 * keys * (TILE + 8) + 8 * TILE)
+    def serves(qkv: Array, add: Array, heads: int) -> bool:
+        """Whether 16 bytes can be copied at once, and every number of a sample has a place in 31 bits."""
+        _, N, width = qkv.shape
+        aligned = qkv.data.ptr % 16 == 0 and (add is NULL or add.data.ptr % 8 == 0)
+        return bool(qkv.dtype.name == "bfloat16" and width // 3 // heads % 8 == 0 and aligned and N * width < 2**31)
 
     def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
-        high = 2 if self.N > TILE and self.K <= 80 else 1
+        high = strips_of(self.K, self.N)
         grid, args = (ceil(self.N, 64 * high), self.B * self.heads), (qkv, add, y, log_sum, *self.tail)
-        launch("attention_bf16", "attention_bf16", grid, 128, args, 2 * FORWARD_ROWS[high] * self.row, HEAD=self.K, HIGH=high)
+        tiles = 2 * FORWARD_ROWS[high] * (ceil(self.K, 16) * 16 + 8)
+        launch("attention_bf16", "attention_bf16", grid, 128, args, tiles, HEAD=self.K, HIGH=high)
 
     def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
         (warps, high), rows = self.owners, self.B * self.heads
-        blocks = ceil(self.N, self.keys(warps, high))
+        blocks = ceil(self.N, keys_of(warps, high))
         parts = empty(qkv, (blocks, rows, self.N, self.K), f32) if blocks > 1 else NULL
         bar = bar if bar.data.ptr % 16 == 0 else bar.copy()
         variant = {"HEAD": self.K, "HIGH": high, "WARPS": warps}
         args = (qkv, add, y, bar, log_sum, out, parts, *self.tail)
-        shared = self.backward_bytes(warps, high)
+        shared = adjoint_bytes(self.K, warps, high)
         launch("attention_bf16_backward", "attention_bf16_backward", (blocks, rows), 32 * warps, args, shared, **variant)
         if blocks > 1:
             wide, both = (ceil(self.N * self.K // 8, 128), rows), (parts, out, i32(blocks), *self.tail[:2])
             launch("attention_bf16_backward", "attention_bf16_parts", wide, 128, both, **variant)
 
 
-def tiles_of(qkv: Array, heads: int) -> Attention:
-    """The package's kernels that serve this array."""
-    return Bf16Tiles(qkv, heads) if Bf16Tiles.serves(qkv, heads) else Tiles(qkv, heads)
+def tiles_of(qkv: Array, add: Array, heads: int) -> Attention:
+    """The package's kernels that serve these arrays."""
+    return Bf16Tiles(qkv, heads) if Bf16Tiles.serves(qkv, add, heads) else Tiles(qkv, heads)
 
 
 def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, Vjp]:
@@ -131,7 +142,11 @@ def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, 
     (B, N, width), qkv, add = qkv.shape, dense(qkv), NULL if bias is None else bias
     if B * heads > 65535 or width // 3 // heads > WIDEST_HEAD:
         raise NoTwin(f"{B * heads} heads of {width // 3 // heads} numbers")
-    y, log_sum, way = empty(qkv, (B, N, width // 3)), empty(qkv, (B, heads, N), f32), route(tiles_of(qkv, heads), qkv, add, heads)
+    y, log_sum, way = (
+        empty(qkv, (B, N, width // 3)),
+        empty(qkv, (B, heads, N), f32),
+        route(tiles_of(qkv, add, heads), qkv, add, heads),
+    )
     way.forward(qkv, add, y, log_sum)
 
     def vjp(y_bar: Array) -> tuple[Array, Array]:

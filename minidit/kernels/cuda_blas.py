@@ -183,13 +183,14 @@ def with_epilogue(a: Array, b: Array, out: Array, epilogue: int, vector: Array, 
     """out = a b in one kernel with an epilogue of cublasLt; False, with nothing done, where that is not possible.
 
     epilogue : BIAS adds the vector to every row of out;  BIAS_GRADIENT writes the sum of each row of a into it;  GELU_BIAS and
-    GELU_AUX_BIAS, of out + vector, which the second keeps in aux.  A bias is rounded to the type of out.
+    GELU_AUX_BIAS, of out + vector, which the second keeps in aux;  GELU_SLOPE multiplies by the slope at aux, without a vector.
+    A bias is rounded to the type of out.
     """
     lt = cublaslt.handle() if handle() is not None else None  # cublasLt comes with cuBLAS
-    if lt is None or vector.dtype.name != "float32" or (aux is not None and out.shape[1] % 8):
+    if lt is None or (vector is not None and vector.dtype.name != "float32") or (aux is not None and out.shape[1] % 8):
         return False
     a, b, compute = entered(a, b)
-    if out.dtype.name != "float32":
+    if out.dtype.name != "float32" and vector is not None:
         if epilogue == cublaslt.BIAS_GRADIENT:
             return False
         vector = rounded(vector)
@@ -201,11 +202,12 @@ def with_epilogue(a: Array, b: Array, out: Array, epilogue: int, vector: Array, 
 
 
 def fused(
-    a: Array, b: Array, out: Array, epilogue: int, vector: Array, plain: Work, aux: Array = None, *, later: Work | None = None
-) -> bool:
+    a: Array, b: Array, out: Array, epilogue: int, vector: Array, plain: Work, aux: Array = None,
+    *, later: Work | None = None, rest: Work | None = None,
+) -> bool:  # fmt: skip
     """`with_epilogue` if it is possible (and, under "auto", not slower) and True; else `plain()`, the same in several kernels.
 
-    later : what another kernel still has to do after `plain()`
+    later, rest : what other kernels still have to do after `plain()`, or after the epilogue; it is timed as well
     """
 
     def run() -> bool:
@@ -216,7 +218,8 @@ def fused(
         key = (lt, epilogue, precision(), *((x.dtype.name, x.shape, x.strides) for x in (a, b, out)))
         if key not in _faster and not lt.cupy.cuda.get_current_stream().is_capturing():  # timing waits, a recording forbids it
             written = (out, vector) if epilogue == cublaslt.BIAS_GRADIENT else (out,)
-            _faster[key] = faster(lt.cupy, run, plain if later is None else in_turn(plain, later), written)
+            new, old = (in_turn(work, more) if more else work for work, more in ((run, rest), (plain, later)))
+            _faster[key] = faster(lt.cupy, run, new, old, written)
         if not _faster.get(key):
             plain()
             return False
@@ -234,8 +237,8 @@ def in_turn(*works: Work) -> Work:
     return run
 
 
-def faster(cupy: Any, run: Callable[[], bool], plain: Work, written: tuple[Array, ...]) -> bool:
-    """Whether `run` succeeds, writes what `plain` writes within a few roundings, and takes less time."""
+def faster(cupy: Any, run: Callable[[], bool], new: Work, plain: Work, written: tuple[Array, ...]) -> bool:
+    """Whether `run` succeeds, writes what `plain` writes within a few roundings, and, in `new`, takes less time."""
     if not run():
         return False
     first = [x.astype("float32") for x in written]
@@ -247,7 +250,7 @@ def faster(cupy: Any, run: Callable[[], bool], plain: Work, written: tuple[Array
         logging.getLogger("minidit").warning(say, max(off))
         return False
     times = []
-    for f in (run, plain):
+    for f in (new, plain):
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
         start.record()
         for _ in range(RUNS):

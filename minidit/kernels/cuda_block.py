@@ -3,6 +3,7 @@
     y = x + gate ⊙ h                                    gated_residual                one kernel
     y = x + gate ⊙ (h Wᵀ + b)                           linear_residual               a product and one kernel
     y as before, n = LN(y) (1 + scale) + shift          linear_residual_modulate      a product and one kernel
+    y = x + gate ⊙ (W₂ gelu(W₁ h + b₁) + b₂)            mlp_residual                  two products and two kernels
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
-from minidit.kernels.cuda import checked_linear, linear_bars
+from minidit.kernels.cuda import Gelu, checked_linear, linear_bars
 from minidit.kernels.cuda_blas import gemm
 from minidit.kernels.cuda_launch import NULL, WARP, ceil, counters, f32, i32, launch, storage
 from minidit.kernels.cuda_normalise import normalised
@@ -65,6 +66,27 @@ def linear_residual(x: Array, gate: Array, h: Array, weight: Array, bias: Array)
     y = empty(x, x.shape)
     projected, vjp = projection(x, gate, h, weight, bias)
     launch_residual(dense(x), gate, projected, bias, y)
+    return y, vjp
+
+
+def mlp_residual(
+    x: Array, gate: Array, h: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array
+) -> tuple[Array, Vjp]:
+    kind_of(x, gate, h)
+    checked_linear(x, weight2, bias2)
+    y, inner = empty(x, x.shape), Gelu(h, weight1, bias1)
+    a = rows_of(inner.y)
+    projected = gemm(a, weight2.T, empty(x, (len(a), len(weight2)))).reshape(x.shape)
+    launch_residual(dense(x), gate, projected, bias2, y)
+    adjoint = residual_adjoint(gate, projected, bias2)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        nonlocal a, adjoint
+        gate_bar, bar, bias_bar = adjoint(y_bar)
+        _, *second = linear_bars(rows_of(bar), a, h.shape, weight2, bias2, bias_bar)
+        del a, adjoint, inner.y  # their memory is needed below
+        return y_bar, gate_bar, *inner.bars(*inner.behind(rows_of(bar), weight2)), *second
+
     return y, vjp
 
 

@@ -54,16 +54,20 @@ class Windows:
 
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: Padding = 0) -> tuple[Array, Vjp]:
     O, C, kh, kw = weight.shape
+    per_sample = bias is not None and bias.ndim == 2
     cuda.checked_linear(x, weight, bias)
     if weight.dtype != x.dtype and weight.dtype.name != "float32":
         raise NoTwin("weights in another type")
     windows = Windows(x, (kh, kw), stride, padding)
     flat = dense(weight.transpose(0, 2, 3, 1)).reshape(O, -1)
-    y, _ = cuda.linear(windows.columns(x), flat, bias)
+    shared = None if per_sample else bias
+    y = cuda.linear(windows.columns(x), flat, shared)[0].reshape(windows.B, -1, O)
+    y = y + bias[:, None] if per_sample else y
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         g, rows = rows_of(y_bar.transpose(0, 2, 3, 1)), windows.columns(x)
-        rows_bar, flat_bar, bias_bar = cuda.linear_bars(g, rows, rows.shape, flat, bias)
+        rows_bar, flat_bar, bias_bar = cuda.linear_bars(g, rows, rows.shape, flat, shared)
+        bias_bar = g.reshape(windows.B, -1, O).sum(axis=1) if per_sample else bias_bar
         weight_bar = home_of_gradient(weight)
         weight_bar[...] = flat_bar.reshape(O, kh, kw, C).transpose(0, 3, 1, 2)
         return lambda: windows.picture(rows_bar()), weight_bar, bias_bar

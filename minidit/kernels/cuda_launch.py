@@ -1,7 +1,7 @@
 """CUDA sources from the folder cuda/, compiled by NVRTC when they are first used, and launched through CuPy's RawModule.
 
-A variant of a file is its text with some macros defined (STORAGE, VEC, HEAD, FACTORS). The package works without any kernel:
-where one is not available, `NoTwin` is raised and the plain text runs.
+A variant of a file is its text with some macros defined, such as STORAGE and VEC: each file says which. The package works without
+any kernel: where one is not available, `NoTwin` is raised and the plain text runs.
 """
 
 from __future__ import annotations

@@ -67,12 +67,11 @@ class ResBlock(Module):
         h = self.norm1.silu(x)
         if self.change is not None:
             x, h = self.change(x), self.change(h)
-        h, m = self.conv1(h), m.reshape(*m.shape, 1, 1)
         if self.scale_shift:
-            scale, shift = ops.split(m, parts=2, axis=1)
-            h = ops.silu(self.norm2(h) * (1 + scale) + shift)
+            scale, shift = ops.split(m.reshape(*m.shape, 1, 1), parts=2, axis=1)
+            h = ops.silu(self.norm2(self.conv1(h)) * (1 + scale) + shift)
         else:
-            h = self.norm2.silu(h + m)
+            h = self.norm2.silu(self.conv1(h, m))
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + self.conv2(h)  # (T.16)
 
 

@@ -35,7 +35,7 @@ class Place(NamedTuple):
 class Home:
     """Counts of stored numbers, which depend on the twins that run."""
 
-    kept: int  # per number of a block's input and of its output: inputs of norms and convolutions, on a GPU also x̂ and z
+    kept: int  # per number of a block's input and output: of a norm x and 1 + tanh, on a GPU x̂ and z; of a convolution x
     scaled: int  # per number of the output, more where the condition scales and shifts
     scores: int  # per logit of an attention
     working: Callable[[UNetConfig], int]  # numbers of the adjoint that runs
@@ -53,7 +53,7 @@ def in_windows(config: UNetConfig) -> int:
     return max(12 * p.channels * config.pixels(p.level) for p in config.places())
 
 
-HOMES = {"cpu": Home(2, 3, 1, in_the_arena), "cuda": Home(4, 1, 0, in_windows)}
+HOMES = {"cpu": Home(3, 2, 1, in_the_arena), "cuda": Home(4, 1, 0, in_windows)}
 
 
 @dataclass(frozen=True)

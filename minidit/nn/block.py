@@ -2,7 +2,7 @@
 
     m  = W SiLU(c) + b                                       shifts, scales and gates of one block, concatenated
     x' = x + α₁ ⊙ (W_o a + b_o),   h = LN(x') ⊙ (1 + γ₂) + β₂      one primitive on a GPU, with a the heads before W_o
-    y  = x' + α₂ ⊙ (W₂ g + b₂)                                     one primitive, with g the inner activations of the MLP
+    y  = x' + α₂ ⊙ (W₂ gelu(W₁ h + b₁) + b₂)                       one primitive
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def gated_branches(block: GatedBlock, x: Value, m: Value) -> Value:
     """(T.5) for a GPU, m : (B, 6D) as in (T.4). The last linear layer of a branch, its gate, the sum and the next norm are one
     primitive."""
     shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(m, parts=6)
-    o, fc2 = block.attn.proj, block.mlp.fc2
+    o, fc1, fc2 = block.attn.proj, block.mlp.fc1, block.mlp.fc2
     heads = block.attn.mixed(ops.layer_norm_modulate(x, shift1, scale1))
     x, h = ops.linear_residual_modulate(x, gate1, heads, o.weight, o.bias, shift2, scale2, eps=block.eps)
-    return ops.linear_residual(x, gate2, block.mlp.inner(h), fc2.weight, fc2.bias)
+    return ops.mlp_residual(x, gate2, h, fc1.weight, fc1.bias, fc2.weight, fc2.bias)

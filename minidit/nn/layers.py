@@ -31,8 +31,10 @@ class Conv2d(Module):
         self.stride = stride
         self.padding: int | tuple[int, int] = kernel // 2
 
-    def forward(self, x: Value) -> Value:
-        return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
+    def forward(self, x: Value, more: Value | None = None) -> Value:
+        """more : (B, O), added to the bias of each sample."""
+        bias = self.bias if more is None else self.bias + more
+        return ops.conv2d(x, self.weight, bias, stride=self.stride, padding=self.padding)
 
 
 class LayerNorm(Module):

@@ -17,9 +17,5 @@ class Mlp(Module):
     def __init__(self, width: int, inner: int) -> None:
         self.fc1, self.fc2 = Linear(width, inner), Linear(inner, width)
 
-    def inner(self, x: Value) -> Value:
-        """gelu(W₁ x + b₁), before W₂."""
-        return ops.linear_gelu(x, self.fc1.weight, self.fc1.bias)
-
     def forward(self, x: Value) -> Value:
         return ops.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)  # (N.5)

@@ -4,7 +4,7 @@
     pos[r·w + c] = [p(c) | p(r)]                the first half of the channels is the column, the second the row   (N.7)
     f_i = 10000^(-i/(d/2)),  i = 0 .. d/2-1;    emb(t) = [cos t f | sin t f]    time: cosine first                (N.8)
     f_i = 10000^(-i/(d/2 - shift)),  shift = 1: the frequencies of DDPM, and of diffusers' DiT                    (N.10)
-    emb(t) = [sin t f | cos t f]                the order of DDPM                                                       (N.11)
+    emb(t) = [sin t f | cos t f]                the order of DDPM                                                 (N.11)
 
 ‖pos[n]‖² = D/2 and ‖emb(t)‖² = d/2 for every place and time, and pos[m]·pos[n] depends only on the difference of the places.
 """

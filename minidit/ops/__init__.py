@@ -1,7 +1,7 @@
 """Primitives: plain functions on arrays that return (y, vjp), lifted to Tensors. Read `normalise.softmax` first."""
 
 from minidit.ops.attention import (
-    attention, gated_residual, linear_residual, linear_residual_modulate, projected_attention, self_attention,
+    attention, gated_residual, linear_residual, linear_residual_modulate, mlp_residual, projected_attention, self_attention,
 )  # fmt: skip
 from minidit.ops.conv import conv2d
 from minidit.ops.elementwise import (
@@ -20,6 +20,7 @@ __all__ = [
     "add", "attention", "broadcast_to", "cast", "clip", "concat", "conv2d", "cross_entropy", "div", "embedding", "exp",
     "gated_residual", "gaussian_kl", "gelu", "gelu_erf", "getitem", "group_norm", "group_norm_silu", "layer_norm",
     "layer_norm_modulate", "linear", "linear_gelu", "linear_residual", "linear_residual_modulate", "log", "matmul", "mean",
-    "mlp", "mse", "mul", "neg", "patchify", "power", "projected_attention", "reshape", "rms_norm", "self_attention", "sigmoid",
-    "silu", "softmax", "split", "sqrt", "standardise", "sub", "sum", "tanh", "transpose", "unpatchify", "upsample_nearest",
+    "mlp", "mlp_residual", "mse", "mul", "neg", "patchify", "power", "projected_attention", "reshape", "rms_norm",
+    "self_attention", "sigmoid", "silu", "softmax", "split", "sqrt", "standardise", "sub", "sum", "tanh", "transpose",
+    "unpatchify", "upsample_nearest",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from minidit.autograd import Onto, Vjp, primitive
 from minidit.backend import Array, empty, xp_of
 from minidit.kernels import cpu, cuda_attention, cuda_block
 from minidit.ops.elementwise import shape_of, unbroadcast
-from minidit.ops.linear import linear
+from minidit.ops.linear import linear, linear_gelu
 from minidit.ops.normalise import layer_norm_modulate, softmax
 
 
@@ -73,6 +73,21 @@ def linear_residual(x: Array, gate: Array, h: Array, weight: Array, bias: Array)
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         x_bar, gate_bar, a_bar = residual_vjp(y_bar)
         return x_bar, gate_bar, *linear_vjp(a_bar)
+
+    return y, vjp
+
+
+@primitive(cuda=cuda_block.mlp_residual)
+def mlp_residual(
+    x: Array, gate: Array, h: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array
+) -> tuple[Array, Vjp]:
+    """x + gate ⊙ (W₂ gelu(W₁ h + b₁) + b₂): x, h : (B, N, D), gate : (B, D), weight1 : (m, D), weight2 : (D, m)  ->  as x."""
+    a, gelu_vjp = linear_gelu.pair(h, weight1, bias1)
+    y, residual_vjp = linear_residual.pair(x, gate, a, weight2, bias2)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        x_bar, gate_bar, a_bar, *second = residual_vjp(y_bar)
+        return x_bar, gate_bar, *gelu_vjp(a_bar() if callable(a_bar) else a_bar), *second
 
     return y, vjp
 

@@ -45,18 +45,22 @@ def check_fit(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, p
 
 @primitive(cpu=cpu_conv.conv2d, cuda=cuda_conv.conv2d, check=check_fit)
 def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padding: Padding = 0) -> tuple[Array, Vjp]:
-    """x : (B, C, H, W), weight : (O, C, kh, kw), bias : (O,) or None  ->  (B, O, (H+2p-kh)//s+1, (W+2p-kw)//s+1)."""
+    """x : (B, C, H, W), weight : (O, C, kh, kw)  ->  (B, O, (H+2p-kh)//s+1, (W+2p-kw)//s+1).
+
+    bias : (O,), or (B, O), one per sample, or None
+    """
     (O, C, kh, kw), shape = weight.shape, x.shape
     windows = columns_of(x, (kh, kw), stride, padding)
     B, h, w = x.shape[0], windows.shape[4], windows.shape[5]
     columns = windows.reshape(B, C * kh * kw, h * w)
     y = (weight.reshape(O, -1) @ columns).reshape(B, O, h, w)  # (A.22)
-    y = y if bias is None else y + bias[:, None, None]
+    y = y if bias is None else y + bias[..., None, None]
+    over = (2, 3) if bias is not None and bias.ndim == 2 else (0, 2, 3)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         g = y_bar.reshape(B, O, h * w)
         x_bar = lambda: image_of((weight.reshape(O, -1).T @ g).reshape(B, C, kh, kw, h, w), shape, stride, padding)
         weight_bar = (g @ columns.swapaxes(-1, -2)).sum(axis=0).reshape(weight.shape)
-        return x_bar, weight_bar, y_bar.sum(axis=(0, 2, 3))
+        return x_bar, weight_bar, y_bar.sum(axis=over)
 
     return y, vjp

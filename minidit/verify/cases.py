@@ -14,6 +14,8 @@ from typing import Any
 
 from minidit.verify.bank import DEVIATIONS, HABITS
 from minidit.verify.bank.dialects import DIALECTS
+from minidit.verify.bank.fits import beyond
+from minidit.verify.core.alone import mixes_samples
 from minidit.verify.core.compare import TOLERANCE
 from minidit.verify.core.finding import SETTLED, Asked, Finding, ask, copies
 from minidit.verify.core.judge import Judge
@@ -96,7 +98,11 @@ def judged(
         raise ValueError(f"there is no dialect {dialect!r}{_meant(dialect, DIALECTS) or f', there are {known}'}")
     base = DIALECTS[dialect].deviations if dialect else ()
     asked = {t.name: ask(functions[t.name], t) for t in topics}
-    findings = examine(topics, asked, [d for d in DEVIATIONS.values() if d not in base], Judge(base, precision, HABITS))
+    findings = examine(topics, asked, [d for d in DEVIATIONS.values() if d not in base], Judge(base, precision, HABITS, beyond))
+    law = Judge(base).reference(())
+    for f in findings:  # whatever is still unclear may be a matter of the batch
+        if f.verdict == "unknown" and not f.whole and (words := mixes_samples(functions[f.topic.name], f, f.topic.by(law))):
+            f.reasons.insert(0, words)
     report = Report(findings, dialect or "", name)
     if not report.ok and not dialect:
         passing = {name: _passing(findings, asked, Judge(d.deviations, precision)) for name, d in DIALECTS.items()}

@@ -217,7 +217,8 @@ def test_the_data_choose_the_preset_where_none_is_named(told, arguments, source,
 def test_the_help_shows_the_flags_of_the_kinds_that_are_named(told, arguments, there, absent):
     code, out, _ = told("train", *arguments, "--help")
     assert code == 0 and all(f" {flag} " in out for flag in there) and not any(f" {flag} " in out for flag in absent)
-    assert "--model {dit,flow_map,unet}" in out and "--process {consistency,ddpm,edm,mean_velocity,rectified_flow,trajectories}" in out
+    assert "--model {dit,flow_map,unet}" in out
+    assert "--process {consistency,ddpm,edm,mean_velocity,rectified_flow,trajectories}" in out
 
 
 @pytest.mark.parametrize("tokenizer", ["pixels", "autoencoder", "autoencoder_kl"])
@@ -231,6 +232,17 @@ def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section, tokenize
     cls = kinds.get(section, type(getattr(RunConfig(), section)))
     flags = [f.name for _, f, _ in flags_of(section, kinds)]
     assert flags == [f.name for f in fields(cls) if f.name not in HIDDEN.get(section, ())]
+
+
+def test_what_is_said_of_a_flag_is_said_of_a_flag_that_there_is(told):
+    from dataclasses import fields
+
+    from minidit.cli.options import HELP
+    from minidit.runs.kinds import KINDS
+
+    assert set(HELP) <= {f.name for cls in KINDS["process"].values() for f in fields(cls)}
+    out = " ".join(told("train", "--process", "rectified_flow", "--help")[1].split())
+    assert "--pairs STR" in out and "a finished run: reflow" in out and "uniform, logit_normal, mode or cosmap" in out
 
 
 # ------------------------------------------------------------------------------------------------ progress

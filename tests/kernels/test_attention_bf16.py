@@ -137,6 +137,17 @@ def test_a_bar_that_starts_between_two_pieces_of_memory_is_copied():
         assert np.array_equal(*(host(vjp(b)[0]).view(np.uint16) for b in (odd, CUPY.asarray(bar))))
 
 
+def test_a_bias_that_no_pair_can_be_loaded_from_is_added_by_the_other_kernel():
+    c = case(1, 9, 1, 16, True)
+    with standin.kernels() as state:
+        state.launched.clear()
+        odd = CUPY.asarray(np.concatenate([c[2][:1], c[2]]))[1:]
+        assert odd.data.ptr % 8
+        y, vjp = cuda_attention.fused_attention(CUPY.asarray(c[0]), odd, 1)
+        same([host(a).astype(np.float64) for a in (y, vjp(CUPY.asarray(c[1]))[0])], plain(*c))
+        assert "attention_bf16" not in state.launched
+
+
 def test_nan_is_not_lost():
     qkv, bar, _, heads = case(1, 70, 1, 16)
     qkv[0, 3, 16] = np.nan  # a key

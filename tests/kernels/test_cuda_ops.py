@@ -78,7 +78,7 @@ def convolutions(draw):
     H, W = (max(1, k - around) + draw(st.integers(0, 6)) for k in (kh, kw))
     x = draw(normal((B, H, W, C))).transpose(0, 3, 1, 2) if draw(st.booleans()) else draw(normal((B, C, H, W)))
     args = x, draw(normal((O, C, kh, kw)))
-    return ((*args, draw(normal((O,)))) if draw(st.booleans()) else args), {"stride": stride, "padding": padding}
+    return ((*args, draw(normal((O,)) | normal((B, O)))) if draw(st.booleans()) else args), {"stride": stride, "padding": padding}
 
 
 @st.composite
@@ -112,6 +112,15 @@ def linear_residuals(draw, then=0):
     return (*args, *modulation), {"eps": 1e-2 if D < 4 else 1e-6} if then else {}
 
 
+@st.composite
+def mlp_residuals(draw):
+    B, N, D = draw(FEW), draw(ROWS), draw(WIDTHS)
+    tokens = draw(normal((B, N, D))), draw(normal((B, 2 * D)))[:, D:], draw(normal((B, N, D)))
+    n = draw(WIDTHS)
+    first = draw(normal((n, D), D**-0.5)), draw(normal((n,)))
+    return (*tokens, *first, draw(normal((D, n), n**-0.5)), draw(normal((D,)))), {}
+
+
 TWINS = {  # the draw; the bound in rounding units, relative to the largest number of the array compared; its equation
     "softmax": (softmaxes(), 16, "A.13"),  # the exponential carries the rounding of x - max, up to 12
     "layer_norm": (norms(), 64, "A.14"),  # sums over up to 210 rows
@@ -125,6 +134,7 @@ TWINS = {  # the draw; the bound in rounding units, relative to the largest numb
     "self_attention": (attentions(), 64, "A.19"),  # |logits| of up to 5, products from three of tf32
     "projected_attention": (projections(), 128, "A.19"),
     "linear_residual": (linear_residuals(), 64, "A.21"),  # sums over 210 rows
+    "mlp_residual": (mlp_residuals(), 128, ("A.5", "A.21")),
     "linear_residual_modulate": (linear_residuals(then=2), 128, ("A.15", "A.21")),
 }
 EXAMPLES = {"self_attention": 8}
@@ -204,6 +214,7 @@ def test_no_bit_depends_on_the_order_of_threads_and_blocks(name):
         "self_attention": ((f(1, 70, 3 * 32),), {"heads": 1}),
         "projected_attention": ((f(1, 70, 6), f(96, 6), f(96)), {"heads": 1}),
         "linear_residual": ((f(3, 300, 36), f(3, 36), f(3, 300, 5), f(36, 5), f(36)), {}),
+        "mlp_residual": ((f(2, 70, 36), f(2, 36), f(2, 70, 36), f(40, 36), f(40), f(36, 40), f(36)), {}),
         "linear_residual_modulate": ((f(2, 70, 36), f(2, 36), f(2, 70, 5), f(36, 5), f(36), f(2, 36), f(2, 36)), {}),
     }  # fmt: skip
     runs = []
@@ -214,7 +225,7 @@ def test_no_bit_depends_on_the_order_of_threads_and_blocks(name):
     assert all(np.array_equal(a, b) for run in runs[1:] for a, b in zip(run, runs[0], strict=True))
 
 
-@pytest.mark.parametrize("name", sorted(n for n in TWINS if not n.startswith(("linear", "projected", "conv2d"))))
+@pytest.mark.parametrize("name", sorted(n for n in TWINS if not n.startswith(("linear", "mlp", "projected", "conv2d"))))
 def test_activations_may_be_stored_in_bfloat16(name):
     """Storage rounds to 2⁻⁸, sums stay in float32: each array is within a few roundings of the plain text."""
     ml_dtypes = pytest.importorskip("ml_dtypes")

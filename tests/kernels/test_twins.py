@@ -64,7 +64,7 @@ def convolutions(draw):
     around = 2 * padding if isinstance(padding, int) else sum(padding)
     H, W = (max(1, k - around) + draw(st.integers(0, 6)) for k in (kh, kw))
     args = draw(normal((B, C, H, W))), draw(normal((O, C, kh, kw)))
-    return ((*args, draw(normal((O,)))) if draw(st.booleans()) else args), {"stride": stride, "padding": padding}
+    return ((*args, draw(normal((O,)) | normal((B, O)))) if draw(st.booleans()) else args), {"stride": stride, "padding": padding}
 
 
 @st.composite
@@ -72,7 +72,7 @@ def even_convolutions(draw):
     """Those that are computed in tiles of 2 × 2 outputs."""
     B, C, O, h, w = (draw(st.integers(1, 5)) for _ in range(5))
     args = draw(normal((B, C, 2 * h, 2 * w))), draw(normal((O, C, 3, 3)))
-    return ((*args, draw(normal((O,)))) if draw(st.booleans()) else args), {"stride": 1, "padding": 1}
+    return ((*args, draw(normal((O,)) | normal((B, O)))) if draw(st.booleans()) else args), {"stride": 1, "padding": 1}
 
 
 @st.composite

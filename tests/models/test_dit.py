@@ -137,8 +137,8 @@ def test_a_block_in_large_steps_is_its_sentence_and_only_a_gpu_takes_them(xp, de
     block = draws.model_of(config, device)[0].blocks[0]
     r = np.random.default_rng(0)
     x, c, bar = (xp.asarray(r.standard_normal(s)) for s in ((3, 4, 16), (3, 16), (3, 4, 16)))
-    answers, fused, plain = [], [], ops.linear_residual
-    monkeypatch.setattr(ops, "linear_residual", lambda *args: (fused.append(1), plain(*args))[1])
+    answers, fused, plain = [], [], ops.mlp_residual
+    monkeypatch.setattr(ops, "mlp_residual", lambda *args: (fused.append(1), plain(*args))[1])
     for forced in (False, True):
         with plain_text():
             if forced:

@@ -70,6 +70,14 @@ def test_time_is_cosines_and_then_sines(xp, times, d):
     agree((host(emb) ** 2).sum(1), np.full(len(times), d / 2), bound=1e-12, of="N.8")
 
 
+@spec("N.11")
+def test_the_sine_may_come_first(xp):
+    t = xp.asarray([0.0, 1.0, 999.5])
+    emb, other = (host(timestep_embedding(t, 6, np.float64, shift=1, sine_first=first)) for first in (False, True))
+    agree(other, np.concatenate([emb[:, 3:], emb[:, :3]], axis=1), bound=0, of="N.11")
+    assert (other[0] == [0, 0, 0, 1, 1, 1]).all()
+
+
 @spec("N.8")
 def test_known_times(xp):
     emb = host(timestep_embedding(xp.asarray([0, 1, 999]), 256, np.float64))

@@ -219,12 +219,20 @@ def linear_residuals(draw, then=0):
 
 
 @st.composite
+def mlp_residuals(draw):
+    B, N, n, D = draw(SIDES), draw(SIDES), draw(SIDES), draw(SIDES)
+    tokens = draw(array((B, N, D))), draw(array((B, D))), draw(array((B, N, D)))
+    first = draw(array((n, D), -0.9, 0.9)), draw(array((n,), -0.9, 0.9))
+    return (*tokens, *first, draw(array((D, n))), draw(array((D,)))), {}
+
+
+@st.composite
 def convolutions(draw):
     B, C, O, kh, kw, stride = (draw(st.integers(1, 3)) for _ in range(6))
     padding = draw(st.integers(0, 2) | st.tuples(st.integers(0, 2), st.integers(0, 2)))
     around = 2 * padding if isinstance(padding, int) else sum(padding)
     H, W = (max(1, k - around) + draw(st.integers(0, 4)) for k in (kh, kw))
-    args, bias = (draw(array((B, C, H, W))), draw(array((O, C, kh, kw)))), draw(array((O,)))
+    args, bias = (draw(array((B, C, H, W))), draw(array((O, C, kh, kw)))), draw(array((O,)) | array((B, O)))
     return optional(draw, args, bias), {"stride": stride, "padding": padding}
 
 
@@ -269,7 +277,7 @@ CASES = {
     "rms_norm": norms(1), "group_norm": groups(), "group_norm_silu": groups(),
     "attention": attentions(), "self_attention": self_attentions(), "gated_residual": residuals(),
     "projected_attention": projected_attentions(), "linear_residual": linear_residuals(),
-    "linear_residual_modulate": linear_residuals(then=2),
+    "linear_residual_modulate": linear_residuals(then=2), "mlp_residual": mlp_residuals(),
     "conv2d": convolutions(), "embedding": tables(),
     "mse": squares(), "cross_entropy": classifications(), "gaussian_kl": gaussians(),
 }  # fmt: skip
@@ -286,7 +294,7 @@ EQUATIONS = {
     "layer_norm_modulate": "A.15", "rms_norm": "A.16", "group_norm": "A.17", "group_norm_silu": ("A.4", "A.17"),
     "attention": ("A.18", "A.19"), "self_attention": ("A.19", "A.20"),
     "projected_attention": ("A.12", "A.19"), "linear_residual": ("A.12", "A.21"),
-    "linear_residual_modulate": ("A.12", "A.15", "A.21"), "gated_residual": "A.21",
+    "linear_residual_modulate": ("A.12", "A.15", "A.21"), "mlp_residual": ("A.5", "A.12", "A.21"), "gated_residual": "A.21",
     "conv2d": ("A.22", "A.23"), "embedding": "A.24", "mse": "A.25", "cross_entropy": "A.26",
     "gaussian_kl": "A.27",
 }  # fmt: skip

@@ -64,8 +64,8 @@ def kernel(x):
     return x.reshape(D, D, 1, 1)
 
 
-def torch_residual(x, b, h):
-    return x + row(b)[:, None] * F.linear(h, square(b), vector(h))
+def torch_residual(x, b, h, bias=None):
+    return x + row(b)[:, None] * F.linear(h, square(b), vector(h) if bias is None else bias)
 
 
 def torch_norm(x, eps=1e-6):
@@ -142,10 +142,16 @@ STEPS = {
     "group_norm": (
         lambda a, b, c: tokens(ops.group_norm(image(a), vector(b), vector(c), groups=2)),
         lambda a, b, c: tokens(F.group_norm(image(a), 2, vector(b), vector(c), 1e-6))),
+    "group_norm_silu": (
+        lambda a, b, c: tokens(ops.group_norm_silu(image(a), vector(b), vector(c), groups=2)),
+        lambda a, b, c: tokens(F.silu(F.group_norm(image(a), 2, vector(b), vector(c), 1e-6)))),
     "gated_residual": (
         lambda a, b, c: ops.gated_residual(a, row(b), c), lambda a, b, c: a + row(b)[:, None] * c),
     "linear_residual": (
         lambda a, b, c: ops.linear_residual(a, row(b), c, square(b), vector(c)), lambda a, b, c: torch_residual(a, b, c)),
+    "mlp_residual": (
+        lambda a, b, c: ops.mlp_residual(a, row(b), c, square(a), vector(b), square(b), vector(c)),
+        lambda a, b, c: torch_residual(a, b, F.gelu(F.linear(c, square(a), vector(b)), approximate="tanh"), vector(c))),
     "linear_residual_modulate": (
         lambda a, b, c: ops.add(*ops.linear_residual_modulate(a, row(b), c, square(b), vector(c), row(c), row(a))),
         lambda a, b, c: (y := torch_residual(a, b, c)) + torch_norm(y) * (1 + row(a)[:, None]) + row(c)[:, None]),

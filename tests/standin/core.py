@@ -42,7 +42,7 @@ def wrap(a, memory=None):
     """The device array around NumPy memory; a view shares the `memory` of its parent."""
     x = ndarray.__new__(ndarray)
     x._a = np.asarray(a)
-    x._memory = memory or Memory(x._a.nbytes)
+    x._memory = memory or Memory(x._a)
     return x
 
 
@@ -127,7 +127,7 @@ class ndarray:
         if memptr is not None or strides is not None:
             raise NotImplementedError("the stand-in makes no array from a pointer")
         self._a = poison(np.empty(shape, dtype, order))
-        self._memory = Memory(self._a.nbytes)
+        self._memory = Memory(self._a)
 
     # ---- no silent way out
 

@@ -33,6 +33,11 @@ def tf32(x):
     return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
+def slope_of_gelu(x):
+    t = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x * x)
+
+
 class Cublas:
     """One handle's state, and the names of the products that were asked for."""
 
@@ -121,7 +126,7 @@ class Cublas:
 
     def cublasLtMatmulAlgoGetHeuristic(self, lt, desc, la, lb, lc, ld, preference, wanted, results, count):
         description = self.things[desc.value - 1]
-        assert self.things[lt.value - 1] == "lt" and wanted.value == 1 and description[8] % 16 == 0
+        assert self.things[lt.value - 1] == "lt" and wanted.value == 1 and description.get(8, 0) % 16 == 0
         assert self.things[preference.value - 1][1] == 32 << 20
         if self.refuse:
             return 15
@@ -146,23 +151,27 @@ class Cublas:
         return 0
 
     def _run_lt(self, desc, pointers, layouts):
-        """BIAS (4), GELU (32) and its input kept (128) go over the rows of D, and are of D's type; BGRADB (512) sums B over k."""
+        """BIAS (4), GELU (32), its input kept (128), DGELU (192): over the rows of D, in D's type; BGRADB (512) sums B over k."""
         a, b, d = (matrix(p, *layout) for p, layout in zip(pointers, layouts, strict=True))
         a, b = (np.ascontiguousarray(x.T if desc[op] else x).astype(np.float32) for x, op in ((a, 3), (b, 4)))
         kind = desc[7]
-        assert a.shape[1] == b.shape[0] and d.shape == (a.shape[0], b.shape[1]) and kind in (4, 36, 164, 512)
+        assert a.shape[1] == b.shape[0] and d.shape == (a.shape[0], b.shape[1]) and kind in (4, 36, 164, 192, 512)
         if desc["compute"] == 77:
             a, b = tf32(a), tf32(b)
-        n = d.shape[1] if kind == 512 else d.shape[0]
-        vector = matrix(desc[8], layouts[2][0], n, 1, n)[:, 0]
-        product = a @ b
+        n, product = d.shape[1] if kind == 512 else d.shape[0], a @ b
+        if kind != 192:
+            vector = matrix(desc[8], layouts[2][0], n, 1, n)[:, 0]
         if kind == 512:
             vector[...] = b.sum(axis=0)
-        else:
+        elif kind != 192:
             product += vector[:, None].astype(np.float32)
         if kind & 128:
             assert desc[12] % 8 == 0 and desc[12] >= d.shape[0] and desc[11] % 16 == 0
-            matrix(desc[11], layouts[2][0], *d.shape, desc[12])[...] = product
+            aux = matrix(desc[11], layouts[2][0], *d.shape, desc[12])
+        if kind == 192:
+            product *= slope_of_gelu(aux.astype(np.float32))
+        elif kind & 128:
+            aux[...] = product
         if kind & 32:
             product *= 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (product + 0.044715 * product**3)))
         d[...] = product

@@ -25,12 +25,14 @@ class Graph:
 
     def __init__(self):
         self.nodes, self.pools = [], []
+        self.held = []  # the memory of its arrays: libraries know it by addresses only
 
-    def allocate(self, pool):
+    def allocate(self, pool, a):
         """Memory for this graph from a pool, None for the one that all share."""
         if pool is None:
             raise RuntimeError("memory for a graph from the shared pool: others may get the same memory")
         self.pools.append(weakref.ref(pool))
+        self.held.append(a)
 
     def record(self, f, args, kwargs, into):
         """Keeps the kernel; returns outputs of the right shape that hold nothing yet."""

@@ -37,10 +37,10 @@ class Memory:
 
     nbytes = 0
 
-    def __init__(self, nbytes):
-        pool = Device.pools[-1] if Device.pools else None
+    def __init__(self, a):
+        pool, nbytes = Device.pools[-1] if Device.pools else None, a.nbytes
         if Device.capture() is not None:
-            Device.capture().allocate(pool)
+            Device.capture().allocate(pool, a)
         self.nbytes, self.pool = nbytes, weakref.ref(pool or Device.shared)
         Device.used += nbytes
         self.pool().take(nbytes)

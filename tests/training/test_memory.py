@@ -48,11 +48,11 @@ class Memory(core.Memory):
 
     most, limit = 0, 0
 
-    def __init__(self, nbytes):
-        if Memory.limit and core.Device.used + nbytes > Memory.limit:
+    def __init__(self, a):
+        if Memory.limit and core.Device.used + a.nbytes > Memory.limit:
             self.nbytes = 0
-            raise MemoryError(f"Out of memory allocating {nbytes} bytes")
-        super().__init__(nbytes)
+            raise MemoryError(f"Out of memory allocating {a.nbytes} bytes")
+        super().__init__(a)
         Memory.most = max(Memory.most, core.Device.used)
 
 

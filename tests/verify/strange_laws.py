@@ -1,7 +1,7 @@
 """Mistakes as users write them, in ladders, conversions, steps, samplers, guidance and losses: (what is wrong, topic, function).
 
-Written before the explanations were; none is a row of the bank. Even places were looked at while the explanations were made, odd
-ones never (test_explained.py).
+Written before the explanations were. Even places were looked at while the explanations were made, odd ones only when they were
+done (test_explained.py).
 """
 
 import functools
@@ -32,7 +32,14 @@ def velocity(x, e, t, a, p=lambda a: a**0.5, q=lambda a: (1 - a) ** 0.5):
 
 
 half = lambda a: np.asarray(a).astype(np.float16).astype(np.float64)
-brain = lambda a: (np.asarray(a, np.float32).view(np.uint32) + 0x8000 & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(float)
+
+
+def brain(a):
+    """Rounded to bfloat16, by its bits."""
+    bits = np.asarray(a, np.float32).view(np.uint32) + 0x8000 & 0xFFFF0000
+    return bits.astype(np.uint32).view(np.float32).astype(float)
+
+
 
 CONVERSIONS = [
     ("noise has the root of its coefficient", "q_sample", part(noised, q=lambda a: (1 - a) ** 0.25)),
@@ -96,7 +103,7 @@ table = lambda f: lambda a: np.array([f(a, t) for t in range(len(a))])
 STEPS = [
     ("σ is its square", "ddim_step", lambda x, e, t, s, a, eta, z: moved(x, e, t, s, a, 1, z, c=eta * small(a, t, s) ** 0.5)),
     ("σ twice", "ddim_step", part(moved, c=2.0)),
-    ("the noise of the direction is not taken away", "ddim_step", lambda x, e, t, s, a, eta, z: moved(x, e, t, s, a, eta, z, minus=0.5)),
+    ("the noise of the direction is not taken away", "ddim_step", part(moved, minus=0.5)),
     ("ᾱ_s without the root", "ddim_step", part(moved, up=lambda a: a)),
     ("another level below", "ddim_step", part(moved, level=lambda a, s: a[s - 1] if s > 0 else 1.0)),
     ("the noise minus", "ddim_step", lambda x, e, t, s, a, eta, z: moved(x, e, t, s, a, eta, -z)),
@@ -113,7 +120,8 @@ STEPS = [
     ("root of β in the mean", "ddpm_step", part(ancestral, mean=lambda x, e, b, n, al: (x - b**0.5 / n * e) / al**0.5)),
     ("z of one sample for all", "ddpm_step", lambda x, e, t, s, a, z: ancestral(x, e, t, s, a, np.broadcast_to(z[:1], z.shape))),
     ("the first weight's root", "posterior_mean", lambda x_0, x, t, s, a: (
-        (1 - a[t] / below(a, s)) * below(a, s) / (1 - a[t]) * x_0 + (1 - below(a, s)) * (a[t] / below(a, s)) ** 0.5 / (1 - a[t]) * x)),
+        (1 - a[t] / below(a, s)) * below(a, s) / (1 - a[t]) * x_0
+        + (1 - below(a, s)) * (a[t] / below(a, s)) ** 0.5 / (1 - a[t]) * x)),
     ("the mean of both", "posterior_mean", lambda x_0, x, t, s, a: (x_0 + x) / 2),
     ("the weights add up to one", "posterior_mean", lambda x_0, x, t, s, a: (
         (w := (1 - a[t] / below(a, s)) * below(a, s) ** 0.5 / (1 - a[t])) * x_0 + (1 - w) * x)),
@@ -131,7 +139,8 @@ STEPS = [
     ("the level of s throughout", "ddim_invert_step", lambda x, e, s, t, a: (
         a[t] ** 0.5 * x / below(a, s) ** 0.5 + ((1 - a[t]) ** 0.5 - (1 - below(a, s)) ** 0.5) * e)),
     ("minus the noise", "ddim_invert_step", lambda x, e, s, t, a: laws.climb(x, -e, s, t, a)),
-    ("every step with the first noise", "ddim_sample", lambda d, x, N, a, eta, z: laws.ddim_walk(d, x, N, a, eta, np.broadcast_to(z[:1], z.shape))),
+    ("every step with the first noise", "ddim_sample",
+     lambda d, x, N, a, eta, z: laws.ddim_walk(d, x, N, a, eta, np.broadcast_to(z[:1], z.shape))),
     ("the network told T - 1 - t", "ddim_sample", lambda d, x, N, a, eta, z: laws.walk(
         lambda x, e, t, s, k: laws.ddim(x, e, t, s, a, eta, z[k]), d, x, N, a, told=lambda t, s: len(a) - 1 - t)),
     ("√ᾱ in place of ᾱ", "ddim_sample", lambda d, x, N, a, eta, z: laws.ddim_walk(d, x, N, np.sqrt(a), eta, z)),
@@ -144,7 +153,8 @@ TABLES = [
     ("one entry more", "linear_betas", lambda T: np.append(laws.ramp(T), 20.0 / T)),
     ("backwards", "linear_betas", lambda T: laws.ramp(T)[::-1]),
     ("float16", "linear_betas", lambda T: half(laws.ramp(T))),
-    ("linear where the root is", "scaled_linear_betas", lambda T: np.linspace(0.85 / T, 12.0 / T, T) if T > 12 else laws.root_ramp(T)),
+    ("linear where the root is", "scaled_linear_betas",
+     lambda T: np.linspace(0.85 / T, 12.0 / T, T) if T > 12 else laws.root_ramp(T)),
     ("cubed", "scaled_linear_betas", part(laws.root_ramp, power=3)),
     ("one rung late", "cosine_betas", lambda T: np.append(laws.cosine(T)[1:], 0.999)),
     ("f itself", "cosine_alpha_bar", lambda T: np.cos((np.arange(1, T + 1) / T + 0.008) / 1.008 * math.pi / 2) ** 2 + 1e-9),
@@ -177,6 +187,8 @@ TABLES = [
     ("the training β", "respaced_betas", lambda a, n: [1 - a[t] / (a[t - 1] if t else 1) for t in n]),
 ]  # fmt: skip
 
+front = lambda out: out[: len(out) // 2]
+turned = lambda x: x.swapaxes(2, 3) if x.shape[2] == x.shape[3] else x[:, :, ::-1]
 GUIDANCE = [
     ("exchanged", "guide", lambda u, c, w: c + (1 - w) * (u - c) * -1),
     ("w squared", "guide", lambda u, c, w: u + w * w * (c - u)),
@@ -185,8 +197,9 @@ GUIDANCE = [
     ("the mean over the channels", "guide", lambda u, c, w: (losses.guide(u, c, w)).mean(axis=1, keepdims=True) + 0 * u),
     ("twice", "guide_omega", lambda u, c, o: c + 2 * o * (c - u)),
     ("u - c", "guide_omega", lambda u, c, o: c + o * (u - c)),
-    ("along the rows", "guide_uncond_first", lambda out, w: losses.guide(out[: len(out) // 2], out[len(out) // 2 :].swapaxes(2, 3), w) if out.shape[2] == out.shape[3] else losses.guide(out[: len(out) // 2], out[len(out) // 2 :][:, :, ::-1], w)),
-    ("the first of each half", "guide_cond_first", lambda out, w: np.broadcast_to(losses.guide(out[len(out) // 2 :][:1], out[:1], w), out[: len(out) // 2].shape)),
+    ("along the rows", "guide_uncond_first", lambda out, w: losses.guide(front(out), turned(out[len(out) // 2 :]), w)),
+    ("the first of each half", "guide_cond_first",
+     lambda out, w: np.broadcast_to(losses.guide(out[len(out) // 2 :][:1], out[:1], w), front(out).shape)),
     ("over the batch too", "rescale_guided", part(losses.rescaled, axes=None)),
     ("φ doubled", "rescale_guided", lambda e, c, phi: losses.rescaled(e, c, 2 * phi)),
     ("to ±2", "clip_static", lambda x: np.clip(x, -2, 2)),

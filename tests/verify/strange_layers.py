@@ -8,6 +8,8 @@ from verify import fresh_layers as fresh
 from verify.strange_laws import brain, half
 
 part = functools.partial
+by_width = lambda q, k, v: fresh.softmax(q @ k.swapaxes(2, 3) / (q.shape[1] * q.shape[3]) ** 0.5) @ v
+total = lambda g: sum((a * a).sum() for a in g.values()) ** 0.5
 LAYERS = [
     ("the bias twice", "linear", lambda x, w, b: x @ w.T + 2 * b),
     ("no bias", "linear", lambda x, w, b: x @ w.T),
@@ -44,7 +46,7 @@ LAYERS = [
     ("unscaled", "attention", lambda q, k, v: fresh.softmax(q @ k.swapaxes(2, 3)) @ v),
     ("over the queries", "attention", lambda q, k, v: fresh.softmax(q @ k.swapaxes(2, 3) / q.shape[-1] ** 0.5, axis=2) @ v),
     ("heads exchanged", "attention", lambda q, k, v: fresh.attend(q, k, v)[:, ::-1]),
-    ("by √D", "self_attention", part(fresh.self_attend, how=lambda q, k, v: fresh.softmax(q @ k.swapaxes(2, 3) / (q.shape[1] * q.shape[3]) ** 0.5) @ v)),
+    ("by √D", "self_attention", part(fresh.self_attend, how=by_width)),
     ("no bias", "self_attention", part(fresh.self_attend, bias=0.0)),
     ("relu", "mlp", part(fresh.mlp, act=lambda x: np.maximum(x, 0))),
     ("silu", "mlp", part(fresh.mlp, act=fresh.silu)),
@@ -67,11 +69,14 @@ EMBEDDINGS = [
     ("never dropped", "label_embedding", lambda table, y, drop: table[y]),
     ("zero where dropped", "label_embedding", lambda table, y, drop: table[y] * ~drop[:, None]),
     ("columns for rows", "position_embedding", lambda D, h, w: np.roll(fresh.places(D, h, w), D // 2, axis=1)),
-    ("from 1", "position_embedding", lambda D, h, w: fresh.places(D, h + 1, w + 1).reshape(h + 1, w + 1, D)[1:, 1:].reshape(-1, D)),
+    ("from 1", "position_embedding",
+     lambda D, h, w: fresh.places(D, h + 1, w + 1).reshape(h + 1, w + 1, D)[1:, 1:].reshape(-1, D)),
     ("base 100", "position_embedding", part(fresh.places, base=100.0)),
-    ("the cosines first", "position_embedding", lambda D, h, w: np.concatenate([np.roll(p, D // 4, axis=1) for p in np.split(fresh.places(D, h, w), 2, axis=1)], axis=1)),
+    ("the cosines first", "position_embedding",
+     lambda D, h, w: np.hstack([np.roll(p, D // 4, axis=1) for p in np.split(fresh.places(D, h, w), 2, axis=1)])),
     ("no bias", "patch_embed", lambda x, w, b: fresh.embed(x, w, 0 * b)),
-    ("column by column", "patch_embed", lambda x, w, b: fresh.embed(x, w, b).reshape(len(x), x.shape[2] // w.shape[2], -1, len(w)).swapaxes(1, 2).reshape(len(x), -1, len(w))),
+    ("column by column", "patch_embed", lambda x, w, b: np.reshape(
+        fresh.embed(x, w, b).reshape(len(x), x.shape[2] // w.shape[2], -1, len(w)).swapaxes(1, 2), (len(x), -1, len(w)))),
     ("rows and columns of a patch", "patch_embed", lambda x, w, b: fresh.embed(x, w.swapaxes(2, 3), b)),
     ("mirrored", "unpatchify", lambda tok, p, size: fresh.sew(tok, p, size)[..., ::-1]),
     ("upside down", "unpatchify", lambda tok, p, size: fresh.sew(tok, p, size)[:, :, ::-1]),
@@ -119,8 +124,9 @@ TRAINING = [
     ("squares of nothing", "adamw_update", part(adam, root=1.0)),
     ("decay halved", "adamw_update", lambda th, m, v, g, n, lr, b1, b2, e, wd: adam(th, m, v, g, n, lr, b1, b2, e, wd / 2)),
     ("not limited", "clip_gradients", lambda g, limit: g),
-    ("twice the limit", "clip_gradients", lambda g, limit: {k: v * min(1, 2 * limit / sum((a * a).sum() for a in g.values()) ** 0.5) for k, v in g.items()}),
-    ("the largest entry", "clip_gradients", lambda g, limit: {k: v * min(1, limit / max(abs(a).max() for a in g.values())) for k, v in g.items()}),
+    ("twice the limit", "clip_gradients", lambda g, limit: {k: v * min(1, 2 * limit / total(g)) for k, v in g.items()}),
+    ("the largest entry", "clip_gradients",
+     lambda g, limit: {k: v * min(1, limit / max(abs(a).max() for a in g.values())) for k, v in g.items()}),
     ("quadratic", "warmup_rate", lambda n, lr, w: lr * min(1, n / w) ** 2),
     ("no warm-up", "warmup_rate", lambda n, lr, w: lr),
     ("one step late", "warmup_rate", lambda n, lr, w: lr * min(1, (n + 1) / w)),

@@ -12,8 +12,9 @@
 #endif
 
 constexpr int THREADS = 32 * WARPS, KEYS = 16 * HIGH * WARPS, TILE = 64;
-constexpr int SUB = HEAD * HIGH <= 128 ? 32 : 16;                      // queries of which a warp holds logits
+constexpr int SUB = HEAD <= (HIGH == 2 ? 64 : 112) ? 32 : 16;             // queries of which a warp holds logits
 constexpr int SHARES = WARPS / 4, SHARE = (STRIPS + SHARES - 1) / SHARES;  // warps that share 16 rows of q̄, and the strips of each
+constexpr int GROUP = SHARE > 9 ? 4 : SHARE;                           // strips of q̄ for which a warp has registers
 constexpr int ACROSS = TILE + 8;                                       // the pitch of S̄ᵀ
 
 // Shared memory: the block's keys and values, then twice, for tiles in turn: queries, ȳ, S̄ᵀ, lse and δ.
@@ -118,37 +119,42 @@ __device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, 
     }
 }
 
-// The warp's part of q̄ of the tile that starts at row n: 16 rows and SHARE strips, summed over the block's keys, of which `count` are there.
+// The warp's part of q̄ of the tile that starts at row n: 16 rows and SHARE strips, GROUP at a time, summed over the block's keys, of
+// which `count` are there.
 __device__ __forceinline__ void queries_share(const bf16* memory, const bf16* turn, int count, float scale, float* partial, Rows q_bar,
                                               int n, int N) {
-    int strip = threadIdx.x / 32 % 4 * 16, column = threadIdx.x / 128 * SHARE * 8, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const bf16 *a_at = across(turn + S_BAR + strip, ACROSS), *b_at = along(memory + K + column, PITCH);
-    float sum[SHARE][4] = {};
+    int strip = threadIdx.x / 32 % 4 * 16, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const bf16* a_at = across(turn + S_BAR + strip, ACROSS);
+#pragma unroll 1
+    for (int column = threadIdx.x / 128 * SHARE * 8, end = column + SHARE * 8; column < end; column += GROUP * 8) {
+        const bf16* b_at = along(memory + K + column, PITCH);
+        float sum[GROUP][4] = {};
 #pragma unroll 4
-    for (int k = 0; k < count; k += 16) {
-        unsigned a[4], b[4];
-        ldmatrix_transposed(a, a_at + k * ACROSS);
+        for (int k = 0; k < count; k += 16) {
+            unsigned a[4], b[4];
+            ldmatrix_transposed(a, a_at + k * ACROSS);
 #pragma unroll
-        for (int j = 0; j < SHARE; j += 2) {
-            ldmatrix_transposed(b, b_at + k * PITCH + 8 * j);
-            const unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
-            mma_m16n8k16_bf16(sum[j], a, left);
-            if (j + 1 < SHARE) mma_m16n8k16_bf16(sum[j + 1], a, right);
+            for (int j = 0; j < GROUP; j += 2) {
+                ldmatrix_transposed(b, b_at + k * PITCH + 8 * j);
+                const unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
+                mma_m16n8k16_bf16(sum[j], a, left);
+                if (j + 1 < GROUP) mma_m16n8k16_bf16(sum[j + 1], a, right);
+            }
         }
-    }
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        int row = n + strip + 8 * i + g;
-        if (row >= N) break;
+        for (int i = 0; i < 2; i++) {
+            int row = n + strip + 8 * i + g;
+            if (row >= N) break;
 #pragma unroll
-        for (int j = 0; j < SHARE; j++) {
-            int at = column + 8 * j + 2 * t;
-            float left = sum[j][2 * i] * scale, right = sum[j][2 * i + 1] * scale;
-            if (SHARES * SHARE > STRIPS && column + 8 * j >= HEAD) break;
-            if (partial)
-                *reinterpret_cast<Two*>(partial + row * HEAD + at) = Two{left, right};
-            else
-                *reinterpret_cast<unsigned*>(const_cast<bf16*>(q_bar.p) + row * (int)q_bar.pitch + at) = bf16x2_of(left, right);
+            for (int j = 0; j < GROUP; j++) {
+                int at = column + 8 * j + 2 * t;
+                float left = sum[j][2 * i] * scale, right = sum[j][2 * i + 1] * scale;
+                if (at >= HEAD) break;
+                if (partial)
+                    *reinterpret_cast<Two*>(partial + row * HEAD + at) = Two{left, right};
+                else
+                    *reinterpret_cast<unsigned*>(const_cast<bf16*>(q_bar.p) + row * (int)q_bar.pitch + at) = bf16x2_of(left, right);
+            }
         }
     }
 }

@@ -284,7 +284,10 @@ def config_of(weights: Mapping[str, Array], size: tuple[int, int], heads: int, p
     }  # fmt: skip
 
 
+MODULATION = "adaLN_modulation.1"
+
+
 def layers_of(weights: Mapping[str, Array]) -> list[str]:
     """The layers whose outputs the reference notes, in the order of computation."""
-    blocks = [f"blocks.{i}{part}" for i in range(depth_of(weights)) for part in (".attn", ".mlp", "")]
-    return ["x_embedder", "t_embedder", "y_embedder", *blocks, "final_layer"]
+    blocks = [f"blocks.{i}{part}" for i in range(depth_of(weights)) for part in (f".{MODULATION}", ".attn", ".mlp", "")]
+    return ["x_embedder", "t_embedder", "y_embedder", *blocks, f"final_layer.{MODULATION}", "final_layer"]

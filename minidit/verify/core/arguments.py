@@ -6,6 +6,7 @@ Each guess is asked of the reference on the smallest wrong question first, then 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,18 +35,18 @@ class Guess:
     of_table: bool = False  # something done to every entry of a table, which says less than a formula of its coefficients
 
 
-MOST_WEIGHTS = 12  # entries of a dictionary that are each tried
+MOST_WEIGHTS = 12  # entries of a dictionary of which two are exchanged
 
 FLOATS: dict[str, Callable[[Array], Any]] = {
     "minus {}": lambda a: -a, "{} left out": lambda a: 0 * a, "twice {}": lambda a: 2 * a, "half of {}": lambda a: a / 2,
     "{} squared": lambda a: a * a, "the root of {}": lambda a: a**0.5, "1 - {}": lambda a: 1 - a,
     "the reciprocal of {}": lambda a: 1 / a, "the absolute value of {}": abs, "{} + 1": lambda a: a + 1,
     "{} - 1": lambda a: a - 1, "{} between 0 and 1": lambda a: np.clip(a, 0, 1),
-    "{} between -1 and 1": lambda a: np.clip(a, -1, 1),
+    "{} between -1 and 1": lambda a: np.clip(a, -1, 1), "1 for {}": lambda a: 0 * a + 1,
 }  # fmt: skip
 WHOLE: dict[str, Callable[[Any], Any]] = {
     "{} + 1": lambda a: a + 1, "{} - 1": lambda a: a - 1, "0 for {}": lambda a: 0 * a, "twice {}": lambda a: 2 * a,
-    "half of {}": lambda a: a // 2,
+    "half of {}": lambda a: a // 2, "1 for {}": lambda a: 0 * a + 1,
 }  # fmt: skip
 BATCH: dict[str, Callable[[Array], Array]] = {
     "the first {} for all": lambda a: np.broadcast_to(a[:1], a.shape),
@@ -128,7 +129,6 @@ def _of(a: Any) -> Iterator[tuple[str, Change]]:
         yield from WHOLE.items()
     elif isinstance(a, (float, np.floating)):
         yield from FLOATS.items()
-        yield "1 for {}", lambda a: 1.0
 
 
 def _exchanged(names: Sequence[str], args: Args) -> Iterator[Guess]:
@@ -137,6 +137,9 @@ def _exchanged(names: Sequence[str], args: Args) -> Iterator[Guess]:
         both = partners | {k: j for j, k in partners.items()}
         ones, twos = (", ".join(names[k] for k in side) for side in (partners, partners.values()))
         yield Guess(f"{ones} and {twos} exchanged", _swap(both))
+    for j, k in partners.items():
+        for words, f in FLOATS.items():
+            yield Guess(words.format(f"{names[j]} and {names[k]}"), partial(_both, j=j, k=k, f=f))
     for j, k in itertools.combinations(range(len(args)), 2):
         a, b = args[j], args[k]
         if (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape) or (
@@ -146,24 +149,26 @@ def _exchanged(names: Sequence[str], args: Args) -> Iterator[Guess]:
 
 
 def _of_weights(k: int, weights: dict[str, Any]) -> Iterator[Guess]:
-    """One array of a dictionary left out, negated, …; two of one shape exchanged. Not of whole networks: too many."""
-    floats = [n for n, w in weights.items() if isinstance(w, np.ndarray) and w.dtype.kind == "f"]
-    if len(floats) > MOST_WEIGHTS:
-        return
-    for name in floats:
-        made: list[tuple[str, Change]] = [(words.format(name), f) for words, f in itertools.islice(FLOATS.items(), 4)]
-        made += [(f"{name} rounded to {kind}", f) for kind, f in ROUNDINGS.items()]
-        if weights[name].ndim == 2 and weights[name].shape[0] == weights[name].shape[1]:
-            made.append((f"{name} transposed", np.transpose))
+    """One array of a dictionary left out, negated, …, in all blocks alike; two of one shape exchanged, where there are few."""
+    families: dict[str, list[str]] = {}
+    for name, w in weights.items():
+        if isinstance(w, np.ndarray) and w.dtype.kind == "f":
+            families.setdefault(re.sub(r"\.\d+\.", ".*.", name, count=1) if name.startswith("blocks.") else name, []).append(name)
+    for family, names in families.items():
+        made: list[tuple[str, Change]] = [(words.format(family), f) for words, f in itertools.islice(FLOATS.items(), 4)]
+        made += [(f"{family} rounded to {kind}", f) for kind, f in ROUNDINGS.items()]
+        if all(weights[n].ndim == 2 and len(set(weights[n].shape)) == 1 for n in names):
+            made.append((f"{family} transposed", np.transpose))
         for words, f in made:
-            yield Guess(words, _at(k, partial(_entry, name=name, f=f)))
-    for a, b in itertools.combinations(floats, 2):
-        if weights[a].shape == weights[b].shape:
-            yield Guess(f"{a} and {b} exchanged", _at(k, partial(_entries_exchanged, a=a, b=b)))
+            yield Guess(words, _at(k, partial(_entries, names=names, f=f)))
+    if len(families) <= MOST_WEIGHTS:
+        for a, b in itertools.combinations([n for names in families.values() for n in names], 2):
+            if weights[a].shape == weights[b].shape:
+                yield Guess(f"{a} and {b} exchanged", _at(k, partial(_entries_exchanged, a=a, b=b)))
 
 
-def _entry(weights: dict[str, Any], name: str, f: Change) -> dict[str, Any]:
-    return weights | {name: f(weights[name])}
+def _entries(weights: dict[str, Any], names: Sequence[str], f: Change) -> dict[str, Any]:
+    return weights | {name: f(weights[name]) for name in names if name in weights}
 
 
 def _entries_exchanged(weights: dict[str, Any], a: str, b: str) -> dict[str, Any]:
@@ -176,6 +181,10 @@ def _all_everywhere(args: Args, f: Callable[[Array], Array]) -> list[Any]:
 
 def _at(k: int, f: Callable[[Any], Any]) -> Callable[[Args], list[Any]]:
     return lambda args: [f(a) if j == k else a for j, a in enumerate(args)]
+
+
+def _both(args: Args, j: int, k: int, f: Change) -> list[Any]:
+    return [f(a) if n in (j, k) else a for n, a in enumerate(args)]
 
 
 def _swap(places: dict[int, int]) -> Callable[[Args], list[Any]]:

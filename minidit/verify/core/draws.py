@@ -5,6 +5,9 @@ z = (share - p) / √(p (1-p) / n)        shares; means, variances and correlati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from minidit.backend import Array, to_host
@@ -36,6 +39,29 @@ def normality(z: Array) -> dict[str, Array]:
         "fourth moment": ((flat**4).mean() - 3) * (n / 96) ** 0.5,
         "share beyond 2": in_errors((abs(flat) > 2).mean(), 0.0455002639, n), **correlations(z),
     }  # fmt: skip
+
+
+def odd_timesteps(t: Array, args: Sequence[Any]) -> list[str]:
+    """What is odd about drawn timesteps, in plain numbers. args: B, T."""
+    t, T = np.asarray(to_host(t), np.float64).ravel(), int(args[1])
+    if t.size and (t.min(), t.max()) != (0, T - 1):
+        return [f"they run from {t.min():g} to {t.max():g}, expected 0 to {T - 1}"]
+    shares = np.bincount(t.astype(int), minlength=T) / max(t.size, 1)
+    k = int(np.argmax(abs(shares - 1 / T)))
+    return [f"{shares[k]:.3g} of them are {k}, expected {1 / T:.3g}"]
+
+
+def odd_noise(z: Array, args: Sequence[Any]) -> list[str]:
+    """What is odd about noise: the moment that is furthest off."""
+    flat = np.asarray(to_host(z), np.float64).ravel()
+    n, fourth = max(flat.size, 1), float((flat**4).mean())
+    off = {
+        f"its mean is {flat.mean():.4g}, expected 0": abs(flat.mean()) * n**0.5,
+        f"its variance is {flat.var():.4g}, expected 1": abs(flat.var() - 1) * (n / 2) ** 0.5,
+        f"its fourth moment is {fourth:.4g}, expected 3": abs(fourth - 3) * (n / 96) ** 0.5,
+    }
+    most = max(off, key=lambda words: off[words])
+    return [most] if off[most] > 6 else []
 
 
 def correlations(z: Array) -> dict[str, Array]:

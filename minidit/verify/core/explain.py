@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,13 +49,16 @@ class Case:
         return self.answer.probe.args
 
 
-def explain(topic: AnyTopic, answers: Answers, wants: Sequence[Any], law: Law, tolerance: float) -> list[str]:
-    """Sentences that reproduce all answers; [] where nothing simple does. wants: the right answers, or the errors of refusals."""
+def explain(topic: AnyTopic, answers: Answers, wants: Sequence[Any], law: Law, tolerance: float) -> Found:
+    """Sentences, and whether they say all there is; none where nothing simple is different.
+
+    wants: the right answers, or the errors of refusals; law: the right answer to any arguments.
+    """
     if topic.allowed or not answers:
-        return []
+        return [], False
     once = [(a, w) for a, w in zip(answers, wants, strict=True) if not a.again]
     if any(a.error and not isinstance(w, Exception) for a, w in once):
-        return []  # it raised: that is the news
+        return [], False  # it raised: that is the news
     both = [(a, w) for a, w in once if not isinstance(w, Exception)]
     undo = (lambda a: 10.0 ** np.asarray(a)) if topic.measure is np.log10 else (lambda a: a)
     cases = [Case(a, undo(a.value), undo(w)) for a, w in both]
@@ -62,14 +66,17 @@ def explain(topic: AnyTopic, answers: Answers, wants: Sequence[Any], law: Law, t
     try:
         leaves = _leaves(cases)
         wrong = {place: pairs for place, pairs in leaves.items() if any(not same(g, w, tolerance) for _, g, w in pairs)}
-        out = _explained(topic, cases, leaves, wrong, law, tolerance) if wrong else []
+        out, whole = _explained(topic, cases, leaves, wrong, law, tolerance) if wrong else ([], True)
     except (ValueError, TypeError, OverflowError, IndexError, np.linalg.LinAlgError):
-        return []
+        return [], False
+    if not cases:
+        out, whole = [], False
     lax = [a.probe.name for a, w in once if isinstance(w, Exception) and not a.error]
-    return out + [f"an answer where it should refuse: {', '.join(lax)}"] * bool(lax)
+    return out + [f"an answer where it should refuse: {', '.join(lax)}"] * bool(lax), whole and bool(out or lax)
 
 
 Leaf = tuple[Case, Array, Array]
+Found = tuple[list[str], bool]  # sentences, and whether they say all there is
 Leaves = dict[str, list[Leaf]]  # place in the answer -> (case, got, want) for every question
 
 
@@ -84,30 +91,31 @@ def _leaves(cases: Sequence[Case]) -> Leaves:
     return out
 
 
-def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Leaves, law: Law, tolerance: float) -> list[str]:
+def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Leaves, law: Law, tolerance: float) -> Found:
     of = "the answer" if len(leaves) == 1 else _which(leaves, wrong, topic)
     flat = [leaf for group in wrong.values() for leaf in group]
     axes = letters(flat[0][2].shape, topic.gives)
     pairs = [Pair(g.astype(np.float64), w.astype(np.float64), factors(topic.parameters, c.args)) for c, g, w in flat]
     args = [_beside(topic.parameters, c.args, place) for place, group in wrong.items() for c, _, _ in group]
     if words := argument_itself(pairs, args, tolerance) or relation(pairs, tolerance, axes):
-        return [f"{of} is {words}"]
+        return [f"{of} is {words}"], True
     shown = next((leaf for leaf in flat if not same(leaf[1], leaf[2], tolerance)), flat[0])
-    if len(leaves) == 1 and (words := "; ".join(lists.in_words(shown[1], shown[2]))):
-        return [words]
+    off = [(g, w) for _, g, w in flat if not same(g, w, tolerance)]
+    if len(leaves) == 1 and (words := "; ".join(lists.in_words(off))):
+        return [words], True
     if shown[1].shape != shown[2].shape:
-        return _shapes(shown[1], shown[2], of, tolerance)
+        return _shapes(shown[1], shown[2], of, tolerance), True
     if words := _argument(topic, cases, law, tolerance, tables=False):
-        return [f"equals {topic.spec} with {words}"]
+        return [f"equals {topic.spec} with {words}"], True
     found = _coefficients(topic, wrong, tolerance) if len(leaves) == 1 else []
     if found and all("(" in words for words in found):
-        return found
+        return found, True
     if words := _argument(topic, cases, law, tolerance, tables=True):
-        return [f"equals {topic.spec} with {words}"]
+        return [f"equals {topic.spec} with {words}"], True
     found = found or _part(pairs, tolerance, axes)
     if not found and (words := factor_of_each(pairs, tolerance)):
         found = [f"{of} is {words}"]
-    return found or ([] if of in ("the answer", EVERY) else [f"{of} is wrong"])
+    return found or ([] if of in ("the answer", EVERY) else [f"{of} is wrong"]), False
 
 
 def _beside(names: Sequence[str], args: Sequence[Any], place: str) -> dict[str, Array]:
@@ -177,7 +185,8 @@ def _argument(topic: AnyTopic, cases: Sequence[Case], law: Law, tolerance: float
 
 def _gives(case: Case, guess: Guess, law: Law, tolerance: float) -> bool:
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             answer = guess.after(law(*questions(guess.change(case.args))))
         return difference(case.got, answer).error <= tolerance
     except Exception:  # a changed question may have no answer
@@ -208,11 +217,12 @@ def _part(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> list[
         name = axes[k] if axes else f"axis {k}"
         if all(p.want.shape[k] % 2 == 0 and p.want.shape[k] > 0 for p in pairs):
             for cut, words in enumerate(("first", "second")):
-                if all(same(_half(p.got, k, 1 - cut), _half(p.want, k, 1 - cut), tolerance) for p in pairs):
+                rest = [(_half(p.got, k, 1 - cut), _half(p.want, k, 1 - cut), p) for p in pairs]
+                if all(same(g, w, tolerance, float(np.max(abs(p.want), initial=0.0))) for g, w, p in rest):
                     return [f"only the {words} half of {name} is wrong" + _of_half(pairs, k, cut, tolerance)]
         for words, others in (("first", slice(1, None)), ("last", slice(None, -1))):
-            rest = [(np.moveaxis(p.got, k, 0)[others], np.moveaxis(p.want, k, 0)[others]) for p in pairs if p.want.shape[k] > 2]
-            if len(rest) == len(pairs) and all(same(g, w, tolerance) for g, w in rest):
+            ends = [(np.moveaxis(p.got, k, 0)[others], np.moveaxis(p.want, k, 0)[others]) for p in pairs if p.want.shape[k] > 2]
+            if len(ends) == len(pairs) and all(same(g, w, tolerance) for g, w in ends):
                 return [f"only the {words} of {name} is wrong"]
     return []
 
@@ -226,5 +236,5 @@ def _of_half(pairs: Sequence[Pair], axis: int, which: int, tolerance: float) -> 
     """What the wrong half is to the right one; it may be small beside the other."""
     pieces = [Pair(_half(p.got, axis, which), _half(p.want, axis, which), p.factors) for p in pairs]
     sizes = [np.max(abs(h.want), initial=0.0) / np.max(abs(p.want), initial=1e-300) for h, p in zip(pieces, pairs, strict=True)]
-    words = relation(pieces, min(tolerance / max(*sizes, 1e-6), 1e-6))
+    words = relation(pieces, min(tolerance / max(min(sizes), 1e-6), 1e-6))
     return f": it is {words}" if words else ""

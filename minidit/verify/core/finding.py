@@ -77,6 +77,8 @@ class Finding:
     note: str = ""
     precision: str = "float64"  # what it was judged as
     reasons: list[str] = field(default_factory=list)  # what is different, where no mistake of the bank explains it
+    nearly: list[Names] = field(default_factory=list)  # mistakes that explain the shown question, and not all others
+    whole: bool = False  # whether the reasons reproduce all answers
     remarks: list[str] = field(default_factory=list)  # what else is worth a word, also of right answers
 
     @property
@@ -94,19 +96,20 @@ def ask(function: Callable[..., Any], topic: AnyTopic) -> list[Answer]:
     What draws by a seed is asked the last question again, and with another seed; everything else the first one.
     """
     probes = topic.probes()
-    answers = [_answer(function, topic, p) for p in probes]
+    answers = [answer_to(function, topic, p) for p in probes]
     if any(a.error for a in answers) or not probes:
         return answers
     probe = probes[-1 if topic.draws == "seed" else 0]
-    answers.append(replace(_answer(function, topic, probe), again=True))
+    answers.append(replace(answer_to(function, topic, probe), again=True))
     if topic.draws == "seed":
         place = topic.parameters.index("seed")
         args = (*probe.args[:place], probe.args[place] + 1, *probe.args[place + 1 :])
-        answers.append(_answer(function, topic, Probe(f"{probe.name}-another-seed", args, probe.reveals)))
+        answers.append(answer_to(function, topic, Probe(f"{probe.name}-another-seed", args, probe.reveals)))
     return answers
 
 
-def _answer(function: Callable[..., Any], topic: AnyTopic, probe: Probe) -> Answer:
+def answer_to(function: Callable[..., Any], topic: AnyTopic, probe: Probe) -> Answer:
+    """The target's answer to one question."""
     args = copies(probe.args)
     declared = function.precision if isinstance(function, Declared) else ""
     try:
@@ -136,7 +139,8 @@ def called(function: Callable[..., Any], names: Sequence[str], args: Sequence[An
     except (TypeError, ValueError):  # some functions written in C have none
         return function(*args)
     kinds = {p.kind for p in signature.parameters.values()}
-    mine = [n for n, p in signature.parameters.items() if p.default is p.empty or n in names]
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    mine = [n for n, p in signature.parameters.items() if p.kind not in several and (p.default is p.empty or n in names)]
     plain = not kinds & {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}
     if plain and len(args) == len(names) and set(names) == set(mine):
         return function(**dict(zip(names, args, strict=True)))

@@ -7,7 +7,8 @@ reproduce *all* answers are the candidates. Where there are none, the finding sh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from string import ascii_lowercase
@@ -16,15 +17,17 @@ from typing import Any
 import numpy as np
 
 from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, rounded_like
-from minidit.verify.core.denoiser import Linear, coefficients, first_wrong_step
 from minidit.verify.core.explain import explain
-from minidit.verify.core.finding import SETTLED, Answer, Answers, Finding, Names, questions
+from minidit.verify.core.finding import SETTLED, Answer, Answers, Finding, Names, as_answer, questions
 from minidit.verify.core.forms import PRECISIONS, Odd, precision_of, right_part
+from minidit.verify.core.places import first_layer, first_step
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation, Probe, Reference
 from minidit.verify.core.twice import unsteady
 
 DECLARE = 'declare its precision (precision="float32", --precision float32)'
 ROUNDED = 25 * 2.0**-23  # a float64 answer this near was computed in float32
+
+Beyond = Callable[[AnyTopic, Sequence[Deviation]], Iterable[Deviation]]
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,15 @@ class Evidence:
 class Judge:
     """Compares answers with references; every reference's own answers are made once."""
 
-    def __init__(self, base: Iterable[Deviation] = (), precision: str | None = None, habits: Iterable[Deviation] = ()) -> None:
+    def __init__(
+        self,
+        base: Iterable[Deviation] = (),
+        precision: str | None = None,
+        habits: Iterable[Deviation] = (),
+        beyond: Beyond = lambda topic, near: (),
+    ) -> None:
         self.base, self.precision, self.habits = tuple(base), precision, tuple(habits)
+        self.beyond = beyond  # what is tried beyond the bank
         self._made: dict[tuple[str, ...], Any] = {}
         self._reach: dict[tuple[str, ...], set[AnyPart]] = {}
         self._with: dict[Names, Reference] = {}
@@ -66,7 +76,8 @@ class Judge:
         R.touched.clear()
         made: Any
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # roots of negative numbers, in what a mistake makes of a question
                 answer = topic(R, *questions(probe.args))
                 made = topic.measure(answer) if topic.measure else answer
         except Exception as error:  # a mistake may well raise: M06 leaves the table
@@ -149,26 +160,69 @@ class Judge:
         finding = Finding(topic, "unknown", gaps[evidence.shown], tolerance, answer.probe)
         if self._settled(finding, answer, answers, gaps):
             return finding
-        finding.layer = self._first_layer(topic, answer, evidence.layer_tolerance)
-        finding.layer = finding.layer or self._first_step(topic, answer, evidence.layer_tolerance)
+        finding.layer = first_layer(topic, self.reference(()), answer, evidence.layer_tolerance)
+        finding.layer = finding.layer or first_step(topic, self.reference(()), answer, evidence.layer_tolerance)
         bank = self.near(topic, bank)
         self.explain(finding, answers, ((d,) for d in bank))
         if not finding.candidates and (worst.error <= rounding or self._half(topic, answers, worst)):
             self._only_rounded(finding, answers, bank, worst)
             return finding
-        if not finding.candidates and depth > 1:
+        if not finding.candidates:
+            finding.reasons, finding.whole = self.reasons(topic, answers, bank, tolerance)
+        if not finding.candidates and not finding.whole and depth > 1:
             self.explain(finding, answers, orders(combinations(bank, 2)))
         if not finding.candidates:
             raised = [a for a in answers if a.error and not isinstance(self.expected(topic, a.probe), Exception)]
+            if not finding.reasons and (part := self._partly(finding, answers)):
+                finding.reasons = [part]
             finding.verdict, note = ("raises", raised[0].error) if raised else ("unknown", "")
             finding.note = note or finding.note
-            finding.reasons = self.reasons(topic, answers, tolerance)
         return finding
 
-    def reasons(self, topic: AnyTopic, answers: Answers, tolerance: float) -> list[str]:
-        """What is different about answers that no mistake of the bank explains (explain.py)."""
-        R = self.reference(())
-        return explain(topic, answers, [self.expected(topic, a.probe) for a in answers], topic.by(R), tolerance)
+    def reasons(self, topic: AnyTopic, answers: Answers, bank: Sequence[Deviation], tolerance: float) -> tuple[list[str], bool]:
+        """What is different about answers that no mistake of the bank explains, and whether that is all there is."""
+        if topic.plain is not None:
+            shown = max(answers, key=lambda a: self.gap(topic, a).error)
+            return ([] if shown.draw is None else topic.plain(shown.draw, shown.probe.args)), False
+        wants = [self.expected(topic, a.probe) for a in answers]
+        sentences, whole = explain(topic, answers, wants, topic.by(self.reference(())), tolerance)
+        if not whole and not any(a.error for a in answers) and not topic.allowed:
+            likely = sorted(answers, key=lambda a: self.gap(topic, a).error <= tolerance)  # a wrong answer tells most
+            for d in self.near(topic, self.beyond(topic, bank)):
+                if self.explains(topic, likely, (d,), tolerance):
+                    return [f"equals {topic.spec} with {d.name}"], True
+        return sentences, whole
+
+    def beside(self, finding: Finding, answers: Answers, bank: Sequence[Deviation]) -> None:
+        """Looks for a mistake of the bank and something simple beside it, where no set of mistakes explains the answers."""
+        topic, tolerance = finding.topic, finding.tolerance
+        shown = next(a for a in answers if a.probe is finding.probe)
+        right = as_answer(shown.probe, self.expected(topic, shown.probe))
+        for d in self.near(topic, bank):
+            if self.gap(topic, right, (d,)).error <= tolerance:
+                continue  # it does not touch the question that shows the difference
+            wants = [self.expected(topic, a.probe, (d,)) for a in answers]
+            sentences, whole = explain(topic, answers, wants, topic.by(self.reference((d,))), tolerance)
+            if whole and len(sentences) == 1 and sentences[0].startswith(("equals", "the answer is", "every entry")):
+                words = sentences[0].replace("the right one", f"that of {d.id}").removeprefix(f"equals {topic.spec} with ")
+                finding.reasons, finding.whole = [f"equals {topic.spec} with {d}, and {words}"], True
+                return
+
+    def _partly(self, finding: Finding, answers: Answers) -> str:
+        """Which mistake of the bank explains most of the answers, and what is left with it in; "" where none explains half."""
+        once = [a for a in answers if not a.again]
+        wrong = [a for a in once if self.gap(finding.topic, a).error > finding.tolerance]
+        best, count = None, 0
+        for names in finding.nearly:
+            n = sum(self.gap(finding.topic, a, names).error <= finding.tolerance for a in once)
+            if n > count:
+                best, count = names, n
+        if best is None or 2 * count <= len(once) or count <= len(once) - len(wrong):
+            return ""
+        left = next(a for a in once if self.gap(finding.topic, a, best).error > finding.tolerance)
+        layer = first_layer(finding.topic, self.reference(best), left, finding.tolerance).partition(":")[0]
+        rest = f"with it in, the first difference is {layer}" if layer else f"not {left.probe.name!r}"
+        return f"{best[0]} explains {count} of {len(once)} questions; {rest}"
 
     def _settled(self, finding: Finding, answer: Answer, answers: Answers, gaps: Sequence[Difference]) -> bool:
         """Whether no mistake of the bank need be looked for: no numbers came, or other ones than the first time."""
@@ -228,15 +282,18 @@ class Judge:
         if all(a.error for a in answers):  # nothing but refusals is no evidence for any particular mistake
             return False
         first = sorted(answers, key=lambda a: a.probe is not finding.probe)  # what a guess most likely gets wrong comes first
-        limit, fits = max(finding.tolerance, self._loose(finding)), []
+        limit, fits, near = max(finding.tolerance, self._loose(finding)), [], []
         for names in guesses:
             error = 0.0
             for a in first:
                 error = max(error, self.gap(topic, a, names).error)
                 if error > limit:
+                    if a.probe is not finding.probe:
+                        near.append(names)
                     break
             else:
                 fits.append((names, error))
+        finding.nearly = finding.nearly or [names for names in near if len(names) == 1]
         exact = [names for names, error in fits if error <= finding.tolerance]
         alike: dict[frozenset[str], Names] = {}  # one order of the same mistakes
         for names in exact or [names for names, _ in fits]:
@@ -250,35 +307,6 @@ class Judge:
         """How far a name may be from float64 answers that were computed in float32, where the mistake is much larger."""
         loose = TOLERANCE["float32"] * finding.topic.tol
         return loose if self.undeclared(finding.topic) and finding.worst.error > 10 * loose else 0.0
-
-    def _first_layer(self, topic: AnyTopic, answer: Answer, tolerance: float) -> str:
-        """For a target that hands out intermediate values: the first that differs, in the order of computation."""
-        if not answer.taps:
-            return ""
-        R = self.reference(())
-        R.taps.clear()
-        topic(R, *questions(answer.probe.args))
-        for name, want in R.taps.items():
-            if name in answer.taps:
-                gap = difference(answer.taps[name], want)
-                if gap.error > tolerance:
-                    return f"{name}{gap.where}: {gap.what}"
-        agree = [name for name in R.taps if name in answer.taps]
-        return f"what follows {agree[-1]}: all layers that were handed out are right" if agree else ""
-
-    def _first_step(self, topic: AnyTopic, answer: Answer, tolerance: float) -> str:
-        """For a sampler run with a denoiser that takes notes: the first step that differs, and which of its coefficients."""
-        place = next((k for k, a in enumerate(answer.probe.args) if isinstance(a, Linear)), None)
-        if place is None or answer.error or topic.allowed:
-            return ""
-        args = questions(answer.probe.args)
-        z = args[-1] if getattr(args[-1], "ndim", 0) == getattr(args[1], "ndim", 0) + 1 else None
-        try:
-            right = topic(self.reference(()), *args)
-            mine = coefficients(answer.notes[0], answer.value, z)
-            return first_wrong_step(mine, coefficients(args[place].seen, right, z), tolerance)
-        except (ValueError, IndexError, TypeError, np.linalg.LinAlgError) as error:
-            return f"its steps cannot be read off ({error})"
 
 
 HALVES = ("bfloat16", "float16")

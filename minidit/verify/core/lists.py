@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from minidit.backend import Array
@@ -10,36 +12,58 @@ NEAR = 1e-9  # relative, of entries that are the same
 POWERS = ((1.0, "it"), (0.5, "its root"), (2.0, "its square"), (1 / 3, "its cube root"))
 
 
-def in_words(got: Array, want: Array) -> list[str]:
-    """What is odd about a list where the right one is known; [] where nothing simple is."""
+Pairs = Sequence[tuple[Array, Array]]  # wrong and right, of every question that is wrong
+
+
+def in_words(pairs: Pairs) -> list[str]:
+    """What is odd about a list where the right one is known; [] where nothing simple is.
+
+    What interprets (moved, cut off, backwards) must hold for every question; what counts is said of the first.
+    """
+    got, want = pairs[0]
     if want.ndim == 2 and want.shape[1] == 2 and want.dtype.kind in "iu":
         return _pairs(got, want)
     if want.ndim != 1 or got.ndim != 1 or want.size < 2:
         return []
     if want.dtype.kind in "iu":
-        return _whole(got, want) if np.unique(want).size == want.size else []
-    return _table(got, want)
+        return _whole(pairs) if np.unique(want).size == want.size else []
+    said = [_table(g, w) for g, w in pairs]
+    return said[0] if all(map(bool, said)) else []
 
 
 def _entries(n: int) -> str:
     return "1 entry" if n == 1 else f"{n} entries"
 
 
-def _whole(got: Array, want: Array) -> list[str]:
+def _of_all(pairs: Pairs) -> str:
+    """What is true of the lists of all questions."""
+    if any(g.shape != w.shape for g, w in pairs):
+        return ""
+    if all(np.array_equal(g, w[::-1]) for g, w in pairs):
+        return "the right ones backwards"
+    if all(np.array_equal(np.sort(g), np.sort(w)) for g, w in pairs):
+        return "the right ones in another order"
+    by = [g.astype(np.float64) - w for g, w in pairs]
+    if all(np.all(d == by[0][0]) for d in by):
+        return f"every entry is {'larger' if by[0][0] > 0 else 'smaller'} by {abs(by[0][0]):g}"
+    several = any(np.count_nonzero(d) > 2 for d in by) and all(d[0] == 0 for d in by)  # both ends of a rounded list are whole
+    if several and all(set(np.unique(d)) <= {-1.0, 0.0} for d in by):
+        return "cut off where it should be rounded"
+    if several and all(set(np.unique(d)) <= {0.0, 1.0} for d in by):
+        return "rounded up where it should be rounded"
+    return ""
+
+
+def _whole(pairs: Pairs) -> list[str]:
+    """Of whole numbers, every one of which should be there once."""
+    if words := _of_all(pairs):
+        return [words]
+    got, want = pairs[0]
     out = [] if got.size == want.size else [f"{_entries(got.size)}, {want.size} asked for"]
     values, counts = np.unique(got, return_counts=True)
-    twice = values[counts > 1]
-    if twice.size:
+    if (twice := values[counts > 1]).size:
         out.append(f"{_named(twice)} more than once")
     lacking, odd = np.setdiff1d(want, got), np.setdiff1d(got, want)
-    if got.size == want.size and not lacking.size and not odd.size and not twice.size:
-        return ["the right ones backwards" if np.array_equal(got, want[::-1]) else "the right ones in another order"]
-    if got.size == want.size:
-        by = got.astype(np.float64) - want
-        if np.all(by == by[0]) and by[0]:
-            return [*out, f"every entry is {'larger' if by[0] > 0 else 'smaller'} by {abs(by[0]):g}"]
-        if set(np.unique(by)) == {-1.0, 0.0} or set(np.unique(by)) == {0.0, 1.0}:
-            return [*out, "cut off where it should be rounded" if by.min() < 0 else "rounded up where it should be rounded"]
     if lacking.size and lacking.size <= 3:
         out.append(f"{_named(lacking)} {'is' if lacking.size == 1 else 'are'} missing")
     if odd.size and odd.size <= 3:

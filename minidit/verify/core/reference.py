@@ -69,6 +69,7 @@ class Topic(Part[P, T]):
     measure for answers that are random or have their own units: answer -> numbers to compare (same for the reference)
     allowed for statistics, which are measured in standard errors: how many of them; 0: TOLERANCE of the precision, times tol
     draws   "anew": the same question must get other numbers every time; "seed": the argument `seed` decides them; "": no draw
+    plain   of a draw: (the numbers, the arguments) -> in words, what is wrong with them
     unit    what `measure` makes of an answer, where the report shows a measured number: "log10 of the answer"
     """
 
@@ -84,6 +85,7 @@ class Topic(Part[P, T]):
     allowed: float = 0.0
     draws: str = ""
     unit: str = ""
+    plain: Callable[[Any, Sequence[Any]], list[str]] | None = None
 
     @property
     def name(self) -> str:
@@ -165,7 +167,7 @@ class Reference:
     """Right answers, or those with mistakes in them.
 
     changed: the parts that a mistake changed; touched: the parts that ran; taps: intermediate values, in order of computation;
-    turn: how many draws were made anew, so that no two of them are alike.
+    turn: how many draws were made anew, so that no two of them are alike; where: the layer of a network that runs now.
     """
 
     def __init__(self, deviations: Iterable[Deviation] = ()) -> None:
@@ -173,7 +175,7 @@ class Reference:
         self.changed: dict[AnyPart, Form] = {}
         self.touched: set[AnyPart] = set()
         self.taps: dict[str, Any] = {}
-        self.turn = 0
+        self.turn, self.where = 0, ""
         for deviation in self.deviations:
             for part, change in deviation.patches.items():
                 self.changed[part] = change(self.changed.get(part, part.right))

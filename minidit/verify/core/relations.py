@@ -49,15 +49,15 @@ NUMBERS = {
 POWERS = {"{}": 1.0, "1/{}": -1.0, "√{}": 0.5, "1/√{}": -0.5, "{}²": 2.0, "1/{}²": -2.0}
 
 
-def same(a: Array, b: Array, tolerance: float) -> bool:
-    """Whether two arrays agree to a tolerance, relative to the largest entry; NaN and infinities must agree, too."""
+def same(a: Array, b: Array, tolerance: float, size: float = 0.0) -> bool:
+    """Whether two arrays agree to a tolerance, relative to the largest entry or to a size; NaN and infinities must agree too."""
     if a.shape != b.shape:
         return False
     with np.errstate(all="ignore"):
         equal = (a == b) | (np.isnan(a) & np.isnan(b))
         if not np.all(equal | (np.isfinite(a) & np.isfinite(b))):
             return False
-        size = np.max(abs(b), where=np.isfinite(b), initial=1e-300)
+        size = size or np.max(abs(b), where=np.isfinite(b), initial=1e-300)
         return bool(np.all(np.where(equal, 0.0, abs(a - b)) <= tolerance * size))
 
 

@@ -15,6 +15,7 @@ from minidit.verify.core.finding import SETTLED, Answers, Asked, Finding, Names,
 from minidit.verify.core.judge import Judge, ids, orders
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation
 
+LONG = ("network", "squares", "chains")  # groups in which nothing is looked for beside a mistake
 SLOW = ("network", "squares", "training")  # groups whose answers take long: fewer pairs are tried
 
 
@@ -25,6 +26,9 @@ def examine(
     findings = [judge.judge(t, asked[t.name], bank, depth=1) for t in topics]
     if depth > 1:
         _search(findings, asked, bank, judge)
+        for f in findings:
+            if f.verdict == "unknown" and not f.candidates and not f.whole and f.topic.group not in LONG:
+                judge.beside(f, asked[f.topic.name], bank)
     named = dict.fromkeys(names for f in findings for names in f.candidates)
     for f in findings:  # refusals name nothing by themselves, but a name from another topic may foretell them
         if not f.passed and all(a.error for a in asked[f.topic.name]):
@@ -93,7 +97,7 @@ def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation]
         set[AnyPart]
     ] = []  # the parts of topics that no set explains: what runs through all of them has no name either
     for wide in (False, True):
-        nameless = [f for f in findings if not f.passed and not f.candidates and f.verdict not in SETTLED]
+        nameless = [f for f in findings if not f.passed and not f.candidates and not f.whole and f.verdict not in SETTLED]
         for f in sorted(nameless, key=lambda f: len(judge.near(f.topic, bank))):
             answers, reached = asked[f.topic.name], judge.reached(f.topic)
             guesses = Guesses(judge, f, answers, bank, judge.near(f.topic, bank), _suspects(f, findings, bank, judge))

@@ -39,10 +39,10 @@ def at_the_peak(w: dict[str, Array], prefix: str = "") -> None:
     w[f"{prefix}mlp.fc2.weight"] = 30 * w[f"{prefix}mlp.fc2.weight"]
 
 
-def pieces_of_c(R: Reference, weights: Weights, c: Numbers, parts: int) -> Numbers:
+def pieces_of_c(R: Reference, weights: Weights, c: Numbers, parts: int, place: str = "") -> Numbers:
     """Linear(SiLU(c)) in equal pieces (T.4, T.6)."""
     out = linear(R, silu_of_c(R, c), weights["adaLN_modulation.1.weight"], weights["adaLN_modulation.1.bias"])
-    return ops.split(out, parts=parts)
+    return ops.split(R.tap(f"{place}adaLN_modulation.1", out), parts=parts)
 
 
 silu_of_c = part(lambda R, c: layers.silu(R, c))  # the activation before the linears that make shift, scale and gate
@@ -92,7 +92,7 @@ def _blocks() -> list[Probe]:
        "(B,N,D)", _blocks, tol=2.0, because="rounding of one block")  # fmt: skip
 def block(R: Reference, weights: Weights, x: Numbers, c: Numbers, heads: int, place: str = "") -> Numbers:
     """x ← x + gate₁ Attn(LN(x)(1+scale₁)+shift₁); then x ← x + gate₂ MLP(LN(x)(1+scale₂)+shift₂)."""
-    return block_stream(R, weights, x, six_order(R, pieces_of_c(R, weights, c, 6)), heads, place)
+    return block_stream(R, weights, x, six_order(R, pieces_of_c(R, weights, c, 6, place)), heads, place)
 
 
 def final_weights(rng: Philox, D: int, out: int) -> dict[str, Array]:
@@ -114,7 +114,7 @@ def _finals() -> list[Probe]:
 @topic("T.6", "weights {adaLN_modulation.1.*, linear.*}, x (B,N,D), c (B,D)", "(B, N, p*p*C_out)", _finals)
 def final_layer(R: Reference, weights: Weights, x: Numbers, c: Numbers) -> Numbers:
     """Linear(LN(x)(1+scale)+shift), (shift, scale) = Linear(SiLU(c))."""
-    shift, scale = two_order(R, pieces_of_c(R, weights, c, 2))
+    shift, scale = two_order(R, pieces_of_c(R, weights, c, 2, "final_layer."))
     h = layers.modulate(R, layers.layer_norm(R, x, "final"), shift, scale, "final")
     return linear(R, h, weights["linear.weight"], weights["linear.bias"])
 

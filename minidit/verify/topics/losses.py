@@ -13,7 +13,7 @@ from minidit.diffusion import ddpm
 from minidit.diffusion import loss as law
 from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
-from minidit.verify.core.draws import SIX, normality, timesteps_drawn
+from minidit.verify.core.draws import SIX, normality, odd_noise, odd_timesteps, timesteps_drawn
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.conversions import level, v_of, x_0_of_eps
 from minidit.verify.topics.likelihood import vb_term
@@ -179,7 +179,7 @@ def importance_weights(R: Reference, p: Array, t: Array) -> Array:
 
 @topic("D.34", "B, T", "t (B,) ints: the timesteps a training batch draws",
        lambda: [Probe("B100000-T10", (100000, 10), "the ends of the range, and each between")], measure=timesteps_drawn,
-       allowed=6.0, because=SIX, draws="anew")  # fmt: skip
+       allowed=6.0, because=SIX, draws="anew", plain=odd_timesteps)  # fmt: skip
 def draw_timesteps(R: Reference, B: int, T: int) -> Array:
     """Uniform in 0..T-1."""
     return (np.arange(B) + R.next_turn()) % T
@@ -187,7 +187,7 @@ def draw_timesteps(R: Reference, B: int, T: int) -> Array:
 
 @topic("R.3", "shape", "the noise of training and sampling",
        lambda: [Probe("200000", ((4, 2, 100, 250),), "mean, variance, kurtosis, tail; no two samples or pixels alike")],
-       measure=normality, allowed=6.0, because=SIX, draws="anew")  # fmt: skip
+       measure=normality, allowed=6.0, because=SIX, draws="anew", plain=odd_noise)  # fmt: skip
 def noise(R: Reference, shape: tuple[int, ...]) -> Array:
     """N(0, 1), independent."""
     return Philox(64, state=R.next_turn()).normal(shape, dtype=np.float64)

@@ -112,14 +112,15 @@ TAKES = (
        because="rounding of a few blocks; a float32 angle of time")  # fmt: skip
 def dit(R: Reference, weights: Weights, x: Numbers, t: Array, y: Array, heads: int, patch_size: int) -> Numbers:
     """unpatchify(final(blocks(patches + pos, c), c)), c = MLP(emb(t)) + table[y]."""
-    D, p = weights["x_embedder.proj.weight"].shape[0], patch_size
+    D, p, R.where = weights["x_embedder.proj.weight"].shape[0], patch_size, "embedders"
     H, W = x.shape[2:]
     tokens = embeddings.patch_embed(R, x, weights["x_embedder.proj.weight"], weights["x_embedder.proj.bias"])
     h = placed(R, R.tap("x_embedder", tokens), embeddings.position_embedding(R, D, H // p, W // p))
     c = condition(R, weights, t, y)
     for i in range(depth_of(weights)):
-        place = f"blocks.{i}."
+        R.where, place = f"blocks.{i}", f"blocks.{i}."
         h = R.tap(f"blocks.{i}", block(R, inside(weights, place), h, c, heads, place))
+    R.where = "final_layer"
     out = R.tap("final_layer", final_layer(R, inside(weights, "final_layer."), h, c))
     return embeddings.unpatchify(R, out, p, (H, W))
 

@@ -5,6 +5,9 @@ AdamW is spelled out, because mistakes change every term of it in the middle (X0
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from minidit import optim
@@ -44,9 +47,25 @@ def dropped_share(labels: Array) -> dict[str, Array]:
     return {"labels of dropped samples": seen} | {name: 2 * rows.shape[1] ** 0.5 * share for name, share in shares.items()}
 
 
+def odd_dropout(labels: Array, args: Sequence[Any]) -> list[str]:
+    """What is odd about dropped labels, in plain numbers. args: y, p, num_classes, depth, train, seed."""
+    y, p, num_classes, _, train, _ = args
+    rows = np.atleast_2d(np.asarray(labels))
+    dropped = rows != y
+    others = sorted({f"{label:g}" for label in np.unique(rows[dropped])} - {f"{num_classes:g}"})
+    if others:
+        return [f"dropped labels become {', '.join(others[:3])}, expected {num_classes}"]
+    if len(rows) > 1 and not (dropped == dropped[:1]).all():
+        return ["every block decides anew which labels it drops"]
+    share, right = float(dropped.mean()), p if train else 0.0
+    return (
+        [f"{share:.3g} of the labels are dropped, expected {right:g}"] if abs(share - right) > 6 * (0.25 / len(y)) ** 0.5 else []
+    )
+
+
 @topic("G.7", "y (B,) ints, p, num_classes, depth, train bool, seed",
        "(B,) the labels that the network is told, or (depth, B) where every block is told its own", _dropouts,
-       measure=dropped_share, allowed=6.0, because=SIX, draws="seed")  # fmt: skip
+       measure=dropped_share, allowed=6.0, because=SIX, draws="seed", plain=odd_dropout)  # fmt: skip
 def label_dropout(R: Reference, y: Array, p: float, num_classes: int, depth: int, train: bool, seed: int) -> Array:
     """y ← num_classes with probability p, one decision per sample, in training only."""
     masks = dropout_masks(R, seed, depth, len(y), dropout_rate(R, p, train))
