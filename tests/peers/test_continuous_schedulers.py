@@ -9,6 +9,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed (pip install 'mini
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (pip install 'minidit[peers]')")
 
 from minidit import verify  # noqa: E402
+from minidit.verify.borders.continuous import Continuous  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs, not ours
 
@@ -57,7 +58,7 @@ def test_an_error_of_the_released_version_is_named(kind, options, mistake):
 @pytest.mark.parametrize(
     ("kind", "topics"),
     [
-        ("FlowMatchEulerDiscreteScheduler", ["straight_sample", "straight_time", "shift_time", "flow_euler_step", "flow_euler"]),
+        ("FlowMatchEulerDiscreteScheduler", ["straight_sample", "straight_time", "shift_time", "flow_euler_step"]),
         ("FlowMatchHeunDiscreteScheduler", ["straight_sample", "straight_time", "flow_heun_step"]),
         ("EDMEulerScheduler", ["edm_scalings", "edm_denoised", "edm_grid", "edm_euler_step", "edm_churn"]),
         (
@@ -75,6 +76,19 @@ def test_its_own_grid_is_right_by_its_own_conventions():
     target = verify.diffusers.scheduler(diffusers.FlowMatchEulerDiscreteScheduler())
     assert verify.check(target, topics=["linear_grid"], dialect="diffusers").ok
     assert not verify.check(target, topics=["linear_grid"]).ok
+
+
+def test_a_walk_down_levels_of_the_user_is_right():
+    made = Continuous(diffusers.FlowMatchEulerDiscreteScheduler())
+    report = verify.check({"flow_euler": lambda net, x, N, a: made.walk(net, x, N, a, own_grid=False)})
+    assert report.ok, str(report)
+
+
+def test_in_its_dialect_the_whole_version_differs_by_what_the_page_of_findings_says_only():
+    groups = ("paths", "times", "flows", "consistency")
+    target = {k: f for k, f in verify.diffusers.target().items() if verify.TOPICS[k].group in groups}
+    report = verify.check(target, dialect="diffusers")
+    assert set(report.mistakes) == {"M104b", "M120", "M122"} and all(f.passed or f.candidates for f in report.findings)
 
 
 def test_the_lowest_time_is_the_one_that_is_shifted_twice():

@@ -79,13 +79,13 @@ class Continuous:
         made.set_timesteps(n)
         return to_numpy(made.sigmas)
 
-    def walk(self, net: Net, x: Array, N: int, a: float) -> Array:
-        """A whole walk, with i/N as its `sigmas`: what it does where no grid of its own is asked for."""
+    def walk(self, net: Net, x: Array, N: int, a: float, own_grid: bool = True) -> Array:
+        """A whole walk down its own grid, or down i/N, given to it as `sigmas`."""
         made = self.make(shift=a)
-        made.set_timesteps(sigmas=[i / N for i in range(N, 0, -1)])
+        made.set_timesteps(**({"num_inference_steps": N} if own_grid else {"sigmas": [i / N for i in range(N, 0, -1)]}))
         for k, t in enumerate(to_numpy(made.timesteps)):
             x = self.moved(made, net(x, np.array(float(t))), x, k)
-        return x
+        return x.astype(np.float32)  # as it computes
 
     def heun(self, x: Array, u_t: Array, u_s: Array, t: float, s: float) -> Array:
         made = self.on(t, s, s)
