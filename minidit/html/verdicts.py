@@ -59,9 +59,10 @@ def explained(t: Finding) -> str:
     sentences = [f"<p>Equals {escape(t['spec'])} with <strong>" + "</strong>, or with <strong>".join(names) + "</strong>.</p>"]
     if not names:
         sentences = ["<p>It raises an error.</p>" if t["verdict"] == "raises" else "<p>No known mistake explains this.</p>"]
+        sentences += [f"<p><strong>{escape(reason[:1].upper() + reason[1:])}.</strong></p>" for reason in t["reasons"]]
     known = {d["id"]: d for names in t["candidates"] for d in names}
     worst = shortened(" ".join(filter(None, (t["where"], t["what"]))))
-    rows = {"first layer that differs": t["layer"], "worst place": worst, "note": t["note"]}
+    rows = {"first layer that differs": t["layer"], "worst place": worst, "note": t["note"]} | {"and": "; ".join(t["remarks"])}
     if not names and t["probe"]:
         rows["smallest question"] = t["probe"]
         rows |= {f"its {name}": value for name, value in t["question"].items()}

@@ -38,6 +38,13 @@ def test_the_page_says_what_is_wrong_what_is_right_and_why(page_file):
     assert "posterior_variance D.18" in text.split("What holds")[1] and "smallest question" in text
 
 
+def test_what_is_different_stands_on_the_page(tmp_path):
+    right = TOPICS["q_sample"].by(Reference())
+    report = verify.check({"q_sample": lambda x_0, eps, t, alpha_bar: right(x_0, -eps, t, alpha_bar)})
+    text = text_of(write_verdicts(tmp_path / "p.html", report.as_dict()).read_text("utf-8"))
+    assert "No known mistake explains this. Equals D.1 with minus ε." in text
+
+
 def test_what_came_from_outside_is_text(page_file):
     html = page_file.read_text("utf-8")
     assert "<script" not in html and "&lt;script&gt;alert(1)" in html

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from minidit.verify.core.compare import Difference
 from minidit.verify.core.denoiser import Call, Linear
-from minidit.verify.core.forms import Odd, owned, precision_of
+from minidit.verify.core.forms import PRECISIONS, Odd, owned, precision_of
 from minidit.verify.core.reference import AnyTopic, Deviation, Probe
 
 Names = tuple[Deviation, ...]  # mistakes made together, in the order in which they change the parts
@@ -85,6 +85,27 @@ class Finding:
     def passed(self) -> bool:
         """Whether the topic is right in the declared dialect."""
         return self.verdict in PASSED
+
+
+# ------------------------------------------------------------------------------------------------ precisions
+
+HALVES = ("bfloat16", "float16")
+
+
+def coarsest(names: Iterable[str]) -> str:
+    """The coarsest of these precisions; "" where none is named."""
+    known = set(names)
+    return next((p for p in PRECISIONS if p in known), "")
+
+
+def types_of(answers: Answers) -> str:
+    """The coarsest type among the numbers of these answers."""
+    return coarsest(a.precision or precision_of(a.value) for a in answers if not a.error) or "float64"
+
+
+def not_half(precision: str) -> str:
+    """Nothing below float32 is allowed its own rounding unless somebody declares it."""
+    return "float32" if precision in HALVES else precision
 
 
 # ------------------------------------------------------------------------------------------------ asking

@@ -18,8 +18,20 @@ import numpy as np
 
 from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, rounded_like
 from minidit.verify.core.explain import explain
-from minidit.verify.core.finding import SETTLED, Answer, Answers, Finding, Names, as_answer, questions
-from minidit.verify.core.forms import PRECISIONS, Odd, precision_of, right_part
+from minidit.verify.core.finding import (
+    HALVES,
+    SETTLED,
+    Answer,
+    Answers,
+    Finding,
+    Names,
+    as_answer,
+    coarsest,
+    not_half,
+    questions,
+    types_of,
+)  # fmt: skip
+from minidit.verify.core.forms import Odd, right_part
 from minidit.verify.core.places import first_layer, first_step
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation, Probe, Reference
 from minidit.verify.core.twice import unsteady
@@ -122,7 +134,7 @@ class Judge:
 
     def precision_of(self, answers: Answers) -> str:
         """What these answers are judged as: the declared precision, or that of their own type; float32 for undeclared halves."""
-        return self.precision or _coarsest(a.declared for a in answers) or _not_half(_types(answers))
+        return self.precision or coarsest(a.declared for a in answers) or not_half(types_of(answers))
 
     def tolerance(self, topic: AnyTopic, answers: Answers) -> float:
         """What the topic allows in the declared precision, or in that of the answers."""
@@ -240,7 +252,7 @@ class Judge:
 
     def _half(self, topic: AnyTopic, answers: Answers, worst: Difference) -> str:
         """The half precision that explains the answers though nobody declared it; "" where none does."""
-        kind = _types(answers) if self.precision is None and not any(a.declared for a in answers) else ""
+        kind = types_of(answers) if self.precision is None and not any(a.declared for a in answers) else ""
         return kind if kind in HALVES and not topic.allowed and worst.error <= allowed(topic, kind) else ""
 
     def _only_rounded(self, finding: Finding, answers: Answers, bank: Sequence[Deviation], worst: Difference) -> None:
@@ -307,24 +319,6 @@ class Judge:
         """How far a name may be from float64 answers that were computed in float32, where the mistake is much larger."""
         loose = TOLERANCE["float32"] * finding.topic.tol
         return loose if self.undeclared(finding.topic) and finding.worst.error > 10 * loose else 0.0
-
-
-HALVES = ("bfloat16", "float16")
-
-
-def _coarsest(names: Iterable[str]) -> str:
-    known = set(names)
-    return next((p for p in PRECISIONS if p in known), "")
-
-
-def _types(answers: Answers) -> str:
-    """The coarsest type among the numbers of these answers."""
-    return _coarsest(a.precision or precision_of(a.value) for a in answers if not a.error) or "float64"
-
-
-def _not_half(precision: str) -> str:
-    """Nothing below float32 is allowed its own rounding unless somebody declares it."""
-    return "float32" if precision in HALVES else precision
 
 
 def ids(names: Names) -> frozenset[str]:
