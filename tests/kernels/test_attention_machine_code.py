@@ -1,48 +1,19 @@
 """The machine code of attention in bfloat16, in the variants that the package asks for: by NVRTC, and nvdisasm where it is."""
 
-import ctypes
-import importlib.util
 import re
-import shutil
-import subprocess
 from collections import Counter
-from functools import cache
-from pathlib import Path
 
 import pytest
+from kernels.machine_code import built, disassembler, instructions
 from kernels.test_cuda_compile import nvrtc
 
 from minidit.kernels.cuda_attention_bf16 import owners_of, strips_of
-from minidit.kernels.cuda_launch import ceil, options, source
+from minidit.kernels.cuda_launch import ceil
 
 DEVICES = {"sm_80": 163, "sm_89": 99, "sm_90": 227}  # kilobytes of shared memory per block
 CASES = [(arch, K, 256) for arch in DEVICES for K in (24, 64, 72)] + [("sm_80", 128, 256), ("sm_90", 128, 256), ("sm_90", 64, 64)]
 FORWARD, BACKWARD = "attention_bf16", "attention_bf16_backward"
-pytestmark = pytest.mark.skipif(nvrtc() is None, reason="no NVRTC")
-
-
-def disassembler():
-    """nvdisasm of the toolkit, or of its wheel."""
-    spec = importlib.util.find_spec("nvidia")
-    wheels = [p for folder in (spec.submodule_search_locations if spec else ()) for p in Path(folder).glob("*/bin/nvdisasm")]
-    return shutil.which("nvdisasm") or next(map(str, wheels), None)
-
-
-@cache
-def built(file, arch, defines):
-    """(the machine code, what the assembler says about registers)"""
-    library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
-    flags = [f.encode() for f in (*options(dict(defines)), f"-arch={arch}", "--ptxas-options=-v")]
-    assert library.nvrtcCreateProgram(ctypes.byref(program), source(f"{file}.cu").encode(), b"kernel.cu", 0, None, None) == 0
-    assert library.nvrtcCompileProgram(program, len(flags), (ctypes.c_char_p * len(flags))(*flags)) == 0
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    library.nvrtcGetCUBINSize(program, ctypes.byref(size))
-    code = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetCUBIN(program, code)
-    library.nvrtcDestroyProgram(ctypes.byref(program))
-    return code.raw, log.value.decode()
+pytestmark = pytest.mark.skipif(nvrtc() is None, reason="no compiler for CUDA (pip install 'minidit[cuda-test]')")
 
 
 def variants(arch, K, N):
@@ -62,16 +33,11 @@ def test_registers_hold_what_a_warp_owns(arch, K, N):
         assert int(re.search(r"Used (\d+) registers", text)[1]) <= (168 if kernel == FORWARD and K <= 80 else 255)
 
 
-@pytest.mark.skipif(disassembler() is None, reason="no nvdisasm")
+@pytest.mark.skipif(disassembler() is None, reason="nvdisasm is not installed (pip install 'minidit[cuda-test]')")
 @pytest.mark.parametrize(("arch", "K", "N"), CASES)
-def test_tiles_come_sixteen_bytes_at_once_and_go_to_tensor_cores_by_ldmatrix(arch, K, N, tmp_path):
+def test_tiles_come_sixteen_bytes_at_once_and_go_to_tensor_cores_by_ldmatrix(arch, K, N):
     for kernel, defines in variants(arch, K, N):
-        code, _ = built(kernel, arch, tuple(defines.items()))
-        (tmp_path / "kernel.cubin").write_bytes(code)
-        command = [disassembler(), "-c", tmp_path / "kernel.cubin"]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        body = next(part for part in re.split(r"\n\.text\.", text)[1:] if part.startswith(f"{kernel}:"))
-        names = Counter(re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", body))
+        names = Counter(instructions(kernel, kernel, arch, **defines))
         count = {n: sum(names[x] for x in names if x.startswith(n)) for n in ("HMMA.16816", "LDGSTS", "STG.E.128")}
         assert names["LDSM.16.M88.4"] and names["LDSM.16.MT88.4"] and count["STG.E.128"]
         assert count["LDGSTS"] == names["LDGSTS.E.BYPASS.128"] > 0
