@@ -10,6 +10,9 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # pytest was started by nohup, and so would be every command of a test
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 import numpy as np
 import pytest
 import standin
