@@ -20,7 +20,10 @@ from minidit.runs.phases import Run
 from minidit.runs.pipeline import load
 from minidit.runs.presets import PRESETS, DataConfig
 
-ROWS = [("euler", 50), ("euler", 8), ("euler", 4), ("ab2", 16), ("ab2", 8), ("ab2", 6), ("ab2", 4), ("dpm_2m", 8), ("heun", 4)]
+ROWS = [
+    ("euler", 50), ("euler", 8), ("euler", 4), ("ab2", 16), ("ab2", 12), ("ab2", 8), ("ab2", 6), ("ab2", 4), ("dpm_2m", 8),
+    ("heun", 4),
+]  # fmt: skip
 SCALES: dict[str, dict[str, Any]] = {"as shipped": {}, "w = 1": {"guidance": 1.0}}
 
 
