@@ -35,11 +35,17 @@ from minidit.training.process import Process
 from minidit.training.source import LabelDropout, Source
 
 
-def told(teacher: Teacher | None, kind: str) -> Teacher:
+def required(teacher: Teacher | None, kind: str) -> Teacher:
     """The teacher. Raises ValueError if none is named."""
     if teacher is None:
         raise ValueError(f"--process {kind} learns from a trained run: name it with --teacher RUN")
     return teacher
+
+
+def alike(theirs: Trained, own: Trained) -> bool:
+    """Whether two processes have one path and one answer."""
+    same_path = type(theirs.path) is type(own.path) and theirs.path.grid(8) == own.path.grid(8)
+    return same_path and theirs.answer is own.answer
 
 
 def flow_map_of(network: Backbone, teacher: Teacher, kind: str) -> FlowMapDiT:
@@ -93,9 +99,9 @@ class TrajectoriesConfig(ProcessConfig):
         held_out: bool = False,
     ) -> Source:  # fmt: skip
         """The teacher's walks, guided as its samples are: the classes in turn."""
-        run, own = told(teacher, "trajectories"), self.diffusion()
+        run, own = required(teacher, "trajectories"), self.diffusion()
         theirs = run.process
-        if type(theirs.path) is not type(own.path) or theirs.answer is not own.answer or theirs.path.grid(8) != own.path.grid(8):
+        if not alike(theirs, own):
             raise ValueError(f"{self.learn_from}: is on another ladder, or predicts {theirs.answer.name}: give the same here")
         flow_map_of(network, run, "trajectories")  # refused before the walks
         classes = run.model.condition.count
@@ -105,7 +111,7 @@ class TrajectoriesConfig(ProcessConfig):
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         own = self.diffusion()
-        flow_map_of(network, told(teacher, "trajectories"), "trajectories")
+        flow_map_of(network, required(teacher, "trajectories"), "trajectories")
         rest = (1 - self.single) / 2
         return Distillation(own.path, own.answer, keep=4, shares={1: self.single, 2: rest, 4: rest})
 
@@ -136,7 +142,7 @@ class MeanVelocityConfig(ProcessConfig):
         return with_classes(network, source)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
-        run = told(teacher, "mean_velocity")
+        run = required(teacher, "mean_velocity")
         process = MeanVelocity(denoiser_of(run), self.delta)
         flow_map_of(network, run, "mean_velocity")
         return process
@@ -203,7 +209,7 @@ class ConsistencyConfig(ProcessConfig):
         if teacher is None:
             return own
         theirs = teacher.process
-        if type(theirs.path) is not type(own.path) or theirs.answer is not own.answer or theirs.path.grid(8) != own.path.grid(8):
+        if not alike(theirs, own):
             raise ValueError(f"{self.learn_from}: is not on the path {self.coordinates!r} with the answer {own.answer.name}")
         if isinstance(network, DiT) and isinstance(teacher.model, DiT) and network.config == teacher.model.config:
             network.load_state_dict(teacher.model.state_dict())  # else it begins from random weights
