@@ -72,6 +72,37 @@ class Classes:
 Condition = Nothing | Classes
 
 
+class OfPictures:
+    """What the sizes of every network of pictures say: the shapes of its samples, and its condition. The base of a dataclass."""
+
+    input_size: int | tuple[int, int]
+    in_channels: int
+    num_classes: int
+    class_dropout_prob: float
+    learn_sigma: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        H, W = (self.input_size, self.input_size) if isinstance(self.input_size, int) else self.input_size
+        return H, W
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels * (2 if self.learn_sigma else 1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one sample: (C, H, W)."""
+        return (self.in_channels, *self.size)
+
+    @property
+    def condition(self) -> Condition:
+        """The null label is one above the last class."""
+        if not self.num_classes:
+            return Nothing()
+        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
+
+
 def check_one_per_sample(name: str, a: Array, samples: int) -> None:
     """Raises ValueError unless a has the shape (samples,)."""
     shape = tuple(getattr(a, "shape", ()))

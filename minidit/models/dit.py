@@ -21,7 +21,7 @@ from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.models import variants
-from minidit.models.backbone import Classes, Condition, Nothing, check_one_per_sample
+from minidit.models.backbone import OfPictures, check_one_per_sample
 from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
 from minidit.models.variants import Variant, summed
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
@@ -34,7 +34,7 @@ from minidit.random import Philox
 
 
 @dataclass(frozen=True)
-class DiTConfig:
+class DiTConfig(OfPictures):
     """The sizes of a DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
@@ -69,22 +69,8 @@ class DiTConfig:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
 
     @property
-    def size(self) -> tuple[int, int]:
-        H, W = (self.input_size, self.input_size) if isinstance(self.input_size, int) else self.input_size
-        return H, W
-
-    @property
     def tokens(self) -> int:
         return (self.size[0] // self.patch_size) * (self.size[1] // self.patch_size)
-
-    @property
-    def out_channels(self) -> int:
-        return self.in_channels * (2 if self.learn_sigma else 1)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape of one sample: (C, H, W)."""
-        return (self.in_channels, *self.size)
 
     @property
     def multiple(self) -> int:
@@ -95,13 +81,6 @@ class DiTConfig:
         """The same DiT for samples of this shape and `classes` classes."""
         C, H, W = shape
         return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
-
-    @property
-    def condition(self) -> Condition:
-        """The null label is one above the last class."""
-        if not self.num_classes:
-            return Nothing()
-        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
 
     @property
     def embeddings(self) -> int:

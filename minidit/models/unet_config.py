@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from minidit.models.backbone import Classes, Condition, Nothing
+from minidit.models.backbone import OfPictures
 from minidit.nn.memory import SampleMemory
 
 
@@ -57,7 +57,7 @@ HOMES = {"cpu": Home(3, 2, 1, in_the_arena), "cuda": Home(4, 1, 0, in_windows)}
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(OfPictures):
     """The sizes of a U-Net. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 8  # height and width of the (latent) picture
@@ -97,30 +97,9 @@ class UNetConfig:
             raise ValueError(f"resample {self.resample!r} must be conv or resnet, freq_shift {self.freq_shift} 0 or 1")
 
     @property
-    def size(self) -> tuple[int, int]:
-        H, W = (self.input_size, self.input_size) if isinstance(self.input_size, int) else self.input_size
-        return H, W
-
-    @property
-    def out_channels(self) -> int:
-        return self.in_channels * (2 if self.learn_sigma else 1)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape of one sample: (C, H, W)."""
-        return (self.in_channels, *self.size)
-
-    @property
     def multiple(self) -> int:
         """Height and width are halved once per size but the last."""
         return int(2 ** (len(self.widths) - 1))
-
-    @property
-    def condition(self) -> Condition:
-        """The null label is one above the last class."""
-        if not self.num_classes:
-            return Nothing()
-        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
 
     @property
     def condition_width(self) -> int:
