@@ -9,12 +9,14 @@ A backbone knows nothing of paths, noise levels or losses, and no process or loo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidit.autograd import Tensor, Value
-from minidit.backend import Array, xp_of
+from minidit.backend import Array, resident, xp_of
 from minidit.nn.memory import SampleMemory
 from minidit.nn.module import Trainable
 
@@ -26,6 +28,9 @@ class Nothing:
     count: ClassVar[int] = 0
     rows: ClassVar[int] = 0
     null: ClassVar[None] = None
+    dropout: ClassVar[float] = 0.0
+    shape: ClassVar[tuple[int, ...]] = ()  # of one y
+    words: ClassVar[str] = "0 classes"
 
     def check(self, y: Array | None, samples: int) -> None:
         """Raises ValueError if there are labels."""
@@ -49,10 +54,24 @@ class Classes:
     null: int | None = None
     dropout: float = 0.0
 
+    shape: ClassVar[tuple[int, ...]] = ()
+
+    @property
+    def words(self) -> str:
+        """The condition as messages name it."""
+        return f"{self.count} classes"
+
     @property
     def rows(self) -> int:
         """The number of labels that the network has, including the null label."""
         return self.count + (self.null is not None)
+
+    @property
+    def without(self) -> int:
+        """One y without a class. Raises ValueError if the network has no null label."""
+        if self.null is None:
+            raise ValueError(f"a model of {self.words}, trained without label dropout, has no null label")
+        return self.null
 
     def check(self, y: Array | None, samples: int) -> None:
         """Raises ValueError unless y holds one label per sample. Values are read on the host only: a GPU would have to wait."""
@@ -64,12 +83,67 @@ class Classes:
 
     def left_out(self, y: Array | None) -> Array:
         """The null label for every sample of y. Raises ValueError if the network has none."""
-        if self.null is None or y is None:
-            raise ValueError(f"a model of {self.count} classes, trained without label dropout, has no null label")
-        return xp_of(y).full_like(y, self.null)
+        without = self.without
+        if y is None:
+            raise ValueError(f"a model of {self.words} needs a label y")
+        return xp_of(y).full_like(y, without)
 
 
-Condition = Nothing | Classes
+@dataclass(frozen=True)
+class Tokens:
+    """y : (B, length) ints, a caption per sample: numbers of words in 1..count-1, and 0 behind the last one.
+
+    null : a word above all others; the caption of a sample without one is this word alone. None: see `Classes`.
+    dropout : the probability with which training leaves a caption out (G.7)
+    """
+
+    count: int
+    length: int
+    null: int | None = None
+    dropout: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one y."""
+        return (self.length,)
+
+    @property
+    def words(self) -> str:
+        """The condition as messages name it."""
+        return f"captions of {self.length} words"
+
+    @property
+    def rows(self) -> int:
+        """The number of words that the network has: that of padding and the null word among them."""
+        return self.count + (self.null is not None)
+
+    @cached_property
+    def without(self) -> NDArray[np.int64]:
+        """One y without words: [null, 0, 0, …], read-only. Raises ValueError if the network has no null word."""
+        if self.null is None:
+            raise ValueError(f"a model of {self.words}, trained without leaving them out, has no null caption")
+        caption = np.zeros(self.length, np.int64)
+        caption[0] = self.null
+        caption.setflags(write=False)
+        return caption
+
+    def check(self, y: Array | None, samples: int) -> None:
+        """Raises ValueError unless y holds one caption per sample. Values are read on the host only."""
+        shape = tuple(getattr(y, "shape", ()))
+        if y is None or shape != (samples, self.length):
+            raise ValueError(f"a model of {self.words} needs y of shape ({samples}, {self.length}), got {shape or y}")
+        if isinstance(y, np.ndarray) and samples and not 0 <= y.min() <= y.max() < self.rows:
+            raise ValueError(f"words go from {y.min()} to {y.max()}, the model knows 0..{self.rows - 1}")
+
+    def left_out(self, y: Array | None) -> Array:
+        """The null caption for every sample of y. Raises ValueError if the network has none."""
+        without = self.without
+        if y is None:
+            raise ValueError(f"a model of {self.words} needs a caption y")
+        return xp_of(y).broadcast_to(resident(without, like=y).astype(y.dtype), y.shape)
+
+
+Condition = Nothing | Classes | Tokens
 
 
 class OfPictures:

@@ -47,13 +47,13 @@ class Denoiser:
         return float(interval(self.guidance, t, self.low, t if self.high is None else self.high))
 
     def labels(self, y: Array) -> Array:
-        """y : (B,)  ->  [y; null] : (2B,), for guidance."""
+        """y : (B, ...)  ->  [y; null] : (2B, ...), for guidance."""
         return xp_of(y).concatenate((y, self.network.null(y)))
 
     def __call__(self, x_t: Array, t: Array, y: Array | None) -> Answer:
         """x_t : (B, ...), t : a time, or (1,) on the device  ->  the network's answer.
 
-        y : (B,) or None, or (2B,) from `labels`: then the network is evaluated without the condition as well
+        y : (B, ...) or None, or (2B, ...) from `labels`: then the network is evaluated without the condition as well
         """
         n, channels, xp = len(x_t), x_t.shape[1], xp_of(x_t)
         guided = y is not None and len(y) == 2 * n

@@ -130,7 +130,7 @@ def sample(
 
     process : the one that trained the network, or its path alone (then say prediction= unless it is ε on a ladder).
     x_T : the noise to start from, a sample at the grid's first time; else drawn from the seed.
-    labels : (B,) ints; an unconditional network takes n instead.
+    labels : (B,) ints, or (B, length) words of captions; an unconditional network takes n instead.
     changes : fields of Sampling, over those of settings.   progress(done, total) is called after every step.
     alone : whether this rank draws all of them, while the others do something else.
     Raises ValueError for labels that the network does not know, and if settings conflict.
@@ -187,10 +187,12 @@ def checked_labels(network: Backbone, labels: Array | None, n: int | None, x_T: 
     condition, y = network.condition, None
     if condition.count:
         if labels is None:
-            raise ValueError(f"the model has {condition.count} classes: say which labels to sample")
+            raise ValueError(f"the model has {condition.words}: say which labels to sample")
         host = np.asarray(to_host(labels), np.int64)
-        if host.ndim != 1 or (host.size and not 0 <= host.min() <= host.max() < condition.rows):
-            raise ValueError(f"labels must be (B,) in 0..{condition.count - 1}, got {host.tolist()}")
+        shaped = host.ndim > 0 and host.shape[1:] == condition.shape
+        if not shaped or (host.size and not 0 <= host.min() <= host.max() < condition.rows):
+            shape = ", ".join(["B", *map(str, condition.shape)]) + ("" if condition.shape else ",")
+            raise ValueError(f"labels must be ({shape}) in 0..{condition.count - 1}, got {host.tolist()}")
         y, n = to_device(host, network.device), len(host)
     elif labels is not None:
         raise ValueError("the model is unconditional: give n instead of labels")

@@ -22,12 +22,14 @@ def fitted_source(network: Backbone, data: Any) -> Source:
     if not condition.count:
         return source if source.labels is None else Unlabelled(source)
     if source.labels is None:
-        raise ValueError(f"the model has {condition.count} classes but the data have no labels")
+        raise ValueError(f"the model has {condition.words} but the data have no labels")
     labels = to_host(source.labels)
+    if labels.shape[1:] != condition.shape:
+        raise ValueError(f"the model has {condition.words}, and the data labels of shape {labels.shape}")
     outside = labels[(labels < 0) | (labels >= condition.count)]
     if len(outside):
-        raise ValueError(f"label {outside[0]} is out of range for a model of {condition.count} classes")
-    return source if condition.null is None else LabelDropout(source, condition.dropout, condition.null)
+        raise ValueError(f"label {outside[0]} is out of range for a model of {condition.words}")
+    return source if condition.null is None else LabelDropout(source, condition.dropout, condition.without)
 
 
 def fitted_process(network: Backbone, process: Diffusion, source: Source, vb_weight: float = 1e-3) -> Process:

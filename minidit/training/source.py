@@ -19,7 +19,7 @@ from minidit.training.draws import LABEL, Draws
 
 POSTERIOR = 2  # the number of the draw of latents
 
-Batch = tuple[Array, Array | None]  # x_0 : (B, ...), y : (B,) or None
+Batch = tuple[Array, Array | None]  # x_0 : (B, ...), y : (B,) labels, (B, length) captions, or None
 
 
 class Source(Protocol):
@@ -108,18 +108,18 @@ class Latents:
         return z_0, None if self.labels is None else self.labels[index]
 
 
-def drop_labels(y: Array, u: Array, p: float, null_label: int) -> Array:
-    """y : (B,) ints, u : (B,) uniform  ->  y, with the null label where u < p: one decision per sample."""
-    return xp_of(y, u).where(u < p, null_label, y)  # (G.7)
+def drop_labels(y: Array, u: Array, p: float, null: Any) -> Array:
+    """y : (B, ...) ints, u : (B,) uniform  ->  y, with null, of the shape of one y, where u < p: one decision per sample."""
+    return xp_of(y, u).where((u < p).reshape(-1, *[1] * (y.ndim - 1)), null, y)  # (G.7)
 
 
 @dataclass
 class LabelDropout:
-    """A source whose labels are left out with probability p."""
+    """A source whose labels are left out with probability p.   null : the null label, or the words of the null caption"""
 
     source: Source
     p: float
-    null_label: int
+    null: int | Array
 
     @property
     def labels(self) -> Array | None:
@@ -135,7 +135,8 @@ class LabelDropout:
     def draw(self, index: Array, draws: Draws) -> Batch:
         x_0, y = self.source.draw(index, draws)
         assert y is not None
-        return x_0, drop_labels(y, draws.uniform(number=LABEL), self.p, self.null_label)
+        null = self.null if isinstance(self.null, int) else resident(self.null, like=y)
+        return x_0, drop_labels(y, draws.uniform(number=LABEL), self.p, null)
 
 
 @dataclass
@@ -171,7 +172,7 @@ def check_finite(x_0: Array, index: Array) -> None:
 def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source:
     """A Source from a Source, a Dataset, an array x_0, or a pair (x_0, labels). Raises ValueError for anything else.
 
-    x_0 : floats (N, C, H, W), cast to dtype;  labels : ints (N,)
+    x_0 : floats (N, C, H, W), cast to dtype;  labels : ints (N,), or (N, length) words of captions
     """
     if hasattr(data, "draw"):
         source: Source = data
@@ -190,9 +191,10 @@ def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source
     if getattr(x_0, "ndim", 0) != 4 or x_0.dtype.kind != "f":
         what = f"{getattr(x_0, 'dtype', type(x_0).__name__)} {getattr(x_0, 'shape', '')}"
         raise ValueError(f"x_0 must be floats (N, C, H, W) of unit size, such as pictures in [-1, 1]; got {what}")
-    if labels is not None and (getattr(labels, "shape", ()) != x_0.shape[:1] or labels.dtype.kind not in "iu"):
+    shape = getattr(labels, "shape", ())
+    if labels is not None and (shape[:1] != x_0.shape[:1] or len(shape) > 2 or labels.dtype.kind not in "iu"):
         what = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}"
-        raise ValueError(f"labels must be ints, one per picture: ({len(x_0)},); got {what}")
+        raise ValueError(f"labels must be ints, one per picture: ({len(x_0)},), or captions ({len(x_0)}, length); got {what}")
     x_0 = to_device(x_0, device).astype(dtype, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):
         total = x_0.sum()  # one pass; the sum of huge numbers may overflow
