@@ -143,7 +143,41 @@ class Tokens:
         return xp_of(y).broadcast_to(resident(without, like=y).astype(y.dtype), y.shape)
 
 
-Condition = Nothing | Classes | Tokens
+@dataclass(frozen=True)
+class Encoded:
+    """y : a pair of a text encoder's outputs, one vector per token (B, M, width) for any M, and one per caption (B, pooled).
+
+    The encoders are not part of this package. What leaves a caption out is their output for the empty text.
+    """
+
+    width: int
+    pooled: int
+    length: int  # tokens, for counts
+
+    count: ClassVar[int] = 0
+    rows: ClassVar[int] = 0
+    null: ClassVar[None] = None
+    dropout: ClassVar[float] = 0.0
+    shape: ClassVar[tuple[int, ...]] = ()
+
+    @property
+    def words(self) -> str:
+        return f"encoded texts of widths {self.width} and {self.pooled}"
+
+    def check(self, y: Any, samples: int) -> None:
+        """Raises ValueError unless y holds both outputs for every sample."""
+        shapes = [tuple(getattr(a, "shape", ())) for a in y] if isinstance(y, tuple) else []
+        ends = [(len(s), *s[:1], *s[-1:]) for s in shapes]
+        if ends != [(3, samples, self.width), (2, samples, self.pooled)]:
+            expected = f"(({samples}, M, {self.width}), ({samples}, {self.pooled}))"
+            raise ValueError(f"a model of {self.words} needs a pair y of shapes {expected}, got {shapes or type(y).__name__}")
+
+    def left_out(self, y: Any) -> Any:
+        """Raises ValueError: only the text encoders know."""
+        raise ValueError(f"a model of {self.words} leaves a text out by the encoders' output for the empty text: pass it as y")
+
+
+Condition = Nothing | Classes | Tokens | Encoded
 
 
 class OfPictures:

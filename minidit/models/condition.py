@@ -1,6 +1,7 @@
-"""The condition of a denoiser: the time and the class.
+"""The condition of a denoiser: the time, and a class or a caption.
 
     c = MLP(emb(t)) + table[y],    MLP = Linear(256 → D), SiLU, Linear(D → D)                                 (T.3)
+    e_m = word[y_m] + place_m,     c = MLP(emb(t)) + MLP'(Σ e_m / √n),    n words that are no padding         (T.21)
 
 The last row of the table is the null label: a sample whose class was dropped. The model draws nothing: the owner of the random
 stream replaces labels by the null label with probability class_dropout_prob.
@@ -8,11 +9,12 @@ stream replaces labels by the null label with probability class_dropout_prob.
 
 from __future__ import annotations
 
+from minidit import ops
 from minidit.autograd import Value
-from minidit.backend import Array
+from minidit.backend import Array, xp_of
 from minidit.nn import Embedding, Linear, Module, Sequential, SiLU, timestep_embedding
 from minidit.nn.initial import normal
-from minidit.nn.module import Init
+from minidit.nn.module import Init, Parameter
 
 FREQUENCIES = 256  # width of the sinusoidal embedding
 
@@ -28,6 +30,31 @@ class TimestepEmbedder(Module):
 
     def forward(self, t: Array) -> Value:
         return self.mlp(timestep_embedding(t, FREQUENCIES, self.mlp[0].weight.data.dtype, shift=self.shift))
+
+
+class VectorEmbedder(Module):
+    """A vector about the whole caption: (B, n)  ->  (B, D). Weights N(0, 0.02²), biases 0."""
+
+    def __init__(self, n: int, width: int) -> None:
+        start = normal(0.02)
+        self.mlp = Sequential(Linear(n, width, init=start), SiLU(), Linear(width, width, init=start))
+
+    def forward(self, pooled: Value) -> Value:
+        return self.mlp(pooled)
+
+
+class WordEmbedder(Module):
+    """y : (B, M) ints, a caption per sample, 0 behind its last word  ->  its words (B, M, D), and their sum by √n : (B, D)."""
+
+    def __init__(self, rows: int, length: int, width: int) -> None:
+        self.words, self.places = Parameter((rows, width), normal(1.0)), Parameter((length, width), normal(0.02))
+
+    def forward(self, y: Array) -> tuple[Value, Value]:
+        xp, dtype = xp_of(y), self.words.data.dtype
+        e = ops.embedding(self.words, index=y) + self.places
+        here = (y != 0).astype(dtype)
+        share = here / xp.sqrt(xp.maximum(here.sum(axis=1, keepdims=True), 1))
+        return e, ops.sum(e * share[:, :, None], axis=1)  # (T.21)
 
 
 class LabelEmbedder(Module):
