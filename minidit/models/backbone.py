@@ -176,6 +176,10 @@ class OfPictures:
             return Nothing()
         return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
 
+    def captioned(self, words: int, length: int) -> Self:
+        """The same network for captions of `length` out of `words` words. Raises ValueError for a network that reads none."""
+        raise ValueError("the pictures have captions, which this network does not read: add --model dit")
+
 
 def check_one_per_sample(name: str, a: Array, samples: int) -> None:
     """Raises ValueError unless a has the shape (samples,)."""
@@ -258,6 +262,9 @@ class BackboneConfig(Protocol):
 
     def fitted(self, shape: tuple[int, int, int], classes: int) -> Self:
         """The same network for samples of this shape and `classes` classes (0: none), as the data of a run require."""
+
+    def captioned(self, words: int, length: int) -> Self:
+        """The same network for captions of `length` out of `words` words. Raises ValueError for a network that reads none."""
 
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample."""

@@ -1,4 +1,4 @@
-"""Settings of a run that the data determine: the held-out part, and the shapes and classes of the networks."""
+"""Settings of a run that the data determine: the held-out part, and the shapes and the condition of the networks."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from minidit.training.augment import Augment
 
 SHARE, MOST = 10, 1000  # one picture in ten is held out, at most 1,000
 FEWEST = 3  # pictures of which one is held out
+EXAMPLES = 16  # captions that are kept with a model
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     if config.data.crop and config.data.tokenizer and not isinstance(tokenizer, PixelsConfig):
         raise ValueError(f"--crop acts on pixels while an autoencoder is trained, and {config.data.tokenizer} is trained already")
     model = model.fitted(shape_of(tokenizer, data.channels, H, W), data.num_classes)
+    if data.vocabulary is not None:
+        model = model.captioned(len(data.vocabulary), data.vocabulary.length)
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
     latents = not isinstance(tokenizer, PixelsConfig)  # whose scale makes their variance 1
@@ -193,7 +196,17 @@ def kind_in(path: Path) -> str | None:
 def facts_of(data: Dataset, parts: Parts | None = None) -> dict[str, Any]:
     """Facts about the data that are saved with a trained model. parts: what else is held out."""
     about = {"held_out": "", "digest": digest_of(data)} if parts is None else {"held_out": parts.about, "digest": parts.digest}
+    if data.vocabulary is not None:
+        shown = data if parts is None or parts.held_out is None else parts.held_out
+        about |= {"words": list(data.vocabulary.words), "length": data.vocabulary.length, "captions": examples(shown)}
     return {
         "name": data.name, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
         "channels": data.channels, "size": list(data.size), "images": len(data), "skipped": len(data.skipped), **about,
     }  # fmt: skip
+
+
+def examples(data: Dataset) -> list[str]:
+    """Some captions of a set, from all over it: what a model of captions draws where nothing is asked for."""
+    assert data.vocabulary is not None and data.labels is not None
+    rows = np.unique(np.linspace(0, len(data) - 1, EXAMPLES).round().astype(int))
+    return [data.vocabulary.text(row) for row in data.labels[rows]]
