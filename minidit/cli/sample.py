@@ -149,8 +149,8 @@ def quick_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None
 def in_few_steps(args: argparse.Namespace) -> bool:
     """Whether the shipped flow map is meant: no run, one, two or four steps, and nothing else is said about the walk."""
     otherwise = (
-        args.run, args.prompt, args.state, args.spacing, args.path, args.shift, args.guidance, args.guidance_interval, args.sampler,
-        args.solver, args.eta,
+        args.run, args.prompt, args.state, args.spacing, args.path, args.shift, args.guidance, args.guidance_interval,
+        args.sampler, args.solver, args.eta,
     )  # fmt: skip
     return args.steps in (1, 2, 4) and not any(word not in (None, "", 0.0) for word in otherwise)
 

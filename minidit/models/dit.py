@@ -189,8 +189,8 @@ VARIANTS: dict[str, Variant] = {
 class DiT(Module):
     """out = model(x, t, y):  x (B, C, H, W), t (B,) as Schedule.time gives it, y (B,) int  ->  (B, C or 2C, H, W).
 
-    y is (B, length) for captions. rng=None allocates without initialising, for loading. y=None is for no condition. Raises
-    ValueError for wrong shapes.
+    y is (B, length) for captions, None for num_classes=0. rng=None allocates without initialising, for loading. Raises ValueError
+    for wrong shapes.
     """
 
     pos_embed: Array
