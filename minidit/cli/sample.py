@@ -174,7 +174,7 @@ def _save_npz(out: Path, x: object, labels: Labels | None, pipeline: Pipeline) -
 
     arrays = {"arr_0": to_uint8(x).transpose(0, 2, 3, 1)}
     if labels is not None and pipeline.vocabulary is not None:
-        arrays["captions"] = np.asarray([pipeline.vocabulary.text(row) for row in labels])
+        arrays["captions"] = np.asarray(pipeline.vocabulary.texts(labels))
     elif labels is not None:
         arrays["labels"] = np.asarray(labels)
         arrays["class_names"] = np.asarray(pipeline.class_names, str)

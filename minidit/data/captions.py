@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from minidit.data.checks import DataError
 
@@ -76,6 +76,10 @@ class Vocabulary:
     def text(self, row: Iterable[int]) -> str:
         """The words of a row; "?" for one that is unknown."""
         return " ".join("?" if k == UNKNOWN else self.words[k - 2] for k in row if k)
+
+    def texts(self, rows: ArrayLike) -> list[str]:
+        """The words of every row."""
+        return [self.text(row) for row in np.asarray(rows)]
 
     def prompts(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
         """Texts that a person wrote as rows, and a remark on each word that is unknown: such words are left out.

@@ -107,6 +107,13 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def captions(self) -> NDArray[np.int64]:
+        """The captions : (N, length). Raises DataError for a set without."""
+        if self.vocabulary is None or self.labels is None:
+            raise self._fault("has no captions")
+        return self.labels
+
+    @property
     def channels(self) -> int:
         return int(self.images.shape[1])
 

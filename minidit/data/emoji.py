@@ -79,7 +79,7 @@ def everything() -> Emoji:
     chosen = np.where(lots % PARTS_OF < STYLE_HELD_OUT, lots // PARTS_OF % len(STYLES), len(STYLES)).astype(np.int64)
     pairs = {(e, t): lot(f"tone {names[e]} {t}") % PARTS_OF < TONE_HELD_OUT for e, t in zip(emoji, tone, strict=True) if t}
     new_tone = np.array([pairs.get((e, t), False) for e, t in zip(emoji, tone, strict=True)])
-    captions = tuple(caption(names[e], t, s) for e, t, s in zip(emoji, tone, style, strict=True))
+    captions = tuple(caption(names[e], int(t), int(s)) for e, t, s in zip(emoji, tone, style, strict=True))
     images = np.ascontiguousarray(images)
     for array in (images, emoji, tone, style, new_tone):
         array.setflags(write=False)

@@ -196,17 +196,23 @@ def kind_in(path: Path) -> str | None:
 def facts_of(data: Dataset, parts: Parts | None = None) -> dict[str, Any]:
     """Facts about the data that are saved with a trained model. parts: what else is held out."""
     about = {"held_out": "", "digest": digest_of(data)} if parts is None else {"held_out": parts.about, "digest": parts.digest}
-    if data.vocabulary is not None:
-        shown = data if parts is None or parts.held_out is None else parts.held_out
-        about |= {"words": list(data.vocabulary.words), "length": data.vocabulary.length, "captions": examples(shown)}
     return {
         "name": data.name, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
         "channels": data.channels, "size": list(data.size), "images": len(data), "skipped": len(data.skipped), **about,
+        **facts_of_captions(data, parts),
     }  # fmt: skip
+
+
+def facts_of_captions(data: Dataset, parts: Parts | None) -> dict[str, Any]:
+    """The words of captions, the most of one, and some captions, held-out ones if there are any."""
+    if data.vocabulary is None:
+        return {}
+    shown = data if parts is None or parts.held_out is None else parts.held_out
+    return {"words": list(data.vocabulary.words), "length": data.vocabulary.length, "captions": examples(shown)}
 
 
 def examples(data: Dataset) -> list[str]:
     """Some captions of a set, from all over it: what a model of captions draws where nothing is asked for."""
-    assert data.vocabulary is not None and data.labels is not None
+    assert data.vocabulary is not None
     rows = np.unique(np.linspace(0, len(data) - 1, EXAMPLES).round().astype(int))
-    return [data.vocabulary.text(row) for row in data.labels[rows]]
+    return data.vocabulary.texts(data.captions[rows])

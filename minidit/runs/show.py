@@ -54,7 +54,7 @@ def caption_grid(x: Array, texts: Sequence[str], title: str | None = None) -> Pi
 def sheet(x: Array, labels: Labels | None, pipeline: Pipeline, title: str | None = None) -> Picture:
     """The pictures that a pipeline drew, as fits its condition: by class, or each with its caption."""
     if pipeline.vocabulary is not None and labels is not None:
-        return caption_grid(x, [pipeline.vocabulary.text(row) for row in labels], title)
+        return caption_grid(x, pipeline.vocabulary.texts(labels), title)
     return class_grid(x, None if labels is None else [int(k) for k in labels], pipeline.class_names, title)
 
 
