@@ -1,7 +1,7 @@
 """Twins for float32 on a CPU: the equations of ops/, tile by tile.
 
 What makes them fast: all operations on a tile run while it is in the cache; outputs come from the arena; matrix products write
-weight gradients straight into the flat gradient buffer; heads are strided views, which BLAS accepts without a copy.
+weight gradients straight into the flat gradient buffer.
 """
 
 from __future__ import annotations
@@ -149,56 +149,6 @@ def layer_norm_modulate(x: Array, shift: Array, scale: Array, *, eps: float = 1e
         return x_bar, shift_bar, scale_bar
 
     return y, vjp
-
-
-def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
-    B, N, D = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    K, keep = D // heads, recording()
-    scale = K**-0.5
-    q, k, v = (qkv.reshape(B, N, 3, heads, K)[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
-    o = empty(qkv, (B, N, heads, K))
-    out = o.transpose(0, 2, 1, 3)
-    h_step, b_step = max(1, min(heads, SCORES // (N * N))), max(1, min(B, SCORES // (N * N * heads)))
-    tiles = [(slice(b, b + b_step), slice(h, h + h_step)) for b in range(0, B, b_step) for h in range(0, heads, h_step)]
-    e_all = empty(qkv, (B, heads, N, N) if keep else (b_step, h_step, N, N))  # e^logits; divided by the row sums at the end
-    inverse, one = np.empty((B, heads, N, 1), np.float32), constant(N)
-    for tile in tiles:
-        qs, kt, r = q[tile] * np.float32(scale), k[tile].swapaxes(-1, -2), inverse[tile]
-        e = e_all[tile] if keep else e_all[: len(qs), : qs.shape[1]]  # without a tape every tile uses the same memory
-        np.matmul(qs, kt, out=e)
-        with np.errstate(over="ignore"):
-            np.exp(e, out=e)
-            np.matmul(e, one, out=r[..., 0])
-        if not (r.min() > 1 / SAFE and r.max() < SAFE):  # the shift of the plain text, only where a row needs it
-            np.matmul(qs, kt, out=e)
-            np.subtract(e, e.max(axis=-1, keepdims=True), out=e)
-            np.exp(e, out=e)
-            np.matmul(e, one, out=r[..., 0])
-        np.reciprocal(r, out=r)
-        np.matmul(e, v[tile], out=out[tile])
-        np.multiply(out[tile], r, out=out[tile])
-
-    def vjp(y_bar: Array) -> tuple[Array]:
-        assert keep  # without a tape the exponentials of all but the last tile are gone
-        bar = empty(qkv, (B, N, 3, heads, K))
-        q_bar, k_bar, v_bar = (bar[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
-        g4 = y_bar.reshape(B, N, heads, K)
-        g, vt = g4.transpose(0, 2, 1, 3), v.swapaxes(-1, -2)
-        correction = np.vecdot(g4, o).transpose(0, 2, 1)[..., None] * inverse  # Σ (ȳ vᵀ ⊙ P) = ȳ·y, row by row
-        scratch = empty(qkv, (b_step, h_step, N, N))
-        for tile in tiles:
-            gi, e = g[tile] * inverse[tile], e_all[tile]
-            s_bar = scratch[: e.shape[0], : e.shape[1]]
-            np.matmul(gi, vt[tile], out=s_bar)
-            np.subtract(s_bar, correction[tile], out=s_bar)
-            np.multiply(s_bar, e, out=s_bar)
-            np.matmul(e.swapaxes(-1, -2), gi, out=v_bar[tile])
-            np.matmul(s_bar, k[tile], out=q_bar[tile])
-            np.matmul(s_bar.swapaxes(-1, -2), q[tile], out=k_bar[tile])
-        np.multiply(bar[:, :, :2], scale, out=bar[:, :, :2])
-        return (bar.reshape(B, N, 3 * D),)
-
-    return o.reshape(B, N, D), vjp
 
 
 def gated_residual(x: Array, gate: Array, h: Array) -> tuple[Array, Vjp]:

@@ -62,9 +62,9 @@ def home_of_bar(y: Array) -> Array:
     return empty(y, y.shape) if pieces is None else pieces.home(y)
 
 
-def split(x: Array, *, parts: int, axis: int = -1) -> tuple[tuple[Array, ...], Vjp]:
-    if axis not in (-1, x.ndim - 1) or x.ndim != 2:
-        raise NoTwin("cut along another axis than the last of two")
+def split(x: Array, *, parts: int | tuple[int, ...], axis: int = -1) -> tuple[tuple[Array, ...], Vjp]:
+    if axis not in (-1, x.ndim - 1) or x.ndim != 2 or not isinstance(parts, int):
+        raise NoTwin("cut along another axis than the last of two, or into pieces of different lengths")
     pieces = Pieces(x, parts)
     return tuple(pieces.ys), lambda *bars: (pieces.whole(bars),)
 

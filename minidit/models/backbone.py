@@ -95,12 +95,16 @@ class Tokens:
 
     null : a word above all others; the caption of a sample without one is this word alone. None: see `Classes`.
     dropout : the probability with which training leaves a caption out (G.7)
+    word_dropout : the probability with which training makes a word the unknown one (G.8)
     """
 
     count: int
     length: int
     null: int | None = None
     dropout: float = 0.0
+    word_dropout: float = 0.0
+
+    unknown: ClassVar[int] = 1  # the number of a word that the vocabulary does not hold
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -143,7 +147,41 @@ class Tokens:
         return xp_of(y).broadcast_to(resident(without, like=y).astype(y.dtype), y.shape)
 
 
-Condition = Nothing | Classes | Tokens
+@dataclass(frozen=True)
+class Encoded:
+    """y : a pair of a text encoder's outputs, one vector per token (B, M, width) for any M, and one per caption (B, pooled).
+
+    The encoders are not part of this package. What leaves a caption out is their output for the empty text.
+    """
+
+    width: int
+    pooled: int
+    length: int  # tokens, for counts
+
+    count: ClassVar[int] = 0
+    rows: ClassVar[int] = 0
+    null: ClassVar[None] = None
+    dropout: ClassVar[float] = 0.0
+    shape: ClassVar[tuple[int, ...]] = ()
+
+    @property
+    def words(self) -> str:
+        return f"encoded texts of widths {self.width} and {self.pooled}"
+
+    def check(self, y: Any, samples: int) -> None:
+        """Raises ValueError unless y holds both outputs for every sample."""
+        shapes = [tuple(getattr(a, "shape", ())) for a in y] if isinstance(y, tuple) else []
+        ends = [(len(s), *s[:1], *s[-1:]) for s in shapes]
+        if ends != [(3, samples, self.width), (2, samples, self.pooled)]:
+            expected = f"(({samples}, M, {self.width}), ({samples}, {self.pooled}))"
+            raise ValueError(f"a model of {self.words} needs a pair y of shapes {expected}, got {shapes or type(y).__name__}")
+
+    def left_out(self, y: Any) -> Any:
+        """Raises ValueError: only the text encoders know."""
+        raise ValueError(f"a model of {self.words} leaves a text out by the encoders' output for the empty text: pass it as y")
+
+
+Condition = Nothing | Classes | Tokens | Encoded
 
 
 class OfPictures:
@@ -176,9 +214,9 @@ class OfPictures:
             return Nothing()
         return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
 
-    def captioned(self, words: int, length: int) -> Self:
-        """The same network for captions of `length` out of `words` words. Raises ValueError for a network that reads none."""
-        raise ValueError("the pictures have captions, which this network does not read: add --model dit")
+    def captioned(self, vocabulary: int, length: int) -> Self:
+        """The same network for captions of so many words, out of so many. Raises ValueError for a network that reads none."""
+        raise ValueError("the pictures have captions, which this network does not read: add --model mmdit, or dit")
 
 
 def check_one_per_sample(name: str, a: Array, samples: int) -> None:
@@ -263,8 +301,8 @@ class BackboneConfig(Protocol):
     def fitted(self, shape: tuple[int, int, int], classes: int) -> Self:
         """The same network for samples of this shape and `classes` classes (0: none), as the data of a run require."""
 
-    def captioned(self, words: int, length: int) -> Self:
-        """The same network for captions of `length` out of `words` words. Raises ValueError for a network that reads none."""
+    def captioned(self, vocabulary: int, length: int) -> Self:
+        """The same network for captions of so many words, out of so many. Raises ValueError for a network that reads none."""
 
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample."""

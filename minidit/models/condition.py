@@ -1,7 +1,8 @@
-"""The condition of a denoiser: the time, and the class or the words of a caption.
+"""The condition of a denoiser: the time, and a class or a caption.
 
     c = MLP(emb(t)) + table[y],    MLP = Linear(256 → D), SiLU, Linear(D → D)                                 (T.3)
-    c = MLP(emb(t)) + MLP_y(Σ_i table[y_i] / √n)       over the n words of a caption, padding left out: a bag of words
+    e_m = word[y_m] + place_m,     c = MLP(emb(t)) + MLP'(Σ e_m / √n),    n words that are no padding         (T.21)
+    without places a caption is a bag of words: a DiT reads it so
 
 The last row of the table is the null label: a sample whose class was dropped. The model draws nothing: the owner of the random
 stream replaces labels by the null label with probability class_dropout_prob.
@@ -14,7 +15,7 @@ from minidit.autograd import Value
 from minidit.backend import Array, xp_of
 from minidit.nn import Embedding, Linear, Module, Sequential, SiLU, timestep_embedding
 from minidit.nn.initial import normal
-from minidit.nn.module import Init
+from minidit.nn.module import Init, Parameter
 
 FREQUENCIES = 256  # width of the sinusoidal embedding
 
@@ -32,6 +33,35 @@ class TimestepEmbedder(Module):
         return self.mlp(timestep_embedding(t, FREQUENCIES, self.mlp[0].weight.data.dtype, shift=self.shift))
 
 
+class VectorEmbedder(Module):
+    """A vector about the whole caption: (B, n)  ->  (B, D). Weights N(0, 0.02²), biases 0."""
+
+    def __init__(self, n: int, width: int) -> None:
+        start = normal(0.02)
+        self.mlp = Sequential(Linear(n, width, init=start), SiLU(), Linear(width, width, init=start))
+
+    def forward(self, pooled: Value) -> Value:
+        return self.mlp(pooled)
+
+
+class WordEmbedder(Module):
+    """y : (B, M) ints, a caption per sample, 0 behind its last word  ->  its words (B, M, D), and their sum by √n : (B, D)."""
+
+    def __init__(self, rows: int, length: int, width: int) -> None:
+        self.words, self.places = Parameter((rows, width), normal(1.0)), Parameter((length, width), normal(0.02))
+
+    def forward(self, y: Array) -> tuple[Value, Value]:
+        e = ops.embedding(self.words, index=y) + self.places
+        return e, pooled_words(e, y)  # (T.21)
+
+
+def pooled_words(e: Value, y: Array) -> Value:
+    """e : (B, M, D), embedded captions y : (B, M), 0 behind the last word  ->  (B, D): their sum by √n, for long as for short."""
+    xp, here = xp_of(y), (y != 0).astype(e.dtype)
+    share = here / xp.sqrt(xp.maximum(here.sum(axis=1, keepdims=True), 1))
+    return ops.sum(e * share[:, :, None], axis=1)
+
+
 class LabelEmbedder(Module):
     """y : (B,) ints in 0..rows-1, the null label among them if the network has one  ->  (B, D)."""
 
@@ -43,18 +73,10 @@ class LabelEmbedder(Module):
 
 
 class CaptionEmbedder(Module):
-    """y : (B, length) ints, words in 1..rows-1, 0 where there is none  ->  (B, D).
-
-    Every word starts as a random direction of its own, N(0, 1): a word that few pictures have is told from others at once.
-    """
+    """y : (B, M) ints, a caption per sample, 0 behind its last word  ->  (B, D), whatever the order of its words."""
 
     def __init__(self, rows: int, width: int) -> None:
-        self.embedding_table = Embedding(rows, width, std=1.0)
-        start = normal(0.02)
-        self.mlp = Sequential(Linear(width, width, init=start), SiLU(), Linear(width, width, init=start))
+        self.words, self.mlp = Embedding(rows, width, std=1.0), VectorEmbedder(width, width)
 
     def forward(self, y: Array) -> Value:
-        xp, table = xp_of(y), self.embedding_table
-        word = y > 0
-        share = word / xp.sqrt(xp.maximum(word.sum(axis=1, keepdims=True), 1))  # 1/√n: as large for long captions as for short
-        return self.mlp(ops.sum(table(y) * share[..., None].astype(table.weight.data.dtype), axis=1))
+        return self.mlp(pooled_words(self.words(y), y))  # (T.21) without places

@@ -47,8 +47,9 @@ class DiTConfig(OfPictures):
     mlp_ratio: float = 4.0
     class_dropout_prob: float = 0.1
     num_classes: int = 1000  # 0: unconditional
-    words: int = 0  # of the vocabulary of captions, padding and the unknown word among them; then there are no classes
-    length: int = 0  # words of a caption
+    vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
+    caption_length: int = 0  # words per caption
+    word_dropout_prob: float = 0.0  # words of captions that training makes unknown
     conditioning: str = "adaln_zero"  # adaln_zero, adaln, cross_attention or in_context
     learn_sigma: bool = True  # twice the channels: the second half is for the variance
     freq_shift: int = 0  # 1: the frequencies of time that diffusers uses, N.10
@@ -60,8 +61,10 @@ class DiTConfig(OfPictures):
             raise ValueError(f"every size must be positive: {self}")
         if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
             raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
-        if bool(self.words) != bool(self.length) or min(self.words, self.length) < 0 or (self.words and self.num_classes):
-            raise ValueError(f"{self.words} words, captions of {self.length} and {self.num_classes} classes do not fit together")
+        if (self.vocabulary > 0) != (self.caption_length > 0) or (self.vocabulary > 0 and self.num_classes > 0):
+            raise ValueError("vocabulary and caption_length go together, and without classes")
+        if not 0 <= self.word_dropout_prob < 1:
+            raise ValueError(f"word_dropout_prob {self.word_dropout_prob} must be at least 0 and below 1")
         if H % self.patch_size or W % self.patch_size:
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
         if self.conditioning not in VARIANTS:
@@ -76,9 +79,10 @@ class DiTConfig(OfPictures):
     @property
     def condition(self) -> Condition:
         """Classes, captions or nothing; the null word is one above the last word."""
-        if not self.words:
+        if not self.vocabulary:
             return super().condition
-        return Tokens(self.words, self.length, self.words if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
+        null = self.vocabulary if self.class_dropout_prob > 0 else None
+        return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob, self.word_dropout_prob)
 
     @property
     def tokens(self) -> int:
@@ -92,11 +96,11 @@ class DiTConfig(OfPictures):
     def fitted(self, shape: tuple[int, int, int], classes: int) -> Self:
         """The same DiT for samples of this shape and `classes` classes."""
         C, H, W = shape
-        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes, words=0, length=0)
+        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
 
-    def captioned(self, words: int, length: int) -> Self:
-        """The same DiT for captions of `length` out of `words` words. It reads them as a bag, whose order it does not see."""
-        return replace(self, num_classes=0, words=words, length=length)
+    def captioned(self, vocabulary: int, length: int) -> Self:
+        """The same DiT for captions of so many words, out of so many. It reads them as a bag, whose order it does not see."""
+        return replace(self, vocabulary=vocabulary, caption_length=length, num_classes=0)
 
     @property
     def embeddings(self) -> int:
@@ -117,7 +121,7 @@ class DiTConfig(OfPictures):
         extra, final = self.costs(), self.variant.final.costs(D)  # (T.13)
         n = N + extra.more_tokens
         block = (4 + 2 * self.mlp_ratio) * n * D * D + 2 * n * n * D + extra.macs  # (T.8)
-        ends = N * D * p * p * (self.in_channels + self.out_channels) + FREQUENCIES * D + (3 if self.words else 1) * D * D
+        ends = N * D * p * p * (self.in_channels + self.out_channels) + FREQUENCIES * D + (3 if self.vocabulary else 1) * D * D
         return int(L * block + ends + final.macs)
 
     def parameters(self) -> int:
@@ -127,7 +131,7 @@ class DiTConfig(OfPictures):
         block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + extra.parameters
         out = p * p * self.out_channels
         ends = (self.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + final.parameters + (D + 1) * out
-        mlp = 2 * (D * D + D) if self.words else 0
+        mlp = 2 * (D * D + D) if self.vocabulary else 0
         return L * block + ends + self.condition.rows * D + mlp + self.tokens * D  # (T.9)
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
@@ -206,7 +210,7 @@ class DiT(Module):
         self.x_embedder = PatchEmbed(config.in_channels, D, p)
         self.t_embedder = TimestepEmbedder(D, config.freq_shift)
         if config.condition.count:
-            self.y_embedder = (CaptionEmbedder if config.words else LabelEmbedder)(config.condition.rows, D)
+            self.y_embedder = (CaptionEmbedder if config.vocabulary else LabelEmbedder)(config.condition.rows, D)
         inner = int(D * config.mlp_ratio)
         self.blocks = [variant.block(D, config.num_heads, inner, config.mlp_norm_eps) for _ in range(config.depth)]
         self.final_layer = variant.final(D, p * p * config.out_channels, config.tokens)

@@ -2,13 +2,20 @@
 
     y = W_o · heads(softmax(q kᵀ/√K) v) + b_o,    (q, k, v) = W_qkv x + b_qkv                            (N.3)
     y = W_o · heads(softmax(q kᵀ/√K) v) + b_o,    q = W_q x,  (k, v) = W_kv context                       (N.4)
+    (y₁; y₂; …) = softmax(q kᵀ/√K + mask) v,      (q, k, v) = (W¹_qkv x₁; W²_qkv x₂; …)                   (N.14)
+
+Joint attention (N.14) is one attention over several streams, one after another, each with projections of its own. Before it,
+queries and keys may be normalised (A.29), by each stream's own gains, and turned by their places (A.30).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from minidit import ops
-from minidit.autograd import Value
-from minidit.nn.layers import Linear
+from minidit.autograd import Value, value
+from minidit.backend import Array, resident
+from minidit.nn.layers import Linear, RMSNorm
 from minidit.nn.module import Module
 
 
@@ -41,3 +48,58 @@ class CrossAttention(Module):
         k, v = (a.reshape(B, M, h, D // h).transpose(0, 2, 1, 3) for a in ops.split(self.kv(context), parts=2))
         y = ops.attention(q, k, v)  # (N.4)
         return self.proj(y.transpose(0, 2, 1, 3).reshape(B, N, D))
+
+
+class StreamAttention(Module):
+    """The projections of one stream of a joint attention. out: whether the stream goes on, and so has an output projection."""
+
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = False, out: bool = True) -> None:
+        self.heads = heads
+        self.qkv = Linear(width, 3 * width)
+        if qk_norm:
+            self.ln_q, self.ln_k = RMSNorm(width // heads), RMSNorm(width // heads)
+        self.proj = Linear(width, width) if out else None
+        self.qk_norm = qk_norm
+
+    def packed(self, x: Value) -> Value:
+        """x : (B, N, D)  ->  (B, N, 3D), packed as (3, heads, K), queries and keys normalised if they are."""
+        qkv = self.qkv(x)
+        return ops.qk_norm(qkv, self.ln_q.weight, self.ln_k.weight, heads=self.heads) if self.qk_norm else qkv
+
+    def leave(self, x: Value, gate: Value, y: Value) -> Value:
+        """x + gate ⊙ (W_o y + b_o), with y the heads of the attention."""
+        assert self.proj is not None  # the stream goes on
+        return ops.linear_residual(x, gate, y, self.proj.weight, self.proj.bias)
+
+
+Turn = tuple[Array, Array]  # cos and sin of `nn.position.rotary`
+
+
+def constant(table: Array, like: Value) -> Array:
+    """A constant table in the home of an array; in float64 beside float64 only."""
+    a = value(like)
+    table = resident(table, like=a)
+    return table.astype(a.dtype) if a.dtype.name == "float64" and table.dtype != a.dtype else table
+
+
+def attended(qkv: Value, heads: int, turn: Turn | None = None, mask: Array = None) -> Value:
+    """qkv : (B, N, 3D)  ->  (B, N, D), the heads side by side. turn : tables (N, K/2), mask : (N, N), in float32 both."""
+    if turn is not None:
+        qkv = ops.qk_rope(qkv, constant(turn[0], qkv), constant(turn[1], qkv), heads=heads)
+    if mask is None:
+        return ops.self_attention(qkv, heads=heads)
+    q, k, v = ops.unpacked(qkv, heads=heads)
+    y = ops.attention(q, k, v, constant(mask, qkv))
+    return ops.transpose(y, axes=(0, 2, 1, 3)).reshape(qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3)
+
+
+def joint_attention(
+    streams: Sequence[StreamAttention], xs: Sequence[Value], turn: Turn | None = None, mask: Array = None
+) -> Sequence[Value]:
+    """xs : (B, N_i, D), one per stream  ->  the same shapes: the heads of every stream's tokens, before its output projection."""
+    packed, heads = [stream.packed(x) for stream, x in zip(streams, xs, strict=True)], streams[0].heads
+    if len(packed) == 1:
+        return [attended(packed[0], heads, turn, mask)]
+    y = attended(ops.concat(*packed, axis=1), heads, turn, mask)
+    parts: Sequence[Value] = ops.split(y, parts=tuple(x.shape[1] for x in xs), axis=1)  # (N.14)
+    return parts

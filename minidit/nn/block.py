@@ -16,7 +16,7 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import Value, kernels_on, value
 from minidit.nn.attention import SelfAttention
-from minidit.nn.layers import Sequential
+from minidit.nn.layers import Linear, Sequential
 from minidit.nn.mlp import Mlp
 from minidit.nn.module import Module
 
@@ -50,6 +50,10 @@ class ModulatedBlock(Block):
 
     float32_tokens = False
     adaLN_modulation: Sequential
+
+    def modulations(self) -> list[Linear]:
+        """The linear layers whose outputs, side by side, are m."""
+        return [self.adaLN_modulation[1]]
 
     def modulated(self, x: Value, m: Value) -> Value:
         """The block on tokens x with its part m of the condition."""

@@ -47,6 +47,16 @@ class LayerNorm(Module):
         return ops.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
 
+class RMSNorm(Module):
+    """x : (..., D)  ->  the same, divided by the root of its mean square, then scaled by a trained vector."""
+
+    def __init__(self, width: int, *, eps: float = 1e-6) -> None:
+        self.weight, self.eps = Parameter((width,), ones), eps
+
+    def forward(self, x: Value) -> Value:
+        return ops.rms_norm(x, self.weight, eps=self.eps)
+
+
 class GroupNorm(Module):
     """x : (B, C, H, W)  ->  the same, standardised over the pixels and channels of each group."""
 

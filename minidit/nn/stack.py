@@ -39,9 +39,11 @@ def calls_of(blocks: Sequence[Block], c: Value) -> list[tuple[Callable[..., Any]
 
 def modulations(blocks: Sequence[ModulatedBlock], c: Value) -> Sequence[Any]:
     """(T.4) of all blocks in one product: the flat buffer holds their weights side by side, see `modulations_first`."""
-    linears = [block.adaLN_modulation[1] for block in blocks]
-    weight, bias = (ops.concat(*(getattr(linear, name) for linear in linears), axis=0) for name in ("weight", "bias"))
-    parts: Sequence[Any] = ops.split(ops.linear(ops.silu(c), weight, bias), parts=len(linears))
+    linears = [block.modulations() for block in blocks]
+    weight, bias = (ops.concat(*(getattr(one, name) for own in linears for one in own), axis=0) for name in ("weight", "bias"))
+    widths = tuple(sum(one.weight.declared[0] for one in own) for own in linears)
+    equal = len(set(widths)) == 1
+    parts: Sequence[Any] = ops.split(ops.linear(ops.silu(c), weight, bias), parts=len(widths) if equal else widths)
     return parts
 
 

@@ -8,6 +8,7 @@ from minidit.ops.elementwise import (
     add, cast, clip, div, exp, gelu, gelu_erf, log, mul, neg, power, sigmoid, silu, sqrt, sub, tanh,
 )  # fmt: skip
 from minidit.ops.gather import embedding
+from minidit.ops.heads import qk_norm, qk_rope, rope, unpacked
 from minidit.ops.linear import linear, linear_gelu, matmul, mlp
 from minidit.ops.loss import cross_entropy, gaussian_kl, mse
 from minidit.ops.normalise import group_norm, group_norm_silu, layer_norm, layer_norm_modulate, rms_norm, softmax, standardise
@@ -20,7 +21,8 @@ __all__ = [
     "add", "attention", "broadcast_to", "cast", "clip", "concat", "conv2d", "cross_entropy", "div", "embedding", "exp",
     "gated_residual", "gaussian_kl", "gelu", "gelu_erf", "getitem", "group_norm", "group_norm_silu", "layer_norm",
     "layer_norm_modulate", "linear", "linear_gelu", "linear_residual", "linear_residual_modulate", "log", "matmul", "mean",
-    "mlp", "mlp_residual", "mse", "mul", "neg", "patchify", "power", "projected_attention", "reshape", "rms_norm",
+    "mlp", "mlp_residual", "mse", "mul", "neg", "patchify", "power", "projected_attention", "qk_norm", "qk_rope", "reshape",
+    "rms_norm", "rope",
     "self_attention", "sigmoid", "silu", "softmax", "split", "sqrt", "standardise", "sub", "sum", "tanh", "transpose",
-    "unpatchify", "upsample_nearest",
+    "unpacked", "unpatchify", "upsample_nearest",
 ]  # fmt: skip

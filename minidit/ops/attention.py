@@ -12,13 +12,13 @@ from typing import Any
 
 from minidit.autograd import Onto, Vjp, primitive
 from minidit.backend import Array, empty, xp_of
-from minidit.kernels import cpu, cuda_attention, cuda_attention_bf16, cuda_block
+from minidit.kernels import cpu, cpu_heads, cuda_attention, cuda_attention_bf16, cuda_block
 from minidit.ops.elementwise import shape_of, unbroadcast
 from minidit.ops.linear import linear, linear_gelu
 from minidit.ops.normalise import layer_norm_modulate, softmax
 
 
-@primitive(cuda=cuda_attention_bf16.attention)
+@primitive(cpu=cpu_heads.attention, cuda=cuda_attention_bf16.attention)
 def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, Vjp]:
     """q : (..., N, K), k, v : (..., M, K), mask : additive, broadcast to (..., N, M), or None  ->  (..., N, K)."""
     scale = q.shape[-1] ** -0.5  # by the width of a head, not of the model
@@ -34,7 +34,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, 
     return p @ v, vjp  # (A.18)
 
 
-@primitive(cpu=cpu.self_attention, cuda=cuda_attention.self_attention)
+@primitive(cpu=cpu_heads.self_attention, cuda=cuda_attention.self_attention)
 def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
     """qkv : (B, N, 3D), rows packed as (3, heads, K)  ->  (B, N, D), the heads side by side."""
     xp = xp_of(qkv)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from typing import Any
 
@@ -42,10 +43,10 @@ def concat(*xs: Array, axis: int = -1) -> tuple[Array, Vjp]:
 
 
 @primitive(cuda=pieces.split)
-def split(x: Array, *, parts: int, axis: int = -1) -> tuple[tuple[Array, ...], Vjp]:
-    """`parts` equal pieces along the axis."""
-    xp = xp_of(x)
-    return tuple(xp.split(x, parts, axis=axis)), lambda *bars: (xp.concatenate(bars, axis=axis),)
+def split(x: Array, *, parts: int | tuple[int, ...], axis: int = -1) -> tuple[tuple[Array, ...], Vjp]:
+    """`parts` equal pieces along the axis, or pieces of these lengths."""
+    xp, cuts = xp_of(x), parts if isinstance(parts, int) else list(itertools.accumulate(parts))[:-1]
+    return tuple(xp.split(x, cuts, axis=axis)), lambda *bars: (xp.concatenate(bars, axis=axis),)
 
 
 @primitive

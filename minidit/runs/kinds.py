@@ -14,6 +14,7 @@ from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.dit import DiTConfig
 from minidit.models.kinds import NETWORKS
+from minidit.models.mmdit_config import MMDiTConfig
 from minidit.models.unet import UNetConfig
 from minidit.processes.sample import Trained
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
@@ -29,7 +30,7 @@ class PixelsConfig:
     factor: ClassVar[int] = 1  # how many times smaller x_0 is on each side
 
 
-ModelConfig = DiTConfig | UNetConfig
+ModelConfig = DiTConfig | UNetConfig | MMDiTConfig
 TokenizerConfig = PixelsConfig | AutoencoderConfig | AutoencoderKLConfig
 Config = ModelConfig | TokenizerConfig | ProcessConfig
 TokenizerNetwork = Autoencoder | AutoencoderKL

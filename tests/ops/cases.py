@@ -96,8 +96,10 @@ def concats(draw):
 def splits(draw):
     shape, parts = draw(SHAPES), draw(st.integers(1, 3))
     axis = draw(st.integers(-len(shape), len(shape) - 1))
-    shape = tuple(parts * n if i == axis % len(shape) else n for i, n in enumerate(shape))
-    return (draw(array(shape)),), {"parts": parts, "axis": axis}
+    lengths = draw(st.lists(SIDES, min_size=1, max_size=3).map(tuple)) if draw(st.booleans()) else None
+    along = shape[axis] * parts if lengths is None else sum(lengths)
+    shape = tuple(along if i == axis % len(shape) else n for i, n in enumerate(shape))
+    return (draw(array(shape)),), {"parts": parts if lengths is None else lengths, "axis": axis}
 
 
 @st.composite
@@ -200,6 +202,22 @@ def self_attentions(draw):
 
 
 @st.composite
+def head_norms(draw):
+    (qkv,), static = draw(self_attentions())
+    K = qkv.shape[-1] // 3 // static["heads"]
+    return (qkv, draw(array((K,))), draw(array((K,)))), {**static, "eps": draw(EPS)}
+
+
+@st.composite
+def turns(draw, parts=1):
+    """Heads, and tables of the cosines and sines of any angles: in packed rows if there are three parts."""
+    B, N, h, pairs = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    angles = draw(array((N, pairs), -4.0, 4.0))
+    shape = (B, N, 3 * h * 2 * pairs) if parts == 3 else (B, N, h, 2 * pairs)
+    return (draw(array(shape)), np.cos(angles), np.sin(angles)), {"heads": h} if parts == 3 else {}
+
+
+@st.composite
 def residuals(draw):
     B, N, D = draw(SIDES), draw(SIDES), draw(SIDES)
     return (draw(array((B, N, D))), draw(array((B, D))), draw(array((B, N, D)))), {}
@@ -275,14 +293,15 @@ CASES = {
     "matmul": products(), "linear": linears(bias=False), "linear_gelu": linears(most=0.9), "mlp": mlps(),
     "softmax": axes_of_softmax(), "standardise": norms(0), "layer_norm": norms(2), "layer_norm_modulate": modulations(),
     "rms_norm": norms(1), "group_norm": groups(), "group_norm_silu": groups(),
-    "attention": attentions(), "self_attention": self_attentions(), "gated_residual": residuals(),
+    "attention": attentions(), "self_attention": self_attentions(), "unpacked": self_attentions(), "qk_norm": head_norms(),
+    "rope": turns(), "qk_rope": turns(parts=3), "gated_residual": residuals(),
     "projected_attention": projected_attentions(), "linear_residual": linear_residuals(),
     "linear_residual_modulate": linear_residuals(then=2), "mlp_residual": mlp_residuals(),
     "conv2d": convolutions(), "embedding": tables(),
     "mse": squares(), "cross_entropy": classifications(), "gaussian_kl": gaussians(),
 }  # fmt: skip
 
-CONSTANT = {"mse": {2}}  # arguments to which a primitive sends no gradient, and says so
+CONSTANT = {"mse": {2}, "rope": {1, 2}, "qk_rope": {1, 2}}  # arguments to which a primitive sends no gradient, and says so
 
 EQUATIONS = {
     "add": "A.3", "sub": "A.3", "mul": "A.3", "div": "A.3", "neg": "A.1", "power": "A.1", "exp": "A.1", "log": "A.1",
@@ -292,7 +311,8 @@ EQUATIONS = {
     "patchify": "T.1", "unpatchify": "T.2", "upsample_nearest": "A.10", "matmul": "A.11", "linear": "A.12",
     "linear_gelu": ("A.12", "A.5"), "mlp": "N.5", "softmax": "A.13", "standardise": "A.14", "layer_norm": "A.14",
     "layer_norm_modulate": "A.15", "rms_norm": "A.16", "group_norm": "A.17", "group_norm_silu": ("A.4", "A.17"),
-    "attention": ("A.18", "A.19"), "self_attention": ("A.19", "A.20"),
+    "attention": ("A.18", "A.19"), "self_attention": ("A.19", "A.20"), "unpacked": "A.20", "qk_norm": ("A.16", "A.29"),
+    "rope": "A.30", "qk_rope": "A.30",
     "projected_attention": ("A.12", "A.19"), "linear_residual": ("A.12", "A.21"),
     "linear_residual_modulate": ("A.12", "A.15", "A.21"), "mlp_residual": ("A.5", "A.12", "A.21"), "gated_residual": "A.21",
     "conv2d": ("A.22", "A.23"), "embedding": "A.24", "mse": "A.25", "cross_entropy": "A.26",

@@ -31,7 +31,7 @@ def drawn_like(r, xs):
 
 
 @spec("A.1", "A.3", "A.4", "A.5", "A.6", "A.7", "A.8", "A.9", "A.10", "A.11", "A.12", "A.13", "A.14", "A.15", "A.16", "A.17",
-      "A.18", "A.19", "A.20", "A.21", "A.22", "A.23", "A.24", "A.25", "A.26", "A.27", "T.1", "T.2")  # fmt: skip
+      "A.18", "A.19", "A.20", "A.21", "A.22", "A.23", "A.24", "A.25", "A.26", "A.27", "A.29", "A.30", "T.1", "T.2")  # fmt: skip
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_the_adjoint_is_the_transpose_of_the_derivative(name):
     plain, equations = PRIMITIVES[name].plain, ("A.1", *tuple_of(EQUATIONS[name]))

@@ -1,0 +1,197 @@
+"""The sizes of an MM-DiT (models/mmdit.py), and what they cost.
+
+    stream of n tokens, inner width rD      (4 + 2r) n D² + parts D²           multiply-accumulates
+                                            4D² + 4D + 2rD² + rD + D + parts (D² + D) + [2K]     numbers         (T.26)
+    joint attention of M + N tokens         2 (M + N)² D
+
+A dual attention adds 4ND² + 2N²D, and 4D² + 4D + [2K]; the brackets are the gains of QK-norm. parts is 6, with dual attention 9.
+The last context has no output projection, no MLP, and 2 parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from minidit.models.backbone import Classes, Condition, Encoded, Nothing, OfPictures, Tokens
+from minidit.models.condition import FREQUENCIES
+from minidit.nn.memory import HOMES, SampleMemory
+
+
+@dataclass(frozen=True)
+class MMDiTConfig(OfPictures):
+    """The sizes of an MM-DiT. Raises ValueError if they conflict."""
+
+    input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
+    patch_size: int = 8
+    in_channels: int = 3
+    hidden_size: int = 128
+    depth: int = 4
+    num_heads: int = 4
+    mlp_ratio: float = 4.0
+    context_ratio: float = 2.0  # of the MLP of the words
+    qk_norm: bool = True
+    dual_attention: tuple[int, ...] = ()  # the blocks whose picture also attends to itself alone
+    positions: str = "learned"  # or sincos
+    position_side: int = 0  # sincos: the middle of a table of so many rows and columns; 0: a table of the grid itself
+    class_dropout_prob: float = 0.1  # captions or classes that training leaves out
+    vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
+    caption_length: int = 0  # words per caption
+    word_dropout_prob: float = 0.0  # words of captions that training makes unknown
+    text_width: int = 0  # of the tokens of text encoders; 0: none
+    text_pooled: int = 0  # of their vector
+    text_length: int = 154  # their tokens: for counts, any length is taken
+    num_classes: int = 0
+    learn_sigma: bool = False
+
+    def __post_init__(self) -> None:
+        H, W = self.size
+        if min(H, W, self.patch_size, self.in_channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio) <= 0:
+            raise ValueError(f"every size must be positive: {self}")
+        if H % self.patch_size or W % self.patch_size:
+            raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
+        if self.hidden_size % self.num_heads or self.hidden_size % 4:
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
+        if not 0 <= self.class_dropout_prob < 1 or not 0 <= self.word_dropout_prob < 1 or self.num_classes < 0 or self.context_ratio <= 0:
+            raise ValueError(f"class_dropout_prob, word_dropout_prob, num_classes or context_ratio is out of range: {self}")
+        if self.positions not in ("learned", "sincos"):
+            raise ValueError(f"positions {self.positions!r} is not learned or sincos")
+        if self.position_side and (self.positions == "learned" or self.position_side < max(self.grid)):
+            raise ValueError(f"position_side {self.position_side} is for sincos, and at least {max(self.grid)}, the grid's side")
+        if any(not 0 <= i < self.depth for i in self.dual_attention):
+            raise ValueError(f"dual_attention {self.dual_attention}: the blocks are 0 to {self.depth - 1}")
+        if (self.vocabulary > 0) != (self.caption_length > 0) or (self.text_width > 0) != (self.text_pooled > 0):
+            raise ValueError("vocabulary and caption_length go together, and so do text_width and text_pooled")
+        if (self.num_classes > 0) + (self.vocabulary > 0) + (self.text_width > 0) > 1:
+            raise ValueError("a model knows classes, or captions, or a text encoder's outputs: one of them")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.size[0] // self.patch_size, self.size[1] // self.patch_size
+
+    @property
+    def side(self) -> tuple[int, int]:
+        """Rows and columns of the position table."""
+        return (self.position_side, self.position_side) if self.position_side else self.grid
+
+    @property
+    def unit(self) -> float:
+        """Of the coordinates in the table: one of side × side spans as much as the grid of one picture does."""
+        return self.grid[0] / self.position_side if self.position_side else 1.0
+
+    @property
+    def tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def words(self) -> int:
+        """Tokens of the context."""
+        return self.caption_length if self.vocabulary else self.text_length if self.text_width else 0
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be multiples of the patch."""
+        return self.patch_size
+
+    @property
+    def condition(self) -> Condition:
+        """Captions, whose null word is one above the last, or classes, or a text encoder's outputs, or nothing."""
+        if self.text_width:
+            return Encoded(self.text_width, self.text_pooled, self.text_length)
+        dropped = self.class_dropout_prob > 0
+        if self.vocabulary:
+            null = self.vocabulary if dropped else None
+            return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob, self.word_dropout_prob)
+        if self.num_classes:
+            return Classes(self.num_classes, self.num_classes if dropped else None, self.class_dropout_prob)
+        return Nothing()
+
+    def fitted(self, shape: tuple[int, int, int], classes: int) -> MMDiTConfig:
+        """The same network for samples of this shape and `classes` classes."""
+        C, H, W = shape
+        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
+
+    def captioned(self, vocabulary: int, length: int) -> MMDiTConfig:
+        """The same network for captions of so many words, out of so many."""
+        return replace(self, vocabulary=vocabulary, caption_length=length, num_classes=0)
+
+    def streams(self) -> list[StreamSize]:
+        """The streams of all blocks."""
+        sizes, N, M, last = [], self.tokens, self.words, self.depth - 1
+        for i in range(self.depth):
+            sizes.append(StreamSize(N, int(self.hidden_size * self.mlp_ratio), dual=i in self.dual_attention))
+            if M:
+                sizes.append(StreamSize(M, int(self.hidden_size * self.context_ratio), last=i == last))
+        return sizes
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward pass of one sample (T.26)."""
+        N, M, D, p = self.tokens, self.words, self.hidden_size, self.patch_size
+        total = N * D * p * p * (self.in_channels + self.out_channels) + FREQUENCIES * D + D * D + 2 * D * D
+        total += self.depth * 2 * (M + N) ** 2 * D + sum(stream.macs(D) for stream in self.streams())
+        total += (D + D) * D * (self.vocabulary > 0)
+        return total + (M * self.text_width + self.text_pooled + D) * D * (self.text_width > 0)
+
+    def parameters(self) -> int:
+        """Numbers in the checkpoint, a frozen position table included (T.26)."""
+        D, p, gains = self.hidden_size, self.patch_size, 2 * (self.hidden_size // self.num_heads) * self.qk_norm
+        total = sum(stream.parameters(D, gains) for stream in self.streams())  # (T.26)
+        total += (self.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D
+        total += 2 * D * D + 2 * D + (D + 1) * p * p * self.out_channels + self.side[0] * self.side[1] * D
+        if self.vocabulary:
+            return total + (self.condition.rows + self.caption_length) * D + 2 * (D + 1) * D
+        if self.text_width:
+            return total + (self.text_width + 1) * D + (self.text_pooled + 1) * D + (D + 1) * D
+        return total + self.condition.rows * D
+
+    def step_memory(self, home: str, precision: str) -> SampleMemory:
+        """The memory of a training update per sample on "cpu" or "cuda"."""
+        D, r, at, n = self.hidden_size, self.mlp_ratio, HOMES[home], self.tokens + self.words
+        more = 3 * self.qk_norm + 6 * (self.words > 0) + 8 * len(self.dual_attention) / self.depth
+        block = 4 * ((10 + more + at.inner_kept * r) * n * D + 13 * D) + at.attention(n, self.num_heads)
+        ends = 4 * self.size[0] * self.size[1] * (self.in_channels + self.out_channels)
+        working = 4 * (at.working + more + at.inner_made * r) * n * D + at.ends * ends
+        return SampleMemory(self.depth * block, block, self.depth * 4 * n * D, working, 4)
+
+
+class StreamSize(NamedTuple):
+    """One stream of one block: its tokens and the inner width of its MLP."""
+
+    tokens: int
+    inner: int
+    dual: bool = False
+    last: bool = False
+
+    @property
+    def parts(self) -> int:
+        """Modulations."""
+        return 2 if self.last else 9 if self.dual else 6
+
+    def macs(self, D: int) -> int:
+        """Of all but the joint attention's logits and means."""
+        n = self.tokens
+        own = 3 * n * D * D if self.last else 4 * n * D * D + 2 * n * D * self.inner
+        return own + self.dual * (4 * n * D * D + 2 * n * n * D) + self.parts * D * D
+
+    def parameters(self, D: int, gains: int) -> int:
+        """gains: those of QK-norm."""
+        own = 3 * (D * D + D) + gains + self.parts * (D * D + D)
+        if not self.last:
+            own += D * D + D + 2 * D * self.inner + self.inner + D
+        return own + self.dual * (4 * (D * D + D) + gains)
+
+
+_REAL = MMDiTConfig(
+    128, 2, 16, mlp_ratio=4.0, context_ratio=4.0, qk_norm=False, positions="sincos", position_side=192, class_dropout_prob=0.0,
+    text_width=4096, text_pooled=2048,
+)  # fmt: skip
+
+MMDIT: dict[str, MMDiTConfig] = {
+    "words": MMDiTConfig(vocabulary=1409, caption_length=7),
+    "SD3-M": replace(_REAL, hidden_size=64 * 24, depth=24, num_heads=24),
+    "SD3.5-M": replace(
+        _REAL, hidden_size=64 * 24, depth=24, num_heads=24, qk_norm=True, position_side=384, dual_attention=tuple(range(13))
+    ),
+    "SD3.5-L": replace(_REAL, hidden_size=64 * 38, depth=38, num_heads=38, qk_norm=True),
+}
