@@ -52,7 +52,8 @@ class MMDiTConfig(OfPictures):
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
         if self.hidden_size % self.num_heads or self.hidden_size % 4:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
-        if not 0 <= self.class_dropout_prob < 1 or not 0 <= self.word_dropout_prob < 1 or self.num_classes < 0 or self.context_ratio <= 0:
+        inside = 0 <= self.class_dropout_prob < 1 and 0 <= self.word_dropout_prob < 1
+        if not inside or self.num_classes < 0 or self.context_ratio <= 0:
             raise ValueError(f"class_dropout_prob, word_dropout_prob, num_classes or context_ratio is out of range: {self}")
         if self.positions not in ("learned", "sincos"):
             raise ValueError(f"positions {self.positions!r} is not learned or sincos")
