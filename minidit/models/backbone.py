@@ -95,12 +95,16 @@ class Tokens:
 
     null : a word above all others; the caption of a sample without one is this word alone. None: see `Classes`.
     dropout : the probability with which training leaves a caption out (G.7)
+    word_dropout : the probability with which training makes a word the unknown one (G.8)
     """
 
     count: int
     length: int
     null: int | None = None
     dropout: float = 0.0
+    word_dropout: float = 0.0
+
+    unknown: ClassVar[int] = 1  # the number of a word that the vocabulary does not hold
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -210,6 +214,10 @@ class OfPictures:
             return Nothing()
         return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
 
+    def captioned(self, vocabulary: int, length: int) -> Self:
+        """The same network for captions of so many words, out of so many. Raises ValueError for a network that reads none."""
+        raise ValueError("the pictures have captions, which this network does not read: add --model mmdit, or dit")
+
 
 def check_one_per_sample(name: str, a: Array, samples: int) -> None:
     """Raises ValueError unless a has the shape (samples,)."""
@@ -292,6 +300,9 @@ class BackboneConfig(Protocol):
 
     def fitted(self, shape: tuple[int, int, int], classes: int) -> Self:
         """The same network for samples of this shape and `classes` classes (0: none), as the data of a run require."""
+
+    def captioned(self, vocabulary: int, length: int) -> Self:
+        """The same network for captions of so many words, out of so many. Raises ValueError for a network that reads none."""
 
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample."""

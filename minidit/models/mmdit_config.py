@@ -37,6 +37,7 @@ class MMDiTConfig(OfPictures):
     class_dropout_prob: float = 0.1  # captions or classes that training leaves out
     vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
     caption_length: int = 0  # words per caption
+    word_dropout_prob: float = 0.0  # words of captions that training makes unknown
     text_width: int = 0  # of the tokens of text encoders; 0: none
     text_pooled: int = 0  # of their vector
     text_length: int = 154  # their tokens: for counts, any length is taken
@@ -51,8 +52,9 @@ class MMDiTConfig(OfPictures):
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
         if self.hidden_size % self.num_heads or self.hidden_size % 4:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
-        if not 0 <= self.class_dropout_prob < 1 or self.num_classes < 0 or self.context_ratio <= 0:
-            raise ValueError(f"class_dropout_prob, num_classes or context_ratio is out of range: {self}")
+        inside = 0 <= self.class_dropout_prob < 1 and 0 <= self.word_dropout_prob < 1
+        if not inside or self.num_classes < 0 or self.context_ratio <= 0:
+            raise ValueError(f"class_dropout_prob, word_dropout_prob, num_classes or context_ratio is out of range: {self}")
         if self.positions not in ("learned", "sincos"):
             raise ValueError(f"positions {self.positions!r} is not learned or sincos")
         if self.position_side and (self.positions == "learned" or self.position_side < max(self.grid)):
@@ -101,7 +103,7 @@ class MMDiTConfig(OfPictures):
         dropped = self.class_dropout_prob > 0
         if self.vocabulary:
             null = self.vocabulary if dropped else None
-            return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob)
+            return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob, self.word_dropout_prob)
         if self.num_classes:
             return Classes(self.num_classes, self.num_classes if dropped else None, self.class_dropout_prob)
         return Nothing()
