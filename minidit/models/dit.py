@@ -77,11 +77,6 @@ class DiTConfig(OfPictures):
         """Height and width must be multiples of the patch."""
         return self.patch_size
 
-    def fitted(self, shape: tuple[int, int, int], classes: int) -> DiTConfig:
-        """The same DiT for samples of this shape and `classes` classes."""
-        C, H, W = shape
-        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
-
     @property
     def embeddings(self) -> int:
         """The number of embeddings of the condition: time, and class if there are classes."""

@@ -9,9 +9,10 @@ from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
+from minidit.models.spacetime import SpacetimeConfig, SpacetimeDiT
 from minidit.models.unet import UNet, UNetConfig
 
-Network = DiT | UNet | Autoencoder | AutoencoderKL | Classifier
+Network = DiT | UNet | SpacetimeDiT | Autoencoder | AutoencoderKL | Classifier
 
 
 class Kind(NamedTuple):
@@ -26,6 +27,7 @@ NETWORKS = {
     "flow_map": Kind(FlowMapConfig, FlowMapDiT, "model"),  # before dit, whose configuration it extends
     "dit": Kind(DiTConfig, DiT, "model"),
     "unet": Kind(UNetConfig, UNet, "model"),
+    "spacetime": Kind(SpacetimeConfig, SpacetimeDiT, "model"),
     "autoencoder": Kind(AutoencoderConfig, Autoencoder, "tokenizer"),
     "autoencoder_kl": Kind(AutoencoderKLConfig, AutoencoderKL, "tokenizer"),
     "classifier": Kind(ClassifierConfig, Classifier, "judge"),

@@ -6,9 +6,10 @@ from minidit.nn.mlp import Mlp
 from minidit.nn.module import Flat, Module, Parameter
 from minidit.nn.patch import PatchEmbed
 from minidit.nn.pixels import Double, Halve, PixelAttention
-from minidit.nn.position import sincos_2d, timestep_embedding
+from minidit.nn.position import sincos_1d, sincos_2d, timestep_embedding
 
 __all__ = [
     "Conv2d", "CrossAttention", "Double", "Embedding", "Flat", "GroupNorm", "Halve", "LayerNorm", "Linear", "Mlp", "Module",
-    "Parameter", "PatchEmbed", "PixelAttention", "SelfAttention", "Sequential", "SiLU", "sincos_2d", "timestep_embedding",
+    "Parameter", "PatchEmbed", "PixelAttention", "SelfAttention", "Sequential", "SiLU", "sincos_1d", "sincos_2d",
+    "timestep_embedding",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """The only place where a word of a configuration becomes an object; the words of processes are in process_kinds.py.
 
-    [model] kind = "dit"                DiTConfig -> DiT;  "unet": UNetConfig -> UNet
+    [model] kind = "dit"                DiTConfig -> DiT;  "unet": UNetConfig -> UNet;  "spacetime": for clips
     [process] kind = "ddpm"             DDPMConfig -> a path, the network's output on it (its answer), the loss
     [tokenizer] kind = "autoencoder"    AutoencoderConfig -> Autoencoder; pixels need no network
 """
@@ -14,6 +14,7 @@ from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.dit import DiTConfig
 from minidit.models.kinds import NETWORKS
+from minidit.models.spacetime import SpacetimeConfig
 from minidit.models.unet import UNetConfig
 from minidit.processes.sample import Trained
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
@@ -29,7 +30,7 @@ class PixelsConfig:
     factor: ClassVar[int] = 1  # how many times smaller x_0 is on each side
 
 
-ModelConfig = DiTConfig | UNetConfig
+ModelConfig = DiTConfig | UNetConfig | SpacetimeConfig
 TokenizerConfig = PixelsConfig | AutoencoderConfig | AutoencoderKLConfig
 Config = ModelConfig | TokenizerConfig | ProcessConfig
 TokenizerNetwork = Autoencoder | AutoencoderKL
