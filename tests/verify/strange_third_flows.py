@@ -3,6 +3,7 @@
 (what is wrong, topic, function); functions are pure, samples are mapped one by one, as with vmap.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -16,6 +17,20 @@ def vmap(f):
 
 def col(t, x):
     return np.asarray(t, float).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def walk(step, x, N, a=1.0):
+    t = np.linspace(1, 0, N + 1)
+    t = a * t / (1 + (a - 1) * t)
+    for p, q in itertools.pairwise(t):
+        x = step(x, p, q)
+    return x
+
+
+def calls(f, x, times, end, z):
+    for k, (t, s) in enumerate(itertools.pairwise(times)):
+        x = f(x, t) + math.sqrt(s**2 - end**2) * z[k]
+    return x
 
 
 PATHS = [
@@ -95,13 +110,10 @@ FLOWS = [
     ("sqrt(2) - 1 forgotten in the cap", "churned_sigma", lambda s, c, n, lo, hi: s * (
         1 + min(c / n, math.sqrt(2))) if lo <= s <= hi else s),
     ("noise of the level itself", "edm_churn", lambda x, z, s, r: x + r * z),
-    ("one step of half size at the end", "flow_euler", lambda net, x, N, a: (lambda g: [
-        x := x + (q - p) * (0.5 if k == N - 1 else 1.0) * net(x, 1000 * p)
-        for k, (p, q) in enumerate(zip(g[:-1], g[1:], strict=True))][-1])(
-            (lambda t: a * t / (1 + (a - 1) * t))(np.linspace(1, 0, N + 1)))),
-    ("the midpoint rule", "flow_heun", lambda net, x, N: [
-        x := x + (q - p) * net(x + (q - p) / 2 * net(x, 1000 * p), 500 * (p + q))
-        for p, q in zip(np.linspace(1, 0, N + 1)[:-1], np.linspace(1, 0, N + 1)[1:], strict=True)][-1]),
+    ("one step of half size at the end", "flow_euler", lambda net, x, N, a: walk(
+        lambda x, p, q: x + (q - p) * (1.0 if q else 0.5) * net(x, 1000 * p), x, N, a)),
+    ("the midpoint rule", "flow_heun", lambda net, x, N: walk(
+        lambda x, p, q: x + (q - p) * net(x + (q - p) / 2 * net(x, 1000 * p), 500 * (p + q)), x, N)),
     ("the sum, not the mean", "flow_loss", lambda v, x, e: ((v - (e - x)) ** 2).sum(axis=(1, 2))),
     ("absolute", "flow_loss", lambda v, x, e: abs(v - (e - x)).mean(axis=(1, 2))),
     ("the noise in its old order", "coupled_batch", lambda x, y, z, i, j: (x[i], y[i], z)),
@@ -118,8 +130,7 @@ CONSISTENCY = [
         x / np.sqrt(col(t, x) ** 2 + d**2), 1000 * np.log(t + 1e-44) / 4 + 1)),
     ("the input not scaled", "consistency_inputs", lambda x, t, d: (x, 250 * np.log(t))),
     ("noise of s - end", "consistency_step", lambda f, z, s, e: f + (s - e) * z),
-    ("noise after the last call, too", "consistency_sample", lambda f, x, times, e, z: [
-        x := f(x, t) + math.sqrt((n := (*times[1:], 0.5)[k]) ** 2 - e**2) * z[k] for k, t in enumerate(times)][-1]),
+    ("noise after the last call, too", "consistency_sample", lambda f, x, times, e, z: calls(f, x, [*times, 0.5], e, z)),
     ("per entry, then the mean", "pseudo_huber", lambda x, y, c: (np.sqrt((x - y) ** 2 + c**2) - c).mean(axis=(1, 2))),
     ("c not taken away", "pseudo_huber", lambda x, y, c: np.sqrt(((x - y) ** 2).sum(axis=(1, 2)) + c**2)),
     ("0.00054 times the dimension", "huber_constant", lambda n: 0.00054 * n),

@@ -1,4 +1,4 @@
-"""More mistakes in layers, embeddings, blocks of U-Nets, training and latents, as NumPy users write them: (what, topic, function)."""
+"""More mistakes in layers, embeddings, U-Nets, training and latents, as NumPy users write them: (what, topic, function)."""
 
 import math
 
@@ -46,8 +46,8 @@ LAYERS = [
         fresh.attend(*(a.reshape(len(x), heads, x.shape[1], -1) for a in np.split(fresh.linear(
             x, w["qkv.weight"], w["qkv.bias"]), 3, axis=-1))).transpose(0, 2, 1, 3).reshape(x.shape),
         w["proj.weight"], w["proj.bias"])),
-    ("order k, q, v", "self_attention", lambda w, x, heads: fresh.self_attend(w, x, heads, lambda q, k, v: fresh.attend(k, q, v))),
-    ("order v, k, q", "self_attention", lambda w, x, heads: fresh.self_attend(w, x, heads, lambda q, k, v: fresh.attend(v, k, q))),
+    ("order k, q, v", "self_attention", lambda w, x, h: fresh.self_attend(w, x, h, lambda q, k, v: fresh.attend(k, q, v))),
+    ("order v, k, q", "self_attention", lambda w, x, h: fresh.self_attend(w, x, h, lambda q, k, v: fresh.attend(v, k, q))),
     ("a residual inside", "self_attention", lambda w, x, heads: x + fresh.self_attend(w, x, heads)),
     ("exact gelu", "mlp", lambda w, x: fresh.mlp(w, x, act=erf_gelu)),
     ("no activation", "mlp", lambda w, x: fresh.mlp(w, x, act=lambda h: h)),
@@ -59,7 +59,8 @@ EMBEDDINGS = [
     ("scaled by 1000", "timestep_embedding", lambda t, n: fresh.waves(1000 * np.asarray(t), n)),
     ("frequencies by linspace", "timestep_embedding", lambda t, n: (
         a := np.outer(t, 10000.0 ** -np.linspace(0, 1, n // 2)), np.hstack([np.cos(a), np.sin(a)]))[-1]),
-    ("interleaved", "timestep_embedding", lambda t, n: fresh.waves(t, n).reshape(len(t), 2, -1).swapaxes(1, 2).reshape(len(t), n)),
+    ("interleaved", "timestep_embedding",
+     lambda t, n: fresh.waves(t, n).reshape(len(t), 2, -1).swapaxes(1, 2).reshape(len(t), n)),
     ("base e", "timestep_embedding", lambda t, n: fresh.waves(t, n, base=math.e)),
     ("base 2", "timestep_embedding", lambda t, n: fresh.waves(t, n, base=2.0)),
     ("gelu in the time MLP", "timestep_embedder", lambda w, t: fresh.told(w, t, act=fresh.gelu)),
@@ -74,7 +75,7 @@ EMBEDDINGS = [
      lambda table, y, drop: fresh.classes(table, y, drop) * math.sqrt(table.shape[1])),
     ("positions from the middle", "position_embedding", lambda D, h, w: fresh.places(D, h, w, centre=1.0)),
     ("places from 0 to 1", "position_embedding", lambda D, h, w: fresh.places(D, h, w, unit=lambda n: 1 / n)),
-    ("the flattened index in one dimension", "position_embedding", lambda D, h, w: np.roll(fresh.waves(np.arange(h * w), D), 0, 1)),
+    ("the flattened index in one dimension", "position_embedding", lambda D, h, w: fresh.waves(np.arange(h * w), D)),
     ("patches from the right", "patch_embed", lambda x, w, b: fresh.embed(x[..., ::-1], w, b)),
     ("the last channel first", "patch_embed", lambda x, w, b: fresh.embed(x[:, ::-1], w, b)),
     ("averages the bias in", "patch_embed", lambda x, w, b: fresh.embed(x, w, b + 1)),
@@ -112,7 +113,7 @@ def unet_block(w, x, c, groups, eps=1e-6, act=fresh.silu, tell=lambda m: m, scal
 
 
 def unet_attention(w, x, groups, scale=lambda C: C**-0.5, residual=True):
-    B, C, H, W = x.shape
+    B, C = x.shape[:2]
     n = group_norm(x, w["group_norm.weight"], w["group_norm.bias"], groups, 1e-6).reshape(B, C, -1).swapaxes(1, 2)
     q, k, v = (fresh.linear(n, w[f"{p}.weight"], w[f"{p}.bias"]) for p in ("to_q", "to_k", "to_v"))
     y = fresh.linear(fresh.softmax(q @ k.swapaxes(1, 2) * scale(C)) @ v, w["to_out.0.weight"], w["to_out.0.bias"])
@@ -144,7 +145,7 @@ UNET = [
 # ------------------------------------------------------------------------------------------------ training, latents
 
 
-def adam(th, m, v, g, n, lr, b1, b2, eps, wd, decay_first=False, g2=lambda g, m: g * g, step=lambda m, v, eps: m / (v**0.5 + eps)):
+def adam(th, m, v, g, n, lr, b1, b2, eps, wd, decay_first=False, g2=lambda g, m: g * g, step=lambda m, v, e: m / (v**0.5 + e)):
     if decay_first:
         g = g + wd * th
     m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g2(g, m)
