@@ -38,9 +38,7 @@ def quantiser_of(network: TokenNetwork, beta: float = 0.25) -> Quantiser:
         return Levels(network.config.levels)
     if isinstance(network, MultiScaleVQ):
         K, n = len(network.config.sizes), network.config.phis
-        return Pyramid(
-            network.codebook.weight, network.config.sizes, lambda k, h: network.phi(phi_of(k, K, n), h), beta
-        )  # (Q.13)
+        return Pyramid(network.codebook.weight, network.config.sizes, lambda k, h: network.phi(phi_of(k, K, n), h), beta)
     return Nearest(network.codebook.weight, network.config.sphere, beta)
 
 
@@ -76,7 +74,7 @@ class Quantisation:
         else:
             vectors, codes = law.training(z)
         error = ops.mse(network.decode(vectors), x_0)
-        return error + codes, {"mse": value(error), "codes": value(codes)}  # (Q.3)
+        return error + codes, {"mse": value(error), "codes": value(codes)}
 
     def is_warm(self, update: object) -> bool:
         """Whether nothing is quantised yet at this update, counted on the host."""
@@ -99,7 +97,7 @@ def lay_codes(network: TokenNetwork, x: Array, rounds: int = 8, seed: int = 0) -
         raise ValueError(f"{len(z)} vectors are too few for {K} codes: use more pictures, or fewer codes")
     codes = z[to_device(Philox(seed, CODES_STREAM).permutation(len(z))[:K], network.device)]
     for _ in range(rounds):
-        codes = k_means_round(z, codes)  # (Q.7)
+        codes = k_means_round(z, codes)
     network.codebook.weight.data[...] = codes
 
 
@@ -154,4 +152,4 @@ def pictures_of(network: TokenNetwork, index: Array, h: int, w: int) -> np.ndarr
 def codes_in_use(index: Array, vocabulary: int) -> tuple[int, float]:
     """(number of different codes, perplexity) of numbers of any shape."""
     used = to_host(counts(index, vocabulary))
-    return int((used > 0).sum()), perplexity(used)  # (Q.5)
+    return int((used > 0).sum()), perplexity(used)

@@ -93,7 +93,7 @@ def pair_of(R: Reference, out: Array, x_t: Array, a_t: float, objective: str) ->
     return (out, eps_of_x_0(R, x_t, out, a_t)) if objective == "x_0" else pair_of_v(R, x_t, out, a_t)
 
 
-halves_of_channels = part(lambda R, out: tuple(np.split(out, 2, axis=1)))  # (B,2C,H,W)  ->  the first C channels, the last C
+halves_of_channels = part(lambda R, out: (out[:, : out.shape[1] // 2], out[:, out.shape[1] // 2 :]))  # first C, last C
 
 
 def _doubles() -> list[Probe]:
