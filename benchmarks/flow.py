@@ -39,6 +39,7 @@ def trainings(data: str, seed: int, place: Path) -> dict[str, list[str]]:
     return {
         f"f-v-{seed}": CLOTHES,
         f"f-flow-{seed}": [*CLOTHES, "--process", "rectified_flow"],
+        f"f-edm-{seed}": [*CLOTHES, "--process", "edm", "--sigma-max", "20"],
         f"f-2rf-{seed}": [*CLOTHES, *REFLOW.split(), "--pairs", flow, "--init", flow],
     }
 
