@@ -33,9 +33,9 @@ def matrices() -> tuple[Array, Array, Array]:
     """Aᵀ (4, 6), Bᵀ (6, 6) and G (6, 3) of (A.28): y = Aᵀ (G w ⊙ Bᵀ d) for y_i = Σ_j w_j d_{i+j}."""
     p = np.array(POINTS)
     others = [np.delete(p, k) for k in range(len(p))]
-    ends = lambda n: np.eye(n)[-1:]  # the point ∞ takes the leading coefficient
-    a = np.concatenate([np.vander(p, TILE, increasing=True), ends(TILE)])
-    g = np.concatenate([np.vander(p, 3, increasing=True) / [[np.prod(p[k] - o)] for k, o in enumerate(others)], ends(3)])
+    a = np.concatenate([np.vander(p, TILE, increasing=True), np.eye(TILE)[-1:]])  # ∞ takes the leading coefficient
+    scales = [[np.prod(p[k] - o)] for k, o in enumerate(others)]
+    g = np.concatenate([np.vander(p, 3, increasing=True) / scales, np.eye(3)[-1:]])
     b = [np.append(np.poly(o)[::-1], 0) for o in others] + [np.poly(p)[::-1]]
     return a.T.astype(np.float32), np.array(b, np.float32), g.astype(np.float32)
 

@@ -44,8 +44,8 @@ class Home:
 def in_the_arena(config: UNetConfig) -> int:
     """On a CPU every size of a picture that occurs has buffers of its own, which stay: pictures, and tiles of 6 × 6 (A.28)."""
     ins = {(p.level, p.channels) for p in config.places()} | {(0, config.in_channels)}
-    tiles = lambda i: 1 if config.size[1] >> i <= 4 else 2
-    return round(sum(C * (5 * config.pixels(i) + 2.5 * 36 * tiles(i)) for i, C in ins))
+    across = [min(2, max(1, config.size[1] >> i >> 2)) for i in range(len(config.widths))]
+    return round(sum(C * (5 * config.pixels(i) + 2.5 * 36 * across[i]) for i, C in ins))
 
 
 def in_windows(config: UNetConfig) -> int:
