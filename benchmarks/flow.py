@@ -5,8 +5,8 @@
 Clothes are latents of the shipped autoencoder and a DiT of the demo's size, digits are pixels. All networks of one data set are
 trained alike, for as many updates, except those that begin as copies of another: 2-RF and mean velocity. One classifier that is
 trained here judges them all. Every row is a Fréchet distance as a multiple of that of reconstructions (digits: of held-out
-pictures), with the recall. All rows start from the same noise. A run that is finished in RUNS is not trained again, and one that is
-measured in OUT is not measured again.
+pictures), with the recall. All rows start from the same noise. A run that is finished in RUNS is not trained again, and one that
+is measured in OUT is not measured again.
 """
 
 from __future__ import annotations
