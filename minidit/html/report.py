@@ -262,7 +262,15 @@ def evaluation(measures: Record) -> str:
         inner += f"<p>Likelihood bound: {measures['bits_per_dim']:.4g} bits per dimension.</p>"
     if finite(measures.get("straightness")):
         inner += f"<p>Straightness of the trajectories: S = {measures['straightness']:.4g} (0: lines).</p>"
-    return inner
+    return inner + bends(measures.get("bends"))
+
+
+def bends(measured: object) -> str:
+    """The chart of how far trajectories are from lines, over the time on the straight path; "" if it was not measured."""
+    t, squares = (measured.get(key) for key in ("t", "squares")) if isinstance(measured, dict) else (None, None)
+    if not isinstance(t, list) or not isinstance(squares, list) or len(t) != len(squares) or not all(map(finite, t + squares)):
+        return ""
+    return chart.line_chart("bend of the trajectories; its mean over t is S", t, squares, axis="t")
 
 
 def unit_of(rows: Sequence[Record]) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from minidit.backend import Array
 from minidit.checkpoint import write_atomically
 from minidit.data import Dataset
+from minidit.diffusion import flow
 from minidit.pictures import curves, grid, save_png, stack
-from minidit.runs.evaluate import Evaluation, straightness
+from minidit.runs.evaluate import Evaluation, trajectories
 from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Labels, Options, Pipeline
@@ -145,7 +146,9 @@ def measure(
     picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
     measures: dict[str, Any] = {"rows": rows, "neighbours": near, "held_out": run.parts.about if run.parts else ""}
     if pipeline.usual.sampler == "ddim" and not pipeline.usual.few:  # the samples are ends of trajectories
-        measures["straightness"] = straightness(pipeline, **as_run)
+        t, states = trajectories(pipeline, **as_run)
+        measures["straightness"] = flow.straightness(t, states)
+        measures["bends"] = {"t": ((t[1:] + t[:-1]) / 2).tolist(), "squares": flow.bends(t, states).tolist()}
         note(f"  straightness of trajectories, S = {measures['straightness']:.4f} (0: lines; F.3)")
     if run.ranks.first:
         save_png(run.folder / "pictures" / "neighbours.png", picture)

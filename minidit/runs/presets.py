@@ -9,7 +9,7 @@ from minidit.models.dit import DIT
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.runs.kinds import ModelConfig, PixelsConfig, TokenizerConfig
-from minidit.runs.process_kinds import SAMPLERS, DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig, check_word
+from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
 from minidit.training.loop import LoopConfig
 
 
@@ -41,15 +41,12 @@ class SampleConfig:
     steps: int = 50
     guidance: float = 2.0
     interval: tuple[float, float] = (0.0, 1.0)  # the part (low, high] of the path that is guided
-    sampler: str = "ddim"  # ddim or ddpm
-    eta: float = 0.0
     seed: int = 0
     every: int = 0  # updates of the model between two sample grids; 0: none
     save_every: int = 1000  # updates of any phase between two saved states
     keep: int = 2  # states of a phase that are kept, besides the one with the lowest held-out loss
 
     def __post_init__(self) -> None:
-        check_word("sampler", self.sampler, SAMPLERS)
         if not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ValueError(f"interval {self.interval} must be two parts of the path, 0 ≤ low < high ≤ 1")
         for name, least in (("steps", 1), ("every", 0), ("save_every", 1), ("keep", 1)):
