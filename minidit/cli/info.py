@@ -31,11 +31,12 @@ def memory(args: argparse.Namespace) -> int:
     from minidit.backend import chosen_device, cupy_or_reason, memory_of
     from minidit.models.backbone import BackboneConfig
     from minidit.models.dit import DIT
+    from minidit.models.spacetime import SPACETIME
     from minidit.models.unet_config import UNET
     from minidit.training.loop import LoopConfig
     from minidit.training.memory import gb, largest_batch, memory_of_step
 
-    presets: dict[str, BackboneConfig] = {**DIT, **UNET}
+    presets: dict[str, BackboneConfig] = {**DIT, **SPACETIME, **UNET}
     if args.preset is not None and args.preset not in presets:
         near = difflib.get_close_matches(args.preset, presets, 1)
         raise ValueError(f"there is no preset {args.preset!r}" + (f", did you mean {near[0]!r}?" if near else ""))
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
     from minidit.backend import cupy_or_reason
     from minidit.kernels.blas import Blas, default_blas, mkl, precise
-    from minidit.models.dit import DIT
+    from minidit.models.dit import DIT, DiTConfig
+    from minidit.models.spacetime import SPACETIME, SpacetimeConfig
     from minidit.models.unet_config import UNET
     from minidit.training.workers import cores
     from minidit.version import __version__
@@ -92,9 +94,9 @@ def run(args: argparse.Namespace) -> int:
     missing = "not available: pip install 'minidit[mkl]'"
     print(f"  {'bf16':12s} {missing if mkl() is None else precise('bf16').name + speed(precise('bf16'))}")
     print("\npreset        input     tokens  width  depth  heads   parameters  MACs per sample")
-    for name, c in DIT.items():
-        H, W = c.size
-        shape = f"{c.in_channels}x{H}x{W}"
+    transformers: dict[str, DiTConfig | SpacetimeConfig] = {**DIT, **SPACETIME}
+    for name, c in transformers.items():
+        shape = "x".join(map(str, c.shape))
         print(
             f"{name:12s}  {shape:9s} {c.tokens:6d}  {c.hidden_size:5d}  {c.depth:5d}  {c.num_heads:5d}"
             f"  {c.parameters():11,d}  {c.macs() / 1e9:11.3f} G"

@@ -228,7 +228,8 @@ def finite(value: object) -> TypeGuard[float]:
 COLUMNS = {"n": ("samples", "{:,}".format), "accuracy": ("accuracy", "{:.1%}".format), "frechet": ("Fréchet", "{:.1f}".format),
            "multiple": ("multiple", "{:.1f}×".format), "precision": ("precision", "{:.2f}".format),
            "recall": ("recall", "{:.2f}".format), "top_1": ("right first", "{:.1%}".format),
-           "top_5": ("among five", "{:.1%}".format), "median": ("median rank", "{:,.0f}".format)}
+           "top_5": ("among five", "{:.1%}".format), "median": ("median rank", "{:,.0f}".format),
+           "steady": ("steady", "{:.3f}".format), "error": ("error", "{:.2f} px".format)}
 
 
 HOW_TO_READ = {
@@ -241,6 +242,7 @@ HOW_TO_READ = {
     "recall": "Recall is the share of real images that lie among the samples.",
     "top_1": "Each picture is compared with all real ones, in means of 4 × 4 pixels: the right one should be the first, or among "
              "the first five.",
+    "steady": "A clip is steady if its shifts from frame to frame are all equal; the error is their distance from their median.",
 }
 
 

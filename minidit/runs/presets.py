@@ -15,11 +15,12 @@ from minidit.training.loop import LoopConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The pictures: "digits", "fashion", "emoji", or a path; size and channels None: as the pictures are."""
+    """The pictures: "digits", "fashion", "emoji", "clips", or a path; size, channels and frames None: as the pictures are."""
 
     source: str = "fashion"
     size: int | None = None
     channels: int | None = None
+    frames: int | None = None  # of every clip; pictures have none
     tokenizer: str = ""  # a file or a run with a trained tokenizer; else one is trained first
     init: str = ""  # a file or a run whose model is fine-tuned; else it starts from random weights
     held_out: int | None = None  # pictures; None: one in ten, at most 1,000, of a set without a test part
@@ -32,6 +33,8 @@ class DataConfig:
         for name in ("held_out", "crop"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
+        if self.frames is not None and self.frames < 2:
+            raise ValueError(f"frames = {self.frames}: a clip has at least two")
 
 
 @dataclass(frozen=True)
