@@ -9,10 +9,11 @@ from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
+from minidit.models.flux import Flux, FluxConfig
 from minidit.models.mmdit import MMDiT, MMDiTConfig
 from minidit.models.unet import UNet, UNetConfig
 
-Network = DiT | UNet | MMDiT | Autoencoder | AutoencoderKL | Classifier
+Network = DiT | UNet | MMDiT | Flux | Autoencoder | AutoencoderKL | Classifier
 
 
 class Kind(NamedTuple):
@@ -28,6 +29,7 @@ NETWORKS = {
     "dit": Kind(DiTConfig, DiT, "model"),
     "unet": Kind(UNetConfig, UNet, "model"),
     "mmdit": Kind(MMDiTConfig, MMDiT, "model"),
+    "flux": Kind(FluxConfig, Flux, "model"),
     "autoencoder": Kind(AutoencoderConfig, Autoencoder, "tokenizer"),
     "autoencoder_kl": Kind(AutoencoderKLConfig, AutoencoderKL, "tokenizer"),
     "classifier": Kind(ClassifierConfig, Classifier, "judge"),
