@@ -19,7 +19,7 @@ from minidit.runs.presets import PRESETS, RunConfig
 HIDDEN = {  # set by the data or by another flag, or needed only for the weights of other projects
     "model": {"input_size", "frames", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps", "cosine_first",
               "even_padding", "norm_eps", "vocabulary", "caption_length", "text_width", "text_pooled", "text_length",
-              "position_side"},
+              "position_side", "rope_widths"},
     "tokenizer": {"channels", "size", "scale"},
     "data": {"source", "size", "channels", "frames", "tokenizer", "init", "held_out", "skip_bad", "flip", "crop", "cache"},
     "sample": {"eta"},

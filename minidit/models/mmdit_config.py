@@ -11,15 +11,15 @@ The last context has no output projection, no MLP, and 2 parts.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from minidit.models.backbone import Classes, Condition, Encoded, Nothing, OfPictures, Tokens
 from minidit.models.condition import FREQUENCIES
+from minidit.models.words import OfWords
 from minidit.nn.memory import HOMES, SampleMemory
 
 
 @dataclass(frozen=True)
-class MMDiTConfig(OfPictures):
+class MMDiTConfig(OfWords):
     """The sizes of an MM-DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
@@ -52,19 +52,15 @@ class MMDiTConfig(OfPictures):
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
         if self.hidden_size % self.num_heads or self.hidden_size % 4:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
-        inside = 0 <= self.class_dropout_prob < 1 and 0 <= self.word_dropout_prob < 1
-        if not inside or self.num_classes < 0 or self.context_ratio <= 0:
-            raise ValueError(f"class_dropout_prob, word_dropout_prob, num_classes or context_ratio is out of range: {self}")
+        if self.context_ratio <= 0:
+            raise ValueError(f"context_ratio {self.context_ratio} must be above 0")
         if self.positions not in ("learned", "sincos"):
             raise ValueError(f"positions {self.positions!r} is not learned or sincos")
         if self.position_side and (self.positions == "learned" or self.position_side < max(self.grid)):
             raise ValueError(f"position_side {self.position_side} is for sincos, and at least {max(self.grid)}, the grid's side")
         if any(not 0 <= i < self.depth for i in self.dual_attention):
             raise ValueError(f"dual_attention {self.dual_attention}: the blocks are 0 to {self.depth - 1}")
-        if (self.vocabulary > 0) != (self.caption_length > 0) or (self.text_width > 0) != (self.text_pooled > 0):
-            raise ValueError("vocabulary and caption_length go together, and so do text_width and text_pooled")
-        if (self.num_classes > 0) + (self.vocabulary > 0) + (self.text_width > 0) > 1:
-            raise ValueError("a model knows classes, or captions, or a text encoder's outputs: one of them")
+        self.check_text()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -86,31 +82,9 @@ class MMDiTConfig(OfPictures):
         return self.grid[0] * self.grid[1]
 
     @property
-    def words(self) -> int:
-        """Tokens of the context."""
-        return self.caption_length if self.vocabulary else self.text_length if self.text_width else 0
-
-    @property
     def multiple(self) -> int:
         """Height and width must be multiples of the patch."""
         return self.patch_size
-
-    @property
-    def condition(self) -> Condition:
-        """Captions, whose null word is one above the last, or classes, or a text encoder's outputs, or nothing."""
-        if self.text_width:
-            return Encoded(self.text_width, self.text_pooled, self.text_length)
-        dropped = self.class_dropout_prob > 0
-        if self.vocabulary:
-            null = self.vocabulary if dropped else None
-            return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob, self.word_dropout_prob)
-        if self.num_classes:
-            return Classes(self.num_classes, self.num_classes if dropped else None, self.class_dropout_prob)
-        return Nothing()
-
-    def captioned(self, vocabulary: int, length: int) -> Self:
-        """The same network for captions of so many words, out of so many."""
-        return replace(self, vocabulary=vocabulary, caption_length=length, num_classes=0)
 
     def streams(self) -> list[StreamSize]:
         """The streams of all blocks."""
@@ -126,8 +100,7 @@ class MMDiTConfig(OfPictures):
         N, M, D, p = self.tokens, self.words, self.hidden_size, self.patch_size
         total = N * D * p * p * (self.in_channels + self.out_channels) + FREQUENCIES * D + D * D + 2 * D * D
         total += self.depth * 2 * (M + N) ** 2 * D + sum(stream.macs(D) for stream in self.streams())
-        total += (D + D) * D * (self.vocabulary > 0)
-        return total + (M * self.text_width + self.text_pooled + D) * D * (self.text_width > 0)
+        return total + self.text_macs(D)
 
     def parameters(self) -> int:
         """Numbers in the checkpoint, a frozen position table included (T.26)."""
@@ -135,11 +108,7 @@ class MMDiTConfig(OfPictures):
         total = sum(stream.parameters(D, gains) for stream in self.streams())  # (T.26)
         total += (self.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D
         total += 2 * D * D + 2 * D + (D + 1) * p * p * self.out_channels + self.side[0] * self.side[1] * D
-        if self.vocabulary:
-            return total + (self.condition.rows + self.caption_length) * D + 2 * (D + 1) * D
-        if self.text_width:
-            return total + (self.text_width + 1) * D + (self.text_pooled + 1) * D + (D + 1) * D
-        return total + self.condition.rows * D
+        return total + self.text_parameters(D)
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
         """The memory of a training update per sample on "cpu" or "cuda"."""

@@ -76,14 +76,14 @@ Turn = tuple[Array, Array]  # cos and sin of `nn.position.rotary`
 
 
 def constant(table: Array, like: Value) -> Array:
-    """A constant table in the home of an array; in float64 beside float64 only."""
+    """A constant table in the home of an array; in float64 beside float64, in float32 beside anything else."""
     a = value(like)
     table = resident(table, like=a)
-    return table.astype(a.dtype) if a.dtype.name == "float64" and table.dtype != a.dtype else table
+    return table.astype("float64" if a.dtype.name == "float64" else "float32", copy=False)
 
 
 def attended(qkv: Value, heads: int, turn: Turn | None = None, mask: Array = None) -> Value:
-    """qkv : (B, N, 3D)  ->  (B, N, D), the heads side by side. turn : tables (N, K/2), mask : (N, N), in float32 both."""
+    """qkv : (B, N, 3D)  ->  (B, N, D), the heads side by side. turn : tables (N, K/2), mask : (N, N), additive."""
     if turn is not None:
         qkv = ops.qk_rope(qkv, constant(turn[0], qkv), constant(turn[1], qkv), heads=heads)
     if mask is None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.dit import DiTConfig
+from minidit.models.flux_config import FluxConfig
 from minidit.models.kinds import NETWORKS
 from minidit.models.mmdit_config import MMDiTConfig
 from minidit.models.spacetime import SpacetimeConfig
@@ -31,7 +32,7 @@ class PixelsConfig:
     factor: ClassVar[int] = 1  # how many times smaller x_0 is on each side
 
 
-ModelConfig = DiTConfig | UNetConfig | MMDiTConfig | SpacetimeConfig
+ModelConfig = DiTConfig | UNetConfig | MMDiTConfig | FluxConfig | SpacetimeConfig
 TokenizerConfig = PixelsConfig | AutoencoderConfig | AutoencoderKLConfig
 Config = ModelConfig | TokenizerConfig | ProcessConfig
 TokenizerNetwork = Autoencoder | AutoencoderKL
