@@ -33,6 +33,7 @@ from minidit.runs.evaluate import Evaluation
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Pipeline, load, load_few_steps
 from minidit.runs.presets import PRESETS, DataConfig
+from minidit.runs.process_kinds import Learner
 from minidit.runs.teacher_kinds import ConsistencyConfig
 from minidit.training.loop import Loop, LoopConfig
 
@@ -86,7 +87,7 @@ def distil_consistency(args: argparse.Namespace) -> None:
     training, _ = job.data()
     config = ConsistencyConfig(learn_from="the shipped weights", coordinates="vp")
     student = DiT(teacher.model.config, None)
-    source = config.source(student, teacher.tokenizer.source(training))
+    source = config.source(teacher.tokenizer.source(training), Learner(student))
     began = time.process_time()
     process = config.process(student, source, teacher)
     loop = Loop(student, process, source, replace(RECIPE, steps=args.updates, seed=args.seed, ema=0.99))

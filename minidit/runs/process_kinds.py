@@ -78,6 +78,20 @@ class Teacher(Protocol):
 
 
 @dataclass(frozen=True)
+class Learner:
+    """For whom a process prepares its data.
+
+    teacher : that of `ProcessConfig.teacher()`, loaded   cache : for what is computed once   held_out : whether the data compare
+    saved states only
+    """
+
+    network: Backbone
+    teacher: Teacher | None = None
+    cache: Cache | None = None
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
 class Usual:
     """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of the tables above.
 
@@ -117,15 +131,9 @@ class ProcessConfig:
         """Whether its samples are guided; not those of a network that was trained on guided ones."""
         return not self.usual.few
 
-    def source(
-        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
-        held_out: bool = False,
-    ) -> Source:  # fmt: skip
-        """The data as this process shows them to this network.
-
-        teacher : that of `teacher()`, loaded   cache : for what is computed once   held_out : whether these compare states only
-        """
-        return fitted_source(network, source)
+    def source(self, source: Source, learner: Learner) -> Source:
+        """The data as this process shows them to the network that learns."""
+        return fitted_source(learner.network, source)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         """The process that trains this network on this source."""
@@ -243,10 +251,8 @@ class RectifiedFlowConfig(ProcessConfig):
     def guided(self) -> bool:
         return not self.pairs
 
-    def source(
-        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
-        held_out: bool = False,
-    ) -> Source:  # fmt: skip
+    def source(self, source: Source, learner: Learner) -> Source:
+        network, teacher = learner.network, learner.teacher
         plain = fitted_source(network, source)
         if teacher is None:
             return plain
@@ -258,8 +264,8 @@ class RectifiedFlowConfig(ProcessConfig):
         labelled = source if network.condition.count else plain  # no label is left out: guidance is in the pairs
         if self.pairs_n == 0:
             return DrawnPairs(labelled, maker)
-        first, n = (self.pairs_n, -(-self.pairs_n // 10)) if held_out else (0, self.pairs_n)
-        return pairs_of(maker, labelled, n, first=first, seed=self.pairs_seed, cache=cache)
+        first, n = (self.pairs_n, -(-self.pairs_n // 10)) if learner.held_out else (0, self.pairs_n)
+        return pairs_of(maker, labelled, n, first=first, seed=self.pairs_seed, cache=learner.cache)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         if not self.pairs:

@@ -14,7 +14,7 @@ from minidit.models.flow_map import FlowMapConfig
 from minidit.processes.sample import Sampling, sample
 from minidit.runs.kinds import network_of
 from minidit.runs.pipeline import load
-from minidit.runs.process_kinds import DDPMConfig, RectifiedFlowConfig
+from minidit.runs.process_kinds import DDPMConfig, Learner, RectifiedFlowConfig
 from minidit.runs.teacher_kinds import ConsistencyConfig, MeanVelocityConfig, TrajectoriesConfig
 from minidit.training.draws import Draws
 from minidit.training.source import source_of
@@ -83,7 +83,7 @@ def test_a_student_begins_with_the_weights_of_its_teacher_and_learns_from_guided
     teacher = load(config.process.teacher())
     teacher.guidance, teacher.interval = 3.0, (0.2, 0.7)
     network = network_of(teacher.model.config if kind.startswith("dist") else flow_map(teacher.model.config))
-    source = config.process.source(network, source_of(digits("test")), teacher)
+    source = config.process.source(source_of(digits("test")), Learner(network, teacher))
     process = config.process.process(network, source, teacher)
     theirs = teacher.model.state_dict()
     assert all(np.array_equal(network.state_dict()[name], a) for name, a in theirs.items())
