@@ -112,9 +112,10 @@ class Walk:
         """A step of the solver: x : (B, ...) at time t  ->  (x_s, x̂_0, F). before : the F of the step before, at first zeros."""
         F, F_u, _ = self.denoiser(x, t, self.labels[w])
         x_0_hat, eps_hat = pair_at(x, F, row_at(self.table, k), F_u=F_u, w=w, limit=self.denoiser.limit)
-        p, q, now, past = enter(*blend_at(self.blends, k), like=x)
+        p, q, now, past, of_x = enter(*blend_at(self.blends, k), like=x)
         F_t = combined(p, x_0_hat, q, eps_hat)
         F_bar = self.mean_of_ends(x, F_t, k) if self.solver.asks_twice else adams(F_t, before, (now, past))
+        F_bar = F_bar + of_x * x if self.solver.on_the_arc else F_bar  # (P.26)
         x_s, _ = walk_step(x, F_bar, self.averaged, k, guess=False, into=into)
         return x_s, x_0_hat, F_t
 

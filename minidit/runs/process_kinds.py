@@ -23,7 +23,7 @@ from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, EVERYTHING, Fresh, ddim
 from minidit.diffusion.path import Exploding, Path, Straight
 from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, Prediction, U, V, edm
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.solver import AB2, DPM_2M, EULER, HEUN, HEUN_EDM, Solver
+from minidit.diffusion.solver import AB2, AB2_ARC, DPM_2M, EULER, HEUN, HEUN_EDM, Solver
 from minidit.diffusion.times import TimeLaw
 from minidit.models.backbone import Backbone, TrainedBackbone
 from minidit.processes.diffusion import Diffusion, Weight, drawn
@@ -47,7 +47,7 @@ SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the netw
     "consistency": lambda eta, learned: EVERYTHING,
 }
 SOLVERS: dict[str, Solver] = {  # of walks without fresh noise
-    "euler": EULER, "heun": HEUN, "heun_edm": HEUN_EDM, "ab2": AB2, "dpm_2m": DPM_2M,
+    "euler": EULER, "heun": HEUN, "heun_edm": HEUN_EDM, "ab2": AB2, "ab2_arc": AB2_ARC, "dpm_2m": DPM_2M,
 }  # fmt: skip
 PATHS: dict[str, Callable[[], Path]] = {  # coordinates in which any trained network can be walked
     "vp": Schedule.cosine, "straight": Straight, "ve": Exploding,
