@@ -38,7 +38,7 @@ from minidit.runs.teacher_kinds import ConsistencyConfig
 from minidit.training.loop import Loop, LoopConfig
 
 STEPS = (1, 2, 4)
-TEACHER = [("euler", 50), ("ab2", 8), ("ab2", 4), ("euler", 4), ("euler", 2), ("euler", 1)]
+TEACHER = [("euler", 50), ("ab2", 8), ("ab2", 4), ("ab2_arc", 8), ("ab2_arc", 4), ("euler", 4), ("euler", 2), ("euler", 1)]
 RECIPE = LoopConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=100, final_lr=0.05, clip=1.0, ema=0.999, batch_size=32, shards=1)  # fmt: skip  # noqa: E501
 STREAM = 0x666577
 
