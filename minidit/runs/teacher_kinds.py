@@ -25,8 +25,10 @@ from minidit.models.flow_map import FlowMapDiT
 from minidit.processes.consistency import Consistency, fixed, near_squares, top_first
 from minidit.processes.denoise import Denoiser
 from minidit.processes.diffusion import Diffusion, drawn
-from minidit.processes.distil import Distillation, trajectories
+from minidit.processes.distil import Distillation
 from minidit.processes.flow_map import MeanVelocity
+from minidit.processes.pairs import trajectories_of
+from minidit.processes.reflow import Maker
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.train import fitted_source
 from minidit.runs.process_kinds import DDPMConfig, Learner, ProcessConfig, Teacher, Usual, check_word
@@ -103,7 +105,7 @@ class TrajectoriesConfig(ProcessConfig):
         classes = run.model.condition.count
         settings = Sampling(self.teacher_steps, solver=AB2, guidance=run.guidance if classes else 1.0, interval=run.interval)
         labels = to_device(np.arange(self.pool) % classes, run.model.device) if classes else None
-        return trajectories(run.model, run.process, labels, settings, n=self.pool, keep=4)
+        return trajectories_of(Maker(run.model, run.process, settings), labels, self.pool, 4, learner.cache)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         own = self.diffusion()

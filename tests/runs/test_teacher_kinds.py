@@ -11,6 +11,7 @@ from minidit.data import digits
 from minidit.diffusion.solver import AB2
 from minidit.models.dit import DiTConfig
 from minidit.models.flow_map import FlowMapConfig
+from minidit.processes import distil, pairs
 from minidit.processes.sample import Sampling, sample
 from minidit.runs.kinds import network_of
 from minidit.runs.pipeline import load
@@ -75,6 +76,22 @@ def test_a_flow_map_is_walked_in_equal_steps_and_refuses_other_walks(teachers, t
         with pytest.raises(ValueError, match=rf"a flow map is walked in equal steps and takes no .*{words}"):
             pipeline.sample("0", steps=2, **options)
     assert np.array_equal(pipeline.sample("0", steps=2, guidance=1.0, spacing="trailing"), pipeline.sample("0", steps=2))
+
+
+def test_trajectories_are_walked_once_and_kept_for_a_run_that_goes_on(teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "BLOCK", 5)  # several blocks, the last one shorter
+    config = student("trajectories", teachers)
+    teacher = load(config.process.teacher())
+    network = network_of(flow_map(teacher.model.config))
+    config = replace(config, data=replace(config.data, cache=str(tmp_path / "cache")))
+    reference, _ = whole(tmp_path / "whole", config)
+    caches, everything = (None, reference.cache()), np.arange(TRAJECTORIES.pool)
+    walked, kept = (config.process.source(source_of(digits()), Learner(network, teacher, cache)) for cache in caches)
+    agree(kept.x[everything], walked.x[everything], bound=1e-5)
+    interrupted(tmp_path / "run", config, 3)
+    monkeypatch.setattr(distil, "sample", lambda *_, **__: pytest.fail("a trajectory was walked again"))
+    resumed(tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (reference.folder / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["trajectories", "mean velocity", "distillation on the ladder"])
