@@ -9,7 +9,7 @@ a sample has; the assignment takes time that grows with the cube of the batch; a
 makes the noise depend on the class, which sampling does not know (C2OT, 2025).
 
 The picture, reflow.png: trajectories, and below them samples of one step. The table: the distance from the data by the number of
-steps, and the straightness S (0: lines). Two minutes.
+steps, and the straightness S (0: lines). A few minutes.
 """
 
 import numpy as np

@@ -131,3 +131,8 @@ def adams(F_t: Array, F_before: Array, weights: tuple[Array, Array]) -> Array:
     """The answer extrapolated to the middle of a step; weights : those of `Solver.weights`."""
     now, past = weights
     return now * F_t + past * F_before  # (P.22)
+
+
+def with_x(F_bar: Array, x_t: Array, part: Array) -> Array:
+    """The answer of a step on the arc; part : `Solver.of_x`."""
+    return F_bar + part * x_t  # (P.26)
