@@ -4,7 +4,7 @@
     F̄ = ½ (F_t + F_s),   F_s asked at the end of an Euler step              Heun, order 2, two calls per step     (P.6)
     F̄ = (1 + r/2) F_t - (r/2) F_before,   r = (τ_s-τ_t)/(τ_t-τ_before)      Adams–Bashforth, order 2, one call    (P.22)
     F̄ is read at x_t (P.3), and then the step is (P.4)
-    F̄ = (h v̄ + (1 - cos h) y_t)/sin h,   h = φ_s-φ_t,   v̄ by (P.22)        on the arc, where (P.4) turns          (P.26)
+    F̄ = (h v̄ + (1 - cos h) y_t)/sin h,   h = φ_s-φ_t,   v̄ by (P.22)        on the arc, where (P.4) turns          (P.27)
 
     answer F    clock τ          the coordinates whose ODE is solved
     u           σ/(α+σ)          straight: dx/dτ = u, with x = x_t/(α+σ)      Heun of rectified flow
@@ -14,7 +14,7 @@
 
 Steps of (P.4) are the same in all coordinates. A second order is not: there the average is taken of another answer. It must be
 one that stays the same where the pair does, with the same p and q at every level. v is none: it turns with φ, as a step of (P.4)
-does. (P.26) takes the turn out of the step, which becomes y_s = y_t + h v̄, the first one included.
+does. (P.27) takes the turn out of the step, which becomes y_s = y_t + h v̄, the first one included.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Solver:
 
     @property
     def on_the_arc(self) -> bool:
-        """Whether F̄ has a part of x_t (P.26)."""
+        """Whether F̄ has a part of x_t (P.27)."""
         return self.answer is ARC
 
     @property
@@ -91,13 +91,13 @@ class Solver:
 
     def of_x(self, t: Level, s: Level) -> float:
         """The part of x_t in F̄: (1 - cos h)/sin h on the arc, for y_t; else 0."""
-        return float(np.tan((angle(s) - angle(t)) / 2) / radius(t)) if self.on_the_arc else 0.0  # (P.26)
+        return float(np.tan((angle(s) - angle(t)) / 2) / radius(t)) if self.on_the_arc else 0.0  # (P.27)
 
     def weights(self, before: Level | None, t: Level, s: Level) -> tuple[float, float]:
         """Those of the answers at t and at the time before it."""
         now, past = self.of_answers(before, t, s)
         h = angle(s) - angle(t)
-        turn = float(h / np.sin(h)) if self.on_the_arc else 1.0  # (P.26)
+        turn = float(h / np.sin(h)) if self.on_the_arc else 1.0  # (P.27)
         return turn * now, turn * past
 
     def of_answers(self, before: Level | None, t: Level, s: Level) -> tuple[float, float]:
@@ -135,4 +135,4 @@ def adams(F_t: Array, F_before: Array, weights: tuple[Array, Array]) -> Array:
 
 def with_x(F_bar: Array, x_t: Array, part: Array) -> Array:
     """The answer of a step on the arc; part : `Solver.of_x`."""
-    return F_bar + part * x_t  # (P.26)
+    return F_bar + part * x_t  # (P.27)

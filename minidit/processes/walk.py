@@ -2,7 +2,7 @@
 
     for (t, s) in grid:   F = network(x_t, t, y),   x_s = step(F, row, z),   row ← the next of the table
     t above the s before: the walk climbs first, with noise of its own                                    (P.7, P.20)
-    Heun, Adams–Bashforth: F̄ from the answers at both ends, or at this time and the one before      (P.6, P.22, P.26)
+    Heun, Adams–Bashforth: F̄ from the answers at both ends, or at this time and the one before      (P.6, P.22, P.27)
 
 Everything that does not depend on the picture is a table, one row per step (diffusion/row.py). The host reads a row as
 numbers. A recorded walk reads it at a counter on the device, so that a step is the same function of the same arrays at every

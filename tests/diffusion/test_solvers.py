@@ -164,7 +164,7 @@ def test_the_weights_add_up_to_one_and_are_three_halves_and_minus_a_half_for_equ
     agree(AB2.weights(*map(Straight().level, (0.75, 0.5, 0.25))), (1.5, -0.5), bound=1e-14, of="P.22")
 
 
-@spec("P.26")
+@spec("P.27")
 @given(falling(3))
 def test_a_step_on_the_arc_is_one_of_its_ode(ts):
     """y_s = y_t + h (w v_t + (1 - w) v_before), on any path: v = dy/dφ, with weights that do not know of the turn."""
@@ -180,7 +180,7 @@ def test_a_step_on_the_arc_is_one_of_its_ode(ts):
         h, rate = angle(s) - angle(t), (angle(s) - angle(t)) / (angle(t) - angle(b))
         v = np.cos(angle(t)) * eps - np.sin(angle(t)) * x_0
         v_bar = (1 + rate / 2) * v - rate / 2 * before
-        agree(step(*answer.pair(F_bar, x, t), s) / unit(s), x / unit(t) + h * v_bar, bound=1e-9, of="P.26")
+        agree(step(*answer.pair(F_bar, x, t), s) / unit(s), x / unit(t) + h * v_bar, bound=1e-9, of="P.27")
 
 
 def test_clocks_are_the_times_of_the_paths():
