@@ -118,10 +118,10 @@ PRESETS["words"] = RunConfig(
     tokenizer=PixelsConfig(),
     model=DIT["words"],
     process=RectifiedFlowConfig(
-        prediction="x_0", times="logit_normal", times_mean=0.3, times_uniform=0.15, shift=2.0, loss_weight="by_noise"
+        prediction="x_0", times="logit_normal", times_mean=0.3, times_uniform=0.15, loss_weight="by_noise"
     ),
-    train=replace(_FAST, steps=30000, batch_size=32, lr=2e-3, final_lr=0.03, weight_decay=0.02, ema=0.998),
-    sample=SampleConfig(steps=20, every=5000, save_every=5000),
+    train=replace(_FAST, steps=30000, batch_size=32, lr=1.5e-3, final_lr=0.03, weight_decay=0.02, ema=0.999),
+    sample=SampleConfig(steps=20, every=5000, save_every=2500),
 )
 PRESETS["digits"] = replace(PRESETS["quick"], train=replace(_FAST, steps=3000), sample=SampleConfig(every=500))
 
