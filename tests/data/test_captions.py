@@ -28,7 +28,9 @@ def test_captions_survive_the_way_into_numbers_and_back(captions):
     rows = vocabulary.rows(texts)
     assert vocabulary.texts(rows) == texts and rows.shape == (len(texts), max(map(len, captions)))
     assert rows.max() < len(vocabulary) and UNKNOWN not in rows
-    assert all((row[len(words) :] == 0).all() and (row[: len(words)] > UNKNOWN).all() for row, words in zip(rows, captions, strict=True))
+    assert all(
+        (row[len(words) :] == 0).all() and (row[: len(words)] > UNKNOWN).all() for row, words in zip(rows, captions, strict=True)
+    )
 
 
 @spec("N.15")
@@ -65,7 +67,9 @@ def test_unknown_words_of_a_prompt_are_named_with_a_suggestion_and_left_out():
         vocabulary.prompts(["frog frog frog frog"])
 
 
-@pytest.mark.parametrize("words, length, why", [(("a", "a"), 2, "twice"), (("a b",), 2, "not a word"), (("a",), 0, "range"), ((), 2, "range")])
+@pytest.mark.parametrize(
+    "words, length, why", [(("a", "a"), 2, "twice"), (("a b",), 2, "not a word"), (("a",), 0, "range"), ((), 2, "range")]
+)
 def test_a_damaged_vocabulary_is_refused(words, length, why):
     with pytest.raises(data.DataError, match=why):
         Vocabulary(words, length)

@@ -80,7 +80,7 @@ def test_training_makes_the_stated_share_of_words_unknown_each_by_itself_and_nev
     model = DiT(WORDS, Philox(0), device=device)
     data = np.zeros((n, 1, 4, 4), np.float32), captions
     loop = loop_for(model, data, Diffusion.on_ladder(Schedule.linear(100)), LoopConfig(steps=1, batch_size=n, shards=1))
-    x_0, y = loop.source.draw(loop.draws.pictures(n), loop.draws.at(0))
+    _, y = loop.source.draw(loop.draws.pictures(n), loop.draws.at(0))
     y = host(y)
     whole = y[~(y == WORDS.vocabulary).any(axis=1)]
     assert abs(len(whole) / n - 0.75) < 4 * math.sqrt(0.25 * 0.75 / n)
