@@ -6,8 +6,8 @@
 
 A drawn picture is compared with all 3,139 real ones of its style, in means of 4 × 4 pixels (E.11). Beside the network stand a
 picture of the same emoji in another style (the mean over both), that of the nearest training caption in the style, and chance.
-Exact tone: of the five real tones of the emoji in the style, the nearest one, where these five differ. Style: by a small classifier
-that has learned the styles on the training pictures and is shown beside it on real pictures that are held out.
+Exact tone: of the five real tones of the emoji in the style, the nearest one, where these five differ. Style: by a small
+classifier that has learned the styles on the training pictures, and is itself measured on real pictures that are held out.
 """
 
 from __future__ import annotations

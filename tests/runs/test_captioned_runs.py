@@ -14,8 +14,10 @@ from minidit.runs.prompted import shares, similarity, spread
 
 PAIRS = [(c, s) for c in ("red", "green", "blue", "black", "white") for s in ("cat", "dog", "cow", "pig")]
 NAMES = {f"{k:02d}.png": f"{colour} {shape}, style{k % 3}" for k, (colour, shape) in enumerate(PAIRS)}
-SMALL = ["--preset", "words", "--steps", "3", "--batch-size", "4", "--hidden-size", "16", "--depth", "1", "--num-heads", "2",
-         "--patch-size", "4", "--sample-steps", "2", "--sample-every", "2", "--warmup", "1", "--threads", "1", "--quiet"]  # fmt: skip
+SMALL = [
+    "--preset", "words", "--steps", "3", "--batch-size", "4", "--hidden-size", "16", "--depth", "1", "--num-heads", "2",
+    "--patch-size", "4", "--sample-steps", "2", "--sample-every", "2", "--warmup", "1", "--threads", "1", "--quiet",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["dit", "mmdit"])
