@@ -151,7 +151,7 @@ def training_of(run: Path) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace) -> None:
-    pipelines = {str(run): load(run) for run in args.runs}
+    pipelines = {str(run): load(run, state=args.state) for run in args.runs}
     results = {
         "machine": machine(), "steps": STEPS, "guidance": GUIDANCE, "runs": {str(run): training_of(run) for run in args.runs},
         "measures": table(Judged(), pipelines),
@@ -162,7 +162,7 @@ def measure(args: argparse.Namespace) -> None:
 
 def poster(args: argparse.Namespace) -> None:
     """24 prompts with what is drawn for them."""
-    pipeline = load(args.runs[0]) if args.runs else load(captions=True)
+    pipeline = load(args.runs[0], state=args.state) if args.runs else load(captions=True)
     x = pipeline.sample(list(PROMPTS), steps=STEPS, guidance=GUIDANCE, seed=args.seed)
     pictures.save_png(args.out, caption_grid(x, PROMPTS))
     print(args.out)
@@ -176,6 +176,7 @@ def main() -> None:
         sub.add_argument("runs", nargs="+" if command is measure else "*", type=Path)
         sub.add_argument("--out", type=Path, default=Path(out))
         sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--state", default="", help="a saved state of the runs, such as latest, instead of the trained weights")
         sub.set_defaults(run=command)
     args = parser.parse_args()
     args.run(args)
