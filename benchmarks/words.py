@@ -1,8 +1,9 @@
 """Pictures from words: does a network draw emoji in a style, or with a skin tone, that it has never seen them in?
 
     minidit train --preset words --out words/0 --threads 1                                       about an hour on one core
-    python -m benchmarks.words measure words/0 [words/1 …] --out benchmarks/results/words.json   three minutes
+    python -m benchmarks.words measure words/0 [words/1 …] --out benchmarks/results/words.json   some minutes
     python -m benchmarks.words poster [words/0] --out docs/words.png                             24 prompts
+    python -m benchmarks.words scenes scenes/0 [bag/0 …] --out benchmarks/results/scenes.json    runs of --preset scenes
 
 A drawn picture is compared with all 3,139 real ones of its style, in means of 4 × 4 pixels (E.11). Beside the network stand a
 picture of the same emoji in another style (the mean over both), that of the nearest training caption in the style, and chance.
@@ -23,7 +24,7 @@ import numpy as np
 from benchmarks.machine import machine
 from minidit import metrics, pictures
 from minidit.backend import Array
-from minidit.data import emoji, from_uint8
+from minidit.data import emoji, from_uint8, shapes
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.processes.classify import Classification, judge
 from minidit.random import Philox
@@ -160,6 +161,27 @@ def measure(args: argparse.Namespace) -> None:
     print(args.out)
 
 
+def composed(args: argparse.Namespace) -> None:
+    """What runs draw for scenes of two things: captions that were trained on, and those with pairs that are held out."""
+    table: dict[str, Any] = {}
+    for part in ("train", "test"):
+        quarters, captions = (some[: args.n] for some in shapes.scenes(part))
+        new = np.array([sum((t.colour, t.shape) in shapes.NEW_PAIRS for t in shapes.things(q)) for q in quarters])
+        for run in args.runs:
+            pipeline = load(run, state=args.state)
+            x = pipeline.sample(captions, steps=STEPS, guidance=GUIDANCE, seed=args.seed, shards=1)
+            for k in np.unique(new):
+                row = {"n": int((new == k).sum()), **shapes.score(x[new == k], quarters[new == k])}
+                table[f"{run}, {k} new pairs"] = row
+                print(f"{run!s:20s} {k} new pairs  " + "  ".join(f"{name} {v:.3f}" for name, v in row.items()), flush=True)
+    results = {
+        "machine": machine(), "steps": STEPS, "guidance": GUIDANCE, "runs": {str(run): training_of(run) for run in args.runs},
+        "measures": table,
+    }  # fmt: skip
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(args.out)
+
+
 def poster(args: argparse.Namespace) -> None:
     """24 prompts with what is drawn for them."""
     pipeline = load(args.runs[0], state=args.state) if args.runs else load(captions=True)
@@ -171,9 +193,13 @@ def poster(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for command, out in ((measure, "benchmarks/results/words.json"), (poster, "docs/words.png")):
-        sub = commands.add_parser(command.__name__)
-        sub.add_argument("runs", nargs="+" if command is measure else "*", type=Path)
+    for name, command, out in (
+        ("measure", measure, "benchmarks/results/words.json"), ("poster", poster, "docs/words.png"),
+        ("scenes", composed, "benchmarks/results/scenes.json"),
+    ):  # fmt: skip
+        sub = commands.add_parser(name)
+        sub.add_argument("runs", nargs="*" if command is poster else "+", type=Path)
+        sub.add_argument("-n", type=int, default=600, help="scenes of each part")
         sub.add_argument("--out", type=Path, default=Path(out))
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--state", default="", help="a saved state of the runs, such as latest, instead of the trained weights")

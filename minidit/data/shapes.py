@@ -1,9 +1,9 @@
-"""Scenes that are drawn here: two things in two of four quarters of a white picture, 32 × 32 pixels, and a caption that says what.
+"""Scenes that are drawn here: two things in two of four quarters of a white picture, 32 × 32 pixels, and a caption.
 
     "small red circle top left, large blue cross bottom right"        either of the two may be named first
 
-A thing has a size, a colour and a shape: 2 · 4 · 4. Four pairs of colour and shape are never seen in training, one per colour and one
-per shape; every picture of the test part has at least one of them. To draw it, a network has to put together what it learned
+A thing has a size, a colour and a shape: 2 · 4 · 4. Four pairs of colour and shape are never seen in training, one per colour and
+one per shape; every picture of the test part has at least one of them. To draw it, a network has to put together what it learned
 apart; and to put each thing in its place it has to read the order of the words, not only which words there are.
 
 `read` is the reader of pictures: in every quarter the thing, or nothing, that is nearest to what stands there.
@@ -83,10 +83,16 @@ def read(x: Array) -> NDArray[np.int64]:
     return np.asarray(gap.argmin(axis=1), np.int64).reshape(len(x), 4)
 
 
+def things(quarters: NDArray[np.int64]) -> list[Thing]:
+    """What stands in the quarters of a scene : (4,)."""
+    return [THINGS[k] for k in quarters if k < len(THINGS)]
+
+
 def caption(quarters: NDArray[np.int64], swapped: bool) -> str:
     """The caption of a scene of two things; swapped: the lower or right one is named first."""
-    said = [f"{' '.join(THINGS[k])} {place}" for k, place in zip(quarters, PLACES, strict=True) if k < len(THINGS)]
-    return ", ".join(said[::-1] if swapped else said)
+    places = [place for k, place in zip(quarters, PLACES, strict=True) if k < len(THINGS)]
+    parts = [f"{' '.join(thing)} {place}" for thing, place in zip(things(quarters), places, strict=True)]
+    return ", ".join(parts[::-1] if swapped else parts)
 
 
 class Scenes(NamedTuple):
@@ -123,16 +129,18 @@ def shapes(part: str | None = None) -> Dataset:
 
 
 def score(x: Array, quarters: NDArray[np.int64]) -> dict[str, float]:
-    """How often size, colour and shape of a thing are those asked for, its quarter holds anything, the others stay empty, all is right.
+    """How often each property of a thing is the one asked for, its quarter holds anything, the others stay empty, all is right.
 
     x : pictures in [-1, 1] that were drawn for scenes of these quarters
     """
     got, there = read(x), quarters < len(THINGS)
     asked, found = quarters[there], got[there]
-    table = np.array([[list(SIZES).index(t.size), list(COLOURS).index(t.colour), SHAPES.index(t.shape)] for t in THINGS] + [[-1] * 3])
+    sizes, colours = list(SIZES), list(COLOURS)
+    table = np.array([[sizes.index(t.size), colours.index(t.colour), SHAPES.index(t.shape)] for t in THINGS] + [[-1] * 3])
     right = (table[asked] == table[found]).mean(axis=0)
     return {
-        "size": float(right[0]), "colour": float(right[1]), "shape": float(right[2]), "place": float((found < len(THINGS)).mean()),
+        "size": float(right[0]), "colour": float(right[1]), "shape": float(right[2]),
+        "place": float((found < len(THINGS)).mean()),
         "others_empty": float((got[~there] == len(THINGS)).reshape(len(x), 2).all(axis=1).mean()),
         "all_right": float((got == quarters).all(axis=1).mean()),
     }  # fmt: skip
