@@ -8,7 +8,9 @@ from data.test_captions import CAPTIONS, jsonl, lines_of, pictures
 from PIL import Image
 
 from minidit.cli import main
-from minidit.runs.fitting import EXAMPLES
+from minidit.data import Dataset
+from minidit.data.captions import Vocabulary
+from minidit.runs.fitting import EXAMPLES, known_words
 from minidit.runs.pipeline import SHIPPED, load
 from minidit.runs.prompted import shares, similarity, spread
 
@@ -96,3 +98,13 @@ def test_captions_are_as_like_as_their_words():
     assert np.allclose(agree, [[1, 1 / 4, 1], [1 / 4, 1, 1 / 4], [1, 1 / 4, 1]])
     assert shares(np.array([0, 1, 4, 5])) == {"top_1": 0.25, "top_5": 0.75, "median": 3.5}
     assert spread(10, 3).tolist() == [0, 4, 9] and spread(2, 5).tolist() == [0, 1]
+
+
+def test_a_word_of_held_out_captions_alone_is_unknown():
+    vocabulary = Vocabulary.of(["red cat", "green cat", "blue dog"])
+    images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
+    whole = Dataset("set", images, vocabulary.rows(["red cat", "green cat", "blue dog"]), (), vocabulary=vocabulary)
+    train, held_out = known_words(whole.take([0, 1]), whole.take([2]))
+    assert train.vocabulary.words == ("cat", "green", "red") and train.vocabulary == held_out.vocabulary
+    assert train.vocabulary.texts(train.captions) == ["red cat", "green cat"]
+    assert held_out.vocabulary.texts(held_out.captions) == ["? ?"]
