@@ -60,9 +60,9 @@ def card(runs: list[Path], results: dict[str, Any], command: str) -> str:
         "## How it is measured",
         f"A picture is drawn in {results['steps']} Euler steps with guidance {results['guidance']:g} and compared with all 3,139 "
         "real ones of its style, in means of 4 × 4 pixels (SPEC.md, E.11). *New tone*: the emoji in that skin tone was held out "
-        f"A picture is drawn in {results['steps']} Euler steps, guidance {results['guidance']:g}, and compared with all 3,139 "
-        "another style, handed over as if it had been drawn. *Nearest caption*: the training picture of that style whose caption "
-        "has most words in common.",
+        "in all three styles. *New style*: the emoji was held out in that style. *Another style*: the real picture of the same "
+        "emoji in another style, handed over as if it had been drawn. *Nearest caption*: the training picture of that style "
+        "whose caption has most words in common.",
         *groups,
         "It knows the 1,442 words of its captions and what they were said of, not the world: a purple pizza is no pizza. For "
         "study only, not for any other use.",
