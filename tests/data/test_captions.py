@@ -15,6 +15,7 @@ from minidit import data
 from minidit.data import emoji
 from minidit.data.captions import LONGEST, UNKNOWN, Vocabulary, words_of
 from minidit.data.counts import class_lines
+from minidit.data.npz import SETS
 
 WORD = st.from_regex(r"[a-z0-9]+(-[a-z]+)?", fullmatch=True)
 CAPTION = st.lists(WORD, min_size=1, max_size=8)
@@ -162,6 +163,17 @@ def test_a_table_without_the_two_columns_and_two_files_of_captions_are_refused(t
 
 
 # ------------------------------------------------------------------------------------------------ emoji
+
+
+def test_the_emoji_take_little_room_and_their_licences_name_the_three_sources():
+    assert (SETS / "emoji.npz").stat().st_size < 2_000_000
+    licence = (SETS / "emoji.LICENSE").read_text("utf-8")
+    for words in (
+        "Google LLC. Licensed under the Apache License, Version 2.0",
+        "CC BY 4.0",
+        "Microsoft Corporation. Licensed under the MIT",
+    ):
+        assert words in licence
 
 
 def test_the_emoji_are_three_drawings_of_every_name_and_tone():
