@@ -8,9 +8,9 @@ A backbone knows nothing of paths, noise levels or losses, and no process or loo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,9 +203,19 @@ class OfPictures:
         return self.in_channels * (2 if self.learn_sigma else 1)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape of one sample: (C, H, W)."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W), or (C, T, H, W) of a network for clips."""
         return (self.in_channels, *self.size)
+
+    def fitted(self, shape: tuple[int, ...], classes: int) -> Self:
+        """The same network for samples of this shape and `classes` classes. Raises ValueError for clips."""
+        if len(shape) != 3:
+            sample = " x ".join(map(str, shape))
+            raise ValueError(f"this model draws pictures, and the data are clips of {sample}: add --model spacetime")
+        C, H, W = shape
+        more: dict[str, Any] = {"input_size": H if H == W else (H, W), "in_channels": C, "num_classes": classes}
+        fitted: Self = replace(cast(Any, self), **more)
+        return fitted
 
     @property
     def condition(self) -> Condition:
@@ -245,7 +255,7 @@ class Backbone(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (C, H, W)."""
+        """The shape of one sample: (C, H, W), or (C, T, H, W) of a network for clips."""
 
     @property
     def condition(self) -> Condition:
@@ -264,7 +274,7 @@ class Backbone(Protocol):
         """The type of the weights, and of the samples that the network takes."""
 
     def __call__(self, x: Value, t: Array, y: Array | None = None) -> Tensor:
-        """x : (B, *shape), t : (B,) as the path gives it (0..T-1 on a ladder), y as `condition` says  ->  (B, C or 2C, H, W)."""
+        """x : (B, *shape), t : (B,) as the path gives it (0..T-1 on a ladder), y as `condition` says  ->  (B, C or 2C, …)."""
 
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the condition left out. Raises ValueError if the network has no null label."""
@@ -288,7 +298,7 @@ class BackboneConfig(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (C, H, W)."""
+        """The shape of one sample: (C, H, W), or (C, T, H, W) of a network for clips."""
 
     @property
     def condition(self) -> Condition:
@@ -298,8 +308,11 @@ class BackboneConfig(Protocol):
     def multiple(self) -> int:
         """Height and width of a sample must be multiples of this."""
 
-    def fitted(self, shape: tuple[int, int, int], classes: int) -> Self:
-        """The same network for samples of this shape and `classes` classes (0: none), as the data of a run require."""
+    def fitted(self, shape: tuple[int, ...], classes: int) -> Self:
+        """The same network for samples of this shape and `classes` classes (0: none), as the data of a run require.
+
+        Raises ValueError for samples that it cannot draw.
+        """
 
     def captioned(self, vocabulary: int, length: int) -> Self:
         """The same network for captions of so many words, out of so many. Raises ValueError for a network that reads none."""

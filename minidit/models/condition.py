@@ -76,7 +76,7 @@ class CaptionEmbedder(Module):
     """y : (B, M) ints, a caption per sample, 0 behind its last word  ->  (B, D), whatever the order of its words."""
 
     def __init__(self, rows: int, width: int) -> None:
-        self.words, self.mlp = Embedding(rows, width, std=1.0), VectorEmbedder(width, width)
+        self.words, self.mlp = Embedding(rows, width, normal(1.0)), VectorEmbedder(width, width)
 
     def forward(self, y: Array) -> Value:
         return self.mlp(pooled_words(self.words(y), y))  # (T.21) without places

@@ -93,11 +93,6 @@ class DiTConfig(OfPictures):
         """Height and width must be multiples of the patch."""
         return self.patch_size
 
-    def fitted(self, shape: tuple[int, int, int], classes: int) -> Self:
-        """The same DiT for samples of this shape and `classes` classes."""
-        C, H, W = shape
-        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
-
     def captioned(self, vocabulary: int, length: int) -> Self:
         """The same DiT for captions of so many words, out of so many. It reads them as a bag, whose order it does not see."""
         return replace(self, vocabulary=vocabulary, caption_length=length, num_classes=0)

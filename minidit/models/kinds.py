@@ -10,9 +10,10 @@ from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
 from minidit.models.mmdit import MMDiT, MMDiTConfig
+from minidit.models.spacetime import SpacetimeConfig, SpacetimeDiT
 from minidit.models.unet import UNet, UNetConfig
 
-Network = DiT | UNet | MMDiT | Autoencoder | AutoencoderKL | Classifier
+Network = DiT | UNet | MMDiT | SpacetimeDiT | Autoencoder | AutoencoderKL | Classifier
 
 
 class Kind(NamedTuple):
@@ -28,6 +29,7 @@ NETWORKS = {
     "dit": Kind(DiTConfig, DiT, "model"),
     "unet": Kind(UNetConfig, UNet, "model"),
     "mmdit": Kind(MMDiTConfig, MMDiT, "model"),
+    "spacetime": Kind(SpacetimeConfig, SpacetimeDiT, "model"),
     "autoencoder": Kind(AutoencoderConfig, Autoencoder, "tokenizer"),
     "autoencoder_kl": Kind(AutoencoderKLConfig, AutoencoderKL, "tokenizer"),
     "classifier": Kind(ClassifierConfig, Classifier, "judge"),

@@ -11,7 +11,7 @@ The last context has no output projection, no MLP, and 2 parts.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from minidit.models.backbone import Classes, Condition, Encoded, Nothing, OfPictures, Tokens
 from minidit.models.condition import FREQUENCIES
@@ -108,12 +108,7 @@ class MMDiTConfig(OfPictures):
             return Classes(self.num_classes, self.num_classes if dropped else None, self.class_dropout_prob)
         return Nothing()
 
-    def fitted(self, shape: tuple[int, int, int], classes: int) -> MMDiTConfig:
-        """The same network for samples of this shape and `classes` classes."""
-        C, H, W = shape
-        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
-
-    def captioned(self, vocabulary: int, length: int) -> MMDiTConfig:
+    def captioned(self, vocabulary: int, length: int) -> Self:
         """The same network for captions of so many words, out of so many."""
         return replace(self, vocabulary=vocabulary, caption_length=length, num_classes=0)
 

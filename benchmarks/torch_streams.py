@@ -1,0 +1,153 @@
+"""The same MM-DiT in PyTorch, written from (T.21) to (T.25), with the official names and PyTorch's fused attention."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minidit.models.mmdit_config import MMDiTConfig
+
+
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale[:, None]) + shift[:, None]
+
+
+def two_layers(n: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(n, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def frequencies() -> Tensor:
+    return torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float64) / 128)
+
+
+def time_embedding(t: Tensor, f: Tensor) -> Tensor:
+    angle = t[:, None] * f
+    return torch.cat((angle.cos(), angle.sin()), dim=1).float()
+
+
+class Mlps(nn.Module):
+    """Two linear layers with SiLU between them, under the name `mlp`."""
+
+    def __init__(self, n: int, width: int) -> None:
+        super().__init__()
+        self.mlp = two_layers(n, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x)
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class StreamAttention(nn.Module):
+    def __init__(self, width: int, heads: int, norm: bool, out: bool) -> None:
+        super().__init__()
+        self.heads, K = heads, width // heads
+        self.qkv = nn.Linear(width, 3 * width)
+        if norm:
+            self.ln_q, self.ln_k = nn.RMSNorm(K, eps=1e-6), nn.RMSNorm(K, eps=1e-6)
+        if out:
+            self.proj = nn.Linear(width, width)
+        self.norm = norm
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        B, N, D = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        return (self.ln_q(q), self.ln_k(k), v) if self.norm else (q, k, v)
+
+
+class Stream(nn.Module):
+    def __init__(self, width: int, heads: int, inner: int, norm: bool, last: bool) -> None:
+        super().__init__()
+        self.attn = StreamAttention(width, heads, norm, not last)
+        if not last:
+            self.mlp = Mlp(width, inner)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, (2 if last else 6) * width))
+        self.last = last
+
+    def go_on(self, h: Tensor, y: Tensor, m: tuple[Tensor, ...]) -> Tensor:
+        h = h + m[2][:, None] * self.attn.proj(y)
+        return h + m[5][:, None] * self.mlp(modulated(h, m[3], m[4]))
+
+
+class JointBlock(nn.Module):
+    def __init__(self, c: MMDiTConfig, last: bool) -> None:
+        super().__init__()
+        D = c.hidden_size
+        self.context_block = Stream(D, c.num_heads, int(D * c.context_ratio), c.qk_norm, last)
+        self.x_block = Stream(D, c.num_heads, int(D * c.mlp_ratio), c.qk_norm, False)
+
+    def forward(self, context: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        streams, hs = (self.context_block, self.x_block), (context, x)
+        ms = [s.adaLN_modulation(c).chunk(2 if s.last else 6, dim=1) for s in streams]
+        parts = [s.attn.parts(modulated(h, m[0], m[1])) for s, h, m in zip(streams, hs, ms, strict=True)]
+        q, k, v = (torch.cat(pair, dim=2) for pair in zip(*parts, strict=True))
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        M = context.shape[1]
+        x = self.x_block.go_on(x, y[:, M:], ms[1])
+        return context if self.context_block.last else self.context_block.go_on(context, y[:, :M], ms[0]), x
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, out)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+        return self.linear(modulated(x, shift, scale))
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, channels: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class Words(nn.Module):
+    def __init__(self, rows: int, length: int, width: int) -> None:
+        super().__init__()
+        self.words, self.places = nn.Parameter(torch.zeros(rows, width)), nn.Parameter(torch.zeros(length, width))
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        e = F.embedding(y, self.words) + self.places
+        here = (y != 0).float()
+        return e, (e * (here / here.sum(1, keepdim=True).clamp(min=1).sqrt())[..., None]).sum(1)
+
+
+class MMDiT(nn.Module):
+    """x : (B, C, H, W), t : (B,), y : (B, M)  ->  (B, C, H, W); learned positions, captions, no dual attention."""
+
+    def __init__(self, c: MMDiTConfig) -> None:
+        super().__init__()
+        D, self.p = c.hidden_size, c.patch_size
+        self.x_embedder = PatchEmbed(c.in_channels, D, c.patch_size)
+        self.pos_embed = nn.Parameter(torch.zeros(1, c.tokens, D))
+        self.t_embedder, self.y_embedder = Mlps(256, D), Mlps(D, D)
+        self.context_embedder = Words(c.condition.rows, c.caption_length, D)
+        self.joint_blocks = nn.ModuleList(JointBlock(c, i == c.depth - 1) for i in range(c.depth))
+        self.final_layer = FinalLayer(D, c.patch_size**2 * c.out_channels)
+        self.register_buffer("f", frequencies(), persistent=False)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        context, pooled = self.context_embedder(y)
+        c = self.t_embedder(time_embedding(t, self.f)) + self.y_embedder(pooled)
+        h = self.x_embedder(x) + self.pos_embed
+        for block in self.joint_blocks:
+            context, h = block(context, h, c)
+        B, C, H, W = x.shape
+        p = self.p
+        return self.final_layer(h, c).reshape(B, H // p, W // p, p, p, C).permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
