@@ -159,7 +159,7 @@ def odd_steps(driven: Mapping[str, Any], args: Sequence[Any]) -> list[str]:
     """Where the steps of a scheduler lead, beside those of DDIM and DDPM, which lead to the next of the list. args: alpha_bar."""
     (alpha_bar,) = args
     steps = [(key, int(key.rpartition(" ")[2])) for key in driven]
-    wrong, seen = [], 0
+    wrong, seen = list[str](), 0
     for k, (key, t) in enumerate(steps):
         columns = np.stack([normals(3 * k + j).ravel() for j in range(3)], axis=1)
         goal = np.asarray(driven[key], np.float64).ravel()
@@ -168,7 +168,7 @@ def odd_steps(driven: Mapping[str, Any], args: Sequence[Any]) -> list[str]:
             return []  # clipped, or noise of its own
         last = k + 1 == len(steps) or steps[k + 1][0].partition(",")[0] != key.partition(",")[0]
         there, right = reached(alpha_bar, t, float(factors[0])), "the data" if last else f"t = {steps[k + 1][1]}"
-        seen += there != right
+        seen += int(there != right)
         if there != right and len(wrong) < 2:
             wrong.append(f"{key.partition(',')[0]}: the step from t = {t} lands on the level of {there}, expected {right}")
     return [*wrong, f"so do {seen} of {len(steps)} steps"] if len(wrong) > 1 else wrong
