@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from minidit.diffusion.path import Exploding, Straight
     from minidit.diffusion.prediction import EPS, X_0, U, V, edm, predict_eps, predict_v, predict_x_0
     from minidit.diffusion.schedule import Schedule
-    from minidit.diffusion.solver import AB2, EULER, HEUN
+    from minidit.diffusion.solver import AB2, AB2_ARC, EULER, HEUN
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
@@ -52,7 +52,7 @@ _HOMES = {
     "diffusion.path": ("Exploding", "Straight"),
     "diffusion.prediction": ("EPS", "U", "V", "X_0", "edm", "predict_eps", "predict_v", "predict_x_0"),
     "diffusion.schedule": ("Schedule",),
-    "diffusion.solver": ("AB2", "EULER", "HEUN"),
+    "diffusion.solver": ("AB2", "AB2_ARC", "EULER", "HEUN"),
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),

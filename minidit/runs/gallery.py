@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 CLIPS = 2  # of each class in a picture, where a clip takes a row
 METHODS = {  # the words of solvers, for titles
-    "euler": "Euler", "heun": "Heun", "heun_edm": "Heun", "ab2": "Adams–Bashforth", "dpm_2m": "DPM-Solver++(2M)",
+    "euler": "Euler", "heun": "Heun", "heun_edm": "Heun", "ab2": "Adams–Bashforth", "ab2_arc": "Adams–Bashforth on the arc",
+    "dpm_2m": "DPM-Solver++(2M)",
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from minidit.runs.lengths import lengthened
 from minidit.runs.lock import locked
 from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell
 from minidit.runs.pipeline import Pipeline, load_pipeline, pipeline_of
+from minidit.runs.process_kinds import Learner
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on
 from minidit.runs.trainer import Trainer
@@ -186,10 +187,11 @@ class Run(Trainer):
                 save_grid(self.folder, pipeline_of(c, average, tokenizer, self.header()), c.sample, loop.done)
 
         teacher = self.teacher()
-        source = c.process.source(network, source, teacher, cache=self.cache())
+        learner = Learner(network, teacher, self.cache())
+        source = c.process.source(source, learner)
         few = None
         if held_out is not None and c.process.compared:
-            few = c.process.source(network, held_out, teacher, cache=self.cache(), held_out=True)
+            few = c.process.source(held_out, replace(learner, held_out=True))
         process = c.process.process(network, source, teacher)
         return Phase("model", network, process, source, c.train, few, c.data.init, draw)
 

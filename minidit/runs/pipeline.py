@@ -191,7 +191,7 @@ class Pipeline:
         path : the coordinates of the walk, "" those of the training, "vp", "straight" or "ve".   shift : of the straight grid.
         guidance : None: the pipeline's own scale in its own interval; an explicit scale applies on the whole path.
         interval : two parts of the path that the model was trained on.
-        solver : "euler", of second order "ab2", "heun", "heun_edm" (two calls per step), "dpm_2m"; all without fresh noise.
+        solver : "euler", of second order "ab2", "ab2_arc", "dpm_2m", with two calls per step "heun", "heun_edm"; no fresh noise.
         sampler : "ddim" (no fresh noise, unless η) or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.
         seed : of all noise.   shards, precision : as in `md.sample`.
         Raises ValueError for an unknown word, for a spacing or a shift of another path, and for more rungs than the ladder has.
