@@ -19,7 +19,7 @@ from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
 from minidit.verify.core.denoiser import Linear, perfect
 from minidit.verify.core.draws import SIX, correlations
-from minidit.verify.core.forms import owned
+from minidit.verify.core.forms import array_of, owned
 from minidit.verify.core.levels import reached
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.ddim import ddim_invert_step, ddim_step
@@ -146,7 +146,7 @@ def drive(scheduler: Scheduler) -> dict[str, Array]:
     out: dict[str, Array] = {}
     drawn = 0
     for N in (4, 12, 30):
-        timesteps = np.array(to_host(scheduler.timesteps(N)))
+        timesteps = array_of(scheduler.timesteps(N))
         out[f"timesteps {N}"] = timesteps
         for t in timesteps:
             x, eps, z = (normals(3 * drawn + k).copy() for k in range(3))
