@@ -100,7 +100,8 @@ def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation]
         nameless = [f for f in findings if not f.passed and not f.candidates and not f.whole and f.verdict not in SETTLED]
         for f in sorted(nameless, key=lambda f: len(judge.near(f.topic, bank))):
             answers, reached = asked[f.topic.name], judge.reached(f.topic)
-            guesses = Guesses(judge, f, answers, bank, judge.near(f.topic, bank), _suspects(f, findings, bank, judge))
+            near = judge.possible(f, answers, bank) if wide else judge.near(f.topic, bank)
+            guesses = Guesses(judge, f, answers, bank, near, _suspects(f, findings, bank, judge))
             tries = guesses.familiar()
             if wide and not any(parts <= reached for parts in hopeless):
                 tries += guesses.wide()
