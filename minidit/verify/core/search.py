@@ -27,6 +27,8 @@ def examine(
     if depth > 1:
         _search(findings, asked, bank, judge)
         for f in findings:
+            _sharpen(f, asked[f.topic.name], bank, judge)
+        for f in findings:
             if f.verdict == "unknown" and not f.candidates and not f.whole and f.topic.group not in LONG:
                 judge.beside(f, asked[f.topic.name], bank)
     named = dict.fromkeys(names for f in findings for names in f.candidates)
@@ -107,6 +109,18 @@ def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation]
                 tries += guesses.wide()
             if not any(judge.explain(f, answers, orders(sets)) for sets in tries) and wide:
                 hopeless.append(reached)
+
+
+def _sharpen(finding: Finding, answers: Answers, bank: Sequence[Deviation], judge: Judge) -> None:
+    """Where one mistake explains answers to float32 rounding only, another one beside it may explain them to the last digit."""
+    if finding.verdict != "named" or not finding.note or len(finding.candidates) != 1:
+        return
+    (names,) = finding.candidates
+    near = [d for d in judge.near(finding.topic, bank) if d not in names]
+    for both in orders((*names, d) for d in near):
+        if judge.explains(finding.topic, answers, both, finding.tolerance):
+            finding.candidates, finding.note = [both], ""
+            return
 
 
 def _suspects(finding: Finding, findings: Sequence[Finding], bank: Sequence[Deviation], judge: Judge) -> list[Deviation]:

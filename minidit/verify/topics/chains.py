@@ -163,8 +163,10 @@ def odd_steps(driven: Mapping[str, Any], args: Sequence[Any]) -> list[str]:
     for k, (key, t) in enumerate(steps):
         columns = np.stack([normals(3 * k + j).ravel() for j in range(3)], axis=1)
         goal = np.asarray(driven[key], np.float64).ravel()
+        if goal.size != len(columns) or not np.isfinite(goal).all():
+            return []
         factors = np.linalg.lstsq(columns, goal, rcond=None)[0]
-        if not np.isfinite(goal).all() or np.max(abs(columns @ factors - goal)) > 1e-6 * np.max(abs(goal)):
+        if np.max(abs(columns @ factors - goal)) > 1e-6 * np.max(abs(goal)):
             return []  # clipped, or noise of its own
         last = k + 1 == len(steps) or steps[k + 1][0].partition(",")[0] != key.partition(",")[0]
         there, right = reached(alpha_bar, t, float(factors[0])), "the data" if last else f"t = {steps[k + 1][1]}"
