@@ -130,7 +130,6 @@ BLOCKS: dict[str, Patches] = {
     "norms before and behind the branches": _stream(lambda x, gate, branch, norm: x + gate * norm(branch(x)), norms=True),
     "norms on the stream: LN(x) + gate branch(x)": _stream(lambda x, gate, branch, norm: norm(x) + gate * branch(x), norms=True),
     "no gates": _stream(lambda x, gate, branch, norm: x + branch(x), norms=True),
-    "no norms": _stream(lambda x, gate, branch, norm: x + gate * branch(x)),
     "one more norm at the end of the block": {block.block_stream: then(ops.standardise)},
 }  # fmt: skip
 
