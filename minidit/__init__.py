@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
-    from minidit.models.spacetime import SPACETIME, SpacetimeConfig, SpacetimeDiT
+    from minidit.models.spacetime import SpacetimeDiT
+    from minidit.models.spacetime_config import SPACETIME, SpacetimeConfig
     from minidit.models.unet import UNet, UNetConfig
     from minidit.optim import AdamW, OptimConfig
     from minidit.processes.autoencode import AutoencodeConfig, autoencode
@@ -56,7 +57,8 @@ _HOMES = {
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
-    "models.spacetime": ("SPACETIME", "SpacetimeConfig", "SpacetimeDiT"),
+    "models.spacetime": ("SpacetimeDiT",),
+    "models.spacetime_config": ("SPACETIME", "SpacetimeConfig"),
     "models.unet": ("UNet", "UNetConfig"),
     "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),

@@ -4,7 +4,8 @@ from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DIT, DiT, DiTConfig
-from minidit.models.spacetime import SPACETIME, SpacetimeConfig, SpacetimeDiT
+from minidit.models.spacetime import SpacetimeDiT
+from minidit.models.spacetime_config import SPACETIME, SpacetimeConfig
 from minidit.models.unet import UNet, UNetConfig
 
 __all__ = [

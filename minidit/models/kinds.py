@@ -11,7 +11,8 @@ from minidit.models.dit import DiT, DiTConfig
 from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
 from minidit.models.flux import Flux, FluxConfig
 from minidit.models.mmdit import MMDiT, MMDiTConfig
-from minidit.models.spacetime import SpacetimeConfig, SpacetimeDiT
+from minidit.models.spacetime import SpacetimeDiT
+from minidit.models.spacetime_config import SpacetimeConfig
 from minidit.models.unet import UNet, UNetConfig
 
 Network = DiT | UNet | MMDiT | Flux | SpacetimeDiT | Autoencoder | AutoencoderKL | Classifier

@@ -16,7 +16,7 @@ from minidit.models.dit import DiTConfig
 from minidit.models.flux_config import FluxConfig
 from minidit.models.kinds import NETWORKS
 from minidit.models.mmdit_config import MMDiTConfig
-from minidit.models.spacetime import SpacetimeConfig
+from minidit.models.spacetime_config import SpacetimeConfig
 from minidit.models.unet import UNetConfig
 from minidit.processes.sample import Trained
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
