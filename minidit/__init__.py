@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
+    from minidit.models.spacetime import SPACETIME, SpacetimeConfig, SpacetimeDiT
     from minidit.models.unet import UNet, UNetConfig
     from minidit.optim import AdamW, OptimConfig
     from minidit.processes.autoencode import AutoencodeConfig, autoencode
@@ -55,6 +56,7 @@ _HOMES = {
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
+    "models.spacetime": ("SPACETIME", "SpacetimeConfig", "SpacetimeDiT"),
     "models.unet": ("UNet", "UNetConfig"),
     "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),

@@ -7,6 +7,7 @@
     f(φ, Φ)   = [ ∃ φ' ∈ Φ : |φ - φ'| ≤ |φ' - NN_k(φ', Φ)| ]                   inside the k-NN balls     (E.5)
     precision = mean_g f(φ_g, Φ_r),   recall = mean_r f(φ_r, Φ_g)                                        (E.6)
     distance  = min_j (mean_p (x_p - b_jp)²)^½,   pixels in [0, 1]             nearest neighbour         (E.7)
+    rank      = #{ j : |P x - P b_j| < |P x - P b_right| }     P: means of squares of pixels     retrieval (E.11)
 
 A Fréchet distance depends on its features: quote it beside the distance of real images from real images, never alone.
 """
@@ -137,6 +138,31 @@ def nearest(query: Array, bank: Array) -> tuple[Array, Array]:
         best[closer], index[closer] = gap[np.arange(len(q)), j][closer], i + j[closer]
     closest = np.asarray(bank[index], np.float64).reshape(q.shape)
     return np.sqrt((((q - closest) / 2) ** 2).mean(1)), index                                 # (E.7)
+
+
+# ------------------------------------------------------------------------------------------------ retrieval
+
+
+def ranks(drawn: Array, right: Array, bank: Array, side: int = 4) -> Array:
+    """How many pictures of a bank are more like each drawn picture than the right one is (E.11): 0 for the best.
+
+    drawn : (Q, C, H, W), bank : (N, C, H, W), right : (Q,) ints, places in the bank  ->  (Q,) ints
+    side : of the squares of pixels whose means are compared, so that a shift of a pixel or a rough texture matters little
+    """
+    drawn, bank, right = to_host(drawn), to_host(bank), np.asarray(to_host(right))
+    if drawn.shape[1:] != bank.shape[1:] or right.shape != drawn.shape[:1]:
+        raise ValueError(f"ranks needs pictures of one shape and one place each, got {drawn.shape}, {bank.shape}, {right.shape}")
+    q, b = _low(drawn, side, "drawn"), _low(bank, side, "bank")
+    distance = cdist(q, b, "sqeuclidean")
+    return (distance < distance[np.arange(len(q)), right][:, None]).sum(1)                    # (E.11)
+
+
+def _low(x: Array, side: int, name: str) -> Array:
+    """The means of squares of side × side pixels : (N, …)."""
+    n, c, h, w = x.shape
+    if h % side or w % side:
+        raise ValueError(f"{h} × {w} pixels cannot be cut into squares of {side}")
+    return _host(x, name).reshape(n, c, h // side, side, w // side, side).mean((3, 5)).reshape(n, -1)
 
 
 def _host(x: Array, name: str) -> np.ndarray[Any, Any]:

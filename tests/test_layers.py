@@ -23,8 +23,9 @@ LAYER = {
     "cli": 10,
     "__init__": 11, "__main__": 11,
 }  # fmt: skip
-LAWS = {"diffusion"}
-A_LAW_KNOWS = {"backend", "ops"}
+LAWS = {  # and what they know; of tokens some equations have stop-gradients
+    "diffusion": {"backend", "ops"}, "autoregressive": {"autograd", "backend", "ops"},
+}  # fmt: skip
 A_LAW_IS_KNOWN_FROM = LAYER["training"]
 BESIDE = {  # the only arrows between two rooms of one layer
     ("outgoing", "incoming"), ("pictures", "outgoing"), ("random", "backend"), ("kernels", "autograd"), ("optim", "nn"),
@@ -78,7 +79,7 @@ def why_forbidden(here, there):
         if name not in LAYER and name not in LAWS:
             return f"{name} has no layer"
     if here in LAWS:
-        return None if there in A_LAW_KNOWS else "a law knows only " + " and ".join(sorted(A_LAW_KNOWS))
+        return None if there in LAWS[here] else "a law knows only " + " and ".join(sorted(LAWS[here]))
     if there in LAWS:
         return None if LAYER[here] >= A_LAW_IS_KNOWN_FROM else "laws and networks meet only in processes"
     if there == "kernels" and here in KNOW_NO_KERNELS:

@@ -1,4 +1,4 @@
-"""`minidit eval`: a run measured by a small classifier trained on the same data by this package."""
+"""`minidit eval`: a run measured by a small classifier of its own, or, if it has captions, by what these draw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from minidit.cli.device import add_device, add_precision, settle_device, settle_
 if TYPE_CHECKING:
     from minidit.cli.progress import Progress
     from minidit.data import Dataset
-    from minidit.runs.pipeline import Pipeline
+    from minidit.runs.phases import Run
+    from minidit.runs.pipeline import Options, Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,13 +58,18 @@ def run(args: argparse.Namespace) -> int:
     if train.class_names != pipeline.class_names:
         both = [", ".join(names) or "none" for names in (train.class_names, pipeline.class_names)]
         raise ValueError(f"{train.name} has the classes {both[0]}, the run was trained on {both[1]}")
-    if not train.num_classes:
+    if train.vocabulary != pipeline.vocabulary:
+        raise ValueError(f"the captions of {train.name} have other words than those that the run was trained on")
+    if not train.num_classes and train.vocabulary is None:
         raise ValueError(f"{train.name} has no classes: without them there is no classifier to judge samples")
     ddpm_steps = ddpm_rungs(pipeline, args.ddpm_steps)
     if args.bpd and pipeline.ladder is None:
         raise ValueError("--bpd: the variational bound is that of a ladder of rungs, this run has a continuous path")
     job.facts = facts_of(train, job.parts)
     refuse_other_pictures(job.folder, pipeline.meta or {}, job.facts)
+    if train.vocabulary is not None:
+        prompted(args, job, pipeline, (train, held_out), progress)
+        return 0
     with stop_gently(job, progress):
         judge = job.judge(train, held_out)
     progress.close()
@@ -75,6 +81,22 @@ def run(args: argparse.Namespace) -> int:
         if job.ranks.first:
             write_report(job.folder)
     return 0
+
+
+def prompted(args: argparse.Namespace, job: Run, pipeline: Pipeline, data: tuple[Dataset, Dataset], progress: Progress) -> None:
+    """The measures of a run with captions: pictures drawn for them are looked for among the real ones."""
+    from minidit.html.report import write_report
+    from minidit.runs.prompted import measure_prompted
+
+    if args.bpd or args.ddpm_steps:
+        raise ValueError("--bpd and --ddpm-steps: a run with captions is measured by what its captions draw only")
+    s = job.config.sample
+    options: Options = {"steps": s.steps, "guidance": s.guidance, "interval": s.interval, "seed": s.seed,
+                        "precision": args.precision, "progress": progress.steps("sampling")}  # fmt: skip
+    measure_prompted(job, pipeline, *data, args.n, print, **options)
+    progress.close()
+    if job.ranks.first:
+        write_report(job.folder)
 
 
 def ddpm_rungs(pipeline: Pipeline, wanted: int | None, usual: int = 250) -> int | None:

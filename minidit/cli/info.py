@@ -63,11 +63,12 @@ def memory(args: argparse.Namespace) -> int:
 def streams() -> None:
     """Prints the table of the networks that read texts."""
     from minidit.models.flux_config import FLUX, FluxConfig
-    from minidit.models.mmdit_config import MMDIT
+    from minidit.models.mmdit_config import MMDIT, MMDiTConfig
     from minidit.training.memory import gb
 
+    presets: dict[str, MMDiTConfig | FluxConfig] = {**MMDIT, **FLUX}
     print("\npreset        input       tokens  width  blocks  heads      parameters  MACs per sample  float32  float16")
-    for name, c in {**MMDIT, **FLUX}.items():
+    for name, c in presets.items():
         shape, tokens = f"{c.in_channels}x{c.size[0]}x{c.size[1]}", f"{c.words}+{c.tokens}"
         blocks = f"{c.depth}+{c.single_depth}" if isinstance(c, FluxConfig) else str(c.depth)
         P = c.parameters()

@@ -28,9 +28,10 @@ PREFIX = {"tokenizer": "ae-", "tokenizer_train": "ae-", "sample": "sample-", "ju
 NAMES = {"checkpoint_blocks": "recompute", "learn_from": "teacher"}  # fields whose flag has a shorter name
 HELP = {  # what is not clear from a flag's name, by the field of the process that it sets
     "prediction": "the network's answer: eps, x_0 or v on a ladder; u, x_0 or v on the straight path",
-    "schedule": "linear, cosine or scaled_linear", "T": "rungs of the ladder", "loss_weight": "uniform or min_snr",
+    "schedule": "linear, cosine or scaled_linear", "T": "rungs of the ladder", "loss_weight": "uniform, min_snr or by_noise",
     "times": "how often a time is trained: uniform, logit_normal, mode or cosmap",
     "times_mean": "of logit-normal times, or of ln t", "times_std": "likewise",
+    "times_uniform": "the part of the times that is uniform, whatever the law of the others",
     "times_scale": "of mode: above 0 more of them are in the middle",
     "shift": "of the times, in training and in the grid: above 1 more of them are noisy",
     "sigma_data": "standard deviation of the data (default: measured)", "sigma_min": "of the grid", "sigma_max": "of the grid",
@@ -47,6 +48,7 @@ TITLES = {
     "sample": "grids while training",
     "judge_train": "the classifier that judges samples",
 }
+PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words"}  # embedded set -> the preset made for it
 Kinds = dict[str, type[Config]]  # section -> the dataclass of its kind
 
 
@@ -82,7 +84,7 @@ def kinds_in(words: Sequence[str], base: RunConfig) -> Kinds:
 
 def preset_of(preset: str | None, data: str | None) -> str:
     """The name of the preset that holds for these data."""
-    return preset or ("own" if data not in (None, "fashion", "digits") else data or "fashion")
+    return preset or PRESET_OF.get(data or "fashion", "own")
 
 
 def flags_of(section: str, kinds: Kinds | None = None) -> list[tuple[str, dataclasses.Field[Any], Any]]:

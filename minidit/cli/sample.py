@@ -12,7 +12,7 @@ from minidit.cli.device import add_device, add_precision, settle_device, settle_
 from minidit.outgoing import check_writable, write_atomically
 
 if TYPE_CHECKING:
-    from minidit.runs.pipeline import Options, Pipeline
+    from minidit.runs.pipeline import Labels, Options, Pipeline
 
 QUICK = 12  # rungs
 
@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", default="", metavar="STATE",
                         help="a saved state of the run instead of its trained weights: latest, best, or a number of updates")
     parser.add_argument("--labels", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
+    parser.add_argument("--prompt", action="append", metavar="WORDS",
+                        help='what to draw, for a model of captions: "frog, fluent"; may be repeated. Without a run the shipped '
+                             "model of emoji draws")
     parser.add_argument("-n", type=int, help="how many pictures; the labels are repeated in turn")
     parser.add_argument("--steps", type=int,
                         help="steps of the walk: rungs on a ladder. If nothing is said about the walk, 12 of ab2 on a ladder, 50 "
@@ -63,13 +66,15 @@ def run(args: argparse.Namespace) -> int:
 
     device = settle_device(args)
     settle_precision(device, args.precision)
-    pipeline = load_few_steps(device=device) if in_few_steps(args) else load(args.run, device=device, state=args.state)
+    few = in_few_steps(args)
+    words = bool(args.prompt)
+    pipeline = load_few_steps(device=device) if few else load(args.run, device=device, state=args.state, captions=words)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
     wanted, named = quick_walk(args, pipeline)
     steps = pipeline.steps(wanted)
     sampler, solver = pipeline.walk_words(args.sampler, named, args.eta, args.path)
-    labels = pipeline.labels(args.labels, args.n)
+    labels = labels_of(args, pipeline)
     n = len(labels) if labels is not None else args.n or 16
     check_writable(out, n * math.prod(pipeline.model.shape) * (1 if pipeline.tokenizer.limit else 16))  # bytes, about
     progress = Progress(args.quiet)
@@ -91,12 +96,12 @@ def run(args: argparse.Namespace) -> int:
         if not ranks().first:
             return 0
         if out.suffix == ".npz":
-            _save_npz(out, x, labels, pipeline.class_names)
+            _save_npz(out, x, labels, pipeline)
         else:
             from minidit.pictures import save_png
-            from minidit.runs.show import class_grid
+            from minidit.runs.show import sheet
 
-            save_png(out, class_grid(x, labels, pipeline.class_names))
+            save_png(out, sheet(x, labels, pipeline))
     print(out)
     if not args.quiet:
         scale = pipeline.guidance if args.guidance is None else args.guidance
@@ -106,6 +111,27 @@ def run(args: argparse.Namespace) -> int:
         walk = walk_in_words(pipeline, sampler, solver, args.path)
         print(f"{pictures}, {walk.format(steps)}{guidance}, seed {args.seed}", file=sys.stderr)
     return 0
+
+
+def labels_of(args: argparse.Namespace, pipeline: Pipeline) -> Labels | None:
+    """What to draw, from --labels or --prompt; words that the model does not know are named on stderr.
+
+    Raises ValueError for the flag of another kind of condition.
+    """
+    vocabulary = pipeline.vocabulary
+    if vocabulary is None:
+        if args.prompt:
+            raise ValueError(f"--prompt: this model knows {pipeline.model.condition.words}, no captions"
+                             + (": choose with --labels" if pipeline.model.condition.count else ""))  # fmt: skip
+        return pipeline.labels(args.labels, args.n)
+    if args.labels is not None:
+        raise ValueError("--labels: this model reads captions: say what to draw with --prompt")
+    if not args.prompt:
+        return pipeline.labels(None, args.n)
+    rows, remarks = vocabulary.prompts(args.prompt)
+    for remark in remarks:
+        print(f"note: {remark}", file=sys.stderr)
+    return rows if args.n is None else rows[[k % len(rows) for k in range(args.n)]]
 
 
 def quick_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None, str]:
@@ -123,8 +149,8 @@ def quick_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None
 def in_few_steps(args: argparse.Namespace) -> bool:
     """Whether the shipped flow map is meant: no run, one, two or four steps, and nothing else is said about the walk."""
     otherwise = (
-        args.run, args.state, args.spacing, args.path, args.shift, args.guidance, args.guidance_interval, args.sampler,
-        args.solver, args.eta,
+        args.run, args.prompt, args.state, args.spacing, args.path, args.shift, args.guidance, args.guidance_interval,
+        args.sampler, args.solver, args.eta,
     )  # fmt: skip
     return args.steps in (1, 2, 4) and not any(word not in (None, "", 0.0) for word in otherwise)
 
@@ -138,8 +164,8 @@ def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> s
     return f"{method} {{}} {rungs}" + (f" on the path {path}" if path else "")
 
 
-def _save_npz(out: Path, x: object, labels: list[int] | None, class_names: tuple[str, ...]) -> None:
-    """uint8 (N, H, W, C) under "arr_0", as the usual tools for Fréchet distances expect, and the labels."""
+def _save_npz(out: Path, x: object, labels: Labels | None, pipeline: Pipeline) -> None:
+    """uint8 (N, H, W, C) under "arr_0", as the usual tools for Fréchet distances expect, and the labels or the captions."""
     import io
 
     import numpy as np
@@ -147,9 +173,11 @@ def _save_npz(out: Path, x: object, labels: list[int] | None, class_names: tuple
     from minidit.pictures import to_uint8
 
     arrays = {"arr_0": to_uint8(x).transpose(0, 2, 3, 1)}
-    if labels is not None:
+    if labels is not None and pipeline.vocabulary is not None:
+        arrays["captions"] = np.asarray(pipeline.vocabulary.texts(labels))
+    elif labels is not None:
         arrays["labels"] = np.asarray(labels)
-        arrays["class_names"] = np.asarray(class_names, str)
+        arrays["class_names"] = np.asarray(pipeline.class_names, str)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(out, buffer.getvalue())

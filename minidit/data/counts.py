@@ -1,9 +1,11 @@
-"""How many pictures every class has, in one or two lines."""
+"""How many pictures every class has, or how many words the captions have, in one or two lines."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from minidit.data.captions import LONGEST, MOST_WORDS, UNKNOWN, Vocabulary
 from minidit.data.dataset import Dataset
 
 FEW = 10  # pictures; of a class with fewer little can be learned
@@ -16,6 +18,8 @@ def class_lines(data: Dataset) -> list[str]:
     """The classes of a set with their counts, and a warning if some are small or if they are very unequal."""
     if data.labels is None:
         return []
+    if data.vocabulary is not None:
+        return _caption_lines(data.labels, data.vocabulary)
     counts = np.bincount(data.labels, minlength=data.num_classes)
     order = np.argsort(-counts, kind="stable")
     listed = ", ".join(f"{name} {n:,}" for name, n in zip(data.class_names, counts.tolist(), strict=True))
@@ -36,6 +40,18 @@ def class_lines(data: Dataset) -> list[str]:
         times = "" if not counts[least] else f" {counts[most] / counts[least]:,.0f} times"
         pair = f"{data.class_names[most]} has{times} as many pictures as {data.class_names[least]}"
         warnings.append(pair if times else f"{data.class_names[least]} has no pictures")
+    return lines + (["warning: " + "; ".join(warnings)] if warnings else [])
+
+
+def _caption_lines(labels: NDArray[np.int64], vocabulary: Vocabulary) -> list[str]:
+    """The captions with the number of their words, and a warning if many are not in the vocabulary, or may have been cut off."""
+    lengths, unknown = (labels > 0).sum(axis=1), int((labels == UNKNOWN).sum())
+    distinct = len(np.unique(labels, axis=0))
+    lines = [f"captions: {distinct:,} different ones of {lengths.min()} to {lengths.max()} words, "
+             f"{len(vocabulary.words):,} words in all"]  # fmt: skip
+    cut = int((lengths == LONGEST).sum())
+    warnings = [f"{unknown:,} times a word stands there that is not one of the {MOST_WORDS:,} most frequent"] * (unknown > 0)
+    warnings += [f"{cut:,} captions have {LONGEST} words or more, of which the first {LONGEST} are read"] * (cut > 0)
     return lines + (["warning: " + "; ".join(warnings)] if warnings else [])
 
 

@@ -1,4 +1,4 @@
-"""Images and their classes, as grey levels: in memory, or of a large set on disk.
+"""Images and their classes or captions, as grey levels: in memory, or of a large set on disk.
 
     x_0 = 2k/(L-1) - 1          k = 0..L-1 a stored grey level, L levels          into [-1, 1]
     k   = round((x + 1)/2 · (L-1)), ties to even, clipped                         and back: pictures.to_uint8 for L = 256 (E.8)
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minidit.backend import Array
+from minidit.data.captions import Vocabulary
 from minidit.data.checks import DataError
 from minidit.data.rows import Index, Rows, prints_of
 from minidit.incoming import UNPRINTABLE
@@ -32,13 +33,14 @@ def from_uint8(k: Array, levels: int = 256, dtype: DTypeLike = np.float32) -> Ar
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A set of images, with classes or without.
+    """A set of images, with classes, with captions, or without.
 
     images      : uint8 (N, C, H, W), values 0..levels-1; Rows: they stay on disk, and sub-sets of them too
-    labels      : int64 (N,) in 0..num_classes-1, or None: unconditional
-    class_names : one name per class, () when unconditional
+    labels      : int64 (N,) in 0..num_classes-1; with a vocabulary (N, length), captions; or None: unconditional
+    class_names : one name per class, () when there are none
     crop        : width in pixels of the padding; measures (PSNR …) are taken on `inner(images)`
     skipped     : (file, reason) of the files that could not be read and were left out
+    vocabulary  : the words of the captions, if labels are captions
 
     Raises DataError where these do not fit together.
     """
@@ -50,6 +52,7 @@ class Dataset:
     levels: int = 256
     crop: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
+    vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -64,13 +67,16 @@ class Dataset:
         if not 0 <= 2 * self.crop < min(self.size):
             raise self._fault(f"crop {self.crop} leaves nothing of {self.size[0]}×{self.size[1]}")
         if labels is None:
-            if self.class_names:
-                raise self._fault(f"has {len(self.class_names)} class names but no labels")
+            if self.class_names or self.vocabulary:
+                raise self._fault(f"has {len(self.class_names)} class names or a vocabulary but no labels")
+            return
+        if len(labels) != len(images):
+            raise self._fault(f"{len(labels)} labels for {len(images)} images")
+        if self.vocabulary is not None:
+            self._check_captions(labels, self.vocabulary)
             return
         if labels.dtype != np.int64 or labels.ndim != 1:
             raise self._fault(f"labels must be int64 (N,), got {labels.dtype} {labels.shape}")
-        if len(labels) != len(images):
-            raise self._fault(f"{len(labels)} labels for {len(images)} images")
         if any(UNPRINTABLE.search(name) for name in self.class_names):
             raise self._fault("a class name holds control characters: rename the class")
         if len(set(self.class_names)) != len(self.class_names):
@@ -78,6 +84,16 @@ class Dataset:
         outside = labels[(labels < 0) | (labels >= self.num_classes)]
         if len(outside):
             raise self._fault(f"label {outside[0]} is out of range: there are {self.num_classes} classes")
+
+    def _check_captions(self, labels: NDArray[np.int64], vocabulary: Vocabulary) -> None:
+        """Raises DataError unless the labels are captions of this vocabulary."""
+        if self.class_names:
+            raise self._fault("has both classes and captions")
+        if labels.dtype != np.int64 or labels.shape[1:] != (vocabulary.length,):
+            what = f"{labels.dtype} {labels.shape}"
+            raise self._fault(f"captions of {vocabulary.length} words must be int64 (N, {vocabulary.length}), got {what}")
+        if labels.min() < 0 or labels.max() >= len(vocabulary):
+            raise self._fault(f"words go from {labels.min()} to {labels.max()}, the vocabulary has 0..{len(vocabulary) - 1}")
 
     def _fault(self, why: str) -> DataError:
         return DataError(f"{self.name}: {why}")
@@ -87,8 +103,15 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """0 when unconditional."""
+        """0 without classes."""
         return len(self.class_names)
+
+    @property
+    def captions(self) -> NDArray[np.int64]:
+        """The captions : (N, length). Raises DataError for a set without."""
+        if self.vocabulary is None or self.labels is None:
+            raise self._fault("has no captions")
+        return self.labels
 
     @property
     def channels(self) -> int:
@@ -137,7 +160,7 @@ class Dataset:
         if isinstance(held_out, bool) or not 0 < count < n:
             raise self._fault(f"cannot hold out {held_out} of {n} images")
         order = Philox(seed, SPLIT_STREAM).permutation(n)
-        labels = np.zeros(n, np.int64) if self.labels is None else self.labels
+        labels = self.labels if self.num_classes and self.labels is not None else np.zeros(n, np.int64)
         place = np.empty(n)
         for c in np.unique(labels):
             members = order[labels[order] == c]

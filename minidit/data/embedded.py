@@ -1,22 +1,22 @@
-"""The two data sets inside the package; their sources and licences are beside them in sets/.
+"""The data sets inside the package; their sources and licences are beside them in sets/.
 
     digits     handwritten digits, 8×8, 17 grey levels, 10 classes: 1,797 images, of which a fixed 297 are the test part
     fashion    Fashion-MNIST, 28×28 in a border of 2 pixels, 256 levels, 10 classes: 600 training and 100 test images per class
+    emoji      emoji in three styles, 32×32 in colour, with captions instead of classes: emoji.py
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from minidit.data.checks import check_part
 from minidit.data.dataset import Dataset
-from minidit.data.npz import Arrays, read_arrays
+from minidit.data.emoji import emoji
+from minidit.data.npz import SETS, Arrays, read_arrays
 from minidit.data.pixels import fit
 
-SETS = Path(__file__).with_name("sets")
 DIGITS_TEST = 297  # held out by Dataset.split with seed 0
 
 
@@ -49,4 +49,4 @@ def fashion(part: str | None = None) -> Dataset:
     return fit(fashion_unpadded(part), 32, None)
 
 
-EMBEDDED = {"digits": digits, "fashion": fashion_unpadded}
+EMBEDDED = {"digits": digits, "fashion": fashion_unpadded, "emoji": emoji}

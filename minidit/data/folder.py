@@ -2,6 +2,7 @@
 
     folder/cat/1.png  folder/cat/more/2.jpg  folder/dog/3.png      classes cat, dog; below a class every depth is searched
     folder/1.png  folder/2.jpg                                     unconditional
+    folder/metadata.jsonl  folder/1.png  folder/more/2.jpg         captions, whatever the sub-folders are: captioned.py
 
 Pictures are PNG, JPEG, GIF, BMP, TIFF, WEBP, PPM, ICO or TGA of any mode and size: palettes, grey, 16 bits, transparency (on
 white), EXIF orientation; of an animation the first frame is read. Links are followed. The size is the one asked for; else the
@@ -26,6 +27,8 @@ from numpy.typing import NDArray
 
 from minidit.data.cache import Cache
 from minidit.data.cached import from_cache, into_cache
+from minidit.data.captioned import captions_file, read_captions
+from minidit.data.captions import Vocabulary
 from minidit.data.checks import MAX_FILES, check_no_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
 from minidit.data.decode import Decoding, Request, decoding_of
@@ -35,6 +38,8 @@ from minidit.data.rows import Rows
 HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "license.md", "copying", "credits.txt",
             "thumbs.db", "desktop.ini", "index.theme", "__macosx")
 PARTS = {"train", "training", "test", "val", "valid", "validation"}
+Skipped = tuple[tuple[str, str], ...]  # files that were left out, and why
+Read = tuple[NDArray[np.uint8] | Rows, Sequence[int] | NDArray[np.int64], Skipped]  # pictures, the numbers of their files
 
 
 def read(path: Path, part: str | None = None, request: Request | None = None, cache: Cache | None = None) -> Dataset:
@@ -42,19 +47,29 @@ def read(path: Path, part: str | None = None, request: Request | None = None, ca
     check_no_part(path, part)
     request = request or Request()
     check_request(request.size, request.channels)
-    classes = classes_of(path)
+    captions = captions_file(path)
+    classes = classes_of(path) if captions is None else {"": [f for f in _files_below(path, set()) if f != captions]}
     files = [file for members in classes.values() for file in members]
     if len(files) > MAX_FILES:
         raise fault(path, f"holds {len(files)} files, above the limit of {MAX_FILES}")
     labels = np.repeat(np.arange(len(classes)), [len(members) for members in classes.values()])
-    names = () if "" in classes else tuple(classes)
+    names, vocabulary = () if "" in classes else tuple(classes), None
+    if captions is not None:
+        texts = read_captions(captions, files)
+        vocabulary = Vocabulary.of(texts)
+        labels = vocabulary.rows(texts)
+    return _dataset(path, *_pictures(path, files, request, cache), labels, names, vocabulary)
+
+
+def _pictures(path: Path, files: list[Path], request: Request, cache: Cache | None) -> Read:
+    """The pictures of the files, from the cache, into it, or in memory if they are few."""
     if cache is not None and (entry := from_cache(path, files, request, cache)):
-        return _dataset(path, *entry, labels, names)
+        return entry
     decoding = decoding_of(path, files, request)
     h, w = decoding.size
     if cache is not None and len(files) * (request.channels or 3) * h * w > cache.least:
-        return _dataset(path, *into_cache(decoding, request, cache), labels, names)
-    return _dataset(path, _in_memory(decoding, request), decoding.kept, decoding.left_out(), labels, names)
+        return into_cache(decoding, request, cache)
+    return _in_memory(decoding, request), decoding.kept, decoding.left_out()
 
 
 def _in_memory(decoding: Decoding, request: Request) -> NDArray[np.uint8]:
@@ -71,10 +86,11 @@ def _in_memory(decoding: Decoding, request: Request) -> NDArray[np.uint8]:
 
 def _dataset(
     path: Path, images: NDArray[np.uint8] | Rows, kept: Sequence[int] | NDArray[np.int64],
-    skipped: tuple[tuple[str, str], ...],
-    labels: NDArray[np.int64], names: tuple[str, ...],
+    skipped: Skipped, labels: NDArray[np.int64], names: tuple[str, ...], vocabulary: Vocabulary | None,
 ) -> Dataset:  # fmt: skip
     """The pictures of the kept files with their labels. Raises DataError for a class without any."""
+    if vocabulary is not None:
+        return Dataset(str(path), images, labels[np.asarray(kept)], (), skipped=skipped, vocabulary=vocabulary)
     if not names:
         return Dataset(str(path), images, None, (), skipped=skipped)
     labels = labels[np.asarray(kept)].astype(np.int64)

@@ -38,6 +38,7 @@ MAX_ARRAYS = 64  # in one file
 MAX_HEADER = 1024  # bytes of an array's header: NumPy reads a damaged one of ten times as many for seconds
 MAX_BYTES = 4 * MAX_VALUES  # of all arrays together: the largest data set as float32
 OURS = (*PACKINGS, zipfile.ZIP_LZMA)  # of the sets inside the package
+SETS = Path(__file__).with_name("sets")  # where these are
 BLOCK = 1024  # images converted to float64 at one time
 ROUNDING = 2.0**-10  # float16 beside 1; clipped
 ON_GRID = 0.13  # in units of 1/255: float16 is within 0.125 of k/255

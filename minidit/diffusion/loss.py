@@ -6,6 +6,7 @@
     L_hybrid = L_simple + λ T L_vb     λ = 0.001, L_vb one term of the bound in bits   (D.36)
     p_t ∝ √E[L_t²]                     importance-sampled t, weight 1/(T p_t)          (D.37)
     weight of ‖ε - ε̂‖² in the bound: β²/(2σ² α (1-ᾱ_t))                               (D.47)
+    by noise:  weight 1/max(σ/(α+σ), floor) on the x_0 loss, divided by the gain of F  (D.35)
     EDM:  weight (σ²+σ_d²)/(σ σ_d)² on the x_0 loss, divided by the gain of F         (P.23)
 
 The min-SNR weights of all answers are one weight in different coordinates: |error of ε|² = SNR |error of x_0|², that of v is
@@ -39,6 +40,14 @@ def min_snr(answer: Prediction, at: Level, gamma: float = 5.0) -> Array:
     signal, noise = at.alpha**2, gamma * at.sigma**2
     most = max(signal, noise) if home_of(signal) == "" else xp_of(signal).maximum(signal, noise)
     return gamma * answer.joint_slope(at) ** 2 / most  # (D.35)
+
+
+def by_noise(answer: Prediction, at: Level, floor: float = 0.1) -> Array:
+    """1/max(σ/(α+σ), floor) on the x_0 loss, for any answer: on the straight path 1/max(t, floor), so that details, which only
+    little noise leaves undecided, weigh more, and the very last ones no more than those at the floor."""
+    share = at.sigma / (at.alpha + at.sigma)
+    most = max(share, floor) if home_of(share) == "" else xp_of(share).maximum(share, floor)
+    return 1 / most / answer.gain(at)
 
 
 def edm_weight(sigma_data: float) -> Callable[[Prediction, Level], Array]:

@@ -227,7 +227,8 @@ def finite(value: object) -> TypeGuard[float]:
 
 COLUMNS = {"n": ("samples", "{:,}".format), "accuracy": ("accuracy", "{:.1%}".format), "frechet": ("Fréchet", "{:.1f}".format),
            "multiple": ("multiple", "{:.1f}×".format), "precision": ("precision", "{:.2f}".format),
-           "recall": ("recall", "{:.2f}".format)}
+           "recall": ("recall", "{:.2f}".format), "top_1": ("right first", "{:.1%}".format),
+           "top_5": ("among five", "{:.1%}".format), "median": ("median rank", "{:,.0f}".format)}
 
 
 HOW_TO_READ = {
@@ -238,6 +239,8 @@ HOW_TO_READ = {
                 "pictures typical of their class, so it can exceed the accuracy on real images without being better.",
     "precision": "Precision is the share of samples that lie among the real images.",
     "recall": "Recall is the share of real images that lie among the samples.",
+    "top_1": "Each picture is compared with all real ones, in means of 4 × 4 pixels: the right one should be the first, or among "
+             "the first five.",
 }
 
 

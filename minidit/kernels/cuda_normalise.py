@@ -73,7 +73,7 @@ def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float, add
     variant, chunk = held_in_registers(D, v, s), ceil(ceil(N, max(1, blocks(STREAMING) // B)), ROWS) * ROWS
     sizes = (*map(i32, (N, D, chunk, gate_stride, scale_stride, shift_stride)), f32(one), f32(eps))
     args = (x, gate, h, bias, x_out, scale, shift, y, mean, inverse, *sizes)
-    launch("normalise", "layer_norm", (ceil(N, chunk), B), 128, args, **variant)
+    launch("normalise", "layer_norm", (ceil(N, chunk), B), 128, args, **variant, RESIDUAL=int(bool(added)))
     x = x_out if added else x
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
@@ -92,7 +92,7 @@ def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float, add
                 w = min(v, vector(D, bar, *(() if so_far is None else (onto,))))
                 variant = held_in_registers(D, w, s)
                 shared = 4 * ROWS // variant["ROW_WARPS"] * 2 * D
-                launch("normalise", "layer_norm_backward", (chunks, B), 128, arrays + sizes, shared, **variant)
+                launch("normalise", "layer_norm_backward", (chunks, B), 128, arrays + sizes, shared, **variant, RESIDUAL=0)
                 bars.extend((out, shift_bar, scale_bar))
             return bars[0]
 

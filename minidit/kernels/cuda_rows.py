@@ -66,10 +66,14 @@ def kind_of(x: Array, *others: Array) -> str:
     return storage(x)
 
 
-def columns_of(D: int, *arrays: Array) -> int:
-    """`vector` for a kernel of columns: 4 instead of 8 if 8 would leave more than an eighth of the lanes without a column."""
-    v = vector(D, *arrays)
+def without_idle_lanes(D: int, v: int) -> int:
+    """4 instead of 8 if 8 would leave more than an eighth of the lanes without a column."""
     return 4 if v == 8 and 8 * ceil(D, WARP * v) * WARP * v > 9 * D else v
+
+
+def columns_of(D: int, *arrays: Array) -> int:
+    """`vector` for a kernel of columns."""
+    return without_idle_lanes(D, vector(D, *arrays))
 
 
 def tiles_of(rows: int, D: int, v: int, samples: int = 1, *, sums: bool = True) -> tuple[tuple[int, int, int], int]:

@@ -11,6 +11,7 @@ convolution, Shi et al. 2016), so that nearly all work is done at the smallest s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -50,15 +51,28 @@ class ResBlock(Module):
         return x + self.conv2(ops.silu(self.norm2(h)))
 
 
-class Encoder(Module):
-    """x : (B, C, H, W)  ->  (B, 2·latent, H/4, W/4)"""
+class Shape(Protocol):
+    """The sizes that encoder and decoder read; a tokenizer of whole numbers has them as well."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    @property
+    def channels(self) -> int: ...
+    @property
+    def latent_channels(self) -> int: ...
+    @property
+    def widths(self) -> tuple[int, int, int]: ...
+    @property
+    def groups(self) -> int: ...
+
+
+class Encoder(Module):
+    """x : (B, C, H, W)  ->  (B, out, H/4, W/4)"""
+
+    def __init__(self, config: Shape, out: int) -> None:
         a, b, c = config.widths
         self.down1, self.down2 = Conv2d(config.channels, a, 3, stride=2), Conv2d(a, b, 3, stride=2)
         self.wide = Conv2d(b, c, 3)
         self.block = ResBlock(c, config.groups)
-        self.norm, self.out = GroupNorm(c, config.groups), Conv2d(c, 2 * config.latent_channels, 3)
+        self.norm, self.out = GroupNorm(c, config.groups), Conv2d(c, out, 3)
 
     def forward(self, x: Value) -> Value:
         h = self.wide(ops.silu(self.down2(ops.silu(self.down1(x)))))
@@ -75,7 +89,7 @@ def spread(x: Value) -> Value:
 class Decoder(Module):
     """z : (B, latent, h, w)  ->  (B, C, 4h, 4w)"""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: Shape) -> None:
         a, b, c = config.widths
         self.wide = Conv2d(config.latent_channels, c, 3)
         self.block = ResBlock(c, config.groups)
@@ -100,7 +114,7 @@ class Autoencoder(Module):
         self, config: AutoencoderConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
         self.config = config
-        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.encoder, self.decoder = Encoder(config, 2 * config.latent_channels), Decoder(config)
         self.register_buffer("scale", np.ones(()))
         self.build(rng, device=device, dtype=dtype)
 

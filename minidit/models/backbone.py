@@ -8,9 +8,9 @@ A backbone knows nothing of paths, noise levels or losses, and no process or loo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,12 +95,16 @@ class Tokens:
 
     null : a word above all others; the caption of a sample without one is this word alone. None: see `Classes`.
     dropout : the probability with which training leaves a caption out (G.7)
+    word_dropout : the probability with which training makes a word the unknown one (G.8)
     """
 
     count: int
     length: int
     null: int | None = None
     dropout: float = 0.0
+    word_dropout: float = 0.0
+
+    unknown: ClassVar[int] = 1  # the number of a word that the vocabulary does not hold
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -199,9 +203,19 @@ class OfPictures:
         return self.in_channels * (2 if self.learn_sigma else 1)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape of one sample: (C, H, W)."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W), or (C, T, H, W) of a network for clips."""
         return (self.in_channels, *self.size)
+
+    def fitted(self, shape: tuple[int, ...], classes: int) -> Self:
+        """The same network for samples of this shape and `classes` classes. Raises ValueError for clips."""
+        if len(shape) != 3:
+            sample = " x ".join(map(str, shape))
+            raise ValueError(f"this model draws pictures, and the data are clips of {sample}: add --model spacetime")
+        C, H, W = shape
+        more: dict[str, Any] = {"input_size": H if H == W else (H, W), "in_channels": C, "num_classes": classes}
+        fitted: Self = replace(cast(Any, self), **more)
+        return fitted
 
     @property
     def condition(self) -> Condition:
@@ -209,6 +223,10 @@ class OfPictures:
         if not self.num_classes:
             return Nothing()
         return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
+
+    def captioned(self, vocabulary: int, length: int) -> Self:
+        """The same network for captions of so many words, out of so many. Raises ValueError for a network that reads none."""
+        raise ValueError("the pictures have captions, which this network does not read: add --model mmdit, or dit")
 
 
 def check_one_per_sample(name: str, a: Array, samples: int) -> None:
@@ -237,7 +255,7 @@ class Backbone(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (C, H, W)."""
+        """The shape of one sample: (C, H, W), or (C, T, H, W) of a network for clips."""
 
     @property
     def condition(self) -> Condition:
@@ -256,7 +274,7 @@ class Backbone(Protocol):
         """The type of the weights, and of the samples that the network takes."""
 
     def __call__(self, x: Value, t: Array, y: Array | None = None) -> Tensor:
-        """x : (B, *shape), t : (B,) as the path gives it (0..T-1 on a ladder), y as `condition` says  ->  (B, C or 2C, H, W)."""
+        """x : (B, *shape), t : (B,) as the path gives it (0..T-1 on a ladder), y as `condition` says  ->  (B, C or 2C, …)."""
 
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the condition left out. Raises ValueError if the network has no null label."""
@@ -280,7 +298,7 @@ class BackboneConfig(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (C, H, W)."""
+        """The shape of one sample: (C, H, W), or (C, T, H, W) of a network for clips."""
 
     @property
     def condition(self) -> Condition:
@@ -290,8 +308,14 @@ class BackboneConfig(Protocol):
     def multiple(self) -> int:
         """Height and width of a sample must be multiples of this."""
 
-    def fitted(self, shape: tuple[int, int, int], classes: int) -> Self:
-        """The same network for samples of this shape and `classes` classes (0: none), as the data of a run require."""
+    def fitted(self, shape: tuple[int, ...], classes: int) -> Self:
+        """The same network for samples of this shape and `classes` classes (0: none), as the data of a run require.
+
+        Raises ValueError for samples that it cannot draw.
+        """
+
+    def captioned(self, vocabulary: int, length: int) -> Self:
+        """The same network for captions of so many words, out of so many. Raises ValueError for a network that reads none."""
 
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one sample."""

@@ -2,6 +2,7 @@
 
     c = MLP(emb(t)) + table[y],    MLP = Linear(256 → D), SiLU, Linear(D → D)                                 (T.3)
     e_m = word[y_m] + place_m,     c = MLP(emb(t)) + MLP'(Σ e_m / √n),    n words that are no padding         (T.21)
+    without places a caption is a bag of words: a DiT reads it so
 
 The last row of the table is the null label: a sample whose class was dropped. The model draws nothing: the owner of the random
 stream replaces labels by the null label with probability class_dropout_prob.
@@ -53,11 +54,15 @@ class WordEmbedder(Module):
         self.words, self.places = Parameter((rows, width), normal(1.0)), Parameter((length, width), normal(0.02))
 
     def forward(self, y: Array) -> tuple[Value, Value]:
-        xp, dtype = xp_of(y), self.words.data.dtype
         e = ops.embedding(self.words, index=y) + self.places
-        here = (y != 0).astype(dtype)
-        share = here / xp.sqrt(xp.maximum(here.sum(axis=1, keepdims=True), 1))
-        return e, ops.sum(e * share[:, :, None], axis=1)  # (T.21)
+        return e, pooled_words(e, y)  # (T.21)
+
+
+def pooled_words(e: Value, y: Array) -> Value:
+    """e : (B, M, D), embedded captions y : (B, M), 0 behind the last word  ->  (B, D): their sum by √n, for long as for short."""
+    xp, here = xp_of(y), (y != 0).astype(e.dtype)
+    share = here / xp.sqrt(xp.maximum(here.sum(axis=1, keepdims=True), 1))
+    return ops.sum(e * share[:, :, None], axis=1)
 
 
 class LabelEmbedder(Module):
@@ -68,6 +73,16 @@ class LabelEmbedder(Module):
 
     def forward(self, y: Array) -> Value:
         return self.embedding_table(y)
+
+
+class CaptionEmbedder(Module):
+    """y : (B, M) ints, a caption per sample, 0 behind its last word  ->  (B, D), whatever the order of its words."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        self.words, self.mlp = Embedding(rows, width, normal(1.0)), VectorEmbedder(width, width)
+
+    def forward(self, y: Array) -> Value:
+        return self.mlp(pooled_words(self.words(y), y))  # (T.21) without places
 
 
 def embedders_of(condition: Condition, width: int) -> tuple[Module | None, Module | None]:
@@ -83,6 +98,6 @@ def read(tokens: Module | None, whole: Module | None, y: Any) -> tuple[Value | N
     """(the context (B, M, D), what y adds to c), by embedders of `embedders_of`."""
     if isinstance(tokens, WordEmbedder):
         context, pooled = tokens(y)
-        return context, None if whole is None else whole(pooled)  # (T.21)
+        return context, None if whole is None else whole(pooled)
     context, y = (None, y) if tokens is None else (tokens(y[0]), y[1])
     return context, None if whole is None or y is None else whole(y)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -21,8 +22,8 @@ from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.models import variants
-from minidit.models.backbone import OfPictures, check_one_per_sample
-from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
+from minidit.models.backbone import Condition, OfPictures, Tokens, check_one_per_sample
+from minidit.models.condition import FREQUENCIES, CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from minidit.models.variants import Variant, summed
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
 from minidit.nn.block import Block, Costs, ModulatedBlock, gated_branches, in_large_steps
@@ -46,6 +47,9 @@ class DiTConfig(OfPictures):
     mlp_ratio: float = 4.0
     class_dropout_prob: float = 0.1
     num_classes: int = 1000  # 0: unconditional
+    vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
+    caption_length: int = 0  # words per caption
+    word_dropout_prob: float = 0.0  # words of captions that training makes unknown
     conditioning: str = "adaln_zero"  # adaln_zero, adaln, cross_attention or in_context
     learn_sigma: bool = True  # twice the channels: the second half is for the variance
     freq_shift: int = 0  # 1: the frequencies of time that diffusers uses, N.10
@@ -57,6 +61,10 @@ class DiTConfig(OfPictures):
             raise ValueError(f"every size must be positive: {self}")
         if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
             raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
+        if (self.vocabulary > 0) != (self.caption_length > 0) or (self.vocabulary > 0 and self.num_classes > 0):
+            raise ValueError("vocabulary and caption_length go together, and without classes")
+        if not 0 <= self.word_dropout_prob < 1:
+            raise ValueError(f"word_dropout_prob {self.word_dropout_prob} must be at least 0 and below 1")
         if H % self.patch_size or W % self.patch_size:
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
         if self.conditioning not in VARIANTS:
@@ -69,6 +77,14 @@ class DiTConfig(OfPictures):
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
 
     @property
+    def condition(self) -> Condition:
+        """Classes, captions or nothing; the null word is one above the last word."""
+        if not self.vocabulary:
+            return super().condition
+        null = self.vocabulary if self.class_dropout_prob > 0 else None
+        return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob, self.word_dropout_prob)
+
+    @property
     def tokens(self) -> int:
         return (self.size[0] // self.patch_size) * (self.size[1] // self.patch_size)
 
@@ -77,15 +93,14 @@ class DiTConfig(OfPictures):
         """Height and width must be multiples of the patch."""
         return self.patch_size
 
-    def fitted(self, shape: tuple[int, int, int], classes: int) -> DiTConfig:
-        """The same DiT for samples of this shape and `classes` classes."""
-        C, H, W = shape
-        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
+    def captioned(self, vocabulary: int, length: int) -> Self:
+        """The same DiT for captions of so many words, out of so many. It reads them as a bag, whose order it does not see."""
+        return replace(self, vocabulary=vocabulary, caption_length=length, num_classes=0)
 
     @property
     def embeddings(self) -> int:
-        """The number of embeddings of the condition: time, and class if there are classes."""
-        return 2 if self.num_classes else 1
+        """The number of embeddings of the condition: time, and class or caption if there is one."""
+        return 2 if self.condition.count else 1
 
     @property
     def variant(self) -> Variant:
@@ -101,7 +116,8 @@ class DiTConfig(OfPictures):
         extra, final = self.costs(), self.variant.final.costs(D)  # (T.13)
         n = N + extra.more_tokens
         block = (4 + 2 * self.mlp_ratio) * n * D * D + 2 * n * n * D + extra.macs  # (T.8)
-        return int(L * block + N * D * p * p * (self.in_channels + self.out_channels) + final.macs + FREQUENCIES * D + D * D)
+        ends = N * D * p * p * (self.in_channels + self.out_channels) + FREQUENCIES * D + (3 if self.vocabulary else 1) * D * D
+        return int(L * block + ends + final.macs)
 
     def parameters(self) -> int:
         """Numbers in the checkpoint of such a model, the frozen position table included, as the paper counts (T.9)."""
@@ -110,7 +126,8 @@ class DiTConfig(OfPictures):
         block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + extra.parameters
         out = p * p * self.out_channels
         ends = (self.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D + final.parameters + (D + 1) * out
-        return L * block + ends + self.condition.rows * D + self.tokens * D  # (T.9)
+        mlp = 2 * (D * D + D) if self.vocabulary else 0
+        return L * block + ends + self.condition.rows * D + mlp + self.tokens * D  # (T.9)
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
         """The memory of a training update per sample on "cpu" or "cuda"."""
@@ -171,7 +188,8 @@ VARIANTS: dict[str, Variant] = {
 class DiT(Module):
     """out = model(x, t, y):  x (B, C, H, W), t (B,) as Schedule.time gives it, y (B,) int  ->  (B, C or 2C, H, W).
 
-    rng=None allocates without initialising, for loading. y=None is for num_classes=0. Raises ValueError for wrong shapes.
+    y is (B, length) for captions, None for num_classes=0. rng=None allocates without initialising, for loading. Raises ValueError
+    for wrong shapes.
     """
 
     pos_embed: Array
@@ -186,8 +204,8 @@ class DiT(Module):
         self.register_buffer("pos_embed", sincos_2d(D, config.size[0] // p, config.size[1] // p)[None])
         self.x_embedder = PatchEmbed(config.in_channels, D, p)
         self.t_embedder = TimestepEmbedder(D, config.freq_shift)
-        if config.num_classes:
-            self.y_embedder = LabelEmbedder(config.condition.rows, D)
+        if config.condition.count:
+            self.y_embedder = (CaptionEmbedder if config.vocabulary else LabelEmbedder)(config.condition.rows, D)
         inner = int(D * config.mlp_ratio)
         self.blocks = [variant.block(D, config.num_heads, inner, config.mlp_norm_eps) for _ in range(config.depth)]
         self.final_layer = variant.final(D, p * p * config.out_channels, config.tokens)
@@ -227,3 +245,4 @@ DIT: dict[str, DiTConfig] = {
 _TINY = DiTConfig(input_size=8, hidden_size=128, depth=4, num_heads=4, num_classes=10, learn_sigma=False)
 DIT["fashion"] = _TINY  # 4 × 8 × 8 latents of 32 × 32 pictures
 DIT["digits"] = replace(_TINY, in_channels=1, hidden_size=96)  # 8 × 8 pixels
+DIT["words"] = replace(_TINY, input_size=32, patch_size=8, in_channels=3, hidden_size=192, depth=6, num_heads=6)  # for captions

@@ -8,7 +8,7 @@ double block: two streams of (T.26), r the same for both;   single block of n = 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class FluxConfig(OfWords):
     rope_widths: tuple[int, ...] = ()  # numbers of a head for (index, row, column); empty: an eighth or more, the rest in halves
     guidance: str = "none"  # flux: the network knows the scale w; from_one: and is the conditional network at w = 1
     class_dropout_prob: float = 0.1  # captions or classes that training leaves out
+    word_dropout_prob: float = 0.0  # single words of captions that training makes unknown
     vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
     caption_length: int = 0  # words per caption
     text_width: int = 0  # of the tokens of text encoders; 0: none
@@ -92,11 +93,6 @@ class FluxConfig(OfWords):
         K = self.hidden_size // self.num_heads
         first = next(a for a in range(2, K, 2) if 8 * a >= K and (K - a) % 4 == 0)
         return self.rope_widths or (first, (K - first) // 2, (K - first) // 2)
-
-    def fitted(self, shape: tuple[int, int, int], classes: int) -> FluxConfig:
-        """The same network for samples of this shape and `classes` classes."""
-        C, H, W = shape
-        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
 
     def streams(self) -> list[StreamSize]:
         """The streams of a double block."""

@@ -11,9 +11,10 @@ from minidit.models.dit import DiT, DiTConfig
 from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
 from minidit.models.flux import Flux, FluxConfig
 from minidit.models.mmdit import MMDiT, MMDiTConfig
+from minidit.models.spacetime import SpacetimeConfig, SpacetimeDiT
 from minidit.models.unet import UNet, UNetConfig
 
-Network = DiT | UNet | MMDiT | Flux | Autoencoder | AutoencoderKL | Classifier
+Network = DiT | UNet | MMDiT | Flux | SpacetimeDiT | Autoencoder | AutoencoderKL | Classifier
 
 
 class Kind(NamedTuple):
@@ -30,6 +31,7 @@ NETWORKS = {
     "unet": Kind(UNetConfig, UNet, "model"),
     "mmdit": Kind(MMDiTConfig, MMDiT, "model"),
     "flux": Kind(FluxConfig, Flux, "model"),
+    "spacetime": Kind(SpacetimeConfig, SpacetimeDiT, "model"),
     "autoencoder": Kind(AutoencoderConfig, Autoencoder, "tokenizer"),
     "autoencoder_kl": Kind(AutoencoderKLConfig, AutoencoderKL, "tokenizer"),
     "classifier": Kind(ClassifierConfig, Classifier, "judge"),

@@ -37,6 +37,7 @@ class MMDiTConfig(OfWords):
     class_dropout_prob: float = 0.1  # captions or classes that training leaves out
     vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
     caption_length: int = 0  # words per caption
+    word_dropout_prob: float = 0.0  # words of captions that training makes unknown
     text_width: int = 0  # of the tokens of text encoders; 0: none
     text_pooled: int = 0  # of their vector
     text_length: int = 154  # their tokens: for counts, any length is taken
@@ -84,11 +85,6 @@ class MMDiTConfig(OfWords):
     def multiple(self) -> int:
         """Height and width must be multiples of the patch."""
         return self.patch_size
-
-    def fitted(self, shape: tuple[int, int, int], classes: int) -> MMDiTConfig:
-        """The same network for samples of this shape and `classes` classes."""
-        C, H, W = shape
-        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
 
     def streams(self) -> list[StreamSize]:
         """The streams of all blocks."""

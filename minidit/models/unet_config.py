@@ -10,7 +10,7 @@ The brackets are the 1 × 1 convolution where C is not O; w is the first width, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from minidit.models.backbone import OfPictures
@@ -109,11 +109,6 @@ class UNetConfig(OfPictures):
     def heads(self, width: int) -> int:
         """The heads of an attention of this width."""
         return width // (self.head_width or width)
-
-    def fitted(self, shape: tuple[int, int, int], classes: int) -> UNetConfig:
-        """The same U-Net for samples of this shape and `classes` classes."""
-        C, H, W = shape
-        return replace(self, input_size=H if H == W else (H, W), in_channels=C, num_classes=classes)
 
     def pixels(self, level: int) -> int:
         """Pixels of a picture that has been halved `level` times."""

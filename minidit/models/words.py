@@ -11,6 +11,7 @@ from minidit.models.backbone import Condition, Encoded, OfPictures, Tokens
 class OfWords(OfPictures):
     """The condition of a network of pictures that may read captions, or the outputs of text encoders. The base of a dataclass."""
 
+    word_dropout_prob: float
     vocabulary: int
     caption_length: int
     text_width: int
@@ -19,8 +20,8 @@ class OfWords(OfPictures):
 
     def check_text(self) -> None:
         """Raises ValueError for settings that conflict."""
-        if not 0 <= self.class_dropout_prob < 1 or self.num_classes < 0:
-            raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
+        if not (0 <= self.class_dropout_prob < 1 and 0 <= self.word_dropout_prob < 1) or self.num_classes < 0:
+            raise ValueError(f"class_dropout_prob, word_dropout_prob or num_classes is out of range: {self}")
         if (self.vocabulary > 0) != (self.caption_length > 0) or (self.text_width > 0) != (self.text_pooled > 0):
             raise ValueError("vocabulary and caption_length go together, and so do text_width and text_pooled")
         if (self.num_classes > 0) + (self.vocabulary > 0) + (self.text_width > 0) > 1:
@@ -38,7 +39,7 @@ class OfWords(OfPictures):
             return Encoded(self.text_width, self.text_pooled, self.text_length)
         if self.vocabulary:
             null = self.vocabulary if self.class_dropout_prob > 0 else None
-            return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob)
+            return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob, self.word_dropout_prob)
         return super().condition
 
     def captioned(self, vocabulary: int, length: int) -> Self:

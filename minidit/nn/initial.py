@@ -35,11 +35,23 @@ def normal(std: float) -> Init:
 
 def xavier_uniform(rng: Philox, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Uniform, Glorot and Bengio 2010."""
-    bound = math.sqrt(6 / (shape[0] + math.prod(shape[1:])))  # (N.1)
-    return (bound * (2 * rng.uniform(shape, dtype=np.float64) - 1)).astype(dtype)
+    return uniform(math.sqrt(6 / (shape[0] + math.prod(shape[1:]))))(rng, shape, dtype)  # (N.1)
 
 
 def lecun_normal(rng: Philox, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Normal, LeCun et al. 1998."""
     std = math.sqrt(1 / math.prod(shape[1:]))  # (N.2)
     return (std * rng.normal(shape, dtype=np.float64)).astype(dtype)
+
+
+def uniform(bound: float) -> Init:
+    """U(-bound, bound)."""
+    return lambda rng, shape, dtype: (bound * (2 * rng.uniform(shape, dtype=np.float64) - 1)).astype(dtype)
+
+
+def dirac(rng: Philox, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """A convolution (O, C, k, k), k odd, that changes nothing: one in the middle of kernel (i, i); draws nothing."""
+    weight = np.zeros(shape, dtype)
+    i = np.arange(min(shape[:2]))
+    weight[i, i, shape[2] // 2, shape[3] // 2] = 1
+    return weight

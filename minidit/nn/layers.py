@@ -75,10 +75,10 @@ class GroupNorm(Module):
 
 
 class Embedding(Module):
-    """index : ints (...)  ->  (..., D), N(0, 0.02²) at the start."""
+    """index : ints (...)  ->  (..., D), N(0, 0.02²) at the start unless `init` is another."""
 
-    def __init__(self, rows: int, width: int) -> None:
-        self.weight = Parameter((rows, width), normal(0.02))
+    def __init__(self, rows: int, width: int, init: Init | None = None) -> None:
+        self.weight = Parameter((rows, width), init or normal(0.02))
 
     def forward(self, index: Array) -> Value:
         return ops.embedding(self.weight, index=index)

@@ -60,6 +60,14 @@ def rotary(ids: Array, widths: Sequence[int], theta: float = 10000.0) -> tuple[A
     return np.cos(angles), np.sin(angles)
 
 
+def sincos_1d(width: int, n: int) -> Array:
+    """The places 0 .. n-1 of a line: (n, width) float64. Raises ValueError unless width is even."""
+    if width % 2:
+        raise ValueError(f"a 1-D position embedding needs an even width, got {width}")
+    angle = np.arange(n)[:, None] * 10000.0 ** (-np.arange(width // 2) / (width // 2))
+    return np.concatenate((np.sin(angle), np.cos(angle)), axis=1)  # (T.32)
+
+
 def timestep_embedding(
     t: Array, width: int, dtype: DTypeLike = np.float32, *, shift: int = 0, sine_first: bool = False
 ) -> Array:

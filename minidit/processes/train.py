@@ -8,12 +8,12 @@ from typing import Any
 
 from minidit.backend import to_host
 from minidit.diffusion.schedule import Schedule
-from minidit.models.backbone import Backbone, TrainedBackbone, check_backbone
+from minidit.models.backbone import Backbone, Tokens, TrainedBackbone, check_backbone
 from minidit.processes.diffusion import Diffusion, Hybrid
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import explained
 from minidit.training.process import Process
-from minidit.training.source import LabelDropout, Source, Unlabelled, source_of
+from minidit.training.source import LabelDropout, Source, Unlabelled, WordDropout, source_of
 
 
 def fitted_source(network: Backbone, data: Any) -> Source:
@@ -29,6 +29,8 @@ def fitted_source(network: Backbone, data: Any) -> Source:
     outside = labels[(labels < 0) | (labels >= condition.count)]
     if len(outside):
         raise ValueError(f"label {outside[0]} is out of range for a model of {condition.words}")
+    if isinstance(condition, Tokens) and condition.word_dropout:
+        source = WordDropout(source, condition.word_dropout, condition.unknown)
     return source if condition.null is None else LabelDropout(source, condition.dropout, condition.without)
 
 

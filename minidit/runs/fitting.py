@@ -1,4 +1,4 @@
-"""Settings of a run that the data determine: the held-out part, and the shapes and classes of the networks."""
+"""Settings of a run that the data determine: the held-out part, and the shapes and the condition of the networks."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from minidit.training.augment import Augment
 
 SHARE, MOST = 10, 1000  # one picture in ten is held out, at most 1,000
 FEWEST = 3  # pictures of which one is held out
+EXAMPLES = 16  # captions that are kept with a model
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     if config.data.crop and config.data.tokenizer and not isinstance(tokenizer, PixelsConfig):
         raise ValueError(f"--crop acts on pixels while an autoencoder is trained, and {config.data.tokenizer} is trained already")
     model = model.fitted(shape_of(tokenizer, data.channels, H, W), data.num_classes)
+    if data.vocabulary is not None:
+        model = model.captioned(len(data.vocabulary), data.vocabulary.length)
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
     latents = not isinstance(tokenizer, PixelsConfig)  # whose scale makes their variance 1
@@ -196,4 +199,20 @@ def facts_of(data: Dataset, parts: Parts | None = None) -> dict[str, Any]:
     return {
         "name": data.name, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
         "channels": data.channels, "size": list(data.size), "images": len(data), "skipped": len(data.skipped), **about,
+        **facts_of_captions(data, parts),
     }  # fmt: skip
+
+
+def facts_of_captions(data: Dataset, parts: Parts | None) -> dict[str, Any]:
+    """The words of captions, the most of one, and some captions, held-out ones if there are any."""
+    if data.vocabulary is None:
+        return {}
+    shown = data if parts is None or parts.held_out is None else parts.held_out
+    return {"words": list(data.vocabulary.words), "length": data.vocabulary.length, "captions": examples(shown)}
+
+
+def examples(data: Dataset) -> list[str]:
+    """Some captions of a set, from all over it: what a model of captions draws where nothing is asked for."""
+    assert data.vocabulary is not None
+    rows = np.unique(np.linspace(0, len(data) - 1, EXAMPLES).round().astype(int))
+    return data.vocabulary.texts(data.captions[rows])

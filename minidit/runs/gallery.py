@@ -15,9 +15,9 @@ from minidit.pictures import curves, grid, save_png, stack
 from minidit.runs.evaluate import Evaluation, straightness
 from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
-from minidit.runs.pipeline import Options, Pipeline
+from minidit.runs.pipeline import Labels, Options, Pipeline
 from minidit.runs.presets import SampleConfig
-from minidit.runs.show import class_grid, reconstructions, save_walk
+from minidit.runs.show import reconstructions, save_walk, sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -38,17 +38,23 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note,
         decoded = pipeline.tokenizer.decode(pipeline.encode(x))
         if first:
             save_png(folder / "reconstructions.png", reconstructions(*map(held_out.inner, (x, decoded))))
-    K = pipeline.model.condition.count
-    labels = [k for k in range(K) for _ in range(each)] if K else None
+    labels, K = shown_labels(pipeline, each), pipeline.model.condition.count
     options: Options = {"n": 64, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
     for name, title, more in drawings(pipeline, s.steps):
         x = pipeline.sample(labels, **options | more)
         title += f", guidance {guidance_of(s)}" if K else ""
         if first:
-            save_png(folder / f"{name}.png", class_grid(x, labels, pipeline.class_names, title))
-    few = [k % K for k in range(10)] if K else None
+            save_png(folder / f"{name}.png", sheet(x, labels, pipeline, title))
+    few = pipeline.labels(None, 10)
     save_walk(run.folder, pipeline, few, **options | {"n": 10, "steps": s.steps})
     note(f"pictures in {folder}")
+
+
+def shown_labels(pipeline: Pipeline, each: int) -> Labels | None:
+    """Every class `each` times, or the captions that are kept with a model."""
+    if pipeline.vocabulary is not None or not pipeline.model.condition.count:
+        return pipeline.labels(None)
+    return [k for k in range(pipeline.model.condition.count) for _ in range(each)]
 
 
 def drawings(pipeline: Pipeline, steps: int) -> list[tuple[str, str, Options]]:

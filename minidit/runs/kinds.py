@@ -1,6 +1,6 @@
 """The only place where a word of a configuration becomes an object; the words of processes are in process_kinds.py.
 
-    [model] kind = "dit"                DiTConfig -> DiT;  "unet": UNetConfig -> UNet
+    [model] kind = "dit"                DiTConfig -> DiT;  "unet": UNetConfig -> UNet;  "spacetime": for clips
     [process] kind = "ddpm"             DDPMConfig -> a path, the network's output on it (its answer), the loss
     [tokenizer] kind = "autoencoder"    AutoencoderConfig -> Autoencoder; pixels need no network
 """
@@ -16,6 +16,7 @@ from minidit.models.dit import DiTConfig
 from minidit.models.flux_config import FluxConfig
 from minidit.models.kinds import NETWORKS
 from minidit.models.mmdit_config import MMDiTConfig
+from minidit.models.spacetime import SpacetimeConfig
 from minidit.models.unet import UNetConfig
 from minidit.processes.sample import Trained
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
@@ -31,7 +32,7 @@ class PixelsConfig:
     factor: ClassVar[int] = 1  # how many times smaller x_0 is on each side
 
 
-ModelConfig = DiTConfig | UNetConfig | MMDiTConfig | FluxConfig
+ModelConfig = DiTConfig | UNetConfig | MMDiTConfig | FluxConfig | SpacetimeConfig
 TokenizerConfig = PixelsConfig | AutoencoderConfig | AutoencoderKLConfig
 Config = ModelConfig | TokenizerConfig | ProcessConfig
 TokenizerNetwork = Autoencoder | AutoencoderKL

@@ -5,24 +5,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from minidit.backend import Array
 from minidit.checkpoint import CONFIG, CheckpointError, load_model
 from minidit.checkpoint.grammar import is_a
 from minidit.data import parse_labels
+from minidit.data.captions import Vocabulary
 from minidit.diffusion.path import Path as WalkedPath
 from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.incoming import UNPRINTABLE, reading
-from minidit.models.backbone import TrainedBackbone
+from minidit.models.backbone import Condition, Tokens, TrainedBackbone
 from minidit.models.classifier import Classifier
 from minidit.models.flow_map import FlowMapDiT
 from minidit.processes.distil import in_steps
@@ -36,7 +38,11 @@ from minidit.runs.presets import RunConfig
 from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, USUAL, Usual, check_word
 from minidit.runs.weights import weights_of
 
+Labels = list[int] | NDArray[np.int64]  # classes, or rows of captions
+Wanted = str | Sequence[str] | Sequence[int] | NDArray[np.int64]
+
 SHIPPED = Path(__file__).parent.parent / "weights"
+WORDS = "words"  # their folder of a model that reads captions
 FEW_STEPS = "few_steps.safetensors"  # beside the shipped weights, from which it was distilled
 
 
@@ -78,6 +84,7 @@ class Pipeline:
     guidance: float = 2.0  # unless a call sets its own
     interval: tuple[float, float] = (0.0, 1.0)
     usual: Usual = USUAL
+    vocabulary: Vocabulary | None = None  # of a model of captions
 
     @property
     def ladder(self) -> Schedule | None:
@@ -123,23 +130,43 @@ class Pipeline:
             return replace(path, shift=shift)
         return None if type(path) is type(own) else path
 
-    def labels(self, wanted: str | Sequence[int] | None, n: int | None = None) -> list[int] | None:
-        """Labels from numbers, or from text ("0-9", "shirt,bag"; None: all) repeated in turn to n of them.
+    def labels(self, wanted: Wanted | None, n: int | None = None) -> Labels | None:
+        """Labels from numbers, or from text ("0-9", "shirt,bag"; None: all), repeated in turn to n of them.
 
+        Of a model of captions: rows from one text, several, or rows; None: some captions of its pictures.
         None for an unconditional model, which takes no labels: ValueError if any are given.
         """
+        if self.vocabulary is not None:
+            return self.captions(self.vocabulary, wanted, n)
         K = self.model.condition.count
         if not K:
             if wanted is not None:
                 raise ValueError(f"labels {wanted!r}: the model is unconditional and takes none")
             return None
         if wanted is not None and not isinstance(wanted, str):
-            return [int(k) for k in wanted]
+            return [int(k) for k in np.asarray(wanted)]
         if wanted is None:
             chosen, n = list(range(K)), n or 16
         else:
             chosen = parse_labels(wanted, self.class_names or tuple(map(str, range(K))))
         return chosen if n is None else [chosen[i % len(chosen)] for i in range(n)]
+
+    def captions(self, vocabulary: Vocabulary, wanted: Wanted | None, n: int | None) -> NDArray[np.int64]:
+        """Rows of captions : (n, length); rows are left as they are. Unknown words are left out, with a warning."""
+        if wanted is not None and not isinstance(wanted, str) and (rows := np.asarray(wanted)).dtype.kind in "iu":
+            return rows
+        texts = self.examples() if wanted is None else [wanted] if isinstance(wanted, str) else [str(text) for text in wanted]
+        rows, remarks = vocabulary.prompts(texts)
+        for remark in remarks:
+            warnings.warn(remark, stacklevel=3)
+        return rows if n is None else rows[np.arange(n) % len(rows)]
+
+    def examples(self) -> list[str]:
+        """The captions that were kept with a model, so that it draws something where nothing is asked for."""
+        kept = (self.meta or {}).get("data", {}).get("captions")
+        if not is_a(kept, list[str]) or not kept:
+            raise ValueError("no captions are kept with this model: say what it draws, with --prompt")
+        return list(kept)
 
     def settings(
         self,
@@ -183,7 +210,7 @@ class Pipeline:
 
     def latents(
         self,
-        labels: Sequence[int] | None,
+        labels: Labels | None,
         *,
         n: int = 16,
         x_T: Array | None = None,
@@ -213,7 +240,7 @@ class Pipeline:
         """Pictures (B, C, H, W) in [-1, 1], padding included  ->  x_0: scaled latents, or the pictures themselves."""
         return self.tokenizer.encode(x)
 
-    def sample(self, labels: str | Sequence[int] | None = None, **options: Unpack[Options]) -> Pixel:
+    def sample(self, labels: Wanted | None = None, **options: Unpack[Options]) -> Pixel:
         """Pictures (B, C, H, W) in [-1, 1]; the options are those of `latents`."""
         return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
 
@@ -239,8 +266,10 @@ def load(
     dialect: str | None = None,
     num_heads: int | None = None,
     state: str = "",
+    captions: bool = False,
 ) -> Any:
-    """A network from a file, a Pipeline from a run folder; the shipped weights if there is no path.
+    """A network from a file, a Pipeline from a run folder; the shipped weights (captions: of the model that reads words) if there
+    is no path.
 
     Also from other projects' files, recognised by their content: an official DiT, a DiT or AutoencoderKL of diffusers (its
     folder, or a whole pipeline's with model_index.json), an autoencoder of latent-diffusion; `describe` shows what is in a file
@@ -251,9 +280,9 @@ def load(
 
     Raises CheckpointError, with the path, for anything else.
     """
-    if path is None and not (SHIPPED / "fashion").is_dir():
+    if path is None and not (SHIPPED / (WORDS if captions else "fashion")).is_dir():
         raise CheckpointError("no weights are shipped with this installation: name a run folder (minidit train makes one)")
-    path = SHIPPED / "fashion" if path is None else Path(path)
+    path = SHIPPED / (WORDS if captions else "fashion") if path is None else Path(path)
     if (path / diffusers_folder.INDEX).exists():
         model, tokenizer, process, names, meta = diffusers_folder.load(path, device=device, dtype=dtype, dialect=dialect)
         return Pipeline(model, tokenizer, process, names, meta=meta)
@@ -293,4 +322,17 @@ def pipeline_of(config: RunConfig, model: TrainedBackbone, network: TokenizerNet
     names, crop = data.get("class_names", ()), data.get("crop", 0)
     if not is_a(names, tuple[str, ...]) or not is_a(crop, int) or any(map(UNPRINTABLE.search, names)):
         raise ValueError(f"class_names or crop of its data are damaged: {names!r:.200}, {crop!r:.20}")
-    return Pipeline(model, *parts, tuple(names), crop, meta, s.guidance, s.interval, config.process.usual)
+    words = vocabulary_of(model.condition, data.get("words"))
+    return Pipeline(model, *parts, tuple(names), crop, meta, s.guidance, s.interval, config.process.usual, words)
+
+
+def vocabulary_of(condition: Condition, words: Any) -> Vocabulary | None:
+    """The vocabulary that a header gives for a model of captions. Raises ValueError if it is missing or another model's."""
+    if not isinstance(condition, Tokens):
+        return None
+    if not is_a(words, list[str]):
+        raise ValueError("the words of its captions are missing or damaged")
+    vocabulary = Vocabulary(tuple(words), condition.length)
+    if len(vocabulary) != condition.count:
+        raise ValueError(f"its vocabulary has {len(vocabulary)} words, its network {condition.count}")
+    return vocabulary

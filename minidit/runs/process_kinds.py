@@ -52,7 +52,7 @@ SOLVERS: dict[str, Solver] = {  # of walks without fresh noise
 PATHS: dict[str, Callable[[], Path]] = {  # coordinates in which any trained network can be walked
     "vp": Schedule.cosine, "straight": Straight, "ve": Exploding,
 }  # fmt: skip
-WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr}
+WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr, "by_noise": loss.by_noise}
 
 
 def check_word(name: str, word: object, words: Collection[str]) -> None:
@@ -148,7 +148,7 @@ class DDPMConfig(ProcessConfig):
     prediction: str = "eps"  # eps, x_0 or v
     schedule: str = "linear"  # a row of SCHEDULES
     T: int = 1000
-    loss_weight: str = "uniform"  # uniform or min_snr
+    loss_weight: str = "uniform"  # uniform, min_snr or by_noise
     vb_weight: float = 1e-3  # λ of the hybrid loss, where the model has learn_sigma
 
     def __post_init__(self) -> None:
@@ -195,8 +195,9 @@ class RectifiedFlowConfig(ProcessConfig):
     times_mean: float = 0.0  # of logit_normal
     times_std: float = 1.0
     times_scale: float = 1.29  # of mode
+    times_uniform: float = 0.0  # the part of the times that is uniform, whatever the law of the others
     shift: float = 1.0  # of the times that are trained, and of the grid that is walked
-    loss_weight: str = "uniform"  # uniform or min_snr
+    loss_weight: str = "uniform"  # uniform, min_snr or by_noise
     pairs: str = ""  # a run: reflow, on pairs of noise and samples that it makes
     pairs_n: int = 4000  # how many are made and kept; 0: new ones for every update
     pairs_steps: int = 16
@@ -212,6 +213,8 @@ class RectifiedFlowConfig(ProcessConfig):
         for name in ("times_std", "shift"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
+        if not 0 <= self.times_uniform < 1:
+            raise ValueError(f"times_uniform = {self.times_uniform} must be at least 0 and below 1")
         if self.pairs_n < 0 or self.pairs_steps < 1 or not 0 <= self.pairs_noise <= 1:
             raise ValueError(f"pairs_n = {self.pairs_n}, pairs_steps = {self.pairs_steps} or pairs_noise = {self.pairs_noise} "
                              "is out of range")  # fmt: skip
@@ -229,6 +232,7 @@ class RectifiedFlowConfig(ProcessConfig):
 
     def diffusion(self) -> Diffusion:
         law, answer = self.laws()[self.times](), STRAIGHT_ANSWERS[self.prediction]
+        law = times.partly_uniform(law, self.times_uniform) if self.times_uniform else law
         law = law if self.shift == 1 else times.shifted_law(law, self.shift)
         return Diffusion(Straight(shift=self.shift), answer, drawn(law), WEIGHTS[self.loss_weight])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -12,12 +13,14 @@ import numpy as np
 from minidit.backend import Array, to_host
 from minidit.outgoing import write_atomically
 from minidit.pictures import alike, grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
-from minidit.runs.pipeline import Options, Pipeline
+from minidit.runs.pipeline import Labels, Options, Pipeline
 from minidit.runs.presets import SampleConfig
 from minidit.training.ranks import ranks
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+
+WIDE, ACROSS, LETTERS = 128, 8, 17  # of a picture with a caption: pixels, pictures in a row, letters in a line
 
 Moments = list[tuple[float, Array, Array]]  # (rung or time, pictures of x_t, pictures of x̂_0)
 
@@ -34,6 +37,27 @@ def class_grid(x: Array, labels: Sequence[int] | None, class_names: Sequence[str
     return grid(x, columns=n if n <= 10 else int(np.ceil(np.sqrt(n))), title=title)
 
 
+def caption_grid(x: Array, texts: Sequence[str], title: str | None = None) -> Picture:
+    """Every picture below the words that it was drawn for."""
+    lines = [textwrap.wrap(text, LETTERS) for text in texts]
+    height, tiles = max(map(len, lines)), []
+    for picture, words in zip(x, lines, strict=True):
+        tile = grid(picture[None], columns=1, scale=max(1, round(WIDE / x.shape[3])))
+        for line in reversed([" "] * (height - len(words)) + words):
+            tile = stack([tile], [line], gap=0)
+        tiles.append(tile)
+    tiles, across = alike(tiles), min(len(x), ACROSS)
+    rows = [side_by_side(tiles[k : k + across], gap=6) for k in range(0, len(tiles), across)]
+    return stack([stack(rows)], [title]) if title else stack(rows)
+
+
+def sheet(x: Array, labels: Labels | None, pipeline: Pipeline, title: str | None = None) -> Picture:
+    """The pictures that a pipeline drew, as fits its condition: by class, or each with its caption."""
+    if pipeline.vocabulary is not None and labels is not None:
+        return caption_grid(x, pipeline.vocabulary.texts(labels), title)
+    return class_grid(x, None if labels is None else [int(k) for k in labels], pipeline.class_names, title)
+
+
 def save_grid(run: Path, pipeline: Pipeline, config: SampleConfig, step: int) -> None:
     """A small grid during training, always from the same noise, so that progress is visible."""
     labels = pipeline.labels(None, 2 * min(10, max(4, pipeline.model.condition.count)))
@@ -41,7 +65,7 @@ def save_grid(run: Path, pipeline: Pipeline, config: SampleConfig, step: int) ->
     path = run / "samples" / f"step_{step:08d}.png"
     if ranks().first:
         path.parent.mkdir(exist_ok=True)
-        save_png(path, grid(x, columns=-(-len(x) // 2)))
+        save_png(path, grid(x, columns=-(-len(x) // 2)) if pipeline.vocabulary is None else sheet(x, labels, pipeline))
 
 
 def reconstructions(x: Array, x_hat: Array) -> Picture:
@@ -49,7 +73,7 @@ def reconstructions(x: Array, x_hat: Array) -> Picture:
     return stack([grid(x, columns=len(x)), grid(np.clip(x_hat, -1, 1), columns=len(x))], ["real", "reconstructed"])
 
 
-def moments(pipeline: Pipeline, labels: Sequence[int] | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
+def moments(pipeline: Pipeline, labels: Labels | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
     """Noise turning into pictures, at about `frames` of the walk's steps; at the last, t = 0, both pictures are x_0."""
     *steps, x_0 = pipeline.latents(labels, trace=True, **options)
     keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
@@ -65,7 +89,7 @@ def film(steps: Moments) -> list[Picture]:
     return alike([side_by_side(grids, [f"x_t, t = {t:.4g}", "the guess x̂_0"]) for t, grids in pairs])
 
 
-def save_walk(run: Path, pipeline: Pipeline, labels: Sequence[int] | None, **options: Unpack[Options]) -> None:
+def save_walk(run: Path, pipeline: Pipeline, labels: Labels | None, **options: Unpack[Options]) -> None:
     """denoising.gif, x0_strip.png and trace.npz for the report's slider."""
     steps = moments(pipeline, labels, **options)
     if not ranks().first:

@@ -104,9 +104,9 @@ class Draws:
             return Stream(self.seed, self.stream, int(when) * self.per + number)
         return Stream(self.seed, self.stream, number, counter=when, per=self.per)
 
-    def uniform(self, *, number: int | None = None, dtype: Any = np.float32) -> Array:
-        """(B,) numbers in (0, 1), one per sample."""
-        return self._stream(number).uniform((len(self.samples),), self.samples, self.device, dtype)
+    def uniform(self, *, number: int | None = None, dtype: Any = np.float32, more: Sequence[int] = ()) -> Array:
+        """(B,) numbers in (0, 1), one per sample; or (B, *more), as many per sample as that."""
+        return self._stream(number).uniform((len(self.samples), *more), self.samples, self.device, dtype)
 
     def integers(self, low: int, high: int, *, number: int | None = None) -> Array:
         """(B,) int64, low ≤ n < high, one per sample."""

@@ -2,11 +2,12 @@
 
     z_0 = scale · (μ + σ ε)        a fresh sample each time a picture is used, as in DiT            (L.5)
     y = null with probability p    so that a network also learns "any class"                        (G.7)
+    y_m = unknown with probability p', each word of a caption by itself                             (G.8)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from minidit.training.augment import flips
 from minidit.training.draws import LABEL, Draws
 
 POSTERIOR = 2  # the number of the draw of latents
+WORDS = 0x776F7264  # a Philox stream of its own: whether a word is left out
 
 Batch = tuple[Array, Array | None]  # x_0 : (B, ...), y : (B,) labels, (B, length) captions, or None
 
@@ -137,6 +139,35 @@ class LabelDropout:
         assert y is not None
         null = self.null if isinstance(self.null, int) else resident(self.null, like=y)
         return x_0, drop_labels(y, draws.uniform(number=LABEL), self.p, null)
+
+
+@dataclass
+class WordDropout:
+    """A source whose captions lose each word with probability p: it becomes the unknown word.
+
+    So no word stands for a whole picture, each says its part whatever else is known, and prompts may hold an unknown word.
+    """
+
+    source: Source
+    p: float
+    unknown: int
+
+    @property
+    def labels(self) -> Array | None:
+        return self.source.labels
+
+    @property
+    def levels(self) -> int | None:
+        return self.source.levels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def draw(self, index: Array, draws: Draws) -> Batch:
+        x_0, y = self.source.draw(index, draws)
+        assert y is not None
+        u = replace(draws, stream=WORDS, per=1, taken=set()).uniform(more=y.shape[1:])
+        return x_0, xp_of(y, u).where((u < self.p) & (y != 0), self.unknown, y)  # (G.8)
 
 
 @dataclass

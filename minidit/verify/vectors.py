@@ -33,12 +33,15 @@ from minidit.verify.core.schema import SCHEMA, violations
 from minidit.verify.core.values import ValueFormError, packed, unpacked
 from minidit.verify.refusals import refusals
 
-FORMAT, SUITE = 1, "1.2.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
+FORMAT, SUITE = 1, "1.3.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
 INLINE = 64
 CORE = 96_000  # bytes of arrays that the questions of one topic may bring into the core pack, beyond its smallest question
 SHIPPED = Path(__file__).parents[1] / "vectors"  # the core pack
 OBSERVED = Path(__file__).with_name("observed.json")  # made by tools/observe_vectors.py
-DENOISER = "{linear: slope, shift, pattern} is the network of a sampler's case: eps = slope[t] * x + shift[t] * pattern"
+DENOISER = (
+    "{linear: slope, shift, pattern} is the network of a sampler's case: eps = slope[t] * x + shift[t] * pattern; "
+    "one with labels answers slope[t] * x + labels[y] * shift[t] * pattern"
+)
 RULE = (
     "max |a - b| / max |b| over each array, b the answer here, or max |a - b| where a topic is marked absolute; "
     "NaN equals NaN, infinities equal themselves; shapes must agree"
@@ -178,8 +181,7 @@ def _case(topic: AnyTopic, probe: Probe, arrays: dict[str, Any]) -> dict[str, An
     if topic.allowed and any(isinstance(a, Linear) for a in probe.args):
         raise ValueFormError("its noise is the sampler's own: only the moments of very many samples say something")
     case: dict[str, Any] = {"id": f"{topic.group}.{topic.name}.{probe.name}", "reveals": probe.reveals}
-    linear = ("slope", "shift", "pattern")
-    case["args"] = form([{"linear": {k: getattr(a, k) for k in linear}} if isinstance(a, Linear) else a for a in probe.args])
+    case["args"] = form([{"linear": _tables(a)} if isinstance(a, Linear) else a for a in probe.args])
     try:
         answer, on_the_way = _made(topic, copies(probe.args))
     except Exception as error:
@@ -193,12 +195,19 @@ def _case(topic: AnyTopic, probe: Probe, arrays: dict[str, Any]) -> dict[str, An
     return case | ({"intermediate": form(on_the_way)} if on_the_way else {})
 
 
+def _tables(net: Linear) -> dict[str, Any]:
+    """What a network of a case is made of."""
+    tables = {"slope": net.slope, "shift": net.shift, "pattern": net.pattern}
+    return tables if net.labels is None else tables | {"labels": net.labels}
+
+
 def _made(topic: AnyTopic, args: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
     """The reference's answer, and what came up on the way: outputs of layers, and every call of a sampler's denoiser."""
     R = Reference()
     with np.errstate(all="ignore"):
         answer = topic(R, *args)
-    calls = {f"step {k}": call._asdict() for a in args if isinstance(a, Linear) for k, call in enumerate(a.seen)}
+    nets = [a for a in args if isinstance(a, Linear) and a.labels is None]  # others may be called once or twice per step
+    calls = {f"step {k}": call._asdict() for a in nets for k, call in enumerate(a.seen)}
     return answer, R.taps | calls
 
 

@@ -4,9 +4,8 @@ import re
 from collections import Counter
 
 import pytest
-from kernels.machine_code import built, disassembler, instructions
-from kernels.test_cuda_compile import nvrtc
 
+from benchmarks.sass import built, disassembler, instructions, nvrtc
 from minidit.kernels.cuda_attention_bf16 import owners_of, strips_of
 from minidit.kernels.cuda_launch import ceil
 

@@ -1,15 +1,14 @@
 """Every CUDA source compiles for sm_80, sm_89 and sm_90 in the variants that the twins ask for: by NVRTC or by nvcc."""
 
 import ctypes
-import importlib.util
 import shutil
 import subprocess
-from functools import cache
 from pathlib import Path
 
 import pytest
 import standin.cache
 
+from benchmarks.sass import nvrtc
 from minidit.kernels.cuda_launch import FOLDER, KERNEL, options, source
 
 FILES = sorted(p.stem for p in FOLDER.glob("*.cu"))
@@ -28,17 +27,6 @@ VARIANTS = {
     "attention_bf16_backward": BACKWARD,
     "update": [{"VEC": 1}, {"VEC": 4}],
 }
-
-
-@cache
-def nvrtc():
-    """The library of an installed wheel (CUDA 12 or 13), or None. No driver is needed."""
-    spec = importlib.util.find_spec("nvidia")
-    for folder in spec.submodule_search_locations if spec else ():
-        for path in sorted(Path(folder).glob("*/lib/libnvrtc.so.*")):
-            if "builtins" not in path.name and "alt" not in path.name:
-                return ctypes.CDLL(str(path))
-    return None
 
 
 def nvrtc_version():

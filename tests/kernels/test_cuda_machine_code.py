@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from kernels.machine_code import disassembler, instructions
-from kernels.test_cuda_compile import nvrtc
+
+from benchmarks.sass import disassembler, instructions, nvrtc
 
 COLUMNS = ["add_bias", "bias_gelu", "gelu_backward", "column_sum", "gated_residual", "gated_residual_backward"]
 MISSING = "no compiler for CUDA, or no nvdisasm (pip install 'minidit[cuda-test]')"
@@ -40,7 +40,8 @@ def test_gelu_takes_two_special_instructions_per_number_and_few_others(arch):
 ])  # fmt: skip
 def test_a_row_of_layer_norm_stays_in_registers(storage, VEC, STEPS, ROW_WARPS, arch):
     for kernel in ("layer_norm", "layer_norm_backward"):
-        variant = {"STORAGE": storage, "VEC": VEC, "STEPS": STEPS, "ROW_WARPS": ROW_WARPS}
+        residual = int(kernel == "layer_norm")
+        variant = {"STORAGE": storage, "VEC": VEC, "STEPS": STEPS, "ROW_WARPS": ROW_WARPS, "RESIDUAL": residual}
         names = instructions("normalise", kernel, arch, **variant)
         assert not [name for name in names if name.startswith(("LDL", "STL"))]
         wide = loads(names)["128" if VEC * (2 if storage == "bf16" else 4) == 16 else "64"]

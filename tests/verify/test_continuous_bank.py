@@ -2,21 +2,15 @@
 
 import numpy as np
 import pytest
+from verify.test_bank import bench
 
 import minidit as md
-from minidit.verify.bank import DEVIATIONS, consistency, flows, paths, times, unet
+from minidit.verify.bank import DEVIATIONS
 from minidit.verify.bank.dialects import DIALECTS
-from minidit.verify.core.finding import Answer
-from minidit.verify.core.reference import Part, Reference
-from minidit.verify.core.search import examine
-from minidit.verify.table import Bench, Table
+from minidit.verify.core.reference import Reference
 from minidit.verify.topics import TOPICS
 
-from .test_laws_bank import in_float32
-
 GROUPS = ("paths", "times", "flows", "consistency", "unet")
-BANK = [*paths.BANK, *times.BANK, *flows.BANK, *consistency.BANK, *unet.BANK]
-IDS = [d.id for d in BANK]
 TRAPS = {  # what implementations were seen to do, and where it has to show
     "M101": "straight_sample", "M102": "straight_velocity", "M102b": "flow_euler_step", "M103": "straight_embedding",
     "M103b": "straight_embedding", "M103c": "straight_time", "M104": "shifted_grid", "M104b": "shifted_grid",
@@ -28,59 +22,20 @@ TRAPS = {  # what implementations were seen to do, and where it has to show
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def bench():
-    return Bench([t for t in TOPICS.values() if t.group in GROUPS or t.name == "straight_embedding"], BANK)
-
-
-def target(bench, *ids):
+def target(*ids):
     R = Reference(DEVIATIONS[i] for i in ids)
-    return {t.name: t.by(R) for t in bench.topics}
-
-
-@pytest.mark.parametrize("deviation", BANK, ids=IDS)
-def test_a_record_says_what_is_wrong_and_what_is_right(deviation):
-    assert deviation.wrong and deviation.right and deviation.patches
-    assert all(isinstance(part, Part) for part in deviation.patches)
-
-
-@pytest.mark.parametrize("deviation", BANK, ids=IDS)
-def test_each_mistake_is_seen_and_named_alone(bench, deviation):
-    row = bench.row((deviation,))
-    assert row.detected and row.named and row.explanations == (deviation.id,)
-
-
-@pytest.mark.parametrize("deviation", BANK, ids=IDS)
-def test_each_mistake_is_seen_in_float32(bench, deviation):
-    assert bench.row((deviation,), in_float32(bench.answers((deviation,)))).detected
+    return {t.name: t.by(R) for t in bench("continuous").topics}
 
 
 @pytest.mark.parametrize("identifier", TRAPS)
-def test_each_trap_of_continuous_time_shows_where_it_belongs(bench, identifier):
-    assert TRAPS[identifier] in bench.row((DEVIATIONS[identifier],)).detected
-
-
-def test_nothing_is_found_in_right_answers_of_either_precision(bench):
-    right = {}
-    for t in bench.topics:
-        answers = [(p, bench.judge.expected(t, p)) for p in t.probes()]
-        right[t.name] = [Answer(p, error=str(m)) if isinstance(m, Exception) else Answer(p, m) for p, m in answers]
-    for asked in (right, in_float32(right)):
-        assert [f.topic.name for f in examine(bench.topics, asked, BANK, bench.judge) if not f.passed] == []
-
-
-@pytest.mark.parametrize("name", [name for name, d in DIALECTS.items() if d.continuously])
-def test_a_dialect_is_right_by_its_own_conventions_and_known_where_none_is_declared(bench, name):
-    mine = target(bench, *DIALECTS[name].habits)
-    assert md.verify.check(mine, dialect=name).ok
-    report = md.verify.check(mine)
-    assert not report.ok and name in report.fits
+def test_each_trap_of_continuous_time_shows_where_it_belongs(identifier):
+    assert TRAPS[identifier] in bench("continuous").row((DEVIATIONS[identifier],)).detected
 
 
 @pytest.mark.parametrize("name", ["torchcfm", "sit"])
 @pytest.mark.parametrize("identifier", ["M101", "M102", "M102b"])
-def test_a_path_that_runs_the_other_way_is_a_dialect_and_one_more_sign_is_a_mistake(bench, name, identifier):
-    report = md.verify.check(target(bench, *DIALECTS[name].habits, identifier), dialect=name)
+def test_a_path_that_runs_the_other_way_is_a_dialect_and_one_more_sign_is_a_mistake(name, identifier):
+    report = md.verify.check(target(*DIALECTS[name].habits, identifier), dialect=name)
     assert report.mistakes == [identifier]
 
 
@@ -128,13 +83,7 @@ def test_the_reversed_path_asks_no_other_step():
     }  # fmt: skip
 
 
-def test_pairs_of_mistakes_are_seen_always_and_named_mostly(bench):
-    rows = [bench.row(*drawn) for drawn in bench.draw(3, 30)]
-    assert Table.share(rows, named=False) == 1.0
-    assert Table.share(rows, named=True) >= 0.8
-
-
-def test_a_mistake_in_one_step_of_a_sampler_is_told_by_its_coefficients(bench):
+def test_a_mistake_in_one_step_of_a_sampler_is_told_by_its_coefficients():
     report = md.verify.check({"flow_euler": TOPICS["flow_euler"].by(Reference((DEVIATIONS["X141"],)))})
     (finding,) = report.findings
     assert "step 1" in finding.layer and [d.id for (d,) in finding.candidates] == ["X141"]

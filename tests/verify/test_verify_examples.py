@@ -82,6 +82,8 @@ WHOLE = {
         "np.zeros(len(x_0))) - straight_sample(x_0, eps, np.ones(len(x_0)))", ["straight_sample", "straight_velocity"]),
     "torch_unet": ("M125c", "angle.sin(), angle.cos()", "angle.cos(), angle.sin()", ["unet_time_embedding"]),
     "scipy_unet": ("X202", "(silu(c) @ w.T + b)", "(c @ w.T + b)", ["unet_block", "group_norm"]),
+    "torch_around": ("X237", "copy.deepcopy(torch.as_tensor(theta))", "torch.as_tensor(theta)", ["ema_object"]),
+    "scipy_around": ("X235", "alpha_bar[-1] ** 0.5 * x_0", "alpha_bar[-1] * x_0", ["prior_moments", "weighted_loss"]),
     "scipy_sampling": ("M14", "np.cos(a) ** 2, 0.999)", "np.cos(a) ** 2, 1.0)", ["cosine_betas", "linear_betas"]),
     "scipy_network": ("X56", "np.add.at(table, self.y, c_bar)", "table[self.y] += c_bar", ["dit_gradients"]),
     "scipy_training": ("M38", "1e-3 * len(alpha_bar) * kl", "1e-3 * kl", ["hybrid_loss", "hybrid_gradient"]),

@@ -4,6 +4,7 @@
 //
 // STEPS      how often a lane loads VEC numbers of a row: STEPS · VEC · 32 · ROW_WARPS ≥ D
 // ROW_WARPS  1, or 4 where a row is too long for the registers of one warp
+// RESIDUAL   1: a row of layer norm is first x + gate ⊙ (h + bias)
 #include "common.h"
 
 #ifndef STEPS
@@ -11,6 +12,9 @@
 #endif
 #ifndef ROW_WARPS
 #define ROW_WARPS 1
+#endif
+#ifndef RESIDUAL
+#define RESIDUAL 0
 #endif
 
 enum { ROWS = 4, LANES = 32 * ROW_WARPS, TOGETHER = ROWS / ROW_WARPS };  // warps of a block; lanes of a row; rows at the same time
@@ -82,7 +86,7 @@ __device__ __forceinline__ float quotient(float a, float b, float inverse) {
 
 // y = x̂ (one + scale) + shift. x: (samples, N, D); scale and shift of sample b start at b · stride. Grid (chunks, samples): a block
 // takes `chunk` rows of a sample. one is 1 for a modulation, 0 for a weight. Keeps μ and r = 1/√(σ² + ε) of every row.
-// With h the row is first x + gate ⊙ (h + bias), which is kept in x_out; the gate of sample b starts at b · gate_stride.
+// With RESIDUAL the row is first x + gate ⊙ (h + bias), which is kept in x_out; the gate of sample b starts at b · gate_stride.
 extern "C" __global__ void __launch_bounds__(128)
     layer_norm(const T* __restrict__ x, const T* __restrict__ gate, const T* __restrict__ h, const float* __restrict__ bias,
                T* __restrict__ x_out, const T* __restrict__ scale, const T* __restrict__ shift, T* __restrict__ y,
@@ -100,13 +104,13 @@ extern "C" __global__ void __launch_bounds__(128)
         for (int s = 0; s < STEPS; s++) {  // all that the row needs, before anything waits for it
             int c = column_of(s);
             if (c < D) xs[s] = pack_at(x + start + c), scales[s] = pack_at(scale + c), shifts[s] = pack_at(shift + c);
-            if (h && c < D) hs[s] = pack_at(h + start + c), gates[s] = pack_at(gate + c), biases[s] = pack_at(bias + c);
+            if (RESIDUAL && c < D) hs[s] = pack_at(h + start + c), gates[s] = pack_at(gate + c), biases[s] = pack_at(bias + c);
         }
         float v[STEPS][VEC], sum = 0, square = 0;
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
             unpack(xs[s], v[s]);
-            if (h) {
+            if (RESIDUAL) {
                 float p[VEC], g[VEC], b[VEC];
                 unpack(hs[s], p), unpack(gates[s], g), unpack(biases[s], b);
                 for (int k = 0; k < VEC; k++) v[s][k] += g[k] * (p[k] + b[k]);

@@ -11,6 +11,7 @@ from minidit.verify.bank import (
     consistency,
     embeddings,
     flows,
+    guided,
     layers,
     likelihood,
     network,
@@ -26,7 +27,7 @@ from minidit.verify.core.reference import Deviation
 
 MODULES = (
     schedules, samplers, steps, likelihood, layers, embeddings, network, training, checkpoints, paths, times, flows, consistency,
-    unet,
+    unet, guided,
 )  # fmt: skip
 DEVIATIONS: dict[str, Deviation] = {d.id: d for module in MODULES for d in module.BANK}
 HABITS: tuple[Deviation, ...] = tuple(training.HABITS)  # small numbers that libraries add: they pass

@@ -29,17 +29,21 @@ class Linear:
     """ε̂(x, t) = slope[t] x + shift[t] pattern. slope, shift (T,); pattern (B,C,H,W) or a float. Notes every call in `seen`.
 
     A t between two timesteps takes the line between their entries, so that a wrong unit of time has an answer too.
+    labels: where the network hears a label, ε̂(x, t, y) = slope[t] x + labels[y] shift[t] pattern, pattern (C,H,W).
     """
 
     slope: Array
     shift: Array
     pattern: Array | float = 1.0
+    labels: Array | None = None
     seen: list[Call] = field(default_factory=list)
 
-    def __call__(self, x: Array, t: Array | int) -> Array:
+    def __call__(self, x: Array, t: Array | int, y: Array | int = 0) -> Array:
         x, t = np.asarray(to_host(x)), np.asarray(to_host(t), np.float64)
         grid = np.arange(len(self.slope))
         a, b = (np.interp(t, grid, table).reshape(-1, *[1] * (x.ndim - 1)) for table in (self.slope, self.shift))
+        if self.labels is not None:
+            b = b * self.labels[np.asarray(to_host(y))].reshape(-1, *[1] * (x.ndim - 1))
         answer = (a * x + b * self.pattern).astype(x.dtype)
         self.seen.append(Call(float(t.reshape(-1)[0]), x.astype(np.float64), answer.astype(np.float64)))
         return answer
@@ -49,7 +53,7 @@ class Linear:
 
     def fresh(self) -> Linear:
         """The same without notes."""
-        return Linear(self.slope, self.shift, self.pattern)
+        return Linear(self.slope, self.shift, self.pattern, self.labels)
 
 
 def perfect(alpha_bar: Array, mean: float = 0.3, variance: float = 0.25) -> Linear:

@@ -141,7 +141,7 @@ def _seal(value: Any) -> None:
         for entry in value:
             _seal(entry)
     elif isinstance(value, Linear):
-        _seal([value.slope, value.shift, value.pattern])
+        _seal([value.slope, value.shift, value.pattern, value.labels])
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: keys of the references made with them

@@ -93,11 +93,24 @@ def pair_of(R: Reference, out: Array, x_t: Array, a_t: float, objective: str) ->
     return (out, eps_of_x_0(R, x_t, out, a_t)) if objective == "x_0" else pair_of_v(R, x_t, out, a_t)
 
 
+halves_of_channels = part(lambda R, out: (out[:, : out.shape[1] // 2], out[:, out.shape[1] // 2 :]))  # first C, last C
+
+
+def _doubles() -> list[Probe]:
+    return [Probe("four", (np.arange(16.0).reshape(1, 4, 2, 2),), "C = 2: a half is not every other channel")]
+
+
+@topic("D.22", "out (B,2C,H,W): a network's answer that learns its variance", "(eps, v), each (B,C,H,W)", _doubles)
+def split_output(R: Reference, out: Array) -> Pair:
+    """(ε̂, v): the first C channels, the last C."""
+    return halves_of_channels(R, out)
+
+
 @topic("D.22", f"x_t (B,C,H,W), out (B,2C,H,W), {STEP}, z, objective: eps, x_0 or v", "x_s (B,C,H,W)",
        lambda: noisy_steps((("eps",), ("x_0",), ("v",)), channels=6), tol=10.0, because=LOST)  # fmt: skip
 def ddpm_step_learned(R: Reference, x_t: Array, out: Array, t: int, s: int, alpha_bar: Array, z: Array, objective: str) -> Array:
     """Mean of q(x_s | x_t, x̂_0) + [s ≥ 0] σ z, σ² = exp(f ln β + (1-f) ln β̃), f = (v+1)/2, v the second half of out."""
-    out, v = np.split(out, 2, axis=1)
+    out, v = halves_of_channels(R, out)
     x_0, _ = pair_of(R, out, x_t, float(alpha_bar[t]), objective)
     std = learned_std(R, v, alpha_bar, t, s)
     return posterior.posterior_mean(R, latent_range(R, x_0), x_t, t, s, alpha_bar) + fresh(R, s, t, std, z)

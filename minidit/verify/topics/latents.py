@@ -11,6 +11,7 @@ from minidit import ops, pictures
 from minidit.backend import Array
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.ddpm import halves_of_channels
 from minidit.verify.topics.layers import normal
 
 topic = Group("latents")
@@ -31,6 +32,19 @@ def latent_sample(R: Reference, mean: Array, logvar: Array, eps: Array, scale: f
     return scaled(R, posterior_sample(R, mean, logvar, eps), scale)
 
 
+def _moments() -> list[Probe]:
+    h = normal(Philox(105), 2, 4, 2, 3, std=20.0)
+    return [Probe("wide", (h,), "log-variances beyond [-30, 20]; four channels, of which two are means")]
+
+
+@topic("L.1", "h (B,2C,h,w): what the encoder ends with", "(mean, logvar), each (B,C,h,w), logvar within [-30, 20]", _moments)
+def latent_moments(R: Reference, h: Array) -> tuple[Array, Array]:
+    """(μ, λ): the first C channels; the last C, within [-30, 20]."""
+    mean, logvar = halves_of_channels(R, h)
+    return mean, limited_logvar(R, logvar)
+
+
+limited_logvar = part(lambda R, logvar: np.clip(logvar, -30.0, 20.0))  # λ within [-30, 20]
 posterior_std = part(lambda R, logvar: np.exp(0.5 * logvar))  # e^{λ/2}
 posterior_sample = part(lambda R, mean, logvar, eps: mean + posterior_std(R, logvar) * eps)  # a sample, not the mode
 scaled = part(lambda R, z, scale: z * scale)  # latents of unit variance: multiplied, once

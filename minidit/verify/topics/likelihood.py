@@ -17,7 +17,6 @@ from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.posterior import log_small_variance, posterior_mean
-from minidit.verify.topics.schedules import full
 
 topic = Group("likelihood")
 
@@ -48,10 +47,22 @@ def bin_probability(R: Reference, x: Array, mean: Array, log_variance: Array) ->
     c = x - mean
     right = c > 0  # the tail in which a difference does not cancel
     upper, lower = cdf(R, per_std * (h - abs(c))), cdf(R, per_std * (-h - abs(c)))
-    first, last = x < -0.999, x > 0.999
+    first, last = end_bins(R, x)
     upper = np.where((first & right) | (last & ~right), 1.0, upper)
     lower = np.where((first & ~right) | (last & right), 0.0, lower)
     return upper - lower
+
+
+end_bins = part(lambda R, x: (x < -0.999, x > 0.999))  # which x lie in the bins of 0 and 255, which are open outwards
+
+
+@topic("K.4", "k (n,) grey levels 0..255", "(low, high), each (n,): the edges of the bins in [-1, 1], infinite where open",
+       lambda: [Probe("ends", (np.array([0, 1, 2, 127, 253, 254, 255]),), "each end, and its neighbour")])  # fmt: skip
+def bin_edges(R: Reference, k: Array) -> tuple[Array, Array]:
+    """2k/255 - 1 ∓ 1/255, and ∓∞ at k = 0 and k = 255."""
+    x = k / 127.5 - 1
+    first, last = end_bins(R, x)
+    return np.where(first, -np.inf, x - half_bin(R)), np.where(last, np.inf, x + half_bin(R))
 
 
 def _levels() -> list[Probe]:
@@ -107,7 +118,21 @@ def _priors() -> list[Probe]:
        because="a small difference of numbers near 1")  # fmt: skip
 def prior_bits(R: Reference, x_0: Array, alpha_bar: Array) -> Array:
     """KL(N(√ᾱ_T x_0, 1-ᾱ_T) ‖ N(0, 1)), the mean over entries, in bits."""
-    return bits_per_dim(R, law.prior_term(x_0, full(alpha_bar)))
+    mean, log_variance = prior_moments(R, x_0, alpha_bar)
+    return bits_per_dim(R, normal_kl(R, mean, np.full_like(mean, log_variance), 0.0, 0.0))
+
+
+last_level = part(lambda R, alpha_bar: float(alpha_bar[-1]))  # ᾱ_T
+prior_mean = part(lambda R, x_0, a: a**0.5 * x_0)  # √ᾱ_T x_0
+prior_log_variance = part(lambda R, a: np.log1p(-a))  # ln (1-ᾱ_T)
+
+
+@topic("K.2", "x_0 (B,C,H,W), alpha_bar (T,)", "(mean (B,C,H,W), log_variance float) of q(x_T | x_0)", _priors, tol=5.0,
+       because="a logarithm near 0")  # fmt: skip
+def prior_moments(R: Reference, x_0: Array, alpha_bar: Array) -> tuple[Array, float]:
+    """(√ᾱ_T x_0, ln (1-ᾱ_T))."""
+    a = last_level(R, alpha_bar)
+    return prior_mean(R, x_0, a), prior_log_variance(R, a)
 
 
 @part

@@ -16,6 +16,7 @@ from minidit.random import Philox
 from minidit.verify.core.draws import SIX, normality, odd_noise, odd_timesteps, timesteps_drawn
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.conversions import level, v_of, x_0_of_eps
+from minidit.verify.topics.ddpm import halves_of_channels
 from minidit.verify.topics.likelihood import vb_term
 from minidit.verify.topics.posterior import alpha_below, learned_range_variance, step_beta
 from minidit.verify.topics.schedules import full
@@ -72,7 +73,7 @@ HYBRID = "out (B,2C,H,W): ε̂ and v, x_0, eps (B,C,H,W), t int ≥ 1, alpha_bar
 @topic("D.36", HYBRID, "(B,)", _hybrids, tol=200.0, exact=20.0, because="terms of the bound cancel")
 def hybrid_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
     """L_simple + λ T L_vb of each sample, learned range."""
-    eps_hat, v = np.split(out, 2, axis=1)
+    eps_hat, v = halves_of_channels(R, out)
     bound = bound_of_output(R, eps_hat, v, x_0, eps, t, alpha_bar)
     return law.per_sample(eps_hat, eps) + bound_factor(R, len(alpha_bar)) * bound
 
@@ -84,7 +85,7 @@ leak = part(lambda R: 0.0)  # how much of the bound's gradient reaches ε̂
        because="terms of the bound cancel; the reference is a central difference, good to 1e-9")  # fmt: skip
 def hybrid_gradient(R: Reference, out: Array, x_0: Array, eps: Array, t: int, alpha_bar: Array) -> Array:
     """[2 (ε̂-ε)/n | λ T ∂L_vb/∂v]: ε̂ enters the bound as a constant."""
-    eps_hat, v = np.split(out, 2, axis=1)
+    eps_hat, v = halves_of_channels(R, out)
     factor = bound_factor(R, len(alpha_bar))
 
     def slopes(by_v: bool) -> Array:
@@ -173,6 +174,20 @@ def importance_weights(R: Reference, p: Array, t: Array) -> Array:
     """1/(T p_t), which keeps the mean loss what it was."""
     return law.importance_weight(np.append(0.0, p), t + 1)
 
+
+def _weighted() -> list[Probe]:
+    out, target = (Philox(66 + k).normal((3, 2, 4, 3), dtype=np.float64) for k in range(2))
+    return [Probe("as-wide", (out, target, np.array([0.2, 1.0, 3.3])), "W = B: a weight per column goes unnoticed")]
+
+
+@topic("D.35", "out, target (B,C,H,W), weights (B,)", "scalar", _weighted)
+def weighted_loss(R: Reference, out: Array, target: Array, weights: Array) -> Array:
+    """mean over b of w_b mean (target_b - out_b)²."""
+    return np.asarray(weighted(R, (target - out) ** 2, batch_weight(R, weights)).mean())
+
+
+weighted = part(lambda R, squares, w: w.reshape(-1, *[1] * (squares.ndim - 1)) * squares)  # (B,1,1,1) times (B,C,H,W)
+batch_weight = part(lambda R, w: w)  # (B,)
 
 # ------------------------------------------------------------------------------------------------ draws
 

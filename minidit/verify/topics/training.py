@@ -6,7 +6,8 @@ AdamW is spelled out, because mistakes change every term of it in the middle (X0
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from minidit.backend import Array
 from minidit.random import Philox
 from minidit.training.source import drop_labels
 from minidit.verify.core.draws import SIX
+from minidit.verify.core.forms import owned
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.embeddings import null_label
 from minidit.verify.topics.layers import normal
@@ -118,6 +120,67 @@ def ema_step(R: Reference, theta: Array, average: Array, update: Array, decay: f
     """First the optimiser, then the average."""
     theta = theta + update
     return theta, ema_update(R, average, theta, decay)
+
+
+class Average(Protocol):
+    """What a foreign average of weights must offer."""
+
+    def start(self, theta: Array) -> None:
+        """Before the first update of training."""
+
+    def update(self, theta: Array) -> None:
+        """After each update of training."""
+
+    def average(self) -> Array:
+        """(P,), for a sampler."""
+
+
+@dataclass(eq=False)
+class ReferenceAverage:
+    """The reference's average as such an object."""
+
+    R: Reference
+    decay: float
+    theta: Array = field(default_factory=lambda: np.zeros(0))  # the weights themselves, not a copy
+    kept: Array = field(default_factory=lambda: np.zeros(0))
+    updates: int = 0
+
+    def start(self, theta: Array) -> None:
+        self.theta, self.kept, self.updates = theta, kept_start(self.R, theta), 0
+
+    def update(self, theta: Array) -> None:
+        law = ema_update if self.updates else first_update
+        self.theta, self.kept, self.updates = theta, law(self.R, self.kept, theta, self.decay), self.updates + 1
+
+    def average(self) -> Array:
+        self.kept = read_average(self.R, self.kept, self.theta, self.decay)
+        return self.kept
+
+
+kept_start = part(lambda R, theta: ema_start(R, theta))  # a copy of the weights
+first_update = part(lambda R, average, theta, decay: ema_update(R, average, theta, decay))
+read_average = part(lambda R, average, theta, decay: average)  # reading changes nothing
+
+
+def trained(average: Average) -> dict[str, Array]:
+    """What an average says during a training that writes its weights in place, and after they were spoiled."""
+    theta, out = normal(Philox(95), 4), {}
+    average.start(theta)
+    out["at the start"] = owned(average.average())
+    for n, update in enumerate(normal(Philox(96), 3, 4)):
+        theta += update
+        out[f"before update {n + 1}"] = owned(average.average())
+        average.update(theta)
+    theta[:] = 1e3
+    return out | {"at the end": owned(average.average())}
+
+
+@topic("O.4", "decay, the same at every step", "an object: start(theta), update(theta) after every step, average() -> (P,)",
+       lambda: [Probe(f"decay-{d}", (d,), "weights that are overwritten in place") for d in (0.75, 0.9)],
+       measure=trained)  # fmt: skip
+def ema_object(R: Reference, decay: float) -> Average:
+    """The average begins as a copy of the weights; then θ̃ ← d θ̃ + (1-d) θ after every step, whatever becomes of θ."""
+    return ReferenceAverage(R, decay)
 
 
 # ------------------------------------------------------------------------------------------------ the optimiser

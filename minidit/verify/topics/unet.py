@@ -97,6 +97,24 @@ def unet_block(R: Reference, weights: Weights, x: Array, c: Array, groups: int) 
     return added(R, shortcut(R, x, weights), h)
 
 
+def _plain_blocks() -> list[Probe]:
+    def plain(w: Weights) -> dict[str, Array]:
+        return {n: a for n, a in w.items() if not n.startswith("time")}
+
+    return [Probe(p.name, (plain(p.args[0]), p.args[1], p.args[3]), p.reveals) for p in _blocks()]
+
+
+@topic("L.6", "weights {norm1, conv1, norm2, conv2, and conv_shortcut where C is not O: .weight, .bias}, x (B,C,H,W), groups",
+       "(B,O,H,W)", _plain_blocks, tol=5.0, because="two norms and two convolutions")  # fmt: skip
+def autoencoder_block(R: Reference, weights: Weights, x: Array, groups: int) -> Array:
+    """S x + conv₂(silu(norm₂(conv₁(silu(norm₁(x)))))): a U-Net's block that hears no time."""
+    h = x
+    for k in (1, 2):
+        h = activated_norm(R, h, weights[f"norm{k}.weight"], weights[f"norm{k}.bias"], groups)
+        h = ops.conv2d(h, weights[f"conv{k}.weight"], weights[f"conv{k}.bias"], padding=1)
+    return added(R, shortcut(R, x, weights), h)
+
+
 condition = part(lambda R, c: ops.silu(c))  # what W multiplies
 activated_norm = part(lambda R, x, w, b, groups: ops.silu(normed(R, x, w, b, groups, unet_eps(R))))  # before a convolution
 conditioned = part(lambda R, h, m, w, b, groups: activated_norm(R, h + m, w, b, groups))  # the condition enters before norm₂

@@ -1,0 +1,155 @@
+"""A tokenizer of whole numbers: how it is trained, and pictures as sequences of codes.
+
+    loss = mean (x - x̂)² + codes and commitment                    (Q.3), at first without codes:
+    updates 0 .. warm-1    x̂ = decode(z), nothing is quantised
+    update warm            the codes are laid by k-means among the vectors of one batch                          (Q.7)
+    from then on           x̂ = decode(code nearest to z)
+
+Codes that are laid before the encoder has settled die: it moves away from them (docs/results.md has the table).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minidit import ops
+from minidit.autograd import Tensor, no_grad, value
+from minidit.autoregressive.quantiser import Levels, Nearest, Pyramid, Quantiser
+from minidit.autoregressive.quantize import counts, k_means_round, perplexity
+from minidit.autoregressive.scales import phi_of
+from minidit.backend import Array, to_device, to_host, xp_of
+from minidit.models.vq import FSQ, VQ, MultiScaleVQ
+from minidit.random import Philox
+from minidit.training.draws import Draws
+from minidit.training.forward import forward
+from minidit.training.loop import Loop, LoopConfig
+from minidit.training.source import Source, source_of
+
+CODES_STREAM = 0x636F64  # of the vectors among which codes are laid
+TokenNetwork = VQ | FSQ | MultiScaleVQ
+
+
+def quantiser_of(network: TokenNetwork, beta: float = 0.25) -> Quantiser:
+    """The law by which a network's vectors become numbers."""
+    if isinstance(network, FSQ):
+        return Levels(network.config.levels)
+    if isinstance(network, MultiScaleVQ):
+        K, n = len(network.config.sizes), network.config.phis
+        return Pyramid(network.codebook.weight, network.config.sizes, lambda k, h: network.phi(phi_of(k, K, n), h), beta)
+    return Nearest(network.codebook.weight, network.config.sphere, beta)
+
+
+@dataclass(frozen=True)
+class CodesConfig(LoopConfig):
+    """A short recipe for a tokenizer.   warm : updates before anything is quantised (FSQ needs none)"""
+
+    lr: float = 4e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = 20
+    final_lr: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.99
+    batch_size: int = 32
+    beta: float = 0.25
+    warm: int = 60
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """The loss of a tokenizer of whole numbers."""
+
+    beta: float = 0.25
+    warm: int = 60
+
+    stream: ClassVar[int] = 0x7671
+    per: ClassVar[int] = 4
+
+    def loss(self, network: TokenNetwork, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+        z, law = network.encode(x_0), quantiser_of(network, self.beta)
+        if self.is_warm(draws.when):
+            vectors, codes = law.free(z), xp_of(x_0).zeros(len(x_0), x_0.dtype)
+        else:
+            vectors, codes = law.training(z)
+        error = ops.mse(network.decode(vectors), x_0)
+        return error + codes, {"mse": value(error), "codes": value(codes)}
+
+    def is_warm(self, update: object) -> bool:
+        """Whether nothing is quantised yet at this update, counted on the host."""
+        if self.warm and not isinstance(update, int):
+            raise ValueError("codes that begin after some updates are counted on the host: train on the CPU, or with --warm 0")
+        return isinstance(update, int) and update < self.warm
+
+
+def lay_codes(network: TokenNetwork, x: Array, rounds: int = 8, seed: int = 0) -> None:
+    """Codes by k-means among the vectors of pictures x : (B, C, H, W), from as many different ones of them as there are codes.
+
+    Nothing is done for a network without a codebook. Raises ValueError if there are fewer vectors than codes.
+    """
+    if isinstance(network, FSQ):
+        return
+    with no_grad():
+        z = quantiser_of(network).population(value(network.encode(to_device(x, network.device))))
+    K = network.config.codes
+    if len(z) < K:
+        raise ValueError(f"{len(z)} vectors are too few for {K} codes: use more pictures, or fewer codes")
+    codes = z[to_device(Philox(seed, CODES_STREAM).permutation(len(z))[:K], network.device)]
+    for _ in range(rounds):
+        codes = k_means_round(z, codes)
+    network.codebook.weight.data[...] = codes
+
+
+def codes_laid(loop: Loop, pictures: int = 256) -> None:
+    """After an update of the loop: lays the codes if this was the last one without them. Weights and average get the same."""
+    process, network, n = loop.process, loop.model, len(loop.source)
+    if not isinstance(process, Quantisation) or not isinstance(network, VQ | MultiScaleVQ) or loop.done != process.warm:
+        return
+    index = to_device(Philox(loop.config.seed, CODES_STREAM).permutation(n)[:pictures], loop.device)
+    x, _ = loop.source.draw(index, loop.draws.at(loop.done, np.arange(len(index))))
+    lay_codes(network, x, seed=loop.config.seed)
+    for p, average in zip(network.parameters(), network.views(loop.optimiser.average), strict=True):
+        if p is network.codebook.weight:
+            average[...] = p.data
+
+
+def tokenize(network: TokenNetwork, data: Any, config: CodesConfig, *, kind: str | None = None) -> Loop:
+    """The Loop of a tokenizer; call `codes_laid(loop)` after every update."""
+    source: Source = source_of(data, network.device, network.dtype)
+    warm = 0 if isinstance(network, FSQ) else config.warm
+    return Loop(network, Quantisation(config.beta, warm), source, config, kind=kind)
+
+
+# ------------------------------------------------------------------------------------------------ pictures and numbers
+
+
+def numbers_of(network: TokenNetwork, x: Array) -> Array:
+    """Pictures x : (B, C, H, W) in [-1, 1]  ->  their numbers : (B, N) int64."""
+    law = quantiser_of(network)
+
+    def run(part: slice) -> tuple[Array]:
+        return (law.numbers(value(network.encode(to_device(x[part], network.device)))),)
+
+    (h, w), sizes = (n // network.config.factor for n in x.shape[2:]), getattr(network.config, "sizes", None)
+    N = h * w if sizes is None else sum(p * p for p in sizes)
+    (index,) = forward(network, len(x), [(N,)], run)
+    return index.astype("int64")  # whole numbers below 2²⁴ are exact in float32
+
+
+def pictures_of(network: TokenNetwork, index: Array, h: int, w: int) -> np.ndarray[Any, Any]:
+    """Numbers : (B, N)  ->  pictures (B, C, 4h, 4w) on the host."""
+    law, factor = quantiser_of(network), network.config.factor
+
+    def run(part: slice) -> tuple[Array]:
+        vectors = law.vectors(to_device(index[part], network.device), h, w)
+        return (value(network.decode(vectors.astype(network.dtype))),)
+
+    (x,) = forward(network, len(index), [(network.config.channels, factor * h, factor * w)], run)
+    return to_host(x)
+
+
+def codes_in_use(index: Array, vocabulary: int) -> tuple[int, float]:
+    """(number of different codes, perplexity) of numbers of any shape."""
+    used = to_host(counts(index, vocabulary))
+    return int((used > 0).sum()), perplexity(used)
