@@ -3,8 +3,8 @@
     python -m benchmarks.streams --rounds 7                            needs torch (the extra `peers`)
     python -m benchmarks.streams --rounds 7 --threads 1 --cpu-time     where other programs keep the machine busy
 
-The same weights and inputs. An update is loss, gradient and AdamW; a guided step is the network on 2 B samples, (G.1), and
-one Euler step. Both engines take turns, round by round; the figure is the median of the ratios, as times as fast as PyTorch.
+The same weights and inputs. An update is loss, gradient and AdamW; a guided step is the network on 2 B samples, (G.1), and one
+Euler step. Both engines take turns, round by round; the figure is the median of the ratios, as times as fast as PyTorch.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def compared(name: str, args: argparse.Namespace) -> None:
     model, peer, captions = networks(name)
     data, clock = inputs(model, captions, args.batch), time.process_time if args.cpu_time else time.perf_counter
     ours, theirs = Ours(model, data, args.threads), Theirs(peer, data, model.null(data[2]))
-    macs = model.config.macs() / 1e6
-    print(f"{name}: {macs:.2f} M multiply-accumulates per sample, gradients within {farthest(ours, theirs):.1g}")
+    macs = f"{model.config.macs() / 1e6:.2f} M multiply-accumulates per sample"
+    print(f"{name}: {macs}, gradients within {farthest(ours, theirs):.1g}")
     for task, a, b in (("update", ours.update, theirs.update), ("guided step", ours.sample, theirs.sample)):
         times: tuple[list[float], list[float]] = ([], [])
         for k in range(args.rounds + 1):

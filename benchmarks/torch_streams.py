@@ -1,4 +1,4 @@
-"""The same MM-DiT in PyTorch, written from (T.21) to (T.25), with the official names and PyTorch's fused attention."""
+"""The same MM-DiT in PyTorch, from the equations (T.21) to (T.25), with the official names and PyTorch's fused attention."""
 
 from __future__ import annotations
 

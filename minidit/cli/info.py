@@ -33,11 +33,12 @@ def memory(args: argparse.Namespace) -> int:
     from minidit.models.dit import DIT
     from minidit.models.flux_config import FLUX
     from minidit.models.mmdit_config import MMDIT
+    from minidit.models.spacetime import SPACETIME
     from minidit.models.unet_config import UNET
     from minidit.training.loop import LoopConfig
     from minidit.training.memory import gb, largest_batch, memory_of_step
 
-    presets: dict[str, BackboneConfig] = {**DIT, **UNET, **MMDIT, **FLUX}
+    presets: dict[str, BackboneConfig] = {**DIT, **SPACETIME, **UNET, **MMDIT, **FLUX}
     if args.preset is not None and args.preset not in presets:
         near = difflib.get_close_matches(args.preset, presets, 1)
         raise ValueError(f"there is no preset {args.preset!r}" + (f", did you mean {near[0]!r}?" if near else ""))
@@ -85,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
     from minidit.backend import cupy_or_reason
     from minidit.kernels.blas import Blas, default_blas, mkl, precise
-    from minidit.models.dit import DIT
+    from minidit.models.dit import DIT, DiTConfig
+    from minidit.models.spacetime import SPACETIME, SpacetimeConfig
     from minidit.models.unet_config import UNET
     from minidit.training.workers import cores
     from minidit.version import __version__
@@ -112,9 +114,9 @@ def run(args: argparse.Namespace) -> int:
     missing = "not available: pip install 'minidit[mkl]'"
     print(f"  {'bf16':12s} {missing if mkl() is None else precise('bf16').name + speed(precise('bf16'))}")
     print("\npreset        input     tokens  width  depth  heads   parameters  MACs per sample")
-    for name, c in DIT.items():
-        H, W = c.size
-        shape = f"{c.in_channels}x{H}x{W}"
+    transformers: dict[str, DiTConfig | SpacetimeConfig] = {**DIT, **SPACETIME}
+    for name, c in transformers.items():
+        shape = "x".join(map(str, c.shape))
         print(
             f"{name:12s}  {shape:9s} {c.tokens:6d}  {c.hidden_size:5d}  {c.depth:5d}  {c.num_heads:5d}"
             f"  {c.parameters():11,d}  {c.macs() / 1e9:11.3f} G"

@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="without fresh noise; ab2 needs about half as many steps as euler (default euler; heun_edm of EDM)")
     parser.add_argument("--eta", type=float, default=0.0, help="ddim: 0 no fresh noise, 1 as much as ddpm (default 0)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="grid.png", help="a .png, .gif (the denoising) or .npz (for external tools) file")
+    parser.add_argument("--out", default="grid.png",
+                        help="a .png, .gif (the denoising; of clips, their frames) or .npz (for external tools) file")
     add_device(parser)
     add_precision(parser)
     parser.add_argument("--quiet", action="store_true")
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         "solver": solver, "eta": args.eta, "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
         "interval": args.guidance_interval and tuple(args.guidance_interval),
     }  # fmt: skip
-    if out.suffix == ".gif":
+    if out.suffix == ".gif" and len(pipeline.model.shape) == 3:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments
 
@@ -97,6 +98,11 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if out.suffix == ".npz":
             _save_npz(out, x, labels, pipeline)
+        elif out.suffix == ".gif":
+            from minidit.pictures import save_gif
+            from minidit.runs.show import playing
+
+            save_gif(out, playing(x, labels, pipeline), ms=200, hold=200)
         else:
             from minidit.pictures import save_png
             from minidit.runs.show import sheet
@@ -107,7 +113,8 @@ def run(args: argparse.Namespace) -> int:
         scale = pipeline.guidance if args.guidance is None else args.guidance
         guided = pipeline.model.condition.null is not None and not pipeline.usual.few
         guidance = f", guidance {scale}" if guided else ""
-        pictures = "1 picture" if n == 1 else f"{n} pictures"
+        noun = "picture" if len(pipeline.model.shape) == 3 else "clip"
+        pictures = f"1 {noun}" if n == 1 else f"{n} {noun}s"
         walk = walk_in_words(pipeline, sampler, solver, args.path)
         print(f"{pictures}, {walk.format(steps)}{guidance}, seed {args.seed}", file=sys.stderr)
     return 0
@@ -165,14 +172,14 @@ def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> s
 
 
 def _save_npz(out: Path, x: object, labels: Labels | None, pipeline: Pipeline) -> None:
-    """uint8 (N, H, W, C) under "arr_0", as the usual tools for Fréchet distances expect, and the labels or the captions."""
+    """uint8 (N, H, W, C), of clips (N, T, H, W, C), under "arr_0", as tools for Fréchet distances expect; labels or captions."""
     import io
 
     import numpy as np
 
     from minidit.pictures import to_uint8
 
-    arrays = {"arr_0": to_uint8(x).transpose(0, 2, 3, 1)}
+    arrays = {"arr_0": np.moveaxis(to_uint8(x), 1, -1)}
     if labels is not None and pipeline.vocabulary is not None:
         arrays["captions"] = np.asarray(pipeline.vocabulary.texts(labels))
     elif labels is not None:

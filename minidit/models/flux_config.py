@@ -47,9 +47,9 @@ class FluxConfig(OfWords):
     rope_widths: tuple[int, ...] = ()  # numbers of a head for (index, row, column); empty: an eighth or more, the rest in halves
     guidance: str = "none"  # flux: the network knows the scale w; from_one: and is the conditional network at w = 1
     class_dropout_prob: float = 0.1  # captions or classes that training leaves out
-    word_dropout_prob: float = 0.0  # single words of captions that training makes unknown
     vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
     caption_length: int = 0  # words per caption
+    word_dropout_prob: float = 0.0  # words of captions that training makes unknown
     text_width: int = 0  # of the tokens of text encoders; 0: none
     text_pooled: int = 0  # of their vector
     text_length: int = 512  # their tokens: for counts, any length is taken

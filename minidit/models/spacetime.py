@@ -317,6 +317,6 @@ class SpacetimeDiT(Module):
 
 _SMALL = SpacetimeConfig(input_size=16, frames=6, patch_size=4)
 SPACETIME: dict[str, SpacetimeConfig] = {
-    "spacetime-clips": _SMALL,
-    "spacetime-clips-factorised": replace(_SMALL, time_attention="factorised"),
+    "clips": _SMALL,
+    "clips-factor": replace(_SMALL, time_attention="factorised"),
 }

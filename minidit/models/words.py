@@ -11,17 +11,19 @@ from minidit.models.backbone import Condition, Encoded, OfPictures, Tokens
 class OfWords(OfPictures):
     """The condition of a network of pictures that may read captions, or the outputs of text encoders. The base of a dataclass."""
 
-    word_dropout_prob: float
     vocabulary: int
     caption_length: int
+    word_dropout_prob: float
     text_width: int
     text_pooled: int
     text_length: int
 
     def check_text(self) -> None:
         """Raises ValueError for settings that conflict."""
-        if not (0 <= self.class_dropout_prob < 1 and 0 <= self.word_dropout_prob < 1) or self.num_classes < 0:
-            raise ValueError(f"class_dropout_prob, word_dropout_prob or num_classes is out of range: {self}")
+        if not 0 <= self.class_dropout_prob < 1 or self.num_classes < 0:
+            raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
+        if not 0 <= self.word_dropout_prob < 1:
+            raise ValueError(f"word_dropout_prob {self.word_dropout_prob} must be at least 0 and below 1")
         if (self.vocabulary > 0) != (self.caption_length > 0) or (self.text_width > 0) != (self.text_pooled > 0):
             raise ValueError("vocabulary and caption_length go together, and so do text_width and text_pooled")
         if (self.num_classes > 0) + (self.vocabulary > 0) + (self.text_width > 0) > 1:

@@ -59,10 +59,10 @@ def network_of(config: ModelConfig | TokenizerConfig, rng: Philox | None = None,
     return next(kind.network for kind in NETWORKS.values() if type(config) is kind.config)(config, rng, device=device)
 
 
-def shape_of(config: TokenizerConfig, channels: int, H: int, W: int) -> tuple[int, int, int]:
-    """The shape of x_0 for pictures of shape (channels, H, W)."""
-    c = channels if isinstance(config, PixelsConfig) else config.latent_channels
-    return c, H // config.factor, W // config.factor
+def shape_of(config: TokenizerConfig, channels: int, *size: int) -> tuple[int, ...]:
+    """The shape of x_0 for pictures (channels, H, W), or clips (channels, T, H, W)."""
+    c, (*T, H, W) = channels if isinstance(config, PixelsConfig) else config.latent_channels, size
+    return (c, *T, H // config.factor, W // config.factor)
 
 
 def assembled(process: ProcessConfig, network: TokenizerNetwork | None, device: str = "cpu") -> tuple[Tokenizer, Trained]:

@@ -46,7 +46,7 @@ DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weigh
 
 
 class Run(Trainer):
-    """A run: its pictures, its folder, and the phases that it consists of."""
+    """A run: its pictures or clips, its folder, and the phases that it consists of. Tokenizer and judge see single frames."""
 
     def data(self) -> tuple[Dataset, Dataset | None]:
         """(training set, held-out set or None)."""
@@ -168,8 +168,8 @@ class Run(Trainer):
         """The phase that learns to reconstruct pictures."""
         config = self.config.tokenizer_train
         network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
-        few = None if held_out is None else source_of(held_out, self.device)
-        source: Source = source_of(data, self.device)
+        few = None if held_out is None else source_of(held_out.pictures(), self.device)
+        source: Source = source_of(data.pictures(), self.device)
         if augment := augment_of(self.config.data):
             source = Augmented(source, augment)
         return Phase("tokenizer", network, Reconstruction(config.kl_weight), source, config, few)
@@ -212,9 +212,9 @@ class Run(Trainer):
         """The phase that learns to classify pictures; it runs on the host, because it is short."""
         config = self.config.judge_train
         shape = ClassifierConfig(data.channels, data.size, data.num_classes)
-        few = None if held_out is None else source_of(held_out)
+        few = None if held_out is None else source_of(held_out.pictures())
         network = Classifier(shape, Philox(config.seed, DRAWS["judge"]))
-        return Phase("judge", network, Classification(), source_of(data), config, few)
+        return Phase("judge", network, Classification(), source_of(data.pictures()), config, few)
 
 
 def resume(

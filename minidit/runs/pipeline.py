@@ -236,16 +236,16 @@ class Pipeline:
         return draw(network, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> Pixel:
-        """The model's x_0 decoded to pictures (B, C, H, W) in [-1, 1] on the host, padding cut off."""
+        """The model's x_0 decoded to pictures (B, C, H, W), or clips (B, C, T, H, W), in [-1, 1] on the host, padding cut off."""
         x, c = self.tokenizer.decode(x_0), self.crop
-        return np.clip(x[..., c : x.shape[2] - c, c : x.shape[3] - c], -1, 1)
+        return np.clip(x[..., c : x.shape[-2] - c, c : x.shape[-1] - c], -1, 1)
 
     def encode(self, x: Array) -> Array:
-        """Pictures (B, C, H, W) in [-1, 1], padding included  ->  x_0: scaled latents, or the pictures themselves."""
+        """Pictures or clips in [-1, 1], padding included  ->  x_0: scaled latents, or the pictures themselves."""
         return self.tokenizer.encode(x)
 
     def sample(self, labels: Wanted | None = None, **options: Unpack[Options]) -> Pixel:
-        """Pictures (B, C, H, W) in [-1, 1]; the options are those of `latents`."""
+        """Pictures (B, C, H, W), or clips (B, C, T, H, W), in [-1, 1]; the options are those of `latents`."""
         return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
 
 

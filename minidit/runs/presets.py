@@ -9,17 +9,18 @@ from minidit.models.dit import DIT
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.runs.kinds import ModelConfig, PixelsConfig, TokenizerConfig
-from minidit.runs.process_kinds import SAMPLERS, DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig, check_word
+from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
 from minidit.training.loop import LoopConfig
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The pictures: "digits", "fashion", "emoji", or a path; size and channels None: as the pictures are."""
+    """The pictures: "digits", "fashion", "emoji", "clips", or a path; size, channels and frames None: as the pictures are."""
 
     source: str = "fashion"
     size: int | None = None
     channels: int | None = None
+    frames: int | None = None  # of every clip; pictures have none
     tokenizer: str = ""  # a file or a run with a trained tokenizer; else one is trained first
     init: str = ""  # a file or a run whose model is fine-tuned; else it starts from random weights
     held_out: int | None = None  # pictures; None: one in ten, at most 1,000, of a set without a test part
@@ -32,6 +33,8 @@ class DataConfig:
         for name in ("held_out", "crop"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
+        if self.frames is not None and self.frames < 2:
+            raise ValueError(f"frames = {self.frames}: a clip has at least two")
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,12 @@ class SampleConfig:
     steps: int = 50
     guidance: float = 2.0
     interval: tuple[float, float] = (0.0, 1.0)  # the part (low, high] of the path that is guided
-    sampler: str = "ddim"  # ddim or ddpm
-    eta: float = 0.0
     seed: int = 0
     every: int = 0  # updates of the model between two sample grids; 0: none
     save_every: int = 1000  # updates of any phase between two saved states
     keep: int = 2  # states of a phase that are kept, besides the one with the lowest held-out loss
 
     def __post_init__(self) -> None:
-        check_word("sampler", self.sampler, SAMPLERS)
         if not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ValueError(f"interval {self.interval} must be two parts of the path, 0 ≤ low < high ≤ 1")
         for name, least in (("steps", 1), ("every", 0), ("save_every", 1), ("keep", 1)):

@@ -280,7 +280,7 @@ def test_the_numbers_of_a_checkpoint_are_counted(config):
 
 @spec("T.35")
 def test_factorised_attention_costs_less_than_full_attention():
-    full, parts = SPACETIME["spacetime-clips"], SPACETIME["spacetime-clips-factorised"]
+    full, parts = SPACETIME["clips"], SPACETIME["clips-factor"]
     N, D, n, F = full.tokens, full.hidden_size, full.sites, full.times
     assert full.macs() - parts.macs() == full.depth * 2 * N * N * D - full.depth * N * (n + F) * D
 

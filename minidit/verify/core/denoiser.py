@@ -5,7 +5,7 @@ x_{k+1} = a_k x_k + b_k ε̂_k + σ_k z_k         least squares over the entries
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,8 +84,13 @@ def coefficients(seen: Sequence[Call], last: Array, z: Array | None = None) -> l
     return steps
 
 
-def first_wrong_step(mine: Sequence[Step], right: Sequence[Step], tolerance: float) -> str:
-    """In words: which coefficient of which step is the first to differ; empty where none does."""
+def first_wrong_step(
+    mine: Sequence[Step], right: Sequence[Step], tolerance: float, lands: Callable[[float, float], str] = lambda t, factor: ""
+) -> str:
+    """In words: which coefficient of which step is the first to differ; empty where none does.
+
+    lands: (t, the factor of x) -> the level of noise where the step leads, in words.
+    """
     if len(mine) != len(right):
         return f"{len(mine)} calls of the network, expected {len(right)}"
     for k, (got, want) in enumerate(zip(mine, right, strict=True)):
@@ -96,5 +101,7 @@ def first_wrong_step(mine: Sequence[Step], right: Sequence[Step], tolerance: flo
             return f"{place}: not affine in x, ε̂ and z (residual {got.residual:.1e}): clipping, or noise of its own"
         for letter, a, b in zip(("x", "ε̂", "z"), got.factors, want.factors, strict=True):
             if abs(a - b) > max(tolerance, 1e-7) * max(1.0, float(np.max(abs(want.factors)))):
-                return f"{place}: coefficient of {letter} is {a:.9g}, expected {b:.9g}"
+                there = [lands(got.t, factors[0]) for factors in (got.factors, want.factors)]
+                end = f"; it lands on the level of {there[0]}, expected {there[1]}" if all(there) and there[0] != there[1] else ""
+                return f"{place}: coefficient of {letter} is {a:.9g}, expected {b:.9g}{end}"
     return ""

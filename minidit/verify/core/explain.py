@@ -6,6 +6,7 @@ In this order, and the first that gives the answers to all questions is said:
     list         13 entries, 12 asked for; (0, 0) is a step to itself                                             lists.py
     argument     the law of something else: ε left out, the first t for the whole batch, ᾱ in bfloat16            arguments.py
     coefficient  of x, ε, z in an answer that is linear in them, as formulas of ᾱ_t and ᾱ_s                       coefficients.py
+    level        the step from t = 500 lands on the level of t = 480                                              levels.py
     part         only the second half of C is wrong, and it is minus the right one
 
 A wrong explanation is worse than none: nothing is said that does not reproduce the numbers.
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from minidit.backend import Array
-from minidit.verify.core import coefficients, lists
+from minidit.verify.core import coefficients, levels, lists
 from minidit.verify.core.arguments import Guess, guesses, letter
 from minidit.verify.core.compare import difference, together
 from minidit.verify.core.denoiser import Linear
@@ -107,9 +108,13 @@ def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Le
         return _shapes(shown[1], shown[2], of, tolerance), True
     if words := _argument(topic, cases, law, tolerance, tables=False):
         return [f"equals {topic.spec} with {words}"], True
-    found = _coefficients(topic, wrong, tolerance) if len(leaves) == 1 else []
-    if found and all("(" in words for words in found):
+    found = _coefficients(topic, wrong, tolerance) if len(wrong) == 1 else []
+    found = [f"{of}: {words}" for words in found] if len(leaves) > 1 else found
+    if found and all("(" in words.partition("coefficient")[2] for words in found):
         return found, True
+    wrongly = [c for c in cases if difference(c.got, c.want).error > tolerance]
+    if found and (words := levels.in_words(topic.parameters, [(c.args, c.got) for c in wrongly], law, tolerance)):
+        return [words], True
     if words := _argument(topic, cases, law, tolerance, tables=True):
         return [f"equals {topic.spec} with {words}"], True
     found = found or _part(pairs, tolerance, axes)

@@ -10,6 +10,7 @@ from minidit.autograd import value
 from minidit.verify.core.compare import difference
 from minidit.verify.core.denoiser import Linear, coefficients, first_wrong_step
 from minidit.verify.core.finding import Answer, questions
+from minidit.verify.core.levels import reached
 from minidit.verify.core.reference import AnyTopic, Reference
 from minidit.verify.core.relations import Pair, relation
 
@@ -46,6 +47,12 @@ def first_step(topic: AnyTopic, R: Reference, answer: Answer, tolerance: float) 
     try:
         right = topic(R, *args)
         mine = coefficients(answer.notes[0], answer.value, z)
-        return first_wrong_step(mine, coefficients(args[place].seen, right, z), tolerance)
+        names = topic.parameters
+        table = args[names.index("alpha_bar")] if "alpha_bar" in names else None
+
+        def lands(t: float, factor: float) -> str:
+            return "" if table is None or t != int(t) else reached(table, int(t), factor)
+
+        return first_wrong_step(mine, coefficients(args[place].seen, right, z), tolerance, lands)
     except (ValueError, IndexError, TypeError, np.linalg.LinAlgError) as error:
         return f"its steps cannot be read off ({error})"
