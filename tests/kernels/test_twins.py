@@ -67,7 +67,9 @@ def crossed_attentions(draw):
 def head_norms(draw):
     (qkv,), static = draw(attentions())
     K = qkv.shape[-1] // 3 // static["heads"]
-    return (qkv, draw(normal((K,))), draw(normal((K,)))), {**static, "eps": 1e-2}
+    angles = np.random.default_rng(draw(SEEDS)).uniform(-100, 100, (qkv.shape[1], K // 2)).astype(np.float32)
+    tables = (np.cos(angles), np.sin(angles)) if K % 2 == 0 and draw(st.booleans()) else ()
+    return (qkv, draw(normal((K,))), draw(normal((K,))), *tables), {**static, "eps": 1e-2}
 
 
 @st.composite
