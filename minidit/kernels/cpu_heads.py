@@ -54,7 +54,7 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None) -> tuple[Array, Bac
 
     def backward(g: Array, q_bar: Array, k_bar: Array, v_bar: Array) -> None:
         assert keep  # without a tape the exponentials of all but the last tile are gone
-        correction = np.vecdot(g, out)[..., None] * inverse  # Σ (ȳ vᵀ ⊙ P) = ȳ·y, row by row
+        correction = np.vecdot(by_head(g), o).transpose(0, 2, 1)[..., None] * inverse  # Σ (ȳ vᵀ ⊙ P) = ȳ·y, row by row
         scratch, vt = empty(q, (b_step, h_step, N, M)), v.swapaxes(-1, -2)
         for tile in tiles:
             gi, e = g[tile] * inverse[tile], e_all[tile]

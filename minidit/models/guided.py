@@ -1,6 +1,6 @@
 """A DiT that knows its guidance: one call where guidance takes two.
 
-    c = MLP(emb(t)) + table[y] + G(w) - G(1),    G(w) = MLP'(emb(1000 w)),    last weight of MLP' zero at the start      (T.28)
+    c = MLP(emb(t)) + table[y] + G(w) - G(1),    G(w) = MLP'(emb(10 w)),    last weight of MLP' zero at the start        (T.28)
 
 A fresh one answers as the DiT whose weights it has, for every w. With w = 1 it does so however G was trained; trained by guidance
 distillation (G.9) it answers what the DiT answers under guidance with the scale w.
@@ -21,6 +21,8 @@ from minidit.models.condition import FREQUENCIES, TimestepEmbedder
 from minidit.models.dit import DiT, DiTConfig
 from minidit.nn.initial import zeros
 from minidit.random import Philox
+
+UNIT = 10.0  # of scales: those that differ by 0.1 are one radian apart in the fastest wave; with FLUX's 1000 they are strangers
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class GuidedDiT(DiT):
         xp, G = xp_of(t), self.guidance_embedder
         w = xp.broadcast_to(xp.asarray(1.0 if w is None else w, np.float64), t.shape)
         check_one_per_sample("w", w, len(x))
-        scale = G(1000.0 * w) - G(xp.full(t.shape, 1000.0))  # (T.28)
+        scale = G(UNIT * w) - G(xp.full(t.shape, UNIT))  # (T.28)
         return self.conditioned(x, [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)]), scale])
 
     @classmethod

@@ -3,7 +3,8 @@
     loss_b = mean (F(x_t, t, y, w) - [F_∅ + w (F_c - F_∅)])²         w ~ U(low, high), one per sample                  (G.9)
 
 F_c and F_∅ are the teacher's answers with and without the condition (G.1). x_0 are data, t as in the teacher's training. The
-student begins as a copy of the teacher, so that at w = 1 its error is zero.
+student begins as a copy of the teacher. A part of the samples has w = 1, where the student is its own conditional network (T.28):
+no other w shows whether that still answers as the teacher does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from minidit.training.draws import Draws
 
 @dataclass(frozen=True)
 class GuidanceDistillation:
-    """The loss of a student on data. teacher : a network of this path and answer; low, high : the scales that are learned."""
+    """The loss of a student on data. teacher : a network of this path and answer; low, high : the scales that are learned.
+
+    plain : the part of the samples with w = 1
+    """
 
     path: Path
     answer: Prediction
@@ -36,6 +40,7 @@ class GuidanceDistillation:
     teacher: Backbone | None = None
     low: float = 1.0
     high: float = 6.0
+    plain: float = 0.125
 
     stream: ClassVar[int] = 0x677569
     per: ClassVar[int] = 8
@@ -49,8 +54,8 @@ class GuidanceDistillation:
         return guide(out[n:], out[:n], w)
 
     def loss(self, network: GuidedDiT, x_0: Array, y: Array, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
-        t, u = self.times(draws), draws.uniform(dtype=np.float64)
-        w = self.low + (self.high - self.low) * u
+        t, u, kind = self.times(draws), draws.uniform(dtype=np.float64), draws.uniform(dtype=np.float64)
+        w = xp_of(u).where(kind < self.plain, 1.0, self.low + (self.high - self.low) * u)
         x_t = mix(x_0, draws.normal(x_0.shape), self.path.level(t))
         with no_grad():
             aim = self.target(x_t, t, y, w)
