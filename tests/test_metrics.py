@@ -247,3 +247,28 @@ def test_nearest_refuses_an_empty_bank_and_images_of_another_shape():
     for bank in (np.zeros((0, 1, 4, 4)), np.zeros((3, 1, 4, 5))):
         with pytest.raises(ValueError, match="not empty"):
             metrics.nearest(np.zeros((1, 1, 4, 4)), bank)
+
+
+# ------------------------------------------------------------------------------------------------ retrieval
+
+
+@spec("E.11")
+@given(SEEDS, st.integers(2, 12))
+def test_the_right_picture_itself_has_rank_zero_and_a_copy_of_another_counts_what_is_nearer(seed, n):
+    bank = np.random.default_rng(seed).normal(size=(n, 2, 8, 8))
+    assert (metrics.ranks(bank, np.arange(n), bank) == 0).all()
+    means = bank.reshape(n, 2, 2, 4, 2, 4).mean((3, 5)).reshape(n, -1)
+    order = np.argsort(((means - means[0]) ** 2).sum(1))
+    agree(metrics.ranks(np.repeat(bank[:1], n, 0), order, bank), np.arange(n), bound=0, of="E.11")
+
+
+@spec("E.11")
+def test_what_has_the_same_means_of_squares_is_the_same_picture():
+    bank = np.zeros((2, 1, 8, 8))
+    bank[1] = 1
+    checks = np.indices((8, 8)).sum(0) % 2 * 2.0 - 1
+    assert metrics.ranks(bank + checks, np.array([0, 1]), bank).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="squares of 4"):
+        metrics.ranks(bank[..., :6], np.array([0, 1]), bank[..., :6])
+    with pytest.raises(ValueError, match="one place each"):
+        metrics.ranks(bank, np.array([0]), bank)

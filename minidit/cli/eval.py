@@ -52,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
     train, held_out = job.data()
     if held_out is None or job.parts is None:
         raise ValueError(f"{train.name}: no picture is held out, so nothing can be measured: train on more, or with --held-out N")
-    if min(args.n, len(held_out), len(train)) < FEWEST:
+    fewest = FEWEST if train.vocabulary is None else 1
+    if min(args.n, len(held_out), len(train)) < fewest:
         known = f"-n is {args.n}, {len(train)} are trained on, and {len(held_out)} are held out"
-        raise ValueError(f"{train.name}: measures need at least {FEWEST} pictures; {known}")
+        raise ValueError(f"{train.name}: measures need at least {fewest} pictures; {known}")
     progress.note(job.parts.about)
     if train.class_names != pipeline.class_names:
         both = [", ".join(names) or "none" for names in (train.class_names, pipeline.class_names)]

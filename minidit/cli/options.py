@@ -48,7 +48,8 @@ TITLES = {
     "sample": "grids while training",
     "judge_train": "the classifier that judges samples",
 }
-PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words"}  # embedded set -> the preset made for it
+# embedded set -> the preset that is made for it
+PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes": "scenes"}
 Kinds = dict[str, type[Config]]  # section -> the dataclass of its kind
 
 

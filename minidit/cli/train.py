@@ -32,7 +32,7 @@ def add_arguments(parser: Parser) -> None:
     from minidit.runs.presets import PRESETS, RunConfig
 
     parser.add_argument("--data", help='a folder of pictures (classes are sub-folders; captions: metadata.jsonl), an IDX, '
-                        'CIFAR or npz file, "digits", "fashion", "emoji" or "clips"')
+                        'CIFAR or npz file, "digits", "fashion", "emoji", "shapes" or "clips"')
     parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
     parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
     parser.add_argument("--out", help="the run folder (default runs/NAME)")

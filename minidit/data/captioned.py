@@ -19,7 +19,7 @@ from minidit.data.captions import words_of
 from minidit.data.checks import MAX_FILES, fault, reading
 
 NAMES = ("metadata.jsonl", "metadata.csv")
-MAX_BYTES = 2**30  # of such a file
+MAX_BYTES = 2**28  # of such a file
 Line = tuple[int, object, object]  # number, file name, text
 
 
@@ -37,7 +37,7 @@ def read_captions(file: Path, files: list[Path]) -> list[str]:
     Raises DataError, with the line, for one without a file name, text or picture, and for a picture without a line.
     """
     if file.stat().st_size > MAX_BYTES:
-        raise fault(file, f"is larger than {MAX_BYTES >> 30} GiB")
+        raise fault(file, f"is larger than {MAX_BYTES >> 20} MiB")
     with reading(file):
         content = file.read_bytes().decode("utf-8-sig")
     pictures = {path.relative_to(file.parent).as_posix(): path for path in files}

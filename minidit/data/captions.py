@@ -1,6 +1,6 @@
 """Captions as numbers of words: "Red apple, noto" is the row [red, apple, noto, 0, 0, …] of a vocabulary.
 
-    0    behind the last word          1    a word that the vocabulary does not hold          2, 3, …    its words
+    0    behind the last word        1    a word that the vocabulary does not hold        2, 3, …    its words        (N.15)
 
 A word is a run of letters and digits, in lower case; hyphens, apostrophes and points inside it belong to it. Order and
 punctuation are the only other things that a caption has: the order is kept, punctuation is not.
@@ -70,7 +70,7 @@ class Vocabulary:
         rows = np.zeros((len(texts), self.length), np.int64)
         for row, text in zip(rows, texts, strict=True):
             numbers = [self.numbers.get(word, UNKNOWN) for word in words_of(text)[: self.length]]
-            row[: len(numbers)] = numbers
+            row[: len(numbers)] = numbers  # (N.15)
         return rows
 
     def text(self, row: Iterable[int]) -> str:

@@ -3,6 +3,7 @@
     digits     handwritten digits, 8×8, 17 grey levels, 10 classes: 1,797 images, of which a fixed 297 are the test part
     fashion    Fashion-MNIST, 28×28 in a border of 2 pixels, 256 levels, 10 classes: 600 training and 100 test images per class
     emoji      emoji in three styles, 32×32 in colour, with captions instead of classes: emoji.py
+    shapes     scenes of two things, 32×32 in colour, with captions; drawn, not stored: shapes.py
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from minidit.data.dataset import Dataset
 from minidit.data.emoji import emoji
 from minidit.data.npz import SETS, Arrays, read_arrays
 from minidit.data.pixels import fit
+from minidit.data.shapes import shapes
 
 DIGITS_TEST = 297  # held out by Dataset.split with seed 0
 
@@ -49,4 +51,4 @@ def fashion(part: str | None = None) -> Dataset:
     return fit(fashion_unpadded(part), 32, None)
 
 
-EMBEDDED = {"digits": digits, "fashion": fashion_unpadded, "emoji": emoji}
+EMBEDDED = {"digits": digits, "fashion": fashion_unpadded, "emoji": emoji, "shapes": shapes}

@@ -6,7 +6,7 @@
     L_hybrid = L_simple + λ T L_vb     λ = 0.001, L_vb one term of the bound in bits   (D.36)
     p_t ∝ √E[L_t²]                     importance-sampled t, weight 1/(T p_t)          (D.37)
     weight of ‖ε - ε̂‖² in the bound: β²/(2σ² α (1-ᾱ_t))                               (D.47)
-    by noise:  weight 1/max(σ/(α+σ), floor) on the x_0 loss, divided by the gain of F  (D.35)
+    by noise:  weight 1/max(σ/(α+σ), floor) on the x_0 loss, divided by the gain of F  (D.52)
     EDM:  weight (σ²+σ_d²)/(σ σ_d)² on the x_0 loss, divided by the gain of F         (P.23)
 
 The min-SNR weights of all answers are one weight in different coordinates: |error of ε|² = SNR |error of x_0|², that of v is
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from minidit import ops
 from minidit.backend import Array, home_of, xp_of
 from minidit.diffusion.level import Level, at, check_shapes, enter
-from minidit.diffusion.prediction import Prediction
+from minidit.diffusion.prediction import Prediction, is_zero
 from minidit.diffusion.schedule import Schedule
 
 
@@ -47,7 +47,9 @@ def by_noise(answer: Prediction, at: Level, floor: float = 0.1) -> Array:
     little noise leaves undecided, weigh more, and the very last ones no more than those at the floor."""
     share = at.sigma / (at.alpha + at.sigma)
     most = max(share, floor) if home_of(share) == "" else xp_of(share).maximum(share, floor)
-    return 1 / most / answer.gain(at)
+    p, q = answer.p(at), answer.q(at)
+    per_gain = 1 / p**2 if is_zero(q) else (at.sigma / (at.alpha * q - at.sigma * p)) ** 2  # finite where σ = 0, too
+    return per_gain / most  # (D.52)
 
 
 def edm_weight(sigma_data: float) -> Callable[[Prediction, Level], Array]:

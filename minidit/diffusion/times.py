@@ -6,7 +6,7 @@
     t = 1 - u - s (cos²(πu/2) - 1 + u)                  mode: more in the middle for s > 0            (P.14)
     t = 1 - 1/(tan(πu/2) + 1)                           cosmap: uniform in the angle of a cosine path (P.15)
     ln t = m + s Φ⁻¹(u)                                 log-normal: EDM's noise                       (P.16)
-    t = u/p where u < p, else of another law            mixed: at least a part p is uniform           (P.12)
+    t = u/p where u < p, else of another law            mixed: at least a part p is uniform           (P.26)
     t <- a t/(1 + (a-1) t)                              shift: noise over signal times a              (P.17)
     t_i = i/n                                           linear, or shifted by (P.17)                  (P.18)
     t_i = (high^(1/ρ) + i/(n-1) (low^(1/ρ) - high^(1/ρ)))^ρ      Karras                               (P.19)
@@ -71,7 +71,7 @@ def partly_uniform(law: TimeLaw, part: float) -> TimeLaw:
     def mixed(u: Array) -> Array:
         xp, within = xp_of(u), u < part
         rest = xp.where(within, 0.5, (u - part) / (1 - part))  # where u < p the other law is not asked
-        return xp.where(within, u / part, law(rest))  # (P.12)
+        return xp.where(within, u / part, law(rest))  # (P.26)
 
     return mixed
 

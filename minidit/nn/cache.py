@@ -1,6 +1,6 @@
 """Keys and values of the tokens that are already written, so that a new token costs one row of attention and not all of them.
 
-    q of the new tokens only;   k, v = (cached; new);   y = softmax(q kᵀ/√K + mask) v                      (N.15)
+    q of the new tokens only;   k, v = (cached; new);   y = softmax(q kᵀ/√K + mask) v                      (N.16)
 
 The whole length is allocated once. Keys are stored as attention uses them: normalised and turned by their places.
 """
@@ -32,7 +32,7 @@ class Cache:
         if end > self.length:
             raise ValueError(f"the cache has room for {self.length} tokens, and this would be token {end}")
         self.keys[layer, :, :, self.used : end], self.values[layer, :, :, self.used : end] = value(k), value(v)
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]  # (N.15)
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]  # (N.16)
 
     def written(self, tokens: int) -> None:
         """Says that all layers have seen the next tokens."""

@@ -16,6 +16,7 @@ from minidit.checkpoint.files import open_safetensors
 from minidit.data import Dataset, load
 from minidit.data.cache import Cache
 from minidit.data.checks import DataError, NoPart
+from minidit.models.backbone import Tokens
 from minidit.runs.former import file_of, header
 from minidit.runs.kinds import PixelsConfig, shape_of
 from minidit.runs.presets import DataConfig, RunConfig
@@ -95,9 +96,21 @@ def split(whole: Dataset, count: int | None) -> Parts:
         few = "there are too few" if n < FEWEST else "they are all the same"
         why = "as --held-out 0 asks" if count == 0 else few
         return Parts(whole, None, f"held out: nothing, {why}; the model is trained on all ({counted(n)}) and cannot be measured")
-    train, held_out = whole.split(chosen)
+    train, held_out = known_words(*whole.split(chosen))
     about = f"held out: {len(held_out)} of {counted(n)}, drawn from all classes alike, never trained on"
     return Parts(train, held_out, about + (f"; exact copies ({alike} in the set) stay on one side" if alike else ""))
+
+
+def known_words(train: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
+    """Both parts with the words of the training captions alone: others in the held-out part become unknown, as for a prompt."""
+    if train.vocabulary is None:
+        return train, held_out
+    kept = [k for k in np.unique(train.captions) if k > Tokens.unknown]
+    numbers = np.full(len(train.vocabulary), Tokens.unknown)
+    numbers[0], numbers[kept] = 0, np.arange(len(kept)) + Tokens.unknown + 1
+    words = replace(train.vocabulary, words=tuple(train.vocabulary.words[k - Tokens.unknown - 1] for k in kept))
+    first, second = (replace(part, labels=numbers[part.captions], vocabulary=words) for part in (train, held_out))
+    return first, second
 
 
 def counted(n: int) -> str:

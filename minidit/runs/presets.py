@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.dit import DIT
+from minidit.models.mmdit_config import MMDIT
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.runs.kinds import ModelConfig, PixelsConfig, TokenizerConfig
@@ -15,7 +16,7 @@ from minidit.training.loop import LoopConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The pictures: "digits", "fashion", "emoji", "clips", or a path; size, channels and frames None: as the pictures are."""
+    """The pictures: "digits", "fashion", "emoji", "shapes", "clips", or a path; size, channels, frames None: as they are."""
 
     source: str = "fashion"
     size: int | None = None
@@ -118,10 +119,17 @@ PRESETS["words"] = RunConfig(
     tokenizer=PixelsConfig(),
     model=DIT["words"],
     process=RectifiedFlowConfig(
-        prediction="x_0", times="logit_normal", times_mean=0.3, times_uniform=0.15, shift=2.0, loss_weight="by_noise"
+        prediction="x_0", times="logit_normal", times_mean=0.3, times_uniform=0.15, loss_weight="by_noise"
     ),
-    train=replace(_FAST, steps=30000, batch_size=32, lr=2e-3, final_lr=0.03, weight_decay=0.02, ema=0.998),
-    sample=SampleConfig(steps=20, every=5000, save_every=5000),
+    train=replace(_FAST, steps=30000, batch_size=32, lr=1.5e-3, final_lr=0.03, weight_decay=0.02, ema=0.999),
+    sample=SampleConfig(steps=20, every=5000, save_every=2500),
+)
+# The order of words matters here, so two streams: a bag of words does not say which of two things is red.
+PRESETS["scenes"] = replace(
+    PRESETS["words"],
+    data=DataConfig(source="shapes"),
+    model=replace(MMDIT["words"], hidden_size=96),
+    train=replace(PRESETS["words"].train, steps=12000, lr=2e-3),
 )
 PRESETS["digits"] = replace(PRESETS["quick"], train=replace(_FAST, steps=3000), sample=SampleConfig(every=500))
 

@@ -10,7 +10,8 @@ from support import agree, host, spec
 from minidit.autograd import Tensor
 from minidit.diffusion import loss
 from minidit.diffusion.ddpm import posterior, q_sample
-from minidit.diffusion.prediction import EPS, X_0, V, predict_x_0
+from minidit.diffusion.path import Straight
+from minidit.diffusion.prediction import EPS, X_0, U, V, predict_x_0
 from minidit.diffusion.schedule import zero_terminal_snr
 from minidit.diffusion.variance import small
 
@@ -107,3 +108,19 @@ def test_the_bound_weighs_the_noise_error_as_the_paper_says(ladder, xs):
 def test_losses_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match="shapes"):
         loss.simple(np.zeros((2, 3)), np.zeros((2, 1)))
+
+
+@spec("D.52")
+@given(st.floats(1e-6, 1 - 1e-6), st.floats(0.01, 0.9))
+def test_the_weight_by_noise_is_one_weight_on_x_0_whatever_the_answer(t, floor):
+    at = Straight().level(t)
+    on_x_0 = loss.by_noise(X_0, at, floor)
+    agree(on_x_0, np.float64(1 / max(t, floor)), bound=1e-12, of="D.52")
+    for answer in (U, V):
+        agree(loss.by_noise(answer, at, floor) * answer.gain(at), np.float64(on_x_0), bound=1e-9, of="D.52")
+
+
+@spec("D.52")
+def test_the_weight_by_noise_is_finite_at_both_ends(xp):
+    at = Straight().level(xp.asarray([0.0, 0.5, 1.0]))
+    assert host(loss.by_noise(X_0, at)).tolist() == [10.0, 2.0, 1.0]

@@ -63,6 +63,23 @@ def test_logit_normal_times_miss_both_ends_and_uniform_ones_do_not():
     agree(probability(times.uniform, 0.99, 1), 0.01, bound=1e-4)
 
 
+@spec("P.26")
+@given(st.floats(0.05, 0.95), st.floats(0.05, 0.95), st.floats(-1, 1))
+def test_a_partly_uniform_law_is_the_mixture_of_both_laws(part, t, mean):
+    law = times.logit_normal(mean, 1.0)
+    mixed = probability(times.partly_uniform(law, part), 0, t)
+    agree(mixed, np.float64(part * t + (1 - part) * probability(law, 0, t)), bound=1e-4, of="P.26")
+
+
+@spec("P.26")
+def test_a_uniform_part_reaches_both_ends_and_parts_that_are_none_are_refused():
+    mixed = times.partly_uniform(times.logit_normal(0.3, 1.0), 0.15)
+    assert mixed(U).min() < 0.01 and mixed(U).max() > 0.98 and np.isfinite(mixed(np.array([1e-300, 0.15, 1 - 1e-16]))).all()
+    for part in (0.0, 1.0):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            times.partly_uniform(times.uniform, part)
+
+
 @spec("P.14")
 @given(st.floats(-1, 2 / (math.pi - 2)))
 def test_mode_times_fall_from_noise_to_data_and_are_symmetric(s):

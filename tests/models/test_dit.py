@@ -16,6 +16,7 @@ from minidit.backend import side_by_side
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.classifier import ClassifierConfig
+from minidit.models.condition import CaptionEmbedder, WordEmbedder
 from minidit.models.dit import VARIANTS, DiT, DiTConfig
 from minidit.nn import timestep_embedding
 from minidit.nn.block import launches_matter
@@ -286,3 +287,46 @@ def test_settings_of_other_weights_have_a_range(wrong, words):
     with pytest.raises(ValueError, match=words):
         DiTConfig(**wrong)
     assert DiTConfig(freq_shift=1, mlp_norm_eps=1e-5).freq_shift == 1
+
+
+CAPTIONED = dataclasses.replace(LABELLED, num_classes=0, vocabulary=12, caption_length=5)
+
+
+@spec("T.21")
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_a_dit_reads_a_caption_as_a_bag_of_words(words, random):
+    """The order of its words and padding behind them do not matter, and a word more or another one does."""
+    model = DiT(CAPTIONED, Philox(3), dtype=np.float64)
+    mixed = random.sample(words, len(words))
+    rows = np.zeros((2, 5), np.int64)
+    rows[0, : len(words)], rows[1, : len(words)] = words, mixed
+    c = value(model.y_embedder(rows))
+    agree(c[1], c[0], bound=1e-12, of="T.21")
+    table, mlp = value(model.y_embedder.words.weight), model.y_embedder.mlp
+    agree(c[:1], value(mlp((table[words].sum(0) / len(words) ** 0.5)[None])), bound=1e-12, of="T.21")
+
+
+@spec("T.21")
+def test_the_bag_of_words_is_the_pooled_caption_of_mm_dit_without_places():
+    y = np.array([[3, 4, 0], [5, 0, 0]])
+    words, bag = WordEmbedder(9, 3, 8), CaptionEmbedder(9, 8)
+    words.build(Philox(0), dtype=np.float64)
+    bag.build(Philox(1), dtype=np.float64)
+    bag.words.weight.data[...] = words.words.data
+    words.places.data[...] = 0
+    agree(bag(y), value(bag.mlp(words(y)[1])), bound=1e-12, of="T.21")
+
+
+def test_a_dit_of_captions_has_the_sizes_that_it_states():
+    model = DiT(CAPTIONED, Philox(3), dtype=np.float64)
+    assert CAPTIONED.parameters() == sum(a.size for a in model.state_dict().values())
+    x, t = np.zeros((2, 2, 4, 6)), np.ones(2)
+    assert model(x, t, np.ones((2, 5), np.int64)).shape == (2, 4, 4, 6)
+    assert (model.null(np.ones((2, 5), np.int64))[:, 0] == 12).all()
+    for y in (np.ones(2, np.int64), np.full((2, 5), 13), None):
+        with pytest.raises(ValueError):
+            model(x, t, y)
+    with pytest.raises(ValueError, match="go together"):
+        dataclasses.replace(CAPTIONED, num_classes=3)
+    with pytest.raises(ValueError, match="word_dropout_prob"):
+        dataclasses.replace(CAPTIONED, word_dropout_prob=1.0)

@@ -66,7 +66,7 @@ def test_the_count_is_what_a_checkpoint_holds(config):
 
 
 def test_presets_have_the_published_shapes():
-    assert set(DIT) == {name for name, *_ in CELLS} | {"fashion", "digits"}
+    assert set(DIT) == {name for name, *_ in CELLS} | {"fashion", "digits", "words"}
     for size, width, depth, heads in (("S", 384, 12, 6), ("B", 768, 12, 12), ("L", 1024, 24, 16), ("XL", 1152, 28, 16)):
         for p in (2, 4, 8):
             c = DIT[f"DiT-{size}/{p}"]

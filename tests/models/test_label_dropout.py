@@ -67,3 +67,26 @@ def test_the_model_itself_drops_nothing(device):
     x, t, y = (to_device(np.ones(s, d), device) for s, d in (((50, 1, 4, 4), "f4"), ((50,), "f4"), ((50,), "i8")))
     out = host(model(x, t, y))
     assert np.abs(out - out[0]).max() <= 1e-5 * np.abs(out).max()  # fifty times the same question, one answer
+
+
+WORDS = DiTConfig(input_size=4, in_channels=1, hidden_size=8, depth=1, num_heads=2, num_classes=0, vocabulary=9, caption_length=3,
+                  class_dropout_prob=0.25, word_dropout_prob=0.4)  # fmt: skip
+
+
+@spec("G.8")
+def test_training_makes_the_stated_share_of_words_unknown_each_by_itself_and_never_padding(device):
+    n = 4000
+    captions = np.tile(np.array([[5, 7, 0], [3, 4, 8]]), (n // 2, 1))
+    model = DiT(WORDS, Philox(0), device=device)
+    data = np.zeros((n, 1, 4, 4), np.float32), captions
+    loop = loop_for(model, data, Diffusion.on_ladder(Schedule.linear(100)), LoopConfig(steps=1, batch_size=n, shards=1))
+    _, y = loop.source.draw(loop.draws.pictures(n), loop.draws.at(0))
+    y = host(y)
+    whole = y[~(y == WORDS.vocabulary).any(axis=1)]
+    assert abs(len(whole) / n - 0.75) < 4 * math.sqrt(0.25 * 0.75 / n)
+    long, short = whole[whole[:, 2] != 0], whole[whole[:, 2] == 0]
+    unknown = long == 1
+    for m in range(3):
+        assert abs(unknown[:, m].mean() - 0.4) < 4 * math.sqrt(0.24 / len(long))
+    assert abs((unknown[:, 0] & unknown[:, 1]).mean() - 0.16) < 4 * math.sqrt(0.16 * 0.84 / len(long))
+    assert set(np.unique(short)) == {0, 1, 5, 7} and (short[:, 2] == 0).all() and set(np.unique(long)) == {1, 3, 4, 8}

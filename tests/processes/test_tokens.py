@@ -96,7 +96,7 @@ def test_the_class_reaches_every_token_and_samples_do_not_meet(make):
 # ------------------------------------------------------------------------------------------------ caches
 
 
-@spec("N.15", "Q.10")
+@spec("N.16", "Q.10")
 @BOTH
 def test_a_network_with_a_cache_gives_the_logits_of_the_whole(make):
     network, process = make()
@@ -106,10 +106,10 @@ def test_a_network_with_a_cache_gives_the_logits_of_the_whole(make):
         for start in (0, *process.order.ends[:-1]):
             parts.append(host(network(process.following(index[:, :start]), y, cache)))
     assert [p.shape[1] for p in parts] == list(process.order.groups) and cache.used == process.order.tokens
-    agree(np.concatenate(parts, axis=1), whole, bound=1e-12, of="N.15")
+    agree(np.concatenate(parts, axis=1), whole, bound=1e-12, of="N.16")
 
 
-@spec("N.15")
+@spec("N.16")
 def test_several_tokens_at_once_fill_a_cache_as_one_after_another():
     network, process = gpt()
     index, y = codes_of(process, network), np.array([0, 2])
@@ -118,8 +118,8 @@ def test_several_tokens_at_once_fill_a_cache_as_one_after_another():
         first = host(network(index[:, :3], y, many))
         for k in range(4):
             last = host(network(index[:, k - 1 : k] if k else index[:, :0], y, cache))
-        agree(first[:, -1], last[:, 0], bound=1e-12, of="N.15")
-        agree(host(network(index[:, 3:5], y, many)), logits_of(network, process, index, y)[:, 4:], bound=1e-12, of="N.15")
+        agree(first[:, -1], last[:, 0], bound=1e-12, of="N.16")
+        agree(host(network(index[:, 3:5], y, many)), logits_of(network, process, index, y)[:, 4:], bound=1e-12, of="N.16")
     with pytest.raises(ValueError, match="6 codes are before the next one, and a picture has 6"):
         network(index[:, :1], y, many)
 
@@ -166,7 +166,7 @@ def test_scales_cannot_learn_that_their_codes_are_equal_and_a_raster_can(make):
 # ------------------------------------------------------------------------------------------------ writing
 
 
-@spec("N.15", "Q.22")
+@spec("N.16", "Q.22")
 @BOTH
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_a_cache_changes_no_code_and_any_batch_writes_the_same_pictures(make, guidance):
