@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
+    from minidit.models.flux import Flux
+    from minidit.models.flux_config import FLUX, FluxConfig
+    from minidit.models.mmdit import MMDiT
+    from minidit.models.mmdit_config import MMDIT, MMDiTConfig
     from minidit.models.spacetime import SpacetimeDiT
     from minidit.models.spacetime_config import SPACETIME, SpacetimeConfig
     from minidit.models.unet import UNet, UNetConfig
@@ -57,6 +61,10 @@ _HOMES = {
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
+    "models.flux": ("Flux",),
+    "models.flux_config": ("FLUX", "FluxConfig"),
+    "models.mmdit": ("MMDiT",),
+    "models.mmdit_config": ("MMDIT", "MMDiTConfig"),
     "models.spacetime": ("SpacetimeDiT",),
     "models.spacetime_config": ("SPACETIME", "SpacetimeConfig"),
     "models.unet": ("UNet", "UNetConfig"),
