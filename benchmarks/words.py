@@ -34,7 +34,7 @@ from minidit.runs.show import caption_grid
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.source import Pictures
 
-STEPS, GUIDANCE, SEEN = 20, 2.0, 300
+STEPS, GUIDANCE, SEEN = 20, 2.0, 200
 DIFFERS = 0.15  # standard deviation over the five tones, of a pixel that shows the tone
 PROMPTS = (
     "red heart, noto", "frog, fluent", "red apple, twemoji", "cat face, noto", "pizza, fluent", "sun, twemoji",
@@ -112,7 +112,7 @@ def styles_learned(judged: Judged) -> Classifier:
     """A classifier of the three styles, which has seen training pictures only."""
     e, network = judged.emoji, Classifier(ClassifierConfig(3, (32, 32), len(emoji.STYLES)), Philox(0, 0x7374796C))
     seen = np.flatnonzero(~e.held_out)
-    config = LoopConfig(steps=2500, batch_size=64, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.02, warmup=50, final_lr=0.02,
+    config = LoopConfig(steps=1000, batch_size=64, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.02, warmup=50, final_lr=0.02,
                         clip=1.0, ema=0.995, shards=1)  # fmt: skip
     loop = Loop(network, Classification(), Pictures(judged.x[seen], e.style[seen]), config)
     for _ in loop.run():
