@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
-from minidit.data.cache import Cache
 from minidit.diffusion import times
 from minidit.models.backbone import Backbone
 from minidit.models.dit import DiT, DiTConfig
 from minidit.models.guided import GuidedDiT
 from minidit.processes.diffusion import drawn, rungs
 from minidit.processes.guidance import GuidanceDistillation
-from minidit.runs.process_kinds import ProcessConfig, Teacher, Usual, check_word
+from minidit.runs.process_kinds import Learner, ProcessConfig, Teacher, Usual, check_word
 from minidit.runs.teacher_kinds import COORDINATES, alike, required, with_classes
 from minidit.training.process import Process
 from minidit.training.source import Source
@@ -44,11 +43,8 @@ class GuidanceConfig(ProcessConfig):
         law = drawn(times.uniform) if ladder is None else rungs(ladder)
         return GuidanceDistillation(path, answer, law, low=self.scale_low, high=self.scale_high)
 
-    def source(
-        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
-        held_out: bool = False,
-    ) -> Source:  # fmt: skip
-        return with_classes(network, source)
+    def source(self, source: Source, learner: Learner) -> Source:
+        return with_classes(learner.network, source)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         run, own = required(teacher, "guidance"), self.diffusion()
