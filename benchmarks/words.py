@@ -2,7 +2,7 @@
 
     minidit train --preset words --out words/0 --threads 1                                       about an hour on one core
     python -m benchmarks.words measure words/0 [words/1 …] --out benchmarks/results/words.json   some minutes
-    python -m benchmarks.words poster [words/0] --out docs/words.png                             24 prompts
+    python -m benchmarks.words poster [words/0] --out docs/words.png                             24 prompts, and 8 more
     python -m benchmarks.words scenes scenes/0 [bag/0 …] --out benchmarks/results/scenes.json    runs of --preset scenes
 
 A drawn picture is compared with all 3,139 real ones of its style, in means of 4 × 4 pixels (E.11). Beside the network stand a
@@ -34,17 +34,28 @@ from minidit.runs.show import caption_grid
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.source import Pictures
 
-STEPS, GUIDANCE, SEEN = 20, 2.0, 300
+STEPS, GUIDANCE, SEEN = 20, 2.0, 200
 DIFFERS = 0.15  # standard deviation over the five tones, of a pixel that shows the tone
-PROMPTS = (
-    "red heart, noto", "frog, fluent", "red apple, twemoji", "cat face, noto", "pizza, fluent", "sun, twemoji",
-    "woman scientist, dark skin tone, noto", "man farmer, medium skin tone, fluent",
-    "woman firefighter, light skin tone, twemoji", "man detective, medium-dark skin tone, noto",
-    "woman pilot, medium-light skin tone, fluent", "mermaid, dark skin tone, twemoji",
-    "blue book, fluent", "green heart, twemoji", "snowman, noto", "four leaf clover, fluent", "penguin, twemoji", "guitar, noto",
-    "thumbs up, medium skin tone, noto", "crying face, fluent", "purple pizza, noto", "blue frog, noto", "green cat face, noto",
-    "red penguin, fluent",
-)  # fmt: skip  # the last four are of nothing that exists
+POSTER = {
+    "trained on": (
+        "red heart, noto", "pizza, fluent", "red apple, twemoji", "cat face, noto", "four leaf clover, fluent",
+        "woman scientist, dark skin tone, noto", "man farmer, medium skin tone, fluent", "mermaid, dark skin tone, twemoji",
+    ),
+    "skin tones in which it has never seen the person": (
+        "woman scientist, medium-dark skin tone, noto", "woman firefighter, medium-light skin tone, twemoji",
+        "man detective, dark skin tone, twemoji", "woman pilot, dark skin tone, fluent",
+        "woman scientist, medium-dark skin tone, fluent", "woman firefighter, medium-light skin tone, noto",
+        "man detective, dark skin tone, noto", "thumbs up, medium skin tone, noto",
+    ),
+    "emoji that it has never seen in this style": (
+        "frog, fluent", "sun, fluent", "dog face, fluent", "smiling face with sunglasses, twemoji", "crescent moon, twemoji",
+        "hamburger, noto", "mermaid, medium skin tone, fluent", "man construction worker, dark skin tone, fluent",
+    ),
+    "things that nobody has drawn": (
+        "purple pizza, noto", "blue frog, noto", "green cat face, noto", "red penguin, fluent", "heart pizza, fluent",
+        "yellow book, noto", "blue apple, twemoji", "green snowman, noto",
+    ),
+}  # fmt: skip
 
 
 class Judged:
@@ -112,7 +123,7 @@ def styles_learned(judged: Judged) -> Classifier:
     """A classifier of the three styles, which has seen training pictures only."""
     e, network = judged.emoji, Classifier(ClassifierConfig(3, (32, 32), len(emoji.STYLES)), Philox(0, 0x7374796C))
     seen = np.flatnonzero(~e.held_out)
-    config = LoopConfig(steps=2500, batch_size=64, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.02, warmup=50, final_lr=0.02,
+    config = LoopConfig(steps=1000, batch_size=64, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.02, warmup=50, final_lr=0.02,
                         clip=1.0, ema=0.995, shards=1)  # fmt: skip
     loop = Loop(network, Classification(), Pictures(judged.x[seen], e.style[seen]), config)
     for _ in loop.run():
@@ -183,10 +194,16 @@ def composed(args: argparse.Namespace) -> None:
 
 
 def poster(args: argparse.Namespace) -> None:
-    """24 prompts with what is drawn for them."""
+    """24 prompts, of which 16 are held out, and eight more that ask too much, with what is drawn for them."""
     pipeline = load(args.runs[0], state=args.state) if args.runs else load(captions=True)
-    x = pipeline.sample(list(PROMPTS), steps=STEPS, guidance=GUIDANCE, seed=args.seed)
-    pictures.save_png(args.out, caption_grid(x, PROMPTS))
+    whole = emoji.everything()
+    seen = {caption for caption, out in zip(whole.captions, whole.held_out, strict=True) if not out}
+    rows = []
+    for title, prompts in POSTER.items():
+        assert all((prompt in seen) == (title == "trained on") for prompt in prompts), title
+        x = pipeline.sample(list(prompts), steps=STEPS, guidance=GUIDANCE, seed=args.seed)
+        rows.append(caption_grid(x, prompts, title))
+    pictures.save_png(args.out, pictures.stack(rows, gap=24))
     print(args.out)
 
 

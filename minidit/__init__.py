@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
-    from minidit.models.spacetime import SPACETIME, SpacetimeConfig, SpacetimeDiT
+    from minidit.models.flux import Flux
+    from minidit.models.flux_config import FLUX, FluxConfig
+    from minidit.models.mmdit import MMDiT
+    from minidit.models.mmdit_config import MMDIT, MMDiTConfig
+    from minidit.models.spacetime import SpacetimeDiT
+    from minidit.models.spacetime_config import SPACETIME, SpacetimeConfig
     from minidit.models.unet import UNet, UNetConfig
     from minidit.optim import AdamW, OptimConfig
     from minidit.processes.autoencode import AutoencodeConfig, autoencode
@@ -56,7 +61,12 @@ _HOMES = {
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
-    "models.spacetime": ("SPACETIME", "SpacetimeConfig", "SpacetimeDiT"),
+    "models.flux": ("Flux",),
+    "models.flux_config": ("FLUX", "FluxConfig"),
+    "models.mmdit": ("MMDiT",),
+    "models.mmdit_config": ("MMDIT", "MMDiTConfig"),
+    "models.spacetime": ("SpacetimeDiT",),
+    "models.spacetime_config": ("SPACETIME", "SpacetimeConfig"),
     "models.unet": ("UNet", "UNetConfig"),
     "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),

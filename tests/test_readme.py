@@ -52,6 +52,8 @@ SHORT = {
     "minidit eval runs/PICTURES": "eval {run} -n 6 --ddpm-steps 2 --quiet",
     "pip install '.[cuda12]'": None,
     "mpiexec -n 4 minidit train --data PICTURES": None,  # tests/cli/test_ranks.py
+    'minidit sample runs/FOLDER --prompt "a running cat" --prompt "a dog"': None,  # tests/runs/test_captioned_runs.py
+    "minidit eval runs/FOLDER": None,
     "minidit info": "info --no-speed",
     "minidit train --data PICTURES --device auto --precision bf16": f"train --data {{pictures}} --out auto --device auto {TINY}",
     "minidit info --memory --preset DiT-XL/2 --precision bf16": "info --memory --preset DiT-XL/2 --precision bf16",

@@ -33,7 +33,7 @@ def memory(args: argparse.Namespace) -> int:
     from minidit.models.dit import DIT
     from minidit.models.flux_config import FLUX
     from minidit.models.mmdit_config import MMDIT
-    from minidit.models.spacetime import SPACETIME
+    from minidit.models.spacetime_config import SPACETIME
     from minidit.models.unet_config import UNET
     from minidit.training.loop import LoopConfig
     from minidit.training.memory import gb, largest_batch, memory_of_step
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.backend import cupy_or_reason
     from minidit.kernels.blas import Blas, default_blas, mkl, precise
     from minidit.models.dit import DIT, DiTConfig
-    from minidit.models.spacetime import SPACETIME, SpacetimeConfig
+    from minidit.models.spacetime_config import SPACETIME, SpacetimeConfig
     from minidit.models.unet_config import UNET
     from minidit.training.workers import cores
     from minidit.version import __version__

@@ -98,6 +98,6 @@ def read(tokens: Module | None, whole: Module | None, y: Any) -> tuple[Value | N
     """(the context (B, M, D), what y adds to c), by embedders of `embedders_of`."""
     if isinstance(tokens, WordEmbedder):
         context, pooled = tokens(y)
-        return context, None if whole is None else whole(pooled)  # (T.21)
+        return context, None if whole is None else whole(pooled)
     context, y = (None, y) if tokens is None else (tokens(y[0]), y[1])
     return context, None if whole is None or y is None else whole(y)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidit.models.condition import FREQUENCIES
-from minidit.models.mmdit_config import StreamSize
+from minidit.models.mmdit_config import StreamSize, working_of
 from minidit.models.words import OfWords
 from minidit.nn.attention import Turn
 from minidit.nn.memory import HOMES, SampleMemory
@@ -121,12 +121,15 @@ class FluxConfig(OfWords):
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
         """The memory of a training update per sample on "cpu" or "cuda"."""
-        D, r, at, n = self.hidden_size, self.mlp_ratio, HOMES[home], self.tokens + self.words
-        blocks, more = self.depth + self.single_depth, 6 + 6 * (self.words > 0)
-        block = 4 * ((10 + more + at.inner_kept * r) * n * D + 13 * D) + at.attention(n, self.num_heads)
-        ends = 4 * self.size[0] * self.size[1] * (self.in_channels + self.out_channels)
-        working = 4 * (at.working + more + at.inner_made * r) * n * D + at.ends * ends
-        return SampleMemory(blocks * block, block, blocks * 4 * n * D, working, 4)
+        D, at, n, joint = self.hidden_size, HOMES[home], self.tokens + self.words, self.words > 0
+        attention, streams = at.attention(n, self.num_heads), self.streams()
+        double = 4 * sum(s.kept(D, at, norm=True, joint=joint) for s in streams) + attention
+        single = 4 * (n * (10 * D + at.inner_kept * int(D * self.mlp_ratio)) + 4 * D) + attention
+        kept, block = self.depth * double + self.single_depth * single, double if self.depth else single
+        both = joint and self.depth and self.single_depth  # blocks of two streams and blocks of one: buffers of both sizes
+        idle = double if both and home == "cpu" else 0
+        inputs = (self.depth + self.single_depth) * 4 * n * D
+        return SampleMemory(kept, block, inputs, working_of(self, streams, at) + idle, 4)
 
 
 FLUX: dict[str, FluxConfig] = {

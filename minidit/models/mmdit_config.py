@@ -10,12 +10,13 @@ The last context has no output projection, no MLP, and 2 parts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from minidit.models.condition import FREQUENCIES
 from minidit.models.words import OfWords
-from minidit.nn.memory import HOMES, SampleMemory
+from minidit.nn.memory import HOMES, Home, SampleMemory
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,12 @@ class MMDiTConfig(OfWords):
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
         """The memory of a training update per sample on "cpu" or "cuda"."""
-        D, r, at, n = self.hidden_size, self.mlp_ratio, HOMES[home], self.tokens + self.words
-        more = 3 * self.qk_norm + 6 * (self.words > 0) + 8 * len(self.dual_attention) / self.depth
-        block = 4 * ((10 + more + at.inner_kept * r) * n * D + 13 * D) + at.attention(n, self.num_heads)
-        ends = 4 * self.size[0] * self.size[1] * (self.in_channels + self.out_channels)
-        working = 4 * (at.working + more + at.inner_made * r) * n * D + at.ends * ends
-        return SampleMemory(self.depth * block, block, self.depth * 4 * n * D, working, 4)
+        D, at, n = self.hidden_size, HOMES[home], self.tokens + self.words
+        joint, attention = self.words > 0, at.attention(n, self.num_heads)
+        streams = [4 * s.kept(D, at, norm=self.qk_norm, joint=joint) for s in self.streams()]
+        block = max(streams) + (streams[1] if joint else 0) + attention  # the largest one, with its words
+        kept = sum(streams) + self.depth * attention
+        return SampleMemory(kept, block, self.depth * 4 * n * D, working_of(self, self.streams()[: 1 + joint], at), 4)
 
 
 class StreamSize(NamedTuple):
@@ -127,6 +128,12 @@ class StreamSize(NamedTuple):
     inner: int
     dual: bool = False
     last: bool = False
+
+    def kept(self, D: int, at: Home, *, norm: bool, joint: bool) -> int:
+        """Numbers that the adjoint of this stream in a block keeps. joint: there is another stream, so that tokens are copied."""
+        parts = 5 + 3 * norm if self.last else 10 + 3 * norm + joint
+        inner = 0 if self.last else at.inner_kept * self.inner
+        return self.tokens * ((parts + self.dual * (7 + 3 * norm)) * D + inner) + (self.parts + 1) * D
 
     @property
     def parts(self) -> int:
@@ -145,6 +152,26 @@ class StreamSize(NamedTuple):
         if not self.last:
             own += D * D + D + 2 * D * self.inner + self.inner + D
         return own + self.dual * (4 * (D * D + D) + gains)
+
+
+class Sizes(Protocol):
+    """What `working_of` asks of a network of pictures."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def out_channels(self) -> int: ...
+
+
+def working_of(config: Sizes, streams: Sequence[StreamSize], at: Home) -> float:
+    """Bytes per sample that the adjoint of a block uses while it runs, and the ends of the network."""
+    D, (H, W) = config.hidden_size, config.size
+    ends = 4 * H * W * (config.in_channels + config.out_channels)
+    return 4 * sum(s.tokens * (at.working * D + at.inner_made * s.inner) for s in streams) + at.ends * ends
 
 
 _REAL = MMDiTConfig(

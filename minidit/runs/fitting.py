@@ -97,7 +97,8 @@ def split(whole: Dataset, count: int | None) -> Parts:
         why = "as --held-out 0 asks" if count == 0 else few
         return Parts(whole, None, f"held out: nothing, {why}; the model is trained on all ({counted(n)}) and cannot be measured")
     train, held_out = known_words(*whole.split(chosen))
-    about = f"held out: {len(held_out)} of {counted(n)}, drawn from all classes alike, never trained on"
+    how = "drawn from all classes alike" if whole.vocabulary is None else "whatever their captions"
+    about = f"held out: {len(held_out)} of {counted(n)}, {how}, never trained on"
     return Parts(train, held_out, about + (f"; exact copies ({alike} in the set) stay on one side" if alike else ""))
 
 

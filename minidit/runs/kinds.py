@@ -16,11 +16,12 @@ from minidit.models.dit import DiTConfig
 from minidit.models.flux_config import FluxConfig
 from minidit.models.kinds import NETWORKS
 from minidit.models.mmdit_config import MMDiTConfig
-from minidit.models.spacetime import SpacetimeConfig
+from minidit.models.spacetime_config import SpacetimeConfig
 from minidit.models.unet import UNetConfig
 from minidit.processes.sample import Trained
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
 from minidit.random import Philox
+from minidit.runs.guidance_kinds import GuidanceConfig
 from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
 from minidit.runs.teacher_kinds import ConsistencyConfig, MeanVelocityConfig, TrajectoriesConfig
 
@@ -41,6 +42,7 @@ KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass; n
     "process": {
         "ddpm": DDPMConfig, "rectified_flow": RectifiedFlowConfig, "edm": EDMConfig,
         "trajectories": TrajectoriesConfig, "mean_velocity": MeanVelocityConfig, "consistency": ConsistencyConfig,
+        "guidance": GuidanceConfig,
     },
     "tokenizer": {"pixels": PixelsConfig}
     | {name: kind.config for name, kind in NETWORKS.items() if kind.phase == "tokenizer"},

@@ -27,6 +27,7 @@ from minidit.incoming import UNPRINTABLE, reading
 from minidit.models.backbone import Condition, Tokens, TrainedBackbone
 from minidit.models.classifier import Classifier
 from minidit.models.flow_map import FlowMapDiT
+from minidit.models.guided import GuidedDiT, OfScale
 from minidit.processes.distil import in_steps
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
@@ -229,6 +230,9 @@ class Pipeline:
             refuse_other_walks(settings)
             return draw(in_steps(network, len(settings.times(self.process.path))), self.process, y, settings, n=n, x_T=x_T,
                         trace=trace, progress=progress)  # fmt: skip
+        if isinstance(network, GuidedDiT):
+            one, settings = in_one_call(network, settings)
+            return draw(one, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
         return draw(network, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> Pixel:
@@ -243,6 +247,13 @@ class Pipeline:
     def sample(self, labels: Wanted | None = None, **options: Unpack[Options]) -> Pixel:
         """Pictures (B, C, H, W), or clips (B, C, T, H, W), in [-1, 1]; the options are those of `latents`."""
         return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
+
+
+def in_one_call(network: GuidedDiT, settings: Sampling) -> tuple[OfScale, Sampling]:
+    """A network that knows its guidance, asked for this scale once per step. Raises ValueError for a part of the path only."""
+    if settings.guidance != 1 and settings.interval != (0.0, 1.0):
+        raise ValueError("a network that knows its guidance is guided on the whole path: give the interval 0 1")
+    return OfScale(network, settings.guidance), replace(settings, guidance=1.0)
 
 
 def refuse_other_walks(settings: Sampling) -> None:

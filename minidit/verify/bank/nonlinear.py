@@ -51,8 +51,8 @@ ACTIVATIONS: dict[str, Callable[[Numbers], Numbers]] = {
     "the quick GELU": lambda x: x * ops.sigmoid(1.702 * x), "softplus": _softplus,
     "ELU": lambda x: _relu(x) + ops.exp(-_relu(-x)) - 1, "Mish": lambda x: x * ops.tanh(_softplus(x)),
     "hard swish": lambda x: x * ops.clip(x + 3.0, low=0.0, high=6.0) / 6, "the squared ReLU": lambda x: _relu(x) * _relu(x),
-} | {f"the leaky ReLU of slope {slope:g}": _leaky(slope)
-     for slope in (0.01, 0.1, 0.2)}  # fmt: skip
+    **{f"the leaky ReLU of slope {slope:g}": _leaky(slope) for slope in (0.01, 0.1, 0.2)},
+}  # fmt: skip
 ACTIVE: tuple[tuple[AnyPart, str], ...] = (
     (embeddings.time_activation, "in the time MLP"), (block.silu_of_c, "before the modulation"), (layers.gelu, "for GELU"),
     (layers.silu, "for every SiLU"), (unet.condition, "before the condition's linear"), (unet.silu, "for the SiLU behind norms"),
@@ -130,7 +130,6 @@ BLOCKS: dict[str, Patches] = {
     "norms before and behind the branches": _stream(lambda x, gate, branch, norm: x + gate * norm(branch(x)), norms=True),
     "norms on the stream: LN(x) + gate branch(x)": _stream(lambda x, gate, branch, norm: norm(x) + gate * branch(x), norms=True),
     "no gates": _stream(lambda x, gate, branch, norm: x + branch(x), norms=True),
-    "no norms": _stream(lambda x, gate, branch, norm: x + gate * branch(x)),
     "one more norm at the end of the block": {block.block_stream: then(ops.standardise)},
 }  # fmt: skip
 

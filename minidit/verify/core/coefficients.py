@@ -122,25 +122,34 @@ def _how(all_points: Sequence[Point], got: Array, want: Array, k: int, limit: fl
         if len({round(float(c), 6) for c in right}) > 1:  # one number alone may be root, half and square of another by accident
             parts += [words for words, f in SIMPLE.items() if is_got(f(right))][:1]
             parts += [f"that of {letter(n)}" for j, n in enumerate(names) if j != k and not parts and is_got(want[:, j])][:1]
-        if not parts and (times := _times_it(got, right, limit)):
+        if not parts and (times := _times_it(all_points, got, right, limit)):
             parts.append(times)
         mine, law = formula(all_points, got, limit), formula(all_points, right, limit)
     parts += [f"{mine} for {law}" if law else mine] if mine else []
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def _times_it(got: Array, right: Array, limit: float) -> str:
-    """A constant multiple of the right coefficient, at three places or more."""
+def _times_it(all_points: Sequence[Point], got: Array, right: Array, limit: float) -> str:
+    """A constant multiple of the right coefficient, at three places or more: a quantity of the law, or a number."""
     k = int(np.argmax(abs(right)))
     ratio = float(got[k] / right[k]) if right[k] else 0.0
-    several = len({round(float(c), 6) for c in right}) >= POINTS
-    return f"{ratio:.6g} times it" if several and ratio and np.all(abs(got - ratio * right) <= limit) else ""
+    if len({round(float(c), 6) for c in right}) < POINTS or not ratio:
+        return ""
+    for words, u in _atoms(_table(all_points)):
+        if np.all(abs(got - u * right) <= limit):
+            return f"{words} times it"
+    return f"{ratio:.6g} times it" if np.all(abs(got - ratio * right) <= limit) else ""
+
+
+def _table(all_points: Sequence[Point]) -> dict[str, Array]:
+    """The quantities that are there at every point."""
+    common = set.intersection(*(set(p.quantities) for p in all_points)) if all_points else set()
+    return {n: np.array([p.quantities[n] for p in all_points]) for n in sorted(common)}
 
 
 def formula(all_points: Sequence[Point], values: Array, limit: float) -> str:
     """The shortest formula in the quantities of the law that gives these coefficients at every point; "" where none does."""
-    common = set.intersection(*(set(p.quantities) for p in all_points)) if all_points else set()
-    table = {n: np.array([p.quantities[n] for p in all_points]) for n in sorted(common)}
+    table = _table(all_points)
     different = len({tuple(round(float(v), 9) for v in row) for row in np.array(list(table.values())).T}) if table else 0
     with np.errstate(all="ignore"):
         for words, form in _forms(table):

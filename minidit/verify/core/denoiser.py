@@ -14,6 +14,7 @@ import numpy as np
 from minidit.backend import Array, to_host
 from minidit.diffusion import gaussian
 from minidit.diffusion.level import Level
+from minidit.verify.core.forms import array_of
 
 
 class Call(NamedTuple):
@@ -39,11 +40,11 @@ class Linear:
     seen: list[Call] = field(default_factory=list)
 
     def __call__(self, x: Array, t: Array | int, y: Array | int = 0) -> Array:
-        x, t = np.asarray(to_host(x)), np.asarray(to_host(t), np.float64)
+        x, t = array_of(x), np.asarray(array_of(t), np.float64)
         grid = np.arange(len(self.slope))
         a, b = (np.interp(t, grid, table).reshape(-1, *[1] * (x.ndim - 1)) for table in (self.slope, self.shift))
         if self.labels is not None:
-            b = b * self.labels[np.asarray(to_host(y))].reshape(-1, *[1] * (x.ndim - 1))
+            b = b * self.labels[array_of(y)].reshape(-1, *[1] * (x.ndim - 1))
         answer = (a * x + b * self.pattern).astype(x.dtype)
         self.seen.append(Call(float(t.reshape(-1)[0]), x.astype(np.float64), answer.astype(np.float64)))
         return answer

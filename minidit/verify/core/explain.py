@@ -218,17 +218,18 @@ def _part(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> list[
     """Whether only one half along an axis, or only one place of it, is wrong."""
     if len({p.want.ndim for p in pairs}) > 1:
         return []
-    for k in range(pairs[0].want.ndim):
-        name = axes[k] if axes else f"axis {k}"
+    names = axes or [f"axis {k}" for k in range(pairs[0].want.ndim)]
+    for k, name in enumerate(names):
+        for words, others in (("first", slice(1, None)), ("last", slice(None, -1))):
+            ends = [(np.moveaxis(p.got, k, 0)[others], np.moveaxis(p.want, k, 0)[others]) for p in pairs if p.want.shape[k] > 2]
+            if len(ends) == len(pairs) and all(same(g, w, tolerance) for g, w in ends):
+                return [f"only the {words} of {name} is wrong"]
+    for k, name in enumerate(names):
         if all(p.want.shape[k] % 2 == 0 and p.want.shape[k] > 0 for p in pairs):
             for cut, words in enumerate(("first", "second")):
                 rest = [(_half(p.got, k, 1 - cut), _half(p.want, k, 1 - cut), p) for p in pairs]
                 if all(same(g, w, tolerance, float(np.max(abs(p.want), initial=0.0))) for g, w, p in rest):
                     return [f"only the {words} half of {name} is wrong" + _of_half(pairs, k, cut, tolerance)]
-        for words, others in (("first", slice(1, None)), ("last", slice(None, -1))):
-            ends = [(np.moveaxis(p.got, k, 0)[others], np.moveaxis(p.want, k, 0)[others]) for p in pairs if p.want.shape[k] > 2]
-            if len(ends) == len(pairs) and all(same(g, w, tolerance) for g, w in ends):
-                return [f"only the {words} of {name} is wrong"]
     return []
 
 

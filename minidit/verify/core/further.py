@@ -16,29 +16,30 @@ from minidit.verify.core.expected import Expected
 from minidit.verify.core.finding import Answer, Finding, answer_to
 from minidit.verify.core.reference import AnyTopic, Probe
 
-TABLES = ("T", "P")  # letters of axes whose length is not a size of pictures or layers
+TABLES = ("T", "P", "...")  # letters of axes whose length is not a size of pictures or layers
 POWER = 1.1  # keeps a table in [0, 1] falling, times between 0 and 1 in their order
 NEAR = 1e-6  # how well a name must fit further questions, which were not chosen to be well conditioned
 
 
 def further(topic: AnyTopic) -> Iterator[Probe]:
-    """The first and the last question with other numbers, and with one more of every axis that has a letter."""
+    """The first and the last question with other numbers, and these with one more of every axis that has a letter."""
     if topic.measure or topic.draws or topic.allowed:
         return
     probes = topic.probes()
     axes = letters_of(topic)
     for probe in (probes[0], probes[-1])[: len(probes)]:
-        yield Probe(f"{probe.name}, other numbers", tuple(map(_other, probe.args)))
+        other = Probe(f"{probe.name}, other numbers", tuple(map(_other, probe.args)))
+        yield other
         for letter in {n: None for names in axes.values() for n in names if n not in TABLES}:
-            if (grown := _grown(topic, probe, axes, letter)) is not None:
+            if (grown := _grown(topic, other, axes, letter)) is not None:
                 yield grown
 
 
 def letters_of(topic: AnyTopic) -> dict[str, tuple[str, ...]]:
-    """argument -> the letters of its axes, from what the topic takes: "x_t, eps (B,C,H,W), t (B,)"."""
+    """argument -> the letters of its axes, from what the topic takes: "x_t, eps (B,C,H,W), t (B,)"; "..." for any others."""
     out: dict[str, tuple[str, ...]] = {}
     start = 0
-    for group in re.finditer(r"\((\w[\w+*]*(?:, ?[\w+*]+)*),?\)", topic.takes):
+    for group in re.finditer(r"\(((?:\.{3}|\w[\w+*]*)(?:, ?[\w+*]+)*),?\)", topic.takes):
         words = re.findall(r"\w+", topic.takes[start : group.start()])
         start = group.end()
         out |= {n: tuple(re.split(r", ?", group[1])) for n in topic.parameters if n in words and n not in out}
@@ -49,6 +50,8 @@ def _other(a: Any) -> Any:
     """Other numbers of the same kind: in the same order, between the same bounds."""
     if isinstance(a, np.ndarray) and a.dtype.kind == "f":
         return _other_array(a)
+    if isinstance(a, np.ndarray) and a.dtype.kind in "iu" and a.ndim == 1:
+        return np.ascontiguousarray(a[::-1])
     if isinstance(a, float):
         return 0.8 * a if a in (0.0, 1.0) else a**POWER if 0 < a < 1 else 1.3 * a
     return a
@@ -68,9 +71,9 @@ def _grown(topic: AnyTopic, probe: Probe, axes: Mapping[str, tuple[str, ...]], l
         return None
     for k, name in enumerate(topic.parameters[: len(args)]):
         names, a = axes.get(name, ()), args[k]
-        if not isinstance(a, np.ndarray) or a.ndim != len(names):
+        if not isinstance(a, np.ndarray) or (a.ndim != len(names) and names[:1] != ("...",)):
             continue
-        for axis in (j for j, n in enumerate(names) if n == letter):
+        for axis in (j - len(names) for j, n in enumerate(names) if n == letter):
             sizes.add(a.shape[axis])
             a = np.concatenate((a, a.take([0], axis)), axis=axis)
         args[k] = a

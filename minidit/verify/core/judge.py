@@ -21,7 +21,7 @@ from minidit.verify.core.explain import explain
 from minidit.verify.core.finding import HALVES, SETTLED, Answer, Answers, Finding, Names, as_answer, types_of
 from minidit.verify.core.forms import Odd, right_part
 from minidit.verify.core.further import contradicted, more_answers
-from minidit.verify.core.places import first_layer, first_step
+from minidit.verify.core.places import first_layer, first_step, leaves_alone
 from minidit.verify.core.reference import AnyTopic, Deviation
 from minidit.verify.core.twice import unsteady
 
@@ -98,6 +98,15 @@ class Judge(Expected):
                 if self.explains(topic, likely, (d,), tolerance):
                     return [f"equals {topic.spec} with {d.name}"], True
         return sentences, whole
+
+    def possible(self, finding: Finding, answers: Answers, bank: Iterable[Deviation]) -> list[Deviation]:
+        """The mistakes that could change a topic, less those that would spoil a layer which the target shows to be right."""
+        near = self.near(finding.topic, bank)
+        shown = next((a for a in answers if a.probe is finding.probe), None)
+        if shown is None or not shown.taps or not finding.layer:
+            return near
+        limit = max(finding.tolerance, TOLERANCE["float32"] * finding.topic.tol)
+        return [d for d in near if leaves_alone(finding.topic, self.reference((d,)), shown, finding.layer, limit)]
 
     def confirm(self, finding: Finding, function: Callable[..., Any], answers: Answers, bank: Sequence[Deviation]) -> None:
         """Holds what is said of wrong answers against further questions; what they contradict is not said."""

@@ -30,6 +30,26 @@ def first_layer(topic: AnyTopic, R: Reference, answer: Answer, tolerance: float)
     return f"what follows {agree[-1]}: all layers that were handed out are right" if agree else ""
 
 
+def leaves_alone(topic: AnyTopic, R: Reference, answer: Answer, layer: str, tolerance: float) -> bool:
+    """Whether a reference with a mistake in it has the layers that an answer shows to be right: all before the first wrong one.
+
+    layer: how first_layer put it. A mistake that spoils an earlier layer is not in that answer, alone or beside another.
+    """
+    first = layer.partition("[")[0].partition(":")[0]
+    R.taps.clear()
+    try:
+        with np.errstate(all="ignore"):
+            topic(R, *questions(answer.probe.args))
+    except Exception:  # nor one that cannot be asked
+        return False
+    for name, value_with_it in R.taps.items():
+        if name == first:
+            break
+        if name in answer.taps and difference(answer.taps[name], value_with_it).error > tolerance:
+            return False
+    return True
+
+
 def _in_words(name: str, got: Any, want: Any, tolerance: float) -> str:
     """What a layer's output is to the right one, where that is simple."""
     arrays = [np.asarray(value(a), np.float64) for a in (got, want)]

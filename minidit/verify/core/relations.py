@@ -68,7 +68,8 @@ def relation(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str] = ()) 
     if not pairs or sum(np.unique(p.want).size for p in pairs) < 2:
         return ""
     with np.errstate(all="ignore"):
-        for words, f in itertools.chain(ELEMENTWISE.items(), _along(pairs, axes)):
+        several = max(np.unique(p.want).size for p in pairs) >= LEAST  # of two numbers every other order is a move and a turn
+        for words, f in itertools.chain(ELEMENTWISE.items(), _along(pairs, axes) if several else ()):
             if all(same(p.got, np.asarray(f(p.want)), tolerance) for p in pairs):
                 return words
         words = _permuted(pairs, tolerance, axes) or _factor(pairs, tolerance) or _offset(pairs, tolerance)
@@ -160,6 +161,8 @@ def _order(p: Pair, axis: int, tolerance: float) -> list[int] | None:
     """The places of the right answer that stand along an axis; None where it is no order of them."""
     got, want = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1) for a in (p.got, p.want))
     weights = np.cos(np.arange(want.shape[1]))  # a number for each place, which tells them apart
+    if np.unique(want @ weights).size < len(want):
+        return None
     order = np.empty(len(want), int)
     order[np.argsort(got @ weights)] = np.argsort(want @ weights)
     return order.tolist() if same(got, want[order], tolerance) else None
