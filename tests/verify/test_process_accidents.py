@@ -177,11 +177,10 @@ def test_a_program_that_reads_nothing_or_says_nothing_costs_three_times_its_time
         for name in ("ddpm_step", "cosine_alpha_bar"):
             with pytest.raises(ProgramError, match="said nothing about"):
                 program.functions[name](1)
-        began = time.monotonic()
+        monkeypatch.setattr(Talk, "say", lambda *question: pytest.fail("it was asked"))
         for name in ("linear_betas", "guide"):
             with pytest.raises(ProgramError, match="is not asked any more: it kept silent at 3 topics"):
                 program.functions[name](1)
-        assert time.monotonic() - began < 0.5
 
 
 @pytest.mark.parametrize(

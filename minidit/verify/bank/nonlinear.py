@@ -37,12 +37,12 @@ def _relu(x: Numbers) -> Numbers:
     return ops.clip(x, low=0.0, high=math.inf)
 
 
+def _leaky(x: Numbers, slope: float) -> Numbers:
+    return _relu(x) - slope * _relu(-x)
+
+
 def _softplus(x: Numbers) -> Numbers:
     return _relu(x) + ops.log(1 + ops.exp(-(_relu(x) + _relu(-x))))
-
-
-def _leaky(slope: float) -> Callable[[Numbers], Numbers]:
-    return lambda x: _relu(x) - slope * _relu(-x)
 
 
 ACTIVATIONS: dict[str, Callable[[Numbers], Numbers]] = {
@@ -51,7 +51,8 @@ ACTIVATIONS: dict[str, Callable[[Numbers], Numbers]] = {
     "the quick GELU": lambda x: x * ops.sigmoid(1.702 * x), "softplus": _softplus,
     "ELU": lambda x: _relu(x) + ops.exp(-_relu(-x)) - 1, "Mish": lambda x: x * ops.tanh(_softplus(x)),
     "hard swish": lambda x: x * ops.clip(x + 3.0, low=0.0, high=6.0) / 6, "the squared ReLU": lambda x: _relu(x) * _relu(x),
-    **{f"the leaky ReLU of slope {slope:g}": _leaky(slope) for slope in (0.01, 0.1, 0.2)},
+    "the leaky ReLU of slope 0.01": partial(_leaky, slope=0.01), "the leaky ReLU of slope 0.1": partial(_leaky, slope=0.1),
+    "the leaky ReLU of slope 0.2": partial(_leaky, slope=0.2),
 }  # fmt: skip
 ACTIVE: tuple[tuple[AnyPart, str], ...] = (
     (embeddings.time_activation, "in the time MLP"), (block.silu_of_c, "before the modulation"), (layers.gelu, "for GELU"),

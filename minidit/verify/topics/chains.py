@@ -159,7 +159,8 @@ def odd_steps(driven: Mapping[str, Any], args: Sequence[Any]) -> list[str]:
     """Where the steps of a scheduler lead, beside those of DDIM and DDPM, which lead to the next of the list. args: alpha_bar."""
     (alpha_bar,) = args
     steps = [(key, int(key.rpartition(" ")[2])) for key in driven if ", from " in key]
-    wrong, seen = list[str](), 0
+    wrong: list[str] = []
+    seen = 0
     for k, (key, t) in enumerate(steps):
         columns = np.stack([normals(3 * k + j).ravel() for j in range(3)], axis=1)
         goal = np.asarray(driven[key], np.float64).ravel()
