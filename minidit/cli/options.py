@@ -49,7 +49,7 @@ TITLES = {
     "judge_train": "the classifier that judges samples",
 }
 # embedded set -> the preset that is made for it
-PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes": "scenes"}
+PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes": "scenes", "clips": "clips"}
 Kinds = dict[str, type[Config]]  # section -> the dataclass of its kind
 
 

@@ -136,7 +136,9 @@ class SpacetimeConfig(OfPictures):
         size = 2 if half else 4
         moved = 2 * size * n * D  # tokens that are put in groups and back
         block = size * ((costs.kept + at.inner_kept * r) * n * D + costs.kept_of_sample * D)
-        attentions = [g * at.attention(m, self.num_heads) + (moved if m == self.times > 1 else 0) for g, m in self.groups()]
+        over_time = [self.time_attention == "factorised" and k % 2 == 1 for k in range(self.depth)]
+        scores = [g * at.attention(m, self.num_heads) for g, m in self.groups()]
+        attentions = [kept + moved * over for kept, over in zip(scores, over_time, strict=True)]
         ends = 4 * math.prod(self.shape[1:]) * (self.in_channels + self.out_channels)
         working = size * (at.working + at.inner_made * r) * n * D + at.ends * ends
         kept = self.depth * block + sum(attentions)

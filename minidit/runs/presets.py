@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.dit import DIT
 from minidit.models.mmdit_config import MMDIT
+from minidit.models.spacetime_config import SPACETIME
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.runs.kinds import ModelConfig, PixelsConfig, TokenizerConfig
@@ -130,6 +131,15 @@ PRESETS["scenes"] = replace(
     data=DataConfig(source="shapes"),
     model=replace(MMDIT["words"], hidden_size=96),
     train=replace(PRESETS["words"].train, steps=12000, lr=2e-3),
+)
+# Clips, in pixels: x_0 as the answer finds where a digit is, and how it moves, before what it looks like.
+PRESETS["clips"] = RunConfig(
+    data=DataConfig(source="clips"),
+    tokenizer=PixelsConfig(),
+    model=SPACETIME["clips"],
+    process=RectifiedFlowConfig(prediction="x_0"),
+    train=replace(_FAST, steps=4000, lr=2e-3),
+    sample=SampleConfig(steps=25, guidance=1.0, every=1000, save_every=1000),
 )
 PRESETS["digits"] = replace(PRESETS["quick"], train=replace(_FAST, steps=3000), sample=SampleConfig(every=500))
 

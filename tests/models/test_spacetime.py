@@ -307,6 +307,24 @@ def test_the_numbers_of_a_checkpoint_are_counted(config):
     assert config.parameters() == sum(a.size for a in SpacetimeDiT(config, None).state_dict().values())
 
 
+@pytest.mark.parametrize(("home", "precision"), [("cpu", "float32"), ("cuda", "float32"), ("cuda", "bf16")])
+@given(configs(time_attention="full", frame_patch=1, positions="sincos"))
+def test_an_update_on_clips_takes_the_memory_of_one_on_a_tall_picture_with_as_many_tokens(home, precision, config):
+    (H, W), names = config.size, draws.DiTConfig.__dataclass_fields__
+    sizes = {name: getattr(config, name) for name in SpacetimeConfig.__dataclass_fields__ if name in names}
+    tall = draws.DiTConfig(**sizes | {"input_size": (config.frames * H, W)})
+    assert config.step_memory(home, precision) == tall.step_memory(home, precision)
+
+
+def test_groups_keep_less_than_full_attention_and_moving_tokens_keeps_some():
+    """Scores of F frames of n tokens are F n², not (F n)²; tokens are copied into groups of sites and back."""
+    full = replace(SPACETIME["clips"], hidden_size=32, depth=2)
+    F, n, h, moved = full.times, full.sites, full.num_heads, 2 * 4 * full.tokens * 32
+    parts = replace(full, time_attention="factorised").step_memory("cpu", "float32")
+    scores = 4 * h * (F * n * n + n * F * F)
+    assert full.step_memory("cpu", "float32").kept - parts.kept == 2 * 4 * h * (F * n) ** 2 - scores - moved
+
+
 @spec("T.35")
 def test_factorised_attention_costs_less_than_full_attention():
     full, parts = SPACETIME["clips"], SPACETIME["clips-factor"]
