@@ -117,8 +117,11 @@ class Judge(Expected):
             contradicted(finding, more, self)
         if more and not finding.candidates and finding.verdict == "unknown":
             reasons, whole = self.reasons(finding.topic, [*answers, *more], bank, finding.tolerance)
+            of_two = finding.whole and ", and " in finding.reasons[0]  # a known mistake and another one
             if finding.whole or whole:  # what is no explanation of all answers was only measured, and stays
                 finding.reasons, finding.whole = reasons, whole
+            if of_two and not whole:
+                self.beside(finding, [*answers, *more], bank)
 
     def beside(self, finding: Finding, answers: Answers, bank: Sequence[Deviation]) -> None:
         """Looks for a mistake of the bank and something simple beside it, where no set of mistakes explains the answers."""
