@@ -9,16 +9,17 @@ distillation (G.9) it answers what the DiT answers under guidance with the scale
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit.autograd import Tensor, Value
 from minidit.backend import Array, xp_of
-from minidit.models.backbone import Condition, check_one_per_sample
+from minidit.models.backbone import check_one_per_sample
 from minidit.models.condition import FREQUENCIES, TimestepEmbedder
-from minidit.models.dit import DiT, DiTConfig
+from minidit.models.dit import DiTConfig
+from minidit.models.extended import ExtendedDiT, Fixed
 from minidit.nn.initial import zeros
 from minidit.random import Philox
 
@@ -48,9 +49,10 @@ class GuidedConfig(DiTConfig):
         return super().parameters() + (FREQUENCIES + 1) * self.hidden_size + (self.hidden_size + 1) * self.hidden_size
 
 
-class GuidedDiT(DiT):
+class GuidedDiT(ExtendedDiT):
     """out = model(x, t, y, w=…):  x, t, y as of a DiT, w a guidance scale, or one per sample (None: 1)  ->  (B, C, H, W)."""
 
+    sizes = GuidedConfig
     config: GuidedConfig
 
     def __init__(
@@ -67,50 +69,13 @@ class GuidedDiT(DiT):
         scale = G(UNIT * w) - G(xp.full(t.shape, UNIT))  # (T.28)
         return self.conditioned(x, [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)]), scale])
 
-    @classmethod
-    def like(cls, network: DiT, rng: Philox) -> Self:
-        """One with the weights of a DiT. Raises ValueError if the DiT also learns the variance."""
-        config = GuidedConfig(**{name: getattr(network.config, name) for name in DiTConfig.__dataclass_fields__})
-        made = cls(config, rng, device=network.device, dtype=network.dtype)
-        made.load_state_dict(made.state_dict() | network.state_dict())
-        return made
-
 
 @dataclass(frozen=True)
-class OfScale:
+class OfScale(Fixed[GuidedDiT]):
     """A network that knows its guidance, as a backbone for one scale w."""
 
-    network: GuidedDiT
     w: float
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.network.shape
-
-    @property
-    def condition(self) -> Condition:
-        return self.network.condition
-
-    @property
-    def second_half(self) -> bool:
-        return False
-
-    @property
-    def device(self) -> str:
-        return self.network.device
-
-    @property
-    def dtype(self) -> Any:
-        return self.network.dtype
-
-    @property
-    def flat(self) -> Array:
-        """All weights, for the policies of precision."""
-        return self.network.flat
 
     def __call__(self, x: Value, t: Array, y: Array | None = None) -> Tensor:
         out: Tensor = self.network(x, t, y, w=self.w)
         return out
-
-    def null(self, y: Array | None) -> Array:
-        return self.network.null(y)

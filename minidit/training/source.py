@@ -116,12 +116,10 @@ def drop_labels(y: Array, u: Array, p: float, null: Any) -> Array:
 
 
 @dataclass
-class LabelDropout:
-    """A source whose labels are left out with probability p.   null : the null label, or the words of the null caption"""
+class Changed:
+    """The base of a source that changes the batches of another one."""
 
     source: Source
-    p: float
-    null: int | Array
 
     @property
     def labels(self) -> Array | None:
@@ -133,6 +131,14 @@ class LabelDropout:
 
     def __len__(self) -> int:
         return len(self.source)
+
+
+@dataclass
+class LabelDropout(Changed):
+    """A source whose labels are left out with probability p.   null : the null label, or the words of the null caption"""
+
+    p: float
+    null: int | Array
 
     def draw(self, index: Array, draws: Draws) -> Batch:
         x_0, y = self.source.draw(index, draws)
@@ -142,26 +148,14 @@ class LabelDropout:
 
 
 @dataclass
-class WordDropout:
+class WordDropout(Changed):
     """A source whose captions lose each word with probability p: it becomes the unknown word.
 
     So no word stands for a whole picture, each says its part whatever else is known, and prompts may hold an unknown word.
     """
 
-    source: Source
     p: float
     unknown: int
-
-    @property
-    def labels(self) -> Array | None:
-        return self.source.labels
-
-    @property
-    def levels(self) -> int | None:
-        return self.source.levels
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def draw(self, index: Array, draws: Draws) -> Batch:
         x_0, y = self.source.draw(index, draws)
