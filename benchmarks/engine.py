@@ -53,13 +53,13 @@ KINDS = {
     )
 }
 SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # otherwise JAX takes most of a GPU's memory at its first use
-CUDNN = {"MINIDIT_CUDNN": "auto"}  # attention by cuDNN in bf16, if it is installed and faster
+AUTO = {"MINIDIT_CUDNN": "auto", "MINIDIT_CUBLASLT": "auto"}  # attention by cuDNN, epilogues of cublasLt: where they are faster
 GPU_KINDS = {
     k.name: k.on("--device", "cuda")
     for k in (
-        Kind("minidit", "benchmarks.minidit_engine", environment=CUDNN),
+        Kind("minidit", "benchmarks.minidit_engine", environment=AUTO),
         Kind("minidit-own", "benchmarks.minidit_engine"),  # attention by the package's own kernel
-        Kind("minidit-eager", "benchmarks.minidit_engine", ("--eager",), CUDNN),
+        Kind("minidit-eager", "benchmarks.minidit_engine", ("--eager",), AUTO),
         Kind("minidit-plain", "benchmarks.minidit_engine", ("--eager",), {"MINIDIT_KERNELS": "off"}),
         Kind("eager", "benchmarks.torch_engine"),
         Kind("compile", "benchmarks.torch_engine", ("--compile",)),

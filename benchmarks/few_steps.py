@@ -33,11 +33,12 @@ from minidit.runs.evaluate import Evaluation
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Pipeline, load, load_few_steps
 from minidit.runs.presets import PRESETS, DataConfig
+from minidit.runs.process_kinds import Learner
 from minidit.runs.teacher_kinds import ConsistencyConfig
 from minidit.training.loop import Loop, LoopConfig
 
 STEPS = (1, 2, 4)
-TEACHER = [("euler", 50), ("ab2", 8), ("ab2", 4), ("euler", 4), ("euler", 2), ("euler", 1)]
+TEACHER = [("euler", 50), ("ab2", 8), ("ab2", 4), ("ab2_arc", 8), ("ab2_arc", 4), ("euler", 4), ("euler", 2), ("euler", 1)]
 RECIPE = LoopConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=100, final_lr=0.05, clip=1.0, ema=0.999, batch_size=32, shards=1)  # fmt: skip  # noqa: E501
 STREAM = 0x666577
 
@@ -86,7 +87,7 @@ def distil_consistency(args: argparse.Namespace) -> None:
     training, _ = job.data()
     config = ConsistencyConfig(learn_from="the shipped weights", coordinates="vp")
     student = DiT(teacher.model.config, None)
-    source = config.source(student, teacher.tokenizer.source(training))
+    source = config.source(teacher.tokenizer.source(training), Learner(student))
     began = time.process_time()
     process = config.process(student, source, teacher)
     loop = Loop(student, process, source, replace(RECIPE, steps=args.updates, seed=args.seed, ema=0.99))

@@ -3,9 +3,10 @@
     python -m benchmarks.flow --runs RUNS --out benchmarks/results/flow.json       two hours on one core; --only digits: minutes
 
 Clothes are latents of the shipped autoencoder and a DiT of the demo's size, digits are pixels. All networks of one data set are
-trained alike, for as many updates, and are judged by one classifier that is trained here. Every row is a Fréchet distance as a
-multiple of that of reconstructions (digits: of held-out pictures), with the recall. All rows start from the same noise. A run
-that is finished in RUNS is not trained again, and one that is measured in OUT is not measured again.
+trained alike, for as many updates, except those that begin as copies of another: 2-RF and mean velocity. One classifier that is
+trained here judges them all. Every row is a Fréchet distance as a multiple of that of reconstructions (digits: of held-out
+pictures), with the recall. All rows start from the same noise. A run that is finished in RUNS is not trained again, and one that
+is measured in OUT is not measured again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from minidit.runs.presets import PRESETS, DataConfig
 
 AUTOENCODER = Path(__file__).parent.parent / "minidit" / "weights" / "fashion" / "autoencoder.safetensors"
 CLOTHES = ["--preset", "demo", "--autoencoder", str(AUTOENCODER)]
+FEW = "--process mean_velocity --model flow_map --hidden-size 128 --depth 4 --num-heads 4 --steps 600 --lr 1e-3 --warmup 20 --ema 0.99"  # noqa: E501
 REFLOW = "--process rectified_flow --steps 800 --lr 1e-3 --warmup 20 --ema 0.99 --pairs-n 3000"
 PLAIN: Options = {"guidance": 1.0}
 
@@ -39,7 +41,9 @@ def trainings(data: str, seed: int, place: Path) -> dict[str, list[str]]:
     return {
         f"f-v-{seed}": CLOTHES,
         f"f-flow-{seed}": [*CLOTHES, "--process", "rectified_flow"],
+        f"f-edm-{seed}": [*CLOTHES, "--process", "edm", "--sigma-max", "20"],
         f"f-2rf-{seed}": [*CLOTHES, *REFLOW.split(), "--pairs", flow, "--init", flow],
+        f"f-mean-{seed}": [*CLOTHES, *FEW.split(), "--teacher", flow],
     }
 
 
@@ -49,6 +53,8 @@ def walks(run: str) -> list[tuple[str, Options]]:
     kind = run.split("-")[1]
     if kind == "2rf":
         return steps("euler", 1, 2, 4, 8, 16, **PLAIN)
+    if kind == "mean":
+        return steps("euler", 1, 2, 4, 8, **PLAIN)
     rows = steps("euler", 50, 8, 4, 1, **PLAIN) + steps("ab2", 8, **PLAIN)
     if kind == "edm":
         rows += steps("heun_edm", 18, **PLAIN)
@@ -101,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
     parser.add_argument("--only", choices=("digits", "fashion"), help="one data set (default: both)")
-    parser.add_argument("--kinds", nargs="+", default=["v", "flow", "edm", "2rf"], help="of runs (default: all)")
+    parser.add_argument("--kinds", nargs="+", default=["v", "flow", "edm", "2rf", "mean"], help="of runs (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="training seeds")
     parser.add_argument("-n", type=int, default=500, help="pictures per row, as far as so many are held out")
     parser.add_argument("--out", type=Path, help="also as JSON")

@@ -24,6 +24,8 @@ def model_cases(small: bool) -> dict[str, list[Case]]:
     for B, N, h, K in ((2, 5, 2, 12),) if small else ((4, 256, 6, 64), (2, 256, 16, 72), (3, 77, 3, 33), (1, 1, 1, 128)):
         D = h * K
         both = f(B, 2 * D)
+        q, k, v = (f(B, h, N, K) for _ in range(3))
+        causal = np.where(np.tri(N, dtype=bool), 0, -np.inf).astype(np.float32)
         weight, wide, bias = f(3 * D, D) * D**-0.5, f(4 * D, D) * D**-0.5, f(4 * D)
         for name, args, static in (
             ("linear", (f(B, N, D), weight, f(3 * D)), {}),
@@ -33,6 +35,8 @@ def model_cases(small: bool) -> dict[str, list[Case]]:
             ("layer_norm_modulate", (f(B, N, D), both[:, :D], both[:, D:]), {}),
             ("gated_residual", (f(B, N, D), both[:, D:], f(B, N, D)), {}),
             ("self_attention", (f(B, N, 3 * D),), {"heads": h}),
+            ("attention", (q, k, v), {}),
+            ("attention", (q, k, v, causal), {}),
             ("softmax", (3 * f(B, h, N, N),), {}),
             ("projected_attention", (f(B, N, D), weight, f(3 * D)), {"heads": h}),
             ("linear_residual", (f(B, N, D), both[:, D:], f(B, N, 4 * D), wide.T.copy() / 2, f(D)), {}),

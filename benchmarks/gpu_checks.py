@@ -28,7 +28,7 @@ from benchmarks.minidit_engine import CAPTURE, MiniditEngine, capturable
 from benchmarks.serve import serve
 from minidit.autograd import PRIMITIVES, NoTwin
 from minidit.backend import bytes_held, module_of, to_device, to_host
-from minidit.kernels import cublaslt, cuda_blas, cudnn_attention
+from minidit.kernels import cublaslt, cuda_blas, cuda_trust, cudnn_attention
 from minidit.kernels.cuda_laws import DevicePhilox
 from minidit.models.dit import DiTConfig
 from minidit.nn.precision import check_precision, computing_in
@@ -116,7 +116,7 @@ class Checks(MiniditEngine):
         kinds: list[tuple[str, Any]] = [("float64", np.float64), ("float32", np.float32)]
         with contextlib.suppress(NoTwin):
             kinds.append(("bfloat16", cuda_blas.bfloat16()))
-        cases = [*self.cases.get(name, []), *drawn_cases(name, 3 if self.small else DRAWS)]
+        known, cases = len(cuda_trust.refused), [*self.cases.get(name, []), *drawn_cases(name, 3 if self.small else DRAWS)]
         for (args, static), (kind, dtype) in itertools.product(cases, kinds):
             if time.monotonic() > until:
                 break
@@ -128,7 +128,9 @@ class Checks(MiniditEngine):
                 worst, where = error, f"{kind} {[np.shape(a) for a in args]} {static if 'index' not in static else ''}"
             if not math.isfinite(error):
                 break
-        return {"worst": worst, "cases": n, "by the twin": twins, "where": where, "ok": worst <= 1}
+        refused = cuda_trust.refused[known:]  # by kernels that were asked here for the first time
+        row = {"worst": worst, "cases": n, "by the twin": twins, "where": where, "refused": refused}
+        return {**row, "ok": worst <= 1 and not refused}
 
     def compared(self, p: Any, args: list[Any], static: Row, kind: str) -> tuple[float, int]:
         """(error over tolerance, 1 if the twin served)"""

@@ -75,7 +75,7 @@ def attention(s: Shape) -> list[Kernel]:
     warps = 4 * ceil(s.N, 64 * high) * heads
     forward = Kernel(
         "attention_bf16", "attention_bf16", {"HEAD": s.K, "HIGH": high, "MASK": 0}, warps,
-        (Part("MUFU.EX2", "HMMA", products * (width + s.K) / MMA),), 5 * s.T, 2 * products * s.K,
+        (Part("MUFU.EX2", "HMMA", products * (width + s.K) / MMA),), 4 * s.T, 2 * products * s.K,
     )  # fmt: skip
     owners, own_high = owners_of(s.K, s.N, s.shared)
     blocks = ceil(s.N, keys_of(owners, own_high))
@@ -87,6 +87,7 @@ def attention(s: Shape) -> list[Kernel]:
         launched,
         (
             Part("BAR", "BAR", turns * launched),
+            Part("STS.128", "STS.128", blocks * heads * (turns - 1) * 64 * width / 8 / 32, lacks="BAR"),
             Part("MUFU.EX2", "HMMA", 2 * products * (width + s.K) / MMA),
             Part("HMMA", "HMMA", products * s.K / MMA * rounded, lacks="MUFU"),
         ),

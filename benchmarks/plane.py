@@ -25,6 +25,7 @@ from minidit import ops
 from minidit.diffusion import consistency, exact, flow
 from minidit.diffusion.fresh import EVERYTHING
 from minidit.diffusion.path import Path as Levels
+from minidit.metrics import sliced_wasserstein as distance
 from minidit.models.backbone import Nothing
 from minidit.models.condition import TimestepEmbedder
 from minidit.nn import Linear, Module
@@ -35,20 +36,18 @@ from minidit.training.loop import Loop
 from minidit.training.source import source_of
 
 RESULTS = Path(__file__).parent / "results" / "plane.json"
-ANGLES = 2 * np.pi * np.arange(8) / 8
-MEANS = 0.7 * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).reshape(8, 2, 1, 1)
 SHAPE, END, WIDTH, BATCH, UPDATES, SAMPLES, PAIRS = (2, 1, 1), 0.002, 128, 512, 6000, 4000, 50_000
 COUNTS = (1, 2, 4, 16, 100)
 
 
 def ring(path: Levels) -> exact.Mixture:
     """The perfect network of the data on a path."""
-    return exact.Mixture(np.full(8, 1 / 8), MEANS, np.full(8, 0.05**2), path=path)
+    return exact.Mixture.ring(path, SHAPE)
 
 
 def points(n: int, seed: int) -> Any:
     rng = md.Philox(seed=seed)
-    return MEANS[rng.integers(0, 8, (n,))] + 0.05 * rng.normal((n, *SHAPE), dtype=np.float64)
+    return ring(md.Straight()).means[rng.integers(0, 8, (n,))] + 0.05 * rng.normal((n, *SHAPE), dtype=np.float64)
 
 
 class Perceptron(Module):
@@ -79,20 +78,13 @@ class Perfect:
     shape, condition, second_half, device, dtype = SHAPE, Nothing(), False, "cpu", np.float32
 
     def __init__(self, path: Levels, answer: md.Prediction) -> None:
-        self.oracle = exact.Mixture(np.full(8, 1 / 8), MEANS, np.full(8, 0.05**2), path=path, prediction=answer)
+        self.oracle = exact.Mixture.ring(path, SHAPE, prediction=answer)
 
     def __call__(self, x: Any, t: Any, y: Any = None) -> Any:
         return self.oracle(x, t).astype(np.float32)
 
     def null(self, y: Any) -> Any:
         return y
-
-
-def distance(x: Any, y: Any, lines: int = 64) -> float:
-    """The sliced Wasserstein distance of two clouds of as many points."""
-    turn = np.exp(1j * np.pi * np.arange(lines) / lines)
-    x, y = (np.sort(np.asarray(a, np.float64).reshape(len(a), 2) @ np.stack([turn.real, turn.imag]), axis=0) for a in (x, y))
-    return float(np.mean((x - y) ** 2) ** 0.5)
 
 
 def trained(process: Any, data: Any, seed: int, updates: int, **changes: Any) -> tuple[Perceptron, float]:

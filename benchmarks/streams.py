@@ -3,8 +3,8 @@
     python -m benchmarks.streams --rounds 7                            needs torch (the extra `peers`)
     python -m benchmarks.streams --rounds 7 --threads 1 --cpu-time     where other programs keep the machine busy
 
-The same weights and inputs. An update is loss, gradient and AdamW; a guided step is the network on 2 B samples, (G.1), and
-one Euler step. Both engines take turns, round by round; the figure is the median of the ratios, as times as fast as PyTorch.
+The same weights and inputs. An update is loss, gradient and AdamW; a guided step is the network on 2 B samples, (G.1), and one
+Euler step. Both engines take turns, round by round; the figure is the median of the ratios, as times as fast as PyTorch.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.machine import Others, cores, machine
+from benchmarks.torch_streams import Flux as TorchFlux
 from benchmarks.torch_streams import MMDiT as TorchMMDiT
 from minidit import ops
 from minidit.autograd import Gradients, no_grad
 from minidit.backend import Arena
+from minidit.models.flux import Flux
+from minidit.models.flux_config import FLUX
 from minidit.models.mmdit import MMDiT
 from minidit.models.mmdit_config import MMDIT
 from minidit.optim import AdamW, OptimConfig
@@ -37,8 +40,8 @@ GUIDANCE, STEP = 2.0, -0.05
 
 def networks(name: str) -> tuple[Any, Any, Any]:
     """(ours, theirs, y for a batch): random weights, the same in both."""
-    model = MMDiT(MMDIT[name], Philox(0))
-    peer = TorchMMDiT(MMDIT[name])
+    model: Any = Flux(FLUX[name], Philox(0)) if name in FLUX else MMDiT(MMDIT[name], Philox(0))
+    peer: Any = TorchFlux(FLUX[name]) if name in FLUX else TorchMMDiT(MMDIT[name])
     r = np.random.default_rng(0)
     for p in model.parameters():
         p.data[...] += 0.05 * r.standard_normal(p.data.shape)
@@ -136,8 +139,8 @@ def compared(name: str, args: argparse.Namespace) -> None:
     model, peer, captions = networks(name)
     data, clock = inputs(model, captions, args.batch), time.process_time if args.cpu_time else time.perf_counter
     ours, theirs = Ours(model, data, args.threads), Theirs(peer, data, model.null(data[2]))
-    macs = model.config.macs() / 1e6
-    print(f"{name}: {macs:.2f} M multiply-accumulates per sample, gradients within {farthest(ours, theirs):.1g}")
+    macs = f"{model.config.macs() / 1e6:.2f} M multiply-accumulates per sample"
+    print(f"{name}: {macs}, gradients within {farthest(ours, theirs):.1g}")
     for task, a, b in (("update", ours.update, theirs.update), ("guided step", ours.sample, theirs.sample)):
         times: tuple[list[float], list[float]] = ([], [])
         for k in range(args.rounds + 1):
@@ -154,7 +157,7 @@ def compared(name: str, args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["words"])
+    parser.add_argument("--networks", nargs="+", default=["words", "flux-words"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=5, help="updates per round")
     parser.add_argument("--batch", type=int, default=32)

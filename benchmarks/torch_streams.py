@@ -1,4 +1,4 @@
-"""The same MM-DiT in PyTorch, written from (T.21) to (T.25), with the official names and PyTorch's fused attention."""
+"""The same MM-DiT and FLUX in PyTorch, from the equations (T.21) to (T.28), with our names and PyTorch's fused attention."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minidit.models.flux_config import FluxConfig, turn_of
 from minidit.models.mmdit_config import MMDiTConfig
 
 
@@ -80,17 +81,18 @@ class Stream(nn.Module):
 
 
 class JointBlock(nn.Module):
-    def __init__(self, c: MMDiTConfig, last: bool) -> None:
+    def __init__(self, width: int, heads: int, inner: int, context_inner: int, norm: bool, last: bool) -> None:
         super().__init__()
-        D = c.hidden_size
-        self.context_block = Stream(D, c.num_heads, int(D * c.context_ratio), c.qk_norm, last)
-        self.x_block = Stream(D, c.num_heads, int(D * c.mlp_ratio), c.qk_norm, False)
+        self.context_block = Stream(width, heads, context_inner, norm, last)
+        self.x_block = Stream(width, heads, inner, norm, False)
 
-    def forward(self, context: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, context: Tensor, x: Tensor, c: Tensor, turn: Tensor | None = None) -> tuple[Tensor, Tensor]:
         streams, hs = (self.context_block, self.x_block), (context, x)
         ms = [s.adaLN_modulation(c).chunk(2 if s.last else 6, dim=1) for s in streams]
         parts = [s.attn.parts(modulated(h, m[0], m[1])) for s, h, m in zip(streams, hs, ms, strict=True)]
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(*parts, strict=True))
+        if turn is not None:
+            q, k = turned(q, turn), turned(k, turn)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         M = context.shape[1]
         x = self.x_block.go_on(x, y[:, M:], ms[1])
@@ -138,7 +140,8 @@ class MMDiT(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, c.tokens, D))
         self.t_embedder, self.y_embedder = Mlps(256, D), Mlps(D, D)
         self.context_embedder = Words(c.condition.rows, c.caption_length, D)
-        self.joint_blocks = nn.ModuleList(JointBlock(c, i == c.depth - 1) for i in range(c.depth))
+        inner = int(D * c.mlp_ratio), int(D * c.context_ratio)
+        self.joint_blocks = nn.ModuleList(JointBlock(D, c.num_heads, *inner, c.qk_norm, i == c.depth - 1) for i in range(c.depth))
         self.final_layer = FinalLayer(D, c.patch_size**2 * c.out_channels)
         self.register_buffer("f", frequencies(), persistent=False)
 
@@ -151,3 +154,54 @@ class MMDiT(nn.Module):
         B, C, H, W = x.shape
         p = self.p
         return self.final_layer(h, c).reshape(B, H // p, W // p, p, p, C).permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+
+
+def turned(x: Tensor, turn: Tensor) -> Tensor:
+    """x : (B, heads, N, K), turn : (N, K/2) complex."""
+    return torch.view_as_real(torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2)) * turn).flatten(3)
+
+
+class SingleBlock(nn.Module):
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        super().__init__()
+        self.attn = StreamAttention(width, heads, True, False)
+        self.proj, self.mlp = nn.Linear(width, width, bias=False), Mlp(width, inner)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
+
+    def forward(self, h: Tensor, c: Tensor, turn: Tensor) -> Tensor:
+        shift, scale, gate = self.adaLN_modulation(c).chunk(3, dim=1)
+        a = modulated(h, shift, scale)
+        q, k, v = self.attn.parts(a)
+        y = F.scaled_dot_product_attention(turned(q, turn), turned(k, turn), v).transpose(1, 2).flatten(2)
+        return h + gate[:, None] * (self.proj(y) + self.mlp(a))
+
+
+class Flux(nn.Module):
+    """x : (B, C, H, W), t : (B,), y : (B, M)  ->  (B, C, H, W); captions, no guidance embedding."""
+
+    def __init__(self, c: FluxConfig) -> None:
+        super().__init__()
+        D, h, inner, self.p = c.hidden_size, c.num_heads, int(c.hidden_size * c.mlp_ratio), c.patch_size
+        self.x_embedder = PatchEmbed(c.in_channels, D, c.patch_size)
+        self.t_embedder, self.y_embedder = Mlps(256, D), Mlps(D, D)
+        self.context_embedder = Words(c.condition.rows, c.caption_length, D)
+        self.double_blocks = nn.ModuleList(JointBlock(D, h, inner, inner, True, False) for _ in range(c.depth))
+        self.single_blocks = nn.ModuleList(SingleBlock(D, h, inner) for _ in range(c.single_depth))
+        self.final_layer = FinalLayer(D, c.patch_size**2 * c.out_channels)
+        self.register_buffer("f", frequencies(), persistent=False)
+        cos, sin = turn_of(c.caption_length, c.grid, c.axes)
+        self.register_buffer("turn", torch.complex(torch.tensor(cos).float(), torch.tensor(sin).float()), persistent=False)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        context, pooled = self.context_embedder(y)
+        c = self.t_embedder(time_embedding(t, self.f)) + self.y_embedder(pooled)
+        h = self.x_embedder(x)
+        for block in self.double_blocks:
+            context, h = block(context, h, c, self.turn)
+        M = context.shape[1]
+        h = torch.cat((context, h), dim=1)
+        for block in self.single_blocks:
+            h = block(h, c, self.turn)
+        B, C, H, W = x.shape
+        p = self.p
+        return self.final_layer(h[:, M:], c).reshape(B, H // p, W // p, C, p, p).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)

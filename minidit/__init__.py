@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     from minidit.diffusion.path import Exploding, Straight
     from minidit.diffusion.prediction import EPS, X_0, U, V, edm, predict_eps, predict_v, predict_x_0
     from minidit.diffusion.schedule import Schedule
-    from minidit.diffusion.solver import AB2, EULER, HEUN
+    from minidit.diffusion.solver import AB2, AB2_ARC, EULER, HEUN
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
-    from minidit.models.spacetime import SPACETIME, SpacetimeConfig, SpacetimeDiT
+    from minidit.models.flux import Flux
+    from minidit.models.flux_config import FLUX, FluxConfig
+    from minidit.models.mmdit import MMDiT
+    from minidit.models.mmdit_config import MMDIT, MMDiTConfig
+    from minidit.models.spacetime import SpacetimeDiT
+    from minidit.models.spacetime_config import SPACETIME, SpacetimeConfig
     from minidit.models.unet import UNet, UNetConfig
     from minidit.optim import AdamW, OptimConfig
     from minidit.processes.autoencode import AutoencodeConfig, autoencode
@@ -52,11 +57,16 @@ _HOMES = {
     "diffusion.path": ("Exploding", "Straight"),
     "diffusion.prediction": ("EPS", "U", "V", "X_0", "edm", "predict_eps", "predict_v", "predict_x_0"),
     "diffusion.schedule": ("Schedule",),
-    "diffusion.solver": ("AB2", "EULER", "HEUN"),
+    "diffusion.solver": ("AB2", "AB2_ARC", "EULER", "HEUN"),
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
-    "models.spacetime": ("SPACETIME", "SpacetimeConfig", "SpacetimeDiT"),
+    "models.flux": ("Flux",),
+    "models.flux_config": ("FLUX", "FluxConfig"),
+    "models.mmdit": ("MMDiT",),
+    "models.mmdit_config": ("MMDIT", "MMDiTConfig"),
+    "models.spacetime": ("SpacetimeDiT",),
+    "models.spacetime_config": ("SPACETIME", "SpacetimeConfig"),
     "models.unet": ("UNet", "UNetConfig"),
     "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),

@@ -7,6 +7,7 @@
     f(φ, Φ)   = [ ∃ φ' ∈ Φ : |φ - φ'| ≤ |φ' - NN_k(φ', Φ)| ]                   inside the k-NN balls     (E.5)
     precision = mean_g f(φ_g, Φ_r),   recall = mean_r f(φ_r, Φ_g)                                        (E.6)
     distance  = min_j (mean_p (x_p - b_jp)²)^½,   pixels in [0, 1]             nearest neighbour         (E.7)
+    SW        = (mean_θ mean_i (sort x_θ - sort y_θ)_i²)^½,   x_θ = x·(cos θ, sin θ)       sliced Wasserstein     (E.30)
     rank      = #{ j : |P x - P b_j| < |P x - P b_right| }     P: means of squares of pixels     retrieval (E.11)
 
 A Fréchet distance depends on its features: quote it beside the distance of real images from real images, never alone.
@@ -155,6 +156,19 @@ def ranks(drawn: Array, right: Array, bank: Array, side: int = 4) -> Array:
     q, b = _low(drawn, side, "drawn"), _low(bank, side, "bank")
     distance = cdist(q, b, "sqeuclidean")
     return (distance < distance[np.arange(len(q)), right][:, None]).sum(1)                    # (E.11)
+
+
+def sliced_wasserstein(x: Array, y: Array, lines: int = 64) -> float:
+    """The sliced 2-Wasserstein distance of two clouds of as many points in the plane (E.30), over so many directions.
+
+    x, y : (N, 2), or (N, …) with two numbers each. Raises ValueError for clouds of different sizes.
+    """
+    x, y = (_host(a, "a cloud").reshape(len(a), -1) for a in (x, y))
+    if x.shape != y.shape or x.shape[1] != 2 or not len(x):
+        raise ValueError(f"a sliced distance needs as many points of two numbers, got {x.shape} and {y.shape}")
+    turn = np.exp(1j * np.pi * np.arange(lines) / lines)
+    x, y = (np.sort(a @ np.stack([turn.real, turn.imag]), axis=0) for a in (x, y))
+    return float(np.mean((x - y) ** 2) ** 0.5)                                                # (E.30)
 
 
 def _low(x: Array, side: int, name: str) -> Array:

@@ -2,8 +2,8 @@
 
     u = round(255 (x + 1)/2),   x clipped to [-1, 1], ties to even              value -> byte   (E.8)
 
-Images are (B, C, H, W) on the host, C = 1 (grey) or 3: float in [-1, 1], or uint8, which is not changed. The same input gives
-the same bytes of a file. Pillow is imported only where it is needed.
+Images are (B, C, H, W) on the host, C = 1 (grey) or 3: float in [-1, 1], or uint8, which is not changed. Of clips (B, C, T, H, W)
+a grid shows all frames from left to right. The same input gives the same bytes of a file. Pillow is imported only where needed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidit.frames import frames_of
 from minidit.outgoing import write_atomically
 
 if TYPE_CHECKING:
@@ -53,13 +54,16 @@ def grid(images: Array, columns: int, *, scale: int | None = None, gap: int = 2,
          column_labels: Sequence[str] | None = None, title: str | None = None) -> Picture:
     """Images in rows of `columns`, each pixel a square of scale × scale (None: large enough to see).
 
-    images : (B, C, H, W), C = 1 or 3;  labels : one per row or column.   Raises ValueError for other shapes.
+    images : (B, C, H, W), C = 1 or 3, or clips (B, C, T, H, W), whose frames are T columns;  labels : one per row or column.
+    Raises ValueError for other shapes.
     """
     from PIL import Image
 
     images = np.asarray(images)
+    if images.ndim == 5 and 0 not in images.shape:
+        images, columns = frames_of(images), columns * images.shape[2]
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise ValueError(f"a grid needs images (B, C, H, W) with C = 1 or 3, got {images.shape}")
+        raise ValueError(f"a grid needs images (B, C, H, W) or clips (B, C, T, H, W) with C = 1 or 3, got {images.shape}")
     if columns < 1:
         raise ValueError(f"a grid needs at least one column, got {columns}")
     b, _, h, w = images.shape

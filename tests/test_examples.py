@@ -22,6 +22,7 @@ SHORT = {
     "08_one_line": {"n": 60, "counts": (1, 3)},
     "09_reflow": {"steps": 2, "pairs": 30, "n": 20, "width": 8, "counts": (1, 2)},
     "10_one_step": {"n": 60, "steps": 2, "width": 8, "counts": (1, 2)},
+    "11_minibatch_ot": {"steps": 2, "n": 20, "width": 8, "counts": (1, 2)},
     "12_words": {"steps": 2, "sampling_steps": 2, "width": 8, "depth": 1},
     "own_network": {"steps": 2, "sampling_steps": 2, "width": 8},
 }

@@ -272,3 +272,27 @@ def test_what_has_the_same_means_of_squares_is_the_same_picture():
         metrics.ranks(bank[..., :6], np.array([0, 1]), bank[..., :6])
     with pytest.raises(ValueError, match="one place each"):
         metrics.ranks(bank, np.array([0]), bank)
+
+
+# ------------------------------------------------------------------------------------------------ clouds in the plane
+
+
+@spec("E.30")
+@given(SEEDS, st.integers(1, 20), st.integers(1, 9))
+def test_two_clouds_that_differ_by_a_shift_are_half_of_its_square_apart(seed, n, lines):
+    """Along θ they differ by |d| cos(θ - φ), whose mean square over two or more directions is |d|²/2."""
+    r = np.random.default_rng(seed)
+    x, d = r.normal(size=(n, 2)), r.normal(size=2)
+    distance = metrics.sliced_wasserstein(x, r.permutation(x) + d, lines + 1)
+    agree(distance, (d @ d / 2) ** 0.5, bound=1e-12, of="E.30")
+    assert metrics.sliced_wasserstein(x, r.permutation(x), lines) == 0
+
+
+@spec("E.30")
+def test_sliced_distances_by_hand():
+    """Along the first axis 0, 0 against 1, 3; along the second nothing: (1 + 9)/4."""
+    x, y = np.zeros((2, 2)), np.array([[3.0, 0.0], [1.0, 0.0]])
+    agree(metrics.sliced_wasserstein(x, y, 2), 2.5**0.5, bound=1e-15, of="E.30")
+    for bad in (y[:1], np.zeros((2, 3))):
+        with pytest.raises(ValueError, match="as many points of two numbers"):
+            metrics.sliced_wasserstein(x, bad)

@@ -16,8 +16,8 @@ C = TypeVar("C")  # a dataclass
 FORMAT = 1  # of our own files; written into their headers
 SPOKEN = {  # a grammar (whose names and layout a file has) -> the networks it exists for
     "minidit": tuple(NETWORKS),
-    "official": ("dit",),  # facebookresearch/DiT: its names are ours
-    "diffusers": ("dit", "unet", "autoencoder_kl"),  # a folder with config.json
+    "official": ("dit", "mmdit", "flux"),  # facebookresearch/DiT and Stability-AI/sd3-ref, whose names are ours; FLUX.1
+    "diffusers": ("dit", "unet", "autoencoder_kl", "mmdit", "flux"),  # a folder with config.json
     "diffusers-old": ("dit", "autoencoder_kl"),  # diffusers before 2023
     "ldm": ("autoencoder_kl",),  # latent-diffusion, whole Stable Diffusion checkpoints included
 }

@@ -11,6 +11,7 @@ import numpy as np
 
 from minidit.checkpoint.files import Lazy
 from minidit.models.dit import DiTConfig
+from minidit.models.mmdit_config import MMDiTConfig
 from minidit.nn import Module
 
 MOST = 2**31  # of any number in a configuration
@@ -34,16 +35,16 @@ def check_declared(network: type[Module], config: Any, arrays: Mapping[str, Lazy
     network: built from a configuration and None; size: bytes of the files.
     """
     for name, n in numbers_in(config):
-        most = len(arrays) if name in ("depth", "blocks") else MOST
+        most = len(arrays) if name in ("depth", "single_depth", "blocks") else MOST
         if not n <= most:
             raise ValueError(f"its configuration claims {name} = {n}, its {len(arrays)} arrays cannot hold that")
     if len(getattr(config, "widths", ())) > len(arrays):
         raise ValueError(f"its configuration claims {len(config.widths)} widths, it holds {len(arrays)} arrays")
-    if isinstance(config, DiTConfig):
-        table = arrays.get("pos_embed")
+    if isinstance(config, DiTConfig | MMDiTConfig):
+        table, places = arrays.get("pos_embed"), config.tokens if isinstance(config, DiTConfig) else math.prod(config.side)
         held = COMPUTED if table is None else math.prod(table.shape)
-        if config.tokens * config.hidden_size > held:
-            raise ValueError(f"its configuration claims {config.tokens} places of width {config.hidden_size}, more than it holds")
+        if places * config.hidden_size > held:
+            raise ValueError(f"its configuration claims {places} places of width {config.hidden_size}, more than it holds")
     numbers = sum(math.prod(a.shape) for a in arrays.values())
     if numbers > SHARED * size + COMPUTED:
         raise ValueError(f"its arrays claim {numbers} numbers, the file has {size} bytes")

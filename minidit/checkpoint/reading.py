@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit.backend import device_of, to_device
-from minidit.checkpoint import names_dit, names_kl, semantics, settings, settings_unet
+from minidit.checkpoint import names_dit, names_kl, semantics, settings, settings_streams, settings_unet
 from minidit.checkpoint.files import CheckpointError, Lazy, lazy
 from minidit.checkpoint.grammar import FORMAT, config_from
+from minidit.checkpoint.names_streams import Streams, ours_from
 from minidit.checkpoint.plausible import check_declared
 from minidit.checkpoint.semantics import Difference
 from minidit.checkpoint.states import without_prefix
@@ -25,9 +26,11 @@ from minidit.models.kinds import NETWORKS
 from minidit.models.unet_config import UNetConfig
 from minidit.nn import Module, sincos_2d
 
-Foreign = tuple[DiTConfig | UNetConfig | AutoencoderKLConfig, dict[str, Lazy], tuple[Difference, ...]]  # configuration, our names
+Config = DiTConfig | UNetConfig | AutoencoderKLConfig | Streams
+Foreign = tuple[Config, dict[str, Lazy], tuple[Difference, ...]]  # configuration, arrays under our names
 CLASSES = {
     "dit": ("DiTTransformer2DModel", "Transformer2DModel"), "autoencoder_kl": ("AutoencoderKL",), "unet": ("UNet2DModel",),
+    "mmdit": ("SD3Transformer2DModel",), "flux": ("FluxTransformer2DModel",),
 }  # fmt: skip
 # a name that only this grammar has -> the grammar and the network
 MARKS = {
@@ -37,6 +40,10 @@ MARKS = {
     "encoder.mid_block.attentions.0.query.weight": ("diffusers-old", "autoencoder_kl"),
     "encoder.mid.attn_1.q.weight": ("ldm", "autoencoder_kl"),
     "time_embedding.linear_1.weight": ("diffusers", "unet"),
+    "joint_blocks.0.x_block.adaLN_modulation.1.weight": ("official", "mmdit"),
+    "double_blocks.0.img_mod.lin.weight": ("official", "flux"),
+    "pos_embed.pos_embed": ("diffusers", "mmdit"),  # after DiT, some of whose files hold the table too
+    "time_text_embed.timestep_embedder.linear_1.weight": ("diffusers", "flux"),
 }
 
 
@@ -136,7 +143,7 @@ def _foreign(weights: Weights, heads: int | None) -> Contents:
         classes = f"its config.json is of a {config_json['_class_name']}, its arrays are those of a {CLASSES[kind][0]}"
         raise CheckpointError(f"{path}: {classes}")
     where = str(path if config_json is None else path.with_name("config.json"))
-    read = {"dit": _dit, "unet": _unet, "autoencoder_kl": _kl}[kind]
+    read = {"dit": _dit, "unet": _unet, "autoencoder_kl": _kl, "mmdit": _mmdit, "flux": _flux}[kind]
     try:
         config, arrays, differences = read(weights, grammar, heads, where)
     except ValueError as error:
@@ -167,6 +174,31 @@ def _unet(weights: Weights, grammar: str, _: int | None, where: str) -> Foreign:
         raise CheckpointError(f"{where}: no array shows a U-Net's groups and heads: put its config.json beside it")
     config, differences = settings_unet.unet_from_settings(weights.settings, where)
     return config, settings_unet.from_diffusers(weights.arrays), differences + semantics.of_unet(config)
+
+
+def _mmdit(weights: Weights, grammar: str, heads: int | None, where: str) -> Foreign:
+    config, open_ones = (
+        settings_streams.mmdit_from_settings(_settings(weights, where), where)
+        if grammar == "diffusers"
+        else settings_streams.mmdit_from_shapes(weights.arrays, heads, where)
+    )
+    return config, ours_from(weights.arrays, config, grammar), open_ones + settings_streams.differences_of(config, grammar)
+
+
+def _flux(weights: Weights, grammar: str, heads: int | None, where: str) -> Foreign:
+    config, open_ones = (
+        settings_streams.flux_from_settings(_settings(weights, where), where)
+        if grammar == "diffusers"
+        else settings_streams.flux_from_shapes(weights.arrays, heads, where)
+    )
+    return config, ours_from(weights.arrays, config, grammar), open_ones + settings_streams.differences_of(config, grammar)
+
+
+def _settings(weights: Weights, where: str) -> dict[str, Any]:
+    """The config.json. Raises CheckpointError where there is none."""
+    if weights.settings is None:
+        raise CheckpointError(f"{where}: no array shows the heads and the size of the picture: put its config.json beside it")
+    return weights.settings
 
 
 def _kl(weights: Weights, grammar: str, _: int | None, where: str) -> Foreign:

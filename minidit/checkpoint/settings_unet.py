@@ -84,36 +84,36 @@ def unet_settings(config: UNetConfig) -> dict[str, object]:
 
 def unet_from_settings(settings: Mapping[str, object], where: str) -> tuple[UNetConfig, tuple[Difference, ...]]:
     """(configuration, what that file leaves open or this package does not know). Raises CheckpointError for other networks."""
-    given = {"down_block_types": DOWN, "block_out_channels": [224, 448, 672, 896], **settings}
-    given["act_fn"] = "silu" if given.get("act_fn") == "swish" else given.get("act_fn", "silu")  # its former name
-    checked(given, MUST, where)
-    down, channels = given["down_block_types"], whole(given, "in_channels", 3, where)
+    theirs = {"down_block_types": DOWN, "block_out_channels": [224, 448, 672, 896], **settings}
+    theirs["act_fn"] = "silu" if theirs.get("act_fn") == "swish" else theirs.get("act_fn", "silu")  # its former name
+    checked(theirs, MUST, where)
+    down, channels = theirs["down_block_types"], whole(theirs, "in_channels", 3, where)
     if not isinstance(down, list):
         raise CheckpointError(f"{where}: down_block_types = {down!r} must be a list")
-    resnet = "ResnetDownsampleBlock2D" in down or given.get("downsample_type", "conv") == "resnet"
+    resnet = "ResnetDownsampleBlock2D" in down or theirs.get("downsample_type", "conv") == "resnet"
     values = {
-        "input_size": given.get("sample_size") or 32,
+        "input_size": theirs.get("sample_size") or 32,
         "in_channels": channels,
-        "widths": given["block_out_channels"],
-        "blocks": given.get("layers_per_block", 2),
+        "widths": theirs["block_out_channels"],
+        "blocks": theirs.get("layers_per_block", 2),
         "attention": [i for i, kind in enumerate(down) if kind == "AttnDownBlock2D"],
-        "middle_attention": given.get("add_attention", True),
-        "head_width": given.get("attention_head_dim", 8) or 0,
-        "groups": given.get("norm_num_groups", 32),
-        "scale_shift": given.get("resnet_time_scale_shift", "default") == "scale_shift",
+        "middle_attention": theirs.get("add_attention", True),
+        "head_width": theirs.get("attention_head_dim", 8) or 0,
+        "groups": theirs.get("norm_num_groups", 32),
+        "scale_shift": theirs.get("resnet_time_scale_shift", "default") == "scale_shift",
         "resample": "resnet" if resnet else "conv",
         "class_dropout_prob": 0.0,
-        "num_classes": given.get("num_class_embeds") or 0,
-        "learn_sigma": given.get("out_channels", channels) == 2 * channels,
-        "freq_shift": given.get("freq_shift", 0),
-        "cosine_first": given.get("flip_sin_to_cos", True),
-        "even_padding": bool(given.get("downsample_padding", 1)),
-        "norm_eps": given.get("norm_eps", 1e-5),
+        "num_classes": theirs.get("num_class_embeds") or 0,
+        "learn_sigma": theirs.get("out_channels", channels) == 2 * channels,
+        "freq_shift": theirs.get("freq_shift", 0),
+        "cosine_first": theirs.get("flip_sin_to_cos", True),
+        "even_padding": bool(theirs.get("downsample_padding", 1)),
+        "norm_eps": theirs.get("norm_eps", 1e-5),
     }
     config = config_from(UNetConfig, values, where)
     expected = unet_settings(config)
-    if "downsample_type" not in given and "AttnDownBlock2D" not in down:
+    if "downsample_type" not in theirs and "AttnDownBlock2D" not in down:
         expected |= {"downsample_type": "conv", "upsample_type": "conv"}  # only blocks with attention read it
-    checked(given, {key: expected[key] for key in DECIDE if key in given}, where)
-    sized = () if given.get("sample_size") else (Difference("input size", "the file states no size: 32 is assumed", False),)
-    return config, sized + of_settings(unknown_in(given, set(expected) | IDLE), given)
+    checked(theirs, {key: expected[key] for key in DECIDE if key in theirs}, where)
+    sized = () if theirs.get("sample_size") else (Difference("input size", "the file states no size: 32 is assumed", False),)
+    return config, sized + of_settings(unknown_in(theirs, set(expected) | IDLE), theirs)

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit.backend import to_host
-from minidit.checkpoint import names_dit, names_kl, semantics, settings, settings_unet
+from minidit.checkpoint import names_dit, names_kl, names_streams, semantics, settings, settings_streams, settings_unet
 from minidit.checkpoint.files import BF16, Lazy, lazy, write_arrays, write_lazy
 from minidit.checkpoint.grammar import FORMAT, SPOKEN, kind_of
 from minidit.checkpoint.semantics import Difference
 from minidit.checkpoint.weights import CONFIG, WEIGHTS
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.models.dit import DiT
+from minidit.models.flux import Flux
 from minidit.models.kinds import Network
+from minidit.models.mmdit import MMDiT
 from minidit.models.unet import UNet
 from minidit.nn import sincos_2d
 from minidit.outgoing import write_atomically
@@ -64,6 +66,8 @@ def save(
     if isinstance(model, UNet):
         write_folder(path, arrays, settings_unet.unet_settings(model.config), shard_bytes)
         return semantics.of_unet(model.config)
+    if isinstance(model, MMDiT | Flux):
+        return _save_streams(path, model, arrays, grammar, shard_bytes)
     assert isinstance(model, AutoencoderKL)  # SPOKEN has no other
     return _save_kl(path, model, arrays, grammar, shard_bytes)
 
@@ -87,6 +91,19 @@ def _save_dit(path: Path, model: DiT, arrays: Arrays, grammar: str, shard_bytes:
     legacy = grammar == "diffusers-old"
     write_folder(path, names_dit.to_diffusers(arrays), settings.dit_settings(c, legacy=legacy), shard_bytes)
     return semantics.of_dit("diffusers", c, eps=semantics.DIFFUSERS_EPS if legacy else c.mlp_norm_eps)
+
+
+def _save_streams(
+    path: Path, model: MMDiT | Flux, arrays: Arrays, grammar: str, shard_bytes: int | None
+) -> tuple[Difference, ...]:
+    for reason in settings_streams.reasons_against(model.config):
+        raise ValueError(f"{path}: the grammar {grammar!r} cannot express a {type(model).__name__} with {reason}")
+    theirs = names_streams.theirs_from(arrays, model.config, grammar)
+    if grammar == "official":
+        write_lazy(path, theirs, META)
+    else:
+        write_folder(path, theirs, settings_streams.settings_of(model.config), shard_bytes)
+    return settings_streams.differences_of(model.config, grammar)
 
 
 def _usual_table(model: DiT) -> bool:

@@ -1,4 +1,4 @@
-"""`minidit eval`: a run measured by a small classifier of its own, or, if it has captions, by what these draw."""
+"""`minidit eval`: a run measured by a classifier of its own, by what captions draw, or, of clips, by their law of motion."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.runs.fitting import facts_of, refuse_other_pictures
     from minidit.runs.folder import failing
     from minidit.runs.gallery import measure
+    from minidit.runs.motion import check_motion, measure_motion
     from minidit.runs.phases import resume
     from minidit.runs.pipeline import load_pipeline
 
@@ -61,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{train.name} has the classes {both[0]}, the run was trained on {both[1]}")
     if train.vocabulary != pipeline.vocabulary:
         raise ValueError(f"the captions of {train.name} have other words than those that the run was trained on")
-    if not train.num_classes and train.vocabulary is None:
+    clips = len(train.shape) == 4
+    if clips:
+        check_motion(train)
+    elif not train.num_classes and train.vocabulary is None:
         raise ValueError(f"{train.name} has no classes: without them there is no classifier to judge samples")
     ddpm_steps = ddpm_rungs(pipeline, args.ddpm_steps)
     if args.bpd and pipeline.ladder is None:
@@ -71,12 +75,16 @@ def run(args: argparse.Namespace) -> int:
     if train.vocabulary is not None:
         prompted(args, job, pipeline, (train, held_out), progress)
         return 0
-    with stop_gently(job, progress):
-        judge = job.judge(train, held_out)
-    progress.close()
-    evaluation = Evaluation(judge, train, held_out, n=args.n)
-    with failing(job.folder, f"the judge is trained and kept, and minidit eval {job.folder} measures again"):
-        measure(job, pipeline, evaluation, print, ddpm_steps=ddpm_steps, precision=args.precision)
+    if not clips:
+        with stop_gently(job, progress):
+            judge = job.judge(train, held_out)
+        progress.close()
+    with failing(job.folder, f"minidit eval {job.folder} measures again; a judge that is trained is kept"):
+        if clips:
+            measure_motion(job, pipeline, held_out, print, args.n, precision=args.precision)
+        else:
+            evaluation = Evaluation(judge, train, held_out, n=args.n)
+            measure(job, pipeline, evaluation, print, ddpm_steps=ddpm_steps, precision=args.precision)
         if args.bpd:
             bits(job.folder, pipeline, held_out.take(slice(args.bpd)), progress)
         if job.ranks.first:

@@ -31,11 +31,14 @@ def memory(args: argparse.Namespace) -> int:
     from minidit.backend import chosen_device, cupy_or_reason, memory_of
     from minidit.models.backbone import BackboneConfig
     from minidit.models.dit import DIT
+    from minidit.models.flux_config import FLUX
+    from minidit.models.mmdit_config import MMDIT
+    from minidit.models.spacetime_config import SPACETIME
     from minidit.models.unet_config import UNET
     from minidit.training.loop import LoopConfig
     from minidit.training.memory import gb, largest_batch, memory_of_step
 
-    presets: dict[str, BackboneConfig] = {**DIT, **UNET}
+    presets: dict[str, BackboneConfig] = {**DIT, **SPACETIME, **UNET, **MMDIT, **FLUX}
     if args.preset is not None and args.preset not in presets:
         near = difflib.get_close_matches(args.preset, presets, 1)
         raise ValueError(f"there is no preset {args.preset!r}" + (f", did you mean {near[0]!r}?" if near else ""))
@@ -58,6 +61,24 @@ def memory(args: argparse.Namespace) -> int:
     return 0
 
 
+def streams() -> None:
+    """Prints the table of the networks that read texts."""
+    from minidit.models.flux_config import FLUX, FluxConfig
+    from minidit.models.mmdit_config import MMDIT, MMDiTConfig
+    from minidit.training.memory import gb
+
+    presets: dict[str, MMDiTConfig | FluxConfig] = {**MMDIT, **FLUX}
+    print("\npreset        input       tokens  width  blocks  heads      parameters  MACs per sample  float32  float16")
+    for name, c in presets.items():
+        shape, tokens = f"{c.in_channels}x{c.size[0]}x{c.size[1]}", f"{c.words}+{c.tokens}"
+        blocks = f"{c.depth}+{c.single_depth}" if isinstance(c, FluxConfig) else str(c.depth)
+        P = c.parameters()
+        print(
+            f"{name:12s}  {shape:10s} {tokens:>8s}  {c.hidden_size:5d}  {blocks:>6s}  {c.num_heads:5d}"
+            f"  {P:14,d}  {c.macs() / 1e9:13.3f} G  {gb(4 * P):>7s}  {gb(2 * P):>7s}"
+        )
+
+
 def run(args: argparse.Namespace) -> int:
     if args.memory:
         return memory(args)
@@ -65,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
     from minidit.backend import cupy_or_reason
     from minidit.kernels.blas import Blas, default_blas, mkl, precise
-    from minidit.models.dit import DIT
+    from minidit.models.dit import DIT, DiTConfig
+    from minidit.models.spacetime_config import SPACETIME, SpacetimeConfig
     from minidit.models.unet_config import UNET
     from minidit.training.workers import cores
     from minidit.version import __version__
@@ -92,9 +114,9 @@ def run(args: argparse.Namespace) -> int:
     missing = "not available: pip install 'minidit[mkl]'"
     print(f"  {'bf16':12s} {missing if mkl() is None else precise('bf16').name + speed(precise('bf16'))}")
     print("\npreset        input     tokens  width  depth  heads   parameters  MACs per sample")
-    for name, c in DIT.items():
-        H, W = c.size
-        shape = f"{c.in_channels}x{H}x{W}"
+    transformers: dict[str, DiTConfig | SpacetimeConfig] = {**DIT, **SPACETIME}
+    for name, c in transformers.items():
+        shape = "x".join(map(str, c.shape))
         print(
             f"{name:12s}  {shape:9s} {c.tokens:6d}  {c.hidden_size:5d}  {c.depth:5d}  {c.num_heads:5d}"
             f"  {c.parameters():11,d}  {c.macs() / 1e9:11.3f} G"
@@ -106,5 +128,6 @@ def run(args: argparse.Namespace) -> int:
             f"{name:12s}  {shape:9s} {widths:22s} {u.blocks:6d}  {' '.join(map(str, u.attention)):9s}"
             f"  {u.parameters():11,d}  {u.macs() / 1e9:11.3f} G"
         )
+    streams()
     print("Parameters count the frozen position table, as the paper does; its \"Gflops\" are these MACs.")
     return 0

@@ -17,11 +17,11 @@ from minidit.runs.kinds import KINDS, Config, kind_of
 from minidit.runs.presets import PRESETS, RunConfig
 
 HIDDEN = {  # set by the data or by another flag, or needed only for the weights of other projects
-    "model": {"input_size", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps", "cosine_first",
+    "model": {"input_size", "frames", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps", "cosine_first",
               "even_padding", "norm_eps", "vocabulary", "caption_length", "text_width", "text_pooled", "text_length",
-              "position_side"},
+              "position_side", "rope_widths"},
     "tokenizer": {"channels", "size", "scale"},
-    "data": {"source", "size", "channels", "tokenizer", "init", "held_out", "skip_bad", "flip", "crop", "cache"},
+    "data": {"source", "size", "channels", "frames", "tokenizer", "init", "held_out", "skip_bad", "flip", "crop", "cache"},
     "sample": {"eta"},
 }
 PREFIX = {"tokenizer": "ae-", "tokenizer_train": "ae-", "sample": "sample-", "judge_train": "classifier-"}
@@ -49,7 +49,7 @@ TITLES = {
     "judge_train": "the classifier that judges samples",
 }
 # embedded set -> the preset that is made for it
-PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes": "scenes"}
+PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes": "scenes", "clips": "clips"}
 Kinds = dict[str, type[Config]]  # section -> the dataclass of its kind
 
 

@@ -14,7 +14,7 @@ from minidit.outgoing import check_writable, write_atomically
 if TYPE_CHECKING:
     from minidit.runs.pipeline import Labels, Options, Pipeline
 
-QUICK = 12  # rungs
+QUICK = 8  # rungs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "model of emoji draws")
     parser.add_argument("-n", type=int, help="how many pictures; the labels are repeated in turn")
     parser.add_argument("--steps", type=int,
-                        help="steps of the walk: rungs on a ladder. If nothing is said about the walk, 12 of ab2 on a ladder, 50 "
-                             "of euler elsewhere, 18 of EDM. Without a run 1, 2, 4 steps are those of a network that was "
+                        help="steps of the walk: rungs on a ladder. If nothing is said about the walk, 8 of ab2_arc on a ladder, "
+                             "50 of euler elsewhere, 18 of EDM. Without a run 1, 2, 4 steps are those of a network that was "
                              "distilled for them, unless the walk is set otherwise")
     parser.add_argument("--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="",
                         help="which rungs of a ladder (default trailing; minidit rungs shows them)")
@@ -40,11 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="guide only this part of the run's path (0 data, 1 noise)")
     parser.add_argument("--sampler", choices=("ddim", "ddpm", "consistency"), default="",
                         help="ddim, on any path the solution of an ODE, or ddpm with fresh noise (default: usually ddim)")
-    parser.add_argument("--solver", choices=("euler", "ab2", "heun", "heun_edm", "dpm_2m"), default="",
+    parser.add_argument("--solver", choices=("euler", "ab2", "ab2_arc", "heun", "heun_edm", "dpm_2m"), default="",
                         help="without fresh noise; ab2 needs about half as many steps as euler (default euler; heun_edm of EDM)")
     parser.add_argument("--eta", type=float, default=0.0, help="ddim: 0 no fresh noise, 1 as much as ddpm (default 0)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="grid.png", help="a .png, .gif (the denoising) or .npz (for external tools) file")
+    parser.add_argument("--out", default="grid.png",
+                        help="a .png, .gif (the denoising; of clips, their frames) or .npz (for external tools) file")
     add_device(parser)
     add_precision(parser)
     parser.add_argument("--quiet", action="store_true")
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         "solver": solver, "eta": args.eta, "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
         "interval": args.guidance_interval and tuple(args.guidance_interval),
     }  # fmt: skip
-    if out.suffix == ".gif":
+    if out.suffix == ".gif" and len(pipeline.model.shape) == 3:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments
 
@@ -97,6 +98,11 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if out.suffix == ".npz":
             _save_npz(out, x, labels, pipeline)
+        elif out.suffix == ".gif":
+            from minidit.pictures import save_gif
+            from minidit.runs.show import playing
+
+            save_gif(out, playing(x, labels, pipeline), ms=200, hold=200)
         else:
             from minidit.pictures import save_png
             from minidit.runs.show import sheet
@@ -107,7 +113,8 @@ def run(args: argparse.Namespace) -> int:
         scale = pipeline.guidance if args.guidance is None else args.guidance
         guided = pipeline.model.condition.null is not None and not pipeline.usual.few
         guidance = f", guidance {scale}" if guided else ""
-        pictures = "1 picture" if n == 1 else f"{n} pictures"
+        noun = "picture" if len(pipeline.model.shape) == 3 else "clip"
+        pictures = f"1 {noun}" if n == 1 else f"{n} {noun}s"
         walk = walk_in_words(pipeline, sampler, solver, args.path)
         print(f"{pictures}, {walk.format(steps)}{guidance}, seed {args.seed}", file=sys.stderr)
     return 0
@@ -135,15 +142,15 @@ def labels_of(args: argparse.Namespace, pipeline: Pipeline) -> Labels | None:
 
 
 def quick_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None, str]:
-    """(steps, solver) as they are asked for; where nothing is said about the walk down a ladder, 12 rungs of Adams–Bashforth.
+    """(steps, solver) as they are asked for; where nothing is said about the walk down a ladder, 8 rungs of ab2_arc.
 
-    Those are as good as 50 of DDIM (docs/results.md). A film shows all 50.
+    Those are better than 50 of DDIM (docs/results.md). A film shows all 50.
     """
     words = (args.steps, args.spacing, args.path, args.shift, args.sampler, args.solver, args.eta)
     untouched = all(word in (None, "", 0.0) for word in words) and not args.out.endswith(".gif")
     if not untouched or pipeline.ladder is None or pipeline.usual.few:
         return args.steps, args.solver
-    return min(QUICK, pipeline.ladder.T), "ab2"
+    return min(QUICK, pipeline.ladder.T), "ab2_arc"
 
 
 def in_few_steps(args: argparse.Namespace) -> bool:
@@ -165,14 +172,14 @@ def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> s
 
 
 def _save_npz(out: Path, x: object, labels: Labels | None, pipeline: Pipeline) -> None:
-    """uint8 (N, H, W, C) under "arr_0", as the usual tools for Fréchet distances expect, and the labels or the captions."""
+    """uint8 (N, H, W, C), of clips (N, T, H, W, C), under "arr_0", as tools for Fréchet distances expect; labels or captions."""
     import io
 
     import numpy as np
 
     from minidit.pictures import to_uint8
 
-    arrays = {"arr_0": to_uint8(x).transpose(0, 2, 3, 1)}
+    arrays = {"arr_0": np.moveaxis(to_uint8(x), 1, -1)}
     if labels is not None and pipeline.vocabulary is not None:
         arrays["captions"] = np.asarray(pipeline.vocabulary.texts(labels))
     elif labels is not None:

@@ -23,8 +23,8 @@ LENGTHENED = {"train.steps": "model", "tokenizer_train.steps": "tokenizer", "jud
 SWITCHES = [f"{s}.{k}" for s in ("train", "tokenizer_train", "judge_train")
             for k in ("detect_anomaly", "accumulate", "checkpoint_blocks", "graph")]  # fmt: skip
 DECIDE = (  # flags that would make it a different run
-    "preset", "config", "out", "overwrite", "size", "channels", "pixels", "autoencoder", "init", "model", "process", "tokenizer",
-    "held_out", "skip_bad", "flip", "crop",
+    "preset", "config", "out", "overwrite", "size", "channels", "frames", "pixels", "autoencoder", "init", "model", "process",
+    "tokenizer", "held_out", "skip_bad", "flip", "crop",
 )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def add_arguments(parser: Parser) -> None:
     from minidit.runs.presets import PRESETS, RunConfig
 
     parser.add_argument("--data", help='a folder of pictures (classes are sub-folders; captions: metadata.jsonl), an IDX, '
-                        'CIFAR or npz file, "digits", "fashion", "emoji" or "shapes"')
+                        'CIFAR or npz file, "digits", "fashion", "emoji", "shapes" or "clips"')
     parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
     parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
     parser.add_argument("--out", help="the run folder (default runs/NAME)")
@@ -45,6 +45,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
     parser.add_argument("--size", type=int, help="resize pictures to SIZE x SIZE")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
+    parser.add_argument("--frames", type=int, metavar="N", help="of every clip, with --data clips (default 6)")
     parser.add_argument("--held-out", type=int, metavar="N", help="pictures not trained on (default: one in ten, 1,000 at most)")
     switch = argparse.BooleanOptionalAction
     parser.add_argument("--skip-bad", action=switch, help="leave out files of the folder that cannot be read, and list them")
@@ -101,7 +102,7 @@ def announce(job: Run, train: Dataset, progress: Progress) -> None:
 
     assert job.parts is not None
     held_out = 0 if job.parts.held_out is None else len(job.parts.held_out)
-    progress.note(f"{train.name}: {len(train)} pictures, {held_out} held out, into {job.folder}")
+    progress.note(f"{train.name}: {len(train)} {train.words}, {held_out} held out, into {job.folder}")
     skipped = train.skipped
     lines = [job.parts.about, *class_lines(train), about_augmentation(job.config)]
     if skipped:
@@ -172,7 +173,7 @@ def with_switches(config: RunConfig, args: argparse.Namespace) -> RunConfig:
 def configure(args: argparse.Namespace) -> RunConfig:
     """The RunConfig that the flags describe."""
     config = resolve(args, preset_of(args.preset, args.data))
-    fields = ("size", "channels", "init", "held_out", "skip_bad", "flip", "crop", "cache")
+    fields = ("size", "channels", "frames", "init", "held_out", "skip_bad", "flip", "crop", "cache")
     changes = {k: getattr(args, k) for k in fields if getattr(args, k) is not None}
     if args.data:
         changes["source"] = args.data

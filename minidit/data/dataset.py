@@ -1,4 +1,4 @@
-"""Images and their classes or captions, as grey levels: in memory, or of a large set on disk.
+"""Images or clips and their classes or captions, as grey levels: in memory, or of a large set on disk.
 
     x_0 = 2k/(L-1) - 1          k = 0..L-1 a stored grey level, L levels          into [-1, 1]
     k   = round((x + 1)/2 · (L-1)), ties to even, clipped                         and back: pictures.to_uint8 for L = 256 (E.8)
@@ -20,6 +20,7 @@ from minidit.backend import Array
 from minidit.data.captions import Vocabulary
 from minidit.data.checks import DataError
 from minidit.data.rows import Index, Rows, prints_of
+from minidit.frames import frames_of
 from minidit.incoming import UNPRINTABLE
 from minidit.random import Philox
 
@@ -33,9 +34,9 @@ def from_uint8(k: Array, levels: int = 256, dtype: DTypeLike = np.float32) -> Ar
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A set of images, with classes, with captions, or without.
+    """A set of images or of clips, with classes, with captions, or without.
 
-    images      : uint8 (N, C, H, W), values 0..levels-1; Rows: they stay on disk, and sub-sets of them too
+    images      : uint8 (N, C, H, W), or clips (N, C, T, H, W), values 0..levels-1; Rows: they stay on disk, and sub-sets too
     labels      : int64 (N,) in 0..num_classes-1; with a vocabulary (N, length), captions; or None: unconditional
     class_names : one name per class, () when there are none
     crop        : width in pixels of the padding; measures (PSNR …) are taken on `inner(images)`
@@ -56,8 +57,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise self._fault(f"images must be uint8 (N, C, H, W), got {images.dtype} {images.shape}")
+        if images.dtype != np.uint8 or images.ndim not in (4, 5):
+            raise self._fault(f"images must be uint8 (N, C, H, W), or clips (N, C, T, H, W), got {images.dtype} {images.shape}")
         if 0 in images.shape:
             raise self._fault(f"holds no images: {images.shape}")
         if not 2 <= self.levels <= 256:
@@ -120,12 +121,29 @@ class Dataset:
     @property
     def size(self) -> tuple[int, int]:
         """(H, W), padding included."""
-        return int(self.images.shape[2]), int(self.images.shape[3])
+        return int(self.images.shape[-2]), int(self.images.shape[-1])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W), or (C, T, H, W) of clips."""
+        return tuple(map(int, self.images.shape[1:]))
+
+    @property
+    def words(self) -> str:
+        """The samples as messages name them."""
+        return "pictures" if len(self.shape) == 3 else f"clips of {self.shape[1]} frames"
+
+    def pictures(self) -> Dataset:
+        """The set of pictures that these are: of clips all frames, with the labels of their clips."""
+        if len(self.shape) == 3:
+            return self
+        labels = None if self.labels is None else np.repeat(self.labels, self.shape[1], axis=0)
+        return replace(self, images=frames_of(self.images), labels=labels)
 
     def x_0(self, index: Index = slice(None), dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """The images of an index (int, slice, array of ints or bools) as (B, C, H, W) floats in [-1, 1]."""
+        """The images of an index (int, slice, array of ints or bools) as (B, *shape) floats in [-1, 1]."""
         images = self.images[index]
-        return np.asarray(from_uint8(images if images.ndim == 4 else images[None], self.levels, dtype))
+        return np.asarray(from_uint8(images if images.ndim == self.images.ndim else images[None], self.levels, dtype))
 
     def inner(self, x: Array) -> Array:
         """Without the padding: x (..., H, W)  ->  (..., H - 2 crop, W - 2 crop)."""

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from minidit.data import cifar, folder, idx, npz
 from minidit.data.cache import Cache
-from minidit.data.checks import fault, reading
+from minidit.data.checks import DataError, fault, reading
+from minidit.data.clips import clips
 from minidit.data.dataset import Dataset
 from minidit.data.decode import Request
 from minidit.data.embedded import EMBEDDED
 from minidit.data.pixels import check_request, fit
 
+CLIPS = "clips"  # moving digits, made by their law of motion
 FORMATS = ".npz, IDX (MNIST; plain or .gz), CIFAR binary (.bin), or a folder of pictures"
 
 
@@ -23,6 +25,7 @@ def load(
     *,
     size: int | None = None,
     channels: int | None = None,
+    frames: int | None = None,
     part: str | None = None,
     skip_bad: bool = False,
     leave_out: Collection[str] | None = None,
@@ -30,10 +33,10 @@ def load(
 ) -> Dataset:
     """The data set of a source.
 
-    source   : "digits", "fashion" (these names win over a path; ./digits is the path), a file, or a folder
+    source   : "digits", "fashion", "clips" (these names win over a path; ./digits is the path), a file, or a folder
     size     : int, the images become size × size; None: as they are, but the 28×28 images of "fashion" and of IDX files are
                padded to 32×32, and pictures in a folder follow the rule in folder.py
-    channels : 1 or 3; None: as they are
+    channels : 1 or 3; None: as they are     frames : of every clip; pictures have none
     part     : "train" (the same as None) or "test" of a source that has both
     skip_bad, leave_out, cache : of a folder of pictures: leave out files that cannot be read, or exactly these (paths inside
                the folder); a large set is decoded into the cache and stays on disk
@@ -41,6 +44,10 @@ def load(
     Raises DataError, a ValueError of one line, for a source that cannot be used.
     """
     check_request(size, channels)
+    if str(source) == CLIPS:
+        return fit(clips(part, size=size, frames=frames), None, channels)
+    if frames is not None:
+        raise DataError(f"{source}: holds pictures, not clips: leave out --frames")
     if str(source) in EMBEDDED:
         data = EMBEDDED[str(source)](part)
         return fit(data, size or _padded(data), channels)
@@ -85,7 +92,8 @@ def _padded(data: Dataset) -> int | None:
 
 
 def _missing(source: str) -> str:
-    near = difflib.get_close_matches(source.lower(), EMBEDDED, n=1)
-    return "no such file or folder; embedded sets are " + ", ".join(EMBEDDED) + (f"; did you mean {near[0]!r}?" if near else "")
+    near = difflib.get_close_matches(source.lower(), [*EMBEDDED, CLIPS], n=1)
+    known = ", ".join([*EMBEDDED, CLIPS])
+    return f"no such file or folder; embedded sets are {known}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 

@@ -117,6 +117,13 @@ class Mixture(Oracle):
         """The data set itself, points : (K, ...): the denoiser that has memorised it."""
         return cls(np.full(len(points), 1 / len(points)), points, np.zeros(len(points)), classes, **rest)  # (D.43)
 
+    @classmethod
+    def ring(cls, path: Path, shape: tuple[int, ...] = (2,), **rest: Any) -> Mixture:
+        """Eight small Gaussians on a circle in the plane; points are two numbers of any shape."""
+        angles = 2 * np.pi * np.arange(8) / 8
+        means = 0.7 * np.stack([np.cos(angles), np.sin(angles)], axis=1).reshape(8, *shape)
+        return cls(np.full(8, 1 / 8), means, np.full(8, 0.05**2), path=path, **rest)
+
     def responsibilities(self, x: Array, at: Level, y: Array = None) -> Array:
         """x : (B, ...)  ->  (B, K): the probability that each component of class y generated x."""
         xp = xp_of(x)

@@ -38,13 +38,13 @@ def straightness(t: Array, x: Array) -> float:
 
     Of the states of an Euler walk it is the sum over its own velocities, without error.
     """
-    span = float(t[-1] - t[0])
-    total = 0.0
-    for k in range(len(t) - 1):
-        h = float(t[k + 1] - t[k])
-        bend = (x[-1] - x[0]) / span - (x[k + 1] - x[k]) / h
-        total += h / span * float((bend**2).mean())
-    return total  # (F.3)
+    return float(np.diff(t) @ bends(t, x)) / float(t[-1] - t[0])  # (F.3)
+
+
+def bends(t: Array, x: Array) -> Array:
+    """The integrand of S, on each of the n pieces of these lines: (n,), on the host."""
+    line = (x[-1] - x[0]) / float(t[-1] - t[0])
+    return np.array([float(((line - (x[k + 1] - x[k]) / float(t[k + 1] - t[k])) ** 2).mean()) for k in range(len(t) - 1)])
 
 
 def gaussian_straightness(path: Callable[[float], Level], mean: float, std: float, n: int = 4000) -> float:

@@ -80,23 +80,23 @@ def numbers_at(table: Array, k: Array) -> Any:
 
 
 class Blend(NamedTuple):
-    """How a solver's answer is made from (x̂_0, ε̂) at t, and F̄ from it and the one before."""
+    """How a solver's answer is made from (x̂_0, ε̂) at t, and F̄ from it, the one before and x_t."""
 
     p: Array
     q: Array
     now: Array
     past: Array
+    of_x: Array
 
 
 def blends_of(solver: Solver, path: Path, grid: Sequence[tuple[Any, Any]]) -> Array:
-    """The rows of a solver's answer on a grid : (len(grid), 4) float64, read-only. A climb between two steps starts it anew."""
+    """The rows of a solver's answer on a grid : (len(grid), 5) float64, read-only. A climb between two steps starts it anew."""
     rows, before = [], None
     for k, (t, s) in enumerate(grid):
-        at, answer = path.level(t), solver.answer
+        at, end, answer = path.level(t), path.level(s), solver.answer
         before = None if k == 0 or grid[k - 1][1] != t else path.level(grid[k - 1][0])
-        rows.append(
-            Blend(answer.p(at), answer.q(at), *solver.weights(before, at, path.level(s))) if answer else Blend(0, 0, 1, 0)
-        )
+        weights = *solver.weights(before, at, end), solver.of_x(at, end)
+        rows.append(Blend(answer.p(at), answer.q(at), *weights) if answer else Blend(0, 0, 1, 0, 0))
     table = np.array(rows, np.float64)
     table.setflags(write=False)
     return table

@@ -18,8 +18,8 @@ MOST = 1e100  # a value beyond it would leave no picture of the others
 POINTS = 400  # at most, so that the page of a long run stays small
 
 
-def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, may_log: bool = False) -> str:
-    """One series over steps as a <figure>, or "" if no value is finite; may_log: logarithmic if it spans a decade."""
+def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, may_log: bool = False, axis: str = "step") -> str:
+    """One series over steps, or another axis, as a <figure>, or "" if no value is finite; may_log: logarithmic over a decade."""
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     good = (abs(x) < MOST) & (abs(y) < MOST)  # neither NaN nor infinite
     x, y = x[good], y[good]
@@ -43,12 +43,13 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, ma
     data = json.dumps([[round(float(a), 1), float(b), float(f"{c:.4g}")] for a, b, c in
                          zip(u(x[points]), x[points], (y if average is None else average)[points], strict=True)])
     last = float((y if average is None else average)[-1])
-    summary = f"{name}: from {y[0]:.4g} at step {x[0]:.0f} to {last:.4g} at step {x[-1]:.0f}"
+    end = f"{last:.4g} at {axis} {x[-1]:.10g}"
+    summary = f"{name}: from {y[0]:.4g} at {axis} {x[0]:.10g} to {end}"
     scale = " (log)" if log else ""
     return (f'<figure class="chart"><figcaption><span><strong>{escape(name)}</strong>{scale}</span>'
-            f'<output>{last:.4g} at step {x[-1]:.0f}</output></figcaption>\n'
+            f'<output>{end}</output></figcaption>\n'
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{escape(summary)}" '
-            f'data-points="{escape(data)}">' + "".join(body) + "</svg></figure>")
+            f'data-axis="{axis}" data-points="{escape(data)}">' + "".join(body) + "</svg></figure>")
 
 
 def _frame(x_marks: Sequence[tuple[float, float]], y_marks: Sequence[tuple[float, float]]) -> list[str]:

@@ -26,13 +26,13 @@ from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.step import step
 from minidit.html.formula import displayed
 from minidit.html.page import section, table
+from minidit.metrics import sliced_wasserstein
 from minidit.random import Philox
 
 POINTS, COUNTS, REACH = 240, (1, 2, 4, 8, 32), 1.8  # points per cloud, steps of the walks, and where a picture ends
 FORMULA = r"x_s=\alpha_s\,\hat x_0+\sqrt{\sigma_s^2-c^2}\;\hat\epsilon+c\,z"
-ANGLES = 2 * np.pi * np.arange(8) / 8
 LADDER, EDM = Schedule.cosine(1000), Exploding(sigma_data=0.5)
-RING = Mixture(np.full(8, 1 / 8), 0.7 * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1), np.full(8, 0.05**2), path=EDM)
+RING = Mixture.ring(EDM)
 SPREAD = 0.7**2 / 2 + 0.05**2  # the variance of the data along an axis
 
 Guess = Callable[[Array, Level, Any], Array]
@@ -87,13 +87,6 @@ def moments(
     yield grid[-1][1], x
 
 
-def distance(x: Array, y: Array, lines: int = 32) -> float:
-    """The sliced Wasserstein distance of two clouds of as many points."""
-    turn = np.exp(1j * np.pi * np.arange(lines) / lines)
-    x, y = (np.sort(a @ np.stack([turn.real, turn.imag]), axis=0) for a in (x, y))
-    return float(np.mean((x - y) ** 2) ** 0.5)
-
-
 def drawn(x: Array, at: Level) -> bytes:
     """The cloud scaled to the variance of the data, so that all paths fill one frame; a byte per number."""
     shown = x * (SPREAD / (at.alpha**2 * SPREAD + at.sigma**2)) ** 0.5
@@ -114,9 +107,9 @@ def walks() -> tuple[list[dict[str, Any]], list[list[str]]]:
             clouds = b"".join(drawn(x, at) for (_, x), at in zip(walk, levels, strict=True))
             numbers = [[float(f"{n:.3g}") for n in (at.alpha, at.sigma)] for at in levels]
             frames.append({"name": sampler.name, "steps": count, "levels": numbers, "x": base64.b64encode(clouds).decode()})
-            ends.append(f"{distance(walk[-1][1], data):.3f}")
+            ends.append(f"{sliced_wasserstein(walk[-1][1], data, 32):.3f}")
         rows.append([sampler.name, *ends])
-    return frames, [*rows, ["other points of the data", *[f"{distance(more, data):.3f}"] * len(COUNTS)]]
+    return frames, [*rows, ["other points of the data", *[f"{sliced_wasserstein(more, data, 32):.3f}"] * len(COUNTS)]]
 
 
 def script(frames: list[dict[str, Any]]) -> str:

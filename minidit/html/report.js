@@ -66,7 +66,7 @@ for (const chart of document.querySelectorAll("svg[data-points]")) {
     const [x, step, value] = points[at];
     here.setAttribute("transform", `translate(${x} 0)`);
     here.style.visibility = "visible";
-    output.textContent = `${value} at step ${step}`;
+    output.textContent = `${value} at ${chart.dataset.axis ?? "step"} ${step}`;
   }
   function rest() {
     here.style.visibility = "hidden";

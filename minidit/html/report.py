@@ -228,7 +228,8 @@ def finite(value: object) -> TypeGuard[float]:
 COLUMNS = {"n": ("samples", "{:,}".format), "accuracy": ("accuracy", "{:.1%}".format), "frechet": ("Fréchet", "{:.1f}".format),
            "multiple": ("multiple", "{:.1f}×".format), "precision": ("precision", "{:.2f}".format),
            "recall": ("recall", "{:.2f}".format), "top_1": ("right first", "{:.1%}".format),
-           "top_5": ("among five", "{:.1%}".format), "median": ("median rank", "{:,.0f}".format)}
+           "top_5": ("among five", "{:.1%}".format), "median": ("median rank", "{:,.0f}".format),
+           "steady": ("steady", "{:.3f}".format), "error": ("error", "{:.2f} px".format)}
 
 
 HOW_TO_READ = {
@@ -241,6 +242,7 @@ HOW_TO_READ = {
     "recall": "Recall is the share of real images that lie among the samples.",
     "top_1": "Each picture is compared with all real ones, in means of 4 × 4 pixels: the right one should be the first, or among "
              "the first five.",
+    "steady": "A clip is steady if its shifts from frame to frame are all equal; the error is their distance from their median.",
 }
 
 
@@ -262,7 +264,15 @@ def evaluation(measures: Record) -> str:
         inner += f"<p>Likelihood bound: {measures['bits_per_dim']:.4g} bits per dimension.</p>"
     if finite(measures.get("straightness")):
         inner += f"<p>Straightness of the trajectories: S = {measures['straightness']:.4g} (0: lines).</p>"
-    return inner
+    return inner + bends(measures.get("bends"))
+
+
+def bends(measured: object) -> str:
+    """The chart of how far trajectories are from lines, over the time on the straight path; "" if it was not measured."""
+    t, squares = (measured.get(key) for key in ("t", "squares")) if isinstance(measured, dict) else (None, None)
+    if not isinstance(t, list) or not isinstance(squares, list) or len(t) != len(squares) or not all(map(finite, t + squares)):
+        return ""
+    return chart.line_chart("bend of the trajectories; its mean over t is S", t, squares, axis="t")
 
 
 def unit_of(rows: Sequence[Record]) -> str:

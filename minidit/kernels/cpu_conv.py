@@ -61,11 +61,10 @@ class Windows:
         self.view = np.lib.stride_tricks.as_strided(self.image, shape5, (s * r, s * c, b, r, e))
         step = max(1, min(self.h, COLUMNS // (self.K * self.w * B)))
         self.tiles = [slice(n, min(n + step, self.h)) for n in range(0, self.h, step)]
-        self.scratch = empty(like, (step, *shape5[1:]))
 
     def gather(self, tile: slice) -> Array:
-        """(pixels · B, K): the windows of a few rows, in the scratch memory, ordered (row, column, channel)."""
-        c = self.scratch[: tile.stop - tile.start]
+        """(pixels · B, K): the windows of a few rows, ordered (row, column, channel)."""
+        c = empty(self.image, self.view[tile].shape)
         c[...] = self.view[tile]
         return c.reshape(-1, self.K)
 
@@ -132,8 +131,8 @@ def general(x: Array, weight: Array, wide: Array, stride: int, padding: Padding)
         target = Windows(x.shape, x, (kh, kw), stride, padding)
         target.image[...] = 0
         for tile in target.tiles:
-            rows = target.scratch[: tile.stop - tile.start].reshape(-1, target.K)
-            target.scatter(tile, gemm(g[tile].reshape(-1, O), flat, rows))
+            bars = g[tile].reshape(-1, O)
+            target.scatter(tile, gemm(bars, flat, empty(g, (len(bars), target.K))))
         x_bar = empty(x, x.shape)
         x_bar[...] = target.inside
         return x_bar
@@ -146,7 +145,7 @@ def conv2d(x: Array, weight: Array, bias: Array = None, *, stride: int = 1, padd
     wide = None if bias is None else np.tile(bias, len(x)) if bias.ndim == 1 else np.ascontiguousarray(bias).reshape(-1)
     if kernel == [1, 1] and stride == 1 and lines(padding) == (0, 0):
         y, inner_vjp = pointwise(pixels, weight, wide)
-    elif winograd.fits(kernel, stride, padding, pixels.shape):
+    elif winograd.fits(pixels, weight, stride, padding):
         y, inner_vjp = winograd.conv2d(pixels, weight, wide)
     else:
         y, inner_vjp = general(pixels, weight, wide, stride, padding)

@@ -54,7 +54,7 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None) -> tuple[Array, Bac
 
     def backward(g: Array, q_bar: Array, k_bar: Array, v_bar: Array) -> None:
         assert keep  # without a tape the exponentials of all but the last tile are gone
-        correction = np.vecdot(g, out)[..., None] * inverse  # Σ (ȳ vᵀ ⊙ P) = ȳ·y, row by row
+        correction = np.vecdot(by_head(g), o).transpose(0, 2, 1)[..., None] * inverse  # Σ (ȳ vᵀ ⊙ P) = ȳ·y, row by row
         scratch, vt = empty(q, (b_step, h_step, N, M)), v.swapaxes(-1, -2)
         for tile in tiles:
             gi, e = g[tile] * inverse[tile], e_all[tile]
@@ -125,12 +125,20 @@ def rows_of(qkv: Array, heads: int) -> Array:
     return qkv.reshape(-1, 3, heads, qkv.shape[-1] // 3 // heads)
 
 
-def qk_norm(qkv: Array, q_weight: Array, k_weight: Array, *, heads: int, eps: float = 1e-6) -> tuple[Array, Vjp]:
+def rotations(cos: Array, sin: Array) -> Array:
+    """cos φ + i sin φ of every token and pair, for all heads of q and k: (N, 1, 1, K/2)."""
+    return (cos + np.complex64(1j) * sin)[:, None, None]
+
+
+def qk_norm(
+    qkv: Array, q_weight: Array, k_weight: Array, cos: Array = None, sin: Array = None, *, heads: int, eps: float = 1e-6
+) -> tuple[Array, Vjp]:
     x = rows_of(qkv, heads)
     rows, _, _, K = x.shape
     y, r, step = empty(qkv, x.shape), np.empty((rows, 2, heads, 1), np.float32), max(1, cpu.TILE // qkv.shape[-1])
     tiles = [slice(i, i + step) for i in range(0, rows, step)]
     weights = np.repeat(np.stack((q_weight, k_weight))[:, None], heads, axis=1)  # as long as a row: long inner loops
+    turn = None if cos is None else np.tile(rotations(cos, sin), (len(qkv), 1, 1, 1))
     for tile in tiles:
         part, out, ri = x[tile, :2], y[tile], r[tile]
         np.vecdot(part, part, out=ri[..., 0])
@@ -140,14 +148,22 @@ def qk_norm(qkv: Array, q_weight: Array, k_weight: Array, *, heads: int, eps: fl
         np.reciprocal(ri, out=ri)
         np.multiply(part, ri, out=out[:, :2])
         np.multiply(out[:, :2], weights, out=out[:, :2])
+        if turn is not None:
+            pairs = out[:, :2].view(np.complex64)
+            np.multiply(pairs, turn[tile], out=pairs)
         out[:, 2] = x[tile, 2]
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
+        y_bar = y_bar if y_bar.flags.c_contiguous else np.ascontiguousarray(y_bar)
         g, bar, sums = rows_of(y_bar, heads), empty(qkv, x.shape), np.zeros((2 * heads * K,), np.float32)
-        scratch = empty(qkv, (step, 2, heads, K))
+        scratch = empty(qkv, (2, step, 2, heads, K))
+        back = None if turn is None else turn.conj()
         for tile in tiles:
             part, gi, ri, out = x[tile, :2], g[tile, :2], r[tile], bar[tile, :2]
-            t = scratch[: len(part)]
+            t, turned = scratch[:, : len(part)]
+            if back is not None:
+                np.multiply(gi.view(np.complex64), back[tile], out=turned.view(np.complex64))
+                gi = turned
             np.multiply(gi, part, out=t)
             np.multiply(t, ri, out=t)  # ȳ x̂
             np.add(sums, np.matmul(constant(len(t)), t.reshape(len(t), -1)), out=sums)
@@ -159,14 +175,14 @@ def qk_norm(qkv: Array, q_weight: Array, k_weight: Array, *, heads: int, eps: fl
             np.subtract(out, t, out=out)
             bar[tile, 2] = g[tile, 2]
         q_sum, k_sum = sums.reshape(2, heads, K).sum(axis=1)
-        return bar.reshape(qkv.shape), q_sum, k_sum
+        return bar.reshape(qkv.shape), q_sum, k_sum, None, None
 
     return y.reshape(qkv.shape), vjp
 
 
 def qk_rope(qkv: Array, cos: Array, sin: Array, *, heads: int) -> tuple[Array, Vjp]:
     K = qkv.shape[-1] // 3 // heads
-    turn = (cos + np.complex64(1j) * sin)[:, None, None]
+    turn = rotations(cos, sin)
 
     def turned(packed: Array, by: Array) -> Array:
         packed = packed if packed.flags.c_contiguous else np.ascontiguousarray(packed)

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minidit.autograd import NoTwin, Onto, Vjp, recording
 from minidit.backend import Array, empty
 from minidit.kernels.cublaslt import BIAS, BIAS_GRADIENT, GELU_AUX_BIAS, GELU_BIAS, GELU_SLOPE
 from minidit.kernels.cuda_blas import fused, gemm, in_turn, product
 from minidit.kernels.cuda_launch import DEFAULT_SHARED, NULL, available, flat_grid, i32, i64, kernel, launch, storage, vector
 from minidit.kernels.cuda_rows import column_sum, columns_of, converted, dense, kind_of, rows_of, scratch_of, tiles_of
+from minidit.kernels.cuda_trust import Pairs, drawn, trusted
 from minidit.kernels.pieces import home_of_gradient
 
 __all__ = ["available", "cast", "embedding", "linear", "linear_gelu", "silu"]
@@ -74,12 +77,28 @@ def linear_gelu(x: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
     return inner.y, lambda y_bar: inner.bars(*inner.times_slope(rows_of(y_bar)))
 
 
+def gelu_trial(like: Array, width: int) -> Pairs:
+    """A layer of 40 rows with GELU, forward and backward, beside (A.5) and (A.12) in float64."""
+    (x, X), (w, W), (bar, Y) = (drawn(like, *shape, seed=i) for i, shape in enumerate(((40, 8), (width, 8), (40, width))))
+    bias, b = drawn(like, width, seed=3, dtype=np.float32)
+    inner = Gelu(x, w, bias, keep=True)
+    c, a = 0.7978845608028654, X @ W.T + b
+    tanh = np.tanh(c * (a + 0.044715 * a**3))
+    slope = (1 + tanh) / 2 + a * (1 - tanh**2) / 2 * c * (1 + 3 * 0.044715 * a**2)
+    x_bar, w_bar, b_bar = inner.bars(*inner.times_slope(bar))
+    expected = a * (1 + tanh) / 2, Y * slope @ W, (Y * slope).T @ X, (Y * slope).sum(axis=0)
+    return zip((inner.y, x_bar(), w_bar, b_bar), expected, strict=True)
+
+
 class Gelu:
     """y = gelu(x Wᵀ + b), and what its adjoint needs."""
 
-    def __init__(self, x: Array, weight: Array, bias: Array) -> None:
+    def __init__(self, x: Array, weight: Array, bias: Array, keep: bool | None = None) -> None:
+        """keep : whether the adjoint will be asked for; None: while a tape records"""
         self.s, self.shape, self.weight, self.bias = checked_linear(x, weight, bias), x.shape, weight, bias
-        self.rows, m, keep = rows_of(x), len(weight), recording()
+        width = len(weight)
+        trusted("GELU", self.s, (width,), lambda: gelu_trial(x, width))
+        self.rows, m, keep = rows_of(x), len(weight), recording() if keep is None else keep
         a, y = (empty(x, (len(self.rows), m)) for _ in range(2))  # the input of GELU: its slope is computed again from it
         self.v = v = columns_of(m, a, bias)
 

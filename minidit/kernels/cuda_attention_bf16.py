@@ -8,15 +8,20 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
+
 from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.cuda_blas import product
 from minidit.kernels.cuda_launch import NULL, ceil, f32, i32, launch
 from minidit.kernels.cuda_rows import dense
+from minidit.kernels.cuda_trust import Pairs, agrees, drawn
 
 WIDEST_HEAD = 128
+LONGEST_TRIAL = 1024  # rows of the trial at the first use
 SHARED_OPTIN = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 TILE = 64  # queries at a time, as in attention_bf16_backward.cu
+FLAG_ROWS, FLAG_COLUMNS = 64, 32  # of a mask, that are flagged together, as in tiles.h
 FORWARD_ROWS = {1: 256, 2: 192}  # of shared memory, as in attention_bf16.cu
 OWNERS = (4, 1), (8, 1), (8, 2)  # warps of a block of the adjoint, and strips of 16 keys that each owns
 
@@ -80,6 +85,25 @@ def fitted(x: Array) -> Array:
     return x if fits(x) else by_head(by_head(x).copy())
 
 
+class Mask:
+    """Numbers that are added to the logits, (B, heads, N, M) in float32, and which of their tiles are all -∞."""
+
+    def __init__(self, add: Array, K: int) -> None:
+        self.add, (B, heads, N, M) = add, add.shape
+        own = [n if stride else 1 for n, stride in zip((B, heads), add.strides, strict=False)]  # broadcast: one for all
+        rows, columns = ceil(N, FLAG_ROWS), ceil(M, FLAG_COLUMNS)
+        self.dead = empty(add, (*own, rows, columns), np.uint8)
+        batch, head, row = (i32(s // 4) for s in add.strides[:3])
+        sizes, grid = (i32(N), i32(M), i32(own[1])), (columns, rows, own[0] * own[1])
+        variant = {"HEAD": K, "HIGH": strips_of(K, N), "MASK": 1}
+        launch("attention_bf16", "attention_mask_tiles", grid, 128, (add, self.dead, *sizes, batch, head, row), **variant)
+        steps = (self.dead.strides[i] if own[i] > 1 else 0 for i in range(2))
+        self.strides = (batch, head, row, *map(i32, steps))
+
+
+NO_STRIDES = tuple(map(i32, 5 * [0]))
+
+
 class Bf16Kernels:
     """The kernels for one shape: N queries, M keys, heads of K numbers."""
 
@@ -89,25 +113,25 @@ class Bf16Kernels:
         self.B, self.heads, self.N, self.M, self.K, self.scale = B, heads, N, M, K, f32(K**-0.5)
         self.sizes, self.owners = (i32(N), i32(M), i32(heads)), owners_of(K, M, most_shared())
 
-    def forward(self, q: Array, k: Array, v: Array, add: Array, mask: Array, y: Array, log_sum: Array) -> None:
-        """y : (B, N, heads, K), mask : (B, heads, N, M) or NULL. add: the bias of q, k and v, or NULL; its part is added to q."""
+    def forward(self, q: Array, k: Array, v: Array, add: Array, mask: Mask | None, y: Array, log_sum: Array) -> None:
+        """y : (B, N, heads, K). add: the bias of q, k and v, or NULL."""
         high, grid = strips_of(self.K, self.N), self.B * self.heads
-        args = (q, k, v, add, mask, y, log_sum, *self.sizes, *self.strides(q, k, v, mask), self.scale)
+        args = (q, k, v, add, *masked(mask), y, log_sum, *self.sizes, *self.strides(q, k, v, mask), self.scale)
         tiles = 2 * FORWARD_ROWS[high] * (ceil(self.K, 16) * 16 + 8)
-        variant = {"HEAD": self.K, "HIGH": high, "MASK": int(mask is not NULL)}
+        variant = {"HEAD": self.K, "HIGH": high, "MASK": int(mask is not None)}
         launch("attention_bf16", "attention_bf16", (ceil(self.N, 64 * high), grid), 128, args, tiles, **variant)
 
     def backward(
-        self, q: Array, k: Array, v: Array, add: Array, mask: Array, y: Array, bar: Array, log_sum: Array, out: Any
+        self, q: Array, k: Array, v: Array, add: Array, mask: Mask | None, y: Array, bar: Array, log_sum: Array, out: Any
     ) -> None:
         """out: the bars of q, k and v, each as its array; those of k and v have the same strides."""
         (warps, high), rows = self.owners, self.B * self.heads
         blocks = ceil(self.M, keys_of(warps, high))
         parts = empty(q, (blocks, rows, self.N, self.K), f32) if blocks > 1 else NULL
         bar = bar if bar.data.ptr % 16 == 0 else bar.copy()
-        variant = {"HEAD": self.K, "HIGH": high, "WARPS": warps, "MASK": int(mask is not NULL)}
+        variant = {"HEAD": self.K, "HIGH": high, "WARPS": warps, "MASK": int(mask is not None)}
         steps = (*self.strides(q, k, v, mask), *strides(out[0]), *strides(out[1]))
-        args = (q, k, v, add, mask, y, bar, log_sum, *out, parts, *self.sizes, *steps, self.scale)
+        args = (q, k, v, add, *masked(mask), y, bar, log_sum, *out, parts, *self.sizes, *steps, self.scale)
         shared = adjoint_bytes(self.K, warps, high)
         launch("attention_bf16_backward", "attention_bf16_backward", (blocks, rows), 32 * warps, args, shared, **variant)
         if blocks > 1:
@@ -116,13 +140,42 @@ class Bf16Kernels:
             launch("attention_bf16_backward", "attention_bf16_parts", wide, 128, both, **variant)
 
     @staticmethod
-    def strides(q: Array, k: Array, v: Array, mask: Array) -> tuple[Any, ...]:
-        over = (0, 0, 0) if mask is NULL else (s // 4 for s in mask.strides[:3])
-        return (*strides(q), *strides(k), *strides(v), *map(i32, over))
+    def strides(q: Array, k: Array, v: Array, mask: Mask | None) -> tuple[Any, ...]:
+        return (*strides(q), *strides(k), *strides(v), *(NO_STRIDES if mask is None else mask.strides))
+
+    def agree(self, like: Array, *, biased: bool, masked: bool) -> bool:
+        """Whether they agree with NumPy, for so many queries and keys. Long rows are shortened, and end in a tile as before."""
+        N, M = (n if n <= LONGEST_TRIAL else LONGEST_TRIAL - 128 + n % 128 for n in (self.N, self.M))
+        what, kind = "attention in bfloat16", (N, M, self.K, biased, masked)
+        return agrees(what, "bf16", kind, lambda: trial(like, N, M, self.K, biased=biased, through_mask=masked))
+
+
+def masked(mask: Mask | None) -> tuple[Array, Array]:
+    return (NULL, NULL) if mask is None else (mask.add, mask.dead)
+
+
+def trial(like: Array, N: int, M: int, K: int, *, biased: bool, through_mask: bool) -> Pairs:
+    """One head, forward and backward, beside (A.18) and (A.19) in float64."""
+    (q, Q), (k, K_), (v, V), (bar, Y) = (drawn(like, 1, n, 1, K, seed=i) for i, n in enumerate((N, M, M, N)))
+    add, b = drawn(like, 3, 1, K, seed=4, dtype=f32) if biased else (NULL, np.zeros((3, 1, K)))
+    m = np.random.default_rng(5).standard_normal((1, 1, N, M)).astype(f32) if through_mask else np.zeros((1, 1, N, M), f32)
+    m[..., : N // 2, M // 2 + 1 :] = -np.inf if through_mask else 0  # whole tiles of it where there are several
+    mask = Mask(sys.modules["cupy"].asarray(m), K) if through_mask else None
+    Q, K_, V, Y = Q[0, :, 0] + b[0], K_[0, :, 0], V[0, :, 0] + b[2], Y[0, :, 0]
+    P = np.exp(Q @ K_.T * K**-0.5 + m[0, 0])
+    P /= P.sum(axis=1, keepdims=True)
+    S = P * (Y @ V.T - ((Y @ V.T) * P).sum(axis=1, keepdims=True))
+    kernels, y, log_sum = Bf16Kernels(1, 1, N, M, K), empty(q, q.shape), empty(q, (1, 1, N), f32)
+    out = tuple(by_head(empty(x, x.shape)) for x in (q, k, v))
+    q, k, v = map(by_head, (q, k, v))
+    kernels.forward(q, k, v, add, mask, y, log_sum)
+    kernels.backward(q, k, v, add, mask, y, bar, log_sum, out)
+    expected = P @ V, S @ K_ * K**-0.5, S.T @ Q * K**-0.5, P.T @ Y
+    return [(a.reshape(e.shape), e) for a, e in zip((y, *map(by_head, out)), expected, strict=True)]
 
 
 class PackedBf16:
-    """The kernels for packed rows (B, N, 3, heads, K). With a bias, `forward` leaves that of the queries in qkv."""
+    """The kernels for packed rows (B, N, 3, heads, K)."""
 
     def __init__(self, qkv: Array, heads: int) -> None:
         B, N, width = qkv.shape
@@ -132,13 +185,16 @@ class PackedBf16:
     def serves(qkv: Array, add: Array, heads: int) -> bool:
         return (add is NULL or add.data.ptr % 8 == 0) and all(map(fits, parts_of(qkv, heads)))
 
+    def agree(self, qkv: Array, add: Array) -> bool:
+        return self.kernels.agree(qkv, biased=add is not NULL, masked=False)
+
     def forward(self, qkv: Array, add: Array, y: Array, log_sum: Array) -> None:
         q, k, v = parts_of(qkv, self.heads)
-        self.kernels.forward(q, k, v, add, NULL, y, log_sum)
+        self.kernels.forward(q, k, v, add, None, y, log_sum)
 
     def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
         q, k, v = parts_of(qkv, self.heads)
-        self.kernels.backward(q, k, v, add, NULL, y, bar, log_sum, parts_of(out, self.heads))
+        self.kernels.backward(q, k, v, add, None, y, bar, log_sum, parts_of(out, self.heads))
 
 
 def parts_of(qkv: Array, heads: int) -> Any:
@@ -154,7 +210,10 @@ def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, 
     if k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
         raise NoTwin("shapes that are broadcast")
     (B, heads, N, K), M = q.shape, k.shape[2]
-    kernels, add = Bf16Kernels(B, heads, N, M, K), NULL if mask is None else broadcast(mask, (B, heads, N, M))
+    kernels = Bf16Kernels(B, heads, N, M, K)
+    if not kernels.agree(q, biased=False, masked=mask is not None):
+        raise NoTwin("the kernels of attention in bfloat16 are not trusted here")
+    add = None if mask is None else Mask(broadcast(mask, (B, heads, N, M)), K)
     q, k, v = map(fitted, (q, k, v))
     y, log_sum = empty(q, (B, N, heads, K)), empty(q, (B, heads, N), f32)
     kernels.forward(q, k, v, NULL, add, y, log_sum)
@@ -163,7 +222,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, 
         bar, sizes = dense(by_head(y_bar)), ((B, n, heads, K) for n in (N, M, M))
         out = tuple(by_head(empty(q, size)) for size in sizes)
         kernels.backward(q, k, v, NULL, add, y, bar, log_sum, out)
-        return *out, lambda: mask_bar(q, k, v, add, y, bar, log_sum, mask)
+        return *out, lambda: None if add is None else mask_bar(q, k, v, add.add, y, bar, log_sum, mask)
 
     return by_head(y), vjp
 

@@ -24,6 +24,7 @@ from typing import Any
 from minidit.autograd import NoTwin
 from minidit.backend import Array, empty, setting
 from minidit.kernels import cublaslt
+from minidit.kernels.cuda_launch import Bounded
 from minidit.kernels.cuda_rows import converted
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -37,7 +38,7 @@ AGREE, RUNS = 2.0**-5, 5  # of the largest number: a few roundings to bfloat16; 
 
 _precision: ContextVar[str] = ContextVar("cuda_precision", default="float32")
 _handles: dict[Any, Any] = {}
-_faster: dict[Any, bool] = {}
+_faster = Bounded()
 
 
 def precision() -> str:
@@ -205,7 +206,7 @@ def fused(
     a: Array, b: Array, out: Array, epilogue: int, vector: Array, plain: Work, aux: Array = None,
     *, later: Work | None = None, rest: Work | None = None,
 ) -> bool:  # fmt: skip
-    """`with_epilogue` if it is possible (and, under "auto", not slower) and True; else `plain()`, the same in several kernels.
+    """`with_epilogue` if it is possible, agrees and, under "auto", is not slower, and True; else `plain()`: several kernels.
 
     later, rest : what other kernels still have to do after `plain()`, or after the epilogue; it is timed as well
     """
@@ -213,13 +214,13 @@ def fused(
     def run() -> bool:
         return with_epilogue(a, b, out, epilogue, vector, aux)
 
-    lt = cublaslt.handle() if cublaslt.setting() == "auto" and handle() is not None else None
+    lt = cublaslt.handle() if handle() is not None else None
     if lt is not None:
         key = (lt, epilogue, precision(), *((x.dtype.name, x.shape, x.strides) for x in (a, b, out)))
-        if key not in _faster and not lt.cupy.cuda.get_current_stream().is_capturing():  # timing waits, a recording forbids it
+        if key not in _faster and not lt.cupy.cuda.get_current_stream().is_capturing():  # both wait, which a recording forbids
             written = (out, vector) if epilogue == cublaslt.BIAS_GRADIENT else (out,)
-            new, old = (in_turn(work, more) if more else work for work, more in ((run, rest), (plain, later)))
-            _faster[key] = faster(lt.cupy, run, new, old, written)
+            ways = [in_turn(work, more) if more else work for work, more in ((run, rest), (plain, later))]
+            _faster[key] = agreeing(run, ways[1], written) and (cublaslt.setting() == "on" or faster(lt.cupy, *ways))
         if not _faster.get(key):
             plain()
             return False
@@ -237,8 +238,8 @@ def in_turn(*works: Work) -> Work:
     return run
 
 
-def faster(cupy: Any, run: Callable[[], bool], new: Work, plain: Work, written: tuple[Array, ...]) -> bool:
-    """Whether `run` succeeds, writes what `plain` writes within a few roundings, and, in `new`, takes less time."""
+def agreeing(run: Callable[[], bool], plain: Work, written: tuple[Array, ...]) -> bool:
+    """Whether `run` succeeds and writes what `plain` writes within a few roundings."""
     if not run():
         return False
     first = [x.astype("float32") for x in written]
@@ -248,7 +249,11 @@ def faster(cupy: Any, run: Callable[[], bool], new: Work, plain: Work, written: 
     if not max(off) <= AGREE:
         say = "an epilogue of cublasLt is not used: it differs by %.1e of the largest number"
         logging.getLogger("minidit").warning(say, max(off))
-        return False
+    return max(off) <= AGREE
+
+
+def faster(cupy: Any, new: Work, plain: Work) -> bool:
+    """Whether `new` takes less time."""
     times = []
     for f in (new, plain):
         start, end = cupy.cuda.Event(), cupy.cuda.Event()

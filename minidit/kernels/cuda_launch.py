@@ -28,6 +28,19 @@ MULTIPROCESSORS = 16  # a number of cudaDeviceAttr
 STREAMING, SUMMING = 16, 8  # blocks per multiprocessor: with only loads and stores, and with partial sums, which cost memory
 KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(")
 
+
+
+class Bounded(dict[Any, Any]):
+    """What was decided per shape, for up to MOST shapes; then the oldest is forgotten, and decided again when it returns."""
+
+    MOST = 1024
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if key not in self and len(self) >= self.MOST:
+            del self[next(iter(self))]
+        super().__setitem__(key, value)
+
+
 i32, i64, u32, f32, f64 = np.int32, np.int64, np.uint32, np.float32, np.float64
 _kernels: dict[Any, Any] = {}
 _modules: dict[Any, Any] = {}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minidit.autograd import NoTwin, Onto, Vjp
 from minidit.backend import Array, empty
 from minidit.kernels.cuda_launch import NULL, STREAMING, WARP, blocks, ceil, chunk_of, counters, f32, i32, launch, vector
 from minidit.kernels.cuda_rows import by_rows, dense, kind_of, rows_of
+from minidit.kernels.cuda_trust import Pairs, drawn, trusted
 from minidit.kernels.pieces import home_of_bar
 
 ROWS = 4  # warps of a block
@@ -56,6 +59,22 @@ def layer_norm_modulate(x: Array, shift: Array, scale: Array, *, eps: float = 1e
     return normalised(dense(x), shift, scale, 1.0, eps)
 
 
+def norm_trial(like: Array, D: int, one: float, residual: bool) -> Pairs:
+    """Two samples of five rows, forward and backward, beside (A.14) and (A.15) in float64."""
+    (x, X), (h, H), (bar, Y) = (drawn(like, 2, 5, D, seed=i) for i in range(3))
+    (shift, B), (scale, S), (gate, G) = (drawn(like, 2, D, seed=3 + i) for i in range(3))
+    bias, b = drawn(like, D, seed=6, dtype=f32)
+    x_out = empty(x, x.shape)
+    y, vjp = normalised(x, shift, scale, one, 1e-6, (gate, h, bias, x_out) if residual else ())
+    X = X + G[:, None] * (H + b) if residual else X
+    r = 1 / np.sqrt(X.var(axis=-1, keepdims=True) + 1e-6)
+    x_hat, g = (X - X.mean(axis=-1, keepdims=True)) * r, Y * (one + S[:, None])
+    x_bar = r * (g - g.mean(axis=-1, keepdims=True) - x_hat * (g * x_hat).mean(axis=-1, keepdims=True))
+    total, shift_bar, scale_bar = vjp(bar)
+    answers = (y, x_out if residual else x, total(None), shift_bar(), scale_bar())
+    return zip(answers, (x_hat * (one + S[:, None]) + B[:, None], X, x_bar, Y.sum(axis=1), (Y * x_hat).sum(axis=1)), strict=True)
+
+
 def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float, added: tuple[Any, ...] = ()) -> tuple[Array, Vjp]:
     """x̂ (one + scale) + shift: x : (B, N, D), shift, scale : (B, D).
 
@@ -68,6 +87,7 @@ def normalised(x: Array, shift: Array, scale: Array, one: float, eps: float, add
     gate, gate_stride = by_rows(gate) if added else (gate, 0)
     if B > 65535:
         raise NoTwin(f"{B} samples")
+    trusted("layer norm", s, (D, one, bool(added)), lambda: norm_trial(x, D, one, bool(added)))
     y, mean, inverse = empty(x, x.shape), empty(x, (B * N,), f32), empty(x, (B * N,), f32)
     v = vector(D, x, scale, shift, y, *((gate, h, bias, x_out) if added else ()))
     variant, chunk = held_in_registers(D, v, s), ceil(ceil(N, max(1, blocks(STREAMING) // B)), ROWS) * ROWS

@@ -25,6 +25,7 @@ from minidit.kernels.cuda_launch import (
     storage,
     vector,
 )
+from minidit.kernels.cuda_trust import Pairs, drawn, trusted
 
 CHUNKS = 256  # at most, whose sums the last block adds up
 
@@ -41,11 +42,21 @@ def converted(x: Array, dtype: Any) -> Array:
         raise NoTwin(f"{x.dtype} as {dtype}")
     if not x.flags.c_contiguous and x.T.flags.c_contiguous:
         return converted(x.T, dtype).T
+    trusted("casts", "float", (), lambda: cast_trial(x, {x.dtype, dtype} - {np.dtype(np.float32)}))
     x = dense(x)
     y, n = empty(x, x.shape, dtype), x.size
     v = vector(n, x.reshape(-1), y.reshape(-1))
     launch("elementwise", f"to_{dtype.name}", flat_grid(n, v), 256, (x, y, i64(n)), VEC=v)
     return y
+
+
+def cast_trial(like: Array, other: set[Any]) -> Pairs:
+    """There and back, exactly."""
+    x, X = drawn(like, 3, 100, dtype=np.float32)
+    (short,) = other
+    there = converted(x, short)
+    rounded = X.astype(np.float32).astype(short).astype(np.float64)
+    return (there, rounded), (converted(there, np.float32), rounded)
 
 
 def rows_of(x: Array) -> Array:

@@ -10,9 +10,12 @@ stream replaces labels by the null label with probability class_dropout_prob.
 
 from __future__ import annotations
 
+from typing import Any
+
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array, xp_of
+from minidit.models.backbone import Condition, Encoded, Tokens
 from minidit.nn import Embedding, Linear, Module, Sequential, SiLU, timestep_embedding
 from minidit.nn.initial import normal
 from minidit.nn.module import Init, Parameter
@@ -80,3 +83,21 @@ class CaptionEmbedder(Module):
 
     def forward(self, y: Array) -> Value:
         return self.mlp(pooled_words(self.words(y), y))  # (T.21) without places
+
+
+def embedders_of(condition: Condition, width: int) -> tuple[Module | None, Module | None]:
+    """(the embedder of a text's tokens, that of the whole text or of the class); None: there is none."""
+    if isinstance(condition, Tokens):
+        return WordEmbedder(condition.rows, condition.length, width), VectorEmbedder(width, width)
+    if isinstance(condition, Encoded):
+        return Linear(condition.width, width), VectorEmbedder(condition.pooled, width)
+    return None, LabelEmbedder(condition.rows, width) if condition.rows else None
+
+
+def read(tokens: Module | None, whole: Module | None, y: Any) -> tuple[Value | None, Value | None]:
+    """(the context (B, M, D), what y adds to c), by embedders of `embedders_of`."""
+    if isinstance(tokens, WordEmbedder):
+        context, pooled = tokens(y)
+        return context, None if whole is None else whole(pooled)
+    context, y = (None, y) if tokens is None else (tokens(y[0]), y[1])
+    return context, None if whole is None or y is None else whole(y)

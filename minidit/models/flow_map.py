@@ -10,16 +10,16 @@ answers for h = 0, as any other backbone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit.autograd import Tensor, Value
 from minidit.backend import Array, xp_of
-from minidit.models.backbone import Condition, check_one_per_sample
+from minidit.models.backbone import check_one_per_sample
 from minidit.models.condition import FREQUENCIES, TimestepEmbedder
-from minidit.models.dit import DiT, DiTConfig
+from minidit.models.dit import DiTConfig
+from minidit.models.extended import ExtendedDiT, Fixed
 from minidit.nn.initial import zeros
 from minidit.random import Philox
 
@@ -47,9 +47,10 @@ class FlowMapConfig(DiTConfig):
         return super().parameters() + (FREQUENCIES + 1) * self.hidden_size + (self.hidden_size + 1) * self.hidden_size
 
 
-class FlowMapDiT(DiT):
+class FlowMapDiT(ExtendedDiT):
     """out = model(x, t, y, h):  x, t, y as of a DiT, h (B,) the spans, in thousandths of the path (None: 0)  ->  (B, C, H, W)."""
 
+    sizes = FlowMapConfig
     config: FlowMapConfig
 
     def __init__(
@@ -65,51 +66,13 @@ class FlowMapDiT(DiT):
         embeddings = [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)]), self.h_embedder(h)]
         return self.conditioned(x, embeddings)  # (S.8)
 
-    @classmethod
-    def like(cls, network: DiT, rng: Philox) -> Self:
-        """A flow map with the weights of a DiT. Raises ValueError if the DiT also learns the variance."""
-        names = DiTConfig.__dataclass_fields__
-        config = FlowMapConfig(**{name: getattr(network.config, name) for name in names})
-        made = cls(config, rng, device=network.device, dtype=network.dtype)
-        made.load_state_dict(made.state_dict() | network.state_dict())
-        return made
-
 
 @dataclass(frozen=True)
-class OfSpan:
+class OfSpan(Fixed[FlowMapDiT]):
     """A flow map as a backbone for steps of one span: a grid of N equal steps has the span 1000/N throughout."""
 
-    network: FlowMapDiT
     span: float
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.network.shape
-
-    @property
-    def condition(self) -> Condition:
-        return self.network.condition
-
-    @property
-    def second_half(self) -> bool:
-        return False
-
-    @property
-    def device(self) -> str:
-        return self.network.device
-
-    @property
-    def dtype(self) -> Any:
-        return self.network.dtype
-
-    @property
-    def flat(self) -> Array:
-        """All weights, for the policies of precision."""
-        return self.network.flat
 
     def __call__(self, x: Value, t: Array, y: Array | None = None) -> Tensor:
         out: Tensor = self.network(x, t, y, xp_of(t).full(len(t), self.span, np.float64))
         return out
-
-    def null(self, y: Array | None) -> Array:
-        return self.network.null(y)

@@ -9,11 +9,14 @@ from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.models.dit import DiT, DiTConfig
 from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
+from minidit.models.flux import Flux, FluxConfig
+from minidit.models.guided import GuidedConfig, GuidedDiT
 from minidit.models.mmdit import MMDiT, MMDiTConfig
-from minidit.models.spacetime import SpacetimeConfig, SpacetimeDiT
+from minidit.models.spacetime import SpacetimeDiT
+from minidit.models.spacetime_config import SpacetimeConfig
 from minidit.models.unet import UNet, UNetConfig
 
-Network = DiT | UNet | MMDiT | SpacetimeDiT | Autoencoder | AutoencoderKL | Classifier
+Network = DiT | UNet | MMDiT | Flux | SpacetimeDiT | Autoencoder | AutoencoderKL | Classifier
 
 
 class Kind(NamedTuple):
@@ -26,10 +29,12 @@ class Kind(NamedTuple):
 
 NETWORKS = {
     "flow_map": Kind(FlowMapConfig, FlowMapDiT, "model"),  # before dit, whose configuration it extends
+    "guided": Kind(GuidedConfig, GuidedDiT, "model"),  # likewise
     "dit": Kind(DiTConfig, DiT, "model"),
     "unet": Kind(UNetConfig, UNet, "model"),
     "mmdit": Kind(MMDiTConfig, MMDiT, "model"),
     "spacetime": Kind(SpacetimeConfig, SpacetimeDiT, "model"),
+    "flux": Kind(FluxConfig, Flux, "model"),
     "autoencoder": Kind(AutoencoderConfig, Autoencoder, "tokenizer"),
     "autoencoder_kl": Kind(AutoencoderKLConfig, AutoencoderKL, "tokenizer"),
     "classifier": Kind(ClassifierConfig, Classifier, "judge"),

@@ -13,6 +13,7 @@ are those of the official checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,12 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
-from minidit.models.backbone import Encoded, Tokens, check_one_per_sample
-from minidit.models.condition import LabelEmbedder, TimestepEmbedder, VectorEmbedder, WordEmbedder
+from minidit.models.backbone import check_one_per_sample
+from minidit.models.condition import TimestepEmbedder, embedders_of, read
 from minidit.models.dit import FinalLayer
 from minidit.models.mmdit_config import MMDiTConfig
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, Sequential, SiLU, StreamAttention, joint_attention
+from minidit.nn.attention import Turn
 from minidit.nn.block import ModulatedBlock
 from minidit.nn.initial import normal, zeros
 from minidit.nn.module import Parameter
@@ -34,6 +36,8 @@ from minidit.nn.stack import modulations_first, through
 from minidit.random import Philox
 
 __all__ = ["MMDiT", "MMDiTConfig"]
+
+Turns = Callable[[int], Turn]
 
 
 class Stream(Module):
@@ -63,8 +67,8 @@ class JointBlock(ModulatedBlock):
 
     float32_tokens = True  # the gains of QK-norm are float32 under every policy
 
-    def __init__(self, x: Stream, context: Stream | None, tokens: int) -> None:
-        self.tokens = tokens  # N
+    def __init__(self, x: Stream, context: Stream | None, tokens: int, turn: Turns | None = None) -> None:
+        self.tokens, self.turn = tokens, turn  # N; RoPE for M words, in FLUX
         self.context_block, self.x_block = context, x
 
     def modulations(self) -> list[Linear]:
@@ -83,7 +87,7 @@ class JointBlock(ModulatedBlock):
         elif len(streams) == 2:
             hs = list(ops.split(h, parts=(words, self.tokens), axis=1))
         entered = [ops.layer_norm_modulate(h, m[0], m[1]) for h, m in zip(hs, modulations, strict=True)]  # (T.22)
-        ys = joint_attention([s.attn for s in streams], entered)
+        ys = joint_attention([s.attn for s in streams], entered, None if self.turn is None else self.turn(words))
         outs = [s.go_on(h, y, m) for s, h, y, m in zip(streams, hs, ys, modulations, strict=True) if s.mlp is not None]  # (T.25)
         return outs[0] if len(outs) == 1 else ops.concat(*outs, axis=1)
 
@@ -108,34 +112,19 @@ class MMDiT(Module):
         else:
             self.register_buffer("pos_embed", sincos_2d(D, config.side[0], config.side[1], config.unit)[None])
         self.t_embedder = TimestepEmbedder(D)
-        if isinstance(condition, Tokens):
-            self.context_embedder: Module = WordEmbedder(condition.rows, condition.length, D)
-            self.y_embedder: Module = VectorEmbedder(D, D)
-        elif isinstance(condition, Encoded):
-            self.context_embedder, self.y_embedder = Linear(condition.width, D), VectorEmbedder(condition.pooled, D)
-        elif condition.rows:
-            self.y_embedder = LabelEmbedder(condition.rows, D)
+        self.context_embedder, self.y_embedder = embedders_of(condition, D)
         self.joint_blocks = [block_of(config, i) for i in range(config.depth)]
         self.final_layer = FinalLayer(D, p * p * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
 
     def forward(self, x: Value, t: Array, y: Any = None) -> Value:
         self._check(x, t, y)
-        context, more = self._read(y)
-        c = self.t_embedder(t) if more is None else self.t_embedder(t) + more  # (T.21)
+        context, more = read(self.context_embedder, self.y_embedder, y)
+        c = self.t_embedder(t) if more is None else self.t_embedder(t) + more
         h = self.x_embedder(x) + self._places()
         h = h if context is None else ops.concat(context, h, axis=1)
         h = through(self.joint_blocks, self.final_layer, h, c)
         return ops.unpatchify(h, patch_size=self.config.patch_size, size=self.config.size)
-
-    def _read(self, y: Any) -> tuple[Value | None, Value | None]:
-        """(the tokens of the caption, what the caption or the class adds to c)."""
-        if isinstance(self.condition, Tokens):
-            context, pooled = self.context_embedder(y)
-            return context, self.y_embedder(pooled)
-        if isinstance(self.condition, Encoded):
-            return self.context_embedder(y[0]), self.y_embedder(y[1])
-        return None, None if y is None else self.y_embedder(y)
 
     def _places(self) -> Value:
         c = self.config

@@ -10,16 +10,17 @@ The last context has no output projection, no MLP, and 2 parts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol
 
-from minidit.models.backbone import Classes, Condition, Encoded, Nothing, OfPictures, Tokens
 from minidit.models.condition import FREQUENCIES
-from minidit.nn.memory import HOMES, SampleMemory
+from minidit.models.words import OfWords
+from minidit.nn.memory import HOMES, Home, SampleMemory
 
 
 @dataclass(frozen=True)
-class MMDiTConfig(OfPictures):
+class MMDiTConfig(OfWords):
     """The sizes of an MM-DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
@@ -52,19 +53,15 @@ class MMDiTConfig(OfPictures):
             raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
         if self.hidden_size % self.num_heads or self.hidden_size % 4:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
-        inside = 0 <= self.class_dropout_prob < 1 and 0 <= self.word_dropout_prob < 1
-        if not inside or self.num_classes < 0 or self.context_ratio <= 0:
-            raise ValueError(f"class_dropout_prob, word_dropout_prob, num_classes or context_ratio is out of range: {self}")
+        if self.context_ratio <= 0:
+            raise ValueError(f"context_ratio {self.context_ratio} must be above 0")
         if self.positions not in ("learned", "sincos"):
             raise ValueError(f"positions {self.positions!r} is not learned or sincos")
         if self.position_side and (self.positions == "learned" or self.position_side < max(self.grid)):
             raise ValueError(f"position_side {self.position_side} is for sincos, and at least {max(self.grid)}, the grid's side")
         if any(not 0 <= i < self.depth for i in self.dual_attention):
             raise ValueError(f"dual_attention {self.dual_attention}: the blocks are 0 to {self.depth - 1}")
-        if (self.vocabulary > 0) != (self.caption_length > 0) or (self.text_width > 0) != (self.text_pooled > 0):
-            raise ValueError("vocabulary and caption_length go together, and so do text_width and text_pooled")
-        if (self.num_classes > 0) + (self.vocabulary > 0) + (self.text_width > 0) > 1:
-            raise ValueError("a model knows classes, or captions, or a text encoder's outputs: one of them")
+        self.check_text()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -86,31 +83,9 @@ class MMDiTConfig(OfPictures):
         return self.grid[0] * self.grid[1]
 
     @property
-    def words(self) -> int:
-        """Tokens of the context."""
-        return self.caption_length if self.vocabulary else self.text_length if self.text_width else 0
-
-    @property
     def multiple(self) -> int:
         """Height and width must be multiples of the patch."""
         return self.patch_size
-
-    @property
-    def condition(self) -> Condition:
-        """Captions, whose null word is one above the last, or classes, or a text encoder's outputs, or nothing."""
-        if self.text_width:
-            return Encoded(self.text_width, self.text_pooled, self.text_length)
-        dropped = self.class_dropout_prob > 0
-        if self.vocabulary:
-            null = self.vocabulary if dropped else None
-            return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob, self.word_dropout_prob)
-        if self.num_classes:
-            return Classes(self.num_classes, self.num_classes if dropped else None, self.class_dropout_prob)
-        return Nothing()
-
-    def captioned(self, vocabulary: int, length: int) -> Self:
-        """The same network for captions of so many words, out of so many."""
-        return replace(self, vocabulary=vocabulary, caption_length=length, num_classes=0)
 
     def streams(self) -> list[StreamSize]:
         """The streams of all blocks."""
@@ -126,8 +101,7 @@ class MMDiTConfig(OfPictures):
         N, M, D, p = self.tokens, self.words, self.hidden_size, self.patch_size
         total = N * D * p * p * (self.in_channels + self.out_channels) + FREQUENCIES * D + D * D + 2 * D * D
         total += self.depth * 2 * (M + N) ** 2 * D + sum(stream.macs(D) for stream in self.streams())
-        total += (D + D) * D * (self.vocabulary > 0)
-        return total + (M * self.text_width + self.text_pooled + D) * D * (self.text_width > 0)
+        return total + self.text_macs(D)
 
     def parameters(self) -> int:
         """Numbers in the checkpoint, a frozen position table included (T.26)."""
@@ -135,20 +109,16 @@ class MMDiTConfig(OfPictures):
         total = sum(stream.parameters(D, gains) for stream in self.streams())  # (T.26)
         total += (self.in_channels * p * p + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D
         total += 2 * D * D + 2 * D + (D + 1) * p * p * self.out_channels + self.side[0] * self.side[1] * D
-        if self.vocabulary:
-            return total + (self.condition.rows + self.caption_length) * D + 2 * (D + 1) * D
-        if self.text_width:
-            return total + (self.text_width + 1) * D + (self.text_pooled + 1) * D + (D + 1) * D
-        return total + self.condition.rows * D
+        return total + self.text_parameters(D)
 
     def step_memory(self, home: str, precision: str) -> SampleMemory:
         """The memory of a training update per sample on "cpu" or "cuda"."""
-        D, r, at, n = self.hidden_size, self.mlp_ratio, HOMES[home], self.tokens + self.words
-        more = 3 * self.qk_norm + 6 * (self.words > 0) + 8 * len(self.dual_attention) / self.depth
-        block = 4 * ((10 + more + at.inner_kept * r) * n * D + 13 * D) + at.attention(n, self.num_heads)
-        ends = 4 * self.size[0] * self.size[1] * (self.in_channels + self.out_channels)
-        working = 4 * (at.working + more + at.inner_made * r) * n * D + at.ends * ends
-        return SampleMemory(self.depth * block, block, self.depth * 4 * n * D, working, 4)
+        D, at, n = self.hidden_size, HOMES[home], self.tokens + self.words
+        joint, attention = self.words > 0, at.attention(n, self.num_heads)
+        streams = [4 * s.kept(D, at, norm=self.qk_norm, joint=joint) for s in self.streams()]
+        block = max(streams) + (streams[1] if joint else 0) + attention  # the largest one, with its words
+        kept = sum(streams) + self.depth * attention
+        return SampleMemory(kept, block, self.depth * 4 * n * D, working_of(self, self.streams()[: 1 + joint], at), 4)
 
 
 class StreamSize(NamedTuple):
@@ -158,6 +128,12 @@ class StreamSize(NamedTuple):
     inner: int
     dual: bool = False
     last: bool = False
+
+    def kept(self, D: int, at: Home, *, norm: bool, joint: bool) -> int:
+        """Numbers that the adjoint of this stream in a block keeps. joint: there is another stream, so that tokens are copied."""
+        parts = 5 + 3 * norm if self.last else 10 + 3 * norm + joint
+        inner = 0 if self.last else at.inner_kept * self.inner
+        return self.tokens * ((parts + self.dual * (7 + 3 * norm)) * D + inner) + (self.parts + 1) * D
 
     @property
     def parts(self) -> int:
@@ -176,6 +152,26 @@ class StreamSize(NamedTuple):
         if not self.last:
             own += D * D + D + 2 * D * self.inner + self.inner + D
         return own + self.dual * (4 * (D * D + D) + gains)
+
+
+class Sizes(Protocol):
+    """What `working_of` asks of a network of pictures."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def out_channels(self) -> int: ...
+
+
+def working_of(config: Sizes, streams: Sequence[StreamSize], at: Home) -> float:
+    """Bytes per sample that the adjoint of a block uses while it runs, and the ends of the network."""
+    D, (H, W) = config.hidden_size, config.size
+    ends = 4 * H * W * (config.in_channels + config.out_channels)
+    return 4 * sum(s.tokens * (at.working * D + at.inner_made * s.inner) for s in streams) + at.ends * ends
 
 
 _REAL = MMDiTConfig(

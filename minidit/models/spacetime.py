@@ -5,6 +5,7 @@
     full          every token attends to all others; its place of time is added to it at the start               (T.33)
     factorised    blocks in turn: tokens of one frame attend to each other; tokens of one site, over time          (T.34)
     none          tokens of one frame only: a picture model that draws every frame by itself
+    rope          no places are added: q and k are turned by (time, row, column), and only differences are seen          (T.37)
 
 A block is that of the DiT (T.5), and so is the last layer: only the attention is grouped. A picture is a clip of one frame: its
 place of time is zero, and with t = 1 the full model is the DiT to the bit. In the factorised model only attention over time
@@ -14,7 +15,7 @@ sees places of time, so that closed gates (T.7) leave the picture model of every
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Self
 
@@ -23,126 +24,19 @@ from numpy.typing import DTypeLike, NDArray
 
 from minidit.autograd import Value, value
 from minidit.backend import Array, resident
-from minidit.models.backbone import OfPictures, check_one_per_sample
-from minidit.models.condition import FREQUENCIES, LabelEmbedder, TimestepEmbedder
+from minidit.models.backbone import check_one_per_sample
+from minidit.models.condition import LabelEmbedder, TimestepEmbedder
 from minidit.models.dit import DiT, DiTBlock, FinalLayer
+from minidit.models.spacetime_config import SpacetimeConfig
 from minidit.models.variants import summed
 from minidit.nn import Linear, Module, SelfAttention, sincos_1d, sincos_2d
+from minidit.nn.attention import Turn, attended
 from minidit.nn.block import Block
 from minidit.nn.initial import xavier_uniform
-from minidit.nn.memory import HOMES, SampleMemory
 from minidit.nn.module import Parameter
+from minidit.nn.position import rotary
 from minidit.nn.stack import modulations_first, through
 from minidit.random import Philox
-
-TIME_ATTENTION, POSITIONS = ("full", "factorised", "none"), ("sincos", "space")
-
-
-@dataclass(frozen=True)
-class SpacetimeConfig(OfPictures):
-    """The sizes of a spacetime DiT. Raises ValueError if they conflict."""
-
-    input_size: int | tuple[int, int] = 16  # height and width of a frame
-    frames: int = 0  # of one sample; 0: samples are pictures, without an axis of time
-    frame_patch: int = 1  # t, frames of a patch
-    patch_size: int = 2
-    in_channels: int = 1
-    hidden_size: int = 96
-    depth: int = 4
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    class_dropout_prob: float = 0.1
-    num_classes: int = 10  # 0: unconditional
-    time_attention: str = "full"  # full, factorised or none
-    positions: str = "sincos"  # of time and space, or space alone: the order of frames is not seen
-    learn_sigma: bool = False
-
-    def __post_init__(self) -> None:
-        (H, W), t, p = self.size, self.frame_patch, self.patch_size
-        sizes = (H, W, t, p, self.in_channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio)
-        if min(sizes) <= 0 or self.frames < 0:
-            raise ValueError(f"every size must be positive: {self}")
-        if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
-            raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
-        if H % p or W % p or max(1, self.frames) % t:
-            raise ValueError(f"{max(1, self.frames)} frames of {H} x {W} are not divisible by patches of {t} x {p} x {p}")
-        if self.hidden_size % self.num_heads or self.hidden_size % 4:
-            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
-        for name, word, words in (
-            ("time_attention", self.time_attention, TIME_ATTENTION),
-            ("positions", self.positions, POSITIONS),
-        ):
-            if word not in words:
-                raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (C, T, H, W), or (C, H, W) of pictures."""
-        return (self.in_channels, *([self.frames] if self.frames else []), *self.size)
-
-    @property
-    def sites(self) -> int:
-        """Tokens of one frame, or of `frame_patch` frames."""
-        return (self.size[0] // self.patch_size) * (self.size[1] // self.patch_size)
-
-    @property
-    def times(self) -> int:
-        """Tokens of one site."""
-        return max(1, self.frames) // self.frame_patch
-
-    @property
-    def tokens(self) -> int:
-        return self.times * self.sites
-
-    @property
-    def multiple(self) -> int:
-        """Height and width must be multiples of the patch."""
-        return self.patch_size
-
-    @property
-    def numbers(self) -> int:
-        """Entries of a patch in one channel."""
-        return self.frame_patch * self.patch_size**2
-
-    def fitted(self, shape: tuple[int, ...], classes: int) -> Self:
-        """The same network for samples of this shape, (C, T, H, W) or (C, H, W), and `classes` classes."""
-        C, *T, H, W = shape
-        size = H if H == W else (H, W)
-        return replace(self, input_size=size, frames=T[0] if T else 0, in_channels=C, num_classes=classes)
-
-    def groups(self) -> list[tuple[int, int]]:
-        """(how many groups of tokens, tokens of each) that attend to each other, for every block."""
-        frame, site, everything = (self.times, self.sites), (self.sites, self.times), (1, self.tokens)
-        kinds = {"full": [everything], "factorised": [frame, site], "none": [frame]}[self.time_attention]
-        return [kinds[k % len(kinds)] for k in range(self.depth)]
-
-    def macs(self) -> int:
-        """Multiply-accumulates of one forward pass of one sample (T.35)."""
-        N, D, L, C = self.tokens, self.hidden_size, self.depth, self.in_channels + self.out_channels
-        blocks = L * ((4 + 2 * self.mlp_ratio) * N * D * D + 6 * D * D) + sum(2 * g * n * n * D for g, n in self.groups())
-        return int(blocks + N * D * self.numbers * C + FinalLayer.costs(D).macs + FREQUENCIES * D + D * D)
-
-    def parameters(self) -> int:
-        """Numbers in the checkpoint, the table of places in space included (T.36)."""
-        D, inner, final, out = self.hidden_size, int(self.hidden_size * self.mlp_ratio), FinalLayer.costs, self.out_channels
-        block = 4 * D * D + 4 * D + 2 * D * inner + inner + D + DiTBlock.costs(self.tokens, 1, D).parameters
-        ends = (self.in_channels * self.numbers + 1) * D + (FREQUENCIES + 1) * D + (D + 1) * D
-        ends += final(D).parameters + (D + 1) * self.numbers * out
-        return self.depth * block + ends + self.condition.rows * D + self.sites * D
-
-    def step_memory(self, home: str, precision: str) -> SampleMemory:
-        """The memory of a training update per sample on "cpu" or "cuda"."""
-        D, r, n, at = self.hidden_size, self.mlp_ratio, self.tokens, HOMES[home]
-        costs = DiTBlock.costs(n, 1, D)
-        half = home == "cuda" and precision == "bf16" and self.time_attention == "full"
-        size = 2 if half else 4
-        moved = 2 * size * n * D  # tokens that are put in groups and back
-        block = size * ((costs.kept + at.inner_kept * r) * n * D + costs.kept_of_sample * D)
-        attentions = [g * at.attention(m, self.num_heads) + (moved if m == self.times > 1 else 0) for g, m in self.groups()]
-        ends = 4 * math.prod(self.shape[1:]) * (self.in_channels + self.out_channels)
-        working = size * (at.working + at.inner_made * r) * n * D + at.ends * ends
-        kept = self.depth * block + sum(attentions)
-        return SampleMemory(kept, block + max(attentions), self.depth * size * n * D, working, size)
 
 
 def patches(x: Value, t: int, p: int) -> Value:
@@ -170,37 +64,63 @@ def places_of_time(F: int, width: int, dtype: Any) -> NDArray[Any]:
     return places
 
 
+def float_of(x: Value) -> Any:
+    """The type of tables beside x: float64 beside float64, otherwise float32."""
+    return np.float64 if value(x).dtype == np.float64 else np.float32
+
+
 def with_places(x: Value) -> Value:
     """x : (B, F, n, D)  ->  every token with its place of time."""
     a = value(x)
     return x + resident(places_of_time(x.shape[1], x.shape[3], a.dtype), like=a)
 
 
-class InFrames(SelfAttention):
-    """x : (B, F n, D)  ->  the same shape: the n tokens of a frame attend to each other."""
+@lru_cache(maxsize=64)
+def turns(F: int, h: int, w: int, axes: tuple[int, ...], dtype: Any) -> Turn:
+    """cos and sin, (F h w, K/2) each and read-only, of the angles of F times, h rows and w columns."""
+    ids = np.stack(np.meshgrid(np.arange(F), np.arange(h), np.arange(w), indexing="ij"), axis=-1)
+    cos, sin = (table.astype(dtype) for table in rotary(ids.reshape(-1, 3), axes))  # (T.37)
+    cos.setflags(write=False)
+    sin.setflags(write=False)
+    return cos, sin
 
-    def __init__(self, width: int, heads: int, sites: int) -> None:
+
+class ClipAttention(SelfAttention):
+    """x : (B, F n, D)  ->  the same shape: all tokens attend to each other.   axes : of a head, if it is turned, see `turns`"""
+
+    def __init__(self, width: int, heads: int, grid: tuple[int, int], axes: tuple[int, ...] = ()) -> None:
         super().__init__(width, heads)
-        self.sites = sites
+        self.grid, self.sites, self.axes = grid, math.prod(grid), axes
+
+    def group(self, x: Value, F: int, h: int, w: int) -> Value:
+        """The attention of F h w tokens, x : (groups, F h w, D)."""
+        if not self.axes:
+            return super().mixed(x)
+        return attended(self.qkv(x), self.heads, turns(F, h, w, self.axes, float_of(x)))  # (T.37)
+
+    def mixed(self, x: Value) -> Value:
+        return self.group(x, x.shape[1] // self.sites, *self.grid)
+
+
+class InFrames(ClipAttention):
+    """x : (B, F n, D)  ->  the same shape: the n tokens of a frame attend to each other."""
 
     def mixed(self, x: Value) -> Value:
         B, N, D = x.shape
-        return super().mixed(x.reshape(-1, self.sites, D)).reshape(B, N, D)  # (T.34)
+        return self.group(x.reshape(-1, self.sites, D), 1, *self.grid).reshape(B, N, D)  # (T.34)
 
 
-class OverTime(InFrames):
-    """x : (B, F n, D)  ->  the same shape: the F tokens of a site attend to each other.   places : whether they see times"""
+class OverTime(ClipAttention):
+    """x : (B, F n, D)  ->  the same shape: the F tokens of a site attend to each other.   places : whether times are added"""
 
-    def __init__(self, width: int, heads: int, sites: int, places: bool) -> None:
-        super().__init__(width, heads, sites)
-        self.places = places
+    places = False
 
     def mixed(self, x: Value) -> Value:
         B, N, D = x.shape
         n, F = self.sites, N // self.sites
         grid = x.reshape(B, F, n, D)
         by_site = (with_places(grid) if self.places else grid).transpose(0, 2, 1, 3).reshape(B * n, F, D)
-        return SelfAttention.mixed(self, by_site).reshape(B, n, F, D).transpose(0, 2, 1, 3).reshape(B, N, D)  # (T.34)
+        return self.group(by_site, F, 1, 1).reshape(B, n, F, D).transpose(0, 2, 1, 3).reshape(B, N, D)  # (T.34)
 
 
 class GroupedBlock(DiTBlock):
@@ -215,12 +135,16 @@ class GroupedBlock(DiTBlock):
 
 def block_of(config: SpacetimeConfig, k: int) -> Block:
     """Block number k."""
-    D, heads, n = config.hidden_size, config.num_heads, config.sites
-    inner, seen = int(D * config.mlp_ratio), config.positions == "sincos"
-    if config.time_attention == "full":
+    D, heads, inner = config.hidden_size, config.num_heads, int(config.hidden_size * config.mlp_ratio)
+    turned, full = config.positions == "rope", config.time_attention == "full"
+    if full and not turned:
         return DiTBlock(D, heads, inner)
     over_time = config.time_attention == "factorised" and k % 2
-    return GroupedBlock(D, heads, inner, OverTime(D, heads, n, seen) if over_time else InFrames(D, heads, n))
+    kind = OverTime if over_time else ClipAttention if full else InFrames
+    attention = kind(D, heads, config.grid, config.axes if turned else ())
+    if isinstance(attention, OverTime):
+        attention.places = config.positions == "sincos"
+    return GroupedBlock(D, heads, inner, attention)
 
 
 class ClipEmbed(Module):
@@ -246,10 +170,11 @@ class SpacetimeDiT(Module):
     def __init__(
         self, config: SpacetimeConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
-        D, p = config.hidden_size, config.patch_size
+        D = config.hidden_size
         self.config = config
         self.shape, self.condition, self.second_half = config.shape, config.condition, config.learn_sigma
-        self.register_buffer("pos_embed", sincos_2d(D, config.size[0] // p, config.size[1] // p)[None])
+        if config.positions != "rope":
+            self.register_buffer("pos_embed", sincos_2d(D, *config.grid)[None])
         self.x_embedder = ClipEmbed(config)
         self.t_embedder = TimestepEmbedder(D)
         if config.num_classes:
@@ -268,8 +193,10 @@ class SpacetimeDiT(Module):
 
     def placed(self, tokens: Value) -> Value:
         """Tokens with their places in space, and those of time if all tokens attend to each other."""
+        if self.config.positions == "rope":
+            return tokens
         B, N, D = tokens.shape
-        grid = (tokens.reshape(B, -1, self.config.sites, D)) + self.pos_embed
+        grid = tokens.reshape(B, -1, self.config.sites, D) + self.pos_embed
         if self.config.time_attention == "full" and self.config.positions == "sincos":
             grid = with_places(grid)  # (T.33)
         return grid.reshape(B, N, D)
@@ -299,8 +226,10 @@ class SpacetimeDiT(Module):
         more : time_attention, frames. Raises ValueError for a DiT of another conditioning than adaln_zero.
         """
         c = network.config
-        if (c.conditioning, c.freq_shift, c.mlp_norm_eps) != ("adaln_zero", 0, 1e-6):
-            raise ValueError("the DiT must have conditioning adaln_zero, freq_shift 0 and mlp_norm_eps 1e-6")
+        if (c.conditioning, c.freq_shift, c.mlp_norm_eps) != ("adaln_zero", 0, 1e-6) or more.get("positions") == "rope":
+            raise ValueError(
+                "the DiT must have conditioning adaln_zero, freq_shift 0 and mlp_norm_eps 1e-6, and places are added"
+            )
         names = [name for name in SpacetimeConfig.__dataclass_fields__ if name in type(c).__dataclass_fields__]
         config = SpacetimeConfig(**{name: getattr(c, name) for name in names}, **more)
         step = 2 if config.time_attention == "factorised" else 1
@@ -313,10 +242,3 @@ class SpacetimeDiT(Module):
             state[name] = array.reshape(state[name].shape)
         made.load_state_dict(state)
         return made
-
-
-_SMALL = SpacetimeConfig(input_size=16, frames=6, patch_size=4)
-SPACETIME: dict[str, SpacetimeConfig] = {
-    "spacetime-clips": _SMALL,
-    "spacetime-clips-factorised": replace(_SMALL, time_attention="factorised"),
-}

@@ -42,10 +42,10 @@ class Home:
 
 
 def in_the_arena(config: UNetConfig) -> int:
-    """On a CPU every size of a picture that occurs has buffers of its own, which stay: those of convolutions above all."""
+    """On a CPU every size of a picture that occurs has buffers of its own, which stay: pictures, and tiles of 6 × 6 (A.28)."""
     ins = {(p.level, p.channels) for p in config.places()} | {(0, config.in_channels)}
-    outs = {(p.level, p.out) for p in config.places()}
-    return sum(11 * C * config.pixels(i) for i, C in ins) + sum(9 * O * config.pixels(i) for i, O in outs)
+    across = [min(2, max(1, config.size[1] >> i >> 2)) for i in range(len(config.widths))]
+    return round(sum(C * (5 * config.pixels(i) + 2.5 * 36 * across[i]) for i, C in ins))
 
 
 def in_windows(config: UNetConfig) -> int:
@@ -182,8 +182,9 @@ class UNetConfig(OfPictures):
         at, places = HOMES[home], self.places()
         blocks = [4 * self._kept(p, at) for p in places]
         first = 4 * self.pixels(0) * self.widths[0]
-        inputs = sum(4 * p.channels * self.pixels(p.level) for p in places)
-        return SampleMemory(sum(blocks) + 4 * first, max(blocks), inputs + 4 * first, 4 * at.working(self), 4)
+        inputs = [4 * p.channels * self.pixels(p.level) for p in places]
+        more = max(kept - x for kept, x in zip(blocks, inputs, strict=True))  # of a block that is computed again
+        return SampleMemory(sum(blocks) + 4 * first, more, sum(inputs) + 4 * first, 4 * at.working(self), 4)
 
     def _kept(self, place: Place, at: Home) -> int:
         """Numbers that the adjoints of a block and its attention keep."""

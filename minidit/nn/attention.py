@@ -50,6 +50,16 @@ class CrossAttention(Module):
         return self.proj(y.transpose(0, 2, 1, 3).reshape(B, N, D))
 
 
+Turn = tuple[Array, Array]  # cos and sin of `nn.position.rotary`
+
+
+def constant(table: Array, like: Value) -> Array:
+    """A constant table in the home of an array; in float64 beside float64, in float32 beside anything else."""
+    a = value(like)
+    table = resident(table, like=a)
+    return table.astype("float64" if a.dtype.name == "float64" else "float32", copy=False)
+
+
 class StreamAttention(Module):
     """The projections of one stream of a joint attention. out: whether the stream goes on, and so has an output projection."""
 
@@ -61,10 +71,15 @@ class StreamAttention(Module):
         self.proj = Linear(width, width) if out else None
         self.qk_norm = qk_norm
 
-    def packed(self, x: Value) -> Value:
-        """x : (B, N, D)  ->  (B, N, 3D), packed as (3, heads, K), queries and keys normalised if they are."""
-        qkv = self.qkv(x)
-        return ops.qk_norm(qkv, self.ln_q.weight, self.ln_k.weight, heads=self.heads) if self.qk_norm else qkv
+    def packed(self, x: Value, turn: Turn | None = None) -> Value:
+        """x : (B, N, D)  ->  (B, N, 3D), packed as (3, heads, K), queries and keys normalised if they are, and turned.
+
+        turn : tables (N, K/2) in the home and type of x
+        """
+        qkv, tables = self.qkv(x), turn or ()
+        if self.qk_norm:
+            return ops.qk_norm(qkv, self.ln_q.weight, self.ln_k.weight, *tables, heads=self.heads)
+        return ops.qk_rope(qkv, *tables, heads=self.heads) if tables else qkv
 
     def leave(self, x: Value, gate: Value, y: Value) -> Value:
         """x + gate ⊙ (W_o y + b_o), with y the heads of the attention."""
@@ -72,18 +87,8 @@ class StreamAttention(Module):
         return ops.linear_residual(x, gate, y, self.proj.weight, self.proj.bias)
 
 
-Turn = tuple[Array, Array]  # cos and sin of `nn.position.rotary`
-
-
-def constant(table: Array, like: Value) -> Array:
-    """A constant table in the home of an array; in float64 beside float64 only."""
-    a = value(like)
-    table = resident(table, like=a)
-    return table.astype(a.dtype) if a.dtype.name == "float64" and table.dtype != a.dtype else table
-
-
 def attended(qkv: Value, heads: int, turn: Turn | None = None, mask: Array = None) -> Value:
-    """qkv : (B, N, 3D)  ->  (B, N, D), the heads side by side. turn : tables (N, K/2), mask : (N, N), in float32 both."""
+    """qkv : (B, N, 3D)  ->  (B, N, D), the heads side by side. turn : tables (N, K/2), mask : (N, N), additive."""
     if turn is not None:
         qkv = ops.qk_rope(qkv, constant(turn[0], qkv), constant(turn[1], qkv), heads=heads)
     if mask is None:
@@ -97,9 +102,14 @@ def joint_attention(
     streams: Sequence[StreamAttention], xs: Sequence[Value], turn: Turn | None = None, mask: Array = None
 ) -> Sequence[Value]:
     """xs : (B, N_i, D), one per stream  ->  the same shapes: the heads of every stream's tokens, before its output projection."""
-    packed, heads = [stream.packed(x) for stream, x in zip(streams, xs, strict=True)], streams[0].heads
+    packed, start = list[Value](), 0
+    tables = None if turn is None else (constant(turn[0], xs[0]), constant(turn[1], xs[0]))
+    for stream, x in zip(streams, xs, strict=True):
+        own = slice(start, start + x.shape[1])
+        packed.append(stream.packed(x, None if tables is None else (tables[0][own], tables[1][own])))
+        start += x.shape[1]
     if len(packed) == 1:
-        return [attended(packed[0], heads, turn, mask)]
-    y = attended(ops.concat(*packed, axis=1), heads, turn, mask)
+        return [attended(packed[0], streams[0].heads, mask=mask)]
+    y = attended(ops.concat(*packed, axis=1), streams[0].heads, mask=mask)
     parts: Sequence[Value] = ops.split(y, parts=tuple(x.shape[1] for x in xs), axis=1)  # (N.14)
     return parts

@@ -53,17 +53,23 @@ def rope(x: Array, cos: Array, sin: Array) -> tuple[Array, Vjp]:
 
 
 @primitive(cpu=cpu_heads.qk_norm)
-def qk_norm(qkv: Array, q_weight: Array, k_weight: Array, *, heads: int, eps: float = 1e-6) -> tuple[Array, Vjp]:
-    """qkv : (B, N, 3D), weights : (K,)  ->  the same, every head of q and k normalised, v as it is."""
+def qk_norm(
+    qkv: Array, q_weight: Array, k_weight: Array, cos: Array = None, sin: Array = None, *, heads: int, eps: float = 1e-6
+) -> tuple[Array, Vjp]:
+    """qkv : (B, N, 3D), weights : (K,)  ->  the same, every head of q and k normalised, v as it is.
+
+    cos, sin : (N, K/2), by which they are turned afterwards, as by `qk_rope`, or None
+    """
     x = parts_of(qkv, heads)
     pairs = [rms_norm.pair(x[:, :, i], weight, eps=eps) for i, weight in enumerate((q_weight, k_weight))]  # (A.29)
     y = xp_of(qkv).stack([pairs[0][0], pairs[1][0], x[:, :, 2]], axis=2).reshape(qkv.shape)
+    y, turn_vjp = (y, None) if cos is None else qk_rope.plain(y, cos, sin, heads=heads)
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        g = parts_of(y_bar, heads)
+        g = parts_of(y_bar if turn_vjp is None else turn_vjp(y_bar)[0], heads)
         (q_bar, q_weight_bar), (k_bar, k_weight_bar) = (pairs[i][1](g[:, :, i]) for i in range(2))
         bars = xp_of(y_bar).stack([q_bar, k_bar, g[:, :, 2]], axis=2)
-        return bars.reshape(y_bar.shape), q_weight_bar, k_weight_bar
+        return bars.reshape(y_bar.shape), q_weight_bar, k_weight_bar, None, None
 
     return y, vjp
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,9 +49,9 @@ def in_steps(network: Backbone, steps: int) -> Backbone:
 
 @dataclass
 class Trajectories:
-    """A source: x : (n, K+1, C, H, W) on the host, from noise to data, and labels (n,) or None."""
+    """A source: x : (n, K+1, C, H, W) on the host or on the disk, from noise to data, and labels (n,) or None."""
 
-    x: Array
+    x: Any
     labels: Array | None
     levels: None = None
 
@@ -70,9 +70,10 @@ def trajectories(
     *,
     n: int,
     keep: int = 1,
+    first: int = 0,
     progress: Progress | None = None,
 ) -> Trajectories:
-    """The teacher's walks with these settings, of which `keep` equal pieces are kept: keep + 1 points of every trajectory.
+    """n of the teacher's walks, from number `first`, of which `keep` equal pieces are kept: keep + 1 points of every trajectory.
 
     Raises ValueError unless keep divides the number of steps, and for settings with fresh noise.
     """
@@ -84,7 +85,7 @@ def trajectories(
     kept = np.empty((n, keep + 1, *network.shape), network.dtype)
     for start in range(0, n, CHUNK):
         part = slice(start, min(start + CHUNK, n))
-        indices = to_device(np.arange(part.start, part.stop), network.device)
+        indices = to_device(first + np.arange(part.start, part.stop), network.device)
         z = Draws(settings.seed, STREAM, indices, network.device, network.dtype).normal((len(indices), *network.shape))
         y = None if labels is None else labels[part]
         walk = sample(network, process, y, settings, x_T=process.path.start(z), trace=True)

@@ -3,7 +3,7 @@
     mean, std = encode(x)                                    of every picture, and of its mirror image where both are used
     scale = 1 / std of posterior samples, over all latents                                                  (L.3)
 
-Pictures are encoded in the same blocks in both cases, so the numbers are the same to the last bit.
+Pictures are encoded in the same blocks in both cases, so the numbers are the same to the last bit; clips, frame by frame.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from minidit import ops
 from minidit.autograd import value
 from minidit.backend import Array, device_of, flat_buffer, to_device, to_host
 from minidit.data.cache import Cache, Facts, Writer, key_of
+from minidit.frames import clips_of, frames_of
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.nn.device import name_of_blas
@@ -35,8 +36,15 @@ SCALE_STREAM = 0x7363
 BLOCK = 16 * CHUNK  # pictures whose latents are computed, measured and written together
 
 
+def latent_shape(model: Network, *size: int) -> tuple[int, ...]:
+    """The shape of the latents of a picture, size = (H, W), or of a clip, (T, H, W)."""
+    *T, H, W = size
+    c, h, w = model.latent_shape(H, W)
+    return (c, *T, h, w)
+
+
 def posterior_of(model: Network, x: Array) -> tuple[Array, Array]:
-    """x : (N, C, H, W), host or device  ->  (mean, std) : (N, c, h, w) each, on the model's device."""
+    """x : (N, C, H, W), or (N, C, T, H, W), host or device  ->  (mean, std), like x each, on the model's device."""
     return _posterior(model, len(x), x.shape[2:], lambda part: x[part])
 
 
@@ -44,10 +52,11 @@ def _posterior(
     model: Network, n: int, size: tuple[int, ...], pictures: Callable[[slice], Array], *, alone: bool = False
 ) -> tuple[Array, Array]:
     def run(part: slice) -> tuple[Array, Array]:
-        mean, logvar = model.encode(to_device(pictures(part), model.device))
-        return value(mean), ops.exp(value(logvar) * 0.5)
+        x = to_device(pictures(part), model.device)
+        mean, logvar = model.encode(frames_of(x))
+        return clips_of(value(mean), x.shape), clips_of(ops.exp(value(logvar) * 0.5), x.shape)
 
-    mean, std = forward(model, n, 2 * [model.latent_shape(*size)], run, alone=alone)
+    mean, std = forward(model, n, 2 * [latent_shape(model, *size)], run, alone=alone)
     return mean, std
 
 
@@ -145,8 +154,8 @@ def _on_disk(
     model: Network, source: Pictures | Stored, seed: int, flip: bool, cache: Cache, data_key: str
 ) -> tuple[list[Array], float]:
     names = ["mean", "std", "mirrored_mean", "mirrored_std"][: 4 if flip else 2]
-    n, (C, H, W) = len(source), source.part(slice(1)).shape[1:]
-    size = len(names) * n * math.prod(model.latent_shape(H, W)) * model.dtype.itemsize
+    n, (C, *shape) = len(source), source.part(slice(1)).shape[1:]
+    size = len(names) * n * math.prod(latent_shape(model, *shape)) * model.dtype.itemsize
 
     def fill(writer: Writer) -> Facts:
         spread = Spread()
@@ -157,7 +166,7 @@ def _on_disk(
             cache.progress("latents", first + len(arrays[0]), n)
         return {"scale": spread.scale()}
 
-    key = key_of("latents", data_key, [C, H, W], seed, flip, digest_of(model), environment(model.device))
+    key = key_of("latents", data_key, [C, *shape], seed, flip, digest_of(model), environment(model.device))
     entry = cache.entry(key, f"latents of {n} pictures", size, fill)
     return [entry.arrays[name] for name in names], float(entry.facts["scale"])
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 
@@ -113,6 +113,24 @@ class Sampling:
         return Denoiser(network, path, answer, static if self.clip else self.limit, self.guidance, low, high)
 
 
+@overload
+def sample(network: Backbone, process: Trained | Path, labels: Array | None = None, settings: Sampling | None = None, *,
+           n: int | None = None, x_T: Array = None, trace: Literal[False] = False, progress: Progress | None = None,
+           alone: bool = False, **changes: Any) -> Array: ...  # fmt: skip
+
+
+@overload
+def sample(network: Backbone, process: Trained | Path, labels: Array | None = None, settings: Sampling | None = None, *,
+           n: int | None = None, x_T: Array = None, trace: Literal[True], progress: Progress | None = None,
+           alone: bool = False, **changes: Any) -> Iterator[Moment | Array]: ...  # fmt: skip
+
+
+@overload
+def sample(network: Backbone, process: Trained | Path, labels: Array | None = None, settings: Sampling | None = None, *,
+           n: int | None = None, x_T: Array = None, trace: bool, progress: Progress | None = None,
+           alone: bool = False, **changes: Any) -> Array | Iterator[Moment | Array]: ...  # fmt: skip
+
+
 def sample(
     network: Backbone,
     process: Trained | Path,
@@ -125,7 +143,7 @@ def sample(
     progress: Progress | None = None,
     alone: bool = False,
     **changes: Any,
-) -> Any:
+) -> Array | Iterator[Moment | Array]:
     """x_0 : (B, ...) on the network's device; with trace=True an iterator over Moments that ends with x_0.
 
     process : the one that trained the network, or its path alone (then say prediction= unless it is ε on a ladder).

@@ -2,6 +2,8 @@
 
     x_0 = encode(x)      x = decode(x_0)         Pixels: the identity;  Latent: scale · mean, and back
     scale = 1 / std over posterior samples of the training set                                                (L.3)
+
+An autoencoder takes clips frame by frame: what stands here for pictures (B, C, H, W) holds for clips (B, C, T, H, W).
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from minidit.autograd import value
 from minidit.backend import Array, to_device, to_host
 from minidit.data.cache import Cache
 from minidit.diffusion.threshold import Limit, static
+from minidit.frames import clips_of, frames_of
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.autoencoder_kl import AutoencoderKL
-from minidit.processes.latents import latents_of, measure_scale, posterior_of
+from minidit.processes.latents import latent_shape, latents_of, measure_scale, posterior_of
 from minidit.training.augment import NOTHING, Augment, Augmented
 from minidit.training.forward import forward
 from minidit.training.source import Source, source_of
@@ -38,8 +41,8 @@ class Tokenizer(Protocol):
     def unit(self) -> str:
         """The name of one number of x_0."""
 
-    def shape(self, C: int, H: int, W: int) -> tuple[int, ...]:
-        """The shape of x_0 for pictures of this shape. Raises ValueError for sizes that do not fit."""
+    def shape(self, C: int, *size: int) -> tuple[int, ...]:
+        """The shape of x_0 for pictures (C, H, W) or clips (C, T, H, W). Raises ValueError for sizes that do not fit."""
 
     def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:
         """The data as a network is trained on them: augmented, and of a set on disk what is computed once is cached."""
@@ -62,8 +65,8 @@ class Pixels:
     limit: Limit | None = static
     unit: str = "pixel"
 
-    def shape(self, C: int, H: int, W: int) -> tuple[int, ...]:
-        return C, H, W
+    def shape(self, C: int, *size: int) -> tuple[int, ...]:
+        return C, *size
 
     def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:
         source = source_of(data, self.device)
@@ -87,12 +90,12 @@ class Latent:
     limit: None = None
     unit: str = "latent number (not of the picture)"
 
-    def shape(self, C: int, H: int, W: int) -> tuple[int, ...]:
-        config = self.autoencoder.config
+    def shape(self, C: int, *size: int) -> tuple[int, ...]:
+        config, (*_, H, W) = self.autoencoder.config, size
         if config.channels != C or H % config.factor or W % config.factor:
             raise ValueError(f"pictures of {C} x {H} x {W} do not fit an autoencoder of {config.channels} channels and "
                              f"factor {config.factor}")  # fmt: skip
-        return self.autoencoder.latent_shape(H, W)
+        return latent_shape(self.autoencoder, *size)
 
     def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:
         """Mirrored pictures have their own latents. Shifted ones have not: `crop` acts on the autoencoder's training only."""
@@ -116,11 +119,12 @@ def reconstruct(model: Autoencoder | AutoencoderKL, x: Array) -> np.ndarray[Any,
 
 
 def decode(model: Autoencoder | AutoencoderKL, z: Array) -> np.ndarray[Any, Any]:
-    """Scaled latents z from a sampler  ->  pictures on the host."""
-    scale = float(model.scale)
+    """Scaled latents z from a sampler, (B, c, h, w) or (B, c, T, h, w)  ->  pictures or clips on the host."""
+    scale, frames = float(model.scale), frames_of(z)
 
     def run(part: slice) -> tuple[Array]:
-        return (value(model.decode(to_device(z[part], model.device) / scale)),)
+        return (value(model.decode(to_device(frames[part], model.device) / scale)),)
 
-    (x,) = forward(model, len(z), [model.picture_shape(*z.shape[2:])], run)
-    return to_host(x)
+    (x,) = forward(model, len(frames), [model.picture_shape(*z.shape[-2:])], run)
+    pictures: Pixel = clips_of(to_host(x), z.shape)
+    return pictures

@@ -2,7 +2,7 @@
 
     for (t, s) in grid:   F = network(x_t, t, y),   x_s = step(F, row, z),   row ← the next of the table
     t above the s before: the walk climbs first, with noise of its own                                    (P.7, P.20)
-    Heun, Adams–Bashforth: F̄ from the answers at both ends, or at this time and the one before            (P.6, P.22)
+    Heun, Adams–Bashforth: F̄ from the answers at both ends, or at this time and the one before      (P.6, P.22, P.27)
 
 Everything that does not depend on the picture is a table, one row per step (diffusion/row.py). The host reads a row as
 numbers. A recorded walk reads it at a counter on the device, so that a step is the same function of the same arrays at every
@@ -25,7 +25,7 @@ from minidit.diffusion.fresh import Fresh, ddim
 from minidit.diffusion.level import Level, climb, enter
 from minidit.diffusion.prediction import combined
 from minidit.diffusion.row import blend_at, blends_of, pair_at, row_at, row_of, table_of, walk_step
-from minidit.diffusion.solver import EULER, Solver, adams, heun
+from minidit.diffusion.solver import EULER, Solver, adams, heun, with_x
 from minidit.diffusion.threshold import static
 from minidit.diffusion.times import number_of
 from minidit.nn.device import recorded
@@ -112,9 +112,10 @@ class Walk:
         """A step of the solver: x : (B, ...) at time t  ->  (x_s, x̂_0, F). before : the F of the step before, at first zeros."""
         F, F_u, _ = self.denoiser(x, t, self.labels[w])
         x_0_hat, eps_hat = pair_at(x, F, row_at(self.table, k), F_u=F_u, w=w, limit=self.denoiser.limit)
-        p, q, now, past = enter(*blend_at(self.blends, k), like=x)
+        p, q, now, past, of_x = enter(*blend_at(self.blends, k), like=x)
         F_t = combined(p, x_0_hat, q, eps_hat)
         F_bar = self.mean_of_ends(x, F_t, k) if self.solver.asks_twice else adams(F_t, before, (now, past))
+        F_bar = with_x(F_bar, x, of_x) if self.solver.on_the_arc else F_bar
         x_s, _ = walk_step(x, F_bar, self.averaged, k, guess=False, into=into)
         return x_s, x_0_hat, F_t
 

@@ -48,12 +48,17 @@ def nearest(x: Array, data: Dataset) -> tuple[Array, Array]:
 
 
 def straightness(pipeline: Pipeline, **options: Unpack[Options]) -> float:
-    """S of a pipeline's own trajectories, per number of x_0, in straight coordinates whatever its path is."""
+    """S of a pipeline's own trajectories, per number of x_0."""
+    return flow.straightness(*trajectories(pipeline, **options))
+
+
+def trajectories(pipeline: Pipeline, **options: Unpack[Options]) -> tuple[Array, Array]:
+    """(times, (n+1,), and states, (n+1, B, ...)) of Euler walks, in straight coordinates whatever the pipeline's path is."""
     walk: Options = {"n": 128, "steps": pipeline.steps(None, usual=16), **options, "solver": "euler"}
     *moments, x_0 = pipeline.latents(pipeline.labels(None, walk["n"]), trace=True, **walk)
     levels = [pipeline.process.path.level(m.t) for m in moments]
     x = [to_host(m.x_t) / (at.alpha + at.sigma) for m, at in zip(moments, levels, strict=True)]
-    return flow.straightness(np.array([*map(share, levels), 0.0]), np.stack([*x, to_host(x_0)]).astype(np.float64))
+    return np.array([*map(share, levels), 0.0]), np.stack([*x, to_host(x_0)]).astype(np.float64)
 
 
 class Evaluation:

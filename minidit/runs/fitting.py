@@ -51,8 +51,8 @@ def parts_of(config: DataConfig, cache: Cache | None = None, leave_out: Collecti
     """
 
     def part(name: str | None) -> Dataset:
-        return load(config.source, size=config.size, channels=config.channels, part=name, skip_bad=config.skip_bad,
-                    leave_out=leave_out, cache=cache)  # fmt: skip
+        return load(config.source, size=config.size, channels=config.channels, frames=config.frames, part=name,
+                    skip_bad=config.skip_bad, leave_out=leave_out, cache=cache)  # fmt: skip
 
     try:  # a set may have its own test part
         train, held_out = part("train"), part("test")
@@ -153,7 +153,7 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     augment_of(config.data).check(data.size)
     if config.data.crop and config.data.tokenizer and not isinstance(tokenizer, PixelsConfig):
         raise ValueError(f"--crop acts on pixels while an autoencoder is trained, and {config.data.tokenizer} is trained already")
-    model = model.fitted(shape_of(tokenizer, data.channels, H, W), data.num_classes)
+    model = model.fitted(shape_of(tokenizer, *data.shape), data.num_classes)
     if data.vocabulary is not None:
         model = model.captioned(len(data.vocabulary), data.vocabulary.length)
     if not isinstance(tokenizer, PixelsConfig):

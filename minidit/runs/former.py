@@ -3,6 +3,7 @@
     [dit]  [autoencoder]  [autoencode]  [classify]            ->  [model]  [tokenizer]  [tokenizer_train]  [judge_train]
     train.prediction, .schedule, .T, .loss_weight, .vb_weight ->  [process]
     data.pixels, data.autoencoder                             ->  tokenizer.kind, data.tokenizer
+    sample.sampler, sample.eta                                ->  nothing: no run ever used them
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 SECTIONS = {"dit": "model", "autoencoder": "tokenizer", "autoencode": "tokenizer_train", "classify": "judge_train"}
 PROCESS = ("prediction", "schedule", "T", "loss_weight", "vb_weight")  # formerly keys of [train]
+UNUSED = ("sampler", "eta")  # formerly keys of [sample]
 FILES = {"model": "dit", "tokenizer": "autoencoder", "judge": "classifier"}  # phase -> its file, and its name in metrics.jsonl
 OLD_FILES = (
     "dit.safetensors", "autoencoder.safetensors", "classifier.safetensors", "state.safetensors",
@@ -32,6 +34,8 @@ def sections(tables: Mapping[str, Any]) -> dict[str, Any]:
         current["tokenizer"] = {"kind": "pixels"} if pixels else {"kind": "autoencoder", **current.get("tokenizer", {})}
     if "autoencoder" in data:
         data["tokenizer"] = data.pop("autoencoder")
+    if isinstance(current.get("sample"), dict):
+        current["sample"] = {key: v for key, v in current["sample"].items() if key not in UNUSED}
     process = {key: train.pop(key) for key in PROCESS if key in train}
     return current | ({"process": {**process, **current.get("process", {})}} if process else {})
 

@@ -11,20 +11,23 @@ import numpy as np
 from minidit.backend import Array
 from minidit.checkpoint import write_atomically
 from minidit.data import Dataset
-from minidit.pictures import curves, grid, save_png, stack
-from minidit.runs.evaluate import Evaluation, straightness
+from minidit.diffusion import flow
+from minidit.pictures import curves, grid, save_gif, save_png, stack
+from minidit.runs.evaluate import Evaluation, trajectories
 from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Labels, Options, Pipeline
 from minidit.runs.presets import SampleConfig
-from minidit.runs.show import reconstructions, save_walk, sheet
+from minidit.runs.show import is_clips, playing, reconstructions, save_walk, sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Note = Callable[[str], None]
+CLIPS = 2  # of each class in a picture, where a clip takes a row
 METHODS = {  # the words of solvers, for titles
-    "euler": "Euler", "heun": "Heun", "heun_edm": "Heun", "ab2": "Adams–Bashforth", "dpm_2m": "DPM-Solver++(2M)",
+    "euler": "Euler", "heun": "Heun", "heun_edm": "Heun", "ab2": "Adams–Bashforth", "ab2_arc": "Adams–Bashforth on the arc",
+    "dpm_2m": "DPM-Solver++(2M)",
 }  # fmt: skip
 
 
@@ -34,17 +37,19 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note,
     if first:
         save_png(folder / "loss.png", loss_curves(run))
     if pipeline.tokenizer.limit is None and held_out is not None:  # x_0 are latents, and decoding them loses something
-        x = held_out.x_0(slice(10))
+        x = held_out.pictures().x_0(slice(10))
         decoded = pipeline.tokenizer.decode(pipeline.encode(x))
         if first:
             save_png(folder / "reconstructions.png", reconstructions(*map(held_out.inner, (x, decoded))))
-    labels, K = shown_labels(pipeline, each), pipeline.model.condition.count
+    labels, K = shown_labels(pipeline, CLIPS if len(pipeline.model.shape) == 4 else each), pipeline.model.condition.count
     options: Options = {"n": 64, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
     for name, title, more in drawings(pipeline, s.steps):
         x = pipeline.sample(labels, **options | more)
         title += f", guidance {guidance_of(s)}" if K else ""
         if first:
             save_png(folder / f"{name}.png", sheet(x, labels, pipeline, title))
+            if is_clips(x):
+                save_gif(folder / f"{name}.gif", playing(x, labels, pipeline), ms=200, hold=200)
     few = pipeline.labels(None, 10)
     save_walk(run.folder, pipeline, few, **options | {"n": 10, "steps": s.steps})
     note(f"pictures in {folder}")
@@ -145,7 +150,9 @@ def measure(
     picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
     measures: dict[str, Any] = {"rows": rows, "neighbours": near, "held_out": run.parts.about if run.parts else ""}
     if pipeline.usual.sampler == "ddim" and not pipeline.usual.few:  # the samples are ends of trajectories
-        measures["straightness"] = straightness(pipeline, **as_run)
+        t, states = trajectories(pipeline, **as_run)
+        measures["straightness"] = flow.straightness(t, states)
+        measures["bends"] = {"t": ((t[1:] + t[:-1]) / 2).tolist(), "squares": flow.bends(t, states).tolist()}
         note(f"  straightness of trajectories, S = {measures['straightness']:.4f} (0: lines; F.3)")
     if run.ranks.first:
         save_png(run.folder / "pictures" / "neighbours.png", picture)

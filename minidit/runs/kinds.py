@@ -13,13 +13,15 @@ from typing import Any, ClassVar
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from minidit.models.dit import DiTConfig
+from minidit.models.flux_config import FluxConfig
 from minidit.models.kinds import NETWORKS
 from minidit.models.mmdit_config import MMDiTConfig
-from minidit.models.spacetime import SpacetimeConfig
+from minidit.models.spacetime_config import SpacetimeConfig
 from minidit.models.unet import UNetConfig
 from minidit.processes.sample import Trained
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
 from minidit.random import Philox
+from minidit.runs.guidance_kinds import GuidanceConfig
 from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
 from minidit.runs.teacher_kinds import ConsistencyConfig, MeanVelocityConfig, TrajectoriesConfig
 
@@ -31,7 +33,7 @@ class PixelsConfig:
     factor: ClassVar[int] = 1  # how many times smaller x_0 is on each side
 
 
-ModelConfig = DiTConfig | UNetConfig | MMDiTConfig | SpacetimeConfig
+ModelConfig = DiTConfig | UNetConfig | MMDiTConfig | FluxConfig | SpacetimeConfig
 TokenizerConfig = PixelsConfig | AutoencoderConfig | AutoencoderKLConfig
 Config = ModelConfig | TokenizerConfig | ProcessConfig
 TokenizerNetwork = Autoencoder | AutoencoderKL
@@ -40,6 +42,7 @@ KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass; n
     "process": {
         "ddpm": DDPMConfig, "rectified_flow": RectifiedFlowConfig, "edm": EDMConfig,
         "trajectories": TrajectoriesConfig, "mean_velocity": MeanVelocityConfig, "consistency": ConsistencyConfig,
+        "guidance": GuidanceConfig,
     },
     "tokenizer": {"pixels": PixelsConfig}
     | {name: kind.config for name, kind in NETWORKS.items() if kind.phase == "tokenizer"},
@@ -56,10 +59,10 @@ def network_of(config: ModelConfig | TokenizerConfig, rng: Philox | None = None,
     return next(kind.network for kind in NETWORKS.values() if type(config) is kind.config)(config, rng, device=device)
 
 
-def shape_of(config: TokenizerConfig, channels: int, H: int, W: int) -> tuple[int, int, int]:
-    """The shape of x_0 for pictures of shape (channels, H, W)."""
-    c = channels if isinstance(config, PixelsConfig) else config.latent_channels
-    return c, H // config.factor, W // config.factor
+def shape_of(config: TokenizerConfig, channels: int, *size: int) -> tuple[int, ...]:
+    """The shape of x_0 for pictures (channels, H, W), or clips (channels, T, H, W)."""
+    c, (*T, H, W) = channels if isinstance(config, PixelsConfig) else config.latent_channels, size
+    return (c, *T, H // config.factor, W // config.factor)
 
 
 def assembled(process: ProcessConfig, network: TokenizerNetwork | None, device: str = "cpu") -> tuple[Tokenizer, Trained]:

@@ -32,6 +32,7 @@ from minidit.runs.lengths import lengthened
 from minidit.runs.lock import locked
 from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell
 from minidit.runs.pipeline import Pipeline, load_pipeline, pipeline_of
+from minidit.runs.process_kinds import Learner
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on
 from minidit.runs.trainer import Trainer
@@ -46,7 +47,7 @@ DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weigh
 
 
 class Run(Trainer):
-    """A run: its pictures, its folder, and the phases that it consists of."""
+    """A run: its pictures or clips, its folder, and the phases that it consists of. Tokenizer and judge see single frames."""
 
     def data(self) -> tuple[Dataset, Dataset | None]:
         """(training set, held-out set or None)."""
@@ -168,8 +169,8 @@ class Run(Trainer):
         """The phase that learns to reconstruct pictures."""
         config = self.config.tokenizer_train
         network = network_of(self.config.tokenizer, Philox(config.seed, DRAWS["tokenizer"]), device=self.device)
-        few = None if held_out is None else source_of(held_out, self.device)
-        source: Source = source_of(data, self.device)
+        few = None if held_out is None else source_of(held_out.pictures(), self.device)
+        source: Source = source_of(data.pictures(), self.device)
         if augment := augment_of(self.config.data):
             source = Augmented(source, augment)
         return Phase("tokenizer", network, Reconstruction(config.kl_weight), source, config, few)
@@ -186,10 +187,11 @@ class Run(Trainer):
                 save_grid(self.folder, pipeline_of(c, average, tokenizer, self.header()), c.sample, loop.done)
 
         teacher = self.teacher()
-        source = c.process.source(network, source, teacher, cache=self.cache())
+        learner = Learner(network, teacher, self.cache())
+        source = c.process.source(source, learner)
         few = None
         if held_out is not None and c.process.compared:
-            few = c.process.source(network, held_out, teacher, cache=self.cache(), held_out=True)
+            few = c.process.source(held_out, replace(learner, held_out=True))
         process = c.process.process(network, source, teacher)
         return Phase("model", network, process, source, c.train, few, c.data.init, draw)
 
@@ -212,9 +214,9 @@ class Run(Trainer):
         """The phase that learns to classify pictures; it runs on the host, because it is short."""
         config = self.config.judge_train
         shape = ClassifierConfig(data.channels, data.size, data.num_classes)
-        few = None if held_out is None else source_of(held_out)
+        few = None if held_out is None else source_of(held_out.pictures())
         network = Classifier(shape, Philox(config.seed, DRAWS["judge"]))
-        return Phase("judge", network, Classification(), source_of(data), config, few)
+        return Phase("judge", network, Classification(), source_of(data.pictures()), config, few)
 
 
 def resume(

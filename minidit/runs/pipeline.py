@@ -27,6 +27,7 @@ from minidit.incoming import UNPRINTABLE, reading
 from minidit.models.backbone import Condition, Tokens, TrainedBackbone
 from minidit.models.classifier import Classifier
 from minidit.models.flow_map import FlowMapDiT
+from minidit.models.guided import GuidedDiT, OfScale
 from minidit.processes.distil import in_steps
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
@@ -191,7 +192,7 @@ class Pipeline:
         path : the coordinates of the walk, "" those of the training, "vp", "straight" or "ve".   shift : of the straight grid.
         guidance : None: the pipeline's own scale in its own interval; an explicit scale applies on the whole path.
         interval : two parts of the path that the model was trained on.
-        solver : "euler", of second order "ab2", "heun", "heun_edm" (two calls per step), "dpm_2m"; all without fresh noise.
+        solver : "euler", of second order "ab2", "ab2_arc", "dpm_2m", with two calls per step "heun", "heun_edm"; no fresh noise.
         sampler : "ddim" (no fresh noise, unless η) or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.
         seed : of all noise.   shards, precision : as in `md.sample`.
         Raises ValueError for an unknown word, for a spacing or a shift of another path, and for more rungs than the ladder has.
@@ -229,20 +230,30 @@ class Pipeline:
             refuse_other_walks(settings)
             return draw(in_steps(network, len(settings.times(self.process.path))), self.process, y, settings, n=n, x_T=x_T,
                         trace=trace, progress=progress)  # fmt: skip
+        if isinstance(network, GuidedDiT):
+            one, settings = in_one_call(network, settings)
+            return draw(one, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
         return draw(network, self.process, y, settings, n=n, x_T=x_T, trace=trace, progress=progress)
 
     def pictures(self, x_0: Array) -> Pixel:
-        """The model's x_0 decoded to pictures (B, C, H, W) in [-1, 1] on the host, padding cut off."""
+        """The model's x_0 decoded to pictures (B, C, H, W), or clips (B, C, T, H, W), in [-1, 1] on the host, padding cut off."""
         x, c = self.tokenizer.decode(x_0), self.crop
-        return np.clip(x[..., c : x.shape[2] - c, c : x.shape[3] - c], -1, 1)
+        return np.clip(x[..., c : x.shape[-2] - c, c : x.shape[-1] - c], -1, 1)
 
     def encode(self, x: Array) -> Array:
-        """Pictures (B, C, H, W) in [-1, 1], padding included  ->  x_0: scaled latents, or the pictures themselves."""
+        """Pictures or clips in [-1, 1], padding included  ->  x_0: scaled latents, or the pictures themselves."""
         return self.tokenizer.encode(x)
 
     def sample(self, labels: Wanted | None = None, **options: Unpack[Options]) -> Pixel:
-        """Pictures (B, C, H, W) in [-1, 1]; the options are those of `latents`."""
+        """Pictures (B, C, H, W), or clips (B, C, T, H, W), in [-1, 1]; the options are those of `latents`."""
         return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
+
+
+def in_one_call(network: GuidedDiT, settings: Sampling) -> tuple[OfScale, Sampling]:
+    """A network that knows its guidance, asked for this scale once per step. Raises ValueError for a part of the path only."""
+    if settings.guidance != 1 and settings.interval != (0.0, 1.0):
+        raise ValueError("a network that knows its guidance is guided on the whole path: give the interval 0 1")
+    return OfScale(network, settings.guidance), replace(settings, guidance=1.0)
 
 
 def refuse_other_walks(settings: Sampling) -> None:

@@ -7,20 +7,22 @@ from dataclasses import dataclass, field, replace
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.dit import DIT
 from minidit.models.mmdit_config import MMDIT
+from minidit.models.spacetime_config import SPACETIME
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.runs.kinds import ModelConfig, PixelsConfig, TokenizerConfig
-from minidit.runs.process_kinds import SAMPLERS, DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig, check_word
+from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
 from minidit.training.loop import LoopConfig
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The pictures: "digits", "fashion", "emoji", "shapes", or a path; size and channels None: as the pictures are."""
+    """The pictures: "digits", "fashion", "emoji", "shapes", "clips", or a path; size, channels, frames None: as they are."""
 
     source: str = "fashion"
     size: int | None = None
     channels: int | None = None
+    frames: int | None = None  # of every clip; pictures have none
     tokenizer: str = ""  # a file or a run with a trained tokenizer; else one is trained first
     init: str = ""  # a file or a run whose model is fine-tuned; else it starts from random weights
     held_out: int | None = None  # pictures; None: one in ten, at most 1,000, of a set without a test part
@@ -33,6 +35,8 @@ class DataConfig:
         for name in ("held_out", "crop"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
+        if self.frames is not None and self.frames < 2:
+            raise ValueError(f"frames = {self.frames}: a clip has at least two")
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,12 @@ class SampleConfig:
     steps: int = 50
     guidance: float = 2.0
     interval: tuple[float, float] = (0.0, 1.0)  # the part (low, high] of the path that is guided
-    sampler: str = "ddim"  # ddim or ddpm
-    eta: float = 0.0
     seed: int = 0
     every: int = 0  # updates of the model between two sample grids; 0: none
     save_every: int = 1000  # updates of any phase between two saved states
     keep: int = 2  # states of a phase that are kept, besides the one with the lowest held-out loss
 
     def __post_init__(self) -> None:
-        check_word("sampler", self.sampler, SAMPLERS)
         if not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ValueError(f"interval {self.interval} must be two parts of the path, 0 ≤ low < high ≤ 1")
         for name, least in (("steps", 1), ("every", 0), ("save_every", 1), ("keep", 1)):
@@ -130,6 +131,15 @@ PRESETS["scenes"] = replace(
     data=DataConfig(source="shapes"),
     model=replace(MMDIT["words"], hidden_size=96),
     train=replace(PRESETS["words"].train, steps=12000, lr=2e-3),
+)
+# Clips, in pixels: x_0 as the answer finds where a digit is, and how it moves, before what it looks like.
+PRESETS["clips"] = RunConfig(
+    data=DataConfig(source="clips"),
+    tokenizer=PixelsConfig(),
+    model=SPACETIME["clips"],
+    process=RectifiedFlowConfig(prediction="x_0"),
+    train=replace(_FAST, steps=4000, lr=2e-3),
+    sample=SampleConfig(steps=25, guidance=1.0, every=1000, save_every=1000),
 )
 PRESETS["digits"] = replace(PRESETS["quick"], train=replace(_FAST, steps=3000), sample=SampleConfig(every=500))
 

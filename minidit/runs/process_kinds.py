@@ -23,7 +23,7 @@ from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, EVERYTHING, Fresh, ddim
 from minidit.diffusion.path import Exploding, Path, Straight
 from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, Prediction, U, V, edm
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.solver import AB2, DPM_2M, EULER, HEUN, HEUN_EDM, Solver
+from minidit.diffusion.solver import AB2, AB2_ARC, DPM_2M, EULER, HEUN, HEUN_EDM, Solver
 from minidit.diffusion.times import TimeLaw
 from minidit.models.backbone import Backbone, TrainedBackbone
 from minidit.processes.diffusion import Diffusion, Weight, drawn
@@ -47,7 +47,7 @@ SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the netw
     "consistency": lambda eta, learned: EVERYTHING,
 }
 SOLVERS: dict[str, Solver] = {  # of walks without fresh noise
-    "euler": EULER, "heun": HEUN, "heun_edm": HEUN_EDM, "ab2": AB2, "dpm_2m": DPM_2M,
+    "euler": EULER, "heun": HEUN, "heun_edm": HEUN_EDM, "ab2": AB2, "ab2_arc": AB2_ARC, "dpm_2m": DPM_2M,
 }  # fmt: skip
 PATHS: dict[str, Callable[[], Path]] = {  # coordinates in which any trained network can be walked
     "vp": Schedule.cosine, "straight": Straight, "ve": Exploding,
@@ -75,6 +75,20 @@ class Teacher(Protocol):
 
     def latents(self, *arguments: Any, **options: Any) -> Any:
         """x_0 of its samples, by `Pipeline.latents`."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """For whom a process prepares its data.
+
+    teacher : that of `ProcessConfig.teacher()`, loaded   cache : for what is computed once   held_out : whether the data compare
+    saved states only
+    """
+
+    network: Backbone
+    teacher: Teacher | None = None
+    cache: Cache | None = None
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,15 +131,9 @@ class ProcessConfig:
         """Whether its samples are guided; not those of a network that was trained on guided ones."""
         return not self.usual.few
 
-    def source(
-        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
-        held_out: bool = False,
-    ) -> Source:  # fmt: skip
-        """The data as this process shows them to this network.
-
-        teacher : that of `teacher()`, loaded   cache : for what is computed once   held_out : whether these compare states only
-        """
-        return fitted_source(network, source)
+    def source(self, source: Source, learner: Learner) -> Source:
+        """The data as this process shows them to the network that learns."""
+        return fitted_source(learner.network, source)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         """The process that trains this network on this source."""
@@ -243,10 +251,8 @@ class RectifiedFlowConfig(ProcessConfig):
     def guided(self) -> bool:
         return not self.pairs
 
-    def source(
-        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
-        held_out: bool = False,
-    ) -> Source:  # fmt: skip
+    def source(self, source: Source, learner: Learner) -> Source:
+        network, teacher = learner.network, learner.teacher
         plain = fitted_source(network, source)
         if teacher is None:
             return plain
@@ -258,8 +264,8 @@ class RectifiedFlowConfig(ProcessConfig):
         labelled = source if network.condition.count else plain  # no label is left out: guidance is in the pairs
         if self.pairs_n == 0:
             return DrawnPairs(labelled, maker)
-        first, n = (self.pairs_n, -(-self.pairs_n // 10)) if held_out else (0, self.pairs_n)
-        return pairs_of(maker, labelled, n, first=first, seed=self.pairs_seed, cache=cache)
+        first, n = (self.pairs_n, -(-self.pairs_n // 10)) if learner.held_out else (0, self.pairs_n)
+        return pairs_of(maker, labelled, n, first=first, seed=self.pairs_seed, cache=learner.cache)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         if not self.pairs:

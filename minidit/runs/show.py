@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from minidit.backend import Array, to_host
+from minidit.frames import in_strips
 from minidit.outgoing import write_atomically
 from minidit.pictures import alike, grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
 from minidit.runs.pipeline import Labels, Options, Pipeline
@@ -25,16 +26,30 @@ WIDE, ACROSS, LETTERS = 128, 8, 17  # of a picture with a caption: pixels, pictu
 Moments = list[tuple[float, Array, Array]]  # (rung or time, pictures of x_t, pictures of x̂_0)
 
 
-def class_grid(x: Array, labels: Sequence[int] | None, class_names: Sequence[str] = (), title: str | None = None) -> Picture:
-    """One row per class if every class has the same number of pictures, more than one; else a square."""
+def is_clips(x: Array) -> bool:
+    """Whether these are clips (B, C, T, H, W), not pictures."""
+    return len(x.shape) == 5
+
+
+def columns_of(x: Array) -> int:
+    """Pictures per row of a grid of all; clips have a row each."""
     n = len(x)
+    return 1 if is_clips(x) else n if n <= 10 else int(np.ceil(np.sqrt(n)))
+
+
+def class_grid(x: Array, labels: Sequence[int] | None, class_names: Sequence[str] = (), title: str | None = None) -> Picture:
+    """One row per class if every class has the same number of pictures, more than one; else a square. Clips have a row each."""
+    n = len(x)
+    if is_clips(x):
+        names = [class_names[k] for k in labels] if labels is not None and class_names else None
+        return grid(x, columns=1, row_labels=names, title=title)
     if labels is not None and class_names:
         kinds = sorted(set(labels))
         each = n // len(kinds)
         if each > 1 and all(list(labels).count(k) == each for k in kinds):
             order = np.argsort(np.asarray(labels), kind="stable")
             return grid(x[order], columns=each, row_labels=[class_names[k] for k in kinds], title=title)
-    return grid(x, columns=n if n <= 10 else int(np.ceil(np.sqrt(n))), title=title)
+    return grid(x, columns=columns_of(x), title=title)
 
 
 def caption_grid(x: Array, texts: Sequence[str], title: str | None = None) -> Picture:
@@ -58,6 +73,11 @@ def sheet(x: Array, labels: Labels | None, pipeline: Pipeline, title: str | None
     return class_grid(x, None if labels is None else [int(k) for k in labels], pipeline.class_names, title)
 
 
+def playing(x: Array, labels: Labels | None, pipeline: Pipeline) -> list[Picture]:
+    """x : (B, C, T, H, W)  ->  T pictures, the sheets of each frame: a GIF in which all clips play."""
+    return [sheet(x[:, :, k], labels, pipeline) for k in range(x.shape[2])]
+
+
 def save_grid(run: Path, pipeline: Pipeline, config: SampleConfig, step: int) -> None:
     """A small grid during training, always from the same noise, so that progress is visible."""
     labels = pipeline.labels(None, 2 * min(10, max(4, pipeline.model.condition.count)))
@@ -65,7 +85,8 @@ def save_grid(run: Path, pipeline: Pipeline, config: SampleConfig, step: int) ->
     path = run / "samples" / f"step_{step:08d}.png"
     if ranks().first:
         path.parent.mkdir(exist_ok=True)
-        save_png(path, grid(x, columns=-(-len(x) // 2)) if pipeline.vocabulary is None else sheet(x, labels, pipeline))
+        columns = 1 if is_clips(x) else -(-len(x) // 2)
+        save_png(path, grid(x, columns=columns) if pipeline.vocabulary is None else sheet(x, labels, pipeline))
 
 
 def reconstructions(x: Array, x_hat: Array) -> Picture:
@@ -84,17 +105,19 @@ def moments(pipeline: Pipeline, labels: Labels | None, *, frames: int = 40, **op
 
 def film(steps: Moments) -> list[Picture]:
     """Frames of a GIF: x_t on the left, the network's x̂_0 on the right."""
-    columns = 5 if len(steps[0][1]) % 5 == 0 else 4
+    n, clips = len(steps[0][1]), is_clips(steps[0][1])
+    columns = 1 if clips else 5 if n % 5 == 0 else 4
     pairs = ((t, [grid(x, columns=columns) for x in both]) for t, *both in steps)
     return alike([side_by_side(grids, [f"x_t, t = {t:.4g}", "the guess x̂_0"]) for t, grids in pairs])
 
 
 def save_walk(run: Path, pipeline: Pipeline, labels: Labels | None, **options: Unpack[Options]) -> None:
-    """denoising.gif, x0_strip.png and trace.npz for the report's slider."""
+    """denoising.gif, x0_strip.png and trace.npz for the report's slider, which shows a clip as a strip of its frames."""
     steps = moments(pipeline, labels, **options)
     if not ranks().first:
         return
     save_gif(run / "pictures" / "denoising.gif", film(steps))
+    steps = [(t, in_strips(x_t), in_strips(x_0)) for t, x_t, x_0 in steps]
     chosen = [steps[round(k * (len(steps) - 1) / 9)] for k in range(10)]
     save_png(run / "pictures" / "x0_strip.png", strip([b[:4] for _, _, b in chosen], [f"t = {t:.4g}" for t, _, _ in chosen]))
     rungs = np.array([t for t, _, _ in steps])

@@ -14,7 +14,6 @@ from typing import ClassVar
 import numpy as np
 
 from minidit.backend import to_device
-from minidit.data.cache import Cache
 from minidit.diffusion import times
 from minidit.diffusion.path import Path, Straight
 from minidit.diffusion.prediction import Prediction, U, V
@@ -26,11 +25,13 @@ from minidit.models.flow_map import FlowMapDiT
 from minidit.processes.consistency import Consistency, fixed, near_squares, top_first
 from minidit.processes.denoise import Denoiser
 from minidit.processes.diffusion import Diffusion, drawn
-from minidit.processes.distil import Distillation, trajectories
+from minidit.processes.distil import Distillation
 from minidit.processes.flow_map import MeanVelocity
+from minidit.processes.pairs import trajectories_of
+from minidit.processes.reflow import Maker
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.train import fitted_source
-from minidit.runs.process_kinds import DDPMConfig, ProcessConfig, Teacher, Usual, check_word
+from minidit.runs.process_kinds import DDPMConfig, Learner, ProcessConfig, Teacher, Usual, check_word
 from minidit.training.process import Process
 from minidit.training.source import LabelDropout, Source
 
@@ -94,20 +95,17 @@ class TrajectoriesConfig(ProcessConfig):
         """That of the teacher."""
         return DDPMConfig(self.prediction, self.schedule, self.T).diffusion()
 
-    def source(
-        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
-        held_out: bool = False,
-    ) -> Source:  # fmt: skip
+    def source(self, source: Source, learner: Learner) -> Source:
         """The teacher's walks, guided as its samples are: the classes in turn."""
-        run, own = required(teacher, "trajectories"), self.diffusion()
+        run, own = required(learner.teacher, "trajectories"), self.diffusion()
         theirs = run.process
         if not alike(theirs, own):
             raise ValueError(f"{self.learn_from}: is on another ladder, or predicts {theirs.answer.name}: give the same here")
-        flow_map_of(network, run, "trajectories")  # refused before the walks
+        flow_map_of(learner.network, run, "trajectories")  # refused before the walks
         classes = run.model.condition.count
         settings = Sampling(self.teacher_steps, solver=AB2, guidance=run.guidance if classes else 1.0, interval=run.interval)
         labels = to_device(np.arange(self.pool) % classes, run.model.device) if classes else None
-        return trajectories(run.model, run.process, labels, settings, n=self.pool, keep=4)
+        return trajectories_of(Maker(run.model, run.process, settings), labels, self.pool, 4, learner.cache)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         own = self.diffusion()
@@ -135,11 +133,8 @@ class MeanVelocityConfig(ProcessConfig):
     def diffusion(self) -> Trained:
         return Diffusion(Straight(), U, drawn(times.uniform))
 
-    def source(
-        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
-        held_out: bool = False,
-    ) -> Source:  # fmt: skip
-        return with_classes(network, source)
+    def source(self, source: Source, learner: Learner) -> Source:
+        return with_classes(learner.network, source)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         run = required(teacher, "mean_velocity")
@@ -198,11 +193,8 @@ class ConsistencyConfig(ProcessConfig):
         rising = [path.part(0.0), *(t for t, _ in reversed(path.grid(self.levels - 1)))]
         return Consistency(path, answer, fixed(np.array(rising)), top_first(self.top), near_squares)
 
-    def source(
-        self, network: Backbone, source: Source, teacher: Teacher | None = None, *, cache: Cache | None = None,
-        held_out: bool = False,
-    ) -> Source:  # fmt: skip
-        return with_classes(network, source)
+    def source(self, source: Source, learner: Learner) -> Source:
+        return with_classes(learner.network, source)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
         own = self.diffusion()

@@ -40,18 +40,19 @@ class Augment:
             raise ValueError(f"--crop {self.crop}: pictures of {size[0]} x {size[1]} are shifted by less than their size")
 
     def __call__(self, x: Array, draws: Draws) -> Array:
-        """x : (B, C, H, W)  ->  the same pictures as this update sees them."""
-        xp, mine = xp_of(x), own(draws)
+        """x : (B, C, H, W), or clips (B, C, T, H, W), all frames alike  ->  the same as this update sees them."""
+        xp, mine, shape = xp_of(x), own(draws), x.shape
+        x = x.reshape(len(x), -1, *shape[-2:])
         if self.flip:
             x = xp.where(flips(draws)[:, None, None, None], x[..., ::-1], x)
         if not self.crop:
-            return x
+            return x.reshape(shape)
         rows, columns = (
             reflected(xp.arange(n) + mine.integers(-self.crop, self.crop + 1, number=k)[:, None], n)
             for n, k in zip(x.shape[2:], (DOWN, RIGHT), strict=True)
         )
         samples, channels = xp.arange(len(x))[:, None, None, None], xp.arange(x.shape[1])[None, :, None, None]
-        return x[samples, channels, rows[:, None, :, None], columns[:, None, None, :]]
+        return x[samples, channels, rows[:, None, :, None], columns[:, None, None, :]].reshape(shape)
 
 
 NOTHING = Augment()

@@ -41,7 +41,7 @@ class Source(Protocol):
 
 @dataclass
 class Pictures:
-    """x_0 : (N, C, H, W) float in [-1, 1], or any numbers of unit size."""
+    """x_0 : (N, C, H, W), or clips (N, C, T, H, W), float in [-1, 1], or any numbers of unit size."""
 
     x_0: Array
     labels: Array | None = None
@@ -62,7 +62,7 @@ class Pictures:
 class Stored:
     """The pictures of a large set: they stay bytes, in memory or on disk, and become floats one batch at a time."""
 
-    images: Any  # uint8 (N, C, H, W), an array or Rows
+    images: Any  # uint8 (N, *shape), an array or Rows
     labels: Array | None
     levels: int
     dtype: Any
@@ -86,7 +86,7 @@ class Stored:
 
 @dataclass
 class Latents:
-    """mean, std : (N, c, h, w), unscaled; scale : the autoencoder's measured factor.
+    """mean, std : (N, c, h, w), or (N, c, T, h, w) of clips, unscaled; scale : the autoencoder's measured factor.
 
     mirrored : mean and std of the same pictures, flipped; every sample then uses one of the two, as its update draws
     """
@@ -104,7 +104,7 @@ class Latents:
     def draw(self, index: Array, draws: Draws) -> Batch:
         mean, std = (draws.rows(a, index) for a in (self.mean, self.std))
         if self.mirrored is not None:
-            flip, xp = flips(draws)[:, None, None, None], xp_of(mean)
+            flip, xp = flips(draws).reshape(-1, *[1] * (mean.ndim - 1)), xp_of(mean)
             mean, std = (xp.where(flip, draws.rows(a, index), b) for a, b in zip(self.mirrored, (mean, std), strict=True))
         z_0 = self.scale * (mean + std * draws.normal(mean.shape, number=POSTERIOR))  # (L.5)
         return z_0, None if self.labels is None else self.labels[index]
@@ -116,12 +116,10 @@ def drop_labels(y: Array, u: Array, p: float, null: Any) -> Array:
 
 
 @dataclass
-class LabelDropout:
-    """A source whose labels are left out with probability p.   null : the null label, or the words of the null caption"""
+class Changed:
+    """The base of a source that changes the batches of another one."""
 
     source: Source
-    p: float
-    null: int | Array
 
     @property
     def labels(self) -> Array | None:
@@ -133,6 +131,14 @@ class LabelDropout:
 
     def __len__(self) -> int:
         return len(self.source)
+
+
+@dataclass
+class LabelDropout(Changed):
+    """A source whose labels are left out with probability p.   null : the null label, or the words of the null caption"""
+
+    p: float
+    null: int | Array
 
     def draw(self, index: Array, draws: Draws) -> Batch:
         x_0, y = self.source.draw(index, draws)
@@ -142,26 +148,14 @@ class LabelDropout:
 
 
 @dataclass
-class WordDropout:
+class WordDropout(Changed):
     """A source whose captions lose each word with probability p: it becomes the unknown word.
 
     So no word stands for a whole picture, each says its part whatever else is known, and prompts may hold an unknown word.
     """
 
-    source: Source
     p: float
     unknown: int
-
-    @property
-    def labels(self) -> Array | None:
-        return self.source.labels
-
-    @property
-    def levels(self) -> int | None:
-        return self.source.levels
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def draw(self, index: Array, draws: Draws) -> Batch:
         x_0, y = self.source.draw(index, draws)
@@ -203,7 +197,7 @@ def check_finite(x_0: Array, index: Array) -> None:
 def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source:
     """A Source from a Source, a Dataset, an array x_0, or a pair (x_0, labels). Raises ValueError for anything else.
 
-    x_0 : floats (N, C, H, W), cast to dtype;  labels : ints (N,), or (N, length) words of captions
+    x_0 : floats (N, C, H, W), or clips (N, C, T, H, W), cast to dtype;  labels : ints (N,), or (N, length) words of captions
     """
     if hasattr(data, "draw"):
         source: Source = data
@@ -219,9 +213,9 @@ def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source
         x_0, labels = data, None
     else:
         raise ValueError(f"cannot train on {type(data).__name__}: give a Dataset, an array (N, C, H, W) or (images, labels)")
-    if getattr(x_0, "ndim", 0) != 4 or x_0.dtype.kind != "f":
+    if getattr(x_0, "ndim", 0) not in (4, 5) or x_0.dtype.kind != "f":
         what = f"{getattr(x_0, 'dtype', type(x_0).__name__)} {getattr(x_0, 'shape', '')}"
-        raise ValueError(f"x_0 must be floats (N, C, H, W) of unit size, such as pictures in [-1, 1]; got {what}")
+        raise ValueError(f"x_0 must be floats (N, C, H, W), or clips (N, C, T, H, W), of unit size; got {what}")
     shape = getattr(labels, "shape", ())
     if labels is not None and (shape[:1] != x_0.shape[:1] or len(shape) > 2 or labels.dtype.kind not in "iu"):
         what = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}"

@@ -98,7 +98,10 @@ def judged(
         raise ValueError(f"there is no dialect {dialect!r}{_meant(dialect, DIALECTS) or f', there are {known}'}")
     base = DIALECTS[dialect].deviations if dialect else ()
     asked = {t.name: ask(functions[t.name], t) for t in topics}
-    findings = examine(topics, asked, [d for d in DEVIATIONS.values() if d not in base], Judge(base, precision, HABITS, beyond))
+    bank, judge = [d for d in DEVIATIONS.values() if d not in base], Judge(base, precision, HABITS, beyond)
+    findings = examine(topics, asked, bank, judge)
+    for f in findings:
+        judge.confirm(f, functions[f.topic.name], asked[f.topic.name], bank)
     law = Judge(base).reference(())
     for f in findings:  # whatever is still unclear may be a matter of the batch
         if f.verdict == "unknown" and not f.whole and (words := mixes_samples(functions[f.topic.name], f, f.topic.by(law))):

@@ -11,7 +11,7 @@ from support import agree, spec
 
 from minidit.diffusion import gaussian, times
 from minidit.diffusion.exact import Gaussian, Mixture
-from minidit.diffusion.flow import Pairs, gaussian_straightness, marginal_velocity, pairs, straightness, velocity_floor
+from minidit.diffusion.flow import Pairs, bends, gaussian_straightness, marginal_velocity, pairs, straightness, velocity_floor
 from minidit.diffusion.level import Level, mix
 from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import U
@@ -168,7 +168,9 @@ def test_lines_at_constant_speed_have_none_whatever_the_grid_and_bent_ones_have_
 @spec("F.3")
 def test_straightness_by_hand():
     """Half the way in a quarter of the time: slopes 2 and 2/3 around the mean 1: ¼ 1² + ¾ (1/3)²."""
-    agree(straightness(np.array([0.0, 0.25, 1.0]), np.array([0.0, 0.5, 1.0])), 1 / 3, bound=1e-15, of="F.3")
+    t, x = np.array([0.0, 0.25, 1.0]), np.array([0.0, 0.5, 1.0])
+    agree(straightness(t, x), 1 / 3, bound=1e-15, of="F.3")
+    agree(bends(t, x), np.array([1.0, 1 / 9]), bound=1e-15, of="F.3")
 
 
 @spec("F.3", "F.1")

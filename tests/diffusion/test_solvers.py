@@ -15,7 +15,21 @@ from minidit.diffusion.exact import Gaussian, Mixture
 from minidit.diffusion.level import Level
 from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import EPS, X_0, U, V
-from minidit.diffusion.solver import AB2, DPM_2M, EULER, HEUN, HEUN_EDM, Solver, adams, heun, log_snr, noise_over_signal, share
+from minidit.diffusion.solver import (
+    AB2,
+    AB2_ARC,
+    DPM_2M,
+    EULER,
+    HEUN,
+    HEUN_EDM,
+    Solver,
+    adams,
+    angle,
+    heun,
+    log_snr,
+    noise_over_signal,
+    share,
+)
 from minidit.diffusion.step import step
 
 SHIFT = 1.5  # of the grids in the tests of order
@@ -31,7 +45,7 @@ def solved(solver, denoise, x, levels):
             return answer.target(*X_0.pair(denoise(x, at), x, at), at)
 
         F = asked(x, t)
-        F_bar = adams(F, F_before, solver.weights(before, t, s))
+        F_bar = adams(F, F_before, solver.weights(before, t, s)) + solver.of_x(t, s) * x
         if solver.asks_twice and s.sigma > 0:
             F_bar = heun(F, asked(step(*answer.pair(F, x, t), s), s))
         x, before, F_before = step(*answer.pair(F_bar, x, t), s), t, F
@@ -67,8 +81,8 @@ def errors(solver, levels, sizes=(20, 40, 80, 160)):
 @pytest.mark.parametrize("solver, levels, ratio", [
     (EULER, straight_levels, 2), (AB2, straight_levels, 4), (HEUN, straight_levels, 4),
     (EULER, exploding_levels, 2), (AB2, exploding_levels, 4), (HEUN_EDM, exploding_levels, 4), (DPM_2M, exploding_levels, 4),
-    (Solver(EPS, noise_over_signal), exploding_levels, 4),
-], ids=["Euler", "AB2", "Heun", "Euler of EDM", "AB2 exploding", "Heun of EDM", "2M", "AB2 of EDM"])  # fmt: skip
+    (Solver(EPS, noise_over_signal), exploding_levels, 4), (AB2_ARC, straight_levels, 4), (AB2_ARC, exploding_levels, 4),
+], ids=["Euler", "AB2", "Heun", "Euler of EDM", "AB2 exploding", "Heun of EDM", "2M", "AB2 of EDM", "arc", "arc 2"])  # fmt: skip
 def test_half_the_step_divides_the_error_by_two_or_by_four(solver, levels, ratio):
     for error in errors(solver, levels):
         ratios = error[:-1] / error[1:]
@@ -150,6 +164,25 @@ def test_the_weights_add_up_to_one_and_are_three_halves_and_minus_a_half_for_equ
     agree(AB2.weights(*map(Straight().level, (0.75, 0.5, 0.25))), (1.5, -0.5), bound=1e-14, of="P.22")
 
 
+@spec("P.27")
+@given(falling(3))
+def test_a_step_on_the_arc_is_one_of_its_ode(ts):
+    """y_s = y_t + h (w v_t + (1 - w) v_before), on any path: v = dy/dφ, with weights that do not know of the turn."""
+    r = np.random.default_rng(0)
+    for path in (Straight(), Exploding()):
+        b, t, s = map(path.level, ts)
+        x, x_0, eps, before = r.normal(size=(4, 5))
+        x = t.alpha * x_0 + t.sigma * eps
+        answer = AB2_ARC.answer
+        now, past = AB2_ARC.weights(b, t, s)
+        F_bar = adams(answer.target(x_0, eps, t), before, (now, past)) + AB2_ARC.of_x(t, s) * x
+        unit = lambda at: (at.alpha**2 + at.sigma**2) ** 0.5
+        h, rate = angle(s) - angle(t), (angle(s) - angle(t)) / (angle(t) - angle(b))
+        v = np.cos(angle(t)) * eps - np.sin(angle(t)) * x_0
+        v_bar = (1 + rate / 2) * v - rate / 2 * before
+        agree(step(*answer.pair(F_bar, x, t), s) / unit(s), x / unit(t) + h * v_bar, bound=1e-9, of="P.27")
+
+
 def test_clocks_are_the_times_of_the_paths():
     for t in (0.2, 0.7):
         assert abs(share(Straight().level(t)) - t) < 1e-15
@@ -188,3 +221,5 @@ def test_an_answer_that_changes_with_the_level_is_not_averaged():
         assert 3.4 < error[0] / error[1] < 4.6, error
     with pytest.raises(ValueError, match=r"only answers .* not 'v'"):
         Solver(V)
+    with pytest.raises(ValueError, match="on the arc extrapolates in its angle"):
+        Solver(AB2_ARC.answer)

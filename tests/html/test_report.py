@@ -202,6 +202,19 @@ def test_a_chart_puts_the_first_and_last_values_at_its_edges_and_leaves_out_what
     assert "<circle" in chart.line_chart("one", [5], [0.0])
 
 
+def test_the_bend_of_trajectories_is_a_chart_over_time():
+    figure = report.evaluation({"straightness": 0.25, "bends": {"t": [0.75, 0.25], "squares": [0.1, 0.4]}})
+    tree = Tree(figure)
+    svg = next(a for tag, a in tree.tags if tag == "svg")
+    assert [point[1:] for point in json.loads(svg["data-points"])] == [[0.25, 0.4], [0.75, 0.1]] and svg["data-axis"] == "t"
+    assert "0.1 at t 0.75" in tree.text
+
+
+@pytest.mark.parametrize("measured", [None, 3, {}, {"t": [0.5], "squares": []}, {"t": [0.5], "squares": ["1"]}])
+def test_bends_that_are_damaged_have_no_chart(measured):
+    assert "<figure" not in report.evaluation({"straightness": 0.25, "bends": measured})
+
+
 def test_a_chart_of_a_long_run_stays_small_and_a_loss_over_decades_is_logarithmic():
     steps = np.arange(50000)
     figure = chart.line_chart("loss", steps, np.exp(-steps / 10000), may_log=True)

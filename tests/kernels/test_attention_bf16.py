@@ -188,7 +188,7 @@ def test_queries_look_at_other_keys_through_a_mask(Bh, N, M, K, mask, packed, or
     with standin.kernels(order) as state:
         state.launched.clear()
         answers = attended(ops.attention.cuda, there, None if add is None else CUPY.asarray(add), CUPY.asarray(bar))
-        assert REAL or state.launched[0] == "attention_bf16"
+        assert REAL or "attention_bf16" in state.launched
     wide = [a.astype(np.float64) for a in arrays]
     expected = attended(ops.attention.plain, wide, None if add is None else add.astype(np.float64), bar.astype(np.float64))
     for a, e, units in zip(answers, expected, (3, 3, 3, 3, 8), strict=False):  # y is rounded before it meets ȳ: a number per row
@@ -206,6 +206,47 @@ def test_what_the_mask_forbids_is_not_looked_at():
     with standin.kernels(1):
         both = [attended(ops.attention.cuda, map(CUPY.asarray, (q, *kv)), causal, CUPY.asarray(q))[0] for kv in ((k, v), changed)]
     assert np.array_equal(both[0][:, :, :100], both[1][:, :, :100]) and np.isfinite(both[0]).all()
+
+
+MASKS = {  # of queries and keys, places and levels in order: a query looks where this is true
+    "causal": lambda n, m, N, M: m <= n + max(0, M - N),
+    "by level": lambda n, m, N, M: m // 96 <= n // 96,
+    "a window": lambda n, m, N, M: abs(n - m) < 40,
+    "one tile": lambda n, m, N, M: (m >= 64) & (m < 96),
+}
+
+
+@spec("A.18", "A.19")
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize(("N", "M", "K"), [(200, 200, 64), (150, 300, 64), (130, 290, 24), (300, 300, 72)])
+def test_tiles_that_a_mask_forbids_are_not_computed_and_change_nothing(name, N, M, K):
+    """The answers are those of the plain text, and the flags those of the tiles."""
+    n, m = np.arange(N)[:, None], np.arange(M)
+    seen = np.broadcast_to(MASKS[name](n, m, N, M), (N, M))
+    mask = np.where(seen, np.random.default_rng(2).standard_normal((N, M)), -np.inf).astype(np.float32)
+    q, k, v, bar = (rows(1, 1, length, K, seed=i) for i, length in enumerate((N, M, M, N)))
+    with standin.kernels(1):
+        q_there, bar_there = CUPY.asarray(q), CUPY.asarray(bar)
+        answers = attended(ops.attention.cuda, (q_there, CUPY.asarray(k), CUPY.asarray(v)), CUPY.asarray(mask), bar_there)[:4]
+        dead = cuda_attention_bf16.Mask(cuda_attention_bf16.broadcast(CUPY.asarray(mask), (1, 1, N, M)), K).dead
+    wide = [a.astype(np.float64) for a in (q, k, v)]
+    expected = attended(ops.attention.plain, wide, mask.astype(np.float64), bar.astype(np.float64))[:4]
+    for a, e in zip(answers, expected, strict=True):
+        agree(a, e, bound=3 * B16 * max(1, np.abs(e).max()))
+    tiles = host(dead)[0, 0]
+    for i, j in np.ndindex(tiles.shape):
+        assert tiles[i, j] == (not seen[64 * i : 64 * i + 64, 32 * j : 32 * j + 32].any())
+    assert tiles.any()
+
+
+def test_a_key_that_nobody_may_look_at_is_not_looked_at_even_if_it_is_nan():
+    """A whole tile of keys: forward, and for the bars of the queries."""
+    q, k, v = (rows(1, 1, 200, 64, seed=i) for i in range(3))
+    mask = np.where(np.arange(200) < 128, 0, -np.inf).astype(np.float32)[None].repeat(200, axis=0)
+    k[:, :, 128:], v[:, :, 128:] = np.nan, np.nan
+    with standin.kernels():
+        y, q_bar, *_ = attended(ops.attention.cuda, map(CUPY.asarray, (q, k, v)), CUPY.asarray(mask), CUPY.asarray(q))
+    assert np.isfinite(y).all() and np.isfinite(q_bar).all()
 
 
 def test_other_types_and_other_heads_are_left_to_the_plain_text():

@@ -109,7 +109,7 @@ def test_a_cast_rounds_to_the_nearest_and_back_it_changes_nothing(n):
         y, vjp = cast.cuda(CUPY.asarray(x), dtype=BF16)
         (bar,) = vjp(y)
         back = bar()
-        assert REAL or state.launched == ["to_bfloat16", "to_float32"]
+        assert REAL or state.launched[-2:] == ["to_bfloat16", "to_float32"]  # before them, perhaps, their trial
         turned = cast.cuda(CUPY.asarray(x.reshape(1, -1)).T, dtype=BF16)[0]
     expected = x.astype(BF16)
     assert np.array_equal(host(y).view(np.uint16), expected.view(np.uint16)) and back.dtype == np.float32

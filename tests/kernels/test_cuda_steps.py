@@ -156,7 +156,7 @@ def test_epilogues_save_launches_and_change_no_number(trouble, precision, monkey
         x, weight, bias = CUPY.ones((8, 16), np.float32), CUPY.ones((8, 16), np.float32) / 16, CUPY.ones(8, np.float32)
         with no_grad():
             agree(linear_gelu(x, weight, bias), gelu(np.full((8, 8), 2.0)), bound=1e-6)  # its input is not kept
-        assert library.epilogues == ([] if trouble else [36])
+        assert library.epilogues[-1:] == ([] if trouble else [36])  # before it, its trial
     for a, e in zip(fast, expected, strict=True):
         agree(np.asarray(a), np.asarray(e), bound=1e-5 if precision == "float32" or trouble else 2e-2)
     saved = [off - on for off, on in zip(launches["off"], launches["on"], strict=True)]

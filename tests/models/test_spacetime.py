@@ -12,16 +12,19 @@ from support import agree, host, spec
 
 from minidit import ops
 from minidit.autograd import value
+from minidit.models.dit import DiTBlock
 from minidit.models.spacetime import (
-    SPACETIME,
+    ClipAttention,
     InFrames,
     OverTime,
-    SpacetimeConfig,
     SpacetimeDiT,
     clip_of,
     patches,
     places_of_time,
+    turns,
 )
+from minidit.models.spacetime_config import SPACETIME, SpacetimeConfig
+from minidit.nn.attention import attended
 from minidit.random import Philox
 
 SMALL = SpacetimeConfig((4, 6), 3, 1, 2, 2, 16, 2, 2, num_classes=3)
@@ -38,14 +41,14 @@ def configs(draw, **fixed):
         "frame_patch": t,
         "patch_size": p,
         "in_channels": draw(st.integers(1, 3)),
-        "hidden_size": 4 * heads * draw(st.integers(1, 2)),
+        "hidden_size": 8 * heads,
         "depth": draw(st.integers(1, 3)),
         "num_heads": heads,
         "mlp_ratio": draw(st.sampled_from([1.0, 1.5, 4.0])),
         "class_dropout_prob": draw(st.sampled_from([0.0, 0.1])),
         "num_classes": draw(st.sampled_from([0, 1, 10])),
         "time_attention": draw(st.sampled_from(KINDS)),
-        "positions": draw(st.sampled_from(["sincos", "space"])),
+        "positions": draw(st.sampled_from(["sincos", "space", "rope"])),
         "learn_sigma": draw(st.booleans()),
     }
     return SpacetimeConfig(**{**drawn, **fixed})
@@ -169,13 +172,45 @@ def masked(attention, x, together):
 def test_attention_in_frames_and_over_time_is_full_attention_with_a_mask(F, n, B):
     frame, site = np.divmod(np.arange(F * n), n)
     x = np.random.default_rng(0).standard_normal((B, F * n, 8))
-    for attention, group in ((InFrames(8, 2, n), frame), (OverTime(8, 2, n, False), site)):
+    for attention, group in ((InFrames(8, 2, (1, n)), frame), (OverTime(8, 2, (n, 1)), site)):
         plain.grown(attention.build(None, dtype=np.float64))
         agree(host(attention(x)), masked(attention, x, group[:, None] == group), bound=1e-12, of="T.34")
     placed = x + np.repeat(places_of_time(F, 8, np.float64)[:, 0], n, axis=0)
-    seen = OverTime(8, 2, n, True)
+    seen = OverTime(8, 2, (1, n))
+    seen.places = True
     plain.grown(seen.build(None, dtype=np.float64))
     agree(host(seen(x)), masked(seen, placed, site[:, None] == site), bound=1e-12, of=("T.32", "T.34"))
+
+
+@spec("T.37", "T.34")
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 9))
+def test_turned_attention_sees_differences_of_times_and_sites_only(F, h, w, later):
+    qkv, axes = np.random.default_rng(0).standard_normal((2, F * h * w, 3 * 16)), (4, 2, 2)
+    here = host(attended(qkv, 2, turns(F, h, w, axes, np.float64)))
+    long = [t[later * h * w :] for t in turns(F + later, h, w, axes, np.float64)]
+    agree(here, host(attended(qkv, 2, tuple(long))), bound=1e-11, of="T.37")
+    large = [
+        t.reshape(F, h + later, w + 1, 4)[:, later:, 1:].reshape(-1, 4) for t in turns(F, h + later, w + 1, axes, np.float64)
+    ]
+    agree(here, host(attended(qkv, 2, tuple(large))), bound=1e-11, of="T.37")
+    if F > 1:
+        assert np.abs(here - host(attended(qkv, 2, turns(1, F * h, w, axes, np.float64)))).max() > 1e-6
+
+
+@spec("T.37", "T.34")
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 2))
+def test_turned_attention_in_groups_is_turned_full_attention_with_a_mask(F, h, w):
+    """In a frame the angle of its time falls out of all differences, and at a site those of its row and column."""
+    frame, site = np.divmod(np.arange(F * h * w), h * w)
+    x, axes = np.random.default_rng(0).standard_normal((2, F * h * w, 16)), (4, 2, 2)
+    whole = ClipAttention(16, 2, (h, w), axes)
+    plain.grown(whole.build(None, dtype=np.float64))
+    for kind, group in ((InFrames, frame), (OverTime, site), (ClipAttention, 0 * frame)):
+        attention = kind(16, 2, (h, w), axes).build(None, dtype=np.float64)
+        attention.load_state_dict(whole.state_dict())
+        mask = np.where(group[:, None] == group, 0.0, -np.inf)
+        expected = whole.proj(attended(whole.qkv(x), 2, turns(F, h, w, axes, np.float64), mask))
+        agree(host(attention(x)), host(expected), bound=1e-11, of=("T.34", "T.37"))
 
 
 @spec("T.34", "T.4")
@@ -190,24 +225,18 @@ def test_blocks_on_groups_are_whole_blocks_on_reshaped_tokens_with_the_condition
     for k, block in enumerate(model.blocks):
         grid = h.reshape(B, F, n, D).transpose(0, 2, 1, 3) if k % 2 else h.reshape(B, F, n, D)
         groups, each = grid.shape[1:3]
-        block.attn.sites = each  # one group per sample: plain attention of all its tokens
-        alone = type(block.attn).__bases__[0].mixed if k % 2 else type(block.attn).mixed
-        whole = plain_block(block, grid.reshape(B * groups, each, D), np.repeat(c, groups, axis=0), alone)
-        block.attn.sites = n
+        whole = plain_block(block, grid.reshape(B * groups, each, D), np.repeat(c, groups, axis=0))
         expected = whole.reshape(B, groups, each, D)
         expected = (expected.transpose(0, 2, 1, 3) if k % 2 else expected).reshape(B, F * n, D)
         h = host(block(h, c))
         agree(h, expected, bound=1e-11, of=("T.34", "T.4"))
 
 
-def plain_block(block, x, c, mixed):
-    """The block on tokens that are one group per sample."""
-    own = block.attn.mixed
-    block.attn.mixed = lambda h: mixed(block.attn, h)
-    try:
-        return host(block(x, c))
-    finally:
-        block.attn.mixed = own
+def plain_block(block, x, c):
+    """A block of a DiT with the same weights."""
+    whole = DiTBlock(x.shape[2], block.attn.heads, len(block.mlp.fc1.bias.data)).build(None, dtype=np.float64)
+    whole.load_state_dict(block.state_dict())
+    return host(whole(x, c))
 
 
 @spec("T.32", "T.33", "T.34")
@@ -278,9 +307,27 @@ def test_the_numbers_of_a_checkpoint_are_counted(config):
     assert config.parameters() == sum(a.size for a in SpacetimeDiT(config, None).state_dict().values())
 
 
+@pytest.mark.parametrize(("home", "precision"), [("cpu", "float32"), ("cuda", "float32"), ("cuda", "bf16")])
+@given(configs(time_attention="full", frame_patch=1, positions="sincos"))
+def test_an_update_on_clips_takes_the_memory_of_one_on_a_tall_picture_with_as_many_tokens(home, precision, config):
+    (H, W), names = config.size, draws.DiTConfig.__dataclass_fields__
+    sizes = {name: getattr(config, name) for name in SpacetimeConfig.__dataclass_fields__ if name in names}
+    tall = draws.DiTConfig(**sizes | {"input_size": (config.frames * H, W)})
+    assert config.step_memory(home, precision) == tall.step_memory(home, precision)
+
+
+def test_groups_keep_less_than_full_attention_and_moving_tokens_keeps_some():
+    """Scores of F frames of n tokens are F n², not (F n)²; tokens are copied into groups of sites and back."""
+    full = replace(SPACETIME["clips"], hidden_size=32, depth=2)
+    F, n, h, moved = full.times, full.sites, full.num_heads, 2 * 4 * full.tokens * 32
+    parts = replace(full, time_attention="factorised").step_memory("cpu", "float32")
+    scores = 4 * h * (F * n * n + n * F * F)
+    assert full.step_memory("cpu", "float32").kept - parts.kept == 2 * 4 * h * (F * n) ** 2 - scores - moved
+
+
 @spec("T.35")
 def test_factorised_attention_costs_less_than_full_attention():
-    full, parts = SPACETIME["spacetime-clips"], SPACETIME["spacetime-clips-factorised"]
+    full, parts = SPACETIME["clips"], SPACETIME["clips-factor"]
     N, D, n, F = full.tokens, full.hidden_size, full.sites, full.times
     assert full.macs() - parts.macs() == full.depth * 2 * N * N * D - full.depth * N * (n + F) * D
 
@@ -294,6 +341,7 @@ def test_factorised_attention_costs_less_than_full_attention():
         ({"positions": "some"}, "positions 'some' is not one of"),
         ({"depth": 0}, "every size must be positive"),
         ({"num_heads": 3}, "must be divisible by num_heads"),
+        ({"num_heads": 4, "positions": "rope"}, "heads of 4 numbers are not turned"),
         ({"num_classes": -1}, "out of range"),
     ],
 )

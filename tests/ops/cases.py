@@ -205,7 +205,10 @@ def self_attentions(draw):
 def head_norms(draw):
     (qkv,), static = draw(self_attentions())
     K = qkv.shape[-1] // 3 // static["heads"]
-    return (qkv, draw(array((K,))), draw(array((K,)))), {**static, "eps": draw(EPS)}
+    args = qkv, draw(array((K,))), draw(array((K,)))
+    angles = draw(array((qkv.shape[1], K // 2), -4.0, 4.0))
+    tables = (np.cos(angles), np.sin(angles)) if K % 2 == 0 and draw(st.booleans()) else ()
+    return (*args, *tables), {**static, "eps": draw(EPS)}
 
 
 @st.composite
@@ -301,7 +304,7 @@ CASES = {
     "mse": squares(), "cross_entropy": classifications(), "gaussian_kl": gaussians(),
 }  # fmt: skip
 
-CONSTANT = {"mse": {2}, "rope": {1, 2}, "qk_rope": {1, 2}}  # arguments to which a primitive sends no gradient, and says so
+CONSTANT = {"mse": {2}, "rope": {1, 2}, "qk_rope": {1, 2}, "qk_norm": {3, 4}}  # arguments without a gradient; it says so
 
 EQUATIONS = {
     "add": "A.3", "sub": "A.3", "mul": "A.3", "div": "A.3", "neg": "A.1", "power": "A.1", "exp": "A.1", "log": "A.1",

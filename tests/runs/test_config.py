@@ -64,7 +64,7 @@ def test_numbers_lists_and_truth_survive_toml():
     ({"data": {"size": "8"}}, "size = '8' must be a whole number"),
     ({"model": {"input_size": [8, "8"]}}, "must be a whole number or a list of 2 numbers"),
     ({"model": {"hidden_size": 30, "num_heads": 4}}, "hidden_size 30 must be divisible"),
-    ({"sample": {"sampler": "euler"}}, "sampler 'euler' is not one of ddim, ddpm"),
+    ({"sample": {"solver": "euler"}}, "unknown key 'solver'"),
     ({"sample": {"save_every": 0}}, "save_every = 0 must be at least 1"),
 ])  # fmt: skip
 def test_a_wrong_configuration_is_told_with_its_place(tables, message):

@@ -16,7 +16,7 @@ from minidit.runs.config import read_config, run_config_from, tables_of
 from minidit.runs.kinds import DDPMConfig, PixelsConfig
 from minidit.runs.phases import resume
 from minidit.runs.pipeline import load
-from minidit.runs.presets import PRESETS, RunConfig
+from minidit.runs.presets import PRESETS, RunConfig, SampleConfig
 
 FORMER = Path(__file__).parent / "former"
 
@@ -43,6 +43,10 @@ def test_its_configuration_is_read_in_todays_words(run):
     assert (config.model.hidden_size, config.model.in_channels) == (8, 2)
     assert (config.tokenizer_train.steps, config.judge_train.steps, config.sample.guidance) == (6, 6, 3.0)
     assert run_config_from(tables_of(config), "here") == config
+
+
+def test_settings_of_samples_that_no_run_used_are_left_out():
+    assert run_config_from({"sample": {"sampler": "ddpm", "eta": 1.0, "steps": 3}}, "here").sample == SampleConfig(steps=3)
 
 
 def test_it_goes_on_to_the_weights_that_the_earlier_version_reached(run):

@@ -169,7 +169,7 @@ def test_a_shift_moves_the_times_of_a_walk_on_the_straight_path():
 @pytest.mark.parametrize("options, message", [
     ({"steps": 21}, "steps must lie in 1..T = 20; got 21"),
     ({"sampler": "dpm"}, "sampler 'dpm' is not one of ddim, ddpm, consistency, did you mean 'ddpm'"),
-    ({"solver": "heum"}, "solver 'heum' is not one of euler, heun, heun_edm, ab2, dpm_2m, did you mean 'heun'"),
+    ({"solver": "heum"}, "solver 'heum' is not one of euler, heun, heun_edm, ab2, ab2_arc, dpm_2m, did you mean 'heun'"),
     ({"solver": "ab2", "sampler": "ddpm"}, "a solver of order 2 takes no fresh noise"),
     ({"path": "vq"}, "path 'vq' is not one of vp, straight, ve"),
     ({"shift": 2.0}, "only the times of the straight path are shifted: add --path straight"),

@@ -15,7 +15,7 @@ from minidit.runs.folder import config_of
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import load
 from minidit.runs.presets import SampleConfig
-from minidit.runs.process_kinds import RectifiedFlowConfig
+from minidit.runs.process_kinds import Learner, RectifiedFlowConfig
 from minidit.training.source import source_of
 
 GUIDED = SampleConfig(steps=3, guidance=3.0, interval=(0.2, 0.7), save_every=2)
@@ -57,7 +57,7 @@ def test_pairs_are_drawn_as_the_run_says_and_their_labels_are_never_left_out(tmp
         how = phase.source.maker.settings
         assert (how.steps, how.guidance, how.interval, how.solver.asks_twice) == (3, 1.5, (0.0, 1.0), True)
         assert phase.source.source.labels is not None and type(phase.source.source).__name__ == "Pictures"
-    held = job.config.process.source(phase.network, source_of(train), job.teacher(), cache=job.cache(), held_out=True)
+    held = job.config.process.source(source_of(train), Learner(phase.network, job.teacher(), job.cache(), held_out=True))
     if source is StoredPairs:
         assert (len(phase.source), len(held)) == (12, 2) and not np.isin(
             held.z[np.arange(2)], phase.source.z[np.arange(12)]

@@ -15,6 +15,7 @@ from minidit.runs import trainer
 from minidit.runs.phases import resume
 from minidit.runs.pipeline import load
 from minidit.runs.presets import SampleConfig
+from minidit.runs.process_kinds import Learner
 from minidit.runs.state import best_of, paths_of, prune
 from minidit.training.loop import RunError
 from minidit.training.source import source_of
@@ -66,7 +67,7 @@ def test_the_held_out_loss_is_that_of_the_average_and_changes_nothing(tmp_path, 
     losses = []
 
     def tell(name, record, steps):
-        loop, source = job.loop, job.config.process.source(job.loop.model, source_of(job.data()[1]))
+        loop, source = job.loop, job.config.process.source(source_of(job.data()[1]), Learner(job.loop.model))
         before = loop.model.flat.copy()
         losses.append([trainer.held_out_loss(loop, source) for _ in range(2)])
         assert np.array_equal(loop.model.flat, before)

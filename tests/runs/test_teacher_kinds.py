@@ -11,10 +11,11 @@ from minidit.data import digits
 from minidit.diffusion.solver import AB2
 from minidit.models.dit import DiTConfig
 from minidit.models.flow_map import FlowMapConfig
+from minidit.processes import distil, pairs
 from minidit.processes.sample import Sampling, sample
 from minidit.runs.kinds import network_of
 from minidit.runs.pipeline import load
-from minidit.runs.process_kinds import DDPMConfig, RectifiedFlowConfig
+from minidit.runs.process_kinds import DDPMConfig, Learner, RectifiedFlowConfig
 from minidit.runs.teacher_kinds import ConsistencyConfig, MeanVelocityConfig, TrajectoriesConfig
 from minidit.training.draws import Draws
 from minidit.training.source import source_of
@@ -77,13 +78,29 @@ def test_a_flow_map_is_walked_in_equal_steps_and_refuses_other_walks(teachers, t
     assert np.array_equal(pipeline.sample("0", steps=2, guidance=1.0, spacing="trailing"), pipeline.sample("0", steps=2))
 
 
+def test_trajectories_are_walked_once_and_kept_for_a_run_that_goes_on(teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "BLOCK", 5)  # several blocks, the last one shorter
+    config = student("trajectories", teachers)
+    teacher = load(config.process.teacher())
+    network = network_of(flow_map(teacher.model.config))
+    config = replace(config, data=replace(config.data, cache=str(tmp_path / "cache")))
+    reference, _ = whole(tmp_path / "whole", config)
+    caches, everything = (None, reference.cache()), np.arange(TRAJECTORIES.pool)
+    walked, kept = (config.process.source(source_of(digits()), Learner(network, teacher, cache)) for cache in caches)
+    agree(kept.x[everything], walked.x[everything], bound=1e-5)
+    interrupted(tmp_path / "run", config, 3)
+    monkeypatch.setattr(distil, "sample", lambda *_, **__: pytest.fail("a trajectory was walked again"))
+    resumed(tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (reference.folder / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("kind", ["trajectories", "mean velocity", "distillation on the ladder"])
 def test_a_student_begins_with_the_weights_of_its_teacher_and_learns_from_guided_answers(kind, teachers):
     config = student(kind, teachers)
     teacher = load(config.process.teacher())
     teacher.guidance, teacher.interval = 3.0, (0.2, 0.7)
     network = network_of(teacher.model.config if kind.startswith("dist") else flow_map(teacher.model.config))
-    source = config.process.source(network, source_of(digits("test")), teacher)
+    source = config.process.source(source_of(digits("test")), Learner(network, teacher))
     process = config.process.process(network, source, teacher)
     theirs = teacher.model.state_dict()
     assert all(np.array_equal(network.state_dict()[name], a) for name, a in theirs.items())

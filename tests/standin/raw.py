@@ -29,7 +29,7 @@ ERRORS = {
 }  # fmt: skip
 TYPES = {
     "float": "float32", "double": "float64", "bf16": "bfloat16", "int": "int32", "unsigned": "uint32", "long long": "int64",
-    "unsigned long long": "uint64",
+    "unsigned long long": "uint64", "unsigned char": "uint8",
 }  # fmt: skip
 GUARD = 256
 DEFAULT_SHARED = 48 << 10  # bytes per block, without asking

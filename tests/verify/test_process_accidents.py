@@ -171,17 +171,17 @@ def test_a_flood_of_messages_is_cut_and_holds_nobody_up(tmp_path, capfd):
 def test_a_program_that_reads_nothing_or_says_nothing_costs_three_times_its_time(tmp_path, monkeypatch):
     """A question of megabytes is not read; after three silences the other topics are not asked."""
     monkeypatch.setattr(process, "LEAVE", 0.1)
-    with Program(python(tmp_path, "time.sleep(600)", TWO), timeout=0.7) as program:
+    with Program(python(tmp_path, "time.sleep(600)", TWO), timeout=20) as program:
+        program._talk.timeout = 0.7  # a greeting takes what it takes on a busy machine
         with pytest.raises(ProgramError, match=r"did not read its input within 0\.7 s"):
             program.functions["ddim_step"](np.zeros(10**6))
         for name in ("ddpm_step", "cosine_alpha_bar"):
             with pytest.raises(ProgramError, match="said nothing about"):
                 program.functions[name](1)
-        began = time.monotonic()
+        monkeypatch.setattr(Talk, "say", lambda *question: pytest.fail("it was asked"))
         for name in ("linear_betas", "guide"):
             with pytest.raises(ProgramError, match="is not asked any more: it kept silent at 3 topics"):
                 program.functions[name](1)
-        assert time.monotonic() - began < 0.5
 
 
 @pytest.mark.parametrize(

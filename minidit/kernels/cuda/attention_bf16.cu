@@ -2,39 +2,32 @@
 // aligned to 16 bytes.
 //
 // Of the bias only the part of the queries changes a weight: that of the keys adds one number to all logits of a query, which no
-// softmax sees, and that of the values is added to y once, for Σ P = 1. So nothing but q + bias is rounded again; it is written
-// back, and the adjoint reads it.
+// softmax sees, and that of the values is added to y once, for Σ P = 1. So nothing but q + bias is rounded again, here and in the
+// adjoint.
 #include "tiles.h"
-
-#ifndef MASK
-#define MASK 0  // 1: numbers that are added to the logits
-#endif
 
 constexpr int TALL = 64 * HIGH;             // queries that a block owns, by four warps
 constexpr int WIDE = HIGH == 2 ? 32 : 64;   // keys of a tile
 constexpr int BLOCKS = HEAD <= 80 ? 3 : 2;  // per multiprocessor: while one waits for memory, others multiply
 constexpr float LATE = 8;  // the softmax is shifted again when a logit exceeds the shift by a factor of 2^LATE
 
-// The queries of a warp, from its rows of shared memory, as fragments; with a bias, written back as rounded.
-__device__ __forceinline__ void queries(unsigned (&q)[SLICES][HIGH][4], bf16* own, Rows rows, int first, int N) {
-    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+// The queries of a warp, from its rows of shared memory, as fragments, with their bias.
+__device__ __forceinline__ void queries(unsigned (&q)[SLICES][HIGH][4], const bf16* own, const float* bias) {
+    int t = threadIdx.x % 4;
 #pragma unroll
     for (int k = 0; k < SLICES; k++)
 #pragma unroll
         for (int h = 0; h < HIGH; h++) ldmatrix(q[k][h], along(own, PITCH) + 16 * h * PITCH + 16 * k);
-    if (!rows.bias) return;
-    __syncwarp();
+    if (!bias) return;
 #pragma unroll
     for (int j = 0; j < STRIPS; j++) {
-        Two b = two_of(rows.bias + 8 * j + 2 * t);
+        Two b = two_of(bias + 8 * j + 2 * t);
 #pragma unroll
         for (int i = 0; i < HIGH * 2; i++) {
             unsigned& pair = q[j / 2][i / 2][i % 2 + j % 2 * 2];
             pair = bf16x2_of(low_of(pair) + b.x, high_of(pair) + b.y);
-            *reinterpret_cast<unsigned*>(own + (8 * i + g) * PITCH + 8 * j + 2 * t) = pair;
         }
     }
-    put_rows(own, rows, first, N);
 }
 
 // One tile of the softmax: s becomes P, shifted by top; sum and out follow where the shift must grow. c: scale in powers of two.
@@ -78,11 +71,12 @@ __device__ __forceinline__ void softmax(float (&s)[HIGH][WIDE / 8][4], float (&t
 }
 
 // q: (B, N, heads, HEAD), k, v: (B, M, heads, HEAD), each with its strides of samples and rows; bias: of q, k and v, or null,
-// (3, heads, HEAD). Grid: (N / TALL, B · heads), four warps.
+// (3, heads, HEAD); mask: numbers that are added to the logits, and which of its tiles forbid everything. Grid: (N / TALL,
+// B · heads), four warps.
 extern "C" __global__ void __launch_bounds__(128, BLOCKS)
-    attention_bf16(bf16* q, const bf16* k, const bf16* v, const float* bias, const float* mask, bf16* y, float* log_sum, int N,
-                   int M, int heads, int q_batch, int q_row, int k_batch, int k_row, int v_batch, int v_row, int mask_batch,
-                   int mask_head, int mask_row, float scale) {
+    attention_bf16(const bf16* q, const bf16* k, const bf16* v, const float* bias, const float* mask, const unsigned char* dead,
+                   bf16* y, float* log_sum, int N, int M, int heads, int q_batch, int q_row, int k_batch, int k_row, int v_batch,
+                   int v_row, int mask_batch, int mask_head, int mask_row, int dead_batch, int dead_head, float scale) {
     DYNAMIC_SHARED(bf16, tiles);  // keys and values of one tile, and of the next, where first the queries are
     int b = blockIdx.y / heads, h = blockIdx.y % heads, first = blockIdx.x * TALL + threadIdx.x / 32 * 16 * HIGH;
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -90,24 +84,27 @@ extern "C" __global__ void __launch_bounds__(128, BLOCKS)
     Rows asking = rows_at(q, q_batch, q_row, b, h), keys = rows_at(k, k_batch, k_row, b, h);
     Rows values = rows_at(v, v_batch, v_row, b, h);
     if (bias) asking.bias = bias + h * HEAD, values.bias = bias + (2 * heads + h) * HEAD;
-    fetch<WIDE, 128>(tiles, keys, 0, M);
-    fetch<WIDE, 128>(tiles + WIDE * PITCH, values, 0, M);
+    const Tiles forbidden = {dead ? dead + b * dead_batch + h * dead_head : nullptr, N, M};
+    int m = forbidden.first_alive(blockIdx.x * TALL, TALL, 0, WIDE);
+    fetch<WIDE, 128>(tiles, keys, m, M);
+    fetch<WIDE, 128>(tiles + WIDE * PITCH, values, m, M);
     fetch<TALL, 128>(tiles + 2 * WIDE * PITCH, asking, blockIdx.x * TALL, N);
     copies_arrived();
     __syncthreads();
     unsigned a[SLICES][HIGH][4];
-    queries(a, own, asking, first, N);
+    queries(a, own, asking.bias);
     float out[HIGH][STRIPS][4] = {}, top[HIGH][2], sum[HIGH][2] = {}, c = scale * LOG2E;
 #pragma unroll
     for (int i = 0; i < HIGH * 2; i++) top[i / 2][i % 2] = -1e30f;
-    for (int m = 0; m < M; m += WIDE) {
-        const bf16* tile = tiles + m / WIDE % 2 * 2 * WIDE * PITCH;
+    for (int turn = 0; m < M; turn ^= 1) {
+        const bf16* tile = tiles + turn * 2 * WIDE * PITCH;
+        int after = forbidden.first_alive(blockIdx.x * TALL, TALL, m + WIDE, WIDE);
         copies_arrived();
         __syncthreads();  // the tile has come, and all have read the one before
-        if (m + WIDE < M) {
-            bf16* next = tiles + (m / WIDE + 1) % 2 * 2 * WIDE * PITCH;
-            fetch<WIDE, 128>(next, keys, m + WIDE, M);
-            fetch<WIDE, 128>(next + WIDE * PITCH, values, m + WIDE, M);
+        if (after < M) {
+            bf16* next = tiles + (turn ^ 1) * 2 * WIDE * PITCH;
+            fetch<WIDE, 128>(next, keys, after, M);
+            fetch<WIDE, 128>(next + WIDE * PITCH, values, after, M);
         }
         float s[HIGH][WIDE / 8][4] = {};
 #pragma unroll
@@ -142,6 +139,7 @@ extern "C" __global__ void __launch_bounds__(128, BLOCKS)
             packed(p, s, i);
             accumulate(out, p, along(tile + (WIDE + 16 * i) * PITCH, PITCH));
         }
+        m = after;
     }
     float inverse[HIGH][2];
 #pragma unroll
@@ -154,4 +152,23 @@ extern "C" __global__ void __launch_bounds__(128, BLOCKS)
     __syncthreads();
     rounded(own, out, inverse, values.bias);
     put_rows(own, head_of(y, b, h, N, heads), first, N);
+}
+
+// dead[mask, tile of FLAG_ROWS queries, tile of FLAG_COLUMNS keys]: whether all numbers of that tile are -∞. batches, heads: of
+// which the mask has numbers of their own. Grid: (tiles of keys, tiles of queries, batches · heads).
+extern "C" __global__ void __launch_bounds__(128)
+    attention_mask_tiles(const float* mask, unsigned char* dead, int N, int M, int heads, int mask_batch, int mask_head,
+                         int mask_row) {
+    __shared__ int found[4];
+    mask += (size_t)(blockIdx.z / heads) * mask_batch + (size_t)(blockIdx.z % heads) * mask_head;
+    int m = blockIdx.x * FLAG_COLUMNS + threadIdx.x % FLAG_COLUMNS, alive = 0;
+    for (int i = threadIdx.x / FLAG_COLUMNS; i < FLAG_ROWS; i += 128 / FLAG_COLUMNS) {
+        int n = blockIdx.y * FLAG_ROWS + i;
+        if (n < N && m < M && !(mask[(size_t)n * mask_row + m] < -3.402823466e38f)) alive = 1;
+    }
+    alive = __any_sync(0xffffffffu, alive);
+    if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = alive;
+    __syncthreads();
+    if (threadIdx.x == 0)
+        dead[((size_t)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x] = !(found[0] | found[1] | found[2] | found[3]);
 }

@@ -10,9 +10,6 @@
 #ifndef WARPS
 #define WARPS 8
 #endif
-#ifndef MASK
-#define MASK 0
-#endif
 
 constexpr int THREADS = 32 * WARPS, KEYS = 16 * HIGH * WARPS, TILE = 64;
 constexpr int SUB = HEAD <= (HIGH == 2 ? 64 : 112) ? 32 : 16;             // queries of which a warp holds logits
@@ -136,9 +133,9 @@ __device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, 
 }
 
 // The warp's part of q̄ of the tile that starts at row n: 16 rows and SHARE strips, GROUP at a time, summed over the block's keys,
-// of which `count` are there.
+// of which `count` are there, from `block` on.
 __device__ __forceinline__ void queries_share(const bf16* memory, const bf16* turn, int count, float scale, float* partial,
-                                              Rows q_bar, int n, int N) {
+                                              Rows q_bar, int n, int N, Tiles forbidden, int block) {
     int strip = threadIdx.x / 32 % 4 * 16, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const bf16* a_at = across(turn + S_BAR + strip, ACROSS);
 #pragma unroll 1
@@ -147,6 +144,7 @@ __device__ __forceinline__ void queries_share(const bf16* memory, const bf16* tu
         float sum[GROUP][4] = {};
 #pragma unroll 4
         for (int k = 0; k < count; k += 16) {
+            if (forbidden.dead(n, block + k)) continue;
             unsigned a[4], b[4];
             ldmatrix_transposed(a, a_at + k * ACROSS);
 #pragma unroll
@@ -179,16 +177,18 @@ __device__ __forceinline__ void queries_share(const bf16* memory, const bf16* tu
 // q, k, v, bias, mask: as in attention_bf16.cu. q_bar; k_bar and v_bar: with strides of their own. partial: null, or
 // (blocks of keys, B · heads, N, HEAD). Grid: (M / KEYS, B · heads).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    attention_bf16_backward(const bf16* q, const bf16* k, const bf16* v, const float* bias, const float* mask, const bf16* y,
-                            const bf16* y_bar, const float* log_sum, bf16* q_bar, bf16* k_bar, bf16* v_bar, float* partial, int N,
-                            int M, int heads, int q_batch, int q_row, int k_batch, int k_row, int v_batch, int v_row,
-                            int mask_batch, int mask_head, int mask_row, int asking_batch, int asking_row, int asked_batch,
-                            int asked_row, float scale) {
+    attention_bf16_backward(const bf16* q, const bf16* k, const bf16* v, const float* bias, const float* mask,
+                            const unsigned char* dead, const bf16* y, const bf16* y_bar, const float* log_sum, bf16* q_bar,
+                            bf16* k_bar, bf16* v_bar, float* partial, int N, int M, int heads, int q_batch, int q_row,
+                            int k_batch, int k_row, int v_batch, int v_row, int mask_batch, int mask_head, int mask_row,
+                            int dead_batch, int dead_head, int asking_batch, int asking_row, int asked_batch, int asked_row,
+                            float scale) {
     DYNAMIC_SHARED(bf16, memory);
     int b = blockIdx.y / heads, h = blockIdx.y % heads, block = blockIdx.x * KEYS, own = threadIdx.x / 32 * 16 * HIGH;
     Rows asking = rows_at(q, q_batch, q_row, b, h), bar = head_of(y_bar, b, h, N, heads), values = head_of(y, b, h, N, heads);
     Rows asking_bar = rows_at(q_bar, asking_batch, asking_row, b, h);
-    if (bias) values.bias = bias + (2 * heads + h) * HEAD;
+    if (bias) asking.bias = bias + h * HEAD, values.bias = bias + (2 * heads + h) * HEAD;
+    const Tiles forbidden = {dead ? dead + b * dead_batch + h * dead_head : nullptr, N, M};
     log_sum += (size_t)blockIdx.y * N;
     if (partial) partial += ((size_t)blockIdx.x * gridDim.y + blockIdx.y) * N * HEAD;
     fetch<KEYS, THREADS>(memory + K, rows_at(k, k_batch, k_row, b, h), block, M);
@@ -205,11 +205,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int n = 0; n < N + TILE; n += TILE) {
         bf16 *turn = memory + TURNS + n / TILE % 2 * TURN, *other = memory + TURNS + (n / TILE + 1) % 2 * TURN;
         copies_arrived();
+        if (asking.bias && n < N) add_to_fetched<TILE, THREADS>(turn + Q, asking.bias);
         __syncthreads();  // this tile is there, S̄ of the one before is written, and nobody reads the one before that
         if (n + TILE < N) begin(other, n + TILE);
-        if (n > 0) queries_share(memory, other, min(KEYS, M - block), scale, partial, asking_bar, n - TILE, N);
+        if (n > 0) queries_share(memory, other, min(KEYS, M - block), scale, partial, asking_bar, n - TILE, N, forbidden, block);
         if (n + TILE < N) sums.end(reinterpret_cast<float*>(other + SUMS), values.bias, n + TILE, N);
-        if (n < N && block + own < M) {
+        if (n < N && block + own < M && !forbidden.dead(n, block + own)) {
             Mask here = {MASK ? mask + (size_t)b * mask_batch + (size_t)h * mask_head : nullptr, mask_row, n, N, 1 / scale};
             keys_share(memory, turn, block + own, M, here, scale * LOG2E, k_sum, v_sum);
         }

@@ -35,25 +35,27 @@ __device__ __forceinline__ bool mine(const long long* samples, int n, int per_sa
     return true;
 }
 
-extern "C" __global__ void uniform(T* out, const long long* samples, int n, int per_sample, unsigned k0, unsigned k1,
-                                   unsigned stream, const long long* step, unsigned per, unsigned more) {
+__device__ __forceinline__ void put(double& to, double x) { to = x; }
+
+// Numbers in (0, 1); in double, for laws of training times, never 1, to which a float may round.
+template <class S>
+__device__ __forceinline__ void fractions(S* out, const long long* samples, int n, int per_sample, unsigned k0, unsigned k1,
+                                          unsigned stream, const long long* step, unsigned per, unsigned more) {
     Words words;
     long long sample;
     int entry;
     if (!mine(samples, n, per_sample, k0, k1, stream, step, per, more, words, sample, entry)) return;
     for (int k = 0; k < 4 && entry + k < per_sample; k++)
-        put(out[sample * per_sample + entry + k], (float)((words.w[k] + 0.5) * (1.0 / 4294967296.0)));
+        put(out[sample * per_sample + entry + k], (words.w[k] + 0.5) * (1.0 / 4294967296.0));
 }
 
-// The numbers themselves, for laws of training times: a float32 may round to 1.
+extern "C" __global__ void uniform(T* out, const long long* samples, int n, int per_sample, unsigned k0, unsigned k1,
+                                   unsigned stream, const long long* step, unsigned per, unsigned more) {
+    fractions(out, samples, n, per_sample, k0, k1, stream, step, per, more);
+}
 extern "C" __global__ void uniform64(double* out, const long long* samples, int n, int per_sample, unsigned k0, unsigned k1,
                                      unsigned stream, const long long* step, unsigned per, unsigned more) {
-    Words words;
-    long long sample;
-    int entry;
-    if (!mine(samples, n, per_sample, k0, k1, stream, step, per, more, words, sample, entry)) return;
-    for (int k = 0; k < 4 && entry + k < per_sample; k++)
-        out[sample * per_sample + entry + k] = (words.w[k] + 0.5) * (1.0 / 4294967296.0);
+    fractions(out, samples, n, per_sample, k0, k1, stream, step, per, more);
 }
 
 extern "C" __global__ void normal(T* out, const long long* samples, int n, int per_sample, unsigned k0, unsigned k1,

@@ -10,6 +10,9 @@
 #ifndef HIGH
 #define HIGH 2
 #endif
+#ifndef MASK
+#define MASK 0  // 1: numbers that are added to the logits
+#endif
 
 constexpr int WIDTH = (HEAD + 15) / 16 * 16, PITCH = WIDTH + 8;
 constexpr int SLICES = WIDTH / 16;  // of a sum over the head's width
@@ -23,6 +26,27 @@ struct alignas(8) Two {
     float x, y;
 };
 __device__ __forceinline__ Two two_of(const float* p) { return *reinterpret_cast<const Two*>(p); }
+
+// Which tiles of a mask forbid everything: flags[tile of 64 queries][tile of 32 keys]. They are not computed.
+enum { FLAG_ROWS = 64, FLAG_COLUMNS = 32 };
+
+struct Tiles {
+    const unsigned char* flags;  // of one head
+    int N, M;
+
+    __device__ __forceinline__ bool dead(int n, int m) const {
+        return MASK && flags[n / FLAG_ROWS * ((M + FLAG_COLUMNS - 1) / FLAG_COLUMNS) + m / FLAG_COLUMNS];
+    }
+    // The first m, by steps of `wide` keys, at which one of `tall` queries from n on may look at a key; or beyond M.
+    __device__ __forceinline__ int first_alive(int n, int tall, int m, int wide) const {
+        if (!MASK) return m;
+        for (; m < M; m += wide)
+            for (int i = n; i < min(n + tall, N); i += FLAG_ROWS)
+                for (int j = m; j < min(m + wide, M); j += FLAG_COLUMNS)
+                    if (!dead(i, j)) return m;
+        return m;
+    }
+};
 
 // The element of a tile that lane l names for ldmatrix. `along`: an a, or transposed the b of a plain tile, 16 x 16.
 // `across`: the b of a transposed tile, or transposed an a of a transposed tile.
@@ -43,6 +67,26 @@ __device__ __forceinline__ void fetch(bf16* tile, Rows rows, int first, int N) {
         if (at + THREADS > PIECES && i >= PIECES) break;
         bool there = first + n < N && c < HEAD;
         copy_async(tile + n * PITCH + c, rows.p + (there ? (first + n) * (int)rows.pitch + c : 0), there);
+    }
+}
+
+// Adds a bias to the columns of what this thread has fetched, and has arrived.
+template <int COUNT, int THREADS>
+__device__ __forceinline__ void add_to_fetched(bf16* tile, const float* bias) {
+    constexpr int PIECES = COUNT * (WIDTH / 8);
+#pragma unroll 1  // few registers are free where this is called
+    for (int at = 0; at < PIECES; at += THREADS) {
+        int i = at + threadIdx.x, c = i % (WIDTH / 8) * 8;
+        if (at + THREADS > PIECES && i >= PIECES) break;
+        if (c >= HEAD) continue;
+        Piece* there = reinterpret_cast<Piece*>(tile + i / (WIDTH / 8) * PITCH + c);
+        Piece piece = *there;
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            Two b = two_of(bias + c + 2 * k);
+            piece.pairs[k] = bf16x2_of(low_of(piece.pairs[k]) + b.x, high_of(piece.pairs[k]) + b.y);
+        }
+        *there = piece;
     }
 }
 

@@ -1,4 +1,4 @@
-"""Constants, activations and norms that are tried where no mistake of the bank explains an answer: "equals N.8 with period 1000".
+"""Constants that are tried, beside the laws of nonlinear.py, where no mistake of the bank explains an answer.
 
 They are no rows of the bank: nobody is known to have made them, and they have no ids.
 """
@@ -13,28 +13,14 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
+from minidit.verify.bank.nonlinear import NONLINEAR, fit
 from minidit.verify.bank.wrap import instead, then
-from minidit.verify.core.reference import AnyPart, AnyTopic, Change, Deviation, Form, Reference
-from minidit.verify.topics import block, embeddings, layers, schedules
-from minidit.verify.topics.layers import Numbers
+from minidit.verify.core.reference import AnyTopic, Change, Deviation, Form, Reference
+from minidit.verify.topics import embeddings, layers, schedules
 
 PERIODS = (10.0, 100.0, 256.0, 500.0, 1000.0, 1024.0, 2000.0, 5000.0, 8000.0, 20000.0, 50000.0, 1e5, 5e5, 1e6)
 UNITS = {"2π": 2 * math.pi, "π": math.pi, "½": 0.5, "2": 2.0, "10": 10.0, "100": 100.0, "1/10": 0.1, "1/100": 0.01}
 EPSILONS = (0.0, 1e-1, 1e-2, 1e-4, 1e-7, 1e-9, 1e-10, 5e-6, 2e-6)
-ACTIVATIONS: dict[str, Callable[[Numbers], Numbers]] = {
-    "ReLU": lambda x: ops.clip(x, low=0.0, high=math.inf), "tanh": ops.tanh, "no activation": lambda x: x,
-    "the sigmoid": ops.sigmoid, "the exact GELU": ops.gelu_erf, "the tanh GELU": ops.gelu, "SiLU": ops.silu,
-    "SiLU twice": lambda x: ops.silu(ops.silu(x)),
-    "the quick GELU": lambda x: x * ops.sigmoid(1.702 * x),
-}  # fmt: skip
-ACTIVE: tuple[tuple[AnyPart, str], ...] = (
-    (embeddings.time_activation, "in the time MLP"), (block.silu_of_c, "before the modulation"), (layers.gelu, "for GELU"),
-    (layers.silu, "for every SiLU"),
-)  # fmt: skip
-
-
-def _fit(words: str, part: AnyPart, change: Change) -> Deviation:
-    return Deviation(words, words, "", "", "", {part: change})
 
 
 def _constant(value: Any) -> Change:
@@ -55,26 +41,6 @@ def _unit(unit: float) -> Change:
     return change
 
 
-def _only(f: Callable[[Numbers], Numbers]) -> Change:
-    return instead(lambda R, x: f(x))
-
-
-def _norms() -> Iterator[tuple[str, Form]]:
-    """Other norms."""
-
-    def centred(x: Numbers) -> Numbers:
-        return x - x.mean(axis=-1, keepdims=True)
-
-    def variance(x: Numbers) -> Numbers:
-        return (centred(x) * centred(x)).mean(axis=-1, keepdims=True)
-
-    yield "a norm that leaves the mean", lambda R, x, place="": x / ops.sqrt(variance(x) + layers.norm_eps(R, place))
-    yield "a norm that takes the mean away only", lambda R, x, place="": centred(x)
-    yield "the variance for its root in the norm", lambda R, x, place="": centred(x) / (variance(x) + layers.norm_eps(R, place))
-    yield "no norm", lambda R, x, place="": x
-    yield "rows of length 1 for the norm", lambda R, x, place="": x / ops.sqrt((x * x).sum(axis=-1, keepdims=True))
-
-
 def _cosine(s: float) -> Change:
     return instead(lambda R, T: np.cos((schedules.cosine_grid(R, T) + s) / (1 + s) * np.pi / 2) ** 2)
 
@@ -93,30 +59,25 @@ def _of_length_1(qkv: Any, k: int) -> Any:
 
 def _made() -> Iterator[Deviation]:
     for base in PERIODS:
-        yield _fit(f"period {base:g} of time", embeddings.time_frequencies, _period(base))
-        yield _fit(f"period {base:g} of place", embeddings.position_frequencies, _period(base))
+        yield fit(f"period {base:g} of time", embeddings.time_frequencies, _period(base))
+        yield fit(f"period {base:g} of place", embeddings.position_frequencies, _period(base))
     for words, unit in UNITS.items():
-        yield _fit(f"{words} times t", embeddings.time_angles, _unit(unit))
+        yield fit(f"{words} times t", embeddings.time_angles, _unit(unit))
     for eps in EPSILONS:
-        yield _fit(f"ε = {eps:g} in every norm", layers.norm_eps, _constant(eps))
-    for part, where in ACTIVE:
-        for words, f in ACTIVATIONS.items():
-            yield _fit(f"{words} {where}", part, _only(f))
-    for words, form in _norms():
-        yield _fit(words, layers.layer_norm, instead(form))
+        yield fit(f"ε = {eps:g} in every norm", layers.norm_eps, _constant(eps))
     for s in (0.0, 0.001, 0.004, 0.0079, 0.009, 0.01, 0.016, 0.02, 0.05, 0.08, 0.1):
-        yield _fit(f"offset {s:g}", schedules.cosine_f, _cosine(s))
+        yield fit(f"offset {s:g}", schedules.cosine_f, _cosine(s))
     for cap in (0.02, 0.5, 0.9, 0.95, 0.99, 0.995, 0.9999, 0.99999):
-        yield _fit(f"β cut at {cap:g}", schedules.cosine_cap, instead(partial(_cut, cap=cap)))
+        yield fit(f"β cut at {cap:g}", schedules.cosine_cap, instead(partial(_cut, cap=cap)))
     for words, scale in (("K", -1.0), ("the fourth root of K", -0.25), ("1", 0.0)):
-        yield _fit(f"logits divided by {words}", layers.logit_scale, instead(partial(_scale, power=scale)))
+        yield fit(f"logits divided by {words}", layers.logit_scale, instead(partial(_scale, power=scale)))
     for number in (4, 8, 16, 32, 64, 128):
-        yield _fit(f"logits divided by {number}", layers.logit_scale, _constant(1 / number))
+        yield fit(f"logits divided by {number}", layers.logit_scale, _constant(1 / number))
     for name, k in (("queries", 0), ("keys", 1)):
-        yield _fit(f"{name} of length 1", layers.split_heads, then(partial(_of_length_1, k=k)))
+        yield fit(f"{name} of length 1", layers.split_heads, then(partial(_of_length_1, k=k)))
 
 
-FITS: tuple[Deviation, ...] = tuple(_made())
+FITS: tuple[Deviation, ...] = (*_made(), *NONLINEAR)
 
 # ------------------------------------------------------------------------------------------------ a mistake in one place only
 

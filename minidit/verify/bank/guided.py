@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidit.backend import Array
-from minidit.verify.bank.wrap import instead
+from minidit.verify.bank.wrap import instead, then
 from minidit.verify.core.reference import Deviation, Reference
 from minidit.verify.topics import guided, latents, likelihood, losses, training
 from minidit.verify.topics.ddpm import halves_of_channels
@@ -45,7 +45,7 @@ BANK = [
     Deviation("X228", "HALVES_ALTERNATE", "D.22", "takes every other channel", HALVES,
         {halves_of_channels: instead(_interleaved)}),
     Deviation("X229", "HALVES_EXCHANGED", "D.22", "takes the second half for the first", HALVES,
-        {halves_of_channels: instead(lambda R, out: tuple(np.split(out, 2, axis=1)[::-1]))}),
+        {halves_of_channels: then(lambda halves: halves[::-1])}),
     Deviation("X230", "LOGVAR_NOT_LIMITED", "L.1", "takes ln σ² as it comes", "ln σ² within [-30, 20]",
         {latents.limited_logvar: instead(lambda R, logvar: logvar)}),
     Deviation("X231", "LOWEST_BIN_CLOSED", "K.4", "the bin of grey level 0 has a lower edge", ENDS,

@@ -97,7 +97,11 @@ class Talk:
         self.say({"id": self.questions, "topic": topic, "args": sent})
         deadline, calls, room = time.monotonic() + self.timeout, 0, MAX_CALLED
         while True:
-            message = self.hear(deadline, topic)
+            try:
+                message = self.hear(deadline, topic)
+            except Silence as silence:  # its time may end while it calls
+                late = f"{self.name} calls back without an answer about {topic} within {self.timeout:g} s"
+                raise Silence(late if calls else str(silence)) from None
             if message.get("id") != self.questions:
                 number = _glimpse(message.get("id"))
                 raise ProgramError(f"{self.name} answered question {number} when asked {self.questions} ({topic})")

@@ -42,7 +42,8 @@ FLOATS: dict[str, Callable[[Array], Any]] = {
     "{} squared": lambda a: a * a, "the root of {}": lambda a: a**0.5, "1 - {}": lambda a: 1 - a,
     "the reciprocal of {}": lambda a: 1 / a, "the absolute value of {}": abs, "{} + 1": lambda a: a + 1,
     "{} - 1": lambda a: a - 1, "{} between 0 and 1": lambda a: np.clip(a, 0, 1),
-    "{} between -1 and 1": lambda a: np.clip(a, -1, 1), "1 for {}": lambda a: 0 * a + 1,
+    "{} between -1 and 1": lambda a: np.clip(a, -1, 1), "1 for {}": lambda a: 0 * a + 1, "tanh of {}": np.tanh,
+    "the sigmoid of {}": lambda a: 1 / (1 + np.exp(-a)), "e to the power of {}": np.exp, "the logarithm of {}": np.log,
 }  # fmt: skip
 WHOLE: dict[str, Callable[[Any], Any]] = {
     "{} + 1": lambda a: a + 1, "{} - 1": lambda a: a - 1, "0 for {}": lambda a: 0 * a, "twice {}": lambda a: 2 * a,
@@ -146,6 +147,8 @@ def _exchanged(names: Sequence[str], args: Args) -> Iterator[Guess]:
             isinstance(a, float) and isinstance(b, float)
         ):
             yield Guess(f"{letter(names[j])} and {letter(names[k])} exchanged", _swap({j: k, k: j}))
+            for there, taken in ((j, k), (k, j)):
+                yield Guess(f"{letter(names[taken])} in the place of {letter(names[there])}", _swap({there: taken}))
 
 
 def _of_weights(k: int, weights: dict[str, Any]) -> Iterator[Guess]:

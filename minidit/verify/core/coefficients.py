@@ -71,7 +71,17 @@ def quantities(names: Sequence[str], args: Sequence[Any], b: Any) -> dict[str, f
         if table is not None and name in given:
             t = int(given[name][b]) if np.ndim(given[name]) else int(given[name])
             out[f"ᾱ_{name}"] = float(table[t]) if t >= 0 else 1.0
+    if table is not None and "t" in given and "s" not in given:
+        out["ᾱ_(t-1)"] = float(table[t - 1]) if t > 0 else 1.0
+    if isinstance(b, int):  # one number per sample
+        out |= {letter(n): float(a[b]) for n, a in given.items() if _per_sample(a, given)}
     return out
+
+
+def _per_sample(a: Any, given: Mapping[str, Any]) -> bool:
+    """Whether an argument is a time or level of each sample."""
+    batch = next((len(x) for x in given.values() if isinstance(x, np.ndarray) and x.ndim > 1), -1)
+    return isinstance(a, np.ndarray) and a.ndim == 1 and a.dtype.kind == "f" and len(a) == batch
 
 
 # ------------------------------------------------------------------------------------------------ in words
@@ -112,15 +122,34 @@ def _how(all_points: Sequence[Point], got: Array, want: Array, k: int, limit: fl
         if len({round(float(c), 6) for c in right}) > 1:  # one number alone may be root, half and square of another by accident
             parts += [words for words, f in SIMPLE.items() if is_got(f(right))][:1]
             parts += [f"that of {letter(n)}" for j, n in enumerate(names) if j != k and not parts and is_got(want[:, j])][:1]
+        if not parts and (times := _times_it(all_points, got, right, limit)):
+            parts.append(times)
         mine, law = formula(all_points, got, limit), formula(all_points, right, limit)
     parts += [f"{mine} for {law}" if law else mine] if mine else []
     return f" ({'; '.join(parts)})" if parts else ""
 
 
+def _times_it(all_points: Sequence[Point], got: Array, right: Array, limit: float) -> str:
+    """A constant multiple of the right coefficient, at three places or more: a quantity of the law, or a number."""
+    k = int(np.argmax(abs(right)))
+    ratio = float(got[k] / right[k]) if right[k] else 0.0
+    if len({round(float(c), 6) for c in right}) < POINTS or not ratio:
+        return ""
+    for words, u in _atoms(_table(all_points)):
+        if np.all(abs(got - u * right) <= limit):
+            return f"{words} times it"
+    return f"{ratio:.6g} times it" if np.all(abs(got - ratio * right) <= limit) else ""
+
+
+def _table(all_points: Sequence[Point]) -> dict[str, Array]:
+    """The quantities that are there at every point."""
+    common = set.intersection(*(set(p.quantities) for p in all_points)) if all_points else set()
+    return {n: np.array([p.quantities[n] for p in all_points]) for n in sorted(common)}
+
+
 def formula(all_points: Sequence[Point], values: Array, limit: float) -> str:
     """The shortest formula in the quantities of the law that gives these coefficients at every point; "" where none does."""
-    common = set.intersection(*(set(p.quantities) for p in all_points)) if all_points else set()
-    table = {n: np.array([p.quantities[n] for p in all_points]) for n in sorted(common)}
+    table = _table(all_points)
     different = len({tuple(round(float(v), 9) for v in row) for row in np.array(list(table.values())).T}) if table else 0
     with np.errstate(all="ignore"):
         for words, form in _forms(table):
@@ -163,13 +192,14 @@ def _times(a: str, b: str) -> str:
 
 def _atoms(table: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
     bases = dict(table)
-    if {"ᾱ_t", "ᾱ_s"} <= table.keys():
-        bases |= {"α": table["ᾱ_t"] / table["ᾱ_s"], "β": 1 - table["ᾱ_t"] / table["ᾱ_s"]}
+    below = next((n for n in ("ᾱ_s", "ᾱ_(t-1)") if n in table), "")
+    if "ᾱ_t" in table and below:
+        bases |= {"α": table["ᾱ_t"] / table[below], "β": 1 - table["ᾱ_t"] / table[below]}
     for name in list(bases):
         if name not in "αβ":
             bases[f"(1-{name})"] = 1 - bases[name]
         if "ᾱ" not in name and name not in "αβ":
-            bases |= {f"(1+{name})": 1 + bases[name], f"(2-{name})": 2 - bases[name]}
+            bases |= {f"(1+{name})": 1 + bases[name], f"(2-{name})": 2 - bases[name], f"(1-{name}²)": 1 - bases[name] ** 2}
     for name, u in bases.items():
         yield name, u
         yield f"√{name}", u**0.5

@@ -5,7 +5,7 @@ x_{k+1} = a_k x_k + b_k ε̂_k + σ_k z_k         least squares over the entries
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 from minidit.backend import Array, to_host
 from minidit.diffusion import gaussian
 from minidit.diffusion.level import Level
+from minidit.verify.core.forms import array_of
 
 
 class Call(NamedTuple):
@@ -39,11 +40,11 @@ class Linear:
     seen: list[Call] = field(default_factory=list)
 
     def __call__(self, x: Array, t: Array | int, y: Array | int = 0) -> Array:
-        x, t = np.asarray(to_host(x)), np.asarray(to_host(t), np.float64)
+        x, t = array_of(x), np.asarray(array_of(t), np.float64)
         grid = np.arange(len(self.slope))
         a, b = (np.interp(t, grid, table).reshape(-1, *[1] * (x.ndim - 1)) for table in (self.slope, self.shift))
         if self.labels is not None:
-            b = b * self.labels[np.asarray(to_host(y))].reshape(-1, *[1] * (x.ndim - 1))
+            b = b * self.labels[array_of(y)].reshape(-1, *[1] * (x.ndim - 1))
         answer = (a * x + b * self.pattern).astype(x.dtype)
         self.seen.append(Call(float(t.reshape(-1)[0]), x.astype(np.float64), answer.astype(np.float64)))
         return answer
@@ -84,8 +85,13 @@ def coefficients(seen: Sequence[Call], last: Array, z: Array | None = None) -> l
     return steps
 
 
-def first_wrong_step(mine: Sequence[Step], right: Sequence[Step], tolerance: float) -> str:
-    """In words: which coefficient of which step is the first to differ; empty where none does."""
+def first_wrong_step(
+    mine: Sequence[Step], right: Sequence[Step], tolerance: float, lands: Callable[[float, float], str] = lambda t, factor: ""
+) -> str:
+    """In words: which coefficient of which step is the first to differ; empty where none does.
+
+    lands: (t, the factor of x) -> the level of noise where the step leads, in words.
+    """
     if len(mine) != len(right):
         return f"{len(mine)} calls of the network, expected {len(right)}"
     for k, (got, want) in enumerate(zip(mine, right, strict=True)):
@@ -96,5 +102,7 @@ def first_wrong_step(mine: Sequence[Step], right: Sequence[Step], tolerance: flo
             return f"{place}: not affine in x, ε̂ and z (residual {got.residual:.1e}): clipping, or noise of its own"
         for letter, a, b in zip(("x", "ε̂", "z"), got.factors, want.factors, strict=True):
             if abs(a - b) > max(tolerance, 1e-7) * max(1.0, float(np.max(abs(want.factors)))):
-                return f"{place}: coefficient of {letter} is {a:.9g}, expected {b:.9g}"
+                there = [lands(got.t, factors[0]) for factors in (got.factors, want.factors)]
+                end = f"; it lands on the level of {there[0]}, expected {there[1]}" if all(there) and there[0] != there[1] else ""
+                return f"{place}: coefficient of {letter} is {a:.9g}, expected {b:.9g}{end}"
     return ""

@@ -6,6 +6,7 @@ In this order, and the first that gives the answers to all questions is said:
     list         13 entries, 12 asked for; (0, 0) is a step to itself                                             lists.py
     argument     the law of something else: ε left out, the first t for the whole batch, ᾱ in bfloat16            arguments.py
     coefficient  of x, ε, z in an answer that is linear in them, as formulas of ᾱ_t and ᾱ_s                       coefficients.py
+    level        the step from t = 500 lands on the level of t = 480                                              levels.py
     part         only the second half of C is wrong, and it is minus the right one
 
 A wrong explanation is worse than none: nothing is said that does not reproduce the numbers.
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from minidit.backend import Array
-from minidit.verify.core import coefficients, lists
+from minidit.verify.core import coefficients, levels, lists
 from minidit.verify.core.arguments import Guess, guesses, letter
 from minidit.verify.core.compare import difference, together
 from minidit.verify.core.denoiser import Linear
@@ -107,9 +108,13 @@ def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Le
         return _shapes(shown[1], shown[2], of, tolerance), True
     if words := _argument(topic, cases, law, tolerance, tables=False):
         return [f"equals {topic.spec} with {words}"], True
-    found = _coefficients(topic, wrong, tolerance) if len(leaves) == 1 else []
-    if found and all("(" in words for words in found):
+    found = _coefficients(topic, wrong, tolerance) if len(wrong) == 1 else []
+    found = [f"{of}: {words}" for words in found] if len(leaves) > 1 else found
+    if found and all("(" in words.partition("coefficient")[2] for words in found):
         return found, True
+    wrongly = [c for c in cases if difference(c.got, c.want).error > tolerance]
+    if found and (words := levels.in_words(topic.parameters, [(c.args, c.got) for c in wrongly], law, tolerance)):
+        return [words], True
     if words := _argument(topic, cases, law, tolerance, tables=True):
         return [f"equals {topic.spec} with {words}"], True
     found = found or _part(pairs, tolerance, axes)
@@ -213,17 +218,18 @@ def _part(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> list[
     """Whether only one half along an axis, or only one place of it, is wrong."""
     if len({p.want.ndim for p in pairs}) > 1:
         return []
-    for k in range(pairs[0].want.ndim):
-        name = axes[k] if axes else f"axis {k}"
+    names = axes or [f"axis {k}" for k in range(pairs[0].want.ndim)]
+    for k, name in enumerate(names):
+        for words, others in (("first", slice(1, None)), ("last", slice(None, -1))):
+            ends = [(np.moveaxis(p.got, k, 0)[others], np.moveaxis(p.want, k, 0)[others]) for p in pairs if p.want.shape[k] > 2]
+            if len(ends) == len(pairs) and all(same(g, w, tolerance) for g, w in ends):
+                return [f"only the {words} of {name} is wrong"]
+    for k, name in enumerate(names):
         if all(p.want.shape[k] % 2 == 0 and p.want.shape[k] > 0 for p in pairs):
             for cut, words in enumerate(("first", "second")):
                 rest = [(_half(p.got, k, 1 - cut), _half(p.want, k, 1 - cut), p) for p in pairs]
                 if all(same(g, w, tolerance, float(np.max(abs(p.want), initial=0.0))) for g, w, p in rest):
                     return [f"only the {words} half of {name} is wrong" + _of_half(pairs, k, cut, tolerance)]
-        for words, others in (("first", slice(1, None)), ("last", slice(None, -1))):
-            ends = [(np.moveaxis(p.got, k, 0)[others], np.moveaxis(p.want, k, 0)[others]) for p in pairs if p.want.shape[k] > 2]
-            if len(ends) == len(pairs) and all(same(g, w, tolerance) for g, w in ends):
-                return [f"only the {words} of {name} is wrong"]
     return []
 
 

@@ -7,9 +7,8 @@ reproduce *all* answers are the candidates. Where there are none, the finding sh
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations, permutations
 from string import ascii_lowercase
 from typing import Any
@@ -17,30 +16,17 @@ from typing import Any
 import numpy as np
 
 from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, rounded_like
+from minidit.verify.core.expected import Expected
 from minidit.verify.core.explain import explain
-from minidit.verify.core.finding import (
-    HALVES,
-    SETTLED,
-    Answer,
-    Answers,
-    Finding,
-    Names,
-    as_answer,
-    coarsest,
-    not_half,
-    questions,
-    types_of,
-)  # fmt: skip
+from minidit.verify.core.finding import HALVES, SETTLED, Answer, Answers, Finding, Names, as_answer, types_of
 from minidit.verify.core.forms import Odd, right_part
-from minidit.verify.core.places import first_layer, first_step
-from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation, Probe, Reference
+from minidit.verify.core.further import contradicted, more_answers
+from minidit.verify.core.places import first_layer, first_step, leaves_alone
+from minidit.verify.core.reference import AnyTopic, Deviation
 from minidit.verify.core.twice import unsteady
 
 DECLARE = 'declare its precision (precision="float32", --precision float32)'
 ROUNDED = 25 * 2.0**-23  # a float64 answer this near was computed in float32
-
-Beyond = Callable[[AnyTopic, Sequence[Deviation]], Iterable[Deviation]]
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -54,101 +40,8 @@ class Evidence:
     layer_tolerance: float
 
 
-class Judge:
-    """Compares answers with references; every reference's own answers are made once."""
-
-    def __init__(
-        self,
-        base: Iterable[Deviation] = (),
-        precision: str | None = None,
-        habits: Iterable[Deviation] = (),
-        beyond: Beyond = lambda topic, near: (),
-    ) -> None:
-        self.base, self.precision, self.habits = tuple(base), precision, tuple(habits)
-        self.beyond = beyond  # what is tried beyond the bank
-        self._made: dict[tuple[str, ...], Any] = {}
-        self._reach: dict[tuple[str, ...], set[AnyPart]] = {}
-        self._with: dict[Names, Reference] = {}
-
-    # ------------------------------------------------------------------------------------------------ right answers
-
-    def reference(self, names: Names) -> Reference:
-        """The declared dialect with these mistakes."""
-        if names not in self._with:
-            self._with[names] = Reference((*self.base, *names))
-        return self._with[names]
-
-    def expected(self, topic: AnyTopic, probe: Probe, names: Names = ()) -> Any:
-        """The reference's (measured) answer with these mistakes in it; an Exception object where it raises."""
-        key = (topic.name, probe.name, *(d.id for d in names))
-        if key in self._made:
-            return self._made[key]
-        kept = len(names) < 2  # thousands of pairs are asked once each: their answers would fill the memory
-        R = self.reference(names) if kept else Reference((*self.base, *names))
-        R.touched.clear()
-        made: Any
-        try:
-            with np.errstate(all="ignore"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # roots of negative numbers, in what a mistake makes of a question
-                answer = topic(R, *questions(probe.args))
-                made = topic.measure(answer) if topic.measure else answer
-        except Exception as error:  # a mistake may well raise: M06 leaves the table
-            made = error.with_traceback(None)
-        if kept:
-            self._made[key] = made
-            self._reach.setdefault((topic.name, *(d.id for d in names)), set()).update(R.touched)
-        R.taps.clear()
-        return made
-
-    def reached(self, topic: AnyTopic) -> set[AnyPart]:
-        """The parts that a topic's answers run through."""
-        for probe in topic.probes():
-            self.expected(topic, probe)
-        return self._reach[topic.name,]
-
-    def path(self, topic: AnyTopic, deviation: Deviation) -> set[AnyPart]:
-        """The parts that answers with this mistake ran through, as far as it was tried."""
-        return self._reach.get((topic.name, deviation.id), set())
-
-    def meets(self, names: Names, topic: AnyTopic) -> bool:
-        """Whether a topic's right answers run through what one of these mistakes changes."""
-        return any(d.patches.keys() & self.reached(topic) for d in names)
-
-    def near(self, topic: AnyTopic, bank: Iterable[Deviation]) -> list[Deviation]:
-        """The deviations that could change this topic's answers."""
-        return [d for d in bank if self.meets((d,), topic)]
-
-    # ------------------------------------------------------------------------------------------------ comparing
-
-    def gap(self, topic: AnyTopic, answer: Answer, names: Names = ()) -> Difference:
-        """How far an answer is from the reference's with these mistakes; two refusals count as equal."""
-        want = self.expected(topic, answer.probe, names)
-        if isinstance(want, Exception) or answer.error:
-            agree = isinstance(want, Exception) and bool(answer.error)
-            return Difference(0.0 if agree else np.inf, what=answer.error or f"gave an answer, expected a refusal: {want}")
-        try:
-            gap = difference(answer.value, want, relative=not topic.allowed)
-            return replace(gap, what=f"{topic.unit}: {gap.what}") if topic.unit and gap.where else gap
-        except Exception as error:  # whatever an answer of foreign objects does when it is read
-            return Difference(np.inf, what=f"not numbers: {error}")
-
-    def precision_of(self, answers: Answers) -> str:
-        """What these answers are judged as: the declared precision, or that of their own type; float32 for undeclared halves."""
-        return self.precision or coarsest(a.declared for a in answers) or not_half(types_of(answers))
-
-    def tolerance(self, topic: AnyTopic, answers: Answers) -> float:
-        """What the topic allows in the declared precision, or in that of the answers."""
-        return allowed(topic, self.precision_of(answers))
-
-    def undeclared(self, topic: AnyTopic) -> bool:
-        """Whether float64 answers may have been computed in float32 without a word: nothing declared, and exact numbers asked."""
-        return self.precision is None and not topic.allowed
-
-    def explains(self, topic: AnyTopic, answers: Answers, names: Names, tolerance: float) -> bool:
-        """Whether the reference with these mistakes gives all of these answers."""
-        return all(self.gap(topic, a, names).error <= tolerance for a in answers)
-
-    # ------------------------------------------------------------------------------------------------ the verdict
+class Judge(Expected):
+    """Verdicts on topics."""
 
     def judge(self, topic: AnyTopic, answers: Answers, bank: Sequence[Deviation], *, depth: int = 2) -> Finding:
         """One topic's verdict by itself; depth 1 tries single mistakes only."""
@@ -195,7 +88,8 @@ class Judge:
         """What is different about answers that no mistake of the bank explains, and whether that is all there is."""
         if topic.plain is not None:
             shown = max(answers, key=lambda a: self.gap(topic, a).error)
-            return ([] if shown.draw is None else topic.plain(shown.draw, shown.probe.args)), False
+            said = shown.draw if topic.draws else shown.value
+            return ([] if said is None else topic.plain(said, shown.probe.args)), False
         wants = [self.expected(topic, a.probe) for a in answers]
         sentences, whole = explain(topic, answers, wants, topic.by(self.reference(())), tolerance)
         if not whole and not any(a.error for a in answers) and not topic.allowed:
@@ -204,6 +98,30 @@ class Judge:
                 if self.explains(topic, likely, (d,), tolerance):
                     return [f"equals {topic.spec} with {d.name}"], True
         return sentences, whole
+
+    def possible(self, finding: Finding, answers: Answers, bank: Iterable[Deviation]) -> list[Deviation]:
+        """The mistakes that could change a topic, less those that would spoil a layer which the target shows to be right."""
+        near = self.near(finding.topic, bank)
+        shown = next((a for a in answers if a.probe is finding.probe), None)
+        if shown is None or not shown.taps or not finding.layer:
+            return near
+        limit = max(finding.tolerance, TOLERANCE["float32"] * finding.topic.tol)
+        return [d for d in near if leaves_alone(finding.topic, self.reference((d,)), shown, finding.layer, limit)]
+
+    def confirm(self, finding: Finding, function: Callable[..., Any], answers: Answers, bank: Sequence[Deviation]) -> None:
+        """Holds what is said of wrong answers against further questions; what they contradict is not said."""
+        if finding.passed or not (finding.candidates or finding.reasons) or types_of(answers) != "float64":
+            return
+        more = more_answers(function, finding.topic, self)
+        if more and finding.candidates:
+            contradicted(finding, more, self)
+        if more and not finding.candidates and finding.verdict == "unknown":
+            reasons, whole = self.reasons(finding.topic, [*answers, *more], bank, finding.tolerance)
+            of_two = finding.whole and ", and " in finding.reasons[0]  # a known mistake and another one
+            if finding.whole or whole:  # what is no explanation of all answers was only measured, and stays
+                finding.reasons, finding.whole = reasons, whole
+            if of_two and not whole:
+                self.beside(finding, [*answers, *more], bank)
 
     def beside(self, finding: Finding, answers: Answers, bank: Sequence[Deviation]) -> None:
         """Looks for a mistake of the bank and something simple beside it, where no set of mistakes explains the answers."""

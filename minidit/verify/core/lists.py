@@ -116,6 +116,8 @@ def _table(got: Array, want: Array) -> list[str]:
         elif more < 0 and _close(got, want[:more]):
             out.append("the last is missing, the others are right" if more == -1 else "the last ones are missing")
         return out
+    if np.unique(want).size < 3:  # two numbers are moved and turned by accident
+        return []
     if _close(got[1:], want[:-1]):
         return [f"moved by one entry: entry 0 is {got[0]:.6g}, entry 1 what entry 0 should be"]
     if _close(got[:-1], want[1:]):

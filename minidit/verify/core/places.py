@@ -10,6 +10,7 @@ from minidit.autograd import value
 from minidit.verify.core.compare import difference
 from minidit.verify.core.denoiser import Linear, coefficients, first_wrong_step
 from minidit.verify.core.finding import Answer, questions
+from minidit.verify.core.levels import reached
 from minidit.verify.core.reference import AnyTopic, Reference
 from minidit.verify.core.relations import Pair, relation
 
@@ -29,6 +30,26 @@ def first_layer(topic: AnyTopic, R: Reference, answer: Answer, tolerance: float)
     return f"what follows {agree[-1]}: all layers that were handed out are right" if agree else ""
 
 
+def leaves_alone(topic: AnyTopic, R: Reference, answer: Answer, layer: str, tolerance: float) -> bool:
+    """Whether a reference with a mistake in it has the layers that an answer shows to be right: all before the first wrong one.
+
+    layer: how first_layer put it. A mistake that spoils an earlier layer is not in that answer, alone or beside another.
+    """
+    first = layer.partition("[")[0].partition(":")[0]
+    R.taps.clear()
+    try:
+        with np.errstate(all="ignore"):
+            topic(R, *questions(answer.probe.args))
+    except Exception:  # nor one that cannot be asked
+        return False
+    for name, value_with_it in R.taps.items():
+        if name == first:
+            break
+        if name in answer.taps and difference(answer.taps[name], value_with_it).error > tolerance:
+            return False
+    return True
+
+
 def _in_words(name: str, got: Any, want: Any, tolerance: float) -> str:
     """What a layer's output is to the right one, where that is simple."""
     arrays = [np.asarray(value(a), np.float64) for a in (got, want)]
@@ -46,6 +67,12 @@ def first_step(topic: AnyTopic, R: Reference, answer: Answer, tolerance: float) 
     try:
         right = topic(R, *args)
         mine = coefficients(answer.notes[0], answer.value, z)
-        return first_wrong_step(mine, coefficients(args[place].seen, right, z), tolerance)
+        names = topic.parameters
+        table = args[names.index("alpha_bar")] if "alpha_bar" in names else None
+
+        def lands(t: float, factor: float) -> str:
+            return "" if table is None or t != int(t) else reached(table, int(t), factor)
+
+        return first_wrong_step(mine, coefficients(args[place].seen, right, z), tolerance, lands)
     except (ValueError, IndexError, TypeError, np.linalg.LinAlgError) as error:
         return f"its steps cannot be read off ({error})"

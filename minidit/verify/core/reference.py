@@ -69,7 +69,7 @@ class Topic(Part[P, T]):
     measure for answers that are random or have their own units: answer -> numbers to compare (same for the reference)
     allowed for statistics, which are measured in standard errors: how many of them; 0: TOLERANCE of the precision, times tol
     draws   "anew": the same question must get other numbers every time; "seed": the argument `seed` decides them; "": no draw
-    plain   of a draw: (the numbers, the arguments) -> in words, what is wrong with them
+    plain   of a draw, or of what was measured: (the numbers, the arguments) -> in words, what is wrong with them
     unit    what `measure` makes of an answer, where the report shows a measured number: "log10 of the answer"
     """
 

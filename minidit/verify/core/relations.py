@@ -40,6 +40,7 @@ ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
     f"e to the power of {IT}": np.exp, f"the absolute value of {IT}": abs, f"the fourth root of {IT}": lambda w: w**0.25,
     f"the reciprocal of the root of {IT}": lambda w: w**-0.5, f"the cube of {IT}": lambda w: w**3,
     f"1 minus the root of {IT}": lambda w: 1 - w**0.5, f"the root of 1 minus {IT}": lambda w: (1 - w) ** 0.5,
+    f"tanh of {IT}": np.tanh, f"the sigmoid of {IT}": lambda w: 1 / (1 + np.exp(-w)),
 }  # fmt: skip
 NUMBERS = {
     "2": 2.0, "½": 0.5, "3": 3.0, "4": 4.0, "¼": 0.25, "10": 10.0, "1/10": 0.1, "100": 100.0, "1000": 1000.0, "1/1000": 1e-3,
@@ -67,10 +68,12 @@ def relation(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str] = ()) 
     if not pairs or sum(np.unique(p.want).size for p in pairs) < 2:
         return ""
     with np.errstate(all="ignore"):
-        for words, f in itertools.chain(ELEMENTWISE.items(), _along(pairs, axes)):
+        several = max(np.unique(p.want).size for p in pairs) >= LEAST  # of two numbers every other order is a move and a turn
+        for words, f in itertools.chain(ELEMENTWISE.items(), _along(pairs, axes) if several else ()):
             if all(same(p.got, np.asarray(f(p.want)), tolerance) for p in pairs):
                 return words
-        return _factor(pairs, tolerance) or _offset(pairs, tolerance) or _limits(pairs, tolerance) or _rounded(pairs)
+        words = _permuted(pairs, tolerance, axes) or _factor(pairs, tolerance) or _offset(pairs, tolerance)
+        return words or _limits(pairs, tolerance) or _rounded(pairs)
 
 
 # ------------------------------------------------------------------------------------------------ along axes
@@ -113,6 +116,10 @@ def _along_one(k: int, name: str) -> Iterator[Relation]:
     yield f"the first of {name} for all", partial(_one_for_all, axis=k, place=0)
     yield f"the last of {name} for all", partial(_one_for_all, axis=k, place=-1)
     yield f"its mean over {name} for all", partial(_mean_for_all, axis=k)
+    yield f"{IT} less its mean over {name}", lambda w: w - w.mean(axis=k, keepdims=True)
+    yield f"{IT} divided by its length along {name}", lambda w: w / (w * w).sum(axis=k, keepdims=True) ** 0.5
+    yield f"{IT} divided by its deviation along {name}", lambda w: w / w.std(axis=k, keepdims=True)
+    yield f"{IT} with the halves of {name} alternating", partial(_alternating, axis=k)
 
 
 def _read_exchanged(w: Array, j: int, k: int) -> Array:
@@ -123,12 +130,42 @@ def _halves_exchanged(w: Array, axis: int) -> Array:
     return np.roll(w, w.shape[axis] // 2, axis)
 
 
+def _alternating(w: Array, axis: int) -> Array:
+    order = np.arange(w.shape[axis]).reshape(2, -1).T.ravel() if w.shape[axis] % 2 == 0 else np.arange(w.shape[axis])
+    return w.take(order, axis)
+
+
 def _one_for_all(w: Array, axis: int, place: int) -> Array:
     return np.broadcast_to(w.take([place], axis), w.shape)
 
 
 def _mean_for_all(w: Array, axis: int) -> Array:
     return np.broadcast_to(w.mean(axis, keepdims=True), w.shape)
+
+
+def _permuted(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> str:
+    """The right answer with the places of one axis in another order."""
+    if any(p.got.shape != p.want.shape or p.want.ndim != pairs[0].want.ndim for p in pairs):
+        return ""
+    for k in range(pairs[0].want.ndim):
+        orders = [_order(p, k, tolerance) for p in pairs]
+        longest = max((o for o in orders if o is not None), key=len, default=None)
+        if longest is None or None in orders or len(longest) < LEAST or longest == sorted(longest):
+            continue
+        shown = ", ".join(map(str, longest[:8])) + (", …" if len(longest) > 8 else "")
+        return f"{IT} with {axes[k] if axes else f'axis {k}'} in another order ({shown})"
+    return ""
+
+
+def _order(p: Pair, axis: int, tolerance: float) -> list[int] | None:
+    """The places of the right answer that stand along an axis; None where it is no order of them."""
+    got, want = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1) for a in (p.got, p.want))
+    weights = np.cos(np.arange(want.shape[1]))  # a number for each place, which tells them apart
+    if np.unique(want @ weights).size < len(want):
+        return None
+    order = np.empty(len(want), int)
+    order[np.argsort(got @ weights)] = np.argsort(want @ weights)
+    return order.tolist() if same(got, want[order], tolerance) else None
 
 
 # ------------------------------------------------------------------------------------------------ factors, sums, limits

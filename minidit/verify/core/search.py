@@ -27,6 +27,8 @@ def examine(
     if depth > 1:
         _search(findings, asked, bank, judge)
         for f in findings:
+            _sharpen(f, asked[f.topic.name], bank, judge)
+        for f in findings:
             if f.verdict == "unknown" and not f.candidates and not f.whole and f.topic.group not in LONG:
                 judge.beside(f, asked[f.topic.name], bank)
     named = dict.fromkeys(names for f in findings for names in f.candidates)
@@ -100,12 +102,25 @@ def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation]
         nameless = [f for f in findings if not f.passed and not f.candidates and not f.whole and f.verdict not in SETTLED]
         for f in sorted(nameless, key=lambda f: len(judge.near(f.topic, bank))):
             answers, reached = asked[f.topic.name], judge.reached(f.topic)
-            guesses = Guesses(judge, f, answers, bank, judge.near(f.topic, bank), _suspects(f, findings, bank, judge))
+            near = judge.possible(f, answers, bank) if wide else judge.near(f.topic, bank)
+            guesses = Guesses(judge, f, answers, bank, near, _suspects(f, findings, bank, judge))
             tries = guesses.familiar()
             if wide and not any(parts <= reached for parts in hopeless):
                 tries += guesses.wide()
             if not any(judge.explain(f, answers, orders(sets)) for sets in tries) and wide:
                 hopeless.append(reached)
+
+
+def _sharpen(finding: Finding, answers: Answers, bank: Sequence[Deviation], judge: Judge) -> None:
+    """Where one mistake explains answers to float32 rounding only, another one beside it may explain them to the last digit."""
+    if finding.verdict != "named" or not finding.note or len(finding.candidates) != 1:
+        return
+    (names,) = finding.candidates
+    near = [d for d in judge.near(finding.topic, bank) if d not in names]
+    for both in orders((*names, d) for d in near):
+        if judge.explains(finding.topic, answers, both, finding.tolerance):
+            finding.candidates, finding.note = [both], ""
+            return
 
 
 def _suspects(finding: Finding, findings: Sequence[Finding], bank: Sequence[Deviation], judge: Judge) -> list[Deviation]:

@@ -7,10 +7,10 @@ A denoiser is called as denoise(x, t) with t an int or (B,), and answers ε̂ = 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from minidit.diffusion.schedule import Schedule
 from minidit.random import Philox
 from minidit.verify.core.denoiser import Linear, perfect
 from minidit.verify.core.draws import SIX, correlations
-from minidit.verify.core.forms import owned
+from minidit.verify.core.forms import array_of, owned
+from minidit.verify.core.levels import reached
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.ddim import ddim_invert_step, ddim_step
 from minidit.verify.topics.ddpm import ddpm_step
@@ -145,13 +146,35 @@ def drive(scheduler: Scheduler) -> dict[str, Array]:
     out: dict[str, Array] = {}
     drawn = 0
     for N in (4, 12, 30):
-        timesteps = np.array(to_host(scheduler.timesteps(N)))
+        timesteps = array_of(scheduler.timesteps(N))
         out[f"timesteps {N}"] = timesteps
         for t in timesteps:
             x, eps, z = (normals(3 * drawn + k).copy() for k in range(3))
             out[f"N {N}, from {int(t)}"] = owned(scheduler.step(x, eps, int(t), z))  # its buffer may serve the next step, too
             drawn += 1
     return out
+
+
+def odd_steps(driven: Mapping[str, Any], args: Sequence[Any]) -> list[str]:
+    """Where the steps of a scheduler lead, beside those of DDIM and DDPM, which lead to the next of the list. args: alpha_bar."""
+    (alpha_bar,) = args
+    steps = [(key, int(key.rpartition(" ")[2])) for key in driven if ", from " in key]
+    wrong: list[str] = []
+    seen = 0
+    for k, (key, t) in enumerate(steps):
+        columns = np.stack([normals(3 * k + j).ravel() for j in range(3)], axis=1)
+        goal = np.asarray(driven[key], np.float64).ravel()
+        if goal.size != len(columns) or not np.isfinite(goal).all():
+            return []
+        factors = np.linalg.lstsq(columns, goal, rcond=None)[0]
+        if np.max(abs(columns @ factors - goal)) > 1e-6 * np.max(abs(goal)):
+            return []  # clipped, or noise of its own
+        last = k + 1 == len(steps) or steps[k + 1][0].partition(",")[0] != key.partition(",")[0]
+        there, right = reached(alpha_bar, t, float(factors[0])), "the data" if last else f"t = {steps[k + 1][1]}"
+        seen += int(there != right)
+        if there != right and len(wrong) < 2:
+            wrong.append(f"{key.partition(',')[0]}: the step from t = {t} lands on the level of {there}, expected {right}")
+    return [*wrong, f"so do {seen} of {len(steps)} steps"] if len(wrong) > 1 else wrong
 
 
 def _ladders() -> list[Probe]:
@@ -161,13 +184,15 @@ def _ladders() -> list[Probe]:
 OBJECT = "an object: timesteps(N) -> (N,) ints top down, step(x_t, eps, t, z) -> x_s for the t of that list"
 
 
-@topic("D.30", "alpha_bar (T,)", f"{OBJECT}, DDIM with η = 0", _ladders, measure=drive)
+@topic("D.30", "alpha_bar (T,)", f"{OBJECT}, DDIM with η = 0", _ladders, measure=drive,
+       plain=odd_steps)  # fmt: skip
 def ddim_scheduler(R: Reference, alpha_bar: Array) -> Scheduler:
     """Each step leads from t to the next of the list, the last one to the data: DDIM with η = 0."""
     return ReferenceScheduler(R, alpha_bar, False)
 
 
-@topic("D.30", "alpha_bar (T,)", f"{OBJECT}, DDPM with the small variance", _ladders, measure=drive)
+@topic("D.30", "alpha_bar (T,)", f"{OBJECT}, DDPM with the small variance", _ladders, measure=drive,
+       plain=odd_steps)  # fmt: skip
 def ddpm_scheduler(R: Reference, alpha_bar: Array) -> Scheduler:
     """Each step leads from t to the next of the list, the last one to the data: DDPM with the small variance."""
     return ReferenceScheduler(R, alpha_bar, True)

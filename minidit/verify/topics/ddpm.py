@@ -93,7 +93,11 @@ def pair_of(R: Reference, out: Array, x_t: Array, a_t: float, objective: str) ->
     return (out, eps_of_x_0(R, x_t, out, a_t)) if objective == "x_0" else pair_of_v(R, x_t, out, a_t)
 
 
-halves_of_channels = part(lambda R, out: (out[:, : out.shape[1] // 2], out[:, out.shape[1] // 2 :]))  # first C, last C
+@part
+def halves_of_channels(R: Reference, out: Array) -> Pair:
+    """(B,2C,H,W)  ->  the first C channels, the last C."""
+    first, second = np.split(out, 2, axis=1)
+    return first, second
 
 
 def _doubles() -> list[Probe]:

@@ -17,6 +17,7 @@ from minidit.diffusion import step as law
 from minidit.diffusion.level import Level
 from minidit.verify.core.denoiser import Linear
 from minidit.verify.core.reference import Group, Probe, Reference, part
+from minidit.verify.topics.losses import penalty
 from minidit.verify.topics.paths import clock, pictures, straight_time, straight_velocity
 from minidit.verify.topics.times import shifted_points
 
@@ -208,7 +209,7 @@ def flow_ab2(R: Reference, net: Net, x: Array, N: int) -> Array:
        lambda: [Probe("drawn", tuple(pictures(171, 3)), "the target's sign; a mean over entries")])  # fmt: skip
 def flow_loss(R: Reference, v: Array, x_0: Array, eps: Array) -> Array:
     """mean (v - (ε - x_0))²."""
-    return reduced(R, (v - straight_velocity(R, x_0, eps)) ** 2)
+    return reduced(R, penalty(R, v - straight_velocity(R, x_0, eps)))
 
 
 reduced = part(lambda R, squares: squares.mean(axis=tuple(range(1, squares.ndim))))  # (B, ...) to (B,)

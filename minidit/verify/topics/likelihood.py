@@ -66,7 +66,7 @@ def bin_edges(R: Reference, k: Array) -> tuple[Array, Array]:
 
 
 def _levels() -> list[Probe]:
-    rng, k = Philox(52), np.array([0, 1, 30, 127, 128, 200, 254, 255, 90, 0, 255, 64])
+    rng, k = Philox(52), np.array([0, 1, 5, 127, 128, 200, 254, 255, 90, 0, 255, 64])
     x, out = (k / 127.5 - 1).reshape(2, 1, 2, 3), []
     for log_variance in (-7.0, -2.0):
         mean = x + np.exp(0.5 * log_variance) * rng.normal(x.shape, dtype=np.float64)

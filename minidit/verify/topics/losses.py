@@ -1,5 +1,6 @@
 """Topics: what training minimises, with which weights, at which t and on which noise.
 
+A loss is the mean of a penalty, and both are parts, so that another penalty can be named.
 The weights are spelled out: λT and β of a step are changed by mistakes (M03, M38, C05), and min-SNR stands here as papers print
 it, min(SNR, γ) over what the answer is compared as, which is the form that M43 and M44 get wrong.
 """
@@ -42,7 +43,11 @@ def _outputs() -> list[Probe]:
 @topic("D.34", "out, x_0, eps (B,C,H,W), t (B,), alpha_bar (T,), objective: eps, x_0 or v", "scalar", _outputs)
 def simple_loss(R: Reference, out: Array, x_0: Array, eps: Array, t: Array, alpha_bar: Array, objective: str) -> Array:
     """mean (target - out)², the target ε, x_0 or v = √ᾱ ε - √(1-ᾱ) x_0."""
-    return np.asarray(law.simple(out, target_of(R, x_0, eps, level(R, alpha_bar, t), objective)))
+    return np.asarray(averaged(R, penalty(R, target_of(R, x_0, eps, level(R, alpha_bar, t), objective) - out)))
+
+
+penalty = part(lambda R, d: d * d)  # of every entry's difference
+averaged = part(lambda R, penalties: penalties.mean())  # over samples and entries
 
 
 def _hybrids() -> list[Probe]:
@@ -183,7 +188,7 @@ def _weighted() -> list[Probe]:
 @topic("D.35", "out, target (B,C,H,W), weights (B,)", "scalar", _weighted)
 def weighted_loss(R: Reference, out: Array, target: Array, weights: Array) -> Array:
     """mean over b of w_b mean (target_b - out_b)²."""
-    return np.asarray(weighted(R, (target - out) ** 2, batch_weight(R, weights)).mean())
+    return np.asarray(averaged(R, weighted(R, penalty(R, target - out), batch_weight(R, weights))))
 
 
 weighted = part(lambda R, squares, w: w.reshape(-1, *[1] * (squares.ndim - 1)) * squares)  # (B,1,1,1) times (B,C,H,W)

@@ -256,4 +256,8 @@ def clip_factor(R: Reference, gradients: dict[str, Array], name: str, limit: flo
        lambda: [Probe(f"step-{n}", (n, 1e-3, 10), "the first step already moves") for n in (1, 9, 10, 11, 500)])  # fmt: skip
 def warmup_rate(R: Reference, n: int, lr: float, warmup: int) -> float:
     """lr min(1, n/warmup), n = 1, 2, …."""
-    return optim.learning_rate(optim.OptimConfig(lr=lr, warmup=warmup), n, 1000)
+    return lr * warm_share(R, n, warmup)
+
+
+# of the full rate at step n
+warm_share = part(lambda R, n, warmup: optim.learning_rate(optim.OptimConfig(lr=1.0, warmup=warmup), n, 1000))

@@ -115,8 +115,9 @@ def autoencoder_block(R: Reference, weights: Weights, x: Array, groups: int) -> 
     return added(R, shortcut(R, x, weights), h)
 
 
+silu = part(lambda R, x: ops.silu(x))  # behind every norm
 condition = part(lambda R, c: ops.silu(c))  # what W multiplies
-activated_norm = part(lambda R, x, w, b, groups: ops.silu(normed(R, x, w, b, groups, unet_eps(R))))  # before a convolution
+activated_norm = part(lambda R, x, w, b, groups: silu(R, normed(R, x, w, b, groups, unet_eps(R))))  # before a convolution
 conditioned = part(lambda R, h, m, w, b, groups: activated_norm(R, h + m, w, b, groups))  # the condition enters before norm₂
 added = part(lambda R, x, h: x + h)
 

@@ -1,0 +1,180 @@
+"""LlamaGen's transformer (Sun et al. 2024): a picture is written code by code, row by row, as a language model writes words.
+
+    h_0 = class[y],  h_i = code[x_{i-1}]                     the class is the first token                          (T.41)
+    h ← h + W_o Attn(RMSNorm(h)),    h ← h + W₂(SiLU(W₁ n) ⊙ W₃ n),  n = RMSNorm(h)        causal, no biases       (T.42)
+    queries and keys are turned by (row, column), half of a head for each; the class token is not turned           (T.43)
+    logits_i = W RMSNorm(h_i)                                of code i, from the class and the codes before it     (T.44)
+
+The published code multiplies the query and key of the class token by zero (its table of cosines is zero there), so that every
+token sees it with logit 0. `zero_prefix` does the same, for weights that were trained so. Parameter names are the published ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidit import ops
+from minidit.autograd import Value
+from minidit.backend import Array, module_of
+from minidit.models.backbone import Classes, Condition, Nothing
+from minidit.models.condition import LabelEmbedder
+from minidit.nn import Embedding, Linear, Module, RMSNorm, rotary
+from minidit.nn.attention import Turn, constant
+from minidit.nn.cache import Cache, new_rows
+from minidit.nn.initial import normal, zeros
+from minidit.nn.masks import causal
+from minidit.nn.position import grid_ids
+from minidit.random import Philox
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The sizes of a transformer on codes. Raises ValueError if they conflict."""
+
+    grid: tuple[int, int] = (8, 8)  # of codes, row by row
+    vocabulary: int = 512
+    hidden_size: int = 64
+    depth: int = 4
+    num_heads: int = 2
+    inner: int = 192  # of the feed-forward layer
+    class_dropout_prob: float = 0.1
+    num_classes: int = 10  # 0: one token that says nothing
+    theta: float = 10000.0  # of the angles of places
+    zero_prefix: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = (*self.grid, self.vocabulary, self.hidden_size, self.depth, self.num_heads, self.inner)
+        if min(sizes) <= 0 or self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
+            raise ValueError(f"every size must be positive, class_dropout_prob in [0, 1): {self}")
+        if self.hidden_size % (4 * self.num_heads):
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by 4 · num_heads = {4 * self.num_heads}")
+
+    @property
+    def tokens(self) -> int:
+        """The codes of one picture."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def condition(self) -> Condition:
+        """The null label is one above the last class."""
+        if not self.num_classes:
+            return Nothing()
+        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
+
+    def parameters(self) -> int:
+        """Numbers in the checkpoint."""
+        D, K = self.hidden_size, self.vocabulary
+        block = 4 * D * D + 3 * D * self.inner + 2 * D
+        return self.depth * block + 2 * K * D + D + max(1, self.condition.rows) * D
+
+    def macs(self) -> int:
+        """Multiply-accumulates for all codes of one picture, in one pass; the mask saves nothing."""
+        N, D = self.tokens, self.hidden_size
+        return self.depth * (N * (4 * D * D + 3 * D * self.inner) + 2 * N * N * D) + N * D * self.vocabulary
+
+
+class Attention(Module):
+    """x : (B, n, D)  ->  (B, n, D): the tokens see themselves and all before them."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        self.heads = heads
+        self.wqkv = Linear(width, 3 * width, bias=False, init=normal(0.02))
+        self.wo = Linear(width, width, bias=False, init=normal(0.02))
+
+    def forward(self, x: Value, turn: Turn, mask: Array | None, cache: Cache | None, layer: int) -> Value:
+        B, n, D = x.shape
+        qkv = ops.qk_rope(self.wqkv(x), constant(turn[0], x), constant(turn[1], x), heads=self.heads)  # (T.43)
+        q, k, v = ops.unpacked(qkv, heads=self.heads)
+        if cache is not None:
+            k, v = cache.extended(layer, k, v)
+        y = ops.attention(q, k, v) if mask is None else ops.attention(q, k, v, constant(mask, x))
+        return self.wo(ops.transpose(y, axes=(0, 2, 1, 3)).reshape(B, n, D))
+
+
+class FeedForward(Module):
+    """x : (..., D)  ->  (..., D), SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        self.w1, self.w3 = (Linear(width, inner, bias=False, init=normal(0.02)) for _ in range(2))
+        self.w2 = Linear(inner, width, bias=False, init=normal(0.02))
+
+    def forward(self, x: Value) -> Value:
+        return self.w2(ops.silu(self.w1(x)) * self.w3(x))
+
+
+class GPTBlock(Module):
+    """x : (B, n, D)  ->  (B, n, D)"""
+
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        self.attention, self.feed_forward = Attention(width, heads), FeedForward(width, inner)
+        self.attention_norm, self.ffn_norm = RMSNorm(width, eps=1e-5), RMSNorm(width, eps=1e-5)
+
+    def forward(self, x: Value, turn: Turn, mask: Array | None, cache: Cache | None, layer: int) -> Value:
+        x = x + self.attention(self.attention_norm(x), turn, mask, cache, layer)
+        return x + self.feed_forward(self.ffn_norm(x))  # (T.42)
+
+
+class GPT(Module):
+    """logits = network(index, y):  index (B, n) codes, n ≥ 0, y (B,) int  ->  (B, n + 1, K), those of codes 0 .. n.
+
+    With a cache, index are the codes that follow those in it: none at first, then one after another; the logits are those of
+    the new tokens only. rng=None allocates without initialising, for loading. Raises ValueError for wrong shapes.
+    """
+
+    second_half = False
+
+    def __init__(
+        self, config: GPTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
+    ) -> None:
+        D = config.hidden_size
+        self.config, self.condition, self.shape = config, config.condition, (config.tokens,)
+        self.cls_embedding = LabelEmbedder(max(1, config.condition.rows), D)
+        self.tok_embeddings = Embedding(config.vocabulary, D)
+        self.layers = [GPTBlock(D, config.num_heads, config.inner) for _ in range(config.depth)]
+        self.norm, self.output = RMSNorm(D, eps=1e-5), Linear(D, config.vocabulary, bias=False, init=zeros)
+        self.turn, self.mask = turns(config), causal(config.tokens)
+        self.build(rng, device=device, dtype=dtype)
+
+    def forward(self, index: Array, y: Array | None = None, cache: Cache | None = None) -> Value:
+        used = 0 if cache is None else cache.used
+        m = index.shape[1] + (not used)
+        if used + m > self.config.tokens:
+            raise ValueError(f"{used + m - 1} codes are before the next one, and a picture has {self.config.tokens}")
+        codes = [self.tok_embeddings(index)] if index.shape[1] else []
+        h = codes if used else [self.first(len(index), y), *codes]
+        x = h[0] if len(h) == 1 else ops.concat(*h, axis=1)  # (T.41)
+        turn, mask = (self.turn[0][used : used + m], self.turn[1][used : used + m]), new_rows(self.mask, used, m)
+        for layer, block in enumerate(self.layers):
+            x = block(x, turn, mask, cache, layer)
+        if cache is not None:
+            cache.written(m)
+        return self.output(self.norm(x))  # (T.44)
+
+    def first(self, B: int, y: Array | None) -> Value:
+        """The class token : (B, 1, D)."""
+        self.condition.check(y, B)
+        row = module_of(self.device).zeros(B, np.int64) if y is None else y
+        return self.cls_embedding(row).reshape(B, 1, self.config.hidden_size)
+
+    def null(self, y: Array | None) -> Array:
+        """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
+        return self.condition.left_out(y)
+
+    def cache(self, batch: int) -> Cache:
+        """Room for all tokens of `batch` pictures."""
+        c = self.config
+        return Cache(self, c.depth, batch, c.num_heads, c.tokens, c.hidden_size // c.num_heads)
+
+
+def turns(config: GPTConfig) -> Turn:
+    """(cos, sin) : (tokens, K/2) each, read-only: of the class token, then of all codes but the last."""
+    half = config.hidden_size // config.num_heads // 2
+    cos, sin = rotary(grid_ids(*config.grid), (half, half), config.theta)
+    first = np.zeros_like(cos[:1]) if config.zero_prefix else np.ones_like(cos[:1])
+    tables = np.concatenate((first, cos[:-1])), np.concatenate((0 * first, sin[:-1]))  # (T.43)
+    for table in tables:
+        table.setflags(write=False)
+    return tables

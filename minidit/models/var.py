@@ -1,0 +1,195 @@
+"""VAR (Tian et al. 2024): all codes of a scale are written at once, from what the coarser scales drew.
+
+    h of scale 1 = class[y] + start,   of scale k+1 = W A_{k+1} f̂_k;   + place + level[k]                            (T.45)
+    (α₁, α₂, γ₁, γ₂, β₁, β₂) = Linear(SiLU(class[y]))          the class alone: there is no time                     (T.46)
+    h ← h + α₁ ⊙ Attn(LN(h) ⊙ (1 + γ₁) + β₁),   h ← h + α₂ ⊙ MLP(LN(h) ⊙ (1 + γ₂) + β₂)      block-causal (Q.15)     (T.47)
+    q̂ = q/‖q‖ · e^min(s, ln 100),   k̂ = k/‖k‖                   one trained s per head, ln 4 at first; no 1/√K        (T.48)
+    logits = W (LN(h) ⊙ (1 + γ) + β),   (γ, β) = Linear(SiLU(class[y]))                                              (T.49)
+
+A token never sees another one of its own scale's codes: the input of a scale is made of the coarser scales only. Parameter names
+are the published ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidit import ops
+from minidit.autograd import Value
+from minidit.backend import Array, module_of
+from minidit.models.backbone import Classes, Condition, Nothing
+from minidit.nn import Embedding, Linear, Mlp, Module, Sequential, SiLU
+from minidit.nn.attention import constant
+from minidit.nn.cache import Cache, new_rows
+from minidit.nn.initial import normal, zeros
+from minidit.nn.masks import by_level
+from minidit.nn.module import Parameter
+from minidit.random import Philox
+
+
+@dataclass(frozen=True)
+class VARConfig:
+    """The sizes of a transformer on scales. Raises ValueError if they conflict."""
+
+    sizes: tuple[int, ...] = (1, 2, 4, 8)  # the sides of the scales
+    vocabulary: int = 512
+    channels: int = 8  # of the tokenizer's vectors
+    hidden_size: int = 64
+    depth: int = 4
+    num_heads: int = 2
+    mlp_ratio: float = 4.0
+    class_dropout_prob: float = 0.1
+    num_classes: int = 10
+    gate: float = 0.1  # α of a fresh network: the paper's is 1e-5 of a random number, too slow for minutes
+
+    def __post_init__(self) -> None:
+        numbers = (*self.sizes, self.vocabulary, self.channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio)
+        if not self.sizes or min(numbers) <= 0 or self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
+            raise ValueError(f"every size must be positive, class_dropout_prob in [0, 1): {self}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads}")
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The codes of every scale."""
+        return tuple(p * p for p in self.sizes)
+
+    @property
+    def tokens(self) -> int:
+        """The codes of one picture."""
+        return sum(self.groups)
+
+    @property
+    def condition(self) -> Condition:
+        """The null label is one above the last class."""
+        if not self.num_classes:
+            return Nothing()
+        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
+
+    def parameters(self) -> int:
+        """Numbers in the checkpoint."""
+        D, K, inner = self.hidden_size, self.vocabulary, int(self.hidden_size * self.mlp_ratio)
+        block = 4 * D * D + 3 * D + 2 * D * inner + inner + D + 6 * D * D + 6 * D + self.num_heads
+        places = (self.groups[0] + self.tokens + len(self.sizes)) * D
+        ends = (self.channels + 1) * D + max(1, self.condition.rows) * D + 2 * D * D + 2 * D + (D + 1) * K
+        return self.depth * block + places + ends
+
+    def macs(self) -> int:
+        """Multiply-accumulates for all codes of one picture, in one pass; the mask saves nothing."""
+        N, D = self.tokens, self.hidden_size
+        block = int((4 + 2 * self.mlp_ratio) * N * D * D) + 2 * N * N * D + 6 * D * D
+        return self.depth * block + (N - self.groups[0]) * self.channels * D + 2 * D * D + N * D * self.vocabulary
+
+
+class Attention(Module):
+    """x : (B, n, D)  ->  (B, n, D): tokens see all of their own scale and of the coarser ones. Keys have no bias."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        self.heads = heads
+        self.scale_mul_1H11 = Parameter((1, heads, 1, 1), lambda rng, shape, dtype: np.full(shape, math.log(4), dtype))
+        self.mat_qkv = Linear(width, 3 * width, bias=False, init=normal(0.02))
+        self.q_bias, self.v_bias = (Parameter((width,), zeros) for _ in range(2))
+        self.proj = Linear(width, width, init=normal(0.02))
+
+    def forward(self, x: Value, mask: Array | None, cache: Cache | None, layer: int) -> Value:
+        B, n, D = x.shape
+        bias = ops.concat(self.q_bias, 0 * self.q_bias.data, self.v_bias, axis=0)
+        q, k, v = ops.unpacked(self.mat_qkv(x) + bias, heads=self.heads)
+        by = ops.exp(ops.clip(self.scale_mul_1H11, low=-math.inf, high=math.log(100)))
+        q, k = unit(q) * (by * (D // self.heads) ** 0.5), unit(k)  # (T.48)  attention divides by √K
+        if cache is not None:
+            k, v = cache.extended(layer, k, v)
+        y = ops.attention(q, k, v) if mask is None else ops.attention(q, k, v, constant(mask, x))
+        return self.proj(ops.transpose(y, axes=(0, 2, 1, 3)).reshape(B, n, D))
+
+
+def unit(x: Value, eps: float = 1e-12) -> Value:
+    """x : (..., K)  ->  x/‖x‖"""
+    return x / (ops.sum(x * x, axis=-1, keepdims=True) + eps) ** 0.5
+
+
+class VARBlock(Module):
+    """x : (B, n, D), c : (B, D)  ->  (B, n, D)"""
+
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        self.attn, self.ffn = Attention(width, heads), Mlp(width, inner)
+        self.ada_lin = Sequential(SiLU(), Linear(width, 6 * width, init=normal(0.02)))
+
+    def forward(self, x: Value, c: Value, mask: Array | None, cache: Cache | None, layer: int) -> Value:
+        gate1, gate2, scale1, scale2, shift1, shift2 = ops.split(self.ada_lin(c), parts=6)  # (T.46)
+        x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1), mask, cache, layer))
+        return ops.gated_residual(x, gate2, self.ffn(ops.layer_norm_modulate(x, shift2, scale2)))  # (T.47)
+
+
+class Head(Module):
+    """The norm before the logits; its shift comes after its scale."""
+
+    def __init__(self, width: int) -> None:
+        self.ada_lin = Sequential(SiLU(), Linear(width, 2 * width, init=normal(0.02)))
+
+    def forward(self, x: Value, c: Value) -> Value:
+        scale, shift = ops.split(self.ada_lin(c), parts=2)
+        return ops.layer_norm_modulate(x, shift, scale)  # (T.49)
+
+
+class VAR(Module):
+    """logits = network(seen, y):  seen (B, m, channels), what is seen before scales 2, 3, … (Q.10)  ->  (B, p₁² + m, K).
+
+    With a cache, seen is what comes before the next scale, (B, 0, channels) at first; the logits are those of that scale only.
+    rng=None allocates without initialising, for loading. Raises ValueError for wrong shapes.
+    """
+
+    second_half = False
+
+    def __init__(
+        self, config: VARConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
+    ) -> None:
+        D, std = config.hidden_size, (1 / (3 * config.hidden_size)) ** 0.5
+        self.config, self.condition, self.shape = config, config.condition, (config.tokens,)
+        self.word_embed = Linear(config.channels, D)
+        self.class_emb = Embedding(max(1, config.condition.rows), D, normal(std))
+        self.pos_start = Parameter((1, config.groups[0], D), normal(std))
+        self.pos_1LC = Parameter((1, config.tokens, D), normal(std))
+        self.lvl_embed = Embedding(len(config.sizes), D, normal(std))
+        inner = int(D * config.mlp_ratio)
+        self.blocks = [VARBlock(D, config.num_heads, inner) for _ in range(config.depth)]
+        self.head_nm, self.head = Head(D), Linear(D, config.vocabulary, init=normal(0.02))
+        self.level = np.repeat(np.arange(len(config.sizes)), config.groups)
+        self.mask, self.ends = by_level(self.level.tolist()), (0, *accumulate(config.groups))
+        self.build(rng, device=device, dtype=dtype)
+        if rng is not None:
+            for block in self.blocks:
+                block.ada_lin[1].bias.data[: 2 * D] = config.gate
+
+    def forward(self, seen: Array, y: Array | None = None, cache: Cache | None = None) -> Value:
+        used, B = 0 if cache is None else cache.used, len(seen)
+        m = seen.shape[1] + (0 if used else self.config.groups[0])
+        if seen.ndim != 3 or seen.shape[2] != self.config.channels or used + m not in self.ends:
+            raise ValueError(f"seen has shape {tuple(seen.shape)}, expected (B, whole scales, {self.config.channels})")
+        self.condition.check(y, B)
+        c = self.class_emb(module_of(self.device).zeros(B, np.int64) if y is None else y)
+        h = [] if used else [c.reshape(B, 1, -1) + self.pos_start]
+        if seen.shape[1]:
+            h.append(self.word_embed(seen))
+        x = h[0] if len(h) == 1 else ops.concat(*h, axis=1)
+        x = x + (self.pos_1LC[:, used : used + m] + self.lvl_embed(self.level[used : used + m]))  # (T.45)
+        mask = new_rows(self.mask, used, m)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, c, mask, cache, layer)
+        if cache is not None:
+            cache.written(m)
+        return self.head(self.head_nm(x, c))  # (T.49)
+
+    def null(self, y: Array | None) -> Array:
+        """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
+        return self.condition.left_out(y)
+
+    def cache(self, batch: int) -> Cache:
+        """Room for all tokens of `batch` pictures."""
+        c = self.config
+        return Cache(self, c.depth, batch, c.num_heads, c.tokens, c.hidden_size // c.num_heads)

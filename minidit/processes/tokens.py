@@ -1,0 +1,165 @@
+"""Autoregression on the numbers of a tokenizer: the likelihood that is trained, and how a picture is written.
+
+    loss_b = -(1/N) Σ_i ln p(x_i | groups before that of i)                  nats per token                      (Q.14, Q.18)
+    for group g:   logits = network(what is known so far);   x_g = chosen(kept(guided logits), u)                (Q.19 - Q.22)
+
+Raster shows the network the codes themselves; Scales what they draw, the tokenizer's maps f̂ at the size of the next scale (Q.10).
+A written token is never changed. Its uniform number is keyed by sample and place, so that any batch writes the same picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from minidit.autograd import Tensor, no_grad, value
+from minidit.autoregressive.choose import chosen, guided, kept, nll, rising
+from minidit.autoregressive.order import Order, by_scale, raster
+from minidit.autoregressive.quantiser import Pyramid
+from minidit.autoregressive.scales import inputs_of, maps_of, smaller
+from minidit.backend import Array, to_device, xp_of
+from minidit.training.draws import Draws
+
+WRITE_STREAM = 0x777269
+
+Progress = Callable[[int, int], None]
+
+
+class TokenProcess(Protocol):
+    """How codes are shown to a network, in training all at once, in writing group by group."""
+
+    @property
+    def order(self) -> Order:
+        """The groups."""
+
+    def seen(self, index: Array) -> Array:
+        """The codes of the first groups : (B, n)  ->  what the network sees before the group that follows, besides the class."""
+
+    def following(self, index: Array) -> Array:
+        """The part of `seen` that the last of these groups added: what a network with a cache has not seen yet."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """One code after another.   tokens : the codes of a picture"""
+
+    tokens: int
+
+    stream: ClassVar[int] = 0x726173
+    per: ClassVar[int] = 4
+
+    @property
+    def order(self) -> Order:
+        return raster(self.tokens)
+
+    def seen(self, index: Array) -> Array:
+        return index
+
+    def following(self, index: Array) -> Array:
+        return index[:, -1:]
+
+    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+        return likelihood(self, network, x_0, y)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """One scale after another.   law : the tokenizer's pyramid of codes, frozen"""
+
+    law: Pyramid
+
+    stream: ClassVar[int] = 0x736361
+    per: ClassVar[int] = 4
+
+    @property
+    def order(self) -> Order:
+        return by_scale(self.law.sizes)
+
+    def maps(self, index: Array) -> list[Array]:
+        """f̂_1, f̂_2, … of the scales that are there."""
+        with no_grad():
+            return [value(f) for f in maps_of(index, value(self.law.codes), self.law.sizes, self.law.phi)]
+
+    def seen(self, index: Array) -> Array:
+        if not index.shape[1]:
+            return self.nothing(len(index))
+        return value(inputs_of(self.maps(index), self.law.sizes[: self.written(index) + 1]))
+
+    def following(self, index: Array) -> Array:
+        if not index.shape[1]:
+            return self.nothing(len(index))
+        f_hat = smaller(self.maps(index)[-1], self.law.sizes[self.written(index)])
+        return value(f_hat).reshape(len(index), -1, f_hat.shape[-1])
+
+    def written(self, index: Array) -> int:
+        """The number of scales that these codes are."""
+        return self.order.ends.index(index.shape[1]) + 1
+
+    def nothing(self, B: int) -> Array:
+        """What is seen before the first scale."""
+        codes = value(self.law.codes)
+        return xp_of(codes).zeros((B, 0, codes.shape[1]), codes.dtype)
+
+    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+        return likelihood(self, network, x_0, y)
+
+
+def likelihood(process: TokenProcess, network: Any, index: Array, y: Array | None) -> tuple[Tensor, dict[str, Array]]:
+    """index : (B, N) codes, y : (B,) or None  ->  nats per token : (B,)."""
+    before = index[:, : index.shape[1] - process.order.groups[-1]]
+    loss: Tensor = nll(network(process.seen(before), y), index)
+    return loss, {}
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How tokens are chosen.   guidance : w; rising: from 1 at the first group to w at the last   cached : see nn/cache.py"""
+
+    guidance: float = 1.0
+    rises: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    cached: bool = True
+
+    def scale(self, group: int, groups: int) -> float:
+        """w of a group."""
+        return rising(self.guidance, group, groups) if self.rises else self.guidance
+
+
+def write(
+    network: Any, process: TokenProcess, labels: Array | None = None, how: Writing | None = None, *, n: int | None = None,
+    progress: Progress | None = None,
+) -> Array:  # fmt: skip
+    """The codes of new pictures : (B, N) int64, on the network's device.
+
+    labels : (B,) ints; an unconditional network takes n instead.   progress(done, total) is called after every group.
+    """
+    how, order = how or Writing(), process.order
+    y = None if labels is None else to_device(np.asarray(labels), network.device)
+    B = len(y) if y is not None else n or 1
+    guides = y is not None and how.guidance != 1
+    if guides and network.condition.null is None:
+        raise ValueError("guidance needs a model that was trained with classes and label dropout")
+    xp = xp_of(network.flat)
+    both = xp.concatenate((y, network.null(y))) if guides else y
+    cache = network.cache(2 * B if guides else B) if how.cached else None
+    draws = Draws(how.seed, WRITE_STREAM, xp.arange(B), network.device, np.float64)
+    index = xp.zeros((B, 0), np.int64)
+    for g, tokens in enumerate(order.groups):
+        with no_grad():
+            twice = xp.concatenate((index, index)) if guides else index
+            seen = process.following(twice) if how.cached else process.seen(twice)
+            logits = value(network(seen, both, cache))[:, -tokens:]
+        if guides:
+            logits = guided(logits[:B], logits[B:], how.scale(g, order.passes))
+        logits = kept(logits, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p)
+        u = draws.at(g).uniform(dtype=np.float64, more=(tokens,))
+        index = xp.concatenate((index, chosen(logits, u)), axis=1)
+        if progress is not None:
+            progress(g + 1, order.passes)
+    return index
