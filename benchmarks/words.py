@@ -155,17 +155,19 @@ def table(judged: Judged, pipelines: dict[str, Pipeline]) -> dict[str, Any]:
     return out
 
 
-def training_of(run: Path) -> dict[str, Any]:
-    """What a run took: updates, minutes, the length of its network."""
+def training_of(run: Path, state: str) -> dict[str, Any]:
+    """What a run took, to a state that is a number of updates or to its end: updates, minutes of the clock, its configuration."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    last = max((line for line in lines if "wall_s" in line), key=lambda line: line["step"])
+    most = int(state) if state.isdigit() else max(line["step"] for line in lines)
+    last = max((line for line in lines if "wall_s" in line and line["step"] <= most), key=lambda line: line["step"])
     return {"updates": last["step"], "wall_minutes": last["wall_s"] / 60, "config": (run / "config.toml").read_text()}
 
 
 def measure(args: argparse.Namespace) -> None:
     pipelines = {str(run): load(run, state=args.state) for run in args.runs}
     results = {
-        "machine": machine(), "steps": STEPS, "guidance": GUIDANCE, "runs": {str(run): training_of(run) for run in args.runs},
+        "machine": machine(), "steps": STEPS, "guidance": GUIDANCE,
+        "runs": {str(run): training_of(run, args.state) for run in args.runs},
         "measures": table(Judged(), pipelines),
     }  # fmt: skip
     args.out.write_text(json.dumps(results, indent=1) + "\n")
@@ -186,7 +188,8 @@ def composed(args: argparse.Namespace) -> None:
                 table[f"{run}, {k} new pairs"] = row
                 print(f"{run!s:20s} {k} new pairs  " + "  ".join(f"{name} {v:.3f}" for name, v in row.items()), flush=True)
     results = {
-        "machine": machine(), "steps": STEPS, "guidance": GUIDANCE, "runs": {str(run): training_of(run) for run in args.runs},
+        "machine": machine(), "steps": STEPS, "guidance": GUIDANCE,
+        "runs": {str(run): training_of(run, args.state) for run in args.runs},
         "measures": table,
     }  # fmt: skip
     args.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -42,10 +42,10 @@ def table(rows: dict[str, Any]) -> str:
 def card(runs: list[Path], results: dict[str, Any], command: str) -> str:
     c, made = config_of(runs[0]), []
     for run in runs:
-        t, minutes = config_of(run).train, results["runs"][str(run)]["wall_minutes"]
+        t, took = config_of(run).train, results["runs"][str(run)]
         made.append(
-            f"- {run}{' (shipped)' if run == runs[0] else ''}: {t.steps:,} updates of {t.batch_size}, seed {t.seed}, "
-            f"{minutes:.0f} minutes on one core of a machine that did other work too"
+            f"- {run}{' (shipped)' if run == runs[0] else ''}: {took['updates']:,} of {t.steps:,} updates of {t.batch_size}, "
+            f"seed {t.seed}, {took['wall_minutes']:.0f} minutes on one core, which other work had half of the time"
         )
     groups = [f"## {name.capitalize()} ({g['real']['n']} pictures)\n\n{table(g)}" for name, g in results["measures"].items()]
     parts = [

@@ -11,7 +11,7 @@ from minidit.cli import main
 from minidit.data import Dataset
 from minidit.data.captions import Vocabulary
 from minidit.runs.fitting import EXAMPLES, known_words
-from minidit.runs.pipeline import SHIPPED, load
+from minidit.runs.pipeline import SHIPPED, WORDS, load
 from minidit.runs.prompted import shares, similarity, spread
 
 PAIRS = [(c, s) for c in ("red", "green", "blue", "black", "white") for s in ("cat", "dog", "cow", "pig")]
@@ -108,3 +108,16 @@ def test_a_word_of_held_out_captions_alone_is_unknown():
     assert train.vocabulary.words == ("cat", "green", "red") and train.vocabulary == held_out.vocabulary
     assert train.vocabulary.texts(train.captions) == ["red cat", "green cat"]
     assert held_out.vocabulary.texts(held_out.captions) == ["? ?"]
+
+
+@pytest.mark.skipif(not (SHIPPED / WORDS).is_dir(), reason="no weights for words are shipped")
+def test_the_shipped_weights_draw_what_they_are_asked_for(tmp_path):
+    """A red heart is mostly red and a blue book mostly blue, whatever else they are; the whole is small enough to be shipped."""
+    file = tmp_path / "x.npz"
+    words = ["--prompt", "red heart, noto", "--prompt", "blue book, fluent", "--steps", "8", "--out", str(file), "--quiet"]
+    assert main(["sample", *words]) == 0
+    with np.load(file) as arrays:
+        red, green, blue = arrays["arr_0"][:, 8:24, 8:24].astype(float).mean((1, 2)).T
+    assert red[0] > max(green[0], blue[0]) + 80 and blue[1] > red[1] + 80
+    assert (SHIPPED / WORDS / "model.safetensors").stat().st_size < 10_000_000
+    assert "CC BY 4.0" in (SHIPPED / WORDS / "CARD.md").read_text("utf-8")
