@@ -76,6 +76,14 @@ def _section(name: str, table: dict[str, Any], base: Any, where: str) -> Any:
     return config_from(cls, {**(asdict(base) if cls is type(base) else {}), **table}, where)
 
 
+def with_later_settings(name: str, table: dict[str, Any]) -> dict[str, Any]:
+    """A section as an earlier version recorded it, and the settings that came later, with the defaults that change nothing."""
+    kinds = KINDS.get(name)
+    kind = table.get("kind")
+    cls = type(getattr(RunConfig(), name)) if kinds is None else kinds.get(kind) if isinstance(kind, str) else None
+    return table if cls is None else {**asdict(cls()), **table}
+
+
 def read_config(path: Path, base: RunConfig | None = None) -> RunConfig:
     """The configuration in a TOML file."""
     tables = read_toml(path, CheckpointError)

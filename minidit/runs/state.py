@@ -24,7 +24,7 @@ from minidit.checkpoint import CheckpointError, write_arrays
 from minidit.checkpoint.files import Lazy, open_safetensors
 from minidit.nn.module import Module
 from minidit.runs import former
-from minidit.runs.config import Tables, tables_of
+from minidit.runs.config import Tables, tables_of, with_later_settings
 from minidit.runs.presets import RunConfig, SampleConfig
 from minidit.training.loop import Diverged, Loop
 
@@ -218,7 +218,7 @@ def refuse_another(path: Path, old: dict[str, Any], tables: Tables, phase: str) 
     new = {name: tables[name] for name in DEPENDS[phase]}
     if not all(isinstance(old.get(name, {}), dict) for name in new):
         raise CheckpointError(f"{path}: its header is damaged: its configuration has no sections")
-    if changes := differences(old, new):
+    if changes := differences({name: with_later_settings(name, old.get(name, {})) for name in new}, new):
         raise CheckpointError(f"{path}: was trained with another configuration: {', '.join(changes)}")
 
 
