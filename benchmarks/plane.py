@@ -26,8 +26,8 @@ from minidit.diffusion import consistency, exact, flow
 from minidit.diffusion.fresh import EVERYTHING
 from minidit.diffusion.path import Path as Levels
 from minidit.metrics import sliced_wasserstein as distance
-from minidit.models.backbone import Nothing
-from minidit.models.condition import TimestepEmbedder
+from minidit.models.condition import Nothing
+from minidit.models.embedders import TimestepEmbedder
 from minidit.nn import Linear, Module
 from minidit.processes.consistency import Consistency, fixed
 from minidit.processes.denoise import Denoiser

@@ -5,8 +5,8 @@ The picture, own_network.png: real digits above, samples below. Three convolutio
 
 import minidit as md
 from minidit import ops
-from minidit.models.backbone import Nothing
-from minidit.models.condition import TimestepEmbedder
+from minidit.models.condition import Nothing
+from minidit.models.embedders import TimestepEmbedder
 from minidit.nn import Conv2d, Module
 
 

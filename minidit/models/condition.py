@@ -1,103 +1,193 @@
-"""The condition of a denoiser: the time, and a class or a caption.
+"""What a network of pictures is asked for besides the time: nothing, a class, a caption, or a text encoder's outputs.
 
-    c = MLP(emb(t)) + table[y],    MLP = Linear(256 → D), SiLU, Linear(D → D)                                 (T.3)
-    e_m = word[y_m] + place_m,     c = MLP(emb(t)) + MLP'(Σ e_m / √n),    n words that are no padding         (T.21)
-    without places a caption is a bag of words: a DiT reads it so
+    y = null with probability p        so that a network also learns pictures without a condition                (G.7)
+    F = network(x, t, left_out(y))     the same batch without it, for guidance                                    (G.1)
 
-The last row of the table is the null label: a sample whose class was dropped. The model draws nothing: the owner of the random
-stream replaces labels by the null label with probability class_dropout_prob.
+The null label is one above the last class, the null caption one word above all others.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
-from minidit import ops
-from minidit.autograd import Value
-from minidit.backend import Array, xp_of
-from minidit.models.backbone import Condition, Encoded, Tokens
-from minidit.nn import Embedding, Linear, Module, Sequential, SiLU, timestep_embedding
-from minidit.nn.initial import normal
-from minidit.nn.module import Init, Parameter
+import numpy as np
+from numpy.typing import NDArray
 
-FREQUENCIES = 256  # width of the sinusoidal embedding
+from minidit.backend import Array, resident, xp_of
 
 
-class TimestepEmbedder(Module):
-    """t : (B,) as Schedule.time gives it  ->  (B, D). Weights N(0, 0.02²), biases 0.   last : of the second weight instead"""
+@dataclass(frozen=True)
+class Nothing:
+    """No condition: y is None."""
 
-    def __init__(self, width: int, shift: int = 0, last: Init | None = None) -> None:
-        self.shift = shift
-        start = normal(0.02)
-        first, second = Linear(FREQUENCIES, width, init=start), Linear(width, width, init=last or start)
-        self.mlp = Sequential(first, SiLU(), second)
+    count: ClassVar[int] = 0
+    rows: ClassVar[int] = 0
+    null: ClassVar[None] = None
+    dropout: ClassVar[float] = 0.0
+    shape: ClassVar[tuple[int, ...]] = ()  # of one y
+    words: ClassVar[str] = "0 classes"
 
-    def forward(self, t: Array) -> Value:
-        return self.mlp(timestep_embedding(t, FREQUENCIES, self.mlp[0].weight.data.dtype, shift=self.shift))
+    def check(self, y: Array | None, samples: int) -> None:
+        """Raises ValueError if there are labels."""
+        if y is not None:
+            raise ValueError("a model of 0 classes takes no label y")
 
-
-class VectorEmbedder(Module):
-    """A vector about the whole caption: (B, n)  ->  (B, D). Weights N(0, 0.02²), biases 0."""
-
-    def __init__(self, n: int, width: int) -> None:
-        start = normal(0.02)
-        self.mlp = Sequential(Linear(n, width, init=start), SiLU(), Linear(width, width, init=start))
-
-    def forward(self, pooled: Value) -> Value:
-        return self.mlp(pooled)
+    def left_out(self, y: Array | None) -> Array:
+        """Raises ValueError: there is nothing to leave out."""
+        raise ValueError("a model without classes has no null label")
 
 
-class WordEmbedder(Module):
-    """y : (B, M) ints, a caption per sample, 0 behind its last word  ->  its words (B, M, D), and their sum by √n : (B, D)."""
+@dataclass(frozen=True)
+class Classes:
+    """y : (B,) ints in 0..count-1, or `null`, the label of a sample whose class is left out.
 
-    def __init__(self, rows: int, length: int, width: int) -> None:
-        self.words, self.places = Parameter((rows, width), normal(1.0)), Parameter((length, width), normal(0.02))
+    null is None if the network was built without label dropout: it has no row for a sample without a class.
+    dropout : the probability with which training leaves a class out (G.7)
+    """
 
-    def forward(self, y: Array) -> tuple[Value, Value]:
-        e = ops.embedding(self.words, index=y) + self.places
-        return e, pooled_words(e, y)  # (T.21)
+    count: int
+    null: int | None = None
+    dropout: float = 0.0
+
+    shape: ClassVar[tuple[int, ...]] = ()
+
+    @property
+    def words(self) -> str:
+        """The condition as messages name it."""
+        return f"{self.count} classes"
+
+    @property
+    def rows(self) -> int:
+        """The number of labels that the network has, including the null label."""
+        return self.count + (self.null is not None)
+
+    @property
+    def without(self) -> int:
+        """One y without a class. Raises ValueError if the network has no null label."""
+        if self.null is None:
+            raise ValueError(f"a model of {self.words}, trained without label dropout, has no null label")
+        return self.null
+
+    def check(self, y: Array | None, samples: int) -> None:
+        """Raises ValueError unless y holds one label per sample. Values are read on the host only: a GPU would have to wait."""
+        if y is None:
+            raise ValueError(f"a model of {self.count} classes needs a label y")
+        check_one_per_sample("y", y, samples)
+        if isinstance(y, np.ndarray) and samples and not 0 <= y.min() <= y.max() < self.rows:
+            raise ValueError(f"labels go from {y.min()} to {y.max()}, the model knows 0..{self.rows - 1}")
+
+    def left_out(self, y: Array | None) -> Array:
+        """The null label for every sample of y. Raises ValueError if the network has none."""
+        without = self.without
+        if y is None:
+            raise ValueError(f"a model of {self.words} needs a label y")
+        return xp_of(y).full_like(y, without)
 
 
-def pooled_words(e: Value, y: Array) -> Value:
-    """e : (B, M, D), embedded captions y : (B, M), 0 behind the last word  ->  (B, D): their sum by √n, for long as for short."""
-    xp, here = xp_of(y), (y != 0).astype(e.dtype)
-    share = here / xp.sqrt(xp.maximum(here.sum(axis=1, keepdims=True), 1))
-    return ops.sum(e * share[:, :, None], axis=1)
+@dataclass(frozen=True)
+class Tokens:
+    """y : (B, length) ints, a caption per sample: numbers of words in 1..count-1, and 0 behind the last one.
+
+    null : a word above all others; the caption of a sample without one is this word alone. None: see `Classes`.
+    dropout : the probability with which training leaves a caption out (G.7)
+    word_dropout : the probability with which training makes a word the unknown one (G.8)
+    """
+
+    count: int
+    length: int
+    null: int | None = None
+    dropout: float = 0.0
+    word_dropout: float = 0.0
+
+    unknown: ClassVar[int] = 1  # the number of a word that the vocabulary does not hold
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one y."""
+        return (self.length,)
+
+    @property
+    def words(self) -> str:
+        """The condition as messages name it."""
+        return f"captions of {self.length} words"
+
+    @property
+    def rows(self) -> int:
+        """The number of words that the network has: that of padding and the null word among them."""
+        return self.count + (self.null is not None)
+
+    @cached_property
+    def without(self) -> NDArray[np.int64]:
+        """One y without words: [null, 0, 0, …], read-only. Raises ValueError if the network has no null word."""
+        if self.null is None:
+            raise ValueError(f"a model of {self.words}, trained without leaving them out, has no null caption")
+        caption = np.zeros(self.length, np.int64)
+        caption[0] = self.null
+        caption.setflags(write=False)
+        return caption
+
+    def check(self, y: Array | None, samples: int) -> None:
+        """Raises ValueError unless y holds one caption per sample. Values are read on the host only."""
+        shape = tuple(getattr(y, "shape", ()))
+        if y is None or shape != (samples, self.length):
+            raise ValueError(f"a model of {self.words} needs y of shape ({samples}, {self.length}), got {shape or y}")
+        if isinstance(y, np.ndarray) and samples and not 0 <= y.min() <= y.max() < self.rows:
+            raise ValueError(f"words go from {y.min()} to {y.max()}, the model knows 0..{self.rows - 1}")
+
+    def left_out(self, y: Array | None) -> Array:
+        """The null caption for every sample of y. Raises ValueError if the network has none."""
+        without = self.without
+        if y is None:
+            raise ValueError(f"a model of {self.words} needs a caption y")
+        return xp_of(y).broadcast_to(resident(without, like=y).astype(y.dtype), y.shape)
 
 
-class LabelEmbedder(Module):
-    """y : (B,) ints in 0..rows-1, the null label among them if the network has one  ->  (B, D)."""
+@dataclass(frozen=True)
+class Encoded:
+    """y : a pair of a text encoder's outputs, one vector per token (B, M, width) for any M, and one per caption (B, pooled).
 
-    def __init__(self, rows: int, width: int) -> None:
-        self.embedding_table = Embedding(rows, width)
+    The encoders are not part of this package. What leaves a caption out is their output for the empty text.
+    """
 
-    def forward(self, y: Array) -> Value:
-        return self.embedding_table(y)
+    width: int
+    pooled: int
+    length: int  # tokens, for counts
+
+    count: ClassVar[int] = 0
+    rows: ClassVar[int] = 0
+    null: ClassVar[None] = None
+    dropout: ClassVar[float] = 0.0
+    shape: ClassVar[tuple[int, ...]] = ()
+
+    @property
+    def words(self) -> str:
+        return f"encoded texts of widths {self.width} and {self.pooled}"
+
+    def check(self, y: Any, samples: int) -> None:
+        """Raises ValueError unless y holds both outputs for every sample."""
+        shapes = [tuple(getattr(a, "shape", ())) for a in y] if isinstance(y, tuple) else []
+        ends = [(len(s), *s[:1], *s[-1:]) for s in shapes]
+        if ends != [(3, samples, self.width), (2, samples, self.pooled)]:
+            expected = f"(({samples}, M, {self.width}), ({samples}, {self.pooled}))"
+            raise ValueError(f"a model of {self.words} needs a pair y of shapes {expected}, got {shapes or type(y).__name__}")
+
+    def left_out(self, y: Any) -> Any:
+        """Raises ValueError: only the text encoders know."""
+        raise ValueError(f"a model of {self.words} leaves a text out by the encoders' output for the empty text: pass it as y")
 
 
-class CaptionEmbedder(Module):
-    """y : (B, M) ints, a caption per sample, 0 behind its last word  ->  (B, D), whatever the order of its words."""
-
-    def __init__(self, rows: int, width: int) -> None:
-        self.words, self.mlp = Embedding(rows, width, normal(1.0)), VectorEmbedder(width, width)
-
-    def forward(self, y: Array) -> Value:
-        return self.mlp(pooled_words(self.words(y), y))  # (T.21) without places
+Condition = Nothing | Classes | Tokens | Encoded
 
 
-def embedders_of(condition: Condition, width: int) -> tuple[Module | None, Module | None]:
-    """(the embedder of a text's tokens, that of the whole text or of the class); None: there is none."""
-    if isinstance(condition, Tokens):
-        return WordEmbedder(condition.rows, condition.length, width), VectorEmbedder(width, width)
-    if isinstance(condition, Encoded):
-        return Linear(condition.width, width), VectorEmbedder(condition.pooled, width)
-    return None, LabelEmbedder(condition.rows, width) if condition.rows else None
+def classes_of(count: int, dropout: float) -> Nothing | Classes:
+    """The condition of a network of so many classes, the null label one above the last; 0: nothing."""
+    return Classes(count, count if dropout > 0 else None, dropout) if count else Nothing()
 
 
-def read(tokens: Module | None, whole: Module | None, y: Any) -> tuple[Value | None, Value | None]:
-    """(the context (B, M, D), what y adds to c), by embedders of `embedders_of`."""
-    if isinstance(tokens, WordEmbedder):
-        context, pooled = tokens(y)
-        return context, None if whole is None else whole(pooled)
-    context, y = (None, y) if tokens is None else (tokens(y[0]), y[1])
-    return context, None if whole is None or y is None else whole(y)
+def check_one_per_sample(name: str, a: Array, samples: int) -> None:
+    """Raises ValueError unless a has the shape (samples,)."""
+    shape = tuple(getattr(a, "shape", ()))
+    if shape != (samples,):
+        raise ValueError(f"{name} has shape {shape}, expected ({samples},), one number per sample")

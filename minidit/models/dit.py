@@ -22,8 +22,9 @@ from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.models import variants
-from minidit.models.backbone import Condition, OfPictures, Tokens, check_one_per_sample
-from minidit.models.condition import FREQUENCIES, CaptionEmbedder, LabelEmbedder, TimestepEmbedder
+from minidit.models.backbone import OfPictures
+from minidit.models.condition import Condition, Tokens, check_one_per_sample
+from minidit.models.embedders import FREQUENCIES, CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from minidit.models.variants import Variant, summed
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
 from minidit.nn.block import Block, Costs, ModulatedBlock, gated_branches, in_large_steps

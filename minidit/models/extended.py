@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from minidit.backend import Array
-from minidit.models.backbone import Condition
+from minidit.models.condition import Condition
 from minidit.models.dit import DiT, DiTConfig
 from minidit.random import Philox
 

@@ -19,9 +19,9 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array, xp_of
-from minidit.models.backbone import check_one_per_sample
-from minidit.models.condition import TimestepEmbedder, embedders_of, read
+from minidit.models.condition import check_one_per_sample
 from minidit.models.dit import FinalLayer
+from minidit.models.embedders import TimestepEmbedder, embedders_of, read
 from minidit.models.flux_config import FluxConfig, turn_of
 from minidit.models.mmdit import JointBlock, Stream, Turns
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, Sequential, SiLU, StreamAttention, joint_attention

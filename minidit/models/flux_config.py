@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidit.models.condition import FREQUENCIES
+from minidit.models.embedders import FREQUENCIES
 from minidit.models.mmdit_config import StreamSize, working_of
 from minidit.models.words import OfWords
 from minidit.nn.attention import Turn

@@ -19,8 +19,8 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array, module_of
-from minidit.models.backbone import Classes, Condition, Nothing
-from minidit.models.condition import LabelEmbedder
+from minidit.models.condition import Condition, classes_of
+from minidit.models.embedders import LabelEmbedder
 from minidit.nn import Embedding, Linear, Module, RMSNorm, rotary
 from minidit.nn.attention import Turn, constant
 from minidit.nn.cache import Cache, new_rows
@@ -60,9 +60,7 @@ class GPTConfig:
     @property
     def condition(self) -> Condition:
         """The null label is one above the last class."""
-        if not self.num_classes:
-            return Nothing()
-        return Classes(self.num_classes, self.num_classes if self.class_dropout_prob > 0 else None, self.class_dropout_prob)
+        return classes_of(self.num_classes, self.class_dropout_prob)
 
     def parameters(self) -> int:
         """Numbers in the checkpoint."""

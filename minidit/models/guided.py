@@ -16,9 +16,9 @@ from numpy.typing import DTypeLike
 
 from minidit.autograd import Tensor, Value
 from minidit.backend import Array, xp_of
-from minidit.models.backbone import check_one_per_sample
-from minidit.models.condition import FREQUENCIES, TimestepEmbedder
+from minidit.models.condition import check_one_per_sample
 from minidit.models.dit import DiTConfig
+from minidit.models.embedders import FREQUENCIES, TimestepEmbedder
 from minidit.models.extended import ExtendedDiT, Fixed
 from minidit.nn.initial import zeros
 from minidit.random import Philox

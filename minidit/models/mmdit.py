@@ -22,9 +22,9 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
-from minidit.models.backbone import check_one_per_sample
-from minidit.models.condition import TimestepEmbedder, embedders_of, read
+from minidit.models.condition import check_one_per_sample
 from minidit.models.dit import FinalLayer
+from minidit.models.embedders import TimestepEmbedder, embedders_of, read
 from minidit.models.mmdit_config import MMDiTConfig
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, Sequential, SiLU, StreamAttention, joint_attention
 from minidit.nn.attention import Turn

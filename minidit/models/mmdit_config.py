@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from minidit.models.condition import FREQUENCIES
+from minidit.models.embedders import FREQUENCIES
 from minidit.models.words import OfWords
 from minidit.nn.memory import HOMES, Home, SampleMemory
 

@@ -24,9 +24,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from minidit.autograd import Value, value
 from minidit.backend import Array, resident
-from minidit.models.backbone import check_one_per_sample
-from minidit.models.condition import LabelEmbedder, TimestepEmbedder
+from minidit.models.condition import check_one_per_sample
 from minidit.models.dit import DiT, DiTBlock, FinalLayer
+from minidit.models.embedders import LabelEmbedder, TimestepEmbedder
 from minidit.models.spacetime_config import SpacetimeConfig
 from minidit.models.variants import summed
 from minidit.nn import Linear, Module, SelfAttention, sincos_1d, sincos_2d

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from minidit.models.backbone import OfPictures
-from minidit.models.condition import FREQUENCIES
 from minidit.models.dit import DiTBlock, FinalLayer
+from minidit.models.embedders import FREQUENCIES
 from minidit.nn.memory import HOMES, SampleMemory
 
 TIME_ATTENTION, POSITIONS = ("full", "factorised", "none"), ("sincos", "space", "rope")

@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
-from minidit.models.backbone import check_one_per_sample
+from minidit.models.condition import check_one_per_sample
 from minidit.models.unet_config import Place, UNetConfig
 from minidit.nn import Conv2d, Double, Embedding, GroupNorm, Halve, Linear, Module, PixelAttention, timestep_embedding
 from minidit.nn.initial import zeros

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Self, cast
 
-from minidit.models.backbone import Condition, Encoded, OfPictures, Tokens
+from minidit.models.backbone import OfPictures
+from minidit.models.condition import Condition, Encoded, Tokens
 
 
 class OfWords(OfPictures):

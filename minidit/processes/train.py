@@ -8,7 +8,8 @@ from typing import Any
 
 from minidit.backend import to_host
 from minidit.diffusion.schedule import Schedule
-from minidit.models.backbone import Backbone, Tokens, TrainedBackbone, check_backbone
+from minidit.models.backbone import Backbone, TrainedBackbone, check_backbone
+from minidit.models.condition import Tokens
 from minidit.processes.diffusion import Diffusion, Hybrid
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import explained

@@ -16,7 +16,7 @@ from minidit.checkpoint.files import open_safetensors
 from minidit.data import Dataset, load
 from minidit.data.cache import Cache
 from minidit.data.checks import DataError, NoPart
-from minidit.models.backbone import Tokens
+from minidit.models.condition import Tokens
 from minidit.runs.former import file_of, header
 from minidit.runs.kinds import PixelsConfig, shape_of
 from minidit.runs.presets import DataConfig, RunConfig

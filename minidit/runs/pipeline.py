@@ -24,8 +24,9 @@ from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.incoming import UNPRINTABLE, reading
-from minidit.models.backbone import Condition, Tokens, TrainedBackbone
+from minidit.models.backbone import TrainedBackbone
 from minidit.models.classifier import Classifier
+from minidit.models.condition import Condition, Tokens
 from minidit.models.flow_map import FlowMapDiT
 from minidit.models.guided import GuidedDiT, OfScale
 from minidit.processes.distil import in_steps

@@ -6,7 +6,8 @@ from models import draws
 from support import agree, host, spec
 
 from minidit.backend import device_of
-from minidit.models.backbone import Backbone, BackboneConfig, Classes, Nothing, Tokens
+from minidit.models.backbone import Backbone, BackboneConfig
+from minidit.models.condition import Classes, Nothing, Tokens
 from minidit.models.dit import DiT, DiTConfig
 from minidit.training.draws import Draws
 from minidit.training.source import LabelDropout, Pictures, drop_labels

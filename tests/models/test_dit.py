@@ -16,8 +16,8 @@ from minidit.backend import side_by_side
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.classifier import ClassifierConfig
-from minidit.models.condition import CaptionEmbedder, WordEmbedder
 from minidit.models.dit import VARIANTS, DiT, DiTConfig
+from minidit.models.embedders import CaptionEmbedder, WordEmbedder
 from minidit.nn import timestep_embedding
 from minidit.nn.block import launches_matter
 from minidit.nn.stack import modulations

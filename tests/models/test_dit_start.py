@@ -11,8 +11,8 @@ from support import agree, host, spec
 
 from minidit.backend import to_device
 from minidit.diffusion.schedule import Schedule
-from minidit.models.condition import TimestepEmbedder
 from minidit.models.dit import DIT, DiT, DiTBlock, DiTConfig
+from minidit.models.embedders import TimestepEmbedder
 from minidit.nn import timestep_embedding
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for

@@ -15,7 +15,8 @@ from minidit import ops
 from minidit.autograd import Tensor, no_grad
 from minidit.autograd.primitives import Primitive
 from minidit.diffusion.times import shift
-from minidit.models.backbone import Backbone, BackboneConfig, Classes, Encoded, Nothing, Tokens
+from minidit.models.backbone import Backbone, BackboneConfig
+from minidit.models.condition import Classes, Encoded, Nothing, Tokens
 from minidit.models.flux import Flux, SingleBlock
 from minidit.models.flux_config import FLUX, FluxConfig, turn_of
 from minidit.models.mmdit import JointBlock, Stream

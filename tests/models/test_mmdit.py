@@ -12,7 +12,8 @@ from support import agree, host, spec
 
 from minidit.autograd import Tensor, no_grad
 from minidit.autograd.primitives import Primitive
-from minidit.models.backbone import Backbone, BackboneConfig, Classes, Encoded, Nothing, Tokens
+from minidit.models.backbone import Backbone, BackboneConfig
+from minidit.models.condition import Classes, Encoded, Nothing, Tokens
 from minidit.models.dit import DiT, DiTBlock, DiTConfig
 from minidit.models.mmdit import JointBlock, MMDiT, Stream
 from minidit.models.mmdit_config import MMDIT, MMDiTConfig

@@ -13,7 +13,8 @@ from support import agree, host, spec
 
 from minidit.autograd import Tensor, no_grad
 from minidit.autograd.primitives import Primitive
-from minidit.models.backbone import Backbone, BackboneConfig, Classes, Nothing
+from minidit.models.backbone import Backbone, BackboneConfig
+from minidit.models.condition import Classes, Nothing
 from minidit.models.unet import ResBlock, UNet
 from minidit.models.unet_config import Place, UNetConfig
 from minidit.nn.recompute import recomputing

@@ -15,7 +15,7 @@ from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import EPS, U, V
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2, EULER, HEUN, HEUN_EDM
-from minidit.models.backbone import Classes, Nothing
+from minidit.models.condition import Classes, Nothing
 from minidit.models.dit import DiT
 from minidit.models.flow_map import FlowMapDiT
 from minidit.processes.consistency import Consistency, fixed, follow, squares, teacher_step, top_first, uniform_index

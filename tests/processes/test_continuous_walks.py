@@ -15,7 +15,7 @@ from minidit.diffusion.prediction import EPS, X_0, U, V, edm
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2, AB2_ARC, DPM_2M, EULER, HEUN, HEUN_EDM
 from minidit.diffusion.threshold import static
-from minidit.models.backbone import Classes, Nothing
+from minidit.models.condition import Classes, Nothing
 from minidit.processes.diffusion import Diffusion, drawn
 from minidit.processes.sample import SAMPLE_STREAM, sample
 from minidit.processes.walk import CLIMBS

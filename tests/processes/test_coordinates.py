@@ -20,7 +20,7 @@ from minidit.diffusion.prediction import EPS, X_0, U, V, edm
 from minidit.diffusion.schedule import Schedule, zero_terminal_snr
 from minidit.diffusion.solver import AB2, EULER, HEUN
 from minidit.kernels import cuda_graph
-from minidit.models.backbone import Classes, Nothing
+from minidit.models.condition import Classes, Nothing
 from minidit.processes.diffusion import Diffusion, drawn
 from minidit.processes.sample import SAMPLE_STREAM, sample
 from minidit.random import Philox

@@ -13,7 +13,7 @@ from minidit.autograd import recording
 from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, Fresh, ddim, posterior_std
 from minidit.diffusion.row import row_of
 from minidit.diffusion.schedule import Schedule, zero_terminal_snr
-from minidit.models.backbone import Nothing
+from minidit.models.condition import Nothing
 from minidit.nn import Linear, Module
 from minidit.processes.tokenizer import Pixels
 from minidit.runs.pipeline import Pipeline

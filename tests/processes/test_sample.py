@@ -14,7 +14,7 @@ from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, ddim
 from minidit.diffusion.prediction import EPS, PREDICTIONS, V
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.step import posterior_coefficients, step
-from minidit.models.backbone import Classes, Nothing
+from minidit.models.condition import Classes, Nothing
 from minidit.processes.sample import SAMPLE_STREAM, sample
 from minidit.processes.walk import Moment
 from minidit.random import Philox
