@@ -111,8 +111,11 @@ class Latents:
 
 
 def drop_labels(y: Array, u: Array, p: float, null: Any) -> Array:
-    """y : (B, ...) ints, u : (B,) uniform  ->  y, with null, of the shape of one y, where u < p: one decision per sample."""
-    return xp_of(y, u).where((u < p).reshape(-1, *[1] * (y.ndim - 1)), null, y)  # (G.7)
+    """y : (B, ...) ints, u : (B,) uniform  ->  y, with null, of the shape of one y, where u < p: one decision per sample.
+
+    u of more axes decides for each of them.
+    """
+    return xp_of(y, u).where((u < p).reshape(*u.shape, *[1] * (y.ndim - u.ndim)), null, y)  # (G.7)
 
 
 @dataclass
