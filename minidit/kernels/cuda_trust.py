@@ -30,7 +30,7 @@ def agrees(what: str, storage: str, kind: tuple[Any, ...], trial: Callable[[], P
     The trial may call the twin that asks: it is trusted meanwhile.
     """
     cupy = sys.modules["cupy"]
-    key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), what, storage, *kind)
+    key = (getattr(cupy, "RawModule", None), cupy.cuda.runtime.getDevice(), what, storage, *kind)  # asked of this compiler
     if key not in _agrees:
         if cupy.cuda.get_current_stream().is_capturing():  # an answer that the host reads is no part of a graph
             return False
