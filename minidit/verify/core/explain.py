@@ -114,7 +114,7 @@ def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Le
         return found, True
     wrongly = [c for c in cases if difference(c.got, c.want).error > tolerance]
     if found and (words := levels.in_words(topic.parameters, [(c.args, c.got) for c in wrongly], law, tolerance)):
-        return [words], True
+        return [words], False  # a mistake of the bank, or two, may say more about it
     if words := _argument(topic, cases, law, tolerance, tables=True):
         return [f"equals {topic.spec} with {words}"], True
     found = found or _part(pairs, tolerance, axes)
