@@ -35,6 +35,33 @@ def row(x):
     return x[:, 1]
 
 
+ANGLE = np.random.default_rng(5).uniform(0, 6, (N, 2))
+COS, SIN = np.cos(ANGLE), np.sin(ANGLE)
+
+
+def packed(a, b, c):
+    """torch: (B, N, 3, heads, K)"""
+    return torch.cat([a, b, c], -1).reshape(B, N, 3, 2, 4)
+
+
+def mixed(q, k, v):
+    """(B, heads, N, K) each, as (B, N, D); the same text serves both libraries."""
+    y = q * k + v
+    return (y.transpose(0, 2, 1, 3) if isinstance(y, Tensor) else y.permute(0, 2, 1, 3)).reshape(B, N, D)
+
+
+def added(parts):
+    q, k, v = parts
+    return q * k + v
+
+
+def turned(x):
+    """torch: pairs of neighbours of every head as complex numbers, turned by the angle of their token."""
+    turn = torch.polar(torch.ones(N, 2, dtype=torch.float64), torch.tensor(ANGLE))[:, None]
+    z = torch.view_as_complex(x.reshape(B, N, 2, 2, 2).contiguous()) * turn
+    return torch.view_as_real(z).reshape(B, N, D)
+
+
 def vector(x):
     """(D,): a weight."""
     return x[0, 2]
@@ -138,6 +165,21 @@ STEPS = {
     "layer_norm_modulate": (
         lambda a, b, c: ops.layer_norm_modulate(a, row(b), row(c)),
         lambda a, b, c: torch_norm(a) * (1 + row(c)[:, None]) + row(b)[:, None]),
+    "unpacked": (
+        lambda a, b, c: mixed(*ops.unpacked(ops.concat(a, b, c, axis=-1), heads=2)),
+        lambda a, b, c: mixed(*packed(a, b, c).permute(2, 0, 3, 1, 4))),
+    "qk_norm": (
+        lambda a, b, c: added(ops.split(
+            ops.qk_norm(ops.concat(a, b, c, axis=-1), vector(a)[:4], vector(b)[:4], heads=2), parts=3)),
+        lambda a, b, c: added((
+            F.rms_norm(a.reshape(B, N, 2, 4), (4,), vector(a)[:4], 1e-6).reshape(B, N, D),
+            F.rms_norm(b.reshape(B, N, 2, 4), (4,), vector(b)[:4], 1e-6).reshape(B, N, D), c))),
+    "rope": (
+        lambda a, b, c: ops.rope(a.reshape(B, N, 2, 4), COS, SIN).reshape(B, N, D) * b,
+        lambda a, b, c: turned(a) * b),
+    "qk_rope": (
+        lambda a, b, c: added(ops.split(ops.qk_rope(ops.concat(a, b, c, axis=-1), COS, SIN, heads=2), parts=3)),
+        lambda a, b, c: added((turned(a), turned(b), c))),
     "rms_norm": (lambda a, b, c: ops.rms_norm(a, vector(b)), lambda a, b, c: F.rms_norm(a, (D,), vector(b), 1e-6)),
     "group_norm": (
         lambda a, b, c: tokens(ops.group_norm(image(a), vector(b), vector(c), groups=2)),

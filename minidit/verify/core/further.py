@@ -18,7 +18,7 @@ from minidit.verify.core.reference import AnyTopic, Probe
 
 TABLES = ("T", "P", "...")  # letters of axes whose length is not a size of pictures or layers
 POWER = 1.1  # keeps a table in [0, 1] falling, times between 0 and 1 in their order
-NEAR = 1e-5  # how well a name must fit further questions, which were not chosen to be well conditioned; float32 angles of time are
+NEAR = 1e-4  # how well a name must fit further questions: they were not chosen to be well conditioned, and float32 may round them
 
 
 def further(topic: AnyTopic) -> Iterator[Probe]:
