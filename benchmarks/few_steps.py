@@ -30,8 +30,9 @@ from minidit.processes.sample import Sampling
 from minidit.random import Philox
 from minidit.runs import former
 from minidit.runs.evaluate import Evaluation
+from minidit.runs.loading import load, load_few_steps
 from minidit.runs.phases import Run
-from minidit.runs.pipeline import Pipeline, load, load_few_steps
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import PRESETS, DataConfig
 from minidit.runs.process_kinds import Learner
 from minidit.runs.teacher_kinds import ConsistencyConfig

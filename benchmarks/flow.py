@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from minidit.runs.evaluate import Evaluation, straightness
+from minidit.runs.loading import load, load_pipeline
 from minidit.runs.phases import Run
-from minidit.runs.pipeline import Options, Pipeline, load, load_pipeline
+from minidit.runs.pipeline import Options, Pipeline
 from minidit.runs.presets import PRESETS, DataConfig
 
 AUTOENCODER = Path(__file__).parent.parent / "minidit" / "weights" / "fashion" / "autoencoder.safetensors"

@@ -22,8 +22,9 @@ import numpy as np
 from minidit.autograd import no_grad
 from minidit.diffusion.level import mix
 from minidit.runs.evaluate import Evaluation
+from minidit.runs.loading import load
 from minidit.runs.phases import Run, resume
-from minidit.runs.pipeline import Pipeline, load
+from minidit.runs.pipeline import Pipeline
 
 
 def answers(teacher: Pipeline, student: Pipeline, x_0: Any, y: Any, w: float, seed: int) -> dict[str, float]:

@@ -45,7 +45,8 @@ class Ceilings:
 
 
 # H200: memory and product measured (4.3 TB/s, 786 TFLOP/s), of_product 652 of 786 in S/2 at batch 256, peer_attention cuDNN's 79
-# and 335 µs, all on 27 November. Clock judged: Nsight Compute saw 1.81 to 1.97 GHz alone, and a step draws more power.
+# and 335 µs, all on 27 November. The clock is judged: Nsight Compute saw 1.81 to 1.97 GHz for single
+# kernels, and a whole update draws more power.
 # mma.sync on Hopper: 62 % of wgmma's 4096 FLOPs per cycle (Luo et al. 2024, "Benchmarking and Dissecting the Nvidia Hopper GPU
 # Architecture"). H100: the same chip with 3.35 TB/s. A100, 4090: 90 % of the maker's memory, 83 % of the tensor peak,
 # FlashAttention-2 judged at 60 and 45 % of the peak.

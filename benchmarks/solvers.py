@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from minidit.runs.evaluate import Evaluation
+from minidit.runs.loading import load
 from minidit.runs.phases import Run
-from minidit.runs.pipeline import load
 from minidit.runs.presets import PRESETS, DataConfig
 
 ROWS = [

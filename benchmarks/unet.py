@@ -31,8 +31,9 @@ from minidit.outgoing import write_atomically
 from minidit.processes.train import fitted_source
 from minidit.random import Philox
 from minidit.runs.evaluate import Evaluation
+from minidit.runs.loading import load
 from minidit.runs.phases import Run, resume
-from minidit.runs.pipeline import Pipeline, load
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import PRESETS, DataConfig
 from minidit.training.draws import Draws
 from minidit.training.source import Source

@@ -28,7 +28,8 @@ from minidit.data import emoji, from_uint8, shapes
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.processes.classify import Classification, judge
 from minidit.random import Philox
-from minidit.runs.pipeline import Pipeline, load
+from minidit.runs.loading import load
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.prompted import shares, similarity
 from minidit.runs.show import caption_grid
 from minidit.training.loop import Loop, LoopConfig

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from minidit.processes.tokenizer import decode, latents_of, reconstruct
     from minidit.processes.train import loop_for, train
     from minidit.random import Philox
-    from minidit.runs.pipeline import Pipeline, load
+    from minidit.runs.loading import load
+    from minidit.runs.pipeline import Pipeline
     from minidit.training.loop import Loop, LoopConfig
 
 _HOMES = {
@@ -72,7 +73,8 @@ _HOMES = {
     "random": ("Philox",),
     "processes.autoencode": ("AutoencodeConfig", "autoencode"),
     "training.loop": ("Loop", "LoopConfig"),
-    "runs.pipeline": ("Pipeline", "load"),
+    "runs.loading": ("load",),
+    "runs.pipeline": ("Pipeline",),
     "processes.diffusion": ("Diffusion", "drawn"),
     "processes.sample": ("Sampling", "sample"),
     "processes.tokenizer": ("decode", "latents_of", "reconstruct"),

@@ -33,8 +33,8 @@ from minidit.models.dit import DiT, DiTConfig
 from minidit.random import Philox
 from minidit.runs.config import read_config, tables_of, to_toml
 from minidit.runs.diffusers_folder import process_from
+from minidit.runs.loading import load
 from minidit.runs.phases import resume
-from minidit.runs.pipeline import load
 from minidit.runs.presets import RunConfig
 from minidit.runs.state import load_state, state_of
 from minidit.training.loop import Loop

@@ -19,7 +19,7 @@ from minidit.checkpoint import load_model, save_model
 from minidit.runs import former
 from minidit.runs.config import tables_of
 from minidit.runs.folder import config_of
-from minidit.runs.pipeline import SHIPPED
+from minidit.runs.loading import SHIPPED
 
 LIMIT = 8_000_000
 

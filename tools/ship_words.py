@@ -17,7 +17,7 @@ import numpy as np
 from minidit.checkpoint import save_model
 from minidit.runs.config import tables_of
 from minidit.runs.folder import config_of
-from minidit.runs.pipeline import SHIPPED, WORDS
+from minidit.runs.loading import SHIPPED, WORDS
 from minidit.runs.weights import weights_of
 from minidit.version import __version__
 

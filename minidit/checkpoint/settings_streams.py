@@ -14,24 +14,24 @@ from minidit.models.flux_config import FluxConfig
 from minidit.models.mmdit_config import MMDiTConfig
 
 PACKING = 2  # the side of a patch of FLUX: diffusers' network takes packed patches and does not state it
-ASSUMED = 128  # the side of a latent picture of 1024 × 1024, where a file states none
+ASSUMED = 128  # the side of the latents of a picture of 1024 × 1024, for files that do not state a side
 
 
 def reasons_against(config: Streams) -> list[str]:
     """What neither diffusers nor the official code has."""
-    found = {
+    reasons = {
         "captions or classes of its own": not config.text_width,
         f"mlp_ratio {config.mlp_ratio}": config.mlp_ratio != 4,
         "a learned variance": config.learn_sigma,
         f"a picture of {config.size[0]} × {config.size[1]}": config.size[0] != config.size[1],
     }
     if isinstance(config, MMDiTConfig):
-        found |= {f"{config.positions} positions": config.positions == "learned"}
-        found |= {f"context_ratio {config.context_ratio}": config.context_ratio != 4}
+        reasons |= {f"{config.positions} positions": config.positions == "learned"}
+        reasons |= {f"context_ratio {config.context_ratio}": config.context_ratio != 4}
     else:
-        found |= {"guidance from one": config.guidance == "from_one"}
-        found |= {f"patch_size {config.patch_size}": config.patch_size != PACKING}
-    return [what for what, true in found.items() if true]
+        reasons |= {"guidance from one": config.guidance == "from_one"}
+        reasons |= {f"patch_size {config.patch_size}": config.patch_size != PACKING}
+    return [what for what, true in reasons.items() if true]
 
 
 def differences_of(config: Streams, grammar: str) -> tuple[Difference, ...]:

@@ -31,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, stop_gently
     from minidit.html.report import write_report
-    from minidit.runs.evaluate import FEWEST, Evaluation
+    from minidit.runs.evaluate import Evaluation
     from minidit.runs.fitting import facts_of, refuse_other_pictures
     from minidit.runs.folder import failing
     from minidit.runs.gallery import measure
-    from minidit.runs.motion import check_motion, measure_motion
+    from minidit.runs.loading import load_pipeline
+    from minidit.runs.motion import measure_motion
     from minidit.runs.phases import resume
-    from minidit.runs.pipeline import load_pipeline
 
     progress = Progress(args.quiet)
     check_run(Path(args.run))
@@ -52,21 +52,8 @@ def run(args: argparse.Namespace) -> int:
     train, held_out = job.data()
     if held_out is None or job.parts is None:
         raise ValueError(f"{train.name}: no picture is held out, so nothing can be measured: train on more, or with --held-out N")
-    fewest = FEWEST if train.vocabulary is None else 1
-    if min(args.n, len(held_out), len(train)) < fewest:
-        known = f"-n is {args.n}, {len(train)} are trained on, and {len(held_out)} are held out"
-        raise ValueError(f"{train.name}: measures need at least {fewest} pictures; {known}")
+    check_sets(args.n, train, held_out, pipeline)
     progress.note(job.parts.about)
-    if train.class_names != pipeline.class_names:
-        both = [", ".join(names) or "none" for names in (train.class_names, pipeline.class_names)]
-        raise ValueError(f"{train.name} has the classes {both[0]}, the run was trained on {both[1]}")
-    if train.vocabulary != pipeline.vocabulary:
-        raise ValueError(f"the captions of {train.name} have other words than those that the run was trained on")
-    clips = len(train.shape) == 4
-    if clips:
-        check_motion(train)
-    elif not train.num_classes and train.vocabulary is None:
-        raise ValueError(f"{train.name} has no classes: without them there is no classifier to judge samples")
     ddpm_steps = ddpm_rungs(pipeline, args.ddpm_steps)
     if args.bpd and pipeline.ladder is None:
         raise ValueError("--bpd: the variational bound is that of a ladder of rungs, this run has a continuous path")
@@ -75,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if train.vocabulary is not None:
         prompted(args, job, pipeline, (train, held_out), progress)
         return 0
+    clips = len(train.shape) == 4
     if not clips:
         with stop_gently(job, progress):
             judge = job.judge(train, held_out)
@@ -90,6 +78,26 @@ def run(args: argparse.Namespace) -> int:
         if job.ranks.first:
             write_report(job.folder)
     return 0
+
+
+def check_sets(n: int, train: Dataset, held_out: Dataset, pipeline: Pipeline) -> None:
+    """Raises ValueError unless these pictures are enough, and those that the run was trained for."""
+    from minidit.runs.evaluate import FEWEST
+    from minidit.runs.motion import check_motion
+
+    fewest = FEWEST if train.vocabulary is None else 1
+    if min(n, len(held_out), len(train)) < fewest:
+        known = f"-n is {n}, {len(train)} are trained on, and {len(held_out)} are held out"
+        raise ValueError(f"{train.name}: measures need at least {fewest} pictures; {known}")
+    if train.class_names != pipeline.class_names:
+        both = [", ".join(names) or "none" for names in (train.class_names, pipeline.class_names)]
+        raise ValueError(f"{train.name} has the classes {both[0]}, the run was trained on {both[1]}")
+    if train.vocabulary != pipeline.vocabulary:
+        raise ValueError(f"the captions of {train.name} have other words than those that the run was trained on")
+    if len(train.shape) == 4:
+        check_motion(train)
+    elif not train.num_classes and train.vocabulary is None:
+        raise ValueError(f"{train.name} has no classes: without them there is no classifier to judge samples")
 
 
 def prompted(args: argparse.Namespace, job: Run, pipeline: Pipeline, data: tuple[Dataset, Dataset], progress: Progress) -> None:

@@ -12,6 +12,7 @@ from minidit.cli.device import add_device, add_precision, settle_device, settle_
 from minidit.outgoing import check_writable, write_atomically
 
 if TYPE_CHECKING:
+    from minidit.processes.tokenizer import Pixel
     from minidit.runs.pipeline import Labels, Options, Pipeline
 
 QUICK = 8  # rungs
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--steps and -n must be at least 1")
 
     from minidit.cli.progress import Progress
-    from minidit.runs.pipeline import Pipeline, load, load_few_steps
+    from minidit.runs.loading import load, load_few_steps
+    from minidit.runs.pipeline import Pipeline
     from minidit.training.ranks import ranks
 
     device = settle_device(args)
@@ -96,28 +98,33 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
         if not ranks().first:
             return 0
-        if out.suffix == ".npz":
-            _save_npz(out, x, labels, pipeline)
-        elif out.suffix == ".gif":
-            from minidit.pictures import save_gif
-            from minidit.runs.show import playing
-
-            save_gif(out, playing(x, labels, pipeline), ms=200, hold=200)
-        else:
-            from minidit.pictures import save_png
-            from minidit.runs.show import sheet
-
-            save_png(out, sheet(x, labels, pipeline))
+        save(out, x, labels, pipeline)
     print(out)
     if not args.quiet:
-        scale = pipeline.guidance if args.guidance is None else args.guidance
-        guided = pipeline.model.condition.null is not None and not pipeline.usual.few
-        guidance = f", guidance {scale}" if guided else ""
-        noun = "picture" if len(pipeline.model.shape) == 3 else "clip"
-        pictures = f"1 {noun}" if n == 1 else f"{n} {noun}s"
-        walk = walk_in_words(pipeline, sampler, solver, args.path)
-        print(f"{pictures}, {walk.format(steps)}{guidance}, seed {args.seed}", file=sys.stderr)
+        print(summary(args, pipeline, n, walk_in_words(pipeline, sampler, solver, args.path).format(steps)), file=sys.stderr)
     return 0
+
+
+def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline) -> None:
+    """Writes pictures as a sheet or an npz file, clips as a GIF as well."""
+    from minidit.pictures import save_gif, save_png
+    from minidit.runs.show import playing, sheet
+
+    if out.suffix == ".npz":
+        _save_npz(out, x, labels, pipeline)
+    elif out.suffix == ".gif":
+        save_gif(out, playing(x, labels, pipeline), ms=200, hold=200)
+    else:
+        save_png(out, sheet(x, labels, pipeline))
+
+
+def summary(args: argparse.Namespace, pipeline: Pipeline, n: int, walk: str) -> str:
+    """How many were drawn, and how."""
+    scale = pipeline.guidance if args.guidance is None else args.guidance
+    guided = pipeline.model.condition.null is not None and not pipeline.usual.few
+    noun = "picture" if len(pipeline.model.shape) == 3 else "clip"
+    count = f"1 {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{count}, {walk}{f', guidance {scale}' if guided else ''}, seed {args.seed}"
 
 
 def labels_of(args: argparse.Namespace, pipeline: Pipeline) -> Labels | None:

@@ -34,7 +34,7 @@ def captions_file(folder: Path) -> Path | None:
 def read_captions(file: Path, files: list[Path]) -> list[str]:
     """The caption of every picture, in the order of `files`, which are all pictures of the folder.
 
-    Raises DataError, with the line, for one without a file name, text or picture, and for a picture without a line.
+    Raises DataError for a line without a file name, a text or a picture, with its number, and for a picture that no line names.
     """
     if file.stat().st_size > MAX_BYTES:
         raise fault(file, f"is larger than {MAX_BYTES >> 20} MiB")

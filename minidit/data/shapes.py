@@ -134,13 +134,13 @@ def score(x: Array, quarters: NDArray[np.int64]) -> dict[str, float]:
     x : pictures in [-1, 1] that were drawn for scenes of these quarters
     """
     got, there = read(x), quarters < len(THINGS)
-    asked, found = quarters[there], got[there]
+    asked, drawn_there = quarters[there], got[there]
     sizes, colours = list(SIZES), list(COLOURS)
     table = np.array([[sizes.index(t.size), colours.index(t.colour), SHAPES.index(t.shape)] for t in THINGS] + [[-1] * 3])
-    right = (table[asked] == table[found]).mean(axis=0)
+    right = (table[asked] == table[drawn_there]).mean(axis=0)
     return {
         "size": float(right[0]), "colour": float(right[1]), "shape": float(right[2]),
-        "place": float((found < len(THINGS)).mean()),
+        "place": float((drawn_there < len(THINGS)).mean()),
         "others_empty": float((got[~there] == len(THINGS)).reshape(len(x), 2).all(axis=1).mean()),
         "all_right": float((got == quarters).all(axis=1).mean()),
     }  # fmt: skip

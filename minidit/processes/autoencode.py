@@ -18,7 +18,7 @@ from minidit.training.source import source_of
 
 
 @dataclass(frozen=True)
-class AutoencodeConfig(LoopConfig):
+class ShortRecipe(LoopConfig):
     """A short, fast recipe. The number of updates matters most, so batches are small and the large rate decays to nearly zero."""
 
     lr: float = 5e-3
@@ -28,6 +28,12 @@ class AutoencodeConfig(LoopConfig):
     clip: float = 1.0
     ema: float = 0.99
     batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class AutoencodeConfig(ShortRecipe):
+    """The training of an autoencoder with a Gaussian posterior."""
+
     kl_weight: float = 1e-4
 
 

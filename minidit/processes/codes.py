@@ -22,10 +22,11 @@ from minidit.autoregressive.quantize import counts, k_means_round, perplexity
 from minidit.autoregressive.scales import phi_of
 from minidit.backend import Array, to_device, to_host, xp_of
 from minidit.models.vq import FSQ, VQ, MultiScaleVQ
+from minidit.processes.autoencode import ShortRecipe
 from minidit.random import Philox
 from minidit.training.draws import Draws
 from minidit.training.forward import forward
-from minidit.training.loop import Loop, LoopConfig
+from minidit.training.loop import Loop
 from minidit.training.source import Source, source_of
 
 CODES_STREAM = 0x636F64  # of the vectors among which codes are laid
@@ -43,16 +44,10 @@ def quantiser_of(network: TokenNetwork, beta: float = 0.25) -> Quantiser:
 
 
 @dataclass(frozen=True)
-class CodesConfig(LoopConfig):
-    """A short recipe for a tokenizer.   warm : updates before anything is quantised (FSQ needs none)"""
+class CodesConfig(ShortRecipe):
+    """The training of a tokenizer.   warm : updates before anything is quantised (FSQ needs none)"""
 
     lr: float = 4e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    warmup: int = 20
-    final_lr: float = 0.02
-    clip: float = 1.0
-    ema: float = 0.99
-    batch_size: int = 32
     beta: float = 0.25
     warm: int = 60
 

@@ -29,9 +29,10 @@ from minidit.runs.checks import check_start
 from minidit.runs.fitting import augment_of, facts_of, fitted, parts_of, with_tokenizer_of_init
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, network_of
 from minidit.runs.lengths import lengthened
+from minidit.runs.loading import load_pipeline, pipeline_of
 from minidit.runs.lock import locked
 from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell
-from minidit.runs.pipeline import Pipeline, load_pipeline, pipeline_of
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.process_kinds import Learner
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on

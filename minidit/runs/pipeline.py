@@ -8,14 +8,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from minidit.backend import Array
-from minidit.checkpoint import CONFIG, CheckpointError, load_model
 from minidit.checkpoint.grammar import is_a
 from minidit.data import parse_labels
 from minidit.data.captions import Vocabulary
@@ -23,29 +21,17 @@ from minidit.diffusion.path import Path as WalkedPath
 from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
-from minidit.incoming import UNPRINTABLE, reading
 from minidit.models.backbone import TrainedBackbone
-from minidit.models.classifier import Classifier
-from minidit.models.condition import Condition, Tokens
 from minidit.models.flow_map import FlowMapDiT
 from minidit.models.guided import GuidedDiT, OfScale
 from minidit.processes.distil import in_steps
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
 from minidit.processes.tokenizer import Pixel, Tokenizer
-from minidit.runs import diffusers_folder, former
-from minidit.runs.config import run_config_from
-from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled
-from minidit.runs.presets import RunConfig
 from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, USUAL, Usual, check_word
-from minidit.runs.weights import weights_of
 
 Labels = list[int] | NDArray[np.int64]  # classes, or rows of captions
 Wanted = str | Sequence[str] | Sequence[int] | NDArray[np.int64]
-
-SHIPPED = Path(__file__).parent.parent / "weights"
-WORDS = "words"  # their folder of a model that reads captions
-FEW_STEPS = "few_steps.safetensors"  # beside the shipped weights, from which it was distilled
 
 
 class Settings(TypedDict, total=False):
@@ -268,83 +254,3 @@ def refuse_other_walks(settings: Sampling) -> None:
     }
     if reasons := [reason for reason, true in asked.items() if true]:
         raise ValueError(f"a flow map is walked in equal steps and takes no {reasons[0]}; leave it out")
-
-
-def load(
-    path: str | Path | None = None,
-    *,
-    device: str = "cpu",
-    dtype: DTypeLike = np.float32,
-    dialect: str | None = None,
-    num_heads: int | None = None,
-    state: str = "",
-    captions: bool = False,
-) -> Any:
-    """A network from a file, a Pipeline from a run folder; the shipped weights (captions: of the model that reads words) if there
-    is no path.
-
-    Also from other projects' files, recognised by their content: an official DiT, a DiT or AutoencoderKL of diffusers (its
-    folder, or a whole pipeline's with model_index.json), an autoencoder of latent-diffusion; `describe` shows what is in a file
-    and how that project's own code differs. dialect, num_heads: see `checkpoint.load_model`.
-
-    state : of a run folder, a saved state instead of the trained weights: "latest" (also what a run that has not ended answers
-    with), "best" (the lowest held-out loss), or its number of updates.
-
-    Raises CheckpointError, with the path, for anything else.
-    """
-    if path is None and not (SHIPPED / (WORDS if captions else "fashion")).is_dir():
-        raise CheckpointError("no weights are shipped with this installation: name a run folder (minidit train makes one)")
-    path = SHIPPED / (WORDS if captions else "fashion") if path is None else Path(path)
-    if (path / diffusers_folder.INDEX).exists():
-        model, tokenizer, process, names, meta = diffusers_folder.load(path, device=device, dtype=dtype, dialect=dialect)
-        return Pipeline(model, tokenizer, process, names, meta=meta)
-    if path.is_dir() and not (path / CONFIG).exists():
-        return load_pipeline(path, device=device, dtype=dtype, state=state)
-    if state:
-        raise CheckpointError(f"{path}: is no run folder: it has no states")
-    return load_model(path, device=device, dtype=dtype, dialect=dialect, num_heads=num_heads)[0]
-
-
-def load_few_steps(*, device: str = "cpu", dtype: DTypeLike = np.float32) -> Pipeline:
-    """The shipped flow map, for one, two or four steps. Raises CheckpointError if it is not there."""
-    return pipeline_from(SHIPPED / "fashion", *load_model(SHIPPED / "fashion" / FEW_STEPS, device=device, dtype=dtype))
-
-
-def load_pipeline(folder: Path, *, device: str = "cpu", dtype: DTypeLike = np.float32, state: str = "") -> Pipeline:
-    """The Pipeline of a run folder; state: "" or one of the model's saved states, as in runs/weights.py."""
-    return pipeline_from(folder, *weights_of(folder, "model", device, state=state, dtype=dtype))
-
-
-def pipeline_from(folder: Path, model: Any, meta: dict[str, Any]) -> Pipeline:
-    """The Pipeline of a model and its header, with the tokenizer of a folder."""
-    file = former.file_of(folder, "model")
-    if isinstance(model, TokenizerNetwork | Classifier):
-        raise CheckpointError(f"{file}: a {type(model).__name__}, not a model that makes pictures")
-    with reading(file, CheckpointError, ""):
-        config = run_config_from(former.header(meta), str(file))
-        network = None
-        if not isinstance(config.tokenizer, PixelsConfig):
-            network, _ = load_model(former.file_of(folder, "tokenizer"), device=model.device, dtype=model.dtype)
-        return pipeline_of(config, model, network, meta)
-
-
-def pipeline_of(config: RunConfig, model: TrainedBackbone, network: TokenizerNetwork | None, meta: dict[str, Any]) -> Pipeline:
-    """The Pipeline of a run with these networks. meta: the header of the model's file, with the facts of the data."""
-    parts, data, s = assembled(config.process, network, model.device), meta.get("data", {}), config.sample
-    names, crop = data.get("class_names", ()), data.get("crop", 0)
-    if not is_a(names, tuple[str, ...]) or not is_a(crop, int) or any(map(UNPRINTABLE.search, names)):
-        raise ValueError(f"class_names or crop of its data are damaged: {names!r:.200}, {crop!r:.20}")
-    words = vocabulary_of(model.condition, data.get("words"))
-    return Pipeline(model, *parts, tuple(names), crop, meta, s.guidance, s.interval, config.process.usual, words)
-
-
-def vocabulary_of(condition: Condition, words: Any) -> Vocabulary | None:
-    """The vocabulary that a header gives for a model of captions. Raises ValueError if it is missing or another model's."""
-    if not isinstance(condition, Tokens):
-        return None
-    if not is_a(words, list[str]):
-        raise ValueError("the words of its captions are missing or damaged")
-    vocabulary = Vocabulary(tuple(words), condition.length)
-    if len(vocabulary) != condition.count:
-        raise ValueError(f"its vocabulary has {len(vocabulary)} words, its network {condition.count}")
-    return vocabulary

@@ -33,7 +33,6 @@ def test_what_training_decodes_is_what_the_numbers_stand_for(seed, kind):
     vectors, losses = law.training(Tensor(z))
     index = law.numbers(z)
     assert index.dtype == np.int64 and index.shape == (2, 21 if kind == "pyramid" else 16)
-    assert np.array_equal(host(vectors), host(law.vectors(index, 4, 4)).astype(np.float64)) or kind == "levels"
     agree(vectors, law.vectors(index, 4, 4), bound=1e-7 if kind == "levels" else 0, of="Q.2")
     assert losses.shape == (2,) and (host(losses) >= 0).all()
 

@@ -9,7 +9,7 @@ from minidit.cli import main
 from minidit.cli.sample import add_arguments, in_few_steps
 from minidit.models.dit import DiT
 from minidit.models.flow_map import FlowMapDiT
-from minidit.runs.pipeline import FEW_STEPS, SHIPPED, load, load_few_steps
+from minidit.runs.loading import FEW_STEPS, SHIPPED, load, load_few_steps
 
 pytestmark = pytest.mark.skipif(not (SHIPPED / "fashion" / FEW_STEPS).exists(), reason="no weights for few steps are shipped")
 

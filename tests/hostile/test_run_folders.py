@@ -10,7 +10,7 @@ from minidit.checkpoint import CheckpointError, write_arrays
 from minidit.checkpoint.files import read_arrays
 from minidit.runs.config import read_config
 from minidit.runs.diffusers_folder import process_from
-from minidit.runs.pipeline import load
+from minidit.runs.loading import load
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from minidit.processes.diffusion import drawn
 from minidit.processes.guidance import GuidanceDistillation
 from minidit.random import Philox
 from minidit.runs.guidance_kinds import GuidanceConfig
-from minidit.runs.pipeline import load
+from minidit.runs.loading import load
 from minidit.runs.process_kinds import RectifiedFlowConfig
 from minidit.training.draws import Draws
 from minidit.training.loop import LoopConfig

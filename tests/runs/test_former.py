@@ -14,8 +14,8 @@ from minidit.models.autoencoder import AutoencoderConfig
 from minidit.runs import former
 from minidit.runs.config import read_config, run_config_from, tables_of
 from minidit.runs.kinds import DDPMConfig, PixelsConfig
+from minidit.runs.loading import load
 from minidit.runs.phases import resume
-from minidit.runs.pipeline import load
 from minidit.runs.presets import PRESETS, RunConfig, SampleConfig
 
 FORMER = Path(__file__).parent / "former"

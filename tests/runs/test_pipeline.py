@@ -17,7 +17,8 @@ from minidit.models.autoencoder import Autoencoder
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.tokenizer import Pixels
-from minidit.runs.pipeline import Pipeline, load
+from minidit.runs.loading import load
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.process_kinds import PATHS, SOLVERS, SPACINGS, RectifiedFlowConfig
 from minidit.runs.show import moments
 
@@ -106,7 +107,7 @@ def test_a_run_folder_with_parts_missing_or_strange_is_told(tmp_path, meta, mess
 
 
 def test_without_shipped_weights_loading_nothing_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr("minidit.runs.pipeline.SHIPPED", tmp_path)
+    monkeypatch.setattr("minidit.runs.loading.SHIPPED", tmp_path)
     with pytest.raises(CheckpointError, match="name a run folder"):
         load()
 

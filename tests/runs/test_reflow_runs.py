@@ -12,8 +12,8 @@ from minidit.cli import main
 from minidit.processes.reflow import DrawnPairs, StoredPairs
 from minidit.runs.config import read_config
 from minidit.runs.folder import config_of
+from minidit.runs.loading import load
 from minidit.runs.phases import Run
-from minidit.runs.pipeline import load
 from minidit.runs.presets import SampleConfig
 from minidit.runs.process_kinds import Learner, RectifiedFlowConfig
 from minidit.training.source import source_of

@@ -12,8 +12,8 @@ from small import PROCESSES, begun, interrupted, lines, resumed, run_config, sta
 
 from minidit.checkpoint import CheckpointError, read_arrays, write_arrays
 from minidit.runs import trainer
+from minidit.runs.loading import load
 from minidit.runs.phases import resume
-from minidit.runs.pipeline import load
 from minidit.runs.presets import SampleConfig
 from minidit.runs.process_kinds import Learner
 from minidit.runs.state import best_of, paths_of, prune

@@ -14,7 +14,7 @@ from minidit.models.flow_map import FlowMapConfig
 from minidit.processes import distil, pairs
 from minidit.processes.sample import Sampling, sample
 from minidit.runs.kinds import network_of
-from minidit.runs.pipeline import load
+from minidit.runs.loading import load
 from minidit.runs.process_kinds import DDPMConfig, Learner, RectifiedFlowConfig
 from minidit.runs.teacher_kinds import ConsistencyConfig, MeanVelocityConfig, TrajectoriesConfig
 from minidit.training.draws import Draws

@@ -12,7 +12,7 @@ from minidit.checkpoint import read_arrays
 from minidit.cli import main
 from minidit.models.unet import UNet, UNetConfig
 from minidit.runs.kinds import KINDS, kind_of, network_of
-from minidit.runs.pipeline import load
+from minidit.runs.loading import load
 
 NET = UNetConfig(widths=(8, 16), blocks=1, groups=4)
 
