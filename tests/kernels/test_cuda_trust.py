@@ -112,3 +112,20 @@ def test_nothing_is_asked_while_a_stream_is_captured():
             stream.end_capture()
         assert cuda_trust._agrees == {}
         assert cuda_blas.to_bfloat16(x).dtype.name == "bfloat16" and cuda_trust._agrees
+
+
+def test_what_was_refused_where_nothing_compiles_is_asked_again_where_it_does():
+    """An answer belongs to the compiler that was asked, not to the process."""
+    x = rows(4, 8)
+
+    def trial():
+        with_kernels.append(hasattr(CUPY, "RawModule"))
+        if not with_kernels[-1]:
+            raise NoTwin("nothing compiles here")
+        return [(CUPY.asarray(x), x)]
+
+    with_kernels = []
+    assert not cuda_trust.agrees("a kernel", "float", (), trial)
+    with standin.kernels():
+        assert cuda_trust.agrees("a kernel", "float", (), trial)
+    assert not cuda_trust.agrees("a kernel", "float", (), trial) and with_kernels == [False, True]

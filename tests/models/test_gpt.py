@@ -101,6 +101,29 @@ def test_a_fresh_var_has_its_gates_open_by_a_tenth():
         assert (bias[:32] == 0.1).all() and not bias[32:].any()
 
 
+@spec("T.46", "T.47", "T.48", "T.49")
+def test_a_block_on_scales_and_the_head_written_out():
+    """One head, all weights awake: gates, then scales, then shifts; keys without a bias; in the head the scale comes first."""
+    network = VAR(replace(SCALES, num_heads=1, depth=1), Philox(0), dtype=F64)
+    network.flat[...] += 0.3 * Philox(5).normal(network.flat.shape, dtype=F64)
+    block, head = network.blocks[0], network.head_nm
+    x, c = Philox(4).normal((1, 5, 16), dtype=F64), Philox(6).normal((1, 16), dtype=F64)
+    w = {name: host(p) for name, p in block.named_parameters()}
+    silu = lambda a: a / (1 + np.exp(-a))
+    norm = lambda a: (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-6)
+    gate1, gate2, scale1, scale2, shift1, shift2 = np.split(silu(c[0]) @ w["ada_lin.1.weight"].T + w["ada_lin.1.bias"], 6)
+    q, k, v = np.split((norm(x[0]) * (1 + scale1) + shift1) @ w["attn.mat_qkv.weight"].T, 3, axis=1)
+    q, v = q + w["attn.q_bias"], v + w["attn.v_bias"]
+    length = lambda a: np.sqrt((a * a).sum(1, keepdims=True))
+    e = np.exp(q / length(q) @ (k / length(k)).T * np.exp(min(w["attn.scale_mul_1H11"].item(), math.log(100))))
+    h = x[0] + gate1 * (e / e.sum(1, keepdims=True) @ v @ w["attn.proj.weight"].T + w["attn.proj.bias"])
+    inner = host(ops.gelu((norm(h) * (1 + scale2) + shift2) @ w["ffn.fc1.weight"].T + w["ffn.fc1.bias"]))
+    h = h + gate2 * (inner @ w["ffn.fc2.weight"].T + w["ffn.fc2.bias"])
+    agree(host(block(x, c, None, None, 0))[0], h, bound=1e-11, of=("T.46", "T.47", "T.48"))
+    scale, shift = np.split(silu(c[0]) @ host(head.ada_lin[1].weight).T + host(head.ada_lin[1].bias), 2)
+    agree(host(head(x, c))[0], norm(x[0]) * (1 + scale) + shift, bound=1e-12, of="T.49")
+
+
 @spec("T.48")
 def test_logits_of_var_are_cosines_times_a_bounded_scale():
     network = VAR(SCALES, Philox(0), dtype=F64)

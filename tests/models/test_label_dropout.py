@@ -30,6 +30,12 @@ def test_a_label_is_dropped_where_the_draw_is_below_p(xp, pairs, p):
     np.testing.assert_array_equal(host(drop_labels(y, u, 0.0, 7)), host(y))
 
 
+@spec("G.7")
+def test_u_of_more_axes_decides_for_each_number(xp):
+    y, u = xp.asarray([[1, 2, 3], [4, 5, 6]]), xp.asarray([[0.1, 0.9, 0.1], [0.9, 0.9, 0.1]])
+    assert host(drop_labels(y, u, 0.5, 7)).tolist() == [[7, 2, 7], [4, 5, 7]]
+
+
 class Asked:
     """A network that keeps the labels which it was given."""
 

@@ -202,6 +202,19 @@ def test_the_most_probable_code_is_written_where_only_one_is_kept(make):
     assert np.array_equal(logits_of(network, process, a, labels).argmax(-1), a)
 
 
+@spec("Q.19", "Q.20")
+@BOTH
+def test_guidance_rises_from_group_to_group_where_it_is_asked_to(make):
+    """With one kept code per place the picture shows which logits were used: those guided by 1 at first, by w at the end."""
+    network, process = make()
+    y, G = np.array([0, 2]), process.order.passes
+    for rises in (False, True):
+        index = write(network, process, y, Writing(guidance=5.0, rises=rises, top_k=1))
+        l_c, l_u = (logits_of(network, process, index, label) for label in (y, network.null(y)))
+        w = 1 + 4 * process.order.group_of / (G - 1) if rises else np.full(process.order.tokens, 5.0)
+        assert np.array_equal((l_u + w[:, None] * (l_c - l_u)).argmax(-1), index)
+
+
 def test_guidance_without_a_null_label_is_refused():
     network, process = gpt(class_dropout_prob=0.0)
     with pytest.raises(ValueError, match="guidance needs a model"):
