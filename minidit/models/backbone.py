@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self, cast
 
 from minidit.autograd import Tensor, Value
 from minidit.backend import Array
-from minidit.models.condition import Condition, classes_of
+from minidit.models.condition import Condition, check_one_per_sample, classes_of
 from minidit.nn.memory import SampleMemory
 from minidit.nn.module import Trainable
 
@@ -61,6 +61,14 @@ class OfPictures:
         raise ValueError("the pictures have captions, which this network does not read: add --model mmdit, or dit")
 
 
+def check_inputs(network: Inputs, x: Value, t: Array, y: Any) -> None:
+    """Raises ValueError unless x are samples of the network's shape, with one time and one condition per sample."""
+    if tuple(x.shape[1:]) != network.shape:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, network.shape))})")
+    check_one_per_sample("t", t, len(x))
+    network.condition.check(y, len(x))
+
+
 def check_backbone(network: object, *more: str) -> None:
     """Raises TypeError, naming all missing attributes, unless the network is a `Backbone` and has these as well."""
     names = ("shape", "condition", "second_half", "device", "dtype", "null", *more)
@@ -70,13 +78,8 @@ def check_backbone(network: object, *more: str) -> None:
         raise TypeError(f"{type(network).__name__} is not a backbone: it has no {', '.join(missing)} ({hint})")
 
 
-class Backbone(Protocol):
-    """A network that training and sampling can use: DiT is one.
-
-    To write your own: subclass nn.Module; in __init__ set shape, condition (`Nothing()` or `Classes(count)`), second_half = False
-    and config = None, make the layers, and end with self.build(rng); write forward(x, t, y=None); null(y) may be
-    `return self.condition.left_out(y)`. For `minidit train --model NAME` add a BackboneConfig and a row in models/kinds.py.
-    """
+class Inputs(Protocol):
+    """What a network says of its inputs."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,6 +88,15 @@ class Backbone(Protocol):
     @property
     def condition(self) -> Condition:
         """The condition, which says what y must be."""
+
+
+class Backbone(Inputs, Protocol):
+    """A network that training and sampling can use: DiT is one.
+
+    To write your own: subclass nn.Module; in __init__ set shape, condition (`Nothing()` or `Classes(count)`), second_half = False
+    and config = None, make the layers, and end with self.build(rng); write forward(x, t, y=None); null(y) may be
+    `return self.condition.left_out(y)`. For `minidit train --model NAME` add a BackboneConfig and a row in models/kinds.py.
+    """
 
     @property
     def second_half(self) -> bool:

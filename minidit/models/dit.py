@@ -22,8 +22,8 @@ from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.models import variants
-from minidit.models.backbone import OfPictures
-from minidit.models.condition import Condition, Tokens, check_one_per_sample
+from minidit.models.backbone import OfPictures, check_inputs
+from minidit.models.condition import Condition, Tokens
 from minidit.models.embedders import FREQUENCIES, CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from minidit.models.variants import Variant, summed
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
@@ -213,7 +213,7 @@ class DiT(Module):
         self.build(rng, device=device, dtype=dtype)
 
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
-        self._check(x, t, y)
+        check_inputs(self, x, t, y)
         return self.conditioned(x, [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)])])
 
     def conditioned(self, x: Value, embeddings: list[Value]) -> Value:
@@ -228,12 +228,6 @@ class DiT(Module):
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
         return modulations_first(parameters)
-
-    def _check(self, x: Value, t: Array, y: Array | None) -> None:
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
-        check_one_per_sample("t", t, len(x))
-        self.condition.check(y, len(x))
 
 
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}

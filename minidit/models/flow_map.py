@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from minidit.autograd import Tensor, Value
 from minidit.backend import Array, xp_of
+from minidit.models.backbone import check_inputs
 from minidit.models.condition import check_one_per_sample
 from minidit.models.dit import DiTConfig
 from minidit.models.embedders import FREQUENCIES, TimestepEmbedder
@@ -60,7 +61,7 @@ class FlowMapDiT(ExtendedDiT):
         super().__init__(config, rng, device=device, dtype=dtype)
 
     def forward(self, x: Value, t: Array, y: Array | None = None, h: Array | None = None) -> Value:
-        self._check(x, t, y)
+        check_inputs(self, x, t, y)
         h = xp_of(t).zeros(len(t), np.float64) if h is None else h
         check_one_per_sample("h", h, len(x))
         embeddings = [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)]), self.h_embedder(h)]

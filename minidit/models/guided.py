@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from minidit.autograd import Tensor, Value
 from minidit.backend import Array, xp_of
+from minidit.models.backbone import check_inputs
 from minidit.models.condition import check_one_per_sample
 from minidit.models.dit import DiTConfig
 from minidit.models.embedders import FREQUENCIES, TimestepEmbedder
@@ -62,7 +63,7 @@ class GuidedDiT(ExtendedDiT):
         super().__init__(config, rng, device=device, dtype=dtype)
 
     def forward(self, x: Value, t: Array, y: Array | None = None, *, w: Any = None) -> Value:
-        self._check(x, t, y)
+        check_inputs(self, x, t, y)
         xp, G = xp_of(t), self.guidance_embedder
         w = xp.broadcast_to(xp.asarray(1.0 if w is None else w, np.float64), t.shape)
         check_one_per_sample("w", w, len(x))

@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
-from minidit.models.condition import check_one_per_sample
+from minidit.models.backbone import check_inputs
 from minidit.models.dit import FinalLayer
 from minidit.models.embedders import TimestepEmbedder, embedders_of, read
 from minidit.models.mmdit_config import MMDiTConfig
@@ -118,7 +118,7 @@ class MMDiT(Module):
         self.build(rng, device=device, dtype=dtype)
 
     def forward(self, x: Value, t: Array, y: Any = None) -> Value:
-        self._check(x, t, y)
+        check_inputs(self, x, t, y)
         context, more = read(self.context_embedder, self.y_embedder, y)
         c = self.t_embedder(t) if more is None else self.t_embedder(t) + more
         h = self.x_embedder(x) + self._places()
@@ -136,12 +136,6 @@ class MMDiT(Module):
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
         return modulations_first(parameters)
-
-    def _check(self, x: Value, t: Array, y: Any) -> None:
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
-        check_one_per_sample("t", t, len(x))
-        self.condition.check(y, len(x))
 
 
 def block_of(config: MMDiTConfig, i: int) -> JointBlock:

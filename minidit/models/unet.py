@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
-from minidit.models.condition import check_one_per_sample
+from minidit.models.backbone import check_inputs
 from minidit.models.unet_config import Place, UNetConfig
 from minidit.nn import Conv2d, Double, Embedding, GroupNorm, Halve, Linear, Module, PixelAttention, timestep_embedding
 from minidit.nn.initial import zeros
@@ -186,7 +186,7 @@ class UNet(Module):
         self.build(rng, device=device, dtype=dtype)
 
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
-        self._check(x, t, y)
+        check_inputs(self, x, t, y)
         c = self.time_embedding(t)
         c = c if y is None else c + self.class_embedding(y)  # (T.15)
         parts = conditioned([block for _, block in self.named_modules() if isinstance(block, ResBlock)], ops.silu(c))
@@ -209,9 +209,3 @@ class UNet(Module):
         kinds = {name: (name.endswith("weight"), p.declared[0]) for name, p in maps.items()}  # side by side: `conditioned`
         first = [maps[name] for name in sorted(maps, key=lambda name: kinds[name], reverse=True)]
         return first + projections_together({name: p for name, p in parameters.items() if name not in maps})
-
-    def _check(self, x: Value, t: Array, y: Array | None) -> None:
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
-        check_one_per_sample("t", t, len(x))
-        self.condition.check(y, len(x))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,28 +28,38 @@ WRITE_STREAM = 0x777269
 Progress = Callable[[int, int], None]
 
 
-class TokenProcess(Protocol):
-    """How codes are shown to a network, in training all at once, in writing group by group."""
+class TokenProcess:
+    """How codes are shown to a network, in training all at once, in writing group by group. The base of both ways."""
+
+    per: ClassVar[int] = 4
 
     @property
     def order(self) -> Order:
         """The groups."""
+        raise NotImplementedError
 
     def seen(self, index: Array) -> Array:
         """The codes of the first groups : (B, n)  ->  what the network sees before the group that follows, besides the class."""
+        raise NotImplementedError
 
     def following(self, index: Array) -> Array:
         """The part of `seen` that the last of these groups added: what a network with a cache has not seen yet."""
+        raise NotImplementedError
+
+    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+        """x_0 : (B, N) codes, y : (B,) or None  ->  nats per token : (B,)."""
+        before = x_0[:, : x_0.shape[1] - self.order.groups[-1]]
+        loss: Tensor = nll(network(self.seen(before), y), x_0)
+        return loss, {}
 
 
 @dataclass(frozen=True)
-class Raster:
+class Raster(TokenProcess):
     """One code after another.   tokens : the codes of a picture"""
 
     tokens: int
 
     stream: ClassVar[int] = 0x726173
-    per: ClassVar[int] = 4
 
     @property
     def order(self) -> Order:
@@ -61,18 +71,14 @@ class Raster:
     def following(self, index: Array) -> Array:
         return index[:, -1:]
 
-    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
-        return likelihood(self, network, x_0, y)
-
 
 @dataclass(frozen=True)
-class Scales:
+class Scales(TokenProcess):
     """One scale after another.   law : the tokenizer's pyramid of codes, frozen"""
 
     law: Pyramid
 
     stream: ClassVar[int] = 0x736361
-    per: ClassVar[int] = 4
 
     @property
     def order(self) -> Order:
@@ -102,16 +108,6 @@ class Scales:
         """What is seen before the first scale."""
         codes = value(self.law.codes)
         return xp_of(codes).zeros((B, 0, codes.shape[1]), codes.dtype)
-
-    def loss(self, network: Any, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
-        return likelihood(self, network, x_0, y)
-
-
-def likelihood(process: TokenProcess, network: Any, index: Array, y: Array | None) -> tuple[Tensor, dict[str, Array]]:
-    """index : (B, N) codes, y : (B,) or None  ->  nats per token : (B,)."""
-    before = index[:, : index.shape[1] - process.order.groups[-1]]
-    loss: Tensor = nll(network(process.seen(before), y), index)
-    return loss, {}
 
 
 @dataclass(frozen=True)
