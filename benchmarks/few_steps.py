@@ -4,8 +4,9 @@
     python -m benchmarks.few_steps measure few/0 few/1 --data FOLDER --out benchmarks/results/few_steps.json
     python -m benchmarks.few_steps picture                              writes docs/few-steps.png from the shipped weights
 
-The teacher is walked in eight steps of Adams–Bashforth on the arc with its own guidance; its trajectories are kept at five points. The
-student begins as a copy. A row's multiple is its Fréchet distance over that of reconstructions, by the judge of `measure`.
+The teacher is walked in eight steps of Adams–Bashforth on the arc with its own guidance; its trajectories are kept at five
+points. The student begins as a copy. A row's multiple is its Fréchet distance over that of reconstructions, by the judge of
+`measure`.
 """
 
 from __future__ import annotations

@@ -58,10 +58,12 @@ def work(name, device):
         return student(device), Distillation(LADDER.path, V), kept
     if name == "mean velocity":
         return student(device), MeanVelocity(straight), x
+    if name == "iCT":  # its grid has 3, 5 and 9 times
+        return awake(device=device), Consistency.improved(4, 2, 8, mean=1.0), x
     return awake(device=device), Consistency(Straight(), U, fixed(np.linspace(0, 1, 9)), teacher=straight, solver=HEUN), x
 
 
-@pytest.mark.parametrize("name", ["trajectories", "mean velocity", "consistency"])
+@pytest.mark.parametrize("name", ["trajectories", "mean velocity", "consistency", "iCT"])
 def test_a_recorded_update_is_the_update_bit_for_bit(name, caplog):
     losses = {}
     for how, device, graph in (("recorded", "cuda", True), ("eager", "cuda", False), ("host", "cpu", False)):
