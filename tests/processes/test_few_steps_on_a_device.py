@@ -12,7 +12,7 @@ from support import agree, host
 from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import U, V
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.solver import AB2, HEUN
+from minidit.diffusion.solver import AB2, AB2_ARC, HEUN
 from minidit.kernels import cuda_graph
 from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
 from minidit.processes.consistency import Consistency, fixed
@@ -89,3 +89,12 @@ def test_trajectories_are_walked_on_the_device_and_kept_on_the_host():
     assert isinstance(there.x, np.ndarray)
     agree(there.x, here.x, bound=3e-4)
     assert replace(there, x=here.x).labels is LABELS
+
+
+@pytest.mark.parametrize("solver", [AB2, AB2_ARC, HEUN], ids=["ab2", "ab2_arc", "heun"])
+def test_a_recorded_walk_of_any_solver_is_its_walk_bit_for_bit(solver, caplog):
+    networks = {device: awake(device=device) for device in ("cuda", "cpu")}
+    walk = lambda device, **more: host(sample(networks[device], LADDER, LABELS, steps=5, solver=solver, guidance=2.0, **more))
+    recorded = walk("cuda")
+    assert caplog.messages == [] and np.array_equal(recorded, walk("cuda", graph=False))
+    agree(recorded, walk("cpu"), bound=3e-4)
