@@ -29,7 +29,7 @@ from minidit.models.mmdit_config import MMDiTConfig
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, Sequential, SiLU, StreamAttention, joint_attention
 from minidit.nn.attention import Turn
 from minidit.nn.block import ModulatedBlock
-from minidit.nn.initial import normal, zeros
+from minidit.nn.initial import zeros
 from minidit.nn.module import Parameter
 from minidit.nn.position import centre, sincos_2d
 from minidit.nn.stack import modulations_first, through
@@ -100,6 +100,7 @@ class MMDiT(Module):
     """
 
     joint_blocks: list[JointBlock]
+    pos_embed: Array
 
     def __init__(
         self, config: MMDiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
@@ -107,10 +108,7 @@ class MMDiT(Module):
         D, p, self.config, condition = config.hidden_size, config.patch_size, config, config.condition
         self.shape, self.condition, self.second_half = config.shape, condition, config.learn_sigma
         self.x_embedder = PatchEmbed(config.in_channels, D, p)
-        if config.positions == "learned":
-            self.pos_embed: Any = Parameter((1, config.tokens, D), normal(0.02))
-        else:
-            self.register_buffer("pos_embed", sincos_2d(D, config.side[0], config.side[1], config.unit)[None])
+        self.register_buffer("pos_embed", sincos_2d(D, config.side[0], config.side[1], config.unit)[None])
         self.t_embedder = TimestepEmbedder(D)
         self.context_embedder, self.y_embedder = embedders_of(condition, D)
         self.joint_blocks = [block_of(config, i) for i in range(config.depth)]
@@ -121,14 +119,10 @@ class MMDiT(Module):
         check_inputs(self, x, t, y)
         context, more = read(self.context_embedder, self.y_embedder, y)
         c = self.t_embedder(t) if more is None else self.t_embedder(t) + more
-        h = self.x_embedder(x) + self._places()
+        h = self.x_embedder(x) + centre(self.pos_embed, *self.config.side, *self.config.grid)
         h = h if context is None else ops.concat(context, h, axis=1)
         h = through(self.joint_blocks, self.final_layer, h, c)
         return ops.unpatchify(h, patch_size=self.config.patch_size, size=self.config.size)
-
-    def _places(self) -> Value:
-        c = self.config
-        return self.pos_embed if c.positions == "learned" else centre(self.pos_embed, *c.side, *c.grid)
 
     def null(self, y: Any) -> Any:
         """The captions or classes of the same batch left out. Raises ValueError if the model cannot do without."""

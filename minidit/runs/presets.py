@@ -130,7 +130,7 @@ PRESETS["scenes"] = replace(
     PRESETS["words"],
     data=DataConfig(source="shapes"),
     model=replace(MMDIT["words"], hidden_size=96),
-    train=replace(PRESETS["words"].train, steps=12000, lr=2e-3),
+    train=replace(PRESETS["words"].train, steps=4000, lr=2e-3),
 )
 # Clips, in pixels: x_0 as the answer finds where a digit is, and how it moves, before what it looks like.
 PRESETS["clips"] = RunConfig(
