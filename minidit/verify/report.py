@@ -21,7 +21,8 @@ COLOURS = {"good": "\033[32m", "bad": "\033[31m", "name": "\033[1m", "weak": "\0
 
 SUMMARY = {  # of topics without a name, by their verdict
     "unknown": "no known mistake explains", "raises": "an error in", "form": "no numbers from",
-    "unsteady": "wrong when asked twice:", "undeclared": "half precision, not declared, in",
+    "wrapped": "the right answer, and more, from", "unsteady": "wrong when asked twice:",
+    "undeclared": "half precision, not declared, in",
 }  # fmt: skip
 
 
