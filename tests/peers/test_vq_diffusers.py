@@ -14,6 +14,7 @@ from minidit import ops
 from minidit.autoregressive.quantiser import Nearest
 from minidit.models.autoencoder_kl import AutoencoderKLConfig, Decoder, Encoder
 from minidit.nn import Conv2d, Embedding, Module
+from minidit.verify import check
 
 torch = pytest.importorskip("torch", reason="the extra peers is not installed: torch")
 with warnings.catch_warnings():
@@ -106,3 +107,19 @@ def test_by_default_vqmodel_weighs_the_codes_by_beta_and_not_the_commitment():
     assert farthest(mine, other) > 0.1
     codes = "quantize.embedding.weight"
     assert np.allclose(0.25 * mine[codes], other[codes], rtol=1e-9, atol=0)  # what the codes get is a quarter of ours
+
+
+@spec("Q.3")
+@pytest.mark.parametrize("legacy", [True, False])
+def test_the_kit_names_what_vqmodel_does_by_default(legacy):
+    def loss(z, codes, beta):
+        layer = VectorQuantizer(*codes.shape, beta, legacy=legacy).double()
+        layer.embedding.weight.data[...] = torch.tensor(codes)
+        v = torch.tensor(z.transpose(0, 2, 1)[..., None], requires_grad=True)
+        _, value, _ = layer(v)
+        value.backward()
+        return value.item(), v.grad.numpy()[..., 0].transpose(0, 2, 1), layer.embedding.weight.grad.numpy()
+
+    report = check({"codebook_loss": loss})
+    assert report.mistakes == (["M130"] if legacy else [])
+    assert check({"codebook_loss": loss}, dialect="diffusers").ok is legacy

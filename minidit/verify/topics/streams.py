@@ -41,7 +41,8 @@ axis_order = part(lambda R, angles: angles)  # one array per axis of the place
 
 
 @topic("N.12", "ids (N,axes) ints: the place of every token; widths: numbers of a head for each axis; theta",
-       "(cos, sin) (N, Σ widths/2)", lambda: [Probe("three-axes", (np.array([[0, 0, 0], [0, 1, 2], [1, 3, 1]]), (2, 4, 6), 1e4), "every axis")])  # fmt: skip
+       "(cos, sin) (N, Σ widths/2)",
+       lambda: [Probe("three-axes", (np.array([[0, 0, 0], [0, 1, 2], [1, 3, 1]]), (2, 4, 6), 1e4), "every axis")])  # fmt: skip
 def rope_angles(R: Reference, ids: Array, widths: tuple[int, ...], theta: float) -> tuple[Array, Array]:
     """id θ^(-2j/d) per axis, one axis after another."""
     whole = sum(widths)
