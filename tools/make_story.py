@@ -23,6 +23,9 @@ from minidit.diffusion.prediction import V
 from minidit.runs.loading import load
 from minidit.runs.pipeline import Pipeline
 
+sys.path.insert(0, str(Path(__file__).parent))
+from story_points import STILL  # noqa: E402
+
 FOLDER = Path(__file__).parents[1] / "docs/story/pictures"
 ROOT = Path(__file__).parents[1] / "minidit/weights/fashion"
 SEED = 0
@@ -148,8 +151,9 @@ def fed_back(studio: Studio) -> Picture:
     y, x = studio.labels[rows], mix(studio.latents[rows], studio.noise(len(rows)), studio.level(t))
     frames = []
     for k in range(1, shown[-1] + 1):
-        x, _ = studio.guess(x, t, y)
-        frames += [studio.decoded(x)] if k in shown else []
+        x_0_hat, _ = studio.guess(x, t, y)
+        x = studio.level(t).alpha * x_0_hat
+        frames += [studio.decoded(x_0_hat)] if k in shown else []
     walks = [studio.pipeline.sample(y, steps=k, seed=SEED, guidance=1.0) for k in shown]
     names = [f"{k} time{'s' * (k > 1)}" for k in shown]
     left = pictures.grid(np.concatenate(frames), len(rows), scale=2, row_labels=names)
@@ -168,6 +172,7 @@ def all_of_them() -> Iterator[tuple[str, Picture]]:
     studio = Studio.opened()
     for name, make in MAKERS.items():
         yield name, make(studio)
+    yield from ((name, make()) for name, make in STILL.items())
 
 
 if __name__ == "__main__":

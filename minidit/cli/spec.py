@@ -10,8 +10,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from minidit.html.book import write_book
-from minidit.html.formula import FormulaError
 from minidit.html.sources import Lines
 from minidit.html.spec import Entry, Spec, measured, missing_from, read
 from minidit.html.ties import problems
@@ -59,8 +57,18 @@ def show(spec: Spec, identifier: str) -> int:
 
 def html(spec: Spec, folder: Path) -> int:
     """Writes the book."""
+    from minidit.verify.bank import DEVIATIONS
+
     try:
-        pages = write_book(spec, folder)
+        from minidit.html.book import write_book
+        from minidit.html.formula import FormulaError
+        from minidit.html.mistakes import Mistake
+    except ModuleNotFoundError as error:
+        print(f"minidit spec: the book needs {error.name} (pip install {error.name}, or the extra test)", file=sys.stderr)
+        return 2
+    mistakes = [Mistake(d.id, d.name, d.spec, d.wrong, d.right, d.seen) for d in DEVIATIONS.values()]
+    try:
+        pages = write_book(spec, folder, mistakes)
     except ModuleNotFoundError as error:
         print(f"minidit spec: the book needs {error.name} (pip install {error.name}, or the extra test)", file=sys.stderr)
         return 2

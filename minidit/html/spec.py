@@ -105,6 +105,15 @@ class Spec:
         source = self.sources.get(f"minidit/{place.path}")
         return source.span(place.symbol) if source else []
 
+    def hits(self, entry: Entry) -> list[tuple[str, int]]:
+        """(file, line) of the lines of the entry's homes that compute it; those of docstrings if there are no others."""
+        found = list[tuple[str, int, bool]]()
+        for place in entry.homes:
+            source, spans = self.sources.get(f"minidit/{place.path}"), self.spans(place)
+            cited = [c for c in (source.citations if source else ()) if c.id == entry.id and any(c.line in s for s in spans)]
+            found += [(c.path, c.line, c.on_code) for c in cited]
+        return [(path, line) for path, line, on_code in found if on_code] or [(path, line) for path, line, _ in found]
+
     def unicode_of(self, entry: Entry) -> str:
         """The equation as a module docstring writes it, that of the home first; "" if none does."""
         homes = [s for p in entry.homes if (s := self.sources.get(f"minidit/{p.path}"))]
