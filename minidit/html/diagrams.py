@@ -114,10 +114,10 @@ def streams(d: Drawing) -> None:
     for x, text in ((10, "words : (B, M, D)"), (200, "picture : (B, N, D)")):
         d.box(x, 30, 160, text, kind="")
         d.arrow((x + 80, 76), (x + 80, 98))
-        d.box(x, 98, 160, "its own norm and q, k, v", "T.22", kind="mod")
+        d.box(x, 98, 160, "its norm, q, k, v", "T.22", kind="mod")
         d.arrow((x + 80, 144), (x + 80, 166))
         d.arrow((x + 80, 212), (x + 80, 234))
-        d.box(x, 234, 160, "its own gate and MLP", "T.23", kind="mod")
+        d.box(x, 234, 160, "its gate and MLP", "T.23", kind="mod")
     d.box(10, 166, 350, "one attention among all M + N tokens", "N.14", kind="main")
     d.text(575, 18, "FLUX: after such blocks, one stream", "shape")
     d.box(420, 30, 310, "words and picture in one list : (B, M + N, D)")

@@ -77,9 +77,10 @@ def rows_of(book: Book, path: str, lines: Lines, hits: set[int]) -> str:
                    for n, row in enumerate(rows, lines.first))
 
 
-def excerpt(book: Book, path: str, lines: Lines, hits: set[int]) -> str:
-    """A short symbol whole; of a long one the cited lines with some around them, and all of it in a <details>."""
-    if lines.last - lines.first < LONG or not hits:
+def excerpt(book: Book, path: str, lines: Lines, hits: set[int], *, whole: bool = True) -> str:
+    """A short symbol whole; of a long one, or if not `whole`, the cited lines with some around, and all of it in a <details>."""
+    size = lines.last - lines.first
+    if not hits or (size < LONG if whole else size <= 2 * AROUND):
         return f"<pre tabindex=0><code>{rows_of(book, path, lines, hits)}</code></pre>"
     parts: list[Lines] = []
     for n in sorted(hits):
@@ -111,8 +112,9 @@ def code_box(book: Book, place: Place, equation: str, anchor: str = "") -> str:
     boxes = ""
     for span in book.spec.spans(place):
         inside = [c for c in citations if c.line in span]
-        hits = [c for c in inside if c.on_code] or inside  # without a trailing comment, the lines of docstring that cite it
-        boxes += excerpt(book, path, without_dispatch(book, path, span), {c.line for c in hits})
+        computed = [c for c in inside if c.on_code]
+        hits = {c.line for c in computed or inside}  # without a trailing comment, the lines of docstring that cite it
+        boxes += excerpt(book, path, without_dispatch(book, path, span), hits, whole=bool(computed))
     name = f'<a href="{escape(file_anchor(path))}">{escape(path)}</a> :: <b>{escape(place.symbol)}</b>'
     if path.startswith(TWINS):
         return f'<details class="source twin"><summary>a fast twin, tested to equal it: {escape(place.symbol)}</summary><header>{name}</header>{boxes}</details>'
@@ -172,13 +174,13 @@ def entry_html(book: Book, e: Entry, before: Entry | None, after: Entry | None) 
     wide = max((length(math) for tex in e.equations for math in equation(e, tex).split("</math>")), default=0) > WIDE
     text_column = ["" if wide else formulas, plain, markdown(e.prose, book.link), facts(book, e)]
     known = [book.mistakes[i] for i in e.deviations if i in book.mistakes]
-    text_column += [f"<h3>Known mistakes</h3>{cards(known, book.link)}"] if known else []
+    wrong = f'<div class="wrong"><h3>Known mistakes</h3>{cards(known, book.link)}</div>' if known else ""
     boxes = [code_box(book, place, e.id, "" if k else f' id="{e.id}-code"') for k, place in enumerate(e.homes)]
     code_column = [*boxes, f"<h3>{len(proofs)} test{'s' * (len(proofs) != 1)}</h3>", *(test_box(book, p) for p in proofs)]
     return (f'<article id="{e.id}"><header><h2><a href="#{e.id}"><span class="id">{e.id}</span></a> {escape(e.name)}</h2>'
             f'{residual_chip(book, e)}<span class="steps">{"".join(steps)}</span></header>'
             f'{formulas if wide else ""}<div class="pair"><div>{"".join(text_column)}</div>'
-            f'<div class="tests">{"".join(code_column)}</div></div></article>')
+            f'<div class="tests">{"".join(code_column)}</div>{wrong}</div></article>')
 
 
 def length(formula: str) -> int:

@@ -19,19 +19,14 @@ class Mistake(NamedTuple):
     seen: str
 
 
-def spoken(name: str) -> str:
-    """ALPHA_PREV_INDEX as words."""
-    return name.replace("_", " ").capitalize()
-
-
 def card(m: Mistake, link: Callable[[str], str], *, anchor: bool = False) -> str:
     """One mistake; anchor: it stands at its own address."""
     address = link(m.spec)
     equation = f'<a href="{escape(address)}">{escape(m.spec)}</a>' if address else escape(m.spec)
     where = f' id="{escape(m.id)}"' if anchor else ""
     number = f'<a href="mistakes.html#{escape(m.id)}"><span class="id">{escape(m.id)}</span></a>'
-    seen = f"<dt>made by</dt><dd>{escape(m.seen)}</dd>" if m.seen else ""
-    return (f'<div class="card"{where}><h4>{number} {escape(spoken(m.name))}</h4><dl><dt>wrong</dt><dd>{escape(m.wrong)}</dd>'
+    seen = f"<dt>made by</dt><dd>{escape(m.seen)}</dd>" if m.seen not in ("", "class") else ""
+    return (f'<div class="card"{where}><h4>{number} <code>{escape(m.name)}</code></h4><dl><dt>wrong</dt><dd>{escape(m.wrong)}</dd>'
             f"<dt>right</dt><dd>{escape(m.right)} ({equation})</dd>{seen}</dl></div>")  # fmt: skip
 
 

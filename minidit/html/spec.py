@@ -211,17 +211,29 @@ def missing_from(root: Path) -> str:
     return f"no {' and no '.join(missing)} in {root}" if missing else ""
 
 
-def read(root: Path) -> Spec:
-    """Reads SPEC.md, minidit/ and tests/ below the root, and build/residuals.json if a test session has left one."""
+def files_of(folder: Path, endings: tuple[str, ...], only: str) -> Iterator[Path]:
+    """The files with one of these endings; with `only`, those in which this equation is named at all."""
+    named = re.compile(rf"{re.escape(only)}(?!\d)".encode()) if only else None
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in endings):
+        if named is None or named.search(path.read_bytes()):
+            yield path
+
+
+def read(root: Path, *, package: Path | None = None, only: str = "") -> Spec:
+    """Reads SPEC.md, the package and the tests, and the residuals that came with the package or with a later test session.
+
+    package : of the code, if that is not minidit/ below the root.   only : an equation; whatever does not name it is not read.
+    """
+    package = package or root / "minidit"
     preface, chapters, malformed = parse((root / "SPEC.md").read_text(encoding="utf-8"))
     spec = Spec(root, preface, chapters, {}, [], [], {}, {}, malformed)
-    for path in sorted(p for p in (root / "minidit").rglob("*") if p.suffix in CODE):
+    for path in files_of(package, CODE, only):
         try:
-            source = read_source(root, path)
+            source = read_source(package.parent, path)
             spec.sources[source.path] = source
         except SyntaxError as error:
-            malformed.append(f"{path.relative_to(root)}:{error.lineno}: is not Python: {error.msg}")
-    for path in sorted((root / "tests").rglob("*.py")):
+            malformed.append(f"{path.relative_to(package.parent)}:{error.lineno}: is not Python: {error.msg}")
+    for path in files_of(root / "tests", (".py",), only):
         try:
             proofs, recorded, text = read_tests(root, path)
         except SyntaxError as error:
@@ -230,9 +242,9 @@ def read(root: Path) -> Spec:
         spec.proofs += proofs
         spec.recorded += recorded
         spec.texts[path.relative_to(root).as_posix()] = text
-    residuals = root / "build" / "residuals.json"
-    if residuals.exists():
-        spec.residuals = json.loads(residuals.read_text(encoding="utf-8"))
+    for residuals in (package / "html/residuals.json", root / "build/residuals.json"):
+        if residuals.exists():
+            spec.residuals |= json.loads(residuals.read_text(encoding="utf-8"))
     return spec
 
 
