@@ -1,6 +1,6 @@
 """Puts the residuals of the last test session into the package, so that a book shows them before any test was run.
 
-    pytest && python tools/keep_residuals.py
+pytest && python tools/keep_residuals.py
 """
 
 from __future__ import annotations

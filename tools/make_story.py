@@ -1,6 +1,6 @@
 """Makes the pictures of docs/story with the shipped weights: every one is seeded, and none is chosen by hand.
 
-    python tools/make_story.py [DIR]          DIR: docs/story/pictures
+python tools/make_story.py [DIR]          DIR: docs/story/pictures
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from minidit.runs.loading import load
 from minidit.runs.pipeline import Pipeline
 
 sys.path.insert(0, str(Path(__file__).parent))
-from story_points import STILL  # noqa: E402
+from story_points import STILL
 
 FOLDER = Path(__file__).parents[1] / "docs/story/pictures"
 ROOT = Path(__file__).parents[1] / "minidit/weights/fashion"
@@ -82,8 +82,13 @@ def guesses(studio: Studio) -> Picture:
     noisy = [mix(x_0, eps, studio.level(t)) for t in times]
     clean = [studio.guess(x, t, y)[0] for x, t in zip(noisy, times, strict=True)]
     shown = [np.stack([studio.decoded(z)[i] for z in kind]) for i in range(len(rows)) for kind in (noisy, clean)]
-    return pictures.grid(np.concatenate(shown), len(times), scale=3, column_labels=[f"t = {t}" for t in times],
-                         row_labels=["the network sees", "and guesses", "it sees", "and guesses"])  # fmt: skip
+    return pictures.grid(
+        np.concatenate(shown),
+        len(times),
+        scale=3,
+        column_labels=[f"t = {t}" for t in times],
+        row_labels=["the network sees", "and guesses", "it sees", "and guesses"],
+    )
 
 
 def one_step(studio: Studio) -> Picture:
@@ -102,10 +107,18 @@ def the_walk(studio: Studio) -> Picture:
     labels, shown = [SHOE, BAG], (0, 10, 20, 30, 40, 45, 49)
     trace = list(studio.pipeline.latents(labels, steps=50, seed=SEED, trace=True, guidance=2.0))
     moments = [trace[k] for k in shown]
-    rows = [np.stack([studio.decoded(z)[i] for z in kind]) for i in range(len(labels))
-            for kind in ([m.x_t for m in moments], [m.x_0_hat for m in moments])]  # fmt: skip
-    return pictures.grid(np.concatenate(rows), len(shown), scale=3, column_labels=[f"t = {m.t}" for m in moments],
-                         row_labels=["x_t", "guess", "x_t", "guess"])  # fmt: skip
+    rows = [
+        np.stack([studio.decoded(z)[i] for z in kind])
+        for i in range(len(labels))
+        for kind in ([m.x_t for m in moments], [m.x_0_hat for m in moments])
+    ]
+    return pictures.grid(
+        np.concatenate(rows),
+        len(shown),
+        scale=3,
+        column_labels=[f"t = {m.t}" for m in moments],
+        row_labels=["x_t", "guess", "x_t", "guess"],
+    )
 
 
 def counts(studio: Studio) -> Picture:
@@ -133,16 +146,19 @@ def latents(studio: Studio) -> Picture:
     crop = studio.pipeline.crop
     whole = studio.images[rows][..., crop:-crop, crop:-crop]
     tiles = [np.stack([whole[i], *channels[i][:, None, crop:-crop, crop:-crop], studio.decoded(z)[i]]) for i in range(len(rows))]
-    return pictures.grid(np.concatenate(tiles), 6, scale=3,
-                         column_labels=["picture", "channel 1", "2", "3", "4", "decoded"])  # fmt: skip
+    return pictures.grid(np.concatenate(tiles), 6, scale=3, column_labels=["picture", "channel 1", "2", "3", "4", "decoded"])
 
 
 def patches(studio: Studio) -> Picture:
     """One latent channel with the borders of its 16 patches, and the patches apart, in reading order."""
     z = (studio.latents[BAG, :1] / 3).clip(-1, 1)
     whole = pictures.grid(z[None], 1, scale=22, gap=2)
-    apart = pictures.grid(np.stack([z[:, i : i + 2, j : j + 2] for i in range(0, 8, 2) for j in range(0, 8, 2)]), 16, scale=14, gap=5)
-    return pictures.stack([whole, apart], ["one channel of the latent, 8 x 8", "its 16 patches of 2 x 2 in reading order: one token each"])
+    apart = pictures.grid(
+        np.stack([z[:, i : i + 2, j : j + 2] for i in range(0, 8, 2) for j in range(0, 8, 2)]), 16, scale=14, gap=5
+    )
+    return pictures.stack(
+        [whole, apart], ["one channel of the latent, 8 x 8", "its 16 patches of 2 x 2 in reading order: one token each"]
+    )
 
 
 def fed_back(studio: Studio) -> Picture:
@@ -162,9 +178,16 @@ def fed_back(studio: Studio) -> Picture:
 
 
 MAKERS = {
-    "noise": of_a_real_picture, "guess": guesses, "step": one_step, "walk": the_walk, "counts": counts, "guidance": guidance,
-    "latents": latents, "patches": patches, "fed-back": fed_back,
-}  # fmt: skip
+    "noise": of_a_real_picture,
+    "guess": guesses,
+    "step": one_step,
+    "walk": the_walk,
+    "counts": counts,
+    "guidance": guidance,
+    "latents": latents,
+    "patches": patches,
+    "fed-back": fed_back,
+}
 
 
 def all_of_them() -> Iterator[tuple[str, Picture]]:

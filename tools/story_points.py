@@ -22,8 +22,13 @@ from minidit.html.moving import CLOUDS, FED_BACK, POINTS, REACH
 from minidit.random import Philox
 
 SIDE, FINE = 150, 4
-DATA = Mixture(np.array(CLOUDS["weights"]), np.array(CLOUDS["means"]), np.array(CLOUDS["stds"]) ** 2, np.array(CLOUDS["classes"]),
-               path=Straight())  # fmt: skip
+DATA = Mixture(
+    np.array(CLOUDS["weights"]),
+    np.array(CLOUDS["means"]),
+    np.array(CLOUDS["stds"]) ** 2,
+    np.array(CLOUDS["classes"]),
+    path=Straight(),
+)
 INKS = ((31, 95, 168), (194, 84, 10), (47, 125, 79), (138, 75, 175), (176, 48, 92))
 Z = Philox(0).normal((POINTS, 2), dtype=np.float64)
 
@@ -63,7 +68,11 @@ def walked(path: Path, fresh: Fresh, steps: int, w: float | None = None) -> list
 def points() -> Image.Image:
     """Three samplers, each at the beginning, two places of the way, and the end."""
     rows = []
-    for name, path, fresh in (("DDPM", Schedule.cosine(1000), DDPM), ("DDIM", Schedule.cosine(1000), ddim()), ("rectified flow", Straight(), ddim())):
+    for name, path, fresh in (
+        ("DDPM", Schedule.cosine(1000), DDPM),
+        ("DDIM", Schedule.cosine(1000), ddim()),
+        ("rectified flow", Straight(), ddim()),
+    ):
         walk = [walked(path, fresh, 20)[k] for k in (0, 10, 15, 20)]
         size = [(0.36 / (at.alpha**2 * 0.36 + at.sigma**2)) ** 0.5 for at, _ in walk]
         rows.append(row([x * s for (_, x), s in zip(walk, size, strict=True)], [name, "10 of 20 steps", "15", "20"]))
@@ -92,17 +101,29 @@ def schedules() -> Image.Image:
     t = np.arange(1001)
     straight = (1 - t / 1000) ** 2 / ((1 - t / 1000) ** 2 + (t / 1000) ** 2)
     scaled = Schedule.scaled_linear(1000)
-    series = {"linear": Schedule.linear(1000).alpha_bar, "scaled linear": scaled.alpha_bar, "cosine": Schedule.cosine(1000).alpha_bar,
-              "zero at the end": zero_terminal_snr(scaled).alpha_bar, "straight path": straight}  # fmt: skip
-    return pictures.curves({name: (t, bar) for name, bar in series.items()}, "the share of the signal", smooth=False, x_label="t",
-                           size=(640, 340))  # fmt: skip
+    series = {
+        "linear": Schedule.linear(1000).alpha_bar,
+        "scaled linear": scaled.alpha_bar,
+        "cosine": Schedule.cosine(1000).alpha_bar,
+        "zero at the end": zero_terminal_snr(scaled).alpha_bar,
+        "straight path": straight,
+    }
+    return pictures.curves(
+        {name: (t, bar) for name, bar in series.items()}, "the share of the signal", smooth=False, x_label="t", size=(640, 340)
+    )
 
 
 def spacings() -> Image.Image:
     """The rungs of six spacings in a walk of ten steps."""
     T, n = 1000, 10
-    rows = {"trailing": rungs.trailing(T, n), "leading": rungs.leading(T, n), "linspace": rungs.linspace(T, n),
-            "quadratic": rungs.quadratic(T, n), "three sections": rungs.sections(T, (3, 3, 4)), "integer stride": rungs.stride(T, n)}  # fmt: skip
+    rows = {
+        "trailing": rungs.trailing(T, n),
+        "leading": rungs.leading(T, n),
+        "linspace": rungs.linspace(T, n),
+        "quadratic": rungs.quadratic(T, n),
+        "three sections": rungs.sections(T, (3, 3, 4)),
+        "integer stride": rungs.stride(T, n),
+    }
     strips = []
     for visited in rows.values():
         sheet = Image.new("RGB", (500 * FINE, 18 * FINE), (251, 250, 248))

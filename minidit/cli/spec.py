@@ -1,8 +1,8 @@
 """`minidit spec`: the coverage of SPEC.md, one equation with its code and its tests, or everything as a book.
 
-Works everywhere: an installed package carries SPEC.md, the tests and the story along. Exit status: 0; 1 if there are problems (an
-equation without code or test, a citation of an unknown equation); 2 for an unknown equation, if there is no checkout at --root, or
-no library to write the book with.
+Works everywhere: an installed package carries SPEC.md, the tests and the story along. Exit status: 0; 1 if there are problems
+(an equation without code or test, a citation of an unknown equation); 2 for an unknown equation, if there is no checkout at
+--root, or no library to write the book with.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from minidit.html.spec import Entry, Spec, measured, missing_from, parse, read
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent  # unless only the package is installed:
+LIBRARIES = {"markdown_it": "markdown-it-py"}  # import name -> package
 CARRIED = PACKAGE / "html/checkout"  # SPEC.md, tests and story in a wheel
 
 
@@ -102,7 +103,8 @@ def html(spec: Spec, folder: Path) -> int:
         from minidit.html.formula import FormulaError
         from minidit.html.mistakes import Mistake
     except ModuleNotFoundError as error:
-        print(f"minidit spec: the book needs {error.name} (pip install {error.name}, or the extra book)", file=sys.stderr)
+        package = LIBRARIES.get(str(error.name), error.name)
+        print(f"minidit spec: the book needs {package} (pip install {package})", file=sys.stderr)
         return 2
     mistakes = [Mistake(d.id, d.name, d.spec, d.wrong, d.right, d.seen) for d in DEVIATIONS.values()]
     try:

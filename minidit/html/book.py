@@ -73,7 +73,8 @@ def turn(spec: Spec, chapter: Chapter) -> str:
     before, after = spec.chapters[i - 1] if i else None, spec.chapters[i + 1] if i < last else None
     back = f'<a rel="prev" href="{before.letter}.html">← {escape(short(before.title))}</a>' if before else ""
     on = f'<a rel="next" href="{after.letter}.html">{escape(short(after.title))} →</a>' if after else ""
-    return f'<nav class="turn" aria-label="chapters"><span>{back}</span><a href="index.html">All chapters</a><span>{on}</span></nav>'
+    middle = '<a href="index.html">All chapters</a>'
+    return f'<nav class="turn" aria-label="chapters"><span>{back}</span>{middle}<span>{on}</span></nav>'
 
 
 def chapter_page(book: Book, chapter: Chapter) -> str:
@@ -102,8 +103,8 @@ def index_page(book: Book) -> str:
     tests = len({(p.path, p.name) for e in spec.entries.values() for p in spec.proofs_of(e)})
     parts = [f"<h1>{escape(heading.lstrip('# '))}</h1>", markdown(preface, book.link),
              f'<p class="muted">{len(spec.entries)} equations, {tests} tests that prove them.</p>',
-             '<p>New to diffusion? <a href="story.html">The story</a> begins with a picture and some noise, and needs nothing but Python.'
-             "</p>" if book.story else "",
+             '<p>New to diffusion? <a href="story.html">The story</a> begins with a picture and some noise.</p>'
+             if book.story else "",
              '<p><a href="line.html">One line, five samplers</a>: DDPM, DDIM, rectified flow, EDM and consistency, moving.</p>'
              if LINE in spec.entries else ""]
     for chapter in spec.chapters:

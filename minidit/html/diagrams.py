@@ -1,4 +1,4 @@
-"""The diagrams of the story as inline SVG: every box leads to its equation, and the small line below to the code that computes it."""
+"""The diagrams of the story as inline SVG: every box leads to its equation, its small print to the code that computes it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Point = tuple[float, float]
 class Drawing:
     """A picture of boxes and arrows. link : equation -> its address;  line : equation -> (name of its line, address)."""
 
+    name: str
     width: int
     height: int
     label: str
@@ -31,23 +32,29 @@ class Drawing:
         name, address = self.line(equation)
         title = _text(x + w / 2, y + h / 2 - 2, text)
         below = _text(x + w / 2, y + h / 2 + 15, f"{equation} · {name}" if name else equation, "small")
-        self.parts.append(f'<g class="box"><a href="{escape(self.link(equation))}" aria-label="{escape(f"{text}: equation {equation}")}">'
-                          f'{shape}{title}</a><a href="{escape(address or self.link(equation))}">{below}</a></g>')  # fmt: skip
+        self.parts.append(
+            f'<g class="box"><a href="{escape(self.link(equation))}" aria-label="{escape(f"{text}: equation {equation}")}">'
+            f'{shape}{title}</a><a href="{escape(address or self.link(equation))}">{below}</a></g>'
+        )
 
     def arrow(self, *points: Point, kind: str = "") -> None:
         """A line through the points with a head at the last."""
         path = "M" + "L".join(f"{x} {y}" for x, y in points)
-        self.parts.append(f'<path class="arrow {kind}" d="{path}" marker-end="url(#head)"/>')
+        self.parts.append(f'<path class="arrow {kind}" d="{path}" marker-end="url(#{self.name}-head)"/>')
 
     def text(self, x: float, y: float, text: str, kind: str = "", *, at: str = "middle") -> None:
         self.parts.append(_text(x, y, text, kind, at))
 
     def __str__(self) -> str:
-        head = ('<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-                '<path d="M0 0L8 4L0 8z"/></marker></defs>')  # fmt: skip
-        return (f'<div class="scroll diagram" tabindex="0" role="region" aria-label="{escape(self.label)}">'
-                f'<svg viewBox="0 0 {self.width} {self.height}" style="min-width:{min(self.width, 620)}px;max-width:{self.width}px" '
-                f'role="group">{head}{"".join(self.parts)}</svg></div>')  # fmt: skip
+        head = (
+            f'<defs><marker id="{self.name}-head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
+            ' orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>'
+        )
+        return (
+            f'<div class="scroll diagram" tabindex="0" role="region" aria-label="{escape(self.label)}">'
+            f'<svg viewBox="0 0 {self.width} {self.height}" style="min-width:{min(self.width, 620)}px;max-width:{self.width}px"'
+            f' role="group">{head}{"".join(self.parts)}</svg></div>'
+        )
 
 
 def _text(x: float, y: float, text: str, kind: str = "", at: str = "middle") -> str:
@@ -70,8 +77,14 @@ def block(d: Drawing) -> None:
     """The DiT block: two branches on the left, the six vectors on the right."""
     d.text(150, 18, "tokens x : (B, N, D)", "shape")
     d.arrow((150, 24), (150, 44))
-    names = [("layer norm, × (1 + γ₁), + β₁", "A.15", "mod"), ("attention among N tokens", "N.3", "main"), ("× gate α₁, + x", "A.21", "mod"),
-             ("layer norm, × (1 + γ₂), + β₂", "A.15", "mod"), ("MLP: D → 4D → D", "N.5", "main"), ("× gate α₂, + x", "A.21", "mod")]
+    names = [
+        ("layer norm, × (1 + γ₁), + β₁", "A.15", "mod"),
+        ("attention among N tokens", "N.3", "main"),
+        ("× gate α₁, + x", "A.21", "mod"),
+        ("layer norm, × (1 + γ₂), + β₂", "A.15", "mod"),
+        ("MLP: D → 4D → D", "N.5", "main"),
+        ("× gate α₂, + x", "A.21", "mod"),
+    ]
     middles = column(d, 30, 44, 240, names)
     for first, last in ((0, 2), (3, 5)):  # the way around a branch
         top = middles[first] - 34
@@ -87,14 +100,26 @@ def block(d: Drawing) -> None:
     d.box(430, 180, 220, "cut in six : (B, D) each", "T.4")
     for k, (name, row) in enumerate((("β₁ γ₁", 0), ("α₁", 2), ("β₂ γ₂", 3), ("α₂", 5))):
         x = 452 + 58 * k
-        d.arrow((x, 226), (x, 246 + 24 * k), (400 - 14 * k, 246 + 24 * k), (400 - 14 * k, middles[row]), (272, middles[row]), kind="six")
+        d.arrow(
+            (x, 226),
+            (x, 246 + 24 * k),
+            (400 - 14 * k, 246 + 24 * k),
+            (400 - 14 * k, middles[row]),
+            (272, middles[row]),
+            kind="six",
+        )
         d.text(x + 4, 262 + 24 * k, name, "shape", at="start")
     d.box(430, 372, 220, "the whole block", "T.5", kind="main")
 
 
 def patchify(d: Drawing) -> None:
     """From a latent to tokens and back, with shapes."""
-    names = [("latent (B, 4, 8, 8)", "", ""), ("cut into 2 × 2 patches", "T.1", "main"), ("linear 16 → D", "N.9", ""), ("+ place of the patch", "N.7", "mod")]
+    names = [
+        ("latent (B, 4, 8, 8)", "", ""),
+        ("cut into 2 × 2 patches", "T.1", "main"),
+        ("linear 16 → D", "N.9", ""),
+        ("+ place of the patch", "N.7", "mod"),
+    ]
     for k, (text, equation, kind) in enumerate(names):
         d.box(10 + 195 * k, 14, 168, text, equation, kind=kind)
         if k:
@@ -132,7 +157,7 @@ def streams(d: Drawing) -> None:
     d.box(420, 234, 310, "one gate, added to the stream", "T.27", kind="mod")
 
 
-TAPE = {"x": (2.0, 64.0), "w": (3.0, 32.0), "p": (6.0, 16.0), "q": (8.0, 16.0), "L": (64.0, 1.0)}  # (value, adjoint), of tests too
+TAPE = {"x": (2.0, 64.0), "w": (3.0, 32.0), "p": (6.0, 16.0), "q": (8.0, 16.0), "L": (64.0, 1.0)}  # value, adjoint
 
 
 def tape(d: Drawing) -> None:
@@ -144,7 +169,13 @@ def tape(d: Drawing) -> None:
         value, adjoint = TAPE[name]
         d.text(x + 70, y + 62, f"{name} = {value:g}", "value")
         d.text(x + 70, y + 80, f"{name}\u0304 = {adjoint:g}", "adjoint")
-    for a, b in (((150, 37), (220, 37)), ((150, 150), (220, 45)), ((360, 37), (420, 90)), ((150, 165), (420, 105)), ((560, 97), (610, 97))):
+    for a, b in (
+        ((150, 37), (220, 37)),
+        ((150, 150), (220, 45)),
+        ((360, 37), (420, 90)),
+        ((150, 165), (420, 105)),
+        ((560, 97), (610, 97)),
+    ):
         d.arrow(a, b)
     d.text(375, 225, "forward: values, left to right", "value", at="middle")
     d.text(375, 245, "backward: adjoints, right to left; x̄ = w p̄ + q̄ = 3·16 + 16, as x is used twice", "adjoint", at="middle")
@@ -170,6 +201,7 @@ def diagram(name: str, spec: Spec, link: Callable[[str], str]) -> str:
         path, number = hits[0]
         return f"{path.rpartition('/')[2]}:{number}", f"{link(equation)}-code"
 
-    d = Drawing(width, height, label, link, line)
+    d = Drawing(name, width, height, label, link, line)
     draw(d)
-    return f'<figure class="drawn">{d}<figcaption>{escape(label)}. Every box leads to its equation, the small print to its line.</figcaption></figure>'
+    caption = f"{label}. Every box leads to its equation, the small print to its line."
+    return f'<figure class="drawn">{d}<figcaption>{escape(caption)}</figcaption></figure>'

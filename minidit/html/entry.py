@@ -117,7 +117,8 @@ def code_box(book: Book, place: Place, equation: str, anchor: str = "") -> str:
         boxes += excerpt(book, path, without_dispatch(book, path, span), hits, whole=bool(computed))
     name = f'<a href="{escape(file_anchor(path))}">{escape(path)}</a> :: <b>{escape(place.symbol)}</b>'
     if path.startswith(TWINS):
-        return f'<details class="source twin"><summary>a fast twin, tested to equal it: {escape(place.symbol)}</summary><header>{name}</header>{boxes}</details>'
+        summary = f"<summary>a fast twin, tested to equal it: {escape(place.symbol)}</summary>"
+        return f'<details class="source twin">{summary}<header>{name}</header>{boxes}</details>'
     return f'<div class="source"{anchor}><header>{name}</header>{boxes}</div>'
 
 

@@ -1,7 +1,7 @@
 """Markdown as HTML, read by markdown-it-py: with formulas, equation ids that become links, and tables that scroll.
 
-Added to CommonMark and its tables: $inline$ and $$display$$ formulas, subscripts of single letters (x_0, ᾱ_{t-1}), and ids such as
-D.7. A link is kept if it is a web address, an anchor, or known to `pages.address`; pictures are what `pages.picture` makes of them.
+Added to CommonMark and its tables: $inline$ and $$display$$ formulas, subscripts of single letters (x_0, ᾱ_{t-1}), and ids such
+as D.7. A link is kept if it is a web address, an anchor, or known to `pages.address`; pictures are what `pages.picture` makes.
 """
 
 from __future__ import annotations

@@ -26,8 +26,10 @@ def card(m: Mistake, link: Callable[[str], str], *, anchor: bool = False) -> str
     where = f' id="{escape(m.id)}"' if anchor else ""
     number = f'<a href="mistakes.html#{escape(m.id)}"><span class="id">{escape(m.id)}</span></a>'
     seen = f"<dt>made by</dt><dd>{escape(m.seen)}</dd>" if m.seen not in ("", "class") else ""
-    return (f'<div class="card"{where}><h4>{number} <code>{escape(m.name)}</code></h4><dl><dt>wrong</dt><dd>{escape(m.wrong)}</dd>'
-            f"<dt>right</dt><dd>{escape(m.right)} ({equation})</dd>{seen}</dl></div>")  # fmt: skip
+    return (
+        f'<div class="card"{where}><h4>{number} <code>{escape(m.name)}</code></h4><dl><dt>wrong</dt><dd>{escape(m.wrong)}</dd>'
+        f"<dt>right</dt><dd>{escape(m.right)} ({equation})</dd>{seen}</dl></div>"
+    )
 
 
 def cards(mistakes: Iterable[Mistake], link: Callable[[str], str], *, anchors: bool = False) -> str:

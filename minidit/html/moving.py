@@ -27,8 +27,10 @@ NAMES = ("slider", "schedules", "spacings", "points", "guidance", "meanshift")
 
 
 def slider(name: str, label: str, low: float, high: float, value: float, step: float = 1) -> str:
-    return (f'<label>{label} <input type="range" name="{name}" min="{low:g}" max="{high:g}" step="{step:g}" value="{value:g}">'
-            f"<output></output></label>")  # fmt: skip
+    return (
+        f'<label>{label} <input type="range" name="{name}" min="{low:g}" max="{high:g}" step="{step:g}" value="{value:g}">'
+        f"<output></output></label>"
+    )
 
 
 def choice(name: str, label: str, options: dict[str, str], value: str) -> str:
@@ -42,14 +44,21 @@ def canvas(label: str, width: int = 420, height: int = 420) -> str:
 
 PLAY = '<button type="button" name="play">Pause</button>'
 SAMPLERS = {
-    "ddpm": "DDPM", "ddim": "DDIM", "euler": "rectified flow, Euler", "heun": "rectified flow, Heun", "two": "consistency, two steps",
+    "ddpm": "DDPM",
+    "ddim": "DDIM",
+    "euler": "rectified flow, Euler",
+    "heun": "rectified flow, Heun",
+    "two": "consistency, two steps",
     "one": "consistency, one step",
-}  # fmt: skip
+}
 PARTS = {
     "slider": (
         "Noise a real picture yourself",
         slider("t", "time t", 0, 1000, 300),
-        '<div class="canvases">' + canvas("the noisy picture", 256, 256) + canvas("its picture and its noise alone", 256, 256) + "</div>",
+        '<div class="canvases">'
+        + canvas("the noisy picture", 256, 256)
+        + canvas("its picture and its noise alone", 256, 256)
+        + "</div>",
     ),
     "schedules": (
         "How much signal is left",
@@ -64,7 +73,9 @@ PARTS = {
     ),
     "points": (
         "From noise to data",
-        PLAY + choice("sampler", "sampler", SAMPLERS, "ddim") + slider("steps", "steps", 1, 60, 20)
+        PLAY
+        + choice("sampler", "sampler", SAMPLERS, "ddim")
+        + slider("steps", "steps", 1, 60, 20)
         + slider("at", "how far", 0, 1000, 0),
         canvas("two hundred points on their way from noise to five clouds"),
     ),
@@ -76,25 +87,33 @@ PARTS = {
     "meanshift": (
         "Fed back, and walked",
         PLAY + slider("at", "rounds", 0, 30, 0),
-        '<div class="canvases">' + canvas("mean shift: the points collapse", 300, 300)
-        + canvas("diffusion: the points become clouds", 300, 300) + "</div>",
+        '<div class="canvases">'
+        + canvas("mean shift: the points collapse", 300, 300)
+        + canvas("diffusion: the points become clouds", 300, 300)
+        + "</div>",
     ),
-}  # fmt: skip
+}
 
 
 def part(name: str, still: str) -> str:
     """One moving part; still: the HTML that stands in its place without a script."""
     heading, controls, drawing = PARTS[name]
-    return (f'<section class="moving" id="{name}" aria-labelledby="{name}-title"><h3 id="{name}-title">{escape(heading)}</h3>'
-            f'<div class="still">{still}<p class="muted">With scripts, this picture moves.</p></div>'
-            f'<div class="live" hidden><p class="controls">{controls}</p>{drawing}<p class="says" aria-live="polite"></p></div>'
-            "</section>")  # fmt: skip
+    return (
+        f'<section class="moving" id="{name}" aria-labelledby="{name}-title"><h3 id="{name}-title">{escape(heading)}</h3>'
+        f'<div class="still">{still}<p class="muted">With scripts, this picture moves.</p></div>'
+        f'<div class="live" hidden><p class="controls">{controls}</p>{drawing}<p class="says" aria-live="polite"></p></div>'
+        "</section>"
+    )
 
 
 def script(picture: Array) -> str:
     """Everything that the moving parts of a page need. picture : (32, 32) uint8, the one that is noised."""
     facts = {
-        "points": POINTS, "reach": REACH, "clouds": CLOUDS, "fedBack": FED_BACK, "side": len(picture),
+        "points": POINTS,
+        "reach": REACH,
+        "clouds": CLOUDS,
+        "fedBack": FED_BACK,
+        "side": len(picture),
         "picture": base64.b64encode(np.ascontiguousarray(picture).tobytes()).decode("ascii"),
-    }  # fmt: skip
+    }
     return f"{beside('laws.js')}\nconst MOVING = {json.dumps(facts)};\n{beside('moving.js')}"

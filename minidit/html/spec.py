@@ -228,6 +228,8 @@ def read(root: Path, *, package: Path | None = None, only: str = "") -> Spec:
     preface, chapters, malformed = parse((root / "SPEC.md").read_text(encoding="utf-8"))
     spec = Spec(root, preface, chapters, {}, [], [], {}, {}, malformed)
     for path in files_of(package, CODE, only):
+        if "checkout" in path.relative_to(package).parts:  # what a wheel carries along is no code of the package
+            continue
         try:
             source = read_source(package.parent, path)
             spec.sources[source.path] = source

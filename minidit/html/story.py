@@ -76,14 +76,19 @@ def steps(before: StoryChapter | None, after: StoryChapter | None) -> str:
     """The way to the chapters before and after."""
     back = f'<a rel="prev" href="{before.page}.html">← {before.number}. {escape(before.title)}</a>' if before else ""
     on = f'<a rel="next" href="{after.page}.html">{after.number}. {escape(after.title)} →</a>' if after else ""
-    return f'<nav class="turn" aria-label="chapters of the story"><span>{back}</span><a href="story.html">All chapters</a><span>{on}</span></nav>'
+    middle = '<a href="story.html">All chapters</a>'
+    return f'<nav class="turn" aria-label="chapters of the story"><span>{back}</span>{middle}<span>{on}</span></nav>'
 
 
 def uses(book: Book, ids: list[str]) -> str:
     """The equations of a chapter: each with the lines that compute it and some tests that prove it."""
     entries = [book.spec.entries[i] for i in ids if i in book.spec.entries]
-    return ('<section class="uses" aria-labelledby="uses-title"><h2 id="uses-title">The equations, lines and tests of this chapter</h2>'
-            + "".join(use(book, e) for e in entries) + "</section>")  # fmt: skip
+    return (
+        '<section class="uses" aria-labelledby="uses-title">'
+        '<h2 id="uses-title">The equations, lines and tests of this chapter</h2>'
+        + "".join(use(book, e) for e in entries)
+        + "</section>"
+    )
 
 
 def use(book: Book, e: Entry) -> str:
@@ -92,11 +97,14 @@ def use(book: Book, e: Entry) -> str:
     rows = [book.coloured_lines(file)[line - 1] for file, line in hits if file == path][:4]
     code = "".join(f'<span class="l">{coloured(row, len(_indent(row)), book.link)}\n</span>' for row in rows)
     proofs = book.spec.proofs_of(e)
-    tests = "".join(f'<li>{escape(p.name.rpartition(".")[2].removeprefix("test_").replace("_", " "))}</li>' for p in proofs[:TESTS])
+    names = [p.name.rpartition(".")[2].removeprefix("test_").replace("_", " ") for p in proofs[:TESTS]]
+    tests = "".join(f"<li>{escape(name)}</li>" for name in names)
     more = f"<li>and {len(proofs) - TESTS} more</li>" if len(proofs) > TESTS else ""
     source = f'<header><a href="{address(e.id)}-code">{escape(path)}</a></header>' if hits else ""
-    return (f'<div class="use"><h3><a href="{address(e.id)}"><span class="id">{e.id}</span> {escape(e.name)}</a></h3>'
-            f'<div class="source">{source}<pre tabindex=0><code>{code}</code></pre></div><p>Tests: </p><ul>{tests}{more}</ul></div>')
+    return (
+        f'<div class="use"><h3><a href="{address(e.id)}"><span class="id">{e.id}</span> {escape(e.name)}</a></h3>'
+        f'<div class="source">{source}<pre tabindex=0><code>{code}</code></pre></div><p>Tests: </p><ul>{tests}{more}</ul></div>'
+    )
 
 
 def _indent(row: list[tuple[str, str]]) -> str:
@@ -106,10 +114,14 @@ def _indent(row: list[tuple[str, str]]) -> str:
 
 def contents_page(story: Sequence[StoryChapter]) -> str:
     """The list of the chapters."""
-    items = "".join(f'<li><a href="{c.page}.html"><b>{escape(c.title)}</b></a> {escape(SUMMARY.get(c.number, ""))}</li>' for c in story)
-    return ("<h1>The story</h1><p>How a picture comes out of noise, in eight short chapters, for whoever knows Python and has not met "
-            "diffusion. They take about forty minutes. Every chapter ends with the equations, lines of code and tests that it used.</p>"
-            f'<ol class="chapters">{items}</ol>')  # fmt: skip
+    items = "".join(
+        f'<li><a href="{c.page}.html"><b>{escape(c.title)}</b></a> {escape(SUMMARY.get(c.number, ""))}</li>' for c in story
+    )
+    return (
+        "<h1>The story</h1><p>How a picture comes out of noise, in eight short chapters, for whoever knows Python and has not "
+        "met diffusion. They take about forty minutes. Each ends with the equations, lines of code and tests that it used.</p>"
+        f'<ol class="chapters">{items}</ol>'
+    )
 
 
 SUMMARY = {

@@ -27,8 +27,13 @@ from minidit.random import Philox
 
 LAWS = Path(line.__file__).with_name("laws.js")
 DATA = {k: CLOUDS[k] for k in ("weights", "means", "stds", "classes")}
-EXACT = Mixture(np.array(CLOUDS["weights"]), np.array(CLOUDS["means"]), np.array(CLOUDS["stds"]) ** 2,
-                np.array(CLOUDS["classes"]), path=Straight())  # fmt: skip
+EXACT = Mixture(
+    np.array(CLOUDS["weights"]),
+    np.array(CLOUDS["means"]),
+    np.array(CLOUDS["stds"]) ** 2,
+    np.array(CLOUDS["classes"]),
+    path=Straight(),
+)
 
 
 @pytest.fixture(scope="module")
