@@ -17,7 +17,7 @@ from minidit.frames import in_strips
 from minidit.pictures import grid, to_uint8
 
 MOST = 64  # pictures that a notebook shows
-SMALLEST = 64  # width in pixels of the screen
+SMALLEST = 64  # width in pixels of the screen, about
 
 
 class Pictures(np.ndarray[Any, Any]):
@@ -86,7 +86,7 @@ class Pictures(np.ndarray[Any, Any]):
         if not self.showable or not np.isfinite(self.batch).all():
             return None
         x, names = in_strips(self.batch[:MOST]), self.captions or [""] * len(self.batch)
-        scale = max(1, -(-SMALLEST // self.shape[-1]))
+        scale = max(1, round(SMALLEST / self.shape[-1]))
         size = x.shape[-1] * scale, x.shape[-2] * scale
         figures = [shown.picture(_png(_sheet(one)), name, size) for one, name in zip(x, names, strict=False)]
         rest = len(self.batch) - len(x)

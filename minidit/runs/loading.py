@@ -20,10 +20,10 @@ from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled
 from minidit.runs.pipeline import Pipeline
-from minidit.runs.presets import RunConfig
+from minidit.runs.presets import WEIGHTS, RunConfig
 from minidit.runs.weights import weights_of
 
-SHIPPED = Path(__file__).parent.parent / "weights"
+SHIPPED = WEIGHTS
 WORDS = "words"  # their folder of a model that reads captions
 FEW_STEPS = "few_steps.safetensors"  # beside the shipped weights, from which it was distilled
 
