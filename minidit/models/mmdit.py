@@ -22,7 +22,8 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
-from minidit.models.backbone import check_inputs
+from minidit.keywords import check_config
+from minidit.models.backbone import check_inputs, facts_of
 from minidit.models.dit import FinalLayer
 from minidit.models.embedders import TimestepEmbedder, embedders_of, read
 from minidit.models.mmdit_config import MMDiTConfig
@@ -105,6 +106,7 @@ class MMDiT(Module):
     def __init__(
         self, config: MMDiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
+        check_config(self, config, MMDiTConfig, "md.MMDIT")
         D, p, self.config, condition = config.hidden_size, config.patch_size, config, config.condition
         self.shape, self.condition, self.second_half = config.shape, condition, config.learn_sigma
         self.x_embedder = PatchEmbed(config.in_channels, D, p)
@@ -114,6 +116,9 @@ class MMDiT(Module):
         self.joint_blocks = [block_of(config, i) for i in range(config.depth)]
         self.final_layer = FinalLayer(D, p * p * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
+
+    def facts(self) -> dict[str, str]:
+        return facts_of(self, self.config)
 
     def forward(self, x: Value, t: Array, y: Any = None) -> Value:
         check_inputs(self, x, t, y)

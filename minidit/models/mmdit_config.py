@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+from minidit.keywords import Named, suggesting
 from minidit.models.embedders import FREQUENCIES
 from minidit.models.words import OfWords
 from minidit.nn.memory import HOMES, Home, SampleMemory
 
 
+@suggesting
 @dataclass(frozen=True)
 class MMDiTConfig(OfWords):
     """The sizes of an MM-DiT. Raises ValueError if they conflict."""
@@ -176,11 +178,11 @@ _REAL = MMDiTConfig(
     text_width=4096, text_pooled=2048,
 )  # fmt: skip
 
-MMDIT: dict[str, MMDiTConfig] = {
+MMDIT: Named[MMDiTConfig] = Named({
     "words": MMDiTConfig(vocabulary=1409, caption_length=7),
     "SD3-M": replace(_REAL, hidden_size=64 * 24, depth=24, num_heads=24),
     "SD3.5-M": replace(
         _REAL, hidden_size=64 * 24, depth=24, num_heads=24, qk_norm=True, position_side=384, dual_attention=tuple(range(13))
     ),
     "SD3.5-L": replace(_REAL, hidden_size=64 * 38, depth=38, num_heads=38, qk_norm=True),
-}
+})

@@ -6,7 +6,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -96,6 +96,7 @@ def reconstructions(x: Array, x_hat: Array) -> Picture:
 
 def moments(pipeline: Pipeline, labels: Labels | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
     """Noise turning into pictures, at about `frames` of the walk's steps; at the last, t = 0, both pictures are x_0."""
+    steps: list[Any]
     *steps, x_0 = pipeline.latents(labels, trace=True, **options)
     keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
     last = pipeline.pictures(to_host(x_0))

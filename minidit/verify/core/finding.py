@@ -82,6 +82,10 @@ class Finding:
     whole: bool = False  # whether the reasons reproduce all answers
     remarks: list[str] = field(default_factory=list)  # what else is worth a word, also of right answers
 
+    def __repr__(self) -> str:
+        names = " or ".join("+".join(d.id for d in names) for names in self.candidates)
+        return f"Finding({self.topic.spec} {self.topic.name}: {self.verdict}{f' {names}' if names else ''})"
+
     @property
     def passed(self) -> bool:
         """Whether the topic is right in the declared dialect."""
