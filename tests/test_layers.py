@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYER = {
-    "version": 0, "incoming": 0, "outgoing": 0, "backend": 0, "random": 0, "pictures": 0, "frames": 0,
+    "version": 0, "choices": 0, "incoming": 0, "outgoing": 0, "backend": 0, "random": 0, "pictures": 0, "frames": 0,
     "autograd": 1, "kernels": 1,
     "ops": 2,
     "nn": 3, "optim": 3,

@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
+from minidit.choices import one_of
 from minidit.models import variants
 from minidit.models.backbone import OfPictures, check_inputs
 from minidit.models.condition import Condition, Tokens
@@ -34,24 +35,26 @@ from minidit.nn.module import Parameter
 from minidit.nn.stack import modulations_first, through
 from minidit.random import Philox
 
+CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")  # rows of VARIANTS
+
 
 @dataclass(frozen=True)
 class DiTConfig(OfPictures):
     """The sizes of a DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
-    patch_size: int = 2
+    patch_size: int = 2  # pixels or latents per side of a token: twice as many are a quarter of the work
     in_channels: int = 4
-    hidden_size: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    mlp_ratio: float = 4.0
-    class_dropout_prob: float = 0.1
+    hidden_size: int = 384  # the width: numbers per token
+    depth: int = 12  # blocks
+    num_heads: int = 6  # heads of attention; they divide the width
+    mlp_ratio: float = 4.0  # hidden width of the MLP, in widths
+    class_dropout_prob: float = 0.1  # how often training leaves the class out, which guidance needs
     num_classes: int = 1000  # 0: unconditional
     vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
     caption_length: int = 0  # words per caption
     word_dropout_prob: float = 0.0  # words of captions that training makes unknown
-    conditioning: str = "adaln_zero"  # adaln_zero, adaln, cross_attention or in_context
+    conditioning: str = one_of("adaln_zero", CONDITIONINGS)  # how the condition enters the blocks
     learn_sigma: bool = True  # twice the channels: the second half is for the variance
     freq_shift: int = 0  # 1: the frequencies of time that diffusers uses, N.10
     mlp_norm_eps: float = 1e-6  # of the layer norm before the MLP; 1e-5 in diffusers
@@ -238,6 +241,7 @@ DIT: dict[str, DiTConfig] = {
     for p in (2, 4, 8)
 }
 _TINY = DiTConfig(input_size=8, hidden_size=128, depth=4, num_heads=4, num_classes=10, learn_sigma=False)
-DIT["fashion"] = _TINY  # 4 × 8 × 8 latents of 32 × 32 pictures
+DIT["demo"] = _TINY  # 4 × 8 × 8 latents of 32 × 32 pictures
+DIT["fashion"] = replace(_TINY, hidden_size=160, depth=6, num_heads=5)  # that of the shipped weights
 DIT["digits"] = replace(_TINY, in_channels=1, hidden_size=96)  # 8 × 8 pixels
 DIT["words"] = replace(_TINY, input_size=32, patch_size=8, in_channels=3, hidden_size=192, depth=6, num_heads=6)  # for captions

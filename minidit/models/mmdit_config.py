@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+from minidit.choices import one_of
 from minidit.models.embedders import FREQUENCIES
 from minidit.models.words import OfWords
 from minidit.nn.memory import HOMES, Home, SampleMemory
@@ -24,16 +25,16 @@ class MMDiTConfig(OfWords):
     """The sizes of an MM-DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
-    patch_size: int = 8
+    patch_size: int = 8  # pixels or latents per side of a token: twice as many are a quarter of the work
     in_channels: int = 3
-    hidden_size: int = 128
-    depth: int = 4
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    context_ratio: float = 2.0  # of the MLP of the words
-    qk_norm: bool = True
+    hidden_size: int = 128  # the width: numbers per token
+    depth: int = 4  # blocks
+    num_heads: int = 4  # heads of attention; they divide the width
+    mlp_ratio: float = 4.0  # hidden width of the MLP of the picture, in widths
+    context_ratio: float = 2.0  # hidden width of the MLP of the words, in widths
+    qk_norm: bool = True  # queries and keys are normalised
     dual_attention: tuple[int, ...] = ()  # the blocks whose picture also attends to itself alone
-    positions: str = "learned"  # or sincos
+    positions: str = one_of("learned", ("learned", "sincos"))  # of the tokens of the picture
     position_side: int = 0  # sincos: the middle of a table of so many rows and columns; 0: a table of the grid itself
     class_dropout_prob: float = 0.1  # captions or classes that training leaves out
     vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
@@ -43,7 +44,7 @@ class MMDiTConfig(OfWords):
     text_pooled: int = 0  # of their vector
     text_length: int = 154  # their tokens: for counts, any length is taken
     num_classes: int = 0
-    learn_sigma: bool = False
+    learn_sigma: bool = False  # twice the channels: the second half is for the variance
 
     def __post_init__(self) -> None:
         H, W = self.size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from minidit.backend import Array, to_host
 from minidit.frames import in_strips
-from minidit.outgoing import write_atomically
+from minidit.outgoing import silent, write_atomically
 from minidit.pictures import alike, grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
 from minidit.runs.pipeline import Labels, Options, Pipeline
 from minidit.runs.presets import SampleConfig
@@ -21,6 +21,7 @@ from minidit.training.ranks import ranks
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+LEARNING, TALL = 10, 130  # rows of learning.png, and the most pixels of one
 WIDE, ACROSS, LETTERS = 128, 8, 17  # of a picture with a caption: pixels, pictures in a row, letters in a line
 
 Moments = list[tuple[float, Array, Array]]  # (rung or time, pictures of x_t, pictures of x̂_0)
@@ -94,9 +95,16 @@ def reconstructions(x: Array, x_hat: Array) -> Picture:
     return stack([grid(x, columns=len(x)), grid(np.clip(x_hat, -1, 1), columns=len(x))], ["real", "reconstructed"])
 
 
-def moments(pipeline: Pipeline, labels: Labels | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
+def moments(
+    pipeline: Pipeline, labels: Labels | None, progress: Callable[[int, int], None] = silent, *, frames: int = 40,
+    **options: Unpack[Options],
+) -> Moments:  # fmt: skip
     """Noise turning into pictures, at about `frames` of the walk's steps; at the last, t = 0, both pictures are x_0."""
-    *steps, x_0 = pipeline.latents(labels, trace=True, **options)
+    steps, total = [], pipeline.steps(options.get("steps"))
+    for moment in pipeline.latents(labels, trace=True, **options):
+        steps.append(moment)
+        progress(min(len(steps), total), total)
+    *steps, x_0 = steps
     keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
     last = pipeline.pictures(to_host(x_0))
     rows = [(m.t, *(pipeline.pictures(to_host(x)) for x in (m.x_t, m.x_0_hat))) for m in (steps[k] for k in keep)]
@@ -111,9 +119,27 @@ def film(steps: Moments) -> list[Picture]:
     return alike([side_by_side(grids, [f"x_t, t = {t:.4g}", "the guess x̂_0"]) for t, grids in pairs])
 
 
-def save_walk(run: Path, pipeline: Pipeline, labels: Labels | None, **options: Unpack[Options]) -> None:
+def save_learning(run: Path) -> None:
+    """learning.png: the first samples of the grids that were drawn while the model was trained, one row per grid."""
+    from PIL import Image
+
+    paths = sorted((run / "samples").glob("step_*.png"))
+    paths = [paths[round(k * (len(paths) - 1) / (LEARNING - 1))] for k in range(LEARNING)] if len(paths) > LEARNING else paths
+    if len(paths) < 2:
+        return
+    rows = []
+    for path in paths:
+        with Image.open(path) as picture:
+            rows.append(picture.convert("RGB").crop((0, 0, picture.width, min(picture.height, TALL))))
+    save_png(run / "pictures" / "learning.png", stack(alike(rows), [f"{int(p.stem[5:]):,} updates" for p in paths], gap=4))
+
+
+def save_walk(
+    run: Path, pipeline: Pipeline, labels: Labels | None, tell: Callable[[str], Callable[[int, int], None]] = lambda what: silent,
+    **options: Unpack[Options],
+) -> None:  # fmt: skip
     """denoising.gif, x0_strip.png and trace.npz for the report's slider, which shows a clip as a strip of its frames."""
-    steps = moments(pipeline, labels, **options)
+    steps = moments(pipeline, labels, tell("from noise to picture"), **options)
     if not ranks().first:
         return
     save_gif(run / "pictures" / "denoising.gif", film(steps))
