@@ -40,13 +40,14 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         sound = {
-            "lr": self.lr > 0, "betas": all(0 <= b < 1 for b in self.betas), "eps": self.eps > 0, "ema": 0 <= self.ema < 1,
-            "final_lr": 0 <= self.final_lr <= 1, "clip": self.clip >= 0, "weight_decay": self.weight_decay >= 0,
-            "warmup": self.warmup >= 0,
+            "lr": (self.lr > 0, "above 0"), "betas": (all(0 <= b < 1 for b in self.betas), "from 0 to below 1, each"),
+            "eps": (self.eps > 0, "above 0"), "ema": (0 <= self.ema < 1, "from 0 to below 1"),
+            "final_lr": (0 <= self.final_lr <= 1, "from 0 to 1"), "clip": (self.clip >= 0, "0 or more"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"), "warmup": (self.warmup >= 0, "0 or more"),
         }  # fmt: skip
-        for name, ok in sound.items():
+        for name, (ok, range_) in sound.items():
             if not ok:
-                raise ValueError(f"{name} = {getattr(self, name)} is out of range")
+                raise ValueError(f"{name} = {getattr(self, name)} is out of range: it must be {range_}")
 
 
 def learning_rate(config: OptimConfig, n: int, steps: int) -> float:

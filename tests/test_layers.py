@@ -36,7 +36,7 @@ KNOW_NO_KERNELS = {"training", "processes", "runs"}
 LIBRARIES = {  # the package imports nothing else that stands outside it
     "numpy", "scipy", "PIL", "safetensors", "tqdm", "threadpoolctl",  # always there
     "cupy", "cupyx", "cupy_backends", "mpi4py", "ml_dtypes", "cudnn",
-    "latex2mathml", "torch", "diffusers",  # asked for by name when used
+    "latex2mathml", "torch", "diffusers", "tensorboard",  # asked for by name when used
 }  # fmt: skip
 PRINTS = {"cli", "html"}
 LINES = 400

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from minidit.cli.parser import HelpAll, Parser
@@ -103,7 +104,9 @@ def _run(only: str | None, arguments: list[str], me: int = 0) -> int:
         if launch().size > 1 and only in TOGETHER:
             importlib.import_module("minidit.training.ranks").ranks()
             args.quiet |= me > 0
-        code: int = importlib.import_module(f"minidit.cli.{args.command}").run(args)
+        with warnings.catch_warnings():  # numbers that are not finite have a message of their own
+            warnings.filterwarnings("ignore", r"(overflow|invalid value|divide by zero) encountered", RuntimeWarning)
+            code: int = importlib.import_module(f"minidit.cli.{args.command}").run(args)
         return code
     except SystemExit as stop:
         if stop.code:

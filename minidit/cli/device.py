@@ -20,6 +20,8 @@ def settle_device(args: argparse.Namespace) -> str:
     from minidit.backend import chosen_device
     from minidit.training.launch import launch
 
+    if args.device not in ("cpu", "cuda", "auto") and not args.device.startswith("cuda:"):
+        raise ValueError(f"unknown device {args.device!r}: use 'cpu', 'cuda', 'cuda:N' or 'auto'")
     device, why = chosen_device(args.device)
     if device == "cuda" and launch().size > 1:
         device, why = chosen_device(f"cuda:{launch().local}")

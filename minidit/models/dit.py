@@ -64,7 +64,8 @@ class DiTConfig(OfPictures):
         if min(H, W, self.patch_size, self.in_channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio) <= 0:
             raise ValueError(f"every size must be positive: {self}")
         if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
-            raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
+            name, range_ = ("num_classes", "0 or more") if self.num_classes < 0 else ("class_dropout_prob", "from 0 to below 1")
+            raise ValueError(f"{name} {getattr(self, name)} is out of range: it must be {range_}")
         if (self.vocabulary > 0) != (self.caption_length > 0) or (self.vocabulary > 0 and self.num_classes > 0):
             raise ValueError("vocabulary and caption_length go together, and without classes")
         if not 0 <= self.word_dropout_prob < 1:

@@ -59,7 +59,7 @@ def show_run(
     if s.every:
         save_grid(run.folder, pipeline, s, run.config.train.steps)
         if first:
-            save_learning(run.folder)
+            save_learning(run.folder, 2 if pipeline.vocabulary is None and len(pipeline.model.shape) == 3 else 1)
 
 
 def shown_labels(pipeline: Pipeline, each: int) -> Labels | None:

@@ -21,7 +21,7 @@ from minidit.training.ranks import ranks
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-LEARNING, TALL = 10, 130  # rows of learning.png, and the most pixels of one
+LEARNING = 10  # rows of learning.png
 WIDE, ACROSS, LETTERS = 128, 8, 17  # of a picture with a caption: pixels, pictures in a row, letters in a line
 
 Moments = list[tuple[float, Array, Array]]  # (rung or time, pictures of x_t, pictures of x̂_0)
@@ -119,19 +119,19 @@ def film(steps: Moments) -> list[Picture]:
     return alike([side_by_side(grids, [f"x_t, t = {t:.4g}", "the guess x̂_0"]) for t, grids in pairs])
 
 
-def save_learning(run: Path) -> None:
-    """learning.png: the first samples of the grids that were drawn while the model was trained, one row per grid."""
+def save_learning(run: Path, rows: int) -> None:
+    """learning.png: the first row of every grid that was drawn while the model was trained. rows : of these grids"""
     from PIL import Image
 
     paths = sorted((run / "samples").glob("step_*.png"))
     paths = [paths[round(k * (len(paths) - 1) / (LEARNING - 1))] for k in range(LEARNING)] if len(paths) > LEARNING else paths
     if len(paths) < 2:
         return
-    rows = []
+    first = []
     for path in paths:
         with Image.open(path) as picture:
-            rows.append(picture.convert("RGB").crop((0, 0, picture.width, min(picture.height, TALL))))
-    save_png(run / "pictures" / "learning.png", stack(alike(rows), [f"{int(p.stem[5:]):,} updates" for p in paths], gap=4))
+            first.append(picture.convert("RGB").crop((0, 0, picture.width, picture.height // rows + 1)))
+    save_png(run / "pictures" / "learning.png", stack(alike(first), [f"{int(p.stem[5:]):,} updates" for p in paths], gap=4))
 
 
 def save_walk(
@@ -144,7 +144,7 @@ def save_walk(
         return
     save_gif(run / "pictures" / "denoising.gif", film(steps))
     steps = [(t, in_strips(x_t), in_strips(x_0)) for t, x_t, x_0 in steps]
-    chosen = [steps[round(k * (len(steps) - 1) / 9)] for k in range(10)]
+    chosen = [steps[k] for k in sorted({round(k * (len(steps) - 1) / 9) for k in range(10)})]
     save_png(run / "pictures" / "x0_strip.png", strip([b[:4] for _, _, b in chosen], [f"t = {t:.4g}" for t, _, _ in chosen]))
     rungs = np.array([t for t, _, _ in steps])
     x_t, x_0_hat = (np.stack([to_uint8(s[i]) for s in steps]) for i in (1, 2))
