@@ -38,7 +38,7 @@ from minidit.runs.presets import PRESETS, DataConfig
 from minidit.training.draws import Draws
 from minidit.training.source import Source
 
-NETS: dict[str, Any] = {"unet": UNetConfig(), "dit": DIT["fashion"]}
+NETS: dict[str, Any] = {"unet": UNetConfig(), "dit": DIT["demo"]}
 RATES = (1e-3, 2e-3, 4e-3)  # at first
 SCALES = (1.0, 2.0)  # of guidance
 RECIPE = PRESETS["demo"].train

@@ -32,7 +32,7 @@ def main(autoencoder_steps=900, steps=2400, sampling_steps=40, **smaller):
     print(f"scale {latents.scale:.3f}")
 
     # Then the denoiser, which never sees a picture.
-    model = md.DiT(replace(md.DIT["fashion"], **smaller), md.Philox(seed=2))
+    model = md.DiT(replace(md.DIT["demo"], **smaller), md.Philox(seed=2))
     process = md.Diffusion.on_ladder(md.Schedule.cosine(), md.V)
     recipe = md.LoopConfig(lr=3e-3, betas=(0.9, 0.99), warmup=100, final_lr=0.05, clip=1.0, ema=0.995, steps=steps)
     loop = md.loop_for(model, latents, process, recipe)

@@ -31,24 +31,25 @@ from minidit.nn.module import Trainable
 class OptimConfig:
     """The paper's values (Peebles and Xie 2022: AdamW, constant 1e-4, no decay, no clipping, EMA 0.9999) are the defaults."""
 
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup: int = 0  # steps
-    final_lr: float = 1.0  # the fraction of lr at the last step; 1 keeps it constant
+    lr: float = 1e-4  # the learning rate, the largest one of the run
+    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW: how slowly its two averages of the gradient move
+    eps: float = 1e-8  # of AdamW: added to the root of the second average
+    weight_decay: float = 0.0  # of AdamW: how fast weights shrink by themselves
+    warmup: int = 0  # updates over which the rate rises to lr
+    final_lr: float = 1.0  # the fraction of lr at the last update; 1 keeps it constant
     clip: float = 0.0  # the largest norm of the whole gradient; 0: no clipping
-    ema: float = 0.9999
+    ema: float = 0.9999  # decay of the average of the weights, which is what is saved and sampled
 
     def __post_init__(self) -> None:
         sound = {
-            "lr": self.lr > 0, "betas": all(0 <= b < 1 for b in self.betas), "eps": self.eps > 0, "ema": 0 <= self.ema < 1,
-            "final_lr": 0 <= self.final_lr <= 1, "clip": self.clip >= 0, "weight_decay": self.weight_decay >= 0,
-            "warmup": self.warmup >= 0,
+            "lr": (self.lr > 0, "above 0"), "betas": (all(0 <= b < 1 for b in self.betas), "from 0 to below 1, each"),
+            "eps": (self.eps > 0, "above 0"), "ema": (0 <= self.ema < 1, "from 0 to below 1"),
+            "final_lr": (0 <= self.final_lr <= 1, "from 0 to 1"), "clip": (self.clip >= 0, "0 or more"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"), "warmup": (self.warmup >= 0, "0 or more"),
         }  # fmt: skip
-        for name, ok in sound.items():
+        for name, (ok, range_) in sound.items():
             if not ok:
-                raise ValueError(f"{name} = {getattr(self, name)} is out of range")
+                raise ValueError(f"{name} = {getattr(self, name)} is out of range: it must be {range_}")
 
 
 def learning_rate(config: OptimConfig, n: int, steps: int) -> float:

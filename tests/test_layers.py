@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYER = {
-    "version": 0, "incoming": 0, "outgoing": 0, "backend": 0, "random": 0, "pictures": 0, "frames": 0,
+    "version": 0, "choices": 0, "incoming": 0, "outgoing": 0, "backend": 0, "random": 0, "pictures": 0, "frames": 0,
     "keywords": 0, "shown": 0, "images": 0,
     "autograd": 1, "kernels": 1,
     "ops": 2,
@@ -37,7 +37,7 @@ KNOW_NO_KERNELS = {"training", "processes", "runs"}
 LIBRARIES = {  # the package imports nothing else that stands outside it
     "numpy", "scipy", "PIL", "safetensors", "tqdm", "threadpoolctl",  # always there
     "cupy", "cupyx", "cupy_backends", "mpi4py", "ml_dtypes", "cudnn",
-    "latex2mathml", "markdown_it", "torch", "diffusers",  # asked for by name when used
+    "latex2mathml", "markdown_it", "torch", "diffusers", "tensorboard",  # asked for by name when used
 }  # fmt: skip
 PRINTS = {"cli", "html"}
 LINES = 400

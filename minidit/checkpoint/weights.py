@@ -46,7 +46,9 @@ def open_weights(path: str | Path) -> Weights:
     if path.is_dir():
         file = next((path / name for name in WEIGHTS if (path / name).exists()), None)
         if file is None:
-            raise CheckpointError(f"{path}: holds no {WEIGHTS[0]}: name the file itself")
+            files = ", ".join(sorted(p.name for p in path.glob("*.safetensors"))[:9])
+            hint = f": name one of {files}" if files else ", and no other weights"
+            raise CheckpointError(f"{path}: a folder that holds no {WEIGHTS[0]}{hint}")
         path = file
     weights, config = _opened(path), path.parent / CONFIG
     return replace(weights, settings=read_json(config)) if path.name in WEIGHTS and config.exists() else weights

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
 
+from minidit.cli.parser import HelpAll, Parser
 from minidit.incoming import short
 from minidit.training.launch import give_way, launch
 
@@ -25,42 +25,17 @@ COMMANDS = {
     "eval": "measure a run: class accuracy, Fréchet distance, precision and recall, neighbours",
     "verify": "check an implementation (yours, in any framework or language) and name its mistakes",
     "vectors": "test vectors for any language: write them, check them",
-    "report": "write report.html for a run folder, or a page that compares several",
+    "report": "one page about a run, or about several side by side; its numbers as CSV or for TensorBoard",
     "convert": "show a file of weights, or write the same network in another project's grammar",
-    "info": "versions, devices, BLAS, presets with their parameters and MACs",
+    "info": "versions, devices, BLAS, presets and networks with their parameters and MACs",
     "bench": "kernel launches of a training update on a GPU, with and without the fast twins",
     "spec": "the equations, their code and their tests",
     "rungs": "the rungs that a short sampler visits, and their names in other projects",
+    "completion": "a script for bash or zsh that completes commands, options and words",
 }
 
 
 TOGETHER = {"demo", "train", "sample", "eval"}  # the commands that several ranks share; the others are rank 0's
-
-
-class Parser(argparse.ArgumentParser):
-    """One-line errors with a suggestion."""
-
-    words: Sequence[str] = ()  # the whole command line: some flags depend on others
-
-    def error(self, message: str) -> NoReturn:
-        if "argument COMMAND: invalid choice" in message:
-            wrong = message.split("'")[1]
-            near = difflib.get_close_matches(wrong, COMMANDS, 1)
-            message = f"there is no {wrong!r}" + (f", did you mean {near[0]!r}?" if near else "")
-        elif message.startswith("unrecognized arguments: -"):
-            wrong = message.split(": ", 1)[1].split()[0]
-            known = [o for a in self._every_action() for o in a.option_strings]
-            near = difflib.get_close_matches(wrong.split("=")[0], known, 1)
-            message = f"unknown option {wrong}" + (f", did you mean {near[0]}?" if near else "")
-        self.exit(2, f"{self.prog}: {message}\n")
-
-    def _every_action(self) -> list[argparse.Action]:
-        actions = list(self._actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for parser in action.choices.values():
-                    actions += parser._actions
-        return actions
 
 
 def build_parser(only: str | None, words: Sequence[str] = ()) -> Parser:
@@ -70,18 +45,25 @@ def build_parser(only: str | None, words: Sequence[str] = ()) -> Parser:
     parser = Parser(
         prog="minidit",
         description="Diffusion transformers from scratch on NumPy and CuPy arrays.",
-        epilog="minidit demo                       a run from real pictures to sampled ones\n"
-        "minidit sample --labels 0-9        pictures from the shipped weights, at once",
+        epilog="first steps:\n"
+        "  minidit sample --labels 0-9      pictures from the shipped weights, at once\n"
+        "  minidit demo --quick             train, sample and measure in a minute\n"
+        "  minidit train --data PICTURES    your own: a folder, whose sub-folders are classes\n"
+        "  minidit COMMAND --help           the options of a command",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"minidit {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.usage = "minidit COMMAND [options]"
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="minidit", title="commands")
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name == only:
             sub.words = words
             importlib.import_module(f"minidit.cli.{name}").add_arguments(sub)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if sub.rare or sub.complete:
+            sub.add_argument("--help-all", action=HelpAll)
+        sub.finish()
     return parser
 
 
@@ -100,6 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _on_this_rank(arguments: list[str]) -> int:
     """Runs the command line as far as it is this rank's; returns the exit code."""
+    if arguments[:1] == ["help"]:  # minidit help train
+        arguments = [*arguments[1:2], "--help"]
     only, me = next((a for a in arguments if not a.startswith("-")), None), launch().me
     if not me:
         return _run(only, arguments)
@@ -113,11 +97,16 @@ def _run(only: str | None, arguments: list[str], me: int = 0) -> int:
     """Runs the command line on rank `me`; returns the exit code."""
     try:
         with contextlib.redirect_stderr(sys.stdout) if me else contextlib.nullcontext():
-            args = build_parser(only, arguments).parse_args(arguments)
+            parser = build_parser(only, arguments)
+            if not arguments:
+                parser.exit(2, parser.format_help())
+            args = parser.parse_args(arguments)
         if launch().size > 1 and only in TOGETHER:
             importlib.import_module("minidit.training.ranks").ranks()
             args.quiet |= me > 0
-        code: int = importlib.import_module(f"minidit.cli.{args.command}").run(args)
+        with warnings.catch_warnings():  # numbers that are not finite have a message of their own
+            warnings.filterwarnings("ignore", r"(overflow|invalid value|divide by zero) encountered", RuntimeWarning)
+            code: int = importlib.import_module(f"minidit.cli.{args.command}").run(args)
         return code
     except SystemExit as stop:
         if stop.code:

@@ -7,8 +7,8 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--launches", action="store_true", help="count kernel launches per block")
-    parser.add_argument("--preset", default="digits", help="which DiT (default digits; the count does not depend on its size)")
-    parser.add_argument("--batch-size", type=int, default=2, help="(default 2)")
+    parser.add_argument("--network", default="digits", metavar="NAME", help="a DiT of any size (default: digits)")
+    parser.add_argument("--batch-size", type=int, default=2, help="of the update (default: 2)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -18,13 +18,13 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.launches:
         raise ValueError("bench needs --launches, the one thing that it measures")
-    if args.preset not in DIT:
-        raise ValueError(f"preset {args.preset!r} is not one of {', '.join(DIT)}")
+    if args.network not in DIT:
+        raise ValueError(f"--network {args.network!r} is not one of {', '.join(DIT)}")
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     cupy, reason = cupy_or_reason()
     if cupy is None:
         raise ValueError(f"launches are counted on a GPU, and none can be used: {reason}")
-    for name, launches in launches_of(DIT[args.preset], args.batch_size).items():
+    for name, launches in launches_of(DIT[args.network], args.batch_size).items():
         print(f"{name:12} {launches}")
     return 0

@@ -8,22 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
-from minidit.cli.options import add_config_flags, resolve
+from minidit.cli.flags import add_config_flags
+from minidit.cli.options import resolve
 
 if TYPE_CHECKING:
     import argparse
 
-    from minidit.cli import Parser
+    from minidit.cli.parser import Parser
 
 
 def add_arguments(parser: Parser) -> None:
+    from minidit.runs.presets import PRESETS
+
     parser.add_argument("--quick", action="store_true", help="clothes in a minute, on latents of the shipped autoencoder")
-    parser.add_argument("--out", help="the run folder (default runs/demo or runs/quick, with a number if that exists)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="the run folder (default: runs/demo or runs/quick, with a number if that exists)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
     add_device(parser)
-    parser.add_argument("--threads", type=int, help="cores to use, one per piece of a batch (default: all)")
-    parser.add_argument("--quiet", action="store_true")
-    add_config_flags(parser, ["train", "process", "model", "tokenizer_train", "tokenizer"])
+    parser.add_argument("--threads", type=int, metavar="N", help="cores to use, one per piece of a batch (default: all)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no remarks")
+    preset = PRESETS["quick" if "--quick" in parser.words else "demo"]
+    sections = ["train", "process", "model", "tokenizer_train", "tokenizer"]
+    add_config_flags(parser, sections[:3] if "--quick" in parser.words else sections, preset)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,11 +58,12 @@ def run(args: argparse.Namespace) -> int:
         progress.note("measuring: a small classifier judges samples and, for comparison, real pictures")
         judge = job.judge(train, held_out)
     progress.close()
-    evaluation = Evaluation(judge, train, held_out, n=100 if args.quick else 500)
     ddpm_steps = None if args.quick else ddpm_rungs(pipeline, None, 250)
     with failing(job.folder, f"the run is trained, and minidit eval {job.folder} measures it again"):
-        measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=200)
-        show_run(job, pipeline, held_out, lambda _: None, each=5 if args.quick else 8)
+        evaluation = Evaluation(judge, train, held_out, n=100 if args.quick else 500, steps=progress.steps)
+        measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=200, steps=progress.steps)
+        show_run(job, pipeline, held_out, progress.steps, each=5 if args.quick else 8)
+        progress.close()
         if job.ranks.first:
             progress.note(f"{time.monotonic() - began:.0f} s; open {write_report(job.folder)}")
             progress.note(f"a film of noise that turns into pictures: {job.folder / 'pictures' / 'denoising.gif'}")

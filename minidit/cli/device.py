@@ -8,8 +8,8 @@ import sys
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The option itself."""
-    text = "cpu, cuda, cuda:N, or auto: a GPU if one can be used, else the CPU and the reason (default cpu)"
-    parser.add_argument("--device", default="cpu", help=text)
+    text = "cuda:N is one of several; auto: a GPU if one can be used, else the CPU and the reason (default: cpu)"
+    parser.add_argument("--device", default="cpu", metavar="{cpu,cuda,auto}", help=text)
 
 
 def settle_device(args: argparse.Namespace) -> str:
@@ -20,6 +20,8 @@ def settle_device(args: argparse.Namespace) -> str:
     from minidit.backend import chosen_device
     from minidit.training.launch import launch
 
+    if args.device not in ("cpu", "cuda", "auto") and not args.device.startswith("cuda:"):
+        raise ValueError(f"unknown device {args.device!r}: use 'cpu', 'cuda', 'cuda:N' or 'auto'")
     device, why = chosen_device(args.device)
     if device == "cuda" and launch().size > 1:
         device, why = chosen_device(f"cuda:{launch().local}")
@@ -30,7 +32,8 @@ def settle_device(args: argparse.Namespace) -> str:
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """--precision for a command that trains nothing (training has it in the configuration)."""
-    parser.add_argument("--precision", default="float32", help="float32, tf32 (GPU) or bf16 (default float32)")
+    text = "of the products; tf32 on a GPU, bf16 there or on a CPU with the extra mkl (default: float32)"
+    parser.add_argument("--precision", default="float32", metavar="{float32,tf32,bf16}", help=text)
 
 
 def settle_precision(device: str, *policies: str) -> None:

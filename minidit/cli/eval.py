@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from minidit.cli.device import add_device, add_precision, settle_device, settle_precision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minidit.cli.progress import Progress
     from minidit.data import Dataset
     from minidit.runs.phases import Run
@@ -17,15 +19,17 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="the folder of a finished run")
-    parser.add_argument("-n", type=int, default=500, help="samples per row of the table (default 500)")
-    parser.add_argument("--ddpm-steps", type=int, help="rungs of the DDPM row, on a ladder (default 250, or all)")
+    parser.add_argument("run", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("-n", type=int, default=500, metavar="N", help="samples per row of the table (default: 500)")
+    parser.add_argument("--ddpm-steps", type=int, metavar="N", help="rungs of the DDPM row, on a ladder (default: 250, or all)")
+    parser.add_argument("--judge-steps", type=int, metavar="N", help="updates of the classifier that judges, if there is "
+                        "none yet (default: the run's own)")  # fmt: skip
     parser.add_argument("--bpd", type=int, metavar="N", help="also the variational bound of N held-out images, in bits")
-    parser.add_argument("--data", help="where the pictures are now, if not where the run found them")
+    parser.add_argument("--data", metavar="PICTURES", help="where the pictures are now, if not where the run found them")
     parser.add_argument("--cache", metavar="DIR", help="another cache folder than the run's (for sets larger than memory)")
     add_device(parser)
     add_precision(parser)
-    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no remarks")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     pipeline = load_pipeline(job.folder, device=device)
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))
+    if args.judge_steps is not None:
+        job.lengthen({"judge": args.judge_steps})
     if args.cache:
         job.config = replace(job.config, data=replace(job.config.data, cache=args.cache))
     train, held_out = job.data()
@@ -69,15 +75,27 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
     with failing(job.folder, f"minidit eval {job.folder} measures again; a judge that is trained is kept"):
         if clips:
-            measure_motion(job, pipeline, held_out, print, args.n, precision=args.precision)
+            measure_motion(job, pipeline, held_out, replacing(progress), args.n, precision=args.precision,
+                           progress=progress.steps("clips"))  # fmt: skip
         else:
-            evaluation = Evaluation(judge, train, held_out, n=args.n)
-            measure(job, pipeline, evaluation, print, ddpm_steps=ddpm_steps, precision=args.precision)
+            evaluation = Evaluation(judge, train, held_out, n=args.n, steps=progress.steps)
+            table = replacing(progress)
+            measure(job, pipeline, evaluation, table, ddpm_steps=ddpm_steps, precision=args.precision, steps=progress.steps)
         if args.bpd:
             bits(job.folder, pipeline, held_out.take(slice(args.bpd)), progress)
         if job.ranks.first:
             write_report(job.folder)
     return 0
+
+
+def replacing(progress: Progress) -> Callable[[str], None]:
+    """A function that prints a line where a bar may stand."""
+
+    def line(text: str) -> None:
+        progress.close()
+        print(text)
+
+    return line
 
 
 def check_sets(n: int, train: Dataset, held_out: Dataset, pipeline: Pipeline) -> None:

@@ -4,70 +4,40 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import typing
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from minidit.checkpoint import CheckpointError
+from minidit.cli.flags import PREFIX
+from minidit.cli.parser import Parser, near
 from minidit.runs.config import read_config
-from minidit.runs.kinds import KINDS, Config, kind_of
-from minidit.runs.presets import PRESETS, RunConfig
+from minidit.runs.kinds import KINDS, kind_of
+from minidit.runs.presets import PRESETS, RunConfig, networks
 
-HIDDEN = {  # set by the data or by another flag, or needed only for the weights of other projects
-    "model": {"input_size", "frames", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps", "cosine_first",
-              "even_padding", "norm_eps", "vocabulary", "caption_length", "text_width", "text_pooled", "text_length",
-              "position_side", "rope_widths"},
-    "tokenizer": {"channels", "size", "scale"},
-    "data": {"source", "size", "channels", "frames", "tokenizer", "init", "held_out", "skip_bad", "flip", "crop", "cache"},
-    "sample": {"eta"},
-}
-PREFIX = {"tokenizer": "ae-", "tokenizer_train": "ae-", "sample": "sample-", "judge_train": "classifier-"}
-NAMES = {"checkpoint_blocks": "recompute", "learn_from": "teacher"}  # fields whose flag has a shorter name
-HELP = {  # what is not clear from a flag's name, by the field of the process that it sets
-    "prediction": "the network's answer: eps, x_0 or v on a ladder; u, x_0 or v on the straight path",
-    "schedule": "linear, cosine or scaled_linear", "T": "rungs of the ladder", "loss_weight": "uniform, min_snr or by_noise",
-    "times": "how often a time is trained: uniform, logit_normal, mode or cosmap",
-    "times_mean": "of logit-normal times, or of ln t", "times_std": "likewise",
-    "times_uniform": "the part of the times that is uniform, whatever the law of the others",
-    "times_scale": "of mode: above 0 more of them are in the middle",
-    "shift": "of the times, in training and in the grid: above 1 more of them are noisy",
-    "sigma_data": "standard deviation of the data (default: measured)", "sigma_min": "of the grid", "sigma_max": "of the grid",
-    "pairs": "a finished run: reflow, on pairs of noise and samples that it makes", "pairs_n": "pairs that are kept; 0: new ones",
-    "pairs_steps": "of the walk that makes a pair", "pairs_solver": "of that walk", "pairs_guidance": "(default: the run's own)",
-    "pairs_noise": "the part of a batch at pure noise, for samples of one step",
-}  # fmt: skip
-TITLES = {
-    "train": "training the model",
-    "model": "the model",
-    "process": "the process",
-    "tokenizer_train": "training the autoencoder",
-    "tokenizer": "the autoencoder",
-    "sample": "grids while training",
-    "judge_train": "the classifier that judges samples",
-}
 # embedded set -> the preset that is made for it
 PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes": "scenes", "clips": "clips"}
-Kinds = dict[str, type[Config]]  # section -> the dataclass of its kind
 
 
-def add_kinds(parser: argparse.ArgumentParser) -> None:
-    """--model, --process and --tokenizer, and the two short forms for a tokenizer."""
+def add_kinds(parser: Parser) -> None:
+    """--model, --process and --tokenizer, the two short forms for a tokenizer, and --network for a whole model."""
+    group, defaults = parser.add_argument_group("kinds, each with options of its own"), defaults_in(parser.words, RunConfig())
     for section, words in KINDS.items():
-        parser.add_argument(f"--{section}", choices=sorted(words), help=f"the kind of {section} (default: the preset's)")
-    parser.add_argument("--pixels", action="store_true", help="short for --tokenizer pixels: no autoencoder (for small pictures)")
-    parser.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
+        default = kind_of(section, getattr(defaults, section))
+        group.add_argument(f"--{section}", choices=sorted(words), help=f"the kind of {section} (default: {default})")
+    group.add_argument("--pixels", action="store_true", help="short for --tokenizer pixels, for small pictures")
+    group.add_argument("--network", metavar="NAME", help="the model of a preset or a paper (DiT-S/2, …): minidit info")
+    group.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
 
 
-def kinds_in(words: Sequence[str], base: RunConfig) -> Kinds:
-    """The kinds on a command line, read before it is parsed; unknown words are left for the parser to report.
+def defaults_in(words: Sequence[str], base: RunConfig) -> RunConfig:
+    """What a command line names as a whole, read before it is parsed: preset, file, kinds. Unknown words are left for the parser.
 
-    base : the kinds that hold where neither the words nor the preset or the file that they name say another
+    base : what holds where neither the words nor the preset or the file that they name say another
     """
     glance = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in (*KINDS, "preset", "config", "data"):
+    for flag in (*KINDS, "preset", "config", "data", "network"):
         glance.add_argument(f"--{flag}")
     glance.add_argument("--pixels", action="store_true")
     try:
@@ -80,51 +50,14 @@ def kinds_in(words: Sequence[str], base: RunConfig) -> Kinds:
             base = read_config(Path(kinds["config"]), base)
     if kinds.get("pixels"):
         kinds["tokenizer"] = "pixels"
-    return {s: KINDS[s].get(str(kinds.get(s))) or type(getattr(base, s)) for s in KINDS}
+    base = replace(base, model=networks().get(str(kinds.get("network")), base.model))
+    wanted = {s: KINDS[s].get(str(kinds.get(s)), type(getattr(base, s))) for s in KINDS}
+    return replace(base, **{s: cls() for s, cls in wanted.items() if cls is not type(getattr(base, s))})
 
 
 def preset_of(preset: str | None, data: str | None) -> str:
     """The name of the preset that holds for these data."""
     return preset or PRESET_OF.get(data or "fashion", "own")
-
-
-def flags_of(section: str, kinds: Kinds | None = None) -> list[tuple[str, dataclasses.Field[Any], Any]]:
-    """(flag, field, type) for every field of a section that has a flag."""
-    cls = (kinds or {}).get(section) or type(getattr(RunConfig(), section))
-    types, prefix = typing.get_type_hints(cls), PREFIX.get(section, "")
-    visible = [f for f in fields(cls) if f.name not in HIDDEN.get(section, set())]
-    return [(f"--{prefix}{NAMES.get(f.name, f.name).replace('_', '-')}", f, types[f.name]) for f in visible]
-
-
-def add_config_flags(parser: argparse.ArgumentParser, sections: list[str], kinds: Kinds | None = None) -> None:
-    """Adds one group of flags per section. None means the value of the preset or the file.
-
-    Flags of kinds that were not chosen are known, so that `changed` can say whose they are, but not shown.
-    """
-    for section in sections:
-        flags = flags_of(section, kinds)
-        group = parser.add_argument_group(TITLES[section]) if flags else parser
-        names = {flag for flag, _, _ in flags}
-        for flag, f, kind in flags:
-            add_flag(group, section, flag, f.name, kind, help=HELP.get(f.name) if section == "process" else None)
-        for cls in KINDS.get(section, {}).values():
-            for flag, f, kind in flags_of(section, {section: cls}):
-                if flag not in names:
-                    names.add(flag)
-                    add_flag(group, section, flag, f.name, kind, help=argparse.SUPPRESS)
-
-
-def add_flag(group: Any, section: str, flag: str, name: str, kind: Any, help: str | None) -> None:
-    """Adds the flag of a field of this type.   help : argparse.SUPPRESS for one that is not shown"""
-    dest, parts, hidden = f"{section}.{name}", typing.get_args(kind), help == argparse.SUPPRESS
-    if kind is bool:
-        group.add_argument(flag, dest=dest, action=argparse.BooleanOptionalAction, default=None, help=help)
-    elif typing.get_origin(kind) is tuple:
-        n = "+" if ... in parts or hidden else len(parts)  # of a flag that is not shown any number is the wrong kind
-        group.add_argument(flag, dest=dest, type=parts[0], nargs=n, default=None, metavar=name[0].upper(), help=help)
-    else:
-        of = next(k for k in (parts or (kind,)) if k is not type(None))
-        group.add_argument(flag, dest=dest, type=of, default=None, metavar=of.__name__.upper(), help=help)
 
 
 def with_threads(config: RunConfig, threads: int | None) -> RunConfig:
@@ -163,6 +96,12 @@ def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     elif file and kind_of("tokenizer", config.tokenizer) == "pixels":
         kinds["tokenizer"] = kinds["tokenizer"] or "autoencoder"
     changes: dict[str, Any] = {"data": replace(config.data, tokenizer=file)} if file else {}
+    if network := getattr(args, "network", None):
+        known = networks()
+        if network not in known:
+            hint = near(network, known, "'")
+            raise ValueError(f"there is no network {network!r}{hint}; minidit info lists them")
+        config = replace(config, model=known[network])
     for section, kind in kinds.items():
         if kind and kind != kind_of(section, getattr(config, section)):
             changes[section] = KINDS[section][kind]()

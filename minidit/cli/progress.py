@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import time
@@ -16,42 +17,51 @@ if TYPE_CHECKING:
     from minidit.runs.phases import Run
 
 SECONDS = 10.0  # between two plain lines
+SHORT = 2.0  # seconds of work that needs no plain line
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
-EVERY = 10  # updates between two reads of the loss
+EVERY = 10  # updates between two reads of the loss, which are those that metrics.jsonl records
+LABELS = {
+    "loss": "loss {:.4f}", "held_out_loss": "held out {:.4f}", "grad_norm": "gradient {:.3g}", "img_per_s": "{:,.0f} pictures/s",
+}  # fmt: skip
 
 
 class Progress:
-    """`tell(phase, record, steps)` after every update; `note(text)` for a line of its own."""
+    """`tell(phase, record, steps)` after every update; `note(text)` for a line of its own; `steps(what)` for any other work."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet, self.phase = quiet, ""
         self.bar: tqdm[Any] | None = None
         self.terminal = sys.stderr.isatty()
-        self.average, self.began, self.last = 0.0, 0.0, 0.0
+        self.numbers: dict[str, str] = {}
+        self.began, self.last, self.first = 0.0, 0.0, 1
 
     def tell(self, phase: str, record: dict[str, Any], steps: int) -> None:
+        """After an update, or a part of other work. The numbers shown are those that were recorded, not averages."""
         if self.quiet:
             return
+        step = record["step"]
         if phase != self.phase:
             self.close()
-            self.phase, self.began, self.last = phase, time.monotonic(), 0.0
-            self.first, self.average = record["step"], float(record.get("loss", 0.0))
+            self.phase, self.began, self.first, self.numbers = phase, time.monotonic(), step, {}
+            self.last = self.began + SHORT - SECONDS if "loss" not in record else -math.inf
             if self.terminal:
-                self.bar = _bar(phase, steps, record["step"] - 1)
-        step = record["step"]
-        if "loss" in record and (step % EVERY == 0 or steps < 2 * EVERY):  # rarely: reading a number on a GPU waits for it
-            self.average += 0.15 * (float(record["loss"]) - self.average)
+                self.bar = _bar(phase, steps, step - 1)
+        if step % EVERY == 0 or step in (1, steps):  # rarely: reading a number on a GPU waits for it
+            self.numbers |= {name: text.format(float(record[name])) for name, text in LABELS.items() if name in record}
         if self.bar is not None:
+            self.bar.set_postfix_str(", ".join(self.numbers.values()), refresh=False)
             self.bar.update(step - self.bar.n)
-            if "loss" in record and step % EVERY == 0:
-                self.bar.set_postfix_str(f"loss {self.average:.4f}", refresh=False)
             return
         now = time.monotonic()
-        if now - self.last > SECONDS or step == steps:
+        if now - self.last > SECONDS or (step == steps and self.last > self.began + SHORT - SECONDS) or "held_out_loss" in record:
             self.last = now
-            left = (now - self.began) / max(1, step - self.first + 1) * (steps - step)
-            loss = f", loss {self.average:.4f}" if "loss" in record else ""
-            say(f"{phase}: {step}/{steps}{loss}, {now - self.began:.0f} s, {left:.0f} s to go")
+            say(", ".join([f"{phase}: {step}/{steps}", *self.numbers.values(), *self._times(now, step, steps)]))
+
+    def _times(self, now: float, step: int, steps: int) -> list[str]:
+        """The seconds since the phase began, and those to its end once they can be guessed."""
+        passed, parts = now - self.began, step - self.first
+        left = [f"{passed / parts * (steps - step):.0f} s to go"] if parts and step < steps else []
+        return [f"{passed:.0f} s", *left]
 
     def steps(self, phase: str) -> Callable[[int, int], None]:
         """A function (done, total) for the `progress` argument of a function that takes steps."""
@@ -62,9 +72,14 @@ class Progress:
         self.tell(what, {"step": done}, total)
 
     def note(self, text: str) -> None:
-        self.close()
         if not self.quiet:
+            self.clear()
             say(text)
+
+    def clear(self) -> None:
+        """Takes a bar from the line where it is, until it moves on."""
+        if self.bar is not None:
+            self.bar.clear()
 
     def close(self) -> None:
         if self.bar is not None:
@@ -121,7 +136,7 @@ class stop_gently:
         self.number = signal.Signals(number)
         if self.run.loop is None:  # between two phases every file is complete
             self._leave("stopped", self.run.work)
-        self.progress.close()
+        self.progress.clear()
         if self.run.ranks.first:
             say("stopping after this update (again: at once)")
         self.run.loop.stop = True

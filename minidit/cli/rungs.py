@@ -14,18 +14,25 @@ KNOWN = "leading, linspace, trailing, quadratic"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="rungs to keep (default: 10)")
-    parser.add_argument("--T", type=int, default=1000, help="rungs of the ladder (default: 1000)")
+    parser.add_argument("--T", type=int, default=1000, metavar="N", help="rungs of the ladder (default: 1000)")
     parser.add_argument(
-        "--spacing", help=f'one of {KNOWN}, or in OpenAI\'s notation "250", "10,15,20" or "ddim50" (default: all)'
+        "--spacing", metavar="WORD", help=f'one of {KNOWN}, or in OpenAI\'s notation "250", "10,15,20" or "ddim50" (default: all)'
     )
-    parser.add_argument("--offset", type=int, default=0, help="leading only: latent diffusion's is 1")
-    parser.add_argument("--schedule", default="linear", help="of the printed ᾱ, as in `minidit train` (default: linear)")
+    parser.add_argument("--offset", type=int, default=0, metavar="N", help="leading only: latent diffusion's is 1 (default: 0)")
+    parser.add_argument(
+        "--schedule",
+        default="linear",
+        metavar="{linear,cosine,scaled_linear}",
+        help="of the printed ᾱ, as in `minidit train` (default: linear)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from minidit.diffusion import rungs
     from minidit.runs.process_kinds import SPACINGS, DDPMConfig
 
+    if not 1 <= args.steps <= args.T and args.spacing in (None, *SPACINGS):
+        raise ValueError(f"--steps {args.steps}: of a ladder of {args.T} rungs 1 to {args.T} can be kept")
     sch = DDPMConfig(schedule=args.schedule, T=args.T).path()
     laws = SPACINGS | {"leading": functools.partial(rungs.leading, offset=args.offset)}
     texts = [f"{args.steps}", f"ddim{args.steps}"]  # OpenAI's notation

@@ -3,64 +3,72 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minidit.cli.device import add_device, add_precision, settle_device, settle_precision
+from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.outgoing import check_writable, write_atomically
 
 if TYPE_CHECKING:
+    from minidit.cli.parser import Parser
     from minidit.processes.tokenizer import Pixel
     from minidit.runs.pipeline import Labels, Options, Pipeline
 
 QUICK = 8  # rungs
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", help="a run folder (default: the shipped weights)")
-    parser.add_argument("--state", default="", metavar="STATE",
-                        help="a saved state of the run instead of its trained weights: latest, best, or a number of updates")
-    parser.add_argument("--labels", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run folder (default: the shipped weights)")
+    parser.add_argument("--labels", metavar="CLASSES", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
     parser.add_argument("--prompt", action="append", metavar="WORDS",
                         help='what to draw, for a model of captions: "frog, fluent"; may be repeated. Without a run the shipped '
                              "model of emoji draws")
-    parser.add_argument("-n", type=int, help="how many pictures; the labels are repeated in turn")
-    parser.add_argument("--steps", type=int,
+    parser.add_argument("-n", type=int, metavar="N",
+                        help="how many pictures; the labels are repeated in turn (default: 16, or one per label)")
+    parser.add_argument("--out", metavar="FILE",
+                        help="a .png, .gif (the denoising; of clips, their frames) or .npz (for external tools) file "
+                             "(default: grid.png, with a number if that exists)")
+    parser.add_argument("--guidance", type=float, metavar="W",
+                        help="how strictly pictures follow their class; 1 is plain conditional (default: the run's own)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same number draws the same pictures (default: 0)")
+    parser.add_argument("--steps", type=int, metavar="N",
                         help="steps of the walk: rungs on a ladder. If nothing is said about the walk, 8 of ab2_arc on a ladder, "
                              "50 of euler elsewhere, 18 of EDM. Without a run 1, 2, 4 steps are those of a network that was "
                              "distilled for them, unless the walk is set otherwise")
-    parser.add_argument("--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="",
-                        help="which rungs of a ladder (default trailing; minidit rungs shows them)")
-    parser.add_argument("--path", choices=("vp", "straight", "ve"), default="",
-                        help="walk in the coordinates and on the grid of another path than the run was trained on")
-    parser.add_argument("--shift", type=float, help="of the times of the straight path: above 1 more steps are noisy")
-    parser.add_argument("--guidance", type=float, help="1 is plain conditional (default: the run's own)")
-    parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                        help="guide only this part of the run's path (0 data, 1 noise)")
     parser.add_argument("--sampler", choices=("ddim", "ddpm", "consistency"), default="",
                         help="ddim, on any path the solution of an ODE, or ddpm with fresh noise (default: usually ddim)")
     parser.add_argument("--solver", choices=("euler", "ab2", "ab2_arc", "heun", "heun_edm", "dpm_2m"), default="",
-                        help="without fresh noise; ab2 needs about half as many steps as euler (default euler; heun_edm of EDM)")
-    parser.add_argument("--eta", type=float, default=0.0, help="ddim: 0 no fresh noise, 1 as much as ddpm (default 0)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="grid.png",
-                        help="a .png, .gif (the denoising; of clips, their frames) or .npz (for external tools) file")
+                        help="without fresh noise; ab2 needs about half as many steps as euler (default: euler; heun_edm of EDM)")
+    parser.add_argument("--state", default="", metavar="STATE",
+                        help="a saved state of the run instead of its trained weights: latest, best, or a number of updates")
     add_device(parser)
-    add_precision(parser)
-    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no remarks")
+    group = parser.add_argument_group("the walk")
+    parser.seldom(group, "--eta", type=float, default=0.0, metavar="X",
+                  help="ddim: 0 no fresh noise, 1 as much as ddpm (default: 0)")
+    parser.seldom(group, "--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="",
+                  help="which rungs of a ladder; minidit rungs shows them (default: trailing)")
+    parser.seldom(group, "--path", choices=("vp", "straight", "ve"), default="",
+                  help="walk in the coordinates and on the grid of another path than the run was trained on")
+    parser.seldom(group, "--shift", type=float, metavar="X",
+                  help="of the times of the straight path: above 1 more steps are noisy")
+    parser.seldom(group, "--guidance-interval", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                  help="guide only this part of the run's path (0 data, 1 noise)")
+    text = "of the products; tf32 on a GPU, bf16 there or on a CPU with the extra mkl (default: float32)"
+    parser.seldom(group, "--precision", default="float32", metavar="{float32,tf32,bf16}", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    out = Path(args.out)
-    if out.suffix not in (".png", ".gif", ".npz"):
+    out = Path(args.out) if args.out is not None else unused(Path("grid.png"))
+    if out.suffix.lower() not in (".png", ".gif", ".npz"):
         raise ValueError(f"--out {args.out}: the name must end in .png, .gif or .npz")
     if not out.parent.is_dir():
         raise ValueError(f"--out {args.out}: there is no folder {out.parent}")
     check_writable(out)
-    if min(n for n in (args.steps, args.n, 1) if n is not None) < 1:
-        raise ValueError("--steps and -n must be at least 1")
+    refuse_numbers(args)
 
     from minidit.cli.progress import Progress
     from minidit.runs.loading import load, load_few_steps
@@ -86,11 +94,12 @@ def run(args: argparse.Namespace) -> int:
         "solver": solver, "eta": args.eta, "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
         "interval": args.guidance_interval and tuple(args.guidance_interval),
     }  # fmt: skip
-    if out.suffix == ".gif" and len(pipeline.model.shape) == 3:
+    if out.suffix.lower() == ".gif" and len(pipeline.model.shape) == 3:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments
 
-        frames = moments(pipeline, labels, **options)
+        frames = moments(pipeline, labels, **options | {"progress": progress.steps("from noise to picture")})
+        progress.close()
         if ranks().first:
             save_gif(out, film(frames))
     else:
@@ -105,14 +114,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def unused(path: Path) -> Path:
+    """grid.png, or grid-2.png, … if that exists: a name that nobody chose replaces nothing."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{k}") for k in itertools.count(2)))
+    return next(name for name in names if not name.exists())
+
+
+def refuse_numbers(args: argparse.Namespace) -> None:
+    """Raises ValueError for numbers that no walk can have, and for fresh noise that is asked for twice."""
+    for flag, number in (("--steps", args.steps), ("-n", args.n)):
+        if number is not None and number < 1:
+            raise ValueError(f"{flag} {number} must be at least 1")
+    numbers = {"--guidance": [args.guidance], "--eta": [args.eta], "--shift": [args.shift]}
+    for flag, values in {**numbers, "--guidance-interval": args.guidance_interval or []}.items():
+        if not all(value is None or math.isfinite(value) for value in values):
+            raise ValueError(f"{flag} {' '.join(map(str, values))} must be finite")
+    if args.eta and args.sampler not in ("", "ddim"):
+        raise ValueError(f"--eta {args.eta:g}: how much fresh noise {args.sampler} has is fixed; --eta belongs to --sampler ddim")
+
+
 def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline) -> None:
     """Writes pictures as a sheet or an npz file, clips as a GIF as well."""
     from minidit.pictures import save_gif, save_png
     from minidit.runs.show import playing, sheet
 
-    if out.suffix == ".npz":
+    if out.suffix.lower() == ".npz":
         _save_npz(out, x, labels, pipeline)
-    elif out.suffix == ".gif":
+    elif out.suffix.lower() == ".gif":
         save_gif(out, playing(x, labels, pipeline), ms=200, hold=200)
     else:
         save_png(out, sheet(x, labels, pipeline))
@@ -154,7 +182,7 @@ def quick_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None
     Those are better than 50 of DDIM (docs/results.md). A film shows all 50.
     """
     words = (args.steps, args.spacing, args.path, args.shift, args.sampler, args.solver, args.eta)
-    untouched = all(word in (None, "", 0.0) for word in words) and not args.out.endswith(".gif")
+    untouched = all(word in (None, "", 0.0) for word in words) and not (args.out or "").lower().endswith(".gif")
     if not untouched or pipeline.ladder is None or pipeline.usual.few:
         return args.steps, args.solver
     return min(QUICK, pipeline.ladder.T), "ab2_arc"

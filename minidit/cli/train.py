@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
-from minidit.cli.options import add_config_flags, add_kinds, kinds_in, preset_of, resolve, with_threads
+from minidit.cli.flags import add_config_flags
+from minidit.cli.options import PRESET_OF, add_kinds, defaults_in, preset_of, resolve, with_threads
 from minidit.incoming import printable
 
 if TYPE_CHECKING:
-    from minidit.cli import Parser
+    from minidit.cli.parser import Parser
     from minidit.cli.progress import Progress
     from minidit.data import Dataset
     from minidit.runs.phases import Run
+    from minidit.runs.pipeline import Pipeline
     from minidit.runs.presets import RunConfig
 
 AUTO = "auto"
@@ -24,46 +29,63 @@ SWITCHES = [f"{s}.{k}" for s in ("train", "tokenizer_train", "judge_train")
             for k in ("detect_anomaly", "accumulate", "checkpoint_blocks", "graph")]  # fmt: skip
 DECIDE = (  # flags that would make it a different run
     "preset", "config", "out", "overwrite", "size", "channels", "frames", "pixels", "autoencoder", "init", "model", "process",
-    "tokenizer", "held_out", "skip_bad", "flip", "crop",
+    "tokenizer", "network", "held_out", "skip_bad", "flip", "crop",
 )  # fmt: skip
 
 
 def add_arguments(parser: Parser) -> None:
     from minidit.runs.presets import PRESETS, RunConfig
 
-    parser.add_argument("--data", help='a folder of pictures (classes are sub-folders; captions: metadata.jsonl), an IDX, '
-                        'CIFAR or npz file, "digits", "fashion", "emoji", "shapes" or "clips"')
-    parser.add_argument("--preset", choices=sorted(PRESETS), help='where the defaults come from (default: "own" with --data)')
-    parser.add_argument("--config", help="a TOML file with sections as in a run's config.toml, over the preset")
-    parser.add_argument("--out", help="the run folder (default runs/NAME)")
+    everyday(parser)
+    group = parser.add_argument_group("the pictures")
+    group.add_argument("--size", type=int, metavar="N", help="resize pictures to N x N (default: as they are)")
+    group.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
+    switch = argparse.BooleanOptionalAction
+    group.add_argument("--flip", action=switch, help="mirror training pictures with probability 1/2 (default: off)")
+    group.add_argument("--crop", type=int, metavar="N", help="shift training pictures by up to N pixels whenever they are used "
+                       "(default: 0)")  # fmt: skip
+    group.add_argument("--skip-bad", action=switch, help="leave out files of the folder that cannot be read, and list them "
+                       "(default: off)")  # fmt: skip
+    parser.seldom(group, "--held-out", type=int, metavar="N", help="pictures not trained on (default: one in ten, 1,000 at most)")
+    parser.seldom(group, "--frames", type=int, metavar="N", help="of every clip, with --data clips (default: 6)")
+    parser.seldom(group, "--cache", metavar="DIR", help='where large sets are decoded (default: ~/.cache/minidit); "off": memory')
+    add_kinds(parser)
+    sections = ["train", "model", "process", "tokenizer_train", "tokenizer", "sample", "judge_train"]
+    add_config_flags(parser, sections, defaults_in(parser.words, RunConfig()))
+
+    def stray(word: str) -> str:
+        return f"--preset {word}" if word in PRESETS and word not in PRESET_OF else f"--data {word}"
+
+    parser.stray = stray
+
+
+def everyday(parser: Parser) -> None:
+    """The flags that are no field of a configuration."""
+    from minidit.runs.presets import PRESETS
+
+    parser.add_argument("--data", metavar="PICTURES", help='a folder of pictures (classes are sub-folders; captions: '
+                        'metadata.jsonl), an IDX, CIFAR or npz file, "digits", "fashion", "emoji", "shapes" or "clips" (default: '
+                        '"fashion")')  # fmt: skip
+    parser.add_argument("--out", metavar="RUN", help="the run folder (default: runs/NAME)")
+    parser.add_argument("--preset", choices=sorted(PRESETS), metavar="NAME", help="where all defaults come from: "
+                        f'{", ".join(sorted(PRESETS))} (default: that of the data; "own" for a folder)')  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="TOML with sections as in a run's config.toml, over the preset")
     parser.add_argument(
         "--resume",
         metavar="RUN",
         help="go on with a run (--steps: to more updates; --data: where its pictures are now); "
         "auto: with the one in the run folder, if there is one",
     )
+    parser.add_argument("--init", metavar="RUN", help="fine-tune: start from the model of a run (a file, or a run folder, whose "
+                        "tokenizer is kept)")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
-    parser.add_argument("--size", type=int, help="resize pictures to SIZE x SIZE")
-    parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
-    parser.add_argument("--frames", type=int, metavar="N", help="of every clip, with --data clips (default 6)")
-    parser.add_argument("--held-out", type=int, metavar="N", help="pictures not trained on (default: one in ten, 1,000 at most)")
-    switch = argparse.BooleanOptionalAction
-    parser.add_argument("--skip-bad", action=switch, help="leave out files of the folder that cannot be read, and list them")
-    parser.add_argument("--flip", action=switch, help="mirror training pictures with probability 1/2")
-    parser.add_argument("--crop", type=int, metavar="N", help="shift training pictures by up to N pixels whenever they are used")
-    parser.add_argument("--cache", metavar="DIR", help='where large sets are decoded (default ~/.cache/minidit); "off": memory')
-    add_kinds(parser)
-    parser.add_argument(
-        "--init",
-        metavar="RUN",
-        help="fine-tune: start from the model of a run (a file, or a run folder, whose tokenizer is kept)",
-    )
-    add_device(parser)
-    parser.add_argument("--threads", type=int, help="cores to use, one per piece of a batch (default: all)")
-    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="say what the run would cost (parameters, minutes, memory, disk), "
+                        "and write nothing")  # fmt: skip
+    parser.add_argument("--no-gallery", action="store_true", help="end after the last update, without drawing pictures")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
-    sections = ["train", "process", "model", "tokenizer_train", "tokenizer", "sample", "judge_train"]
-    add_config_flags(parser, sections, kinds_in(parser.words, RunConfig()))
+    add_device(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="cores to use, one per piece of a batch (default: all)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no remarks; the folder is printed at the end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,21 +100,66 @@ def run(args: argparse.Namespace) -> int:
 
         print(to_toml(tables_of(configure(args))))
         return 0
+    if args.data == "":
+        raise ValueError("--data is empty: name a folder or a set (was a variable not set?)")
     job = resumed(args, progress) if args.resume and args.resume != AUTO else begun(args, progress)
     train, held_out = job.data()
     job.fit_to(train)
+    if args.dry_run:
+        from minidit.runs.plan import plan
+
+        assert job.parts is not None
+        print(f"{train.name}: {len(train)} {train.words}, into {job.folder}", job.parts.about, *plan(job, train), sep="\n")
+        return 0
     if (args.resume == AUTO and not going_on(job, args)) or not args.resume:
         job.create(overwrite=args.overwrite)
+    rests = job.existing and (job.folder / "model.safetensors").exists()
     announce(job, train, progress)
     with stop_gently(job, progress):
         pipeline = job.train(train, held_out)
     progress.close()
-    with failing(job.folder, f"the run is trained, and minidit train --resume {job.folder} draws its pictures again"):
-        show_run(job, pipeline, held_out, progress.note)
-        if job.ranks.first:
-            progress.note(f"open {write_report(job.folder)}")
+    if rests and job.rested:
+        progress.note(f"{job.folder} has made its {job.config.train.steps:,} updates: for more, add --steps")
+    with failing(job.folder, f"the run is trained, and minidit train --resume {job.folder} draws its pictures again"), \
+            drawing(job.folder, progress):  # fmt: skip
+        if not args.no_gallery:
+            show_run(job, pipeline, held_out, progress.steps)
+            progress.close()
+        page = write_report(job.folder) if job.ranks.first else None
+    if page is not None:
+        for line in what_next(job, pipeline, page, held_out is not None):
+            progress.note(line)
     print(job.folder)
     return 0
+
+
+@contextmanager
+def drawing(folder: Path, progress: Progress) -> Iterator[None]:
+    """Says, if it is interrupted, that the run is trained and how to have its pictures."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        progress.close()
+        print(f"\nminidit: {folder} is trained; for its pictures: minidit train --resume {folder}", file=sys.stderr)
+        raise
+
+
+def what_next(job: Run, pipeline: Pipeline, page: Path, measurable: bool) -> list[str]:
+    """Where everything is, and the commands that one probably wants now."""
+    folder, steps = job.folder, job.config.train.steps
+    draw = '--prompt "WORDS" ' if pipeline.vocabulary is not None else labels_of(pipeline)
+    commands = [(f"minidit sample {folder} {draw}--out grid.png", "draw pictures")]
+    if measurable:
+        commands.append((f"minidit eval {folder}", "measure them"))
+    commands.append((f"minidit train --resume {folder} --steps {2 * steps}", "train on"))
+    width = max(len(command) for command, _ in commands)
+    return [f"open {page}", *(f"  {command:{width}}   {why}" for command, why in commands)]
+
+
+def labels_of(pipeline: Pipeline) -> str:
+    """--labels with all classes of a model, if it has any."""
+    last = len(pipeline.class_names) - 1
+    return "" if last < 0 else "--labels 0 " if last == 0 else f"--labels 0-{last} "
 
 
 def announce(job: Run, train: Dataset, progress: Progress) -> None:

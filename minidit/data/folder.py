@@ -19,7 +19,7 @@ errors that name the file or folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from minidit.data.dataset import Dataset
 from minidit.data.decode import Decoding, Request, decoding_of
 from minidit.data.pixels import check_request, to_channels
 from minidit.data.rows import Rows
+from minidit.outgoing import silent
 
 HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "license.md", "copying", "credits.txt",
             "thumbs.db", "desktop.ini", "index.theme", "__macosx")
@@ -69,14 +70,14 @@ def _pictures(path: Path, files: list[Path], request: Request, cache: Cache | No
     h, w = decoding.size
     if cache is not None and len(files) * (request.channels or 3) * h * w > cache.least:
         return into_cache(decoding, request, cache)
-    return _in_memory(decoding, request), decoding.kept, decoding.left_out()
+    return _in_memory(decoding, request, silent if cache is None else cache.progress), decoding.kept, decoding.left_out()
 
 
-def _in_memory(decoding: Decoding, request: Request) -> NDArray[np.uint8]:
+def _in_memory(decoding: Decoding, request: Request, progress: Callable[[str, int, int], None]) -> NDArray[np.uint8]:
     n, (h, w) = len(decoding.files), decoding.size
     check_volume(decoding.source, (n, 3, h, w))
     images = np.empty((n, 3, h, w), np.uint8)
-    for block in decoding.blocks():
+    for block in decoding.blocks(progress):
         images[len(decoding.kept) - len(block) : len(decoding.kept)] = block
     decoding.check()
     images = images[: len(decoding.kept)]

@@ -48,6 +48,8 @@ def _labels_of(word: str, class_names: Sequence[str]) -> list[int]:
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if first <= last < len(names):
             return list(range(first, last + 1))
+        if last < first < len(names):
+            raise DataError(f"labels {word!r} go down: write {last}-{first}")
     raise DataError(_unknown(word, names))
 
 

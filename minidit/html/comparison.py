@@ -137,4 +137,6 @@ def samples(runs: Sequence[Run], names: Sequence[str]) -> str:
                f'{image(run.pictures[file], f"{word} of {name}")}</figure>'
                for run, name in zip(runs, names, strict=True)
                for file, word in (("ddim.png", "DDIM samples"), ("samples.png", "samples")) if file in run.pictures]
-    return f'<div class="charts">{"".join(figures)}</div>' if figures else ""
+    seeds = {plain(run.config.get("sample", {}).get("seed", 0)) for run in runs}
+    note = f"All from the same noise, seed {min(seeds)}." if len(seeds) == 1 else "From different noise: their seeds differ."
+    return f'<p class="muted">{note}</p>\n<div class="charts">{"".join(figures)}</div>' if figures else ""

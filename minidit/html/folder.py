@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
 from minidit.backend import Array
+from minidit.checkpoint.files import open_safetensors
 from minidit.data.npz import read_arrays
 from minidit.incoming import PACKINGS, Refusal, read_json, read_toml, reading, regular_file
 from minidit.runs import former
@@ -45,6 +46,7 @@ class Run:
     samples: list[Path]
     pictures: dict[str, Path]
     trace: Trace | None
+    facts: Record = field(default_factory=dict)  # about the data, from the header of the model's weights
 
 
 def read_run(folder: Path) -> Run:
@@ -59,7 +61,17 @@ def read_run(folder: Path) -> Run:
         samples=sorted((folder / "samples").glob("step_*.png")),
         pictures={p.name: p for p in sorted((folder / "pictures").glob("*")) if p.suffix in (".png", ".gif")},
         trace=_optional(folder / "trace.npz", _trace),
+        facts=facts_in(folder),
     )
+
+
+def facts_in(folder: Path) -> Record:
+    """What the header of a run's weights says about its data; {} before there are any, or if it is damaged."""
+    try:
+        facts = open_safetensors(former.file_of(folder, "model"), verify=False)[1].get("data")
+    except (Refusal, OSError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _optional(path: Path, read: Callable[[Path], T]) -> T | None:

@@ -25,7 +25,7 @@ from minidit.outgoing import check_writable, write_atomically
 FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM"),
          "samples.png": ("Samples", "samples drawn as is usual for the process")}
 SAMPLED = ("DDIM", "DDPM", "Euler", "Heun", "Adams", "DPM", "consistency")  # the first words of rows of samples
-IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", *FINAL}
+IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", "learning.png", *FINAL}
 MOST_FRAMES = 40
 
 
@@ -44,19 +44,23 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 def report_of(run: Path) -> bytes:
     """The page about a run folder."""
     with reading(run, ReportError), np.errstate(all="ignore"):
-        return page_of(read_run(run)).encode("utf-8", errors="backslashreplace")
+        content = read_run(run)
+        if not (content.config or content.metrics or content.pictures or content.evaluation or content.trace):
+            raise ReportError(f"{run}: no run there (no config.toml)")
+        return page_of(content).encode("utf-8", errors="backslashreplace")
 
 
 def page_of(run: Run) -> str:
     others = [n for n in run.pictures if n not in IN_SECTIONS]
     sections = [("denoising", "From noise to picture", denoising(run)),
                 ("samples", "Samples", "".join(picture(run, name, *words) for name, words in FINAL.items())),
-                ("progress", "During training", progress(run.samples)), ("curves", "Loss and measures", curves(run)),
+                ("progress", "During training", progress(run.samples) + learning(run)),
+                ("curves", "Loss and measures", curves(run)),
                 ("reconstructions", "Reconstructions", reconstructions(run)),
                 ("evaluation", "Evaluation", evaluation(run.evaluation)),
                 ("neighbours", "Nearest training images", neighbours(run)),
                 ("more", "More pictures", "".join(picture(run, n, Path(n).stem, n) for n in others)),
-                ("configuration", "Configuration", settings({k: v for k, v in run.config.items() if k != "environment"})),
+                ("configuration", "Configuration", settings(used(run.config))),
                 ("environment", "Environment", settings({k: v for k, v in run.config.items() if k == "environment"}))]
     sections = [(name, heading, html) for name, heading, html in sections if html]
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading, _ in sections)
@@ -82,8 +86,35 @@ def header(run: Run) -> str:
                f"and {duration(seconds)} of training" if seconds else ""]
     sentence = " ".join(filter(None, clauses)) + "."
     tiles = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in headlines(run))
-    return (f'<header>\n<h1>{escape(run.name)}</h1>\n<p class="lead">{escape(sentence[0].upper() + sentence[1:])}</p>\n'
+    about = "".join(f'<p class="muted">{escape(line)}</p>\n' for line in about_data(run.facts))
+    return (f'<header>\n<h1>{escape(run.name)}</h1>\n<p class="lead">{escape(sentence[0].upper() + sentence[1:])}</p>\n{about}'
             + (f'<dl class="facts">{tiles}</dl>\n' if tiles else "") + "</header>")
+
+
+def about_data(facts: Record) -> list[str]:
+    """How many pictures were trained on, which are held out, and how many there are of each class."""
+    lines = []
+    if is_number(facts.get("images")):
+        held_out = facts.get("held_out")
+        rest = f"; {held_out}" if isinstance(held_out, str) and held_out else ""
+        lines.append(f"{facts['images']:,} pictures are trained on{rest}.")
+    counts = facts.get("classes")
+    if isinstance(counts, list) and counts and all(isinstance(line, str) for line in counts):
+        lines.append("; ".join(counts)[:600] + ".")
+    return lines
+
+
+def used(config: Record) -> Record:
+    """The sections of a configuration that this run used: none of an autoencoder where there is none."""
+    tokenizer = config.get("tokenizer")
+    pixels = isinstance(tokenizer, dict) and tokenizer.get("kind") == "pixels"
+    return {k: v for k, v in config.items() if k != "environment" and not (pixels and k == "tokenizer_train")}
+
+
+def learning(run: Run) -> str:
+    """The contact sheet of the grids that were drawn while the model was trained."""
+    return picture(run, "learning.png", "Watch it learn: the same noise and the same classes, drawn ever later in the training.",
+                   "samples from the same noise, one row per moment of the training")
 
 
 def headlines(run: Run) -> list[tuple[str, str]]:

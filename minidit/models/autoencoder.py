@@ -30,9 +30,9 @@ class AutoencoderConfig:
     """widths: the channels after the first and the second halving, and of the residual blocks at the smallest size."""
 
     channels: int = 1
-    latent_channels: int = 4
-    widths: tuple[int, int, int] = (16, 32, 64)
-    groups: int = 8
+    latent_channels: int = 4  # channels of the latents, on a quarter of each side
+    widths: tuple[int, int, int] = (16, 32, 64)  # channels at full, half and a quarter of the size
+    groups: int = 8  # of the group norms; they divide the widths
     size: int | tuple[int, int] = 32  # of the pictures, for the record: the network fits any multiple of 4
 
     @property

@@ -31,10 +31,10 @@ class AutoencoderKLConfig:
     """
 
     channels: int = 3
-    latent_channels: int = 4
-    widths: tuple[int, ...] = (128, 256, 512, 512)
+    latent_channels: int = 4  # channels of the latents
+    widths: tuple[int, ...] = (128, 256, 512, 512)  # channels at each size, which is halved between them
     blocks: int = 2  # residual blocks at each size; one more on the way up
-    groups: int = 32
+    groups: int = 32  # of the group norms; they divide the widths
     scale: float = 0.18215  # latents times scale have unit variance, L.3
     size: int | tuple[int, int] = 256  # of the pictures, for the record: the network fits any multiple of `factor`
 

@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
+from minidit.choices import one_of
 from minidit.keywords import Named, check_config, suggesting
 from minidit.models import variants
 from minidit.models.backbone import OfPictures, check_inputs, facts_of
@@ -35,6 +36,8 @@ from minidit.nn.module import Parameter
 from minidit.nn.stack import modulations_first, through
 from minidit.random import Philox
 
+CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")  # rows of VARIANTS
+
 
 @suggesting
 @dataclass(frozen=True)
@@ -42,18 +45,18 @@ class DiTConfig(OfPictures):
     """The sizes of a DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
-    patch_size: int = 2
+    patch_size: int = 2  # pixels or latents per side of a token: twice as many are a quarter of the work
     in_channels: int = 4
-    hidden_size: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    mlp_ratio: float = 4.0
-    class_dropout_prob: float = 0.1
+    hidden_size: int = 384  # the width: numbers per token
+    depth: int = 12  # blocks
+    num_heads: int = 6  # heads of attention; they divide the width
+    mlp_ratio: float = 4.0  # hidden width of the MLP, in widths
+    class_dropout_prob: float = 0.1  # how often training leaves the class out, which guidance needs
     num_classes: int = 1000  # 0: unconditional
     vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
     caption_length: int = 0  # words per caption
     word_dropout_prob: float = 0.0  # words of captions that training makes unknown
-    conditioning: str = "adaln_zero"  # adaln_zero, adaln, cross_attention or in_context
+    conditioning: str = one_of("adaln_zero", CONDITIONINGS)  # how the condition enters the blocks
     learn_sigma: bool = True  # twice the channels: the second half is for the variance
     freq_shift: int = 0  # 1: the frequencies of time that diffusers uses, N.10
     mlp_norm_eps: float = 1e-6  # of the layer norm before the MLP; 1e-5 in diffusers
@@ -63,7 +66,8 @@ class DiTConfig(OfPictures):
         if min(H, W, self.patch_size, self.in_channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio) <= 0:
             raise ValueError(f"every size must be positive: {self}")
         if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
-            raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
+            name, range_ = ("num_classes", "0 or more") if self.num_classes < 0 else ("class_dropout_prob", "from 0 to below 1")
+            raise ValueError(f"{name} {getattr(self, name)} is out of range: it must be {range_}")
         if (self.vocabulary > 0) != (self.caption_length > 0) or (self.vocabulary > 0 and self.num_classes > 0):
             raise ValueError("vocabulary and caption_length go together, and without classes")
         if not 0 <= self.word_dropout_prob < 1:
@@ -244,6 +248,7 @@ DIT: Named[DiTConfig] = Named({
     for p in (2, 4, 8)
 })
 _TINY = DiTConfig(input_size=8, hidden_size=128, depth=4, num_heads=4, num_classes=10, learn_sigma=False)
-DIT["fashion"] = _TINY  # 4 × 8 × 8 latents of 32 × 32 pictures
+DIT["demo"] = _TINY  # 4 × 8 × 8 latents of 32 × 32 pictures
+DIT["fashion"] = replace(_TINY, hidden_size=160, depth=6, num_heads=5)  # that of the shipped weights
 DIT["digits"] = replace(_TINY, in_channels=1, hidden_size=96)  # 8 × 8 pixels
 DIT["words"] = replace(_TINY, input_size=32, patch_size=8, in_channels=3, hidden_size=192, depth=6, num_heads=6)  # for captions

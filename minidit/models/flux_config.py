@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minidit.choices import one_of
 from minidit.keywords import Named, suggesting
 from minidit.models.embedders import FREQUENCIES
 from minidit.models.mmdit_config import StreamSize, working_of
@@ -39,15 +40,15 @@ class FluxConfig(OfWords):
     """The sizes of a FLUX. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
-    patch_size: int = 8
+    patch_size: int = 8  # pixels or latents per side of a token: twice as many are a quarter of the work
     in_channels: int = 3
-    hidden_size: int = 128
+    hidden_size: int = 128  # the width: numbers per token
     depth: int = 2  # double blocks
-    single_depth: int = 4
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
+    single_depth: int = 4  # single blocks, after the double ones
+    num_heads: int = 4  # heads of attention; they divide the width
+    mlp_ratio: float = 4.0  # hidden width of the MLP, in widths
     rope_widths: tuple[int, ...] = ()  # numbers of a head for (index, row, column); empty: an eighth or more, the rest in halves
-    guidance: str = "none"  # flux: the network knows the scale w; from_one: and is the conditional network at w = 1
+    guidance: str = one_of("none", GUIDANCE)  # flux: the network knows w; from_one: and is the conditional one at w = 1
     class_dropout_prob: float = 0.1  # captions or classes that training leaves out
     vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
     caption_length: int = 0  # words per caption
@@ -56,7 +57,7 @@ class FluxConfig(OfWords):
     text_pooled: int = 0  # of their vector
     text_length: int = 512  # their tokens: for counts, any length is taken
     num_classes: int = 0
-    learn_sigma: bool = False
+    learn_sigma: bool = False  # twice the channels: the second half is for the variance
 
     def __post_init__(self) -> None:
         H, W = self.size

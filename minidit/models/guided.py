@@ -31,7 +31,7 @@ UNIT = 10.0  # of scales: those that differ by 0.1 are one radian apart in the f
 class GuidedConfig(DiTConfig):
     """The sizes of a DiT that knows its guidance."""
 
-    learn_sigma: bool = False
+    learn_sigma: bool = False  # twice the channels: the second half is for the variance
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,14 +26,14 @@ class MMDiTConfig(OfWords):
     """The sizes of an MM-DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
-    patch_size: int = 8
+    patch_size: int = 8  # pixels or latents per side of a token: twice as many are a quarter of the work
     in_channels: int = 3
-    hidden_size: int = 128
-    depth: int = 4
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    context_ratio: float = 2.0  # of the MLP of the words
-    qk_norm: bool = True
+    hidden_size: int = 128  # the width: numbers per token
+    depth: int = 4  # blocks
+    num_heads: int = 4  # heads of attention; they divide the width
+    mlp_ratio: float = 4.0  # hidden width of the MLP of the picture, in widths
+    context_ratio: float = 2.0  # hidden width of the MLP of the words, in widths
+    qk_norm: bool = True  # queries and keys are normalised
     dual_attention: tuple[int, ...] = ()  # the blocks whose picture also attends to itself alone
     position_side: int = 0  # rows and columns of the table of positions, whose middle is used; 0: those of the grid
     class_dropout_prob: float = 0.1  # captions or classes that training leaves out
@@ -44,7 +44,7 @@ class MMDiTConfig(OfWords):
     text_pooled: int = 0  # of their vector
     text_length: int = 154  # their tokens: for counts, any length is taken
     num_classes: int = 0
-    learn_sigma: bool = False
+    learn_sigma: bool = False  # twice the channels: the second half is for the variance
 
     def __post_init__(self) -> None:
         H, W = self.size

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
+from minidit.choices import one_of
 from minidit.keywords import Named, suggesting
 from minidit.models.backbone import OfPictures
 from minidit.models.dit import DiTBlock, FinalLayer
@@ -28,17 +29,17 @@ class SpacetimeConfig(OfPictures):
     input_size: int | tuple[int, int] = 16  # height and width of a frame
     frames: int = 0  # of one sample; 0: samples are pictures, without an axis of time
     frame_patch: int = 1  # t, frames of a patch
-    patch_size: int = 2
+    patch_size: int = 2  # pixels per side of a token: twice as many are a quarter of the work
     in_channels: int = 1
-    hidden_size: int = 96
-    depth: int = 4
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    class_dropout_prob: float = 0.1
+    hidden_size: int = 96  # the width: numbers per token
+    depth: int = 4  # blocks
+    num_heads: int = 4  # heads of attention; they divide the width
+    mlp_ratio: float = 4.0  # hidden width of the MLP, in widths
+    class_dropout_prob: float = 0.1  # how often training leaves the class out, which guidance needs
     num_classes: int = 10  # 0: unconditional
-    time_attention: str = "full"  # full, factorised or none
-    positions: str = "sincos"  # of time and space; space: the order of frames is not seen; rope
-    learn_sigma: bool = False
+    time_attention: str = one_of("full", TIME_ATTENTION)  # which frames a token sees: all; its own, then all; its own
+    positions: str = one_of("sincos", POSITIONS)  # of time and space; space: the order of frames is not seen
+    learn_sigma: bool = False  # twice the channels: the second half is for the variance
 
     def __post_init__(self) -> None:
         (H, W), t, p = self.size, self.frame_patch, self.patch_size

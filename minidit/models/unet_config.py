@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from minidit.choices import one_of
 from minidit.keywords import Named, suggesting
 from minidit.models.backbone import OfPictures
 from minidit.nn.memory import SampleMemory
@@ -69,10 +70,10 @@ class UNetConfig(OfPictures):
     attention: tuple[int, ...] = (1,)  # the sizes whose blocks are followed by attention; 0 is the largest
     middle_attention: bool = True  # between the two blocks at the smallest size
     head_width: int = 0  # channels of a head; 0: one head
-    groups: int = 8  # of the group norms
+    groups: int = 8  # of the group norms; they divide the widths
     scale_shift: bool = False  # c scales and shifts the second norm's output, instead of being added before it
-    resample: str = "conv"  # conv, or resnet: a block that halves or doubles
-    class_dropout_prob: float = 0.1
+    resample: str = one_of("conv", ("conv", "resnet"))  # how sizes are halved and doubled: by a convolution, or by a whole block
+    class_dropout_prob: float = 0.1  # how often training leaves the class out, which guidance needs
     num_classes: int = 10  # 0: unconditional
     learn_sigma: bool = False  # twice the channels: the second half is for the variance
     freq_shift: int = 1  # of the frequencies of time, N.10

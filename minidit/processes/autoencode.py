@@ -34,7 +34,7 @@ class ShortRecipe(LoopConfig):
 class AutoencodeConfig(ShortRecipe):
     """The training of an autoencoder with a Gaussian posterior."""
 
-    kl_weight: float = 1e-4
+    kl_weight: float = 1e-4  # w, how much the latents are drawn towards a standard normal distribution
 
 
 @dataclass(frozen=True)

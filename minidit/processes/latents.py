@@ -26,6 +26,7 @@ from minidit.frames import clips_of, frames_of
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.nn.device import name_of_blas
+from minidit.outgoing import silent
 from minidit.random import Philox
 from minidit.training.forward import CHUNK, forward
 from minidit.training.source import Latents, Pictures, Stored, source_of
@@ -113,7 +114,7 @@ def latents_of(
     if cache is not None and key and data.images.nbytes > cache.least:
         arrays, measured = _on_disk(model, source, seed, flip, cache, key)
     else:
-        arrays, measured = _in_memory(model, source, seed, flip)
+        arrays, measured = _in_memory(model, source, seed, flip, silent if cache is None else cache.progress)
     if scale is None:
         model.scale[...] = scale = measured
     labels = None if source.labels is None else to_device(source.labels, model.device)
@@ -138,7 +139,9 @@ def _encoded(model: Network, source: Pictures | Stored, flip: bool, *, alone: bo
         yield block.start, arrays
 
 
-def _in_memory(model: Network, source: Pictures | Stored, seed: int, flip: bool) -> tuple[list[Array], float]:
+def _in_memory(
+    model: Network, source: Pictures | Stored, seed: int, flip: bool, progress: Callable[[str, int, int], None]
+) -> tuple[list[Array], float]:
     n, spread, results = len(source), Spread(), list[Array]()
     for first, arrays in _encoded(model, source, flip):
         if not results:
@@ -147,6 +150,7 @@ def _in_memory(model: Network, source: Pictures | Stored, seed: int, flip: bool)
         for result, a in zip(results, arrays, strict=True):
             result[first : first + len(a)] = a
         spread.add(posterior_sample(arrays[0], arrays[1], first, seed))
+        progress("latents", first + len(arrays[0]), n)
     return results, spread.scale()
 
 

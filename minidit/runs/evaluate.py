@@ -7,6 +7,7 @@ Reference rows bracket the others: held-out real images, noise, and for a latent
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import numpy as np
@@ -17,6 +18,7 @@ from minidit.data import Dataset
 from minidit.diffusion import flow
 from minidit.diffusion.solver import share
 from minidit.models.classifier import Classifier
+from minidit.outgoing import silent
 from minidit.processes.classify import judge
 from minidit.random import Philox
 from minidit.runs.pipeline import Options, Pipeline
@@ -24,6 +26,7 @@ from minidit.training.forward import CHUNK
 
 EVAL_STREAM = 0x6576
 FEWEST = 4  # pictures of a row: precision and recall look at the three nearest others
+Told = Callable[[int, int], None]  # (done, total)
 BLOCK = 8 * CHUNK  # pictures of the training set that are in memory as floats at one time
 
 
@@ -32,18 +35,23 @@ def quantiles(d: Array) -> dict[str, float]:
     return {f"q{q:02d}": float(np.quantile(d, q / 100)) for q in (5, 50, 95)}
 
 
-def features_of(classifier: Classifier, data: Dataset) -> Array:
+def features_of(classifier: Classifier, data: Dataset, progress: Told = silent) -> Array:
     """(N, F) features of all pictures of a set, a block of pictures at a time."""
-    return np.concatenate([judge(classifier, data.x_0(slice(k, k + BLOCK)))[1] for k in range(0, len(data), BLOCK)])
+    parts = []
+    for k in range(0, len(data), BLOCK):
+        parts.append(judge(classifier, data.x_0(slice(k, k + BLOCK)))[1])
+        progress(min(k + BLOCK, len(data)), len(data))
+    return np.concatenate(parts)
 
 
-def nearest(x: Array, data: Dataset) -> tuple[Array, Array]:
+def nearest(x: Array, data: Dataset, progress: Told = silent) -> tuple[Array, Array]:
     """x : (Q, C, H, W)  ->  the distance (Q,) of each to its nearest picture of a set, and which one that is (Q,)."""
     best, index = np.full(len(x), np.inf), np.zeros(len(x), np.intp)
     for k in range(0, len(data), BLOCK):
         distance, place = metrics.nearest(x, data.inner(data.x_0(slice(k, k + BLOCK))))
         closer = distance < best
         best[closer], index[closer] = distance[closer], k + place[closer]
+        progress(min(k + BLOCK, len(data)), len(data))
     return best, index
 
 
@@ -64,9 +72,16 @@ def trajectories(pipeline: Pipeline, **options: Unpack[Options]) -> tuple[Array,
 class Evaluation:
     """Collects rows: `row(name, x, labels)` measures pictures x with the padding they were trained with."""
 
-    def __init__(self, classifier: Classifier, train: Dataset, held_out: Dataset, n: int = 500) -> None:
-        self.classifier, self.train, self.held_out, self.n = classifier, train, held_out, min(n, len(held_out))
-        self.reference = features_of(classifier, train)
+    def __init__(
+        self,
+        classifier: Classifier,
+        train: Dataset,
+        held_out: Dataset,
+        n: int = 500,
+        steps: Callable[[str], Told] = lambda what: silent,
+    ) -> None:
+        self.classifier, self.train, self.held_out, self.n, self.steps = classifier, train, held_out, min(n, len(held_out)), steps
+        self.reference = features_of(classifier, train, steps("features"))
         self.moments = metrics.moments(self.reference)
         self.rows: list[dict[str, Any]] = []
 
@@ -101,8 +116,8 @@ class Evaluation:
 
     def samples(self, name: str, pipeline: Pipeline, note: str = "", **options: Unpack[Options]) -> Array:
         """Adds a row of samples, the classes in turn; returns the pictures."""
-        options = {"n": self.n, **options}
-        labels = pipeline.labels(None, options["n"])
+        labels = pipeline.labels(None, options.setdefault("n", self.n))
+        options.setdefault("progress", self.steps(name))
         x = pipeline.sample(labels, **options)
         self.row(name, x, labels, note)
         return x
@@ -110,7 +125,7 @@ class Evaluation:
     def neighbours(self, x: Array) -> dict[str, Any]:
         """Distances from samples to the nearest training images, and from held-out images: a copy would be far nearer."""
         other = self.held_out.inner(self.held_out.x_0(slice(len(x))))
-        both, where = nearest(np.concatenate([x, other]), self.train)
+        both, where = nearest(np.concatenate([x, other]), self.train, self.steps("nearest pictures"))
         distance, index, other = both[: len(x)], where[: len(x)], both[len(x) :]
         return {"sample_distance": quantiles(distance), "held_out_distance": quantiles(other), "index": [int(i) for i in index]}
 

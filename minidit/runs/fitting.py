@@ -16,6 +16,7 @@ from minidit.checkpoint.files import open_safetensors
 from minidit.data import Dataset, load
 from minidit.data.cache import Cache
 from minidit.data.checks import DataError, NoPart
+from minidit.data.counts import class_lines
 from minidit.models.condition import Tokens
 from minidit.runs.former import file_of, header
 from minidit.runs.kinds import PixelsConfig, shape_of
@@ -213,6 +214,7 @@ def facts_of(data: Dataset, parts: Parts | None = None) -> dict[str, Any]:
     return {
         "name": data.name, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
         "channels": data.channels, "size": list(data.size), "images": len(data), "skipped": len(data.skipped), **about,
+        "classes": class_lines(data)[:1],
         **facts_of_captions(data, parts),
     }  # fmt: skip
 

@@ -45,7 +45,7 @@ from minidit.version import __version__
 
 WEIGHTS = [f"{name}.safetensors" for name in former.FILES] + [*former.OLD_FILES]
 PICTURES = [f"pictures/{n}" for n in ("loss.png", "reconstructions.png", "ddim.png", "ddpm.png", "samples.png",
-                                      "neighbours.png", "denoising.gif", "x0_strip.png", "ddim.gif", "ddpm.gif",
+                                      "neighbours.png", "learning.png", "denoising.gif", "x0_strip.png", "ddim.gif", "ddpm.gif",
                                       "samples.gif")]  # fmt: skip
 PATTERNS = ["samples/step_????????.png", "eval-????????.json", *(f"{STATES}/{name}-*[0-9].safetensors" for name in former.FILES)]
 PLACES = ("samples", "pictures", STATES)  # the folders inside

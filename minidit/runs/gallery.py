@@ -12,18 +12,20 @@ from minidit.backend import Array
 from minidit.checkpoint import write_atomically
 from minidit.data import Dataset
 from minidit.diffusion import flow
+from minidit.outgoing import silent
 from minidit.pictures import curves, grid, save_gif, save_png, stack
 from minidit.runs.evaluate import Evaluation, trajectories
 from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Labels, Options, Pipeline
 from minidit.runs.presets import SampleConfig
-from minidit.runs.show import is_clips, playing, reconstructions, save_walk, sheet
+from minidit.runs.show import is_clips, playing, reconstructions, save_grid, save_learning, save_walk, sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Note = Callable[[str], None]
+Steps = Callable[[str], Callable[[int, int], None]]  # what is done  ->  a function (done, total)
 CLIPS = 2  # of each class in a picture, where a clip takes a row
 METHODS = {  # the words of solvers, for titles
     "euler": "Euler", "heun": "Heun", "heun_edm": "Heun", "ab2": "Adams–Bashforth", "ab2_arc": "Adams–Bashforth on the arc",
@@ -31,8 +33,10 @@ METHODS = {  # the words of solvers, for titles
 }  # fmt: skip
 
 
-def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note, *, each: int = 8) -> None:
-    """pictures/*.png, the GIF, trace.npz and report.html of a run whose model is trained."""
+def show_run(
+    run: Run, pipeline: Pipeline, held_out: Dataset | None, steps: Steps = lambda what: silent, *, each: int = 8
+) -> None:
+    """pictures/*.png, the GIF and trace.npz of a run whose model is trained. steps : is told of all that takes long"""
     folder, s, first = run.folder / "pictures", run.config.sample, run.ranks.first  # all ranks compute, the first one writes
     if first:
         save_png(folder / "loss.png", loss_curves(run))
@@ -44,15 +48,18 @@ def show_run(run: Run, pipeline: Pipeline, held_out: Dataset | None, note: Note,
     labels, K = shown_labels(pipeline, CLIPS if len(pipeline.model.shape) == 4 else each), pipeline.model.condition.count
     options: Options = {"n": 64, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
     for name, title, more in drawings(pipeline, s.steps):
-        x = pipeline.sample(labels, **options | more)
+        x = pipeline.sample(labels, **options | more | {"progress": steps(f"pictures by {name}")})
         title += f", guidance {guidance_of(s)}" if K else ""
         if first:
             save_png(folder / f"{name}.png", sheet(x, labels, pipeline, title))
             if is_clips(x):
                 save_gif(folder / f"{name}.gif", playing(x, labels, pipeline), ms=200, hold=200)
     few = pipeline.labels(None, 10)
-    save_walk(run.folder, pipeline, few, **options | {"n": 10, "steps": s.steps})
-    note(f"pictures in {folder}")
+    save_walk(run.folder, pipeline, few, steps, **options | {"n": 10, "steps": s.steps})
+    if s.every:
+        save_grid(run.folder, pipeline, s, run.config.train.steps)
+        if first:
+            save_learning(run.folder, 2 if pipeline.vocabulary is None and len(pipeline.model.shape) == 3 else 1)
 
 
 def shown_labels(pipeline: Pipeline, each: int) -> Labels | None:
@@ -117,21 +124,23 @@ def measure(
     ddpm_steps: int | None = 250,
     ddpm_n: int | None = None,
     precision: str = "float32",
+    steps: Steps = lambda what: silent,
 ) -> dict[str, Any]:
     """eval.json and neighbours.png: the reference rows, samples as the run draws them, by DDPM, and at other guidance.
 
-    ddpm_steps : None for a path without rungs, which has no row of DDPM
+    ddpm_steps : None for a path without rungs, which has no row of DDPM    steps : is told of all that takes long
     """
     s, conditional = run.config.sample, pipeline.model.condition.count > 0
     scale = f", w = {guidance_of(s)}" if conditional else ""
     common: Options = {"seed": s.seed, "precision": precision}
+    evaluation.steps = steps
     as_run: Options = {"guidance": s.guidance, "interval": s.interval, **common}
     evaluation.references(pipeline)
     method = method_of(pipeline)
     x = evaluation.samples(f"{method} {s.steps}{scale}", pipeline, **as_run | {"steps": s.steps})
     if pipeline.usual.few:
-        for steps in sorted({1, 2, 4} - {s.steps}):
-            evaluation.samples(f"{method} {steps}", pipeline, **common | {"steps": steps})
+        for few in sorted({1, 2, 4} - {s.steps}):
+            evaluation.samples(f"{method} {few}", pipeline, **common | {"steps": few})
         ddpm_steps = None
     scales = (1.0, 2.0, 3.0) if s.interval == (0.0, 1.0) else (1.0, 2.0)
     for w in scales if conditional and run.config.process.guided else ():
@@ -139,9 +148,9 @@ def measure(
             evaluation.samples(f"{method} {s.steps}, w = {w:g}", pipeline, **common | {"steps": s.steps, "guidance": w})
     if ddpm_steps is not None:
         n = ddpm_n or evaluation.n
-        few = f"of {n}: a few more points of bias than the rows above" if n < evaluation.n else ""
+        remark = f"of {n}: a few more points of bias than the rows above" if n < evaluation.n else ""
         more: Options = {"n": n, "steps": ddpm_steps, "sampler": "ddpm"}
-        evaluation.samples(f"DDPM {ddpm_steps}{scale}", pipeline, few, **as_run | more)
+        evaluation.samples(f"DDPM {ddpm_steps}{scale}", pipeline, remark, **as_run | more)
     rows, near = evaluation.table(), evaluation.neighbours(x[:100])
     for r in rows:
         accuracy = f"accuracy {r['accuracy']:.3f}  " if "accuracy" in r else ""
@@ -150,7 +159,7 @@ def measure(
     picture = neighbour_picture(x[:10], evaluation.train, near["index"][:10])
     measures: dict[str, Any] = {"rows": rows, "neighbours": near, "held_out": run.parts.about if run.parts else ""}
     if pipeline.usual.sampler == "ddim" and not pipeline.usual.few:  # the samples are ends of trajectories
-        t, states = trajectories(pipeline, **as_run)
+        t, states = trajectories(pipeline, **as_run | {"progress": steps("trajectories")})
         measures["straightness"] = flow.straightness(t, states)
         measures["bends"] = {"t": ((t[1:] + t[:-1]) / 2).tolist(), "squares": flow.bends(t, states).tolist()}
         note(f"  straightness of trajectories, S = {measures['straightness']:.4f} (0: lines; F.3)")

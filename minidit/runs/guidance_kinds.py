@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
+from minidit.choices import one_of
 from minidit.diffusion import times
 from minidit.models.backbone import Backbone
 from minidit.models.dit import DiT, DiTConfig
@@ -23,10 +24,10 @@ class GuidanceConfig(ProcessConfig):
 
     usual: ClassVar[Usual] = Usual(50)
 
-    learn_from: str = ""  # the run
-    coordinates: str = "vp"  # of the teacher: vp (the cosine ladder, v) or straight (u)
-    scale_low: float = 1.0  # the scales of guidance that are learned
-    scale_high: float = 6.0
+    learn_from: str = ""  # the finished run that is learned from
+    coordinates: str = one_of("vp", ("vp", "straight"))  # of the teacher: vp (the cosine ladder, v) or straight (u)
+    scale_low: float = 1.0  # the smallest scale of guidance that is learned
+    scale_high: float = 6.0  # the largest
 
     def __post_init__(self) -> None:
         check_word("coordinates", self.coordinates, COORDINATES)

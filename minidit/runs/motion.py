@@ -31,7 +31,14 @@ def row(name: str, x: Array, note: str) -> dict[str, Any]:
 
 
 def measure_motion(
-    run: Run, pipeline: Pipeline, held_out: Dataset, note: Callable[[str], None], n: int, *, precision: str = "float32"
+    run: Run,
+    pipeline: Pipeline,
+    held_out: Dataset,
+    note: Callable[[str], None],
+    n: int,
+    *,
+    precision: str = "float32",
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """eval.json: real clips, the same with frames in another order or of other clips, and samples as the run draws them."""
     s, x = run.config.sample, held_out.x_0(slice(n))
@@ -42,6 +49,7 @@ def measure_motion(
     ]
     options: Options = {
         "n": len(x), "steps": s.steps, "guidance": s.guidance, "interval": s.interval, "seed": s.seed, "precision": precision,
+        "progress": progress,
     }  # fmt: skip
     rows.append(row(f"samples, {s.steps} steps", pipeline.sample(pipeline.labels(None, len(x)), **options), "as the run draws"))
     for r in rows:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.dit import DIT
+from minidit.models.flux_config import FLUX
 from minidit.models.mmdit_config import MMDIT
 from minidit.models.spacetime_config import SPACETIME
+from minidit.models.unet_config import UNET
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.runs.kinds import ModelConfig, PixelsConfig, TokenizerConfig
@@ -22,9 +24,9 @@ WEIGHTS = Path(__file__).parent.parent / "weights"  # those that come with the p
 class DataConfig:
     """The pictures: "digits", "fashion", "emoji", "shapes", "clips", or a path; size, channels, frames None: as they are."""
 
-    source: str = "fashion"
-    size: int | None = None
-    channels: int | None = None
+    source: str = "fashion"  # "digits", "fashion", "emoji", "shapes", "clips", or a path
+    size: int | None = None  # of pictures that are resized to a square; None: as they are
+    channels: int | None = None  # 1 grey, 3 colour; None: as the pictures are
     frames: int | None = None  # of every clip; pictures have none
     tokenizer: str = ""  # a file or a run with a trained tokenizer; else one is trained first
     init: str = ""  # a file or a run whose model is fine-tuned; else it starts from random weights
@@ -46,11 +48,11 @@ class DataConfig:
 class SampleConfig:
     """Sampling of pictures, at the end and during training."""
 
-    steps: int = 50
-    guidance: float = 2.0
+    steps: int = 50  # of the walk that draws pictures
+    guidance: float = 2.0  # how strictly pictures follow their class; 1 is plain conditional
     interval: tuple[float, float] = (0.0, 1.0)  # the part (low, high] of the path that is guided
-    seed: int = 0
-    every: int = 0  # updates of the model between two sample grids; 0: none
+    seed: int = 0  # of the noise of these pictures
+    every: int = 0  # updates between two grids of samples while the model is trained; 0: none
     save_every: int = 1000  # updates of any phase between two saved states
     keep: int = 2  # states of a phase that are kept, besides the one with the lowest held-out loss
 
@@ -68,7 +70,7 @@ class RunConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=AutoencoderConfig)
-    model: ModelConfig = field(default_factory=lambda: DIT["fashion"])
+    model: ModelConfig = field(default_factory=lambda: DIT["demo"])
     process: ProcessConfig = field(default_factory=DDPMConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -108,7 +110,7 @@ PRESETS: dict[str, RunConfig] = {
         judge_train=ClassifyConfig(steps=150),
     ),
     "fashion": RunConfig(
-        model=replace(DIT["fashion"], hidden_size=160, depth=6, num_heads=5),
+        model=DIT["fashion"],
         process=_V,
         train=replace(_FAST, steps=7000, lr=2e-3, warmup=200, ema=0.999),
         sample=SampleConfig(guidance=4.0, interval=(0.2, 0.7), every=2000, save_every=2000),
@@ -160,3 +162,9 @@ for _name in ("digits", "fashion"):
     _guided = replace(_base.sample, interval=(0.25, 0.66)) if _name == "fashion" else _base.sample
     PRESETS[f"{_name}-flow"] = replace(_base, process=RectifiedFlowConfig(), sample=_guided)
     PRESETS[f"{_name}-edm"] = replace(_base, process=EDMConfig(sigma_max=20.0), sample=replace(_guided, steps=18))
+
+
+def networks() -> dict[str, ModelConfig]:
+    """Name -> the sizes of a network: every preset's under its name, and those of the papers. One name is one network."""
+    papers: dict[str, ModelConfig] = {**DIT, **SPACETIME, **UNET, **MMDIT, **FLUX}
+    return {name: preset.model for name, preset in PRESETS.items()} | {n: c for n, c in papers.items() if n not in PRESETS}

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
+from minidit.choices import one_of
 from minidit.data.cache import Cache
 from minidit.diffusion import loss, rungs, times
 from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, EVERYTHING, Fresh, ddim
@@ -153,10 +154,10 @@ MOST_RUNGS = 10**6  # of a ladder: its tables are made before anything else is k
 class DDPMConfig(ProcessConfig):
     """Denoising diffusion on a ladder of T rungs. The defaults are the paper's: ε is predicted, the ladder is linear."""
 
-    prediction: str = "eps"  # eps, x_0 or v
-    schedule: str = "linear"  # a row of SCHEDULES
-    T: int = 1000
-    loss_weight: str = "uniform"  # uniform, min_snr or by_noise
+    prediction: str = one_of("eps", PREDICTIONS)  # what the network predicts
+    schedule: str = one_of("linear", SCHEDULES)  # how noise grows over the rungs
+    T: int = 1000  # rungs of the ladder of noise
+    loss_weight: str = one_of("uniform", WEIGHTS)  # how much a level of noise counts
     vb_weight: float = 1e-3  # λ of the hybrid loss, where the model has learn_sigma
 
     def __post_init__(self) -> None:
@@ -198,21 +199,21 @@ STRAIGHT_ANSWERS = {p.name: p for p in (U, X_0, V, EPS)}
 class RectifiedFlowConfig(ProcessConfig):
     """Rectified flow: the straight path, the velocity u, and every time equally often."""
 
-    prediction: str = "u"  # u, x_0 or v
-    times: str = "uniform"  # a row of `law`
-    times_mean: float = 0.0  # of logit_normal
-    times_std: float = 1.0
-    times_scale: float = 1.29  # of mode
+    prediction: str = one_of("u", ("u", "x_0", "v"))  # what the network predicts
+    times: str = one_of("uniform", ("uniform", "logit_normal", "mode", "cosmap"))  # how often a time is trained
+    times_mean: float = 0.0  # of logit_normal: above 0 more of them are noisy
+    times_std: float = 1.0  # of logit_normal: how widely they are spread
+    times_scale: float = 1.29  # of mode: above 0 more of them are in the middle
     times_uniform: float = 0.0  # the part of the times that is uniform, whatever the law of the others
-    shift: float = 1.0  # of the times that are trained, and of the grid that is walked
-    loss_weight: str = "uniform"  # uniform, min_snr or by_noise
-    pairs: str = ""  # a run: reflow, on pairs of noise and samples that it makes
-    pairs_n: int = 4000  # how many are made and kept; 0: new ones for every update
-    pairs_steps: int = 16
-    pairs_solver: str = "ab2"
-    pairs_guidance: float | None = None  # None: as the run draws its samples
+    shift: float = 1.0  # of the times, in training and in the grid: above 1 more of them are noisy
+    loss_weight: str = one_of("uniform", WEIGHTS)  # how much a level of noise counts
+    pairs: str = ""  # a finished run: reflow, on pairs of noise and samples that it makes
+    pairs_n: int = 4000  # pairs that are made and kept; 0: new ones for every update
+    pairs_steps: int = 16  # of the walk that makes a pair
+    pairs_solver: str = one_of("ab2", SOLVERS)  # of that walk
+    pairs_guidance: float | None = None  # of that walk; None: as the run draws its samples
     pairs_noise: float = 0.25  # the part of a batch at t = 1, from which samples of one step are drawn
-    pairs_seed: int = 0
+    pairs_seed: int = 0  # of the noise of the pairs
 
     def __post_init__(self) -> None:
         check_word("prediction", self.prediction, STRAIGHT_ANSWERS)
@@ -285,11 +286,11 @@ class EDMConfig(ProcessConfig):
 
     usual: ClassVar[Usual] = Usual(18, "ddim", "heun_edm")
 
-    sigma_data: float | None = None  # None: measured
-    times_mean: float = -1.2  # of ln t
-    times_std: float = 1.2
-    sigma_min: float = 0.002  # of the grid of Karras
-    sigma_max: float = 80.0
+    sigma_data: float | None = None  # standard deviation of the data; None: measured
+    times_mean: float = -1.2  # of the logarithm of the noise that is trained
+    times_std: float = 1.2  # how widely it is spread
+    sigma_min: float = 0.002  # the least noise of the grid that is walked
+    sigma_max: float = 80.0  # the most noise, where a walk begins
 
     def __post_init__(self) -> None:
         for name in ("sigma_data", "times_std", "sigma_min"):

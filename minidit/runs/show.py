@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from minidit.backend import Array, to_host
 from minidit.frames import in_strips
-from minidit.outgoing import write_atomically
+from minidit.outgoing import silent, write_atomically
 from minidit.pictures import alike, grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
 from minidit.runs.pipeline import Labels, Options, Pipeline
 from minidit.runs.presets import SampleConfig
@@ -21,6 +21,7 @@ from minidit.training.ranks import ranks
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+LEARNING = 10  # rows of learning.png
 WIDE, ACROSS, LETTERS = 128, 8, 17  # of a picture with a caption: pixels, pictures in a row, letters in a line
 
 Moments = list[tuple[float, Array, Array]]  # (rung or time, pictures of x_t, pictures of x̂_0)
@@ -96,8 +97,12 @@ def reconstructions(x: Array, x_hat: Array) -> Picture:
 
 def moments(pipeline: Pipeline, labels: Labels | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
     """Noise turning into pictures, at about `frames` of the walk's steps; at the last, t = 0, both pictures are x_0."""
-    steps: list[Any]
-    *steps, x_0 = pipeline.latents(labels, trace=True, **options)
+    steps: list[Any] = []
+    total, progress = pipeline.steps(options.get("steps")), options.pop("progress", None) or silent
+    for moment in pipeline.latents(labels, trace=True, **options):
+        steps.append(moment)
+        progress(min(len(steps), total), total)
+    *steps, x_0 = steps
     keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
     last = pipeline.pictures(to_host(x_0))
     rows = [(m.t, *(pipeline.pictures(to_host(x)) for x in (m.x_t, m.x_0_hat))) for m in (steps[k] for k in keep)]
@@ -112,14 +117,33 @@ def film(steps: Moments) -> list[Picture]:
     return alike([side_by_side(grids, [f"x_t, t = {t:.4g}", "the guess x̂_0"]) for t, grids in pairs])
 
 
-def save_walk(run: Path, pipeline: Pipeline, labels: Labels | None, **options: Unpack[Options]) -> None:
+def save_learning(run: Path, rows: int) -> None:
+    """learning.png: the first row of every grid that was drawn while the model was trained. rows : of these grids"""
+    from PIL import Image
+
+    paths = sorted((run / "samples").glob("step_*.png"))
+    paths = [paths[round(k * (len(paths) - 1) / (LEARNING - 1))] for k in range(LEARNING)] if len(paths) > LEARNING else paths
+    if len(paths) < 2:
+        return
+    first = []
+    for path in paths:
+        with Image.open(path) as picture:
+            first.append(picture.convert("RGB").crop((0, 0, picture.width, picture.height // rows + 1)))
+    save_png(run / "pictures" / "learning.png", stack(alike(first), [f"{int(p.stem[5:]):,} updates" for p in paths], gap=4))
+
+
+def save_walk(
+    run: Path, pipeline: Pipeline, labels: Labels | None, tell: Callable[[str], Callable[[int, int], None]] = lambda what: silent,
+    **options: Unpack[Options],
+) -> None:  # fmt: skip
     """denoising.gif, x0_strip.png and trace.npz for the report's slider, which shows a clip as a strip of its frames."""
+    options["progress"] = tell("from noise to picture")
     steps = moments(pipeline, labels, **options)
     if not ranks().first:
         return
     save_gif(run / "pictures" / "denoising.gif", film(steps))
     steps = [(t, in_strips(x_t), in_strips(x_0)) for t, x_t, x_0 in steps]
-    chosen = [steps[round(k * (len(steps) - 1) / 9)] for k in range(10)]
+    chosen = [steps[k] for k in sorted({round(k * (len(steps) - 1) / 9) for k in range(10)})]
     save_png(run / "pictures" / "x0_strip.png", strip([b[:4] for _, _, b in chosen], [f"t = {t:.4g}" for t, _, _ in chosen]))
     rungs = np.array([t for t, _, _ in steps])
     x_t, x_0_hat = (np.stack([to_uint8(s[i]) for s in steps]) for i in (1, 2))

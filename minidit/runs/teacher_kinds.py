@@ -14,9 +14,10 @@ from typing import ClassVar
 import numpy as np
 
 from minidit.backend import to_device
+from minidit.choices import one_of
 from minidit.diffusion import times
 from minidit.diffusion.path import Path, Straight
-from minidit.diffusion.prediction import Prediction, U, V
+from minidit.diffusion.prediction import PREDICTIONS, Prediction, U, V
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2
 from minidit.models.backbone import Backbone
@@ -31,7 +32,7 @@ from minidit.processes.pairs import trajectories_of
 from minidit.processes.reflow import Maker
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.train import fitted_source
-from minidit.runs.process_kinds import DDPMConfig, Learner, ProcessConfig, Teacher, Usual, check_word
+from minidit.runs.process_kinds import SCHEDULES, DDPMConfig, Learner, ProcessConfig, Teacher, Usual, check_word
 from minidit.training.process import Process
 from minidit.training.source import LabelDropout, Source
 
@@ -70,12 +71,12 @@ class TrajectoriesConfig(ProcessConfig):
     usual: ClassVar[Usual] = Usual(4, few=True)
     compared: ClassVar[bool] = False
 
-    prediction: str = "v"
-    schedule: str = "cosine"
-    T: int = 1000
-    learn_from: str = ""  # the run
-    pool: int = 8000  # trajectories
-    teacher_steps: int = 8  # of Adams–Bashforth, a multiple of 4
+    prediction: str = one_of("v", PREDICTIONS)  # what the teacher predicts
+    schedule: str = one_of("cosine", SCHEDULES)  # of the teacher
+    T: int = 1000  # rungs of the teacher's ladder
+    learn_from: str = ""  # the finished run that is learned from
+    pool: int = 8000  # trajectories of the teacher that are made and kept
+    teacher_steps: int = 8  # of a trajectory, by Adams–Bashforth: a multiple of 4
     single: float = 0.6  # share of a batch that learns the single step; the rest learns two and four
 
     def __post_init__(self) -> None:
@@ -120,8 +121,8 @@ class MeanVelocityConfig(ProcessConfig):
 
     usual: ClassVar[Usual] = Usual(4, few=True)
 
-    learn_from: str = ""  # the run
-    delta: float = 0.01  # of the central difference
+    learn_from: str = ""  # the finished run that is learned from
+    delta: float = 0.01  # half the distance of the central difference in time
 
     def teacher(self) -> str:
         return self.learn_from
@@ -155,16 +156,16 @@ class ConsistencyConfig(ProcessConfig):
     usual: ClassVar[Usual] = Usual(2, "consistency", few=True)
     compared: ClassVar[bool] = False  # the loss depends on the grid
 
-    learn_from: str = ""  # the run; "": none
-    coordinates: str = "vp"  # of the teacher: vp (the cosine ladder, v) or straight (u)
+    learn_from: str = ""  # the finished run that is learned from; none: training without a teacher (iCT)
+    coordinates: str = one_of("vp", ("vp", "straight"))  # of the teacher: vp (the cosine ladder, v) or straight (u)
     levels: int = 17  # times of the grid, with a teacher
     top: float = 0.15  # part of a batch at its noisy end
     updates: int = 1000  # over which the grid of iCT grows
-    first_levels: int = 10
-    last_levels: int = 160
-    sigma_max: float = 20.0  # noise over data; 80 in the paper
-    times_mean: float = 1.0  # of ln t, for data of standard deviation 0.5; -1.1 in the paper
-    times_std: float = 2.0
+    first_levels: int = 10  # times of the grid of iCT at the beginning
+    last_levels: int = 160  # and at the end
+    sigma_max: float = 20.0  # the most noise of iCT, over that of the data; 80 in the paper
+    times_mean: float = 1.0  # of ln t in iCT, for data of standard deviation 0.5; -1.1 in the paper
+    times_std: float = 2.0  # how widely it is spread
 
     def __post_init__(self) -> None:
         check_word("coordinates", self.coordinates, COORDINATES)

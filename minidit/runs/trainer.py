@@ -43,6 +43,7 @@ class Trainer:
         self.parts: Parts | None = None  # of the pictures, once they are read
         self.leave_out: frozenset[str] | None = None  # the files that a resumed run skipped when it began
         self.existing = False  # begun by another process
+        self.rested = True  # no phase of the model had updates to make
         self.work = "model"  # or "judge": what this process trains, or trained last
         self.begun: bytes | None = None  # the config.toml that this process wrote, until it has made an update
         self.ranks = ranks()
@@ -72,6 +73,7 @@ class Trainer:
         state = self._latest(phase) if self.ranks.first else None
         if phase.start and state is None and self.ranks.first:  # before the Loop is made: its average starts from these weights
             start_from(phase.network, weights_of(phase.start, phase.name, self.device)[0], phase.start)
+        self.rested = False
         self.loop = loop = Loop(phase.network, phase.process, phase.source, phase.config)
         try:
             if state is not None:
@@ -133,9 +135,9 @@ class Trainer:
             if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
                 raise Diverged(diverged(f"the loss is {numbers['loss']}", step))
             speed = phase.config.batch_size * updates / max(wall, 1e-9)
-            line = {"phase": phase.name, **numbers, "img_per_s": round(speed, 1), "wall_s": round(wall, 3)}
+            record = {**numbers, "img_per_s": round(speed, 1)}
             if self.ranks.first:
-                files.append(self.folder, line)
+                files.append(self.folder, {"phase": phase.name, **record, "wall_s": round(wall, 3)})
         self.tell(phase.name, record, steps)
 
     def save_state(self, phase: Phase[N], loop: Loop) -> None:
@@ -149,6 +151,7 @@ class Trainer:
         if self.regular(phase, loop) and phase.held_out is not None and len(phase.held_out):
             loss = held_out_loss(loop, phase.held_out)
             files.append(self.folder, {"phase": phase.name, "step": loop.done, "held_out_loss": loss})
+            self.tell(phase.name, {"step": loop.done, "held_out_loss": loss}, phase.config.steps)
         save_state(self.folder, phase.name, loop, self.header(), self.config.sample, loss)
         files.delete_replaced(self.folder)
 

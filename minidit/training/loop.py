@@ -20,6 +20,7 @@ import numpy as np
 
 from minidit.autograd import Anomaly, Gradients, value, watcher, watching
 from minidit.backend import Arena, Array, flat_buffer, xp_of
+from minidit.choices import one_of
 from minidit.keywords import suggesting
 from minidit.nn.device import can_record, recorded
 from minidit.nn.module import Trainable
@@ -63,11 +64,11 @@ def stacked(numbers: list[Array]) -> Array:
 class LoopConfig(OptimConfig):
     """Training length and batching."""
 
-    steps: int = 1000
-    batch_size: int = 64
-    seed: int = 0
+    steps: int = 1000  # updates of the weights
+    batch_size: int = 64  # samples per update
+    seed: int = 0  # of the initial weights and of all noise
     shards: int = 0  # pieces of a batch that run in parallel, each on one core of any rank; 0: one per core
-    precision: str = "float32"  # float32, tf32 (GPU) or bf16 (GPU; on a CPU with the extra mkl): see nn/precision.py
+    precision: str = one_of("float32", POLICIES)  # of the products; tf32 and bf16 on a GPU, bf16 on a CPU with the extra mkl
     accumulate: int = 1  # pieces of a shard, one after the other: less memory, the same batch
     graph: bool = True  # on a GPU: record an update as a CUDA graph and replay it
     detect_anomaly: bool = False  # look at every number as it is computed: slow, and not recorded on a GPU

@@ -66,7 +66,7 @@ def test_the_count_is_what_a_checkpoint_holds(config):
 
 
 def test_presets_have_the_published_shapes():
-    assert set(DIT) == {name for name, *_ in CELLS} | {"fashion", "digits", "words"}
+    assert set(DIT) == {name for name, *_ in CELLS} | {"demo", "fashion", "digits", "words"}
     for size, width, depth, heads in (("S", 384, 12, 6), ("B", 768, 12, 12), ("L", 1024, 24, 16), ("XL", 1152, 28, 16)):
         for p in (2, 4, 8):
             c = DIT[f"DiT-{size}/{p}"]
@@ -119,7 +119,7 @@ def test_an_int_is_a_square():
 
 def test_the_presets_for_small_pictures():
     """Four channels of latents of 32 × 32 pictures, and the pixels of 8 × 8 digits; v is learned, so no variance."""
-    for name, channels, width in (("fashion", 4, 128), ("digits", 1, 96)):
+    for name, channels, width in (("demo", 4, 128), ("digits", 1, 96)):
         c = DIT[name]
         assert (c.size, c.patch_size, c.in_channels, c.hidden_size, c.depth, c.num_heads) == ((8, 8), 2, channels, width, 4, 4)
         assert (c.num_classes, c.learn_sigma, c.out_channels, c.conditioning) == (10, False, channels, "adaln_zero")

@@ -182,7 +182,7 @@ def test_time_and_class_change_the_output_of_every_variant_and_all_weights_get_a
 @spec("T.7")
 @pytest.mark.parametrize("conditioning", sorted(VARIANTS))
 def test_every_fresh_variant_outputs_exactly_zero(conditioning):
-    config = replace(DIT["fashion"], depth=1, conditioning=conditioning)
+    config = replace(DIT["demo"], depth=1, conditioning=conditioning)
     x = np.ones((2, 4, 8, 8), np.float32)
     assert not host(DiT(config, Philox(0))(x, np.array([1, 2]), np.array([0, 10]))).any()
 

@@ -32,7 +32,8 @@ def load(words: str) -> Any:
 
 def _module_from(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path}: no Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(spec.name, module)  # a dataclass looks for its own module there
     sys.path.insert(0, str(path.resolve().parent))

@@ -1,0 +1,96 @@
+"""A parser with short usage, help on two levels, and one-line errors that say what was probably meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+ELSEWHERE = {  # our option -> its names in other programs, and others by which people look for it
+    "--lr": "learning-rate", "--steps": "epochs max-steps iterations num-steps num-inference-steps", "--batch-size": "batch",
+    "--out": "output output-dir output-file name", "--data": "dataset images", "--guidance": "cfg-scale cfg scale",
+    "-n": "num-samples num count", "--size": "image-size resolution", "--hidden-size": "width", "--num-heads": "heads",
+    "--depth": "layers", "--device cuda": "gpu cuda", "--precision bf16": "fp16 bf16", "--labels": "class classes label",
+    "--resume": "continue checkpoint", "--debug": "verbose", "--quiet": "silent", "--threads": "workers num-workers",
+    "--flip": "augment", "--skip-bad": "skip-unreadable", "--overwrite": "force", "--network": "preset", "--prompt": "text",
+}  # fmt: skip
+
+
+def near(wrong: str, known: Iterable[str], mark: str = "") -> str:
+    """ ", did you mean …?" if one of the known words is like the wrong one."""
+    close = difflib.get_close_matches(wrong, list(known), 1)
+    return f", did you mean {mark}{close[0]}{mark}?" if close else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of `minidit`, or of one command.
+
+    words : the whole command line: some flags depend on others, and --help-all shows the rare ones as well
+    """
+
+    words: Sequence[str] = ()
+    rare = 0  # options that are not shown, and would be with --help-all
+    stray: Callable[[str], str] = staticmethod(lambda word: "")  # what a word that belongs to no option probably means
+
+    @property
+    def complete(self) -> bool:
+        """Whether the help is to show rare options as well."""
+        return "--help-all" in self.words
+
+    def seldom(self, group: Any, *flags: str, help: str, **options: Any) -> None:
+        """Adds an option that few people need: --help does not show it, --help-all does."""
+        self.rare += not self.complete
+        group.add_argument(*flags, help=help if self.complete else argparse.SUPPRESS, **options)
+
+    def finish(self) -> None:
+        """What the help says around the options: a short usage line, and how many are not shown."""
+        names = []
+        for action in self._get_positional_actions():
+            name = str(action.metavar or (f"{{{','.join(action.choices)}}}" if action.choices else action.dest.upper()))
+            names.append((f"[{name}]" if action.nargs in ("?", "*") else name) + (" …" if action.nargs in ("*", "+") else ""))
+        self.usage = " ".join([self.prog, *names, "[options]"])
+        if self.rare:
+            self.epilog = f"{self.rare} more options, which few people need: {self.prog} --help-all"
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {self._clearer(message)}\n")
+
+    def _clearer(self, message: str) -> str:
+        """A message of argparse, with what was probably meant."""
+        if choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            known = re.findall(r"[^\s,']+", choice[2])
+            if "argument COMMAND" in message:
+                return f"there is no {choice[1]!r}" + near(choice[1], known, "'")
+            others = [a.option_strings[-1] for a in self._every_action() if a.option_strings and choice[1] in (a.choices or ())]
+            return message + (near(choice[1], known) or (f", did you mean {others[0]} {choice[1]}?" if others else ""))
+        if message.startswith("unrecognized arguments: "):
+            wrong = message.split(": ", 1)[1].split()[0]
+            if not wrong.startswith("-"):
+                hints = [hint for parser in self._parsers() if (hint := parser.stray(wrong))]
+                return f"{wrong!r} belongs to no option" + (f", did you mean {hints[0]}?" if hints else "")
+            known = [o for a in self._every_action() for o in a.option_strings]
+            name = wrong.split("=")[0]
+            meant = [ours for ours, theirs in ELSEWHERE.items() if name[2:] in theirs.split() and ours.split()[0] in known]
+            return f"unknown option {wrong}" + (f", did you mean {meant[0]}?" if meant else near(name, known))
+        return message
+
+    def _parsers(self) -> list[Parser]:
+        """This one, and those of its commands."""
+        below = [p for a in self._actions if isinstance(a, argparse._SubParsersAction) for p in a.choices.values()]
+        return [self, *below]
+
+    def _every_action(self) -> list[argparse.Action]:
+        return [action for parser in self._parsers() for action in parser._actions]
+
+
+class HelpAll(argparse.Action):
+    """--help-all: the help with every option."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help="show rare options as well")
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> NoReturn:
+        parser.print_help()
+        parser.exit()
