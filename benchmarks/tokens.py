@@ -27,6 +27,7 @@ from minidit.models.kinds import NETWORKS
 from minidit.models.var import VARConfig
 from minidit.models.vq import FSQConfig, MultiScaleVQConfig, VQConfig
 from minidit.processes import codes
+from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.tokens import Raster, Scales
 from minidit.processes.train import fitted_source
 from minidit.random import Philox
@@ -62,7 +63,7 @@ def trained(loop: Loop, after: Any = lambda loop: None, every: int = 100) -> dic
 def train_tokenizer(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
     data = md.data.load(DATA, part="train")
     network = NETWORKS[kind_of(name)].network(TOKENIZERS[name], Philox(seed, 1))
-    config = codes.CodesConfig(steps=steps, seed=seed, shards=1)
+    config = AutoencodeConfig(lr=4e-3, steps=steps, seed=seed, shards=1)
     record = trained(codes.tokenize(network, data, config, kind="serial"), codes.codes_laid)
     md.save(out / f"{name}-{seed}.safetensors", network)
     x = md.data.load(DATA, part="test").x_0(slice(2000))

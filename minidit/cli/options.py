@@ -15,11 +15,13 @@ from minidit.checkpoint import CheckpointError
 from minidit.runs.config import read_config
 from minidit.runs.kinds import KINDS, Config, kind_of
 from minidit.runs.presets import PRESETS, RunConfig
+from minidit.runs.process_kinds import check_word
+from minidit.runs.token_kinds import TokensConfig
 
 HIDDEN = {  # set by the data or by another flag, or needed only for the weights of other projects
     "model": {"input_size", "frames", "in_channels", "num_classes", "freq_shift", "mlp_norm_eps", "cosine_first",
-              "even_padding", "norm_eps", "vocabulary", "caption_length", "text_width", "text_pooled", "text_length",
-              "position_side", "rope_widths"},
+              "even_padding", "norm_eps", "vocabulary", "caption_length", "channels", "text_width", "text_pooled", "text_length",
+              "position_side", "rope_widths", "grid", "sizes"},
     "tokenizer": {"channels", "size", "scale"},
     "data": {"source", "size", "channels", "frames", "tokenizer", "init", "held_out", "skip_bad", "flip", "crop", "cache"},
     "sample": {"eta"},
@@ -55,8 +57,11 @@ Kinds = dict[str, type[Config]]  # section -> the dataclass of its kind
 
 def add_kinds(parser: argparse.ArgumentParser) -> None:
     """--model, --process and --tokenizer, and the two short forms for a tokenizer."""
-    for section, words in KINDS.items():
-        parser.add_argument(f"--{section}", choices=sorted(words), help=f"the kind of {section} (default: the preset's)")
+    for section in ("model", "process"):
+        parser.add_argument(f"--{section}", choices=sorted(KINDS[section]), help=f"the kind of {section} (default: the preset's)")
+    kinds = ", ".join(sorted(KINDS["tokenizer"]))
+    parser.add_argument("--tokenizer", metavar="KIND|RUN", help=f"a kind ({kinds}; default: the preset's), or a trained one: a file, "
+                        "or a run folder")  # fmt: skip
     parser.add_argument("--pixels", action="store_true", help="short for --tokenizer pixels: no autoencoder (for small pictures)")
     parser.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
 
@@ -74,7 +79,7 @@ def kinds_in(words: Sequence[str], base: RunConfig) -> Kinds:
         kinds = vars(glance.parse_known_args(list(words))[0])
     except argparse.ArgumentError:
         kinds = {}
-    base = PRESETS.get(preset_of(kinds.get("preset"), kinds.get("data")), base)
+    base = PRESETS.get(preset_of(kinds.get("preset"), kinds.get("data"), kinds.get("process")), base)
     if kinds.get("config"):
         with contextlib.suppress(CheckpointError):  # reported when it is read again
             base = read_config(Path(kinds["config"]), base)
@@ -83,9 +88,9 @@ def kinds_in(words: Sequence[str], base: RunConfig) -> Kinds:
     return {s: KINDS[s].get(str(kinds.get(s))) or type(getattr(base, s)) for s in KINDS}
 
 
-def preset_of(preset: str | None, data: str | None) -> str:
-    """The name of the preset that holds for these data."""
-    return preset or PRESET_OF.get(data or "fashion", "own")
+def preset_of(preset: str | None, data: str | None, process: str | None = None) -> str:
+    """The name of the preset that holds for these data, or for a process that has one of its own name."""
+    return preset or (process if process in PRESETS else None) or PRESET_OF.get(data or "fashion", "own")
 
 
 def flags_of(section: str, kinds: Kinds | None = None) -> list[tuple[str, dataclasses.Field[Any], Any]]:
@@ -156,16 +161,26 @@ def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     """The same run with the kinds that flags set. Raises ValueError if --pixels is combined with a tokenizer."""
     kinds = {section: getattr(args, section, None) for section in KINDS}
     file = getattr(args, "autoencoder", None)
+    if kinds["tokenizer"] not in (None, *KINDS["tokenizer"]):
+        if file:
+            raise ValueError(f"--tokenizer {kinds['tokenizer']} and --autoencoder {file} both name a trained tokenizer: leave out one")
+        if not Path(kinds["tokenizer"]).exists():
+            check_word("--tokenizer", kinds["tokenizer"], [*KINDS["tokenizer"], "a run that exists"])
+        file, kinds["tokenizer"] = kinds["tokenizer"], None
     if getattr(args, "pixels", False):
         if file or kinds["tokenizer"] not in (None, "pixels"):
             raise ValueError("--pixels means that there is no autoencoder: leave out one of them")
         kinds["tokenizer"] = "pixels"
-    elif file and kind_of("tokenizer", config.tokenizer) == "pixels":
+    elif file and kind_of("tokenizer", config.tokenizer) == "pixels" and kinds["process"] not in PRESETS:
         kinds["tokenizer"] = kinds["tokenizer"] or "autoencoder"
     changes: dict[str, Any] = {"data": replace(config.data, tokenizer=file)} if file else {}
     for section, kind in kinds.items():
         if kind and kind != kind_of(section, getattr(config, section)):
             changes[section] = KINDS[section][kind]()
+    process = changes.get("process", config.process)
+    for section, known in process.partners.items() if isinstance(process, TokensConfig) else ():
+        if not kinds[section] and kind_of(section, getattr(config, section)) not in known:
+            changes[section] = KINDS[section][known[0]]()
     return replace(config, **changes)
 
 

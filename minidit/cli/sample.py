@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", choices=("euler", "ab2", "ab2_arc", "heun", "heun_edm", "dpm_2m"), default="",
                         help="without fresh noise; ab2 needs about half as many steps as euler (default euler; heun_edm of EDM)")
     parser.add_argument("--eta", type=float, default=0.0, help="ddim: 0 no fresh noise, 1 as much as ddpm (default 0)")
+    group = parser.add_argument_group("of runs that write codes (--process raster or scales)")
+    group.add_argument("--temperature", type=float, help="below 1: the probable codes more often (default 1)")
+    group.add_argument("--top-k", type=int, metavar="K", help="only among the K most probable codes (default: all)")
+    group.add_argument("--top-p", type=float, metavar="P", help="only among the most probable codes that have this mass (default 1)")
+    group.add_argument("--rising-guidance", action=argparse.BooleanOptionalAction, default=None, dest="rising",
+                       help="from 1 at the first scale to --guidance at the last (default: of scales, not of raster)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="grid.png",
                         help="a .png, .gif (the denoising; of clips, their frames) or .npz (for external tools) file")
@@ -84,9 +90,10 @@ def run(args: argparse.Namespace) -> int:
     options: Options = {
         "n": n, "steps": steps, "spacing": args.spacing, "path": args.path, "shift": args.shift, "sampler": sampler,
         "solver": solver, "eta": args.eta, "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
-        "interval": args.guidance_interval and tuple(args.guidance_interval),
+        "interval": args.guidance_interval and tuple(args.guidance_interval), "temperature": args.temperature,
+        "top_k": args.top_k, "top_p": args.top_p, "rising": args.rising,
     }  # fmt: skip
-    if out.suffix == ".gif" and len(pipeline.model.shape) == 3:
+    if out.suffix == ".gif" and len(pipeline.model.shape) != 4:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments
 
@@ -122,7 +129,7 @@ def summary(args: argparse.Namespace, pipeline: Pipeline, n: int, walk: str) -> 
     """How many were drawn, and how."""
     scale = pipeline.guidance if args.guidance is None else args.guidance
     guided = pipeline.model.condition.null is not None and not pipeline.usual.few
-    noun = "picture" if len(pipeline.model.shape) == 3 else "clip"
+    noun = "clip" if len(pipeline.model.shape) == 4 else "picture"
     count = f"1 {noun}" if n == 1 else f"{n} {noun}s"
     return f"{count}, {walk}{f', guidance {scale}' if guided else ''}, seed {args.seed}"
 
@@ -171,8 +178,12 @@ def in_few_steps(args: argparse.Namespace) -> bool:
 
 def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> str:
     """The method of a walk, with a place for the number of steps."""
+    from minidit.processes.tokens import TokenProcess
+
     if pipeline.usual.few:
         return f"{sampler}, steps: {{}}, by a network for few steps"
+    if isinstance(pipeline.process, TokenProcess):
+        return f"{sampler}, {{}} passes"
     rungs = "rungs" if pipeline.ladder is not None and path in ("", "vp") else "steps"
     method = sampler if solver == "euler" else f"{sampler} {solver}"
     return f"{method} {{}} {rungs}" + (f" on the path {path}" if path else "")

@@ -32,9 +32,16 @@ class ShortRecipe(LoopConfig):
 
 @dataclass(frozen=True)
 class AutoencodeConfig(ShortRecipe):
-    """The training of an autoencoder with a Gaussian posterior."""
+    """The training of a tokenizer: of an autoencoder with a Gaussian posterior, or of codes (codes.py)."""
 
-    kl_weight: float = 1e-4
+    kl_weight: float = 1e-4  # of a Gaussian posterior
+    beta: float = 0.25  # of codes: how fast vectors go to theirs (Q.3)
+    warm: int = 200  # of codes: updates before anything is quantised (FSQ needs none)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta < 0 or self.warm < 0:
+            raise ValueError(f"beta = {self.beta} and warm = {self.warm} must be at least 0")
 
 
 @dataclass(frozen=True)

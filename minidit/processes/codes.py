@@ -22,7 +22,7 @@ from minidit.autoregressive.quantize import counts, k_means_round, perplexity
 from minidit.autoregressive.scales import phi_of
 from minidit.backend import Array, to_device, to_host, xp_of
 from minidit.models.vq import FSQ, VQ, MultiScaleVQ
-from minidit.processes.autoencode import ShortRecipe
+from minidit.processes.autoencode import AutoencodeConfig
 from minidit.random import Philox
 from minidit.training.draws import Draws
 from minidit.training.forward import forward
@@ -44,20 +44,11 @@ def quantiser_of(network: TokenNetwork, beta: float = 0.25) -> Quantiser:
 
 
 @dataclass(frozen=True)
-class CodesConfig(ShortRecipe):
-    """The training of a tokenizer.   warm : updates before anything is quantised (FSQ needs none)"""
-
-    lr: float = 4e-3
-    beta: float = 0.25
-    warm: int = 60
-
-
-@dataclass(frozen=True)
 class Quantisation:
     """The loss of a tokenizer of whole numbers."""
 
     beta: float = 0.25
-    warm: int = 60
+    warm: int = 200
 
     stream: ClassVar[int] = 0x7671
     per: ClassVar[int] = 4
@@ -74,7 +65,7 @@ class Quantisation:
     def is_warm(self, update: object) -> bool:
         """Whether nothing is quantised yet at this update, counted on the host."""
         if self.warm and not isinstance(update, int):
-            raise ValueError("codes that begin after some updates are counted on the host: train on the CPU, or with --warm 0")
+            raise ValueError("codes that begin after some updates are counted on the host: train on the CPU, or with --ae-warm 0")
         return isinstance(update, int) and update < self.warm
 
 
@@ -109,35 +100,52 @@ def codes_laid(loop: Loop, pictures: int = 256) -> None:
             average[...] = p.data
 
 
-def tokenize(network: TokenNetwork, data: Any, config: CodesConfig, *, kind: str | None = None) -> Loop:
+def tokenize(network: TokenNetwork, data: Any, config: AutoencodeConfig, *, kind: str | None = None) -> Loop:
     """The Loop of a tokenizer; call `codes_laid(loop)` after every update."""
     source: Source = source_of(data, network.device, network.dtype)
-    warm = 0 if isinstance(network, FSQ) else config.warm
-    return Loop(network, Quantisation(config.beta, warm), source, config, kind=kind)
+    return Loop(network, quantisation_of(network, config), source, config, kind=kind)
+
+
+def quantisation_of(network: TokenNetwork, config: AutoencodeConfig) -> Quantisation:
+    """The process that trains this network."""
+    return Quantisation(config.beta, 0 if isinstance(network, FSQ) else config.warm)
 
 
 # ------------------------------------------------------------------------------------------------ pictures and numbers
 
 
-def numbers_of(network: TokenNetwork, x: Array) -> Array:
-    """Pictures x : (B, C, H, W) in [-1, 1]  ->  their numbers : (B, N) int64."""
+def numbers_of(network: TokenNetwork, x: Array, *, alone: bool = False) -> Array:
+    """Pictures x : (B, C, H, W) in [-1, 1]  ->  their numbers : (B, N) int64.   alone : see training/forward.py"""
     law = quantiser_of(network)
 
     def run(part: slice) -> tuple[Array]:
         return (law.numbers(value(network.encode(to_device(x[part], network.device)))),)
 
-    (h, w), sizes = (n // network.config.factor for n in x.shape[2:]), getattr(network.config, "sizes", None)
-    N = h * w if sizes is None else sum(p * p for p in sizes)
-    (index,) = forward(network, len(x), [(N,)], run)
+    N = tokens_of(network, *(n // network.config.factor for n in x.shape[2:]))
+    (index,) = forward(network, len(x), [(N,)], run, alone=alone)
     return index.astype("int64")  # whole numbers below 2²⁴ are exact in float32
 
 
+def tokens_of(network: TokenNetwork, h: int, w: int) -> int:
+    """The numbers of a picture whose map of vectors is h × w."""
+    return sum(p * p for p in network.config.sizes) if isinstance(network, MultiScaleVQ) else h * w
+
+
 def pictures_of(network: TokenNetwork, index: Array, h: int, w: int) -> np.ndarray[Any, Any]:
-    """Numbers : (B, N)  ->  pictures (B, C, 4h, 4w) on the host."""
+    """Numbers : (B, N)  ->  pictures (B, C, 4h, 4w) on the host; of the first numbers only, what they say so far.
+
+    Of several scales these must be whole ones, one at least; elsewhere vectors that no number stands for are zero.
+    """
     law, factor = quantiser_of(network), network.config.factor
 
     def run(part: slice) -> tuple[Array]:
-        vectors = law.vectors(to_device(index[part], network.device), h, w)
+        i = to_device(index[part], network.device)
+        if isinstance(law, Pyramid):
+            vectors = law.vectors(i, h, w)
+        else:
+            vectors, xp = law.vectors(i, 1, i.shape[1]), xp_of(i)
+            rest = xp.zeros((len(i), 1, h * w - i.shape[1], vectors.shape[3]), vectors.dtype)
+            vectors = xp.concatenate((vectors, rest), axis=2).reshape(len(i), h, w, -1)
         return (value(network.decode(vectors.astype(network.dtype))),)
 
     (x,) = forward(network, len(index), [(network.config.channels, factor * h, factor * w)], run)

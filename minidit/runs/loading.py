@@ -17,10 +17,12 @@ from minidit.models.classifier import Classifier
 from minidit.models.condition import Condition, Tokens
 from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
-from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled
+from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, check_partners
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import RunConfig
+from minidit.runs.token_kinds import TokensConfig
 from minidit.runs.weights import weights_of
+from minidit.runs.writer import Writer
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 WORDS = "words"  # their folder of a model that reads captions
@@ -79,6 +81,7 @@ def pipeline_from(folder: Path, model: Any, meta: dict[str, Any]) -> Pipeline:
         raise CheckpointError(f"{file}: a {type(model).__name__}, not a model that makes pictures")
     with reading(file, CheckpointError, ""):
         config = run_config_from(former.header(meta), str(file))
+        check_partners(config.process, config.model, config.tokenizer)
         network = None
         if not isinstance(config.tokenizer, PixelsConfig):
             network, _ = load_model(former.file_of(folder, "tokenizer"), device=model.device, dtype=model.dtype)
@@ -92,7 +95,8 @@ def pipeline_of(config: RunConfig, model: TrainedBackbone, network: TokenizerNet
     if not is_a(names, tuple[str, ...]) or not is_a(crop, int) or any(map(UNPRINTABLE.search, names)):
         raise ValueError(f"class_names or crop of its data are damaged: {names!r:.200}, {crop!r:.20}")
     words = vocabulary_of(model.condition, data.get("words"))
-    return Pipeline(model, *parts, tuple(names), crop, meta, s.guidance, s.interval, config.process.usual, words)
+    facts: Any = (model, *parts, tuple(names), crop, meta, s.guidance, s.interval, config.process.usual, words)
+    return Writer(*facts, rises=config.process.rises) if isinstance(config.process, TokensConfig) else Pipeline(*facts)
 
 
 def vocabulary_of(condition: Condition, words: Any) -> Vocabulary | None:
