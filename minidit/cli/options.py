@@ -60,8 +60,8 @@ def add_kinds(parser: argparse.ArgumentParser) -> None:
     for section in ("model", "process"):
         parser.add_argument(f"--{section}", choices=sorted(KINDS[section]), help=f"the kind of {section} (default: the preset's)")
     kinds = ", ".join(sorted(KINDS["tokenizer"]))
-    parser.add_argument("--tokenizer", metavar="KIND|RUN", help=f"a kind ({kinds}; default: the preset's), or a trained one: a file, "
-                        "or a run folder")  # fmt: skip
+    parser.add_argument("--tokenizer", metavar="KIND|RUN",
+                        help=f"a kind ({kinds}; default: the preset's), or a trained one: a file, or a run folder")  # fmt: skip
     parser.add_argument("--pixels", action="store_true", help="short for --tokenizer pixels: no autoencoder (for small pictures)")
     parser.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
 
@@ -161,12 +161,13 @@ def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     """The same run with the kinds that flags set. Raises ValueError if --pixels is combined with a tokenizer."""
     kinds = {section: getattr(args, section, None) for section in KINDS}
     file = getattr(args, "autoencoder", None)
-    if kinds["tokenizer"] not in (None, *KINDS["tokenizer"]):
+    named = kinds["tokenizer"]
+    if named is not None and named not in KINDS["tokenizer"]:
         if file:
-            raise ValueError(f"--tokenizer {kinds['tokenizer']} and --autoencoder {file} both name a trained tokenizer: leave out one")
-        if not Path(kinds["tokenizer"]).exists():
-            check_word("--tokenizer", kinds["tokenizer"], [*KINDS["tokenizer"], "a run that exists"])
-        file, kinds["tokenizer"] = kinds["tokenizer"], None
+            raise ValueError(f"--tokenizer {named} and --autoencoder {file} both name a trained one: leave out one of them")
+        if not Path(named).exists():
+            check_word("--tokenizer", named, [*KINDS["tokenizer"], "a run that exists"])
+        file, kinds["tokenizer"] = named, None
     if getattr(args, "pixels", False):
         if file or kinds["tokenizer"] not in (None, "pixels"):
             raise ValueError("--pixels means that there is no autoencoder: leave out one of them")

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("of runs that write codes (--process raster or scales)")
     group.add_argument("--temperature", type=float, help="below 1: the probable codes more often (default 1)")
     group.add_argument("--top-k", type=int, metavar="K", help="only among the K most probable codes (default: all)")
-    group.add_argument("--top-p", type=float, metavar="P", help="only among the most probable codes that have this mass (default 1)")
+    group.add_argument("--top-p", type=float, metavar="P", help="only among the most probable codes of this mass (default 1)")
     group.add_argument("--rising-guidance", action=argparse.BooleanOptionalAction, default=None, dest="rising",
                        help="from 1 at the first scale to --guidance at the last (default: of scales, not of raster)")
     parser.add_argument("--seed", type=int, default=0)

@@ -24,7 +24,8 @@ from minidit.outgoing import check_writable, write_atomically
 
 FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM"),
          "samples.png": ("Samples", "samples drawn as is usual for the process")}
-SAMPLED = ("DDIM", "DDPM", "Euler", "Heun", "Adams", "DPM", "consistency", "raster", "scales")  # the first words of rows of samples
+# the first words of rows of samples
+SAMPLED = ("DDIM", "DDPM", "Euler", "Heun", "Adams", "DPM", "consistency", "raster", "scales")
 IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", *FINAL}
 MOST_FRAMES = 40
 

@@ -75,7 +75,7 @@ class GPTConfig(OfCodes):
     def of_codes(self, vocabulary: int, sizes: tuple[int, ...]) -> Self:
         """The same network for so many different codes. Raises ValueError for those of several scales."""
         if sizes:
-            raise ValueError(f"gpt writes one code after another, and this tokenizer has the scales {sizes}: add --process scales")
+            raise ValueError(f"gpt writes code after code, and this tokenizer has the scales {sizes}: add --process scales")
         return replace(self, vocabulary=vocabulary)
 
     def parameters(self) -> int:

@@ -37,11 +37,12 @@ class AutoencodeConfig(ShortRecipe):
     kl_weight: float = 1e-4  # of a Gaussian posterior
     beta: float = 0.25  # of codes: how fast vectors go to theirs (Q.3)
     warm: int = 200  # of codes: updates before anything is quantised (FSQ needs none)
+    revive: int = 100  # of codes: updates between two looks for unused ones, in the first half of the training; 0: never
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.beta < 0 or self.warm < 0:
-            raise ValueError(f"beta = {self.beta} and warm = {self.warm} must be at least 0")
+        if min(self.beta, self.warm, self.revive) < 0:
+            raise ValueError(f"beta = {self.beta}, warm = {self.warm} and revive = {self.revive} must be at least 0")
 
 
 @dataclass(frozen=True)

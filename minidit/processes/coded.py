@@ -65,8 +65,8 @@ class Codes:
     def shape(self, C: int, *size: int) -> tuple[int, ...]:
         config = self.network.config
         if len(size) != 2 or config.channels != C or any(n % config.factor for n in size):
-            raise ValueError(f"pictures of {' x '.join(map(str, (C, *size)))} do not fit a tokenizer of {config.channels} channels "
-                             f"and factor {config.factor}")  # fmt: skip
+            pictures = " x ".join(map(str, (C, *size)))
+            raise ValueError(f"{pictures} do not fit a tokenizer of {config.channels} channels and factor {config.factor}")
         return (tokens_of(self.network, *(n // config.factor for n in size)),)
 
     def source(self, data: Any, augment: Augment = NOTHING, cache: Cache | None = None) -> Source:

@@ -4,8 +4,9 @@
     updates 0 .. warm-1    x̂ = decode(z), nothing is quantised
     update warm            the codes are laid by k-means among the vectors of one batch                          (Q.7)
     from then on           x̂ = decode(code nearest to z)
+    every `revive` updates of the first half      a code that no vector of a batch is nearest to becomes one of these vectors
 
-Codes that are laid before the encoder has settled die: it moves away from them (docs/results.md has the table).
+Codes that are laid before the encoder has settled die: it moves away from them (docs/tokens.md has the table).
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Quantisation:
 
     beta: float = 0.25
     warm: int = 200
+    revive: int = 100
 
     stream: ClassVar[int] = 0x7671
     per: ClassVar[int] = 4
@@ -76,28 +78,52 @@ def lay_codes(network: TokenNetwork, x: Array, rounds: int = 8, seed: int = 0) -
     """
     if isinstance(network, FSQ):
         return
-    with no_grad():
-        z = quantiser_of(network).population(value(network.encode(to_device(x, network.device))))
-    K = network.config.codes
-    if len(z) < K:
-        raise ValueError(f"{len(z)} vectors are too few for {K} codes: use more pictures, or fewer codes")
-    codes = z[to_device(Philox(seed, CODES_STREAM).permutation(len(z))[:K], network.device)]
+    law, z = seen_by(network, x)
+    vectors, K = law.population(z), network.config.codes
+    if len(vectors) < K:
+        raise ValueError(f"{len(vectors)} vectors are too few for {K} codes: use more pictures, or fewer codes")
+    codes = vectors[to_device(Philox(seed, CODES_STREAM).permutation(len(vectors))[:K], network.device)]
     for _ in range(rounds):
-        codes = k_means_round(z, codes)
+        codes = k_means_round(law.population(z, codes), codes)  # (Q.7)
     network.codebook.weight.data[...] = codes
 
 
+def seen_by(network: TokenNetwork, x: Array) -> tuple[Quantiser, Array]:
+    """(the law of a network, its vectors of pictures x : (B, C, H, W))."""
+    with no_grad():
+        return quantiser_of(network), value(network.encode(to_device(x, network.device)))
+
+
+def revive_codes(network: VQ | MultiScaleVQ, x: Array, seed: int = 0) -> Array:
+    """Codes that no vector of pictures x is nearest to become vectors that are drawn among these  ->  which did, (K,) bool."""
+    law, z = seen_by(network, x)
+    codes = network.codebook.weight.data
+    vectors, unused = law.population(z, law.free(codes)), counts(law.numbers(z), len(codes)) == 0
+    places = Philox(seed, CODES_STREAM, state=1).permutation(len(vectors))[: int(unused.sum())]
+    codes[unused] = vectors[to_device(places, network.device)]
+    return unused
+
+
 def codes_laid(loop: Loop, pictures: int = 256) -> None:
-    """After an update of the loop: lays the codes if this was the last one without them. Weights and average get the same."""
-    process, network, n = loop.process, loop.model, len(loop.source)
-    if not isinstance(process, Quantisation) or not isinstance(network, VQ | MultiScaleVQ) or loop.done != process.warm:
+    """After an update of the loop: lays the codes if this was the last one without them, and now and then revives unused ones.
+
+    Weights and average get the same.
+    """
+    process, network, n, done = loop.process, loop.model, len(loop.source), loop.done
+    if not isinstance(process, Quantisation) or not isinstance(network, VQ | MultiScaleVQ):
         return
-    index = to_device(Philox(loop.config.seed, CODES_STREAM).permutation(n)[:pictures], loop.device)
-    x, _ = loop.source.draw(index, loop.draws.at(loop.done, np.arange(len(index))))
-    lay_codes(network, x, seed=loop.config.seed)
+    begins = process.warm > 0 and done == process.warm
+    revives = process.revive and process.warm < done <= loop.config.steps // 2 and (done - process.warm) % process.revive == 0
+    if not begins and not revives:
+        return
+    index = to_device(Philox(loop.config.seed, CODES_STREAM, state=done).permutation(n)[:pictures], loop.device)
+    x, _ = loop.source.draw(index, loop.draws.at(done, np.arange(len(index))))
+    if begins:
+        lay_codes(network, x, seed=loop.config.seed)
+    moved = slice(None) if begins else revive_codes(network, x, loop.config.seed + done)
     for p, average in zip(network.parameters(), network.views(loop.optimiser.average), strict=True):
         if p is network.codebook.weight:
-            average[...] = p.data
+            average[moved] = p.data[moved]
 
 
 def tokenize(network: TokenNetwork, data: Any, config: AutoencodeConfig, *, kind: str | None = None) -> Loop:
@@ -108,7 +134,7 @@ def tokenize(network: TokenNetwork, data: Any, config: AutoencodeConfig, *, kind
 
 def quantisation_of(network: TokenNetwork, config: AutoencodeConfig) -> Quantisation:
     """The process that trains this network."""
-    return Quantisation(config.beta, 0 if isinstance(network, FSQ) else config.warm)
+    return Quantisation(config.beta, 0 if isinstance(network, FSQ) else config.warm, config.revive)
 
 
 # ------------------------------------------------------------------------------------------------ pictures and numbers

@@ -31,6 +31,7 @@ Progress = Callable[[int, int], None]
 class TokenProcess:
     """How codes are shown to a network, in training all at once, in writing group by group. The base of both ways."""
 
+    stream: ClassVar[int]
     per: ClassVar[int] = 4
 
     @property

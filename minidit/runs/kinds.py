@@ -84,7 +84,7 @@ def assembled(
 
 
 def check_partners(process: ProcessConfig, model: ModelConfig, tokenizer: TokenizerConfig) -> None:
-    """Raises ValueError unless a process, a model and a tokenizer are made for each other: codes are written, latents denoised."""
+    """Raises ValueError unless these are made for each other: codes are written, pixels and latents denoised."""
     here, codes = kind_of("process", process), isinstance(tokenizer, CodesConfig)
     if isinstance(process, TokensConfig):
         for section, config in (("model", model), ("tokenizer", tokenizer)):

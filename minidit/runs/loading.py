@@ -96,7 +96,11 @@ def pipeline_of(config: RunConfig, model: TrainedBackbone, network: TokenizerNet
         raise ValueError(f"class_names or crop of its data are damaged: {names!r:.200}, {crop!r:.20}")
     words = vocabulary_of(model.condition, data.get("words"))
     facts: Any = (model, *parts, tuple(names), crop, meta, s.guidance, s.interval, config.process.usual, words)
-    return Writer(*facts, rises=config.process.rises) if isinstance(config.process, TokensConfig) else Pipeline(*facts)
+    if not isinstance(config.process, TokensConfig):
+        return Pipeline(*facts)
+    writer = Writer(*facts)
+    writer.rises = config.process.rises
+    return writer
 
 
 def vocabulary_of(condition: Condition, words: Any) -> Vocabulary | None:

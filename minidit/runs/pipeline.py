@@ -195,10 +195,10 @@ class Pipeline:
         sampler : "ddim" (no fresh noise, unless η) or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.
         seed : of all noise.   shards, precision : as in `md.sample`.
         temperature, top_k, top_p, rising : of models that write codes alone (writer.py).
-        Raises ValueError for those, for an unknown word, for a spacing or a shift of another path, and for more rungs than there are.
+        Raises ValueError for those, for an unknown word, for a spacing or a shift of another path, and for too many rungs.
         """
         if any(word is not None for word in (temperature, top_k, top_p, rising)):
-            raise ValueError("temperature, top_k, top_p and rising guidance are of models that write codes; this one walks down a path")
+            raise ValueError("temperature, top_k, top_p and rising guidance are of models that write codes; this one denoises")
         if spacing:
             check_word("spacing", spacing, SPACINGS)
         sampler, solver = self.walk_words(sampler, solver, eta, path)

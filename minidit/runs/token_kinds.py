@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
 from minidit.autoregressive.quantiser import Pyramid
-from minidit.processes.codes import TokenNetwork, quantiser_of, tokens_of
 from minidit.processes.coded import Codes
+from minidit.processes.codes import TokenNetwork, quantiser_of, tokens_of
 from minidit.processes.tokens import Raster, Scales, TokenProcess
 from minidit.runs.process_kinds import ProcessConfig, Usual
 

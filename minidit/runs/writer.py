@@ -13,6 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from minidit.autograd import no_grad, value
+from minidit.autoregressive.choose import check_choice
 from minidit.backend import Arena, Array, flat_buffer, module_of, to_device
 from minidit.nn.precision import computing_in
 from minidit.processes.tokens import TokenProcess, Writing, groups_written, write
@@ -32,8 +33,8 @@ class Writer(Pipeline):
     rises: bool = False
 
     @property
-    def order(self) -> TokenProcess:
-        """The process, which says what is written in which groups."""
+    def writes(self) -> TokenProcess:
+        """The process, whose `order` says what is written in which groups."""
         process: Any = self.process
         assert isinstance(process, TokenProcess)
         return process
@@ -45,10 +46,10 @@ class Writer(Pipeline):
 
     def steps(self, wanted: int | None, flag: str = "--steps", usual: int | None = None) -> int:
         """The number of groups. Raises ValueError for any other."""
-        passes = self.order.order.passes
-        if wanted not in (None, passes):
-            raise ValueError(f"{flag} {wanted}: this model writes {self.order.order.tokens} codes in {passes} passes, no more or less")
-        return passes
+        order = self.writes.order
+        if wanted not in (None, order.passes):
+            raise ValueError(f"{flag} {wanted}: this model writes {order.tokens} codes in {order.passes} passes, no more or less")
+        return order.passes
 
     def in_short(self, steps: int) -> int:
         """All of them: half a picture shows nothing."""
@@ -79,8 +80,7 @@ class Writer(Pipeline):
             rises=self.rises if rises is None else rises, temperature=1.0 if temperature is None else temperature,
             top_k=options.get("top_k") or 0, top_p=1.0 if top_p is None else top_p, seed=options.get("seed", 0),
         )  # fmt: skip
-        if not how.temperature > 0 or how.top_k < 0 or not 0 < how.top_p <= 1:
-            raise ValueError(f"temperature {how.temperature} must be above 0, top_k {how.top_k} at least 0, top_p {how.top_p} in (0, 1]")
+        check_choice(how.temperature, how.top_k, how.top_p)
         return how
 
     def latents(
@@ -104,17 +104,16 @@ class Writer(Pipeline):
         samples, precision = module_of(self.model.device).arange(B), options.get("precision", "float32")
         if trace:
             return self.traced(y, how, B, precision)
-        N = self.order.order.tokens
+        N = self.writes.order.tokens
         result = flat_buffer(B * N, np.int64, self.model.device).reshape(B, N)
 
         def body(part: slice, i: int) -> None:
             with no_grad(), Arena():
                 for k in range(part.start, part.stop, MOST):
                     some = slice(k, min(k + MOST, part.stop))
-                    result[some] = write(
-                        self.model, self.order, None if y is None else y[some], how, n=some.stop - some.start, samples=samples[some],
-                        progress=progress if i == 0 and k == part.start else None,
-                    )  # fmt: skip
+                    classes, first = None if y is None else y[some], i == 0 and k == part.start
+                    result[some] = write(self.model, self.writes, classes, how, n=some.stop - some.start, samples=samples[some],
+                                         progress=progress if first else None)  # fmt: skip
 
         with computing_in(precision, self.model.device, getattr(self.model, "flat", None)):
             over_shards(B, body, self.model.device, min(options.get("shards", 0) or cores(), B), into=[result])
@@ -122,7 +121,7 @@ class Writer(Pipeline):
 
     def traced(self, y: Array | None, how: Writing, n: int, precision: str) -> Iterator[Moment | Array]:
         """Numbers so far after every group, as Moments whose time is the part that is not written; then all."""
-        passes, groups = self.order.order.passes, groups_written(self.model, self.order, y, how, n=n)
+        passes, groups = self.writes.order.passes, groups_written(self.model, self.writes, y, how, n=n)
         index: Array = None
         for g in range(passes):
             with no_grad(), computing_in(precision, self.model.device, getattr(self.model, "flat", None)):
@@ -133,12 +132,12 @@ class Writer(Pipeline):
     def nats(self, source: Source, most: int = 2000) -> float:
         """Nats per number of at most so many held-out pictures (Q.18)."""
         n, total = min(most, len(source)), 0.0
-        draws = Draws(0, self.order.stream, np.arange(n), self.model.device, self.model.dtype, self.order.per)
+        draws = Draws(0, self.writes.stream, np.arange(n), self.model.device, self.model.dtype, self.writes.per)
         with no_grad():
             for k in range(0, n, MOST):
                 piece = draws.at(0, np.arange(k, min(n, k + MOST)))
                 x_0, y = source.draw(to_device(piece.samples, self.model.device), piece)
                 y = y if self.model.condition.count else None
                 with Arena():
-                    total += float(value(self.order.loss(self.model, x_0, y, piece)[0]).sum())
+                    total += float(value(self.writes.loss(self.model, x_0, y, piece)[0]).sum())
         return total / n

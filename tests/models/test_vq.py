@@ -100,7 +100,7 @@ def test_the_same_training_on_two_shards_gives_the_same_codes():
     ends = []
     for shards in (1, 2):
         network = NETWORKS[0]()
-        loop = c.tokenize(network, pictures(64), AutoencodeConfig(lr=4e-3, steps=5, warm=2, batch_size=8, shards=shards), kind="thread")
+        loop = c.tokenize(network, pictures(64), AutoencodeConfig(steps=5, warm=2, batch_size=8, shards=shards), kind="thread")
         for _ in loop.run():
             codes_laid(loop)
         ends.append(network.flat.copy())
