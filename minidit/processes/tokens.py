@@ -130,14 +130,14 @@ class Writing:
 
 def write(
     network: Any, process: TokenProcess, labels: Array | None = None, how: Writing | None = None, *, n: int | None = None,
-    samples: Array | None = None, progress: Progress | None = None,
+    samples: Array | None = None, given: Array | None = None, progress: Progress | None = None,
 ) -> Array:  # fmt: skip
     """The codes of new pictures : (B, N) int64, on the network's device; the arguments are those of `groups_written`.
 
     progress(done, total) is called after every group.
     """
     passes, index = process.order.passes, None
-    for g, index in enumerate(groups_written(network, process, labels, how, n=n, samples=samples)):  # noqa: B007  the last is all
+    for g, index in enumerate(groups_written(network, process, labels, how, n=n, samples=samples, given=given)):  # noqa: B007  the last is all
         if progress is not None:
             progress(g + 1, passes)
     return index
@@ -145,11 +145,12 @@ def write(
 
 def groups_written(
     network: Any, process: TokenProcess, labels: Array | None = None, how: Writing | None = None, *, n: int | None = None,
-    samples: Array | None = None,
+    samples: Array | None = None, given: Array | None = None,
 ) -> Iterator[Array]:  # fmt: skip
     """The codes so far : (B, n_1 + … + n_g) int64, after every group.
 
     labels : (B,) ints; an unconditional network takes n instead.   samples : (B,) the numbers that key their draws, 0 … B-1
+    given : (B, n) the codes of the first groups, which are kept; those of the others follow
     """
     how, order = how or Writing(), process.order
     y = None if labels is None else to_device(np.asarray(labels), network.device)
@@ -161,10 +162,11 @@ def groups_written(
     both = xp.concatenate((y, network.null(y))) if guides else y
     cache = network.cache(2 * B if guides else B) if how.cached else None
     draws = Draws(how.seed, WRITE_STREAM, xp.arange(B) if samples is None else samples, network.device, np.float64)
-    index = xp.zeros((B, 0), np.int64)
-    for g, tokens in enumerate(order.groups):
+    index = xp.zeros((B, 0), np.int64) if given is None else given
+    first = 0 if given is None else order.ends.index(given.shape[1]) + 1
+    for g, tokens in enumerate(order.groups[first:], first):
         with no_grad():
-            seen = process.following(index) if how.cached else process.seen(index)
+            seen = process.following(index) if how.cached and g > first else process.seen(index)
             logits = value(network(xp.concatenate((seen, seen)) if guides else seen, both, cache))[:, -tokens:]
         if guides:
             logits = guided(logits[:B], logits[B:], how.scale(g, order.passes))

@@ -92,7 +92,7 @@ def test_a_trace_shows_the_groups_that_are_written_and_ends_with_all(kind, runs)
      {"shift": 2.0}, {"interval": (0.2, 0.7)}, {"top_k": -1}, {"top_p": 0.0}, {"temperature": 0.0}],
 )  # fmt: skip
 def test_settings_that_mean_nothing_to_codes_are_refused(options, runs):
-    with pytest.raises(ValueError, match="this model writes|temperature .* must be"):
+    with pytest.raises(ValueError, match=r"this model writes|temperature .* must be"):
         runs["vq"][1].sample("0", **options)
 
 
@@ -147,7 +147,7 @@ def test_a_tokenizer_of_another_process_is_refused_before_any_work(process, toke
 def test_a_run_without_a_tokenizer_and_scales_of_another_grid_are_refused(tmp_path):
     whole(tmp_path / "pixels", run_config())
     named = replace(config("vq"), data=replace(config("vq").data, tokenizer=str(tmp_path / "pixels")))
-    with pytest.raises(CheckpointError, match="pixels: holds no tokenizer.safetensors and no state of the tokenizer"):
+    with pytest.raises(CheckpointError, match=r"pixels: holds no tokenizer\.safetensors and no state of the tokenizer"):
         begun(tmp_path / "run", named)
     other = config("scales")
     with pytest.raises(ValueError, match=r"a map of 2 x 2, which is not the last of the scales \(1, 4\): give --ae-sizes"):
