@@ -185,7 +185,7 @@ def timed(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     return {name: float(np.median(s)) for name, s in seconds.items()}
 
 
-def costs(rounds: int = 7) -> dict[str, Any]:
+def costs(rounds: int = 5) -> dict[str, Any]:
     """CPU seconds of random weights, guided, with and without a cache, beside the shipped DiT; orders, tokens and pairs."""
     nets: dict[str, tuple[Any, Any]] = {}
     for width, heads in ((64, 2), (128, 4)):
@@ -209,7 +209,7 @@ def costs(rounds: int = 7) -> dict[str, Any]:
         for steps in (5, 8):
             runs[f"shipped DiT, {steps} steps"] = lambda s=steps, y=y: dit.latents(list(y), steps=s, solver="ab2_arc", shards=1)
         same = all(np.array_equal(runs[f"{n}, cache"](), runs[f"{n}, no cache"]()) for n in nets) if batch < 100 else None
-        seconds = timed(runs, rounds if batch < 100 else 3)
+        seconds = timed(runs, rounds if batch < 100 else 2)
         rows += [{"name": name, "batch": batch, "cpu_s": s} for name, s in seconds.items()]
         rows.append({"name": "identical codes with and without a cache", "batch": batch, "same": same})
         for row in rows[-len(runs) - 1 :]:

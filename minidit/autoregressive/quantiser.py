@@ -118,5 +118,5 @@ class Pyramid:
             if codes is None:
                 rest = rest - larger(seen[-1], z.shape[1])
             else:
-                rest = rest - value(self.phi(k, larger(codes[nearest(seen[-1], codes)], z.shape[1])))  # (Q.9)
+                rest = rest - value(self.phi(k, larger(codes[nearest(seen[-1], codes)], z.shape[1])))
         return xp.concatenate([s.reshape(-1, z.shape[-1]) for s in seen])

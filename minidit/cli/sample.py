@@ -20,6 +20,9 @@ QUICK = 8  # rungs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", help="a run folder (default: the shipped weights)")
+    parser.add_argument("--weights", default="", metavar="NAME",
+                        help="which of the shipped weights: fashion (default), raster or scales (the same pictures, written as "
+                             "codes), words")
     parser.add_argument("--state", default="", metavar="STATE",
                         help="a saved state of the run instead of its trained weights: latest, best, or a number of updates")
     parser.add_argument("--labels", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
@@ -76,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     device = settle_device(args)
     settle_precision(device, args.precision)
     few = in_few_steps(args)
-    words = bool(args.prompt)
-    pipeline = load_few_steps(device=device) if few else load(args.run, device=device, state=args.state, captions=words)
+    which = args.weights or ("words" if args.prompt and args.run is None else "")
+    pipeline = load_few_steps(device=device) if few else load(args.run, device=device, state=args.state, weights=which)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
     wanted, named = quick_walk(args, pipeline)
@@ -170,8 +173,8 @@ def quick_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None
 def in_few_steps(args: argparse.Namespace) -> bool:
     """Whether the shipped flow map is meant: no run, one, two or four steps, and nothing else is said about the walk."""
     otherwise = (
-        args.run, args.prompt, args.state, args.spacing, args.path, args.shift, args.guidance, args.guidance_interval,
-        args.sampler, args.solver, args.eta,
+        args.run, args.weights, args.prompt, args.state, args.spacing, args.path, args.shift, args.guidance,
+        args.guidance_interval, args.sampler, args.solver, args.eta,
     )  # fmt: skip
     return args.steps in (1, 2, 4) and not any(word not in (None, "", 0.0) for word in otherwise)
 

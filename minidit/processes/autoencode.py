@@ -35,7 +35,7 @@ class AutoencodeConfig(ShortRecipe):
     """The training of a tokenizer: of an autoencoder with a Gaussian posterior, or of codes (codes.py)."""
 
     kl_weight: float = 1e-4  # of a Gaussian posterior
-    beta: float = 0.25  # of codes: how fast vectors go to theirs (Q.3)
+    beta: float = 0.25  # of codes: how fast vectors go to theirs
     warm: int = 200  # of codes: updates before anything is quantised (FSQ needs none)
     revive: int = 100  # of codes: updates between two looks for unused ones, in the first half of the training; 0: never
 

@@ -84,7 +84,7 @@ def lay_codes(network: TokenNetwork, x: Array, rounds: int = 8, seed: int = 0) -
         raise ValueError(f"{len(vectors)} vectors are too few for {K} codes: use more pictures, or fewer codes")
     codes = vectors[to_device(Philox(seed, CODES_STREAM).permutation(len(vectors))[:K], network.device)]
     for _ in range(rounds):
-        codes = k_means_round(law.population(z, codes), codes)  # (Q.7)
+        codes = k_means_round(law.population(z, codes), codes)
     network.codebook.weight.data[...] = codes
 
 

@@ -38,9 +38,12 @@ def load(
     num_heads: int | None = None,
     state: str = "",
     captions: bool = False,
+    weights: str = "",
 ) -> Any:
-    """A network from a file, a Pipeline from a run folder; the shipped weights (captions: of the model that reads words) if there
-    is no path.
+    """A network from a file, a Pipeline from a run folder; the shipped weights if there is no path.
+
+    weights : which of them: "fashion" (a DiT), "raster" or "scales" (the same pictures, written as codes), "words" (a model that
+    reads them; also captions=True)
 
     Also from other projects' files, recognised by their content: an official DiT, a DiT or AutoencoderKL of diffusers (its
     folder, or a whole pipeline's with model_index.json), an autoencoder of latent-diffusion; `describe` shows what is in a file
@@ -51,9 +54,14 @@ def load(
 
     Raises CheckpointError, with the path, for anything else.
     """
-    if path is None and not (SHIPPED / (WORDS if captions else "fashion")).is_dir():
-        raise CheckpointError("no weights are shipped with this installation: name a run folder (minidit train makes one)")
-    path = SHIPPED / (WORDS if captions else "fashion") if path is None else Path(path)
+    name = weights or (WORDS if captions else "fashion")
+    if path is None and not (SHIPPED / name).is_dir():
+        there = sorted(place.name for place in SHIPPED.glob("*") if place.is_dir())
+        known = f"there are {', '.join(there)}" if there else "name a run folder (minidit train makes one)"
+        raise CheckpointError(f"no weights {name!r} are shipped with this installation: {known}")
+    if path is not None and weights:
+        raise ValueError(f"{path} and the shipped weights {weights!r} are both named: leave out one of them")
+    path = SHIPPED / name if path is None else Path(path)
     if (path / diffusers_folder.INDEX).exists():
         model, tokenizer, process, names, meta = diffusers_folder.load(path, device=device, dtype=dtype, dialect=dialect)
         return Pipeline(model, tokenizer, process, names, meta=meta)

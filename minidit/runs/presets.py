@@ -148,7 +148,7 @@ PRESETS["clips"] = RunConfig(
 # Pictures as numbers: a tokenizer of codes, then a transformer that writes them. Small networks are right for minutes; the angles
 # of places are spread for a grid of 8 × 8.
 _WRITTEN = LoopConfig(
-    lr=3e-3, betas=(0.9, 0.95), weight_decay=0.05, warmup=100, final_lr=0.03, clip=1.0, ema=0.99, steps=7000, batch_size=32
+    lr=3e-3, betas=(0.9, 0.95), weight_decay=0.05, warmup=100, final_lr=0.03, clip=1.0, ema=0.99, steps=4000, batch_size=32
 )
 PRESETS["raster"] = RunConfig(
     tokenizer=VQConfig(),
@@ -164,6 +164,8 @@ PRESETS["scales"] = replace(
     tokenizer=MultiScaleVQConfig(),
     model=VARConfig(),
     process=ScalesConfig(),
+    train=replace(_WRITTEN, steps=2500),
+    tokenizer_train=AutoencodeConfig(lr=4e-3, steps=4500),
     sample=replace(PRESETS["raster"].sample, guidance=2.0),
 )
 PRESETS["digits"] = replace(PRESETS["quick"], train=replace(_FAST, steps=3000), sample=SampleConfig(every=500))
