@@ -20,6 +20,8 @@ from minidit.diffusion.solver import share
 from minidit.models.classifier import Classifier
 from minidit.outgoing import silent
 from minidit.processes.classify import judge
+from minidit.processes.coded import Codes
+from minidit.processes.codes import codes_in_use
 from minidit.random import Philox
 from minidit.runs.pipeline import Options, Pipeline
 from minidit.training.forward import CHUNK
@@ -111,6 +113,8 @@ class Evaluation:
             r = pipeline.tokenizer.decode(pipeline.encode(x))
             row = self.row("their reconstructions", r, labels, "the ceiling of a latent model")
             row["psnr"] = metrics.psnr(np.clip(r, -1, 1), x, crop=self.train.crop)
+            if isinstance(pipeline.tokenizer, Codes):
+                row["used"], row["perplexity"] = codes_in_use(pipeline.encode(x), pipeline.tokenizer.vocabulary)
         noise = Philox(0, EVAL_STREAM).normal(x.shape)
         self.row("noise", np.clip(noise, -1, 1), labels, "the level of an untrained model")
 
