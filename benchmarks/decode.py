@@ -4,10 +4,10 @@
     python -m benchmarks.decode --rounds 7 --threads 1 --cpu-time      where other programs keep the machine busy
     python -m benchmarks.decode --engines eager static compiled        compiled: by torch.compile (needs a C++ compiler)
 
-The same weights; the class token, then every code from the one before it, the most probable one each time. Llama runs with its fused
-attention: in eager mode with a cache that grows (eager) or of fixed size (static), or compiled with the latter. Its table of angles is
-replaced by ours, which saves it the sines of every step, so both write the same codes: that is checked. The engines take turns, round
-by round; the figure is the median of the ratios.
+The same weights; the class token, then every code from the one before it, the most probable one each time. Llama runs with
+its fused attention: in eager mode with a cache that grows (eager) or of fixed size (static), or compiled with the latter. Its
+table of angles is replaced by ours, which saves it the sines of every step, so both write the same codes: that is checked.
+The engines take turns, round by round; the figure is the median of the ratios.
 """
 
 from __future__ import annotations
