@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -91,6 +91,17 @@ def say(text: str) -> None:
     """Prints a line on stderr. A terminal that is gone must not end what it watched."""
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def leaving(way_on: str, progress: Progress) -> Iterator[None]:
+    """Work after which nothing would be lost: if it is interrupted, the last line says what there is and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        progress.close()
+        say(f"\nminidit: interrupted; {way_on}")
+        raise SystemExit(130 if isinstance(stop, KeyboardInterrupt) else stop.code) from None
 
 
 class Deaf:

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments
 
-        frames = moments(pipeline, labels, progress.steps("from noise to picture"), **options)
+        frames = moments(pipeline, labels, **options | {"progress": progress.steps("from noise to picture")})
         progress.close()
         if ranks().first:
             save_gif(out, film(frames))
