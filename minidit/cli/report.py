@@ -26,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from minidit.html.report import write_report
 
+    if folders[0].is_dir() and not any((folders[0] / name).exists() for name in ("config.toml", "metrics.jsonl")):
+        raise ValueError(f"{folders[0]}: no run there (no config.toml)")
     print(write_report(folders[0], Path(args.out) if args.out else None))
     return 0
 
