@@ -4,8 +4,9 @@
     python -m benchmarks.few_steps measure few/0 few/1 --data FOLDER --out benchmarks/results/few_steps.json
     python -m benchmarks.few_steps picture                              writes docs/few-steps.png from the shipped weights
 
-The teacher is walked in eight steps of Adams–Bashforth with its own guidance; its trajectories are kept at five points. The
-student begins as a copy. A row's multiple is its Fréchet distance over that of reconstructions, by the judge of `measure`.
+The teacher is walked in eight steps of Adams–Bashforth on the arc with its own guidance; its trajectories are kept at five
+points. The student begins as a copy. A row's multiple is its Fréchet distance over that of reconstructions, by the judge of
+`measure`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from minidit import pictures
 from minidit.checkpoint import load_model, save_model
 from minidit.cli.progress import Progress
-from minidit.diffusion.solver import AB2
+from minidit.diffusion.solver import AB2_ARC
 from minidit.models.dit import DiT
 from minidit.models.flow_map import FlowMapDiT
 from minidit.processes.distil import Distillation, in_steps, trajectories
@@ -49,7 +50,7 @@ def train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     teacher, began = load(), time.process_time()
     assert teacher.meta is not None
-    settings = Sampling(8, solver=AB2, guidance=teacher.guidance, interval=teacher.interval, seed=args.seed)
+    settings = Sampling(8, solver=AB2_ARC, guidance=teacher.guidance, interval=teacher.interval, seed=args.seed)
     labels, progress = np.arange(args.pool) % teacher.model.condition.count, Progress(False)
     source = trajectories(
         teacher.model, teacher.process, labels, settings, n=args.pool, keep=4, progress=progress.steps("trajectories")

@@ -131,13 +131,13 @@ class Words(nn.Module):
 
 
 class MMDiT(nn.Module):
-    """x : (B, C, H, W), t : (B,), y : (B, M)  ->  (B, C, H, W); learned positions, captions, no dual attention."""
+    """x : (B, C, H, W), t : (B,), y : (B, M)  ->  (B, C, H, W); captions, no dual attention."""
 
     def __init__(self, c: MMDiTConfig) -> None:
         super().__init__()
         D, self.p = c.hidden_size, c.patch_size
         self.x_embedder = PatchEmbed(c.in_channels, D, c.patch_size)
-        self.pos_embed = nn.Parameter(torch.zeros(1, c.tokens, D))
+        self.register_buffer("pos_embed", torch.zeros(1, c.tokens, D))
         self.t_embedder, self.y_embedder = Mlps(256, D), Mlps(D, D)
         self.context_embedder = Words(c.condition.rows, c.caption_length, D)
         inner = int(D * c.mlp_ratio), int(D * c.context_ratio)

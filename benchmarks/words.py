@@ -25,6 +25,7 @@ from benchmarks.machine import machine
 from minidit import metrics, pictures
 from minidit.backend import Array
 from minidit.data import emoji, from_uint8, shapes
+from minidit.html.folder import seconds_of
 from minidit.models.classifier import Classifier, ClassifierConfig
 from minidit.processes.classify import Classification, judge
 from minidit.random import Philox
@@ -160,8 +161,9 @@ def training_of(run: Path, state: str) -> dict[str, Any]:
     """What a run took, to a state that is a number of updates or to its end: updates, minutes of the clock, its configuration."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     most = int(state) if state.isdigit() else max(line["step"] for line in lines)
-    last = max((line for line in lines if "wall_s" in line and line["step"] <= most), key=lambda line: line["step"])
-    return {"updates": last["step"], "wall_minutes": last["wall_s"] / 60, "config": (run / "config.toml").read_text()}
+    timed = [line for line in lines if "wall_s" in line and line["step"] <= most]
+    text = (run / "config.toml").read_text()
+    return {"updates": timed[-1]["step"], "wall_minutes": seconds_of(timed) / 60, "config": text}
 
 
 def measure(args: argparse.Namespace) -> None:

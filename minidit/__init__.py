@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from minidit.diffusion.prediction import EPS, X_0, U, V, edm, predict_eps, predict_v, predict_x_0
     from minidit.diffusion.schedule import Schedule
     from minidit.diffusion.solver import AB2, AB2_ARC, EULER, HEUN
+    from minidit.images import Pictures
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
     from minidit.models.dit import DIT, DiT, DiTConfig
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from minidit.models.mmdit_config import MMDIT, MMDiTConfig
     from minidit.models.spacetime import SpacetimeDiT
     from minidit.models.spacetime_config import SPACETIME, SpacetimeConfig
-    from minidit.models.unet import UNet, UNetConfig
+    from minidit.models.unet import UNet
+    from minidit.models.unet_config import UNET, UNetConfig
     from minidit.optim import AdamW, OptimConfig
     from minidit.processes.autoencode import AutoencodeConfig, autoencode
     from minidit.processes.diffusion import Diffusion, drawn
@@ -59,6 +61,7 @@ _HOMES = {
     "diffusion.prediction": ("EPS", "U", "V", "X_0", "edm", "predict_eps", "predict_v", "predict_x_0"),
     "diffusion.schedule": ("Schedule",),
     "diffusion.solver": ("AB2", "AB2_ARC", "EULER", "HEUN"),
+    "images": ("Pictures",),
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
@@ -68,7 +71,8 @@ _HOMES = {
     "models.mmdit_config": ("MMDIT", "MMDiTConfig"),
     "models.spacetime": ("SpacetimeDiT",),
     "models.spacetime_config": ("SPACETIME", "SpacetimeConfig"),
-    "models.unet": ("UNet", "UNetConfig"),
+    "models.unet": ("UNet",),
+    "models.unet_config": ("UNET", "UNetConfig"),
     "optim": ("AdamW", "OptimConfig"),
     "random": ("Philox",),
     "processes.autoencode": ("AutoencodeConfig", "autoencode"),
@@ -81,17 +85,34 @@ _HOMES = {
     "processes.train": ("loop_for", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted([*_HOME, "__version__"])
+__all__ = [
+    "AB2", "AB2_ARC", "DDPM", "DDPM_LARGE", "DDPM_LEARNED", "DIT", "EPS", "EULER", "FLUX", "HEUN", "MMDIT", "PRIMITIVES",
+    "SPACETIME", "UNET", "X_0", "AdamW", "AutoencodeConfig", "Autoencoder", "AutoencoderConfig", "AutoencoderKL",
+    "AutoencoderKLConfig", "DiT", "DiTConfig", "Diffusion", "Exploding", "Flux", "FluxConfig", "Gradients", "Level",
+    "Loop", "LoopConfig", "MMDiT", "MMDiTConfig", "OptimConfig", "Philox", "Pictures", "Pipeline", "Sampling", "Schedule",
+    "SpacetimeConfig", "SpacetimeDiT", "Straight", "Tensor", "U", "UNet", "UNetConfig", "V", "__version__", "autoencode",
+    "data", "ddim", "ddim_invert_step", "ddim_step", "ddpm_step", "decode", "describe", "drawn", "edm", "from_dlpack",
+    "guide", "latents_of", "load", "loop_for", "metrics", "nn", "no_grad", "ops", "pictures", "plain_text", "posterior",
+    "predict_eps", "predict_v", "predict_x_0", "primitive", "q_sample", "reconstruct", "sample", "save", "to_device",
+    "to_host", "train", "verify", "xp_of",
+]  # fmt: skip  # a literal, which type checkers read
 
 
-def __getattr__(name: str) -> Any:
+def _found(name: str) -> Any:
+    """The public object of this name, imported from its home."""
     if name not in _HOME:
-        raise AttributeError(f"minidit has no {name!r}; it has {', '.join(__all__)}")
+        from minidit.keywords import meant
+
+        raise AttributeError(f"minidit has no {name!r}{meant(name, __all__) or '; it has ' + ', '.join(__all__)}")
     home = _HOME[name]
     if home == "autograd":
         importlib.import_module("minidit.ops")  # a Tensor's operators are spelled there
     module = importlib.import_module(".".join((__name__, home or name)))
     return getattr(module, name) if home else module
+
+
+if not TYPE_CHECKING:  # else every name would exist for a type checker
+    __getattr__ = _found
 
 
 def __dir__() -> list[str]:

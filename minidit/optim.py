@@ -22,9 +22,11 @@ import numpy as np
 from minidit.autograd import NoTwin, kernels_on
 from minidit.backend import Array, device_of, empty, flat_buffer, to_device, xp_of
 from minidit.kernels import cpu_update, cuda_laws
+from minidit.keywords import suggesting
 from minidit.nn.module import Trainable
 
 
+@suggesting
 @dataclass(frozen=True)
 class OptimConfig:
     """The paper's values (Peebles and Xie 2022: AdamW, constant 1e-4, no decay, no clipping, EMA 0.9999) are the defaults."""

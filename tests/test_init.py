@@ -37,11 +37,13 @@ def test_a_public_name_is_the_thing_in_its_home(name):
 def test_what_the_type_checker_sees_is_what_there_is():
     """The imports under TYPE_CHECKING name exactly the names that are looked up late, each from its home."""
     tree = ast.parse(Path(md.__file__).read_text("utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     seen = {alias.name: (node.module.removeprefix("minidit").lstrip(".")) for node in block.body for alias in node.names}
     assert seen == md._HOME
 
 
 def test_a_wrong_name_is_told_with_the_right_ones():
-    with pytest.raises(AttributeError, match=r"minidit has no 'Dit'; it has .*DiT, "):
+    with pytest.raises(AttributeError, match=r"minidit has no 'Dit', did you mean 'DiT'\?"):
         md.Dit  # noqa: B018
+    with pytest.raises(AttributeError, match=r"minidit has no 'qqq'; it has .*DiT, "):
+        md.qqq  # noqa: B018

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYER = {
     "version": 0, "choices": 0, "incoming": 0, "outgoing": 0, "backend": 0, "random": 0, "pictures": 0, "frames": 0,
+    "keywords": 0, "shown": 0, "images": 0,
     "autograd": 1, "kernels": 1,
     "ops": 2,
     "nn": 3, "optim": 3,
@@ -24,19 +25,19 @@ LAYER = {
     "__init__": 11, "__main__": 11,
 }  # fmt: skip
 LAWS = {  # and what they know; of tokens some equations have stop-gradients
-    "diffusion": {"backend", "ops"}, "autoregressive": {"autograd", "backend", "ops"},
+    "diffusion": {"backend", "ops", "shown"}, "autoregressive": {"autograd", "backend", "ops"},
 }  # fmt: skip
 A_LAW_IS_KNOWN_FROM = LAYER["training"]
 BESIDE = {  # the only arrows between two rooms of one layer
     ("outgoing", "incoming"), ("pictures", "outgoing"), ("pictures", "frames"), ("random", "backend"), ("kernels", "autograd"),
-    ("optim", "nn"),
+    ("optim", "nn"), ("images", "shown"), ("images", "pictures"), ("images", "frames"),
 }  # fmt: skip
 CUPY = {"backend", "kernels"}
 KNOW_NO_KERNELS = {"training", "processes", "runs"}
 LIBRARIES = {  # the package imports nothing else that stands outside it
     "numpy", "scipy", "PIL", "safetensors", "tqdm", "threadpoolctl",  # always there
     "cupy", "cupyx", "cupy_backends", "mpi4py", "ml_dtypes", "cudnn",
-    "latex2mathml", "torch", "diffusers", "tensorboard",  # asked for by name when used
+    "latex2mathml", "markdown_it", "torch", "diffusers", "tensorboard",  # asked for by name when used
 }  # fmt: skip
 PRINTS = {"cli", "html"}
 LINES = 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,26 @@ FOR_USERS = ("README.md", "docs/results.md", "docs/runs.md", "docs/data.md")
 PAGES = [name for name in FOR_USERS if (ROOT / name).exists()]  # a source distribution has no docs/
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in PAGES}
 BLOCKS = [block for text in TEXTS.values() for block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S)]
-LINES = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
-COMMANDS = list(dict.fromkeys(line.partition("#")[0].strip() for line in LINES if line.strip()))
+LINES = [line for kind, block in BLOCKS if kind == "sh" for line in block.replace("\\\n", "").splitlines()]
+COMMANDS = list(dict.fromkeys(" ".join(line.partition("#")[0].split()) for line in LINES if line.strip()))
 SNIPPETS = [block for kind, block in BLOCKS if kind == "python"]
 TINY = (
     "--steps 2 --batch-size 4 --ae-steps 2 --ae-batch-size 4 --hidden-size 32 --depth 1 --num-heads 2 --ae-widths 8 8 16 --quiet"
 )
 SMALL = "--batch-size 4 --hidden-size 32 --depth 1 --num-heads 2 --sample-every 0 --sample-steps 2 --quiet --cache cache"
 
+PAINTED = (
+    'minidit sample --prompt "rainbow, fluent" --prompt "cat face, noto" --prompt "red apple, fluent" '
+    '--prompt "smiling face with sunglasses, noto" --prompt "woman scientist, dark skin tone, noto" '
+    '--prompt "four leaf clover, fluent" --prompt "doughnut, fluent" --prompt "woman pilot, dark skin tone, fluent"'
+)
+
 # what a test may leave to others: installation and the test command itself are run by .ci/run, the demo too in its quick form
 SHORT = {
     "pip install .": None,
     "minidit demo": None,
+    "minidit demo --quick": None,
+    PAINTED: f"{PAINTED.removeprefix('minidit ')} --steps 2 --quiet",
     "pip install -e '.[test]' && pytest": None,
     "minidit train --data PICTURES": f"train --data {{pictures}} --out {{run}} --sample-every 2 {TINY}",
     "minidit sample runs/PICTURES --labels 0 --steps 50 --guidance 2 --out grid.png": (
@@ -67,7 +76,6 @@ SHORT = {
     "minidit verify mine.py": "verify {mine}",
     "minidit verify M02": "verify M02",
     "minidit vectors export vectors": "vectors export vectors",
-    "minidit sample --labels 0-9 --out grid.png": "sample --labels 0-9 --steps 2 --out grid.png --quiet",
 }
 
 
@@ -125,7 +133,7 @@ def test_a_command_of_the_pages_runs(command, pictures, weights, mine, run_folde
     if short.startswith("eval"):
         config = run_folder / "config.toml"
         config.write_text(re.sub(r"(?s)(\[judge_train\].*?\nsteps = )\d+", r"\g<1>2", config.read_text()))
-    assert main(short.split()) == 0, capsys.readouterr().err
+    assert main(shlex.split(short)) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))

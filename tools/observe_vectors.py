@@ -48,12 +48,12 @@ def implementations():
     yield "NumPy loops, float64", verify.check({"dit": loops(), "dit_square": loops()}, precision="float64")
     examples = ROOT / "examples"
     mine = {}
-    for part in ("sampling", "network", "training", "continuous", "unet", "around"):
+    for part in ("sampling", "network", "training", "continuous", "unet", "around", "tokens", "streams"):
         mine |= module(examples / "verify" / f"scipy_{part}.py").mine()
     for who, functions in ((f"SciPy {scipy.__version__}", mine), ("NumPy formulas", test_fresh.RIGHT)):
         yield f"{who}, float64", verify.check(functions, precision="float64")
         yield f"{who}, float32", verify.check(in_float32(functions), precision="float32")
-    names = ("functions", "sampling", "training", "continuous", "unet", "around")
+    names = ("functions", "sampling", "training", "continuous", "unet", "around", "tokens", "streams")
     parts = [module(examples / "verify" / f"torch_{name}.py") for name in names]
     net, torch = module(examples / "verify" / "torch_dit.py"), parts[0].torch
     for kind in ("float64", "float32"):

@@ -45,7 +45,7 @@ def card(runs: list[Path], results: dict[str, Any], command: str) -> str:
         t, took = config_of(run).train, results["runs"][str(run)]
         made.append(
             f"- {run}{' (shipped)' if run == runs[0] else ''}: {took['updates']:,} of {t.steps:,} updates of {t.batch_size}, "
-            f"seed {t.seed}, {took['wall_minutes']:.0f} minutes on one core, which other work had half of the time"
+            f"seed {t.seed}, {took['wall_minutes']:.0f} minutes on one core, beside other work"
         )
     groups = [f"## {name.capitalize()} ({g['real']['n']} pictures)\n\n{table(g)}" for name, g in results["measures"].items()]
     parts = [

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, overload
 
 import numpy as np
 
+from minidit import shown
 from minidit.autograd.kinds import check_one_kind
 from minidit.autograd.switches import kernels_on, recording
 from minidit.autograd.tape import Node, Vjp
@@ -39,6 +42,15 @@ class Primitive:
     def __init__(self, plain: Pair, cpu: Pair | None = None, cuda: Pair | None = None, check: Check | None = None) -> None:
         self.plain, self.cpu, self.cuda, self.check = plain, cpu, cuda, check
         functools.update_wrapper(self, plain)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.__name__}{inspect.signature(self.plain)}>"
+
+    def _repr_html_(self) -> str:
+        twins = [home for home, twin in (("CPU", self.cpu), ("CUDA", self.cuda)) if twin is not None]
+        beside = f"fast twins: {', '.join(twins)}" if twins else "no fast twin"
+        text = textwrap.dedent(inspect.getsource(inspect.unwrap(self.plain)))
+        return shown.card(f"{self.__name__}: the value, and the adjoint that it returns", shown.code(text), shown.escape(beside))
 
     def pair(self, *arrays: Array, **static: Any) -> tuple[Any, Vjp]:
         """(y, vjp) on plain arrays, by the fast twin if there is one for this home and it is switched on."""

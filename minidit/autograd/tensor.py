@@ -83,7 +83,11 @@ class Tensor:
         return self.data.__dlpack_device__()
 
     def __repr__(self) -> str:
-        return f"Tensor({self.data!r})"
+        if self.data is None:
+            return "Tensor(not built)"
+        history = "constant" if self.node is None else "leaf" if self.node.leaf else "recorded"
+        numbers = f", {self.data.tolist()}" if self.size <= 8 else ""
+        return f"Tensor({self.shape} {self.dtype}, {history}{'' if self.grad is None else ' with a gradient'}{numbers})"
 
     def __float__(self) -> float:
         return float(self.data)

@@ -26,7 +26,6 @@ def reasons_against(config: Streams) -> list[str]:
         f"a picture of {config.size[0]} × {config.size[1]}": config.size[0] != config.size[1],
     }
     if isinstance(config, MMDiTConfig):
-        reasons |= {f"{config.positions} positions": config.positions == "learned"}
         reasons |= {f"context_ratio {config.context_ratio}": config.context_ratio != 4}
     else:
         reasons |= {"guidance from one": config.guidance == "from_one"}
@@ -97,7 +96,7 @@ def mmdit_from_settings(settings: Mapping[str, object], where: str) -> tuple[MMD
         "input_size": whole(settings, "sample_size", 128, where), "patch_size": whole(settings, "patch_size", 2, where),
         "in_channels": channels, "hidden_size": heads * width, "depth": whole(settings, "num_layers", 18, where),
         "num_heads": heads, "context_ratio": 4.0, "qk_norm": norm is not None,
-        "dual_attention": list_of(settings, "dual_attention_layers", [], where), "positions": "sincos",
+        "dual_attention": list_of(settings, "dual_attention_layers", [], where),
         "position_side": whole(settings, "pos_embed_max_size", 96, where), "class_dropout_prob": 0.0,
         "text_width": whole(settings, "joint_attention_dim", 4096, where),
         "text_pooled": whole(settings, "pooled_projection_dim", 2048, where),
@@ -153,7 +152,7 @@ def mmdit_from_shapes(arrays: Mapping[str, Lazy], heads: int | None, where: str)
         grid = min(ASSUMED // p, side)
         config = MMDiTConfig(
             grid * p, p, C, D, depth, heads or D // K, mlp_ratio=inner / D, context_ratio=4.0, qk_norm=norm, dual_attention=dual,
-            positions="sincos", position_side=side, class_dropout_prob=0.0, text_width=text, text_pooled=pooled,
+            position_side=side, class_dropout_prob=0.0, text_width=text, text_pooled=pooled,
         )  # fmt: skip
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"{where}: not the arrays of a whole MM-DiT ({error})") from error

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: Parser) -> None:
     from minidit.runs.presets import PRESETS
 
-    parser.add_argument("--quick", action="store_true", help="digits in pixel space, in seconds")
+    parser.add_argument("--quick", action="store_true", help="clothes in a minute, on latents of the shipped autoencoder")
     parser.add_argument(
         "--out", metavar="DIR", help="the run folder (default: runs/demo or runs/quick, with a number if that exists)"
     )
@@ -58,16 +58,16 @@ def run(args: argparse.Namespace) -> int:
         progress.note("measuring: a small classifier judges samples and, for comparison, real pictures")
         judge = job.judge(train, held_out)
     progress.close()
-    usual, ddpm_n = (50, 100) if args.quick else (250, 200)
-    ddpm_steps = ddpm_rungs(pipeline, None, usual)
+    ddpm_steps = None if args.quick else ddpm_rungs(pipeline, None, 250)
     again = f"the run is trained, and minidit eval {job.folder} measures it again"
     with failing(job.folder, again), leaving(again, progress):
         evaluation = Evaluation(judge, train, held_out, n=100 if args.quick else 500, steps=progress.steps)
-        measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=ddpm_n, steps=progress.steps)
+        measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=200, steps=progress.steps)
         show_run(job, pipeline, held_out, progress.steps, each=5 if args.quick else 8)
         progress.close()
         if job.ranks.first:
             progress.note(f"{time.monotonic() - began:.0f} s; open {write_report(job.folder)}")
+            progress.note(f"a film of noise that turns into pictures: {job.folder / 'pictures' / 'denoising.gif'}")
     print(job.folder)
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -20,6 +19,8 @@ ELSEWHERE = {  # our option -> its names in other programs, and others by which 
 
 def near(wrong: str, known: Iterable[str], mark: str = "") -> str:
     """ ", did you mean …?" if one of the known words is like the wrong one."""
+    import difflib  # only after a mistake
+
     close = difflib.get_close_matches(wrong, list(known), 1)
     return f", did you mean {mark}{close[0]}{mark}?" if close else ""
 

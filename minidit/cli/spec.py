@@ -1,22 +1,25 @@
 """`minidit spec`: the coverage of SPEC.md, one equation with its code and its tests, or everything as a book.
 
-Works from a checkout, where SPEC.md and the tests are next to the package. Exit status: 0; 1 if there are problems (an equation
-without code or test, a citation of an unknown equation); 2 if there is no checkout, or no library to write the book with.
+Works everywhere: an installed package carries SPEC.md, the tests and the story along. Exit status: 0; 1 if there are problems
+(an equation without code or test, a citation of an unknown equation); 2 for an unknown equation, if there is no checkout at
+--root, or no library to write the book with.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from pathlib import Path
 
-from minidit.html.book import write_book
-from minidit.html.formula import FormulaError
 from minidit.html.sources import Lines
-from minidit.html.spec import Entry, Spec, measured, missing_from, read
-from minidit.html.ties import problems
+from minidit.html.spec import Entry, Spec, measured, missing_from, parse, read
 
-CHECKOUT = Path(__file__).resolve().parents[2]  # unless only the package is installed
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = PACKAGE.parent  # unless only the package is installed:
+LIBRARIES = {"markdown_it": "markdown-it-py"}  # import name -> package
+CARRIED = PACKAGE / "html/checkout"  # SPEC.md, tests and story in a wheel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,20 +27,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", nargs="?", help="show one equation: its code, its tests, its residual (for example D.7)")
     parser.add_argument("--html", metavar="DIR", type=Path, help="write the book of equations, code and tests as web pages")
     parser.add_argument("--problems", action="store_true", help="print only equations without code or test, and wrong citations")
-    parser.add_argument("--root", metavar="DIR", type=Path, help="the checkout (default: the package's own, or this folder)")
+    parser.add_argument("--root", metavar="DIR", type=Path, help="another checkout than the package's own")
+
+
+def place(root: Path | None) -> tuple[Path, Path]:
+    """(the folder with SPEC.md and tests, that of the package). Raises FileNotFoundError for a root that is no checkout."""
+    if root is None and missing_from(CHECKOUT) and (CARRIED / "SPEC.md").exists():
+        return CARRIED, PACKAGE
+    root = root or (CHECKOUT if not missing_from(CHECKOUT) else Path("."))
+    if missing := missing_from(root):
+        raise FileNotFoundError(f"needs a checkout of minidit, but there is {missing} (name one with --root DIR)")
+    return root, root / "minidit"
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints or writes what the flags ask for; returns the exit status."""
-    root = args.root or (CHECKOUT if not missing_from(CHECKOUT) else Path("."))
-    if missing := missing_from(root):
-        print(f"minidit spec: needs a checkout of minidit, but there is {missing} (name one with --root DIR)", file=sys.stderr)
+    try:
+        root, package = place(args.root)
+    except FileNotFoundError as error:
+        print(f"minidit spec: {error}", file=sys.stderr)
         return 2
-    spec = read(root)
+    if args.id is not None and args.html is None:
+        return show(root, package, args.id)
+    spec = read(root, package=package)
     if args.html is not None:
         return html(spec, args.html)
-    if args.id is not None:
-        return show(spec, args.id)
+    from minidit.html.ties import problems
+
     lines = problems(spec)
     if not args.problems:
         print(coverage(spec))
@@ -47,22 +63,54 @@ def run(args: argparse.Namespace) -> int:
     return 1 if lines else 0
 
 
-def show(spec: Spec, identifier: str) -> int:
-    """Prints one entry."""
-    entry = spec.entries.get(identifier.upper())
-    if entry is None:
-        print(f"minidit spec: SPEC.md has no equation {identifier!r} (minidit spec lists them)", file=sys.stderr)
+def show(root: Path, package: Path, wanted: str) -> int:
+    """Prints one entry. Reads the files that name it and no others."""
+    _, chapters, _ = parse((root / "SPEC.md").read_text(encoding="utf-8"))
+    entries = {e.id: e for chapter in chapters for e in chapter.entries}
+    identifier = re.sub(r"^([A-Z])(\d)", r"\1.\2", wanted.strip("() ").upper())  # d7 is D.7, but M02 is a mistake
+    if wanted.upper() not in entries and re.fullmatch(r"[MXC]\d+[A-Z]?", wanted.upper()):
+        print(f"minidit spec: {as_a_mistake(wanted[:1].upper() + wanted[1:], entries)}", file=sys.stderr)
         return 2
-    print(one_entry(spec, entry) + ("" if spec.residuals else "\n(residuals are measured by pytest)"))
+    if identifier not in entries:
+        print(f"minidit spec: SPEC.md has no equation {wanted!r}{suggestion(wanted, entries)}", file=sys.stderr)
+        return 2
+    spec = read(root, package=package, only=identifier)
+    print(one_entry(spec, spec.entries[identifier]))
     return 0
+
+
+def as_a_mistake(identifier: str, entries: dict[str, Entry]) -> str:
+    """What to say of M02: where it is explained, and which equations it breaks."""
+    broken = [f"{e.id} ({e.name})" for e in entries.values() if identifier in e.deviations]
+    return (f"{identifier} is a mistake, not an equation: `minidit verify {identifier}` says what it does"
+            + (f"; it is named at {', '.join(broken)}" if broken else ""))
+
+
+def suggestion(wanted: str, entries: dict[str, Entry]) -> str:
+    """Equations that may be meant: of a similar id, or with these words in their names."""
+    near = difflib.get_close_matches(wanted.upper(), entries, 3, 0.7)
+    words = wanted.lower().split()
+    near = near or [i for i, e in entries.items() if all(w in e.name.lower() for w in words)][:5]
+    return f": did you mean {' or '.join(f'{i} ({entries[i].name})' for i in near)}?" if near else " (minidit spec lists them)"
 
 
 def html(spec: Spec, folder: Path) -> int:
     """Writes the book."""
+    from minidit.verify.bank import DEVIATIONS
+
     try:
-        pages = write_book(spec, folder)
+        from minidit.html.book import write_book
+        from minidit.html.formula import FormulaError
+        from minidit.html.mistakes import Mistake
     except ModuleNotFoundError as error:
-        print(f"minidit spec: the book needs {error.name} (pip install {error.name}, or the extra test)", file=sys.stderr)
+        package = LIBRARIES.get(str(error.name), error.name)
+        print(f"minidit spec: the book needs {package} (pip install {package})", file=sys.stderr)
+        return 2
+    mistakes = [Mistake(d.id, d.name, d.spec, d.wrong, d.right, d.seen) for d in DEVIATIONS.values()]
+    try:
+        pages = write_book(spec, folder, mistakes)
+    except ModuleNotFoundError as error:
+        print(f"minidit spec: the book needs {error.name} (pip install {error.name}, or the extra book)", file=sys.stderr)
         return 2
     except FormulaError as error:
         print(f"minidit spec: {error}", file=sys.stderr)

@@ -21,8 +21,10 @@ from minidit.data.captions import Vocabulary
 from minidit.data.checks import DataError
 from minidit.data.rows import Index, Rows, prints_of
 from minidit.frames import frames_of
+from minidit.images import Pictures
 from minidit.incoming import UNPRINTABLE
 from minidit.random import Philox
+from minidit.shown import card, facts, words
 
 SPLIT_STREAM = 0x64617461  # the Philox stream that chooses the held-out images
 
@@ -101,6 +103,34 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def facts(self) -> dict[str, str]:
+        """Name -> value, of what is worth knowing of a set, as text."""
+        one = " × ".join(map(str, self.shape)) + (f", of which {self.crop} on each side are padding" if self.crop else "")
+        rows = {self.words: f"{len(self):,}", "each": one, "grey levels": str(self.levels)}
+        if self.num_classes and self.labels is not None:
+            counts = np.bincount(self.labels, minlength=self.num_classes)
+            rows["classes"] = words([f"{name} ({n:,})" for name, n in zip(self.class_names, counts, strict=True)])
+        if self.vocabulary is not None:
+            rows["captions"] = f"{self.vocabulary.length} words out of {len(self.vocabulary):,}"
+        return rows | ({"left out": f"{len(self.skipped)} files that could not be read"} if self.skipped else {})
+
+    def __repr__(self) -> str:
+        kind = f", {self.num_classes} classes" if self.num_classes else ", captions" if self.vocabulary else ""
+        return f"Dataset({self.name!r}, {len(self):,} {self.words} of {' × '.join(map(str, self.shape))}{kind})"
+
+    def _repr_html_(self) -> str:
+        return card(self.name, facts(self.facts()), self.examples()._repr_html_() or "")
+
+    def examples(self) -> Pictures:
+        """A picture of every class, 20 at most, or the first ten, with their names: what a notebook shows."""
+        if self.num_classes and self.labels is not None:
+            index = np.unique(self.labels, return_index=True)[1][:20]
+            names = [self.class_names[k] for k in self.labels[index]]
+        else:
+            index = np.arange(min(10, len(self)))
+            names = [] if self.vocabulary is None or self.labels is None else self.vocabulary.texts(self.labels[index])
+        return Pictures(self.inner(self.x_0(index)), names)
 
     @property
     def num_classes(self) -> int:

@@ -103,11 +103,17 @@ def index_masses(t: Array, mean: float = -1.1, std: float = 2.0) -> Array:
     return p / p.sum()  # (S.6)
 
 
+def index_edges(p: Array) -> Array:
+    """p : (N-1,)  ->  (N-2,) rising, read-only: the shares of u at which one interval ends and the next begins."""
+    edges = np.cumsum(p)[:-1]  # (S.6)
+    edges.setflags(write=False)
+    return edges
+
+
 def index_law(t: Array, mean: float = -1.1, std: float = 2.0) -> TimeLaw:
     """u : (B,)  ->  i : (B,) int64 in 0..N-2, the interval (t_i, t_{i+1}) of every sample."""
-    edges = np.cumsum(index_masses(t, mean, std))[:-1]
-    edges.setflags(write=False)
-    return lambda u: xp_of(u).searchsorted(resident(edges, u), u, side="right").astype("int64")  # (S.6)
+    edges = index_edges(index_masses(t, mean, std))
+    return lambda u: xp_of(u).searchsorted(resident(edges, u), u, side="right").astype("int64")
 
 
 # ------------------------------------------------------------------------------------------------ Gaussian data

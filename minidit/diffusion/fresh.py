@@ -11,7 +11,7 @@ No law adds noise in the final step, to clean data (σ_s = 0): row.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from minidit.backend import Array
 from minidit.diffusion.level import Level, climb_coefficients, posterior_variance
@@ -27,6 +27,10 @@ class Fresh:
     std: Std | None = None
     noisy: bool = True  # whether noise is drawn at all
     learned: bool = False  # the network chooses the std between the posterior's and the large one
+    name: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        return self.name or "Fresh(…)"
 
 
 def posterior_std(t: Level, s: Level) -> Array:
@@ -43,10 +47,11 @@ def ddim(eta: float = 0.0) -> Fresh:
     """η times the posterior's std. Raises ValueError for a negative η."""
     if eta < 0:
         raise ValueError(f"η = {eta} must not be negative")
-    return Fresh(lambda t, s: eta * posterior_std(t, s), noisy=eta > 0)  # (D.6)
+    return Fresh(lambda t, s: eta * posterior_std(t, s), noisy=eta > 0, name=f"ddim({eta:g})")  # (D.6)
 
 
-DDPM = Fresh(posterior_std)
-DDPM_LARGE = Fresh(posterior_std, large_std)
-DDPM_LEARNED = Fresh(posterior_std, large_std, learned=True)
-EVERYTHING = Fresh(lambda t, s: s.sigma)
+DDIM = ddim()
+DDPM = Fresh(posterior_std, name="DDPM")
+DDPM_LARGE = Fresh(posterior_std, large_std, name="DDPM_LARGE")
+DDPM_LEARNED = Fresh(posterior_std, large_std, learned=True, name="DDPM_LEARNED")
+EVERYTHING = Fresh(lambda t, s: s.sigma, name="EVERYTHING")

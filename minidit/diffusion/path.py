@@ -17,9 +17,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from minidit.backend import Array, home_of, xp_of
 from minidit.diffusion import times
 from minidit.diffusion.level import Level, enter
+from minidit.shown import levels
 
 
 @runtime_checkable
@@ -60,6 +63,10 @@ class Straight:
     unit: float = 1000.0
     shift: float = 1.0
 
+    def _repr_html_(self) -> str:
+        t = np.linspace(0, 1, 101)
+        return levels(self, t, *self.level(t))
+
     def level(self, t: Array) -> Level:
         return Level(1 - t, t)  # (P.9)
 
@@ -98,6 +105,10 @@ class Exploding:
     high: float = 80.0
     end: float = 0.0
     unit: float = 250.0
+
+    def _repr_html_(self) -> str:
+        t = np.geomspace(max(self.low, self.end), self.high, 201)
+        return levels(self, t, *self.level(t))
 
     def level(self, t: Array) -> Level:
         if home_of(t) == "":

@@ -44,6 +44,9 @@ class Prediction:
     p: Callable[[Level], Array]
     q: Callable[[Level], Array]
 
+    def __repr__(self) -> str:
+        return f"Prediction({self.name})"
+
     def target(self, x_0: Array, eps: Array, at: Level) -> Array:
         """x_0, eps : (B, ...)  ->  F : (B, ...), the network's training target at this level."""
         p, q = enter(self.p(at), self.q(at), like=x_0)

@@ -26,6 +26,7 @@ import numpy as np
 from minidit.backend import Array, home_of, resident, xp_of
 from minidit.diffusion import rungs
 from minidit.diffusion.level import Level, at, data_of
+from minidit.shown import levels
 
 
 def check_rungs(t: Array, s: Array, T: int, *, batch: Array = None) -> None:
@@ -59,6 +60,12 @@ class Schedule:
             object.__setattr__(self, name, table)
 
     at = staticmethod(at)
+
+    def __repr__(self) -> str:
+        return f"Schedule(T={self.T}, ᾱ_1 = {self.alpha_bar[1]:.4g}, ᾱ_T = {self.alpha_bar[-1]:.3g})"
+
+    def _repr_html_(self) -> str:
+        return levels(self, range(1, self.T + 1), *(table[1:] for table in self.levels))
 
     @cached_property
     def levels(self) -> Level:

@@ -20,7 +20,7 @@ does. (P.27) takes the turn out of the step, which becomes y_s = y_t + h v̄, th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -69,6 +69,10 @@ class Solver:
 
     answer: Prediction | None = None
     clock: Clock | None = None
+    name: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        return self.name or f"Solver({self.answer!r})"
 
     def __post_init__(self) -> None:
         ends = Level(0.6, 0.8), Level(0.8, 0.6)
@@ -114,12 +118,12 @@ class Solver:
         return 1 + half, -half  # (P.22)
 
 
-EULER = Solver()
-HEUN = Solver(U)
-HEUN_EDM = Solver(EPS)
-AB2 = Solver(U, share)
-AB2_ARC = Solver(ARC, angle)
-DPM_2M = Solver(X_0, log_snr)
+EULER = Solver(name="EULER")
+HEUN = Solver(U, name="HEUN")
+HEUN_EDM = Solver(EPS, name="HEUN_EDM")
+AB2 = Solver(U, share, "AB2")
+AB2_ARC = Solver(ARC, angle, "AB2_ARC")
+DPM_2M = Solver(X_0, log_snr, "DPM_2M")
 
 
 def heun(F_t: Array, F_s: Array) -> Array:

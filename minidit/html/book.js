@@ -55,3 +55,8 @@ function follow() {  // index.html#D.7 leads to the entry, wherever it is; a lin
 }
 addEventListener('hashchange', follow);
 follow();
+const narrow = matchMedia('(max-width: 40rem)'), contents = document.querySelector('.contents');
+if (contents && narrow.matches) contents.open = false;  // a phone begins with the first equation
+const menu = document.querySelector('.menu');
+document.addEventListener('click', event => { if (!event.target.closest('.menu')) menu.open = false; });
+menu.addEventListener('keydown', event => { if (event.key === 'Escape') { menu.open = false; menu.firstElementChild.focus(); } });

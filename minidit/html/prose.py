@@ -1,8 +1,4 @@
-"""Text as HTML: the Markdown that SPEC.md uses, and Python source with colours.
-
-Only a small part of Markdown is known: paragraphs, `###` headings, lists, tables, fences, `code`, **bold**, *emphasis*,
-[links](https://…), $inline$ and $$display$$ formulas, and equation ids, which become links.
-"""
+"""Source text as HTML: Python with colours, and equation ids, which become links."""
 
 from __future__ import annotations
 
@@ -12,20 +8,13 @@ import re
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
 
-from minidit.html.formula import displayed, mathml
-from minidit.html.page import escape, table
+from minidit.html.page import escape
 
 Link = Callable[[str], str]  # an equation id -> the address of its entry, or "" if there is none
 Segment = tuple[str, str]  # (class of the token or "", text)
 
 ID = re.compile(r"(?<![\w.])[A-Z]\.\d+(?![\w.]*\w)")
-INLINE = re.compile(r"`(?P<code>[^`]+)`|\$(?P<math>[^$]+)\$|\[(?P<text>[^\]]+)\]\((?P<url>(?:https?://|#)[^)\s]+)\)"
-                    r"|\*\*(?P<bold>[^*]+)\*\*|(?<!\w)\*(?P<em>[^*\s][^*]*)\*(?!\w)")
-BELOW = re.compile(r"(?<!\w)([^\W\d_][\u0300-\u036f]*)_(?:([A-Za-z0-9]{1,3})(?!\w)|\{([^{}]+)\})")  # x_0, ᾱ_{t-1}: letter, index
 FOREIGN = re.compile(r"(?:eqs?\.|[Aa]ppendix|App\.|[Ss]ections?|[Tt]heorem|[Ll]emma|[Tt]able|[Ff]ig\.)\s*\(?$")
-
-
-# ------------------------------------------------------------------------------------------------ Markdown
 
 
 def linked(text: str, link: Link) -> str:
@@ -36,99 +25,6 @@ def linked(text: str, link: Link) -> str:
         return f'<a href="{escape(address)}">{match[0]}</a>' if address else match[0]
 
     return ID.sub(one, escape(text))
-
-
-def plain(text: str, link: Link) -> str:
-    """Text without Markdown, with its ids linked and its indices as subscripts."""
-    return BELOW.sub(r"\1<sub>\2\3</sub>", linked(text, link))
-
-
-def inline(text: str, link: Link) -> str:
-    out, end = [], 0
-    for m in INLINE.finditer(text):
-        out.append(plain(text[end : m.start()], link))
-        end = m.end()
-        if m["code"]:
-            out.append(f"<code>{escape(m['code'])}</code>")
-        elif m["math"]:
-            out.append(mathml(m["math"]))
-        elif m["url"]:
-            out.append(f'<a href="{escape(m["url"])}">{escape(m["text"])}</a>')
-        else:
-            tag = "strong" if m["bold"] else "em"
-            out.append(f"<{tag}>{inline(m['bold'] or m['em'], link)}</{tag}>")
-    return "".join(out) + plain(text[end:], link)
-
-
-def blocks(text: str) -> Iterator[list[str]]:
-    """The text cut into blocks of lines: at empty lines, before headings and fences, and where a table or a list begins."""
-    block: list[str] = []
-    lines = text.splitlines()
-    for line, below in zip(lines, [*lines[1:], ""], strict=False):
-        if block and block[0].startswith("```"):
-            block.append(line)
-            if line.startswith("```"):
-                yield block
-                block = []
-            continue
-        if block and (not line.strip() or begins(line, below, block[0]) or block[0].startswith("#")):
-            yield block
-            block = []
-        if line.strip():
-            block.append(line)
-    if block:
-        yield block
-
-
-def begins(line: str, below: str, head: str) -> bool:
-    """Whether a line begins a new block, given the line below it and the first line of the current block."""
-    table_begins = line.startswith("|") and below.startswith("|-")
-    item = r"[-*] |\d+\. "
-    return line.startswith(("```", "#")) or table_begins or bool(re.match(item, line) and not re.match(item, head))
-
-
-def items_of(lines: list[str]) -> Iterator[str]:
-    """The items of a list, their continuation lines joined."""
-    item = ""
-    for line in lines:
-        if m := re.match(r"(?:[-*]|\d+\.) (.*)", line):
-            if item:
-                yield item
-            item = m[1]
-        else:
-            item += " " + line.strip()
-    yield item
-
-
-def cells_of(line: str) -> list[str]:
-    return [c.strip().replace(r"\|", "|") for c in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
-
-
-def markdown(text: str, link: Link) -> str:
-    out = []
-    for block in blocks(text):
-        head, whole = block[0], "\n".join(block)
-        if head.startswith("```"):
-            out.append(f"<pre><code>{escape(chr(10).join(block[1:]).removesuffix('```').rstrip())}</code></pre>")
-        elif m := re.fullmatch(r"(#+) (.*)", head):
-            level = max(2, len(m[1]))
-            out.append(f"<h{level}>{inline(m[2], link)}</h{level}>")
-        elif head.startswith("|") and len(block) > 1 and block[1].startswith("|-"):
-            rows = [[inline(c, link) for c in cells_of(line)] for line in block[2:]]
-            out.append(table(cells_of(head), rows, label=" · ".join(cells_of(head))))
-        elif re.match(r"[-*] |\d+\. ", head):
-            tag = "ol" if head[0].isdigit() else "ul"
-            out.append(f"<{tag}>" + "".join(f"<li>{inline(i, link)}</li>" for i in items_of(block)) + f"</{tag}>")
-        else:
-            for i, part in enumerate(re.split(r"\$\$(.+?)\$\$", whole, flags=re.DOTALL)):
-                if i % 2:
-                    out.append(f'<div class="equation" tabindex="0">{displayed(part)}</div>')
-                elif part.strip():
-                    out.append(f"<p>{inline(part.strip(), link)}</p>")
-    return "\n".join(out)
-
-
-# ------------------------------------------------------------------------------------------------ code
 
 
 def kind_of(token: tokenize.TokenInfo, before: str) -> str:

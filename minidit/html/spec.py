@@ -105,6 +105,15 @@ class Spec:
         source = self.sources.get(f"minidit/{place.path}")
         return source.span(place.symbol) if source else []
 
+    def hits(self, entry: Entry) -> list[tuple[str, int]]:
+        """(file, line) of the lines of the entry's homes that compute it; those of docstrings if there are no others."""
+        found = list[tuple[str, int, bool]]()
+        for place in entry.homes:
+            source, spans = self.sources.get(f"minidit/{place.path}"), self.spans(place)
+            cited = [c for c in (source.citations if source else ()) if c.id == entry.id and any(c.line in s for s in spans)]
+            found += [(c.path, c.line, c.on_code) for c in cited]
+        return [(path, line) for path, line, on_code in found if on_code] or [(path, line) for path, line, _ in found]
+
     def unicode_of(self, entry: Entry) -> str:
         """The equation as a module docstring writes it, that of the home first; "" if none does."""
         homes = [s for p in entry.homes if (s := self.sources.get(f"minidit/{p.path}"))]
@@ -202,17 +211,31 @@ def missing_from(root: Path) -> str:
     return f"no {' and no '.join(missing)} in {root}" if missing else ""
 
 
-def read(root: Path) -> Spec:
-    """Reads SPEC.md, minidit/ and tests/ below the root, and build/residuals.json if a test session has left one."""
+def files_of(folder: Path, endings: tuple[str, ...], only: str) -> Iterator[Path]:
+    """The files with one of these endings; with `only`, those in which this equation is named at all."""
+    named = re.compile(rf"{re.escape(only)}(?!\d)".encode()) if only else None
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in endings):
+        if named is None or named.search(path.read_bytes()):
+            yield path
+
+
+def read(root: Path, *, package: Path | None = None, only: str = "") -> Spec:
+    """Reads SPEC.md, the package and the tests, and the residuals that came with the package or with a later test session.
+
+    package : of the code, if that is not minidit/ below the root.   only : an equation; whatever does not name it is not read.
+    """
+    package = package or root / "minidit"
     preface, chapters, malformed = parse((root / "SPEC.md").read_text(encoding="utf-8"))
     spec = Spec(root, preface, chapters, {}, [], [], {}, {}, malformed)
-    for path in sorted(p for p in (root / "minidit").rglob("*") if p.suffix in CODE):
+    for path in files_of(package, CODE, only):
+        if "checkout" in path.relative_to(package).parts:  # what a wheel carries along is no code of the package
+            continue
         try:
-            source = read_source(root, path)
+            source = read_source(package.parent, path)
             spec.sources[source.path] = source
         except SyntaxError as error:
-            malformed.append(f"{path.relative_to(root)}:{error.lineno}: is not Python: {error.msg}")
-    for path in sorted((root / "tests").rglob("*.py")):
+            malformed.append(f"{path.relative_to(package.parent)}:{error.lineno}: is not Python: {error.msg}")
+    for path in files_of(root / "tests", (".py",), only):
         try:
             proofs, recorded, text = read_tests(root, path)
         except SyntaxError as error:
@@ -221,9 +244,9 @@ def read(root: Path) -> Spec:
         spec.proofs += proofs
         spec.recorded += recorded
         spec.texts[path.relative_to(root).as_posix()] = text
-    residuals = root / "build" / "residuals.json"
-    if residuals.exists():
-        spec.residuals = json.loads(residuals.read_text(encoding="utf-8"))
+    for residuals in (package / "html/residuals.json", root / "build/residuals.json"):
+        if residuals.exists():
+            spec.residuals |= json.loads(residuals.read_text(encoding="utf-8"))
     return spec
 
 

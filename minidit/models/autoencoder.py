@@ -19,10 +19,12 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
+from minidit.keywords import check_config, suggesting
 from minidit.nn import Conv2d, GroupNorm, Module
 from minidit.random import Philox
 
 
+@suggesting
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """widths: the channels after the first and the second halving, and of the residual blocks at the smallest size."""
@@ -113,6 +115,7 @@ class Autoencoder(Module):
     def __init__(
         self, config: AutoencoderConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
+        check_config(self, config, AutoencoderConfig)
         self.config = config
         self.encoder, self.decoder = Encoder(config, 2 * config.latent_channels), Decoder(config)
         self.register_buffer("scale", np.ones(()))

@@ -17,10 +17,12 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
+from minidit.keywords import check_config, suggesting
 from minidit.nn import Conv2d, Double, GroupNorm, Halve, Module, PixelAttention
 from minidit.random import Philox
 
 
+@suggesting
 @dataclass(frozen=True)
 class AutoencoderKLConfig:
     """widths: channels at each size, halved between them. The defaults are the published autoencoder's (83,653,863 numbers).
@@ -145,6 +147,7 @@ class AutoencoderKL(Module):
     def __init__(
         self, config: AutoencoderKLConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
+        check_config(self, config, AutoencoderKLConfig)
         self.config = config
         z = config.latent_channels
         self.encoder, self.decoder = Encoder(config), Decoder(config)

@@ -78,6 +78,15 @@ def check_backbone(network: object, *more: str) -> None:
         raise TypeError(f"{type(network).__name__} is not a backbone: it has no {', '.join(missing)} ({hint})")
 
 
+def facts_of(network: Inputs, config: BackboneConfig) -> dict[str, str]:
+    """What is worth knowing of a network: its samples, condition, size and cost, as text."""
+    words = network.condition.words if network.condition.count else "none"
+    return {
+        "samples": " × ".join(map(str, network.shape)), "condition": words,
+        "parameters": f"{config.parameters():,}", "MACs per sample": f"{config.macs():,}",
+    }  # fmt: skip
+
+
 class Inputs(Protocol):
     """What a network says of its inputs."""
 

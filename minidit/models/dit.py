@@ -22,8 +22,9 @@ from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.choices import one_of
+from minidit.keywords import Named, check_config, suggesting
 from minidit.models import variants
-from minidit.models.backbone import OfPictures, check_inputs
+from minidit.models.backbone import OfPictures, check_inputs, facts_of
 from minidit.models.condition import Condition, Tokens
 from minidit.models.embedders import FREQUENCIES, CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from minidit.models.variants import Variant, summed
@@ -38,6 +39,7 @@ from minidit.random import Philox
 CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")  # rows of VARIANTS
 
 
+@suggesting
 @dataclass(frozen=True)
 class DiTConfig(OfPictures):
     """The sizes of a DiT. Raises ValueError if they conflict."""
@@ -203,6 +205,7 @@ class DiT(Module):
     def __init__(
         self, config: DiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
+        check_config(self, config, DiTConfig, "md.DIT")
         D, p, variant = config.hidden_size, config.patch_size, config.variant
         self.config, self.enter = config, variant.enter
         self.shape, self.condition, self.second_half = config.shape, config.condition, config.learn_sigma
@@ -215,6 +218,9 @@ class DiT(Module):
         self.blocks = [variant.block(D, config.num_heads, inner, config.mlp_norm_eps) for _ in range(config.depth)]
         self.final_layer = variant.final(D, p * p * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
+
+    def facts(self) -> dict[str, str]:
+        return facts_of(self, self.config)
 
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         check_inputs(self, x, t, y)
@@ -236,11 +242,13 @@ class DiT(Module):
 
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
 
-DIT: dict[str, DiTConfig] = {
-    f"DiT-{name}/{p}": DiTConfig(hidden_size=width, depth=depth, num_heads=heads, patch_size=p)
-    for name, (width, depth, heads) in _SIZES.items()
-    for p in (2, 4, 8)
-}
+DIT: Named[DiTConfig] = Named(
+    {
+        f"DiT-{name}/{p}": DiTConfig(hidden_size=width, depth=depth, num_heads=heads, patch_size=p)
+        for name, (width, depth, heads) in _SIZES.items()
+        for p in (2, 4, 8)
+    }
+)
 _TINY = DiTConfig(input_size=8, hidden_size=128, depth=4, num_heads=4, num_classes=10, learn_sigma=False)
 DIT["demo"] = _TINY  # 4 × 8 × 8 latents of 32 × 32 pictures
 DIT["fashion"] = replace(_TINY, hidden_size=160, depth=6, num_heads=5)  # that of the shipped weights

@@ -51,7 +51,8 @@ class WordEmbedder(Module):
     """y : (B, M) ints, a caption per sample, 0 behind its last word  ->  its words (B, M, D), and their sum by √n : (B, D)."""
 
     def __init__(self, rows: int, length: int, width: int) -> None:
-        self.words, self.places = Parameter((rows, width), normal(1.0)), Parameter((length, width), normal(0.02))
+        start = normal(1.0)  # the places too: where these begin small, training does not learn which colour is whose
+        self.words, self.places = Parameter((rows, width), start), Parameter((length, width), start)
 
     def forward(self, y: Array) -> tuple[Value, Value]:
         e = ops.embedding(self.words, index=y) + self.places

@@ -19,7 +19,8 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array, xp_of
-from minidit.models.backbone import check_inputs
+from minidit.keywords import check_config
+from minidit.models.backbone import check_inputs, facts_of
 from minidit.models.dit import FinalLayer
 from minidit.models.embedders import TimestepEmbedder, embedders_of, read
 from minidit.models.flux_config import FluxConfig, turn_of
@@ -62,6 +63,7 @@ class Flux(Module):
     def __init__(
         self, config: FluxConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
+        check_config(self, config, FluxConfig, "md.FLUX")
         D, h, p, N = config.hidden_size, config.num_heads, config.patch_size, config.tokens
         inner, self.config = int(D * config.mlp_ratio), config
         self.shape, self.condition, self.second_half = config.shape, config.condition, config.learn_sigma
@@ -77,6 +79,9 @@ class Flux(Module):
         self.single_blocks = [SingleBlock(D, h, inner, N, turn) for _ in range(config.single_depth)]
         self.final_layer = FinalLayer(D, p * p * config.out_channels, N)
         self.build(rng, device=device, dtype=dtype)
+
+    def facts(self) -> dict[str, str]:
+        return facts_of(self, self.config)
 
     def forward(self, x: Value, t: Array, y: Any = None, *, w: Any = None) -> Value:
         check_inputs(self, x, t, y)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidit.choices import one_of
+from minidit.keywords import Named, suggesting
 from minidit.models.embedders import FREQUENCIES
 from minidit.models.mmdit_config import StreamSize, working_of
 from minidit.models.words import OfWords
@@ -33,6 +34,7 @@ def turn_of(words: int, grid: tuple[int, int], axes: tuple[int, ...]) -> Turn:
     return turn
 
 
+@suggesting
 @dataclass(frozen=True)
 class FluxConfig(OfWords):
     """The sizes of a FLUX. Raises ValueError if they conflict."""
@@ -133,10 +135,10 @@ class FluxConfig(OfWords):
         return SampleMemory(kept, block, inputs, working_of(self, streams, at) + idle, 4)
 
 
-FLUX: dict[str, FluxConfig] = {
+FLUX: Named[FluxConfig] = Named({
     "flux-words": FluxConfig(vocabulary=1409, caption_length=7),
     "FLUX.1-dev": FluxConfig(
         128, 2, 16, 3072, 19, 38, 24, rope_widths=(16, 56, 56), guidance="flux", class_dropout_prob=0.0, text_width=4096,
         text_pooled=768,
     ),
-}  # fmt: skip
+})  # fmt: skip

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit import ops
-from minidit.autograd import Value
+from minidit.autograd import Value, value
 from minidit.backend import Array, module_of
+from minidit.kernels.cpu_step import llama_block
 from minidit.models.condition import Condition, classes_of
 from minidit.models.embedders import LabelEmbedder
 from minidit.nn import Embedding, Linear, Module, RMSNorm, rotary
 from minidit.nn.attention import Turn, constant
-from minidit.nn.cache import Cache, new_rows
+from minidit.nn.cache import Cache, new_rows, one_token
 from minidit.nn.initial import normal, zeros
 from minidit.nn.masks import causal
 from minidit.nn.position import grid_ids
@@ -111,8 +112,19 @@ class GPTBlock(Module):
         self.attention_norm, self.ffn_norm = RMSNorm(width, eps=1e-5), RMSNorm(width, eps=1e-5)
 
     def forward(self, x: Value, turn: Turn, mask: Array | None, cache: Cache | None, layer: int) -> Value:
+        if cache is not None and one_token(x, cache):
+            return self.step(value(x), turn, cache, layer)
         x = x + self.attention(self.attention_norm(x), turn, mask, cache, layer)
         return x + self.feed_forward(self.ffn_norm(x))  # (T.42)
+
+    def step(self, x: Array, turn: Turn, cache: Cache, layer: int) -> Array:
+        """The same for one new token, in one function."""
+        a, f = self.attention, self.feed_forward
+        norms = self.attention_norm.weight.data, self.ffn_norm.weight.data
+        mlp = f.w1.weight.data, f.w3.weight.data, f.w2.weight.data
+        by = (turn[0][0] + 1j * turn[1][0]).astype(np.complex64)
+        keys, values = cache.room(layer, 1)
+        return llama_block(x, norms, (a.wqkv.weight.data, a.wo.weight.data), mlp, by, keys, values, self.ffn_norm.eps)
 
 
 class GPT(Module):

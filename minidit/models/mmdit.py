@@ -22,14 +22,15 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
-from minidit.models.backbone import check_inputs
+from minidit.keywords import check_config
+from minidit.models.backbone import check_inputs, facts_of
 from minidit.models.dit import FinalLayer
 from minidit.models.embedders import TimestepEmbedder, embedders_of, read
 from minidit.models.mmdit_config import MMDiTConfig
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, Sequential, SiLU, StreamAttention, joint_attention
 from minidit.nn.attention import Turn
 from minidit.nn.block import ModulatedBlock
-from minidit.nn.initial import normal, zeros
+from minidit.nn.initial import zeros
 from minidit.nn.module import Parameter
 from minidit.nn.position import centre, sincos_2d
 from minidit.nn.stack import modulations_first, through
@@ -100,35 +101,33 @@ class MMDiT(Module):
     """
 
     joint_blocks: list[JointBlock]
+    pos_embed: Array
 
     def __init__(
         self, config: MMDiTConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
+        check_config(self, config, MMDiTConfig, "md.MMDIT")
         D, p, self.config, condition = config.hidden_size, config.patch_size, config, config.condition
         self.shape, self.condition, self.second_half = config.shape, condition, config.learn_sigma
         self.x_embedder = PatchEmbed(config.in_channels, D, p)
-        if config.positions == "learned":
-            self.pos_embed: Any = Parameter((1, config.tokens, D), normal(0.02))
-        else:
-            self.register_buffer("pos_embed", sincos_2d(D, config.side[0], config.side[1], config.unit)[None])
+        self.register_buffer("pos_embed", sincos_2d(D, config.side[0], config.side[1], config.unit)[None])
         self.t_embedder = TimestepEmbedder(D)
         self.context_embedder, self.y_embedder = embedders_of(condition, D)
         self.joint_blocks = [block_of(config, i) for i in range(config.depth)]
         self.final_layer = FinalLayer(D, p * p * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
 
+    def facts(self) -> dict[str, str]:
+        return facts_of(self, self.config)
+
     def forward(self, x: Value, t: Array, y: Any = None) -> Value:
         check_inputs(self, x, t, y)
         context, more = read(self.context_embedder, self.y_embedder, y)
         c = self.t_embedder(t) if more is None else self.t_embedder(t) + more
-        h = self.x_embedder(x) + self._places()
+        h = self.x_embedder(x) + centre(self.pos_embed, *self.config.side, *self.config.grid)
         h = h if context is None else ops.concat(context, h, axis=1)
         h = through(self.joint_blocks, self.final_layer, h, c)
         return ops.unpatchify(h, patch_size=self.config.patch_size, size=self.config.size)
-
-    def _places(self) -> Value:
-        c = self.config
-        return self.pos_embed if c.positions == "learned" else centre(self.pos_embed, *c.side, *c.grid)
 
     def null(self, y: Any) -> Any:
         """The captions or classes of the same batch left out. Raises ValueError if the model cannot do without."""

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from minidit.choices import one_of
+from minidit.keywords import Named, suggesting
 from minidit.models.embedders import FREQUENCIES
 from minidit.models.words import OfWords
 from minidit.nn.memory import HOMES, Home, SampleMemory
 
 
+@suggesting
 @dataclass(frozen=True)
 class MMDiTConfig(OfWords):
     """The sizes of an MM-DiT. Raises ValueError if they conflict."""
@@ -34,8 +35,7 @@ class MMDiTConfig(OfWords):
     context_ratio: float = 2.0  # hidden width of the MLP of the words, in widths
     qk_norm: bool = True  # queries and keys are normalised
     dual_attention: tuple[int, ...] = ()  # the blocks whose picture also attends to itself alone
-    positions: str = one_of("learned", ("learned", "sincos"))  # of the tokens of the picture
-    position_side: int = 0  # sincos: the middle of a table of so many rows and columns; 0: a table of the grid itself
+    position_side: int = 0  # rows and columns of the table of positions, whose middle is used; 0: those of the grid
     class_dropout_prob: float = 0.1  # captions or classes that training leaves out
     vocabulary: int = 0  # words of captions, padding (0) among them; 0: no captions
     caption_length: int = 0  # words per caption
@@ -56,10 +56,8 @@ class MMDiTConfig(OfWords):
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
         if self.context_ratio <= 0:
             raise ValueError(f"context_ratio {self.context_ratio} must be above 0")
-        if self.positions not in ("learned", "sincos"):
-            raise ValueError(f"positions {self.positions!r} is not learned or sincos")
-        if self.position_side and (self.positions == "learned" or self.position_side < max(self.grid)):
-            raise ValueError(f"position_side {self.position_side} is for sincos, and at least {max(self.grid)}, the grid's side")
+        if self.position_side and self.position_side < max(self.grid):
+            raise ValueError(f"position_side {self.position_side} must be 0, or at least {max(self.grid)}, the grid's side")
         if any(not 0 <= i < self.depth for i in self.dual_attention):
             raise ValueError(f"dual_attention {self.dual_attention}: the blocks are 0 to {self.depth - 1}")
         self.check_text()
@@ -176,15 +174,17 @@ def working_of(config: Sizes, streams: Sequence[StreamSize], at: Home) -> float:
 
 
 _REAL = MMDiTConfig(
-    128, 2, 16, mlp_ratio=4.0, context_ratio=4.0, qk_norm=False, positions="sincos", position_side=192, class_dropout_prob=0.0,
+    128, 2, 16, mlp_ratio=4.0, context_ratio=4.0, qk_norm=False, position_side=192, class_dropout_prob=0.0,
     text_width=4096, text_pooled=2048,
 )  # fmt: skip
 
-MMDIT: dict[str, MMDiTConfig] = {
-    "words": MMDiTConfig(vocabulary=1409, caption_length=7),
-    "SD3-M": replace(_REAL, hidden_size=64 * 24, depth=24, num_heads=24),
-    "SD3.5-M": replace(
-        _REAL, hidden_size=64 * 24, depth=24, num_heads=24, qk_norm=True, position_side=384, dual_attention=tuple(range(13))
-    ),
-    "SD3.5-L": replace(_REAL, hidden_size=64 * 38, depth=38, num_heads=38, qk_norm=True),
-}
+MMDIT: Named[MMDiTConfig] = Named(
+    {
+        "words": MMDiTConfig(vocabulary=1409, caption_length=7),
+        "SD3-M": replace(_REAL, hidden_size=64 * 24, depth=24, num_heads=24),
+        "SD3.5-M": replace(
+            _REAL, hidden_size=64 * 24, depth=24, num_heads=24, qk_norm=True, position_side=384, dual_attention=tuple(range(13))
+        ),
+        "SD3.5-L": replace(_REAL, hidden_size=64 * 38, depth=38, num_heads=38, qk_norm=True),
+    }
+)

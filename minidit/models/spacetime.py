@@ -24,6 +24,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from minidit.autograd import Value, value
 from minidit.backend import Array, resident
+from minidit.keywords import check_config
+from minidit.models.backbone import facts_of
 from minidit.models.condition import check_one_per_sample
 from minidit.models.dit import DiT, DiTBlock, FinalLayer
 from minidit.models.embedders import LabelEmbedder, TimestepEmbedder
@@ -170,6 +172,7 @@ class SpacetimeDiT(Module):
     def __init__(
         self, config: SpacetimeConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
+        check_config(self, config, SpacetimeConfig, "md.SPACETIME")
         D = config.hidden_size
         self.config = config
         self.shape, self.condition, self.second_half = config.shape, config.condition, config.learn_sigma
@@ -182,6 +185,9 @@ class SpacetimeDiT(Module):
         self.blocks = [block_of(config, k) for k in range(config.depth)]
         self.final_layer = FinalLayer(D, config.numbers * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
+
+    def facts(self) -> dict[str, str]:
+        return facts_of(self, self.config)
 
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         B, C, *T, H, W = self._check(x, t, y)

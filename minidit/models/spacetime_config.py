@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from minidit.choices import one_of
+from minidit.keywords import Named, suggesting
 from minidit.models.backbone import OfPictures
 from minidit.models.dit import DiTBlock, FinalLayer
 from minidit.models.embedders import FREQUENCIES
@@ -20,6 +21,7 @@ TIME_ATTENTION, POSITIONS = ("full", "factorised", "none"), ("sincos", "space", 
 AXIS = 7 / 16  # of a head: the share of rows and that of columns; the rest is for time, as in FLUX
 
 
+@suggesting
 @dataclass(frozen=True)
 class SpacetimeConfig(OfPictures):
     """The sizes of a spacetime DiT. Raises ValueError if they conflict."""
@@ -147,7 +149,9 @@ class SpacetimeConfig(OfPictures):
 
 
 _SMALL = SpacetimeConfig(input_size=16, frames=6, patch_size=4)
-SPACETIME: dict[str, SpacetimeConfig] = {
-    "clips": _SMALL,
-    "clips-factor": replace(_SMALL, time_attention="factorised"),
-}
+SPACETIME: Named[SpacetimeConfig] = Named(
+    {
+        "clips": _SMALL,
+        "clips-factor": replace(_SMALL, time_attention="factorised"),
+    }
+)

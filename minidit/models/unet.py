@@ -20,7 +20,8 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
-from minidit.models.backbone import check_inputs
+from minidit.keywords import check_config
+from minidit.models.backbone import check_inputs, facts_of
 from minidit.models.unet_config import Place, UNetConfig
 from minidit.nn import Conv2d, Double, Embedding, GroupNorm, Halve, Linear, Module, PixelAttention, timestep_embedding
 from minidit.nn.initial import zeros
@@ -171,6 +172,7 @@ class UNet(Module):
     def __init__(
         self, config: UNetConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
     ) -> None:
+        check_config(self, config, UNetConfig, "md.UNET")
         self.config = config
         self.shape, self.condition, self.second_half = config.shape, config.condition, config.learn_sigma
         w, last = config.widths, len(config.widths) - 1
@@ -184,6 +186,9 @@ class UNet(Module):
         self.conv_norm_out = GroupNorm(w[0], config.groups, eps=config.norm_eps)
         self.conv_out = Conv2d(w[0], config.out_channels, 3, init=zeros)  # (T.18)
         self.build(rng, device=device, dtype=dtype)
+
+    def facts(self) -> dict[str, str]:
+        return facts_of(self, self.config)
 
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         check_inputs(self, x, t, y)

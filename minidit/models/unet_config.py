@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from minidit.choices import one_of
+from minidit.keywords import Named, suggesting
 from minidit.models.backbone import OfPictures
 from minidit.nn.memory import SampleMemory
 
@@ -57,6 +58,7 @@ def in_windows(config: UNetConfig) -> int:
 HOMES = {"cpu": Home(3, 2, 1, in_the_arena), "cuda": Home(4, 1, 0, in_windows)}
 
 
+@suggesting
 @dataclass(frozen=True)
 class UNetConfig(OfPictures):
     """The sizes of a U-Net. Raises ValueError if they conflict."""
@@ -194,7 +196,9 @@ class UNetConfig(OfPictures):
         return kept + place.attention * s2 * (7 * O + at.scores * self.heads(O) * s2)
 
 
-UNET: dict[str, UNetConfig] = {
-    "unet-cifar": UNetConfig(32, 3, (128, 256, 256, 256), groups=32, num_classes=0),  # Ho, Jain, Abbeel 2020, appendix B
-    "unet-fashion": UNetConfig(),  # 4 × 8 × 8 latents of 32 × 32 pictures; about as many multiply-accumulates as the DiT's
-}
+UNET: Named[UNetConfig] = Named(
+    {
+        "unet-cifar": UNetConfig(32, 3, (128, 256, 256, 256), groups=32, num_classes=0),  # Ho, Jain, Abbeel 2020, appendix B
+        "unet-fashion": UNetConfig(),  # 4 × 8 × 8 latents of 32 × 32 pictures; about as many multiply-accumulates as the DiT's
+    }
+)

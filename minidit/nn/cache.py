@@ -7,7 +7,9 @@ The whole length is allocated once. Keys are stored as attention uses them: norm
 
 from __future__ import annotations
 
-from minidit.autograd import Value, value
+import numpy as np
+
+from minidit.autograd import Value, kernels_on, recording, value, watcher
 from minidit.backend import Array, module_of
 from minidit.nn.module import Module
 
@@ -28,15 +30,28 @@ class Cache:
 
         No gradient passes through a cache.
         """
-        end = self.used + k.shape[2]
+        n = k.shape[2]
+        keys, values = self.room(layer, n)
+        keys[:, :, self.used :], values[:, :, self.used :] = value(k), value(v)
+        return keys, values  # (N.16)
+
+    def room(self, layer: int, tokens: int) -> tuple[Array, Array]:
+        """Keys and values of all tokens so far and of so many more, which are not written yet."""
+        end = self.used + tokens
         if end > self.length:
             raise ValueError(f"the cache has room for {self.length} tokens, and this would be token {end}")
-        self.keys[layer, :, :, self.used : end], self.values[layer, :, :, self.used : end] = value(k), value(v)
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]  # (N.16)
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def written(self, tokens: int) -> None:
         """Says that all layers have seen the next tokens."""
         self.used += tokens
+
+
+def one_token(x: Value, cache: Cache) -> bool:
+    """Whether a block may take its fused form (kernels/cpu_step.py): one new token, float32 on a CPU, no tape."""
+    if x.shape[1] != 1 or recording() or not kernels_on() or watcher() is not None:
+        return False
+    return type(cache.keys) is np.ndarray and cache.keys.dtype == np.float32 == value(x).dtype
 
 
 def new_rows(mask: Array, used: int, tokens: int) -> Array | None:

@@ -14,8 +14,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minidit import shown
 from minidit.autograd import LEAF, Tensor, watcher
 from minidit.backend import Array, device_of, flat_buffer, module_of, to_device
+from minidit.nn import tree
 from minidit.random import Philox
 
 Init = Callable[[Philox, tuple[int, ...], DTypeLike], Array]
@@ -92,13 +94,35 @@ class Module:
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(dotted name, module) for this module ("") and every module below it, parents first."""
         yield prefix.removesuffix("."), self
+        for name, child in self.children():
+            yield from child.named_modules(f"{prefix}{name}.")
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) of the modules directly below this one."""
         for name, child in vars(self).items():
             if isinstance(child, Module):
-                yield from child.named_modules(f"{prefix}{name}.")
+                yield name, child
             elif isinstance(child, list):
-                for i, entry in enumerate(child):
-                    if isinstance(entry, Module):
-                        yield from entry.named_modules(f"{prefix}{name}.{i}.")
+                yield from ((f"{name}.{i}", entry) for i, entry in enumerate(child) if isinstance(entry, Module))
+
+    def own_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of the parameters that belong to no module below this one."""
+        return {name: child.declared for name, child in vars(self).items() if isinstance(child, Parameter)}
+
+    def facts(self) -> dict[str, str]:
+        """Name -> value, of what is worth knowing of a network besides its parts."""
+        return {"parameters": f"{self.count_parameters():,}"}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name} {value}' for name, value in self.facts().items())})"
+
+    def __str__(self) -> str:
+        """All parts, one per line."""
+        return f"{self!r}\n{tree.text_of(self)}"
+
+    def _repr_html_(self) -> str:
+        parts = shown.folded("parts", tree.html_of(self), unfolded=True)
+        return shown.card(type(self).__name__, shown.facts(self.facts()), parts)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, Parameter), in the order in which they were declared."""

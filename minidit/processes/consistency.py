@@ -11,8 +11,8 @@
     training (CT)          Karras, N(k) of (S.4)        uniform    squares          1               an average, μ(k)
     improved (iCT)         Karras, N(k) of (S.5)        (S.6)      pseudo-Huber     1/(t-s)         θ                    (S.16)
 
-Song and Dhariwal found that an average θ⁻ hurts training without a teacher, so iCT has none. A grid that grows counts updates on
-the host, and is not recorded on a GPU.
+Song and Dhariwal found that an average θ⁻ hurts training without a teacher, so iCT has none. A grid that grows is padded to the
+length of its last one, so that an update recorded on a GPU reads it from one place.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 
 from minidit import ops
 from minidit.autograd import Tensor, no_grad, value
-from minidit.backend import Array, resident, xp_of
+from minidit.backend import Array, xp_of
 from minidit.diffusion import consistency
 from minidit.diffusion.guidance import guide, interval
 from minidit.diffusion.level import enter, mix
@@ -35,14 +35,13 @@ from minidit.diffusion.path import Exploding, Path
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.solver import EULER, Solver, heun
 from minidit.diffusion.step import step
-from minidit.diffusion.times import TimeLaw
 from minidit.models.backbone import Backbone
 from minidit.processes.denoise import Denoiser
 from minidit.training.draws import Draws
 from minidit.training.loop import Loop
 
 Grid = Callable[[int], Array]  # update -> rising times (N,)
-IndexLaw = Callable[[Array], TimeLaw]  # rising times (N,) -> a law of the index 0..N-2
+Masses = Callable[[Array], Array]  # rising times (N,) -> p (N-1,), the probability of every interval
 Distance = Callable[[Any, Array], Any]  # two batches -> (B,)
 
 
@@ -59,19 +58,20 @@ def growing(count: Callable[[int], int], low: float = 0.002, high: float = 80.0)
     return lambda update: grid(count(update))
 
 
-def uniform_index(t: Array) -> TimeLaw:
+def evenly(t: Array) -> Array:
     """Every interval equally often."""
-    return lambda u: (u * (len(t) - 1)).astype("int64")
+    return np.full(len(t) - 1, 1 / (len(t) - 1))
 
 
-def top_first(share: float) -> IndexLaw:
+def top_first(share: float) -> Masses:
     """A part of the batch at the noisy end, from which single steps start, and every interval equally often in the rest."""
 
-    def law(t: Array) -> TimeLaw:
-        rest, last = uniform_index(t), len(t) - 2
-        return lambda u: xp_of(u).where(u < share, last, rest(xp_of(u).maximum(u - share, 0) / (1 - share)))
+    def masses(t: Array) -> Array:
+        p = (1 - share) * evenly(t)
+        p[-1] += share
+        return p
 
-    return law
+    return masses
 
 
 def near_squares(x: Any, y: Array) -> Any:
@@ -95,13 +95,13 @@ class Consistency:
     path: Path
     answer: Prediction
     grid: Grid
-    index: IndexLaw = uniform_index
+    masses: Masses = evenly
     distance: Distance = consistency.pseudo_huber
     weight: Callable[[Array, Array], Array] | None = None  # (t, s) -> (B,)
     teacher: Denoiser | None = None
     solver: Solver = EULER
     target: Backbone | None = None
-    grows: bool = False  # whether the grid depends on the update
+    most: int = 0  # times of the last grid, of one that grows
 
     stream: ClassVar[int] = 0x636F6E
     per: ClassVar[int] = 4
@@ -120,7 +120,7 @@ class Consistency:
     def training(cls, K: int, target: Backbone, s_0: int = 2, s_1: int = 150, end: float = 0.002, high: float = 80.0) -> Self:
         """CT for K updates; target : a copy of the network, which `follow` keeps as its average."""
         grid = growing(lambda k: consistency.levels_at(k, K, s_0, s_1), end, high)
-        return cls.on_exploding(end, high, grid=grid, distance=squares, target=target, grows=True)
+        return cls.on_exploding(end, high, grid=grid, distance=squares, target=target, most=s_1 + 1)
 
     @classmethod
     def improved(
@@ -128,19 +128,34 @@ class Consistency:
     ) -> Self:
         """iCT for K updates. In short trainings mean ≈ 1, or high ≈ 20: else the noisy end is hardly ever trained (S.6)."""
         grid = growing(lambda k: consistency.doubled_levels_at(k, K, s_0, s_1), end, high)
-        index = functools.cache(lambda N: consistency.index_law(consistency.rising_grid(N, end, high), mean, std))
-        return cls.on_exploding(
-            end, high, grid=grid, index=lambda t: index(len(t)), weight=lambda t, s: 1 / (t - s), grows=True
-        )  # (S.16)
+        masses = functools.partial(consistency.index_masses, mean=mean, std=std)
+        return cls.on_exploding(end, high, grid=grid, masses=masses, weight=lambda t, s: 1 / (t - s), most=s_1 + 1)  # (S.16)
+
+    @functools.cached_property
+    def ladders(self) -> Callable[[int], Array]:
+        """update -> (2, N): rising times, and the edges between the shares of u that choose their intervals (S.6)."""
+
+        known: dict[int, Array] = {}  # by N
+
+        def ladder(update: int) -> Array:
+            t = self.grid(update)
+            N = len(t)
+            if N not in known:
+                rows = np.full((2, max(N, self.most)), np.inf)
+                rows[0, :N], rows[1, : N - 2] = t, consistency.index_edges(self.masses(t))
+                rows.setflags(write=False)
+                known[N] = rows
+            return known[N]
+
+        return ladder
 
     def times(self, draws: Draws) -> tuple[Array, Array]:
         """(t, s) : (B,) each, neighbours of this update's grid, s below t."""
-        if self.grows and not isinstance(draws.when, int):
-            raise ValueError("a grid that grows counts updates on the host: train on the CPU, or with a fixed grid")
-        grid = self.grid(draws.when if isinstance(draws.when, int) else 0)
-        i = self.index(grid)(draws.uniform(dtype=np.float64))
-        table = resident(grid, i)
-        return table[i + 1], table[i]
+        u = draws.uniform(dtype=np.float64)
+        t, edges = draws.numbers(self.ladders)
+        i = xp_of(u).searchsorted(edges, u, side="right")
+        t = t.astype(self.grid(0).dtype)  # a ladder counts
+        return t[i + 1], t[i]
 
     def end(self, network: Backbone, x: Array, t: Array, y: Array | None) -> Any:
         """f(x, t) : (B, ...). At the data end it is x, to the bit."""

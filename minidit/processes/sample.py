@@ -10,33 +10,38 @@ A sample's noise depends only on its index, so any batch gives the same picture,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, overload
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, Unpack, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidit.autograd import no_grad
 from minidit.backend import Arena, Array, flat_buffer, module_of, to_device, to_host
 from minidit.diffusion import rungs
 from minidit.diffusion.coordinates import Coordinates
-from minidit.diffusion.fresh import Fresh, ddim
+from minidit.diffusion.fresh import DDIM, Fresh
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import EULER, Solver
 from minidit.diffusion.threshold import Limit, static
+from minidit.keywords import spelled_out, suggesting
 from minidit.models.backbone import Backbone, check_backbone
 from minidit.nn.device import can_record
 from minidit.nn.precision import computing_in
 from minidit.processes.denoise import Denoiser
+from minidit.processes.options import SamplingOptions
 from minidit.processes.walk import Grid, Moment, Progress, Walk, recordable
 from minidit.training.draws import Draws
 from minidit.training.ranks import Ranks, ranks
 from minidit.training.workers import cores, over_shards, shard_of
 
 SAMPLE_STREAM = 0x736D70
+
+Labels = Sequence[int] | NDArray[Any]  # classes, or rows of captions
 
 
 class Trained(Protocol):
@@ -49,6 +54,7 @@ class Trained(Protocol):
     def answer(self) -> Prediction: ...
 
 
+@suggesting
 @dataclass(frozen=True)
 class Sampling:
     """Settings of sampling.
@@ -70,7 +76,7 @@ class Sampling:
     grid: Grid | None = None
     path: Path | None = None
     solver: Solver = EULER
-    fresh: Fresh = field(default_factory=ddim)
+    fresh: Fresh = DDIM
     prediction: Prediction | str | None = None
     guidance: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
@@ -114,42 +120,45 @@ class Sampling:
 
 
 @overload
-def sample(network: Backbone, process: Trained | Path, labels: Array | None = None, settings: Sampling | None = None, *,
-           n: int | None = None, x_T: Array = None, trace: Literal[False] = False, progress: Progress | None = None,
-           alone: bool = False, **changes: Any) -> Array: ...  # fmt: skip
+def sample(network: Backbone, process: Trained | Path, labels: Labels | None = None, settings: Sampling | None = None, *,
+           n: int | None = None, x_T: Array | None = None, trace: Literal[False] = False, progress: Progress | None = None,
+           alone: bool = False, **changes: Unpack[SamplingOptions]) -> NDArray[Any]: ...  # fmt: skip
 
 
 @overload
-def sample(network: Backbone, process: Trained | Path, labels: Array | None = None, settings: Sampling | None = None, *,
-           n: int | None = None, x_T: Array = None, trace: Literal[True], progress: Progress | None = None,
-           alone: bool = False, **changes: Any) -> Iterator[Moment | Array]: ...  # fmt: skip
+def sample(network: Backbone, process: Trained | Path, labels: Labels | None = None, settings: Sampling | None = None, *,
+           n: int | None = None, x_T: Array | None = None, trace: Literal[True], progress: Progress | None = None,
+           alone: bool = False, **changes: Unpack[SamplingOptions]) -> Iterator[Moment | Array]: ...  # fmt: skip
 
 
 @overload
-def sample(network: Backbone, process: Trained | Path, labels: Array | None = None, settings: Sampling | None = None, *,
-           n: int | None = None, x_T: Array = None, trace: bool, progress: Progress | None = None,
-           alone: bool = False, **changes: Any) -> Array | Iterator[Moment | Array]: ...  # fmt: skip
+def sample(network: Backbone, process: Trained | Path, labels: Labels | None = None, settings: Sampling | None = None, *,
+           n: int | None = None, x_T: Array | None = None, trace: bool, progress: Progress | None = None,
+           alone: bool = False, **changes: Unpack[SamplingOptions]) -> NDArray[Any] | Iterator[Moment | Array]: ...  # fmt: skip
 
 
+@spelled_out(Sampling)
 def sample(
     network: Backbone,
     process: Trained | Path,
-    labels: Array | None = None,
+    labels: Labels | None = None,
     settings: Sampling | None = None,
     *,
     n: int | None = None,
-    x_T: Array = None,
+    x_T: Array | None = None,
     trace: bool = False,
     progress: Progress | None = None,
     alone: bool = False,
-    **changes: Any,
-) -> Array | Iterator[Moment | Array]:
-    """x_0 : (B, ...) on the network's device; with trace=True an iterator over Moments that ends with x_0.
+    **changes: Unpack[SamplingOptions],
+) -> NDArray[Any] | Iterator[Moment | Array]:
+    """x_0 : (B, ...) on the network's device ; with trace=True an iterator over Moments that ends with x_0.
+
+    On a GPU it is CuPy's array, which to a type checker is NumPy's.
 
     process : the one that trained the network, or its path alone (then say prediction= unless it is ε on a ladder).
     x_T : the noise to start from, a sample at the grid's first time; else drawn from the seed.
     labels : (B,) ints, or (B, length) words of captions; an unconditional network takes n instead.
-    changes : fields of Sampling, over those of settings.   progress(done, total) is called after every step.
+    The other keywords are fields of Sampling, over those of settings.   progress(done, total) is called after every step.
     alone : whether this rank draws all of them, while the others do something else.
     Raises ValueError for labels that the network does not know, and if settings conflict.
     """
@@ -238,17 +247,18 @@ def traced(walk: Walk, x: Array, precision: str) -> Iterator[Moment | Array]:
 
 def on_gpus(
     walk: Callable[[slice], tuple[Walk, Array]], shape: tuple[int, ...], network: Backbone, progress: Progress | None, team: Ranks
-) -> Array:
+) -> NDArray[Any]:
     """x_0 : shape, by recorded walks: the GPU of each rank of the team draws its part, and then has all."""
     parts = [shard_of(shape[0], team.count, r) for r in range(team.count)]
     mine = parts[team.me]
-    x_0: Array = None
+    x_0: Any = None
     if mine.stop > mine.start:
         whole, x = walk(mine)
         x_0 = whole.recorded(x, progress)
     if team.alone:
-        return x_0
-    result = flat_buffer(int(np.prod(shape)), network.dtype, network.device).reshape(shape)
+        alone: NDArray[Any] = x_0
+        return alone
+    result: NDArray[Any] = flat_buffer(int(np.prod(shape)), network.dtype, network.device).reshape(shape)
     if x_0 is not None:
         result[mine] = x_0
     team.gather(result, parts)
@@ -264,9 +274,9 @@ def in_shards(
     progress: Progress | None,
     *,
     alone: bool = False,
-) -> Array:
+) -> NDArray[Any]:
     """x_0 : shape, each shard sampled separately on its rank, since samples are independent."""
-    result = flat_buffer(int(np.prod(shape)), network.dtype, network.device).reshape(shape)
+    result: NDArray[Any] = flat_buffer(int(np.prod(shape)), network.dtype, network.device).reshape(shape)
 
     def body(part: slice, i: int) -> None:
         x: Any = None

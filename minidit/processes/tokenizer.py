@@ -65,6 +65,9 @@ class Pixels:
     limit: Limit | None = static
     unit: str = "pixel"
 
+    def __repr__(self) -> str:
+        return "Pixels()"
+
     def shape(self, C: int, *size: int) -> tuple[int, ...]:
         return C, *size
 
@@ -89,6 +92,9 @@ class Latent:
     autoencoder: Autoencoder | AutoencoderKL
     limit: None = None
     unit: str = "latent number (not of the picture)"
+
+    def __repr__(self) -> str:
+        return f"Latent({self.autoencoder!r})"
 
     def shape(self, C: int, *size: int) -> tuple[int, ...]:
         config, (*_, H, W) = self.autoencoder.config, size

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from minidit.backend import to_host
 from minidit.diffusion.schedule import Schedule
+from minidit.keywords import spelled_out
 from minidit.models.backbone import Backbone, TrainedBackbone, check_backbone
 from minidit.models.condition import Tokens
 from minidit.processes.diffusion import Diffusion, Hybrid
+from minidit.processes.options import TrainingOptions
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import explained
 from minidit.training.process import Process
-from minidit.training.source import LabelDropout, Source, Unlabelled, WordDropout, source_of
+from minidit.training.source import Data, LabelDropout, Source, Unlabelled, WordDropout, source_of
 
 
-def fitted_source(network: Backbone, data: Any) -> Source:
+def fitted_source(network: Backbone, data: Data) -> Source:
     """The data as this network is trained on them, with label dropout. Raises ValueError if they do not fit."""
     source, condition = source_of(data, network.device, network.dtype), network.condition
     if not condition.count:
@@ -46,7 +48,7 @@ def fitted_process(network: Backbone, process: Diffusion, source: Source, vb_wei
 
 def loop_for(
     network: TrainedBackbone,
-    data: Any,
+    data: Data,
     process: Diffusion,
     config: LoopConfig,
     *,
@@ -58,13 +60,18 @@ def loop_for(
     return Loop(network, fitted_process(network, process, source, vb_weight), source, config, kind=kind)
 
 
+@spelled_out(LoopConfig)
 def train(
-    network: TrainedBackbone, data: Any, process: Diffusion | None = None, config: LoopConfig | None = None, **changes: Any
+    network: TrainedBackbone,
+    data: Data,
+    process: Diffusion | None = None,
+    config: LoopConfig | None = None,
+    **changes: Unpack[TrainingOptions],
 ) -> Iterator[dict[str, Any]]:
     """Trains a network on data; yields a record per update: `for record in train(model, data, steps=1000, lr=1e-3): …`
 
     data : a Dataset, (x_0, labels), x_0 alone, or any Source.   process : None: DDPM's, with 1000 rungs and ε.
-    changes : fields of LoopConfig, over those of config.
+    The other keywords are fields of LoopConfig, over those of config.
     The network keeps its raw weights; `loop_for` gives the Loop itself, with the average in loop.optimiser.average.
     """
     check_backbone(network, "config")

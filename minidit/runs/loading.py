@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,6 +12,7 @@ from minidit.checkpoint import CONFIG, CheckpointError, load_model
 from minidit.checkpoint.grammar import is_a
 from minidit.data.captions import Vocabulary
 from minidit.incoming import UNPRINTABLE, reading
+from minidit.keywords import spelled_out
 from minidit.models.backbone import TrainedBackbone
 from minidit.models.classifier import Classifier
 from minidit.models.condition import Condition, Tokens
@@ -19,16 +20,35 @@ from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled
 from minidit.runs.pipeline import Pipeline
-from minidit.runs.presets import RunConfig
+from minidit.runs.presets import WEIGHTS, RunConfig
 from minidit.runs.weights import weights_of
 
-SHIPPED = Path(__file__).parent.parent / "weights"
+SHIPPED = WEIGHTS
 WORDS = "words"  # their folder of a model that reads captions
 FEW_STEPS = "few_steps.safetensors"  # beside the shipped weights, from which it was distilled
 
 
+T = TypeVar("T")
+
+
+@overload
+def load(path: None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32, captions: bool = False) -> Pipeline: ...
+
+
+@overload
+def load(path: str | Path, kind: type[T], *, device: str = "cpu", dtype: DTypeLike = np.float32, dialect: str | None = None,
+         num_heads: int | None = None, state: str = "") -> T: ...  # fmt: skip
+
+
+@overload
+def load(path: str | Path | None, *, device: str = "cpu", dtype: DTypeLike = np.float32, dialect: str | None = None,
+         num_heads: int | None = None, state: str = "", captions: bool = False) -> Pipeline | Any: ...  # fmt: skip
+
+
+@spelled_out()
 def load(
     path: str | Path | None = None,
+    kind: type | None = None,
     *,
     device: str = "cpu",
     dtype: DTypeLike = np.float32,
@@ -44,11 +64,22 @@ def load(
     folder, or a whole pipeline's with model_index.json), an autoencoder of latent-diffusion; `describe` shows what is in a file
     and how that project's own code differs. dialect, num_heads: see `checkpoint.load_model`.
 
+    kind : what it must be: load("dit.safetensors", md.DiT) is a DiT, to a type checker too.
     state : of a run folder, a saved state instead of the trained weights: "latest" (also what a run that has not ended answers
     with), "best" (the lowest held-out loss), or its number of updates.
 
-    Raises CheckpointError, with the path, for anything else.
+    Raises CheckpointError, with the path, for anything else, and for another kind.
     """
+    loaded = _loaded(path, device, dtype, dialect, num_heads, state, captions)
+    if kind is not None and not isinstance(loaded, kind):
+        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a {kind.__name__}")
+    return loaded
+
+
+def _loaded(
+    path: str | Path | None, device: str, dtype: DTypeLike, dialect: str | None, num_heads: int | None, state: str, captions: bool
+) -> Any:
+    """What `load` returns, of any kind."""
     if path is None and not (SHIPPED / (WORDS if captions else "fashion")).is_dir():
         raise CheckpointError("no weights are shipped with this installation: name a run folder (minidit train makes one)")
     path = SHIPPED / (WORDS if captions else "fashion") if path is None else Path(path)

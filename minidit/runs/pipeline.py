@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minidit import shown
 from minidit.backend import Array
 from minidit.checkpoint.grammar import is_a
 from minidit.data import parse_labels
@@ -21,6 +22,8 @@ from minidit.diffusion.path import Path as WalkedPath
 from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
+from minidit.images import Pictures
+from minidit.keywords import spelled_out
 from minidit.models.backbone import TrainedBackbone
 from minidit.models.flow_map import FlowMapDiT
 from minidit.models.guided import GuidedDiT, OfScale
@@ -28,6 +31,7 @@ from minidit.processes.distil import in_steps
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
 from minidit.processes.tokenizer import Pixel, Tokenizer
+from minidit.processes.walk import Moment, Progress
 from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, USUAL, Usual, check_word
 
 Labels = list[int] | NDArray[np.int64]  # classes, or rows of captions
@@ -56,7 +60,7 @@ class Options(Settings, total=False):
 
     n: int
     x_T: Array | None
-    progress: Callable[[int, int], None] | None
+    progress: Progress | None
 
 
 @dataclass
@@ -73,6 +77,28 @@ class Pipeline:
     interval: tuple[float, float] = (0.0, 1.0)
     usual: Usual = USUAL
     vocabulary: Vocabulary | None = None  # of a model of captions
+
+    def facts(self) -> dict[str, str]:
+        """Name -> value, of what it is made of and how it usually draws, as text."""
+        usual, guided = self.usual, self.model.condition.null is not None and not self.usual.few
+        where = "" if self.interval == (0.0, 1.0) else " in ({:g}, {:g}] of the path".format(*self.interval)
+        steps = self.steps(None)
+        return {
+            "network": repr(self.model), "answers": self.prediction.name, "path": repr(self.process.path),
+            "tokenizer": repr(self.tokenizer), "draws": f"{usual.sampler} {usual.solver}, {steps} steps",
+            **({"guidance": f"{self.guidance:g}{where}"} if guided else {}),
+            **({"classes": shown.words(self.class_names)} if self.class_names else {}),
+            **({"words": f"{len(self.vocabulary):,}"} if self.vocabulary else {}),
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Pipeline({self.model!r}, {self.prediction!r} on {self.process.path!r}, {self.tokenizer!r})"
+
+    def _repr_html_(self) -> str:
+        path = self.process.path
+        t = [path.part(u) for u in np.linspace(0, 1, 102)[1:]]
+        signal, noise = np.array([path.level(at) for at in t]).T
+        return shown.card("Pipeline", shown.facts(self.facts()), shown.levels("its path from data to noise", t, signal, noise))
 
     @property
     def ladder(self) -> Schedule | None:
@@ -156,6 +182,7 @@ class Pipeline:
             raise ValueError("no captions are kept with this model: say what it draws, with --prompt")
         return list(kept)
 
+    @spelled_out()
     def settings(
         self,
         *,
@@ -196,6 +223,19 @@ class Pipeline:
             guidance=1.0 if self.model.condition.null is None else guidance, shards=shards, precision=precision,
         )  # fmt: skip
 
+    @overload
+    def latents(
+        self, labels: Labels | None, *, n: int = 16, x_T: Array | None = None, trace: Literal[False] = False,
+        progress: Progress | None = None, **options: Unpack[Settings],
+    ) -> Pixel: ...  # fmt: skip
+
+    @overload
+    def latents(
+        self, labels: Labels | None, *, n: int = 16, x_T: Array | None = None, trace: Literal[True],
+        progress: Progress | None = None, **options: Unpack[Settings],
+    ) -> Iterator[Moment | Array]: ...  # fmt: skip
+
+    @spelled_out(settings)
     def latents(
         self,
         labels: Labels | None,
@@ -203,9 +243,9 @@ class Pipeline:
         n: int = 16,
         x_T: Array | None = None,
         trace: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         **options: Unpack[Settings],
-    ) -> Any:
+    ) -> Pixel | Iterator[Moment | Array]:
         """The model's x_0, which `sample` decodes, or with trace=True an iterator over its Moments.
 
         n : how many, if there are no labels.   x_T : the noise to start from.   progress : as in `md.sample`.
@@ -231,9 +271,30 @@ class Pipeline:
         """Pictures or clips in [-1, 1], padding included  ->  x_0: scaled latents, or the pictures themselves."""
         return self.tokenizer.encode(x)
 
-    def sample(self, labels: Wanted | None = None, **options: Unpack[Options]) -> Pixel:
-        """Pictures (B, C, H, W), or clips (B, C, T, H, W), in [-1, 1]; the options are those of `latents`."""
-        return self.pictures(self.latents(self.labels(labels, options.get("n")), **options))
+    @spelled_out(settings)
+    def sample(
+        self,
+        labels: Wanted | None = None,
+        *,
+        n: int | None = None,
+        x_T: Array | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[Settings],
+    ) -> Pictures:
+        """Pictures (B, C, H, W), or clips (B, C, T, H, W), in [-1, 1], which a notebook shows.
+
+        labels : classes as text ("0-9", "shirt,bag") or numbers, captions of a model that reads words; None: each in turn.
+        n : how many, the labels repeated in turn.   The other keywords are those of `settings` and `latents`.
+        """
+        chosen = self.labels(labels, n)
+        x_0 = self.latents(chosen, n=n or 16, x_T=x_T, progress=progress, **options)
+        return Pictures(self.pictures(x_0), self.names_of(chosen))
+
+    def names_of(self, labels: Labels | None) -> tuple[str, ...]:
+        """The class or the caption of each sample, as words; none if there are none."""
+        if labels is None or (self.vocabulary is None and not self.class_names):
+            return ()
+        return tuple(self.vocabulary.texts(labels) if self.vocabulary else [self.class_names[int(k)] for k in labels])
 
 
 def in_one_call(network: GuidedDiT, settings: Sampling) -> tuple[OfScale, Sampling]:

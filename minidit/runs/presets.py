@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.dit import DIT
@@ -15,6 +16,8 @@ from minidit.processes.classify import ClassifyConfig
 from minidit.runs.kinds import ModelConfig, PixelsConfig, TokenizerConfig
 from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
 from minidit.training.loop import LoopConfig
+
+WEIGHTS = Path(__file__).parent.parent / "weights"  # those that come with the package
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,20 @@ PRESETS: dict[str, RunConfig] = {
         tokenizer_train=AutoencodeConfig(steps=750),
         judge_train=ClassifyConfig(steps=400),
     ),
-    "quick": RunConfig(
+    "quick": RunConfig(  # the demo's clothes, on the latents of the shipped autoencoder, which need no training
+        data=DataConfig(tokenizer=str(WEIGHTS / "fashion")),
+        process=_V,
+        train=replace(_FAST, steps=700, warmup=30, ema=0.99),
+        sample=SampleConfig(steps=20, guidance=4.0, interval=(0.2, 0.7), save_every=1000),
+        judge_train=ClassifyConfig(steps=150),
+    ),
+    "digits": RunConfig(
         data=DataConfig(source="digits"),
         tokenizer=PixelsConfig(),
         model=DIT["digits"],
         process=_V,
-        train=replace(_FAST, steps=350, warmup=30),
-        sample=SampleConfig(steps=40, save_every=1000),
+        train=_FAST,
+        sample=SampleConfig(every=500),
         judge_train=ClassifyConfig(steps=150),
     ),
     "fashion": RunConfig(
@@ -132,7 +142,7 @@ PRESETS["scenes"] = replace(
     PRESETS["words"],
     data=DataConfig(source="shapes"),
     model=replace(MMDIT["words"], hidden_size=96),
-    train=replace(PRESETS["words"].train, steps=12000, lr=2e-3),
+    train=replace(PRESETS["words"].train, steps=4000, lr=2e-3),
 )
 # Clips, in pixels: x_0 as the answer finds where a digit is, and how it moves, before what it looks like.
 PRESETS["clips"] = RunConfig(
@@ -143,7 +153,6 @@ PRESETS["clips"] = RunConfig(
     train=replace(_FAST, steps=4000, lr=2e-3),
     sample=SampleConfig(steps=25, guidance=1.0, every=1000, save_every=1000),
 )
-PRESETS["digits"] = replace(PRESETS["quick"], train=replace(_FAST, steps=3000), sample=SampleConfig(every=500))
 
 # The same networks and lengths of training on the other paths. The interval of guidance is at the same noise: where a cosine
 # ladder is at 0.2 and 0.7, the straight path is at 0.25 and 0.66, as is EDM's in its own parts. EDM's σ_max of 80 is for

@@ -10,7 +10,7 @@ stays on the host or on a disk, the rows of an update's batch are copied to the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ class Clock:
         self.samples = self.xp.arange(batch_size)
         self.tables: dict[tuple[int, int, int], Array] = {}  # row n mod ROWS is the batch of update n
         self.copies: dict[tuple[int, int, int], tuple[Any, Array]] = {}  # an array on the host, its rows of this update's batch
+        self.computed: dict[int, tuple[Callable[[int], Array], Array, Array]] = {}  # (update -> table), the last one, its copy
         self.now = 0
 
     def set(self, update: int) -> None:
@@ -48,6 +49,10 @@ class Clock:
                 table[...] = self.xp.asarray(self._rows(*key))  # in stream order: after everything that still reads it
         for (_, batch_size, seed), (array, copy) in self.copies.items():
             copy[...] = self.xp.asarray(self._batch_of(array, batch_size, seed))
+        for name, (at, last, its_copy) in self.computed.items():
+            if (table := at(update)) is not last:
+                its_copy[...] = self.xp.asarray(table)
+                self.computed[name] = at, table, its_copy
 
     def _rows(self, batch_size: int, n: int, seed: int) -> Array:
         first = self.now // ROWS * ROWS
@@ -66,6 +71,13 @@ class Clock:
         if key not in self.copies:
             self.copies[key] = array, self.xp.asarray(self._batch_of(array, batch_size, seed))
         return self.copies[key][1]
+
+    def numbers(self, at: Callable[[int], Array]) -> Array:
+        """at(this update), on the device."""
+        if id(at) not in self.computed:
+            table = at(self.now)
+            self.computed[id(at)] = at, table, self.xp.array(table)
+        return self.computed[id(at)][2]
 
     def _batch_of(self, array: Any, batch_size: int, seed: int) -> Array:
         return np.asarray(array[batch_indices(self.now, batch_size, len(array), seed)])
@@ -126,6 +138,14 @@ class Draws:
             return to_device(np.asarray(array[to_host(index)]), self.device)
         rows = self.when.rows(array, self.batch_size, self.seed)
         return rows if self.samples is self.when.samples else rows[self.samples]
+
+    def numbers(self, at: Callable[[int], Array]) -> Array:
+        """at(update), on this device: a read-only table of one shape for all updates, computed on the host."""
+        if isinstance(self.when, Clock):
+            return self.when.numbers(at)
+        if isinstance(self.when, int):
+            return to_device(at(self.when), self.device)
+        raise TypeError("a table per update needs an update: these draws belong to a time of a walk")
 
     def pictures(self, n: int) -> Array:
         """(B,) int64: the indices, out of n pictures, of this update's samples."""

@@ -21,6 +21,7 @@ import numpy as np
 from minidit.autograd import Anomaly, Gradients, value, watcher, watching
 from minidit.backend import Arena, Array, flat_buffer, xp_of
 from minidit.choices import one_of
+from minidit.keywords import suggesting
 from minidit.nn.device import can_record, recorded
 from minidit.nn.module import Trainable
 from minidit.nn.precision import POLICIES, check_precision, computing_in
@@ -58,6 +59,7 @@ def stacked(numbers: list[Array]) -> Array:
     return eights[0] if len(eights) == 1 else xp.concatenate(eights)
 
 
+@suggesting
 @dataclass(frozen=True)
 class LoopConfig(OptimConfig):
     """Training length and batching."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidit.backend import Array, resident, to_device, xp_of
 from minidit.data.cache import IN_MEMORY
-from minidit.data.dataset import from_uint8
+from minidit.data.dataset import Dataset, from_uint8
 from minidit.training.augment import flips
 from minidit.training.draws import LABEL, Draws
 
@@ -195,6 +196,9 @@ def check_finite(x_0: Array, index: Array) -> None:
     finite = xp_of(x_0).isfinite(x_0.reshape(len(x_0), -1)).all(axis=1)
     if not bool(finite.all()):
         raise ValueError(f"the data are not finite: picture {int(index[~finite][0])} holds nan or inf")
+
+
+Data = Dataset | Source | NDArray[Any] | tuple[NDArray[Any], NDArray[Any] | None]  # what a network is trained on
 
 
 def source_of(data: Any, device: str = "cpu", dtype: Any = np.float32) -> Source:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidit.shown import card, code, folded
 from minidit.verify.bank.dialects import DIALECTS, sharing
 from minidit.verify.core.finding import VERDICTS, Finding, Names
 
@@ -21,7 +22,8 @@ COLOURS = {"good": "\033[32m", "bad": "\033[31m", "name": "\033[1m", "weak": "\0
 
 SUMMARY = {  # of topics without a name, by their verdict
     "unknown": "no known mistake explains", "raises": "an error in", "form": "no numbers from",
-    "unsteady": "wrong when asked twice:", "undeclared": "half precision, not declared, in",
+    "wrapped": "the right answer, and more, from", "unsteady": "wrong when asked twice:",
+    "undeclared": "half precision, not declared, in",
 }  # fmt: skip
 
 
@@ -70,6 +72,13 @@ class Report:
     def __str__(self) -> str:
         return self.text()
 
+    def __repr__(self) -> str:
+        right = sum(f.passed for f in self.findings)
+        return f"Report({self.target or 'target'}: {right} right, {len(self.findings) - right} wrong; {self.summary})"
+
+    def _repr_html_(self) -> str:
+        return card(repr(self), *(shown_finding(f) for f in self.findings))
+
     def text(self, *, colour: bool = False) -> str:
         """The report for people: one line per topic, more lines where something is wrong, and the summary."""
         paint = painter(colour)
@@ -89,6 +98,11 @@ class Report:
             "format": FORMAT, "minidit": __version__, "target": self.target, "dialect": self.dialect, "ok": self.ok,
             "summary": self.summary, "fits": self.fits, "topics": [as_dict(f) for f in self.findings],
         }  # fmt: skip
+
+
+def shown_finding(f: Finding) -> str:
+    """One verdict as HTML: a line, which is unfolded where something is wrong."""
+    return folded(f"{'✓' if f.passed else '✗'} {f.topic.spec} {f.topic.name}", code(line(f)), unfolded=not f.passed)
 
 
 def painter(colour: bool) -> Callable[[str, str], str]:

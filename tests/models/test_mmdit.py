@@ -28,15 +28,14 @@ SMALL = MMDiTConfig((4, 6), 2, 2, 16, 2, 2, vocabulary=9, caption_length=3)
 def configs(draw, **fixed):
     """Captions, encoded texts, classes or nothing; with and without QK-norm, dual attention, a larger position table."""
     p, heads, depth = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
-    positions = draw(st.sampled_from(["learned", "sincos"]))
     text = draw(st.sampled_from(["words", "encoded", "classes", "nothing"]))
     drawn = {
         "input_size": (p * draw(st.integers(1, 3)), p * draw(st.integers(1, 3))),
         "patch_size": p, "in_channels": draw(st.integers(1, 3)), "hidden_size": 4 * heads * draw(st.integers(1, 2)),
         "depth": depth, "num_heads": heads, "mlp_ratio": draw(st.sampled_from([1.0, 4.0])),
         "context_ratio": draw(st.sampled_from([0.5, 2.0])), "qk_norm": draw(st.booleans()),
-        "dual_attention": tuple(sorted(draw(st.sets(st.integers(0, depth - 1))))), "positions": positions,
-        "position_side": draw(st.sampled_from([0, 5])) if positions == "sincos" else 0,
+        "dual_attention": tuple(sorted(draw(st.sets(st.integers(0, depth - 1))))),
+        "position_side": draw(st.sampled_from([0, 5])),
         "class_dropout_prob": draw(st.sampled_from([0.0, 0.1])), "learn_sigma": draw(st.booleans()),
         **({"vocabulary": 6, "caption_length": draw(st.integers(1, 3))} if text == "words" else {}),
         **({"text_width": 5, "text_pooled": 3, "text_length": draw(st.integers(1, 3))} if text == "encoded" else {}),
@@ -102,7 +101,7 @@ def test_without_words_a_joint_block_is_a_dit_block(seed, N, has_stream):
 def test_without_words_the_network_is_a_dit(num_classes):
     shared = {"input_size": (4, 6), "patch_size": 2, "in_channels": 2, "hidden_size": 16, "depth": 2, "num_heads": 2,
               "num_classes": num_classes}  # fmt: skip
-    config = MMDiTConfig(**shared, qk_norm=False, positions="sincos")
+    config = MMDiTConfig(**shared, qk_norm=False)
     model, state = grown(config)
     dit = DiT(DiTConfig(**shared, learn_sigma=False), None, dtype=np.float64)
     dit.load_state_dict({name.replace("joint_blocks", "blocks").replace(".x_block", ""): a for name, a in state.items()})
@@ -268,9 +267,7 @@ def test_left_out_captions_are_the_null_word_alone(xp, device):
 @pytest.mark.parametrize(("more", "message"), [
     ({"input_size": 5}, "not divisible by patch_size"),
     ({"num_heads": 3}, "divisible by num_heads"),
-    ({"positions": "rope"}, "not learned or sincos"),
-    ({"position_side": 4}, "position_side 4 is for sincos"),
-    ({"positions": "sincos", "position_side": 2}, "at least 3"),
+    ({"position_side": 2}, "at least 3"),
     ({"dual_attention": (2,)}, "the blocks are 0 to 1"),
     ({"caption_length": 0}, "vocabulary and caption_length go together"),
     ({"num_classes": 3}, "one of them"),

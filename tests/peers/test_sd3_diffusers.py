@@ -30,7 +30,7 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SD3 = MMDiTConfig(
-    8, 2, 3, 16, 3, 2, context_ratio=4.0, qk_norm=False, positions="sincos", position_side=6, class_dropout_prob=0.0,
+    8, 2, 3, 16, 3, 2, context_ratio=4.0, qk_norm=False, position_side=6, class_dropout_prob=0.0,
     text_width=10, text_pooled=5,
 )  # fmt: skip
 CONFIGS = {
@@ -199,7 +199,6 @@ def test_another_network_is_refused_in_one_line(change, message, tmp_path):
 def test_what_diffusers_cannot_express_is_refused_by_name(tmp_path):
     for config, message in [
         (MMDIT["words"], "captions or classes of its own"), (replace(SD3, mlp_ratio=2.0), r"mlp_ratio 2\.0"),
-        (replace(SD3, positions="learned", position_side=0), "learned positions"),
         (replace(SD3, learn_sigma=True), "a learned variance"),
     ]:  # fmt: skip
         for grammar in ("diffusers", "official"):

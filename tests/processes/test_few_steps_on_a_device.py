@@ -12,7 +12,7 @@ from support import agree, host
 from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import U, V
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.solver import AB2, HEUN
+from minidit.diffusion.solver import AB2, AB2_ARC, HEUN
 from minidit.kernels import cuda_graph
 from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
 from minidit.processes.consistency import Consistency, fixed
@@ -58,10 +58,12 @@ def work(name, device):
         return student(device), Distillation(LADDER.path, V), kept
     if name == "mean velocity":
         return student(device), MeanVelocity(straight), x
+    if name == "iCT":  # its grid has 3, 5 and 9 times
+        return awake(device=device), Consistency.improved(4, 2, 8, mean=1.0), x
     return awake(device=device), Consistency(Straight(), U, fixed(np.linspace(0, 1, 9)), teacher=straight, solver=HEUN), x
 
 
-@pytest.mark.parametrize("name", ["trajectories", "mean velocity", "consistency"])
+@pytest.mark.parametrize("name", ["trajectories", "mean velocity", "consistency", "iCT"])
 def test_a_recorded_update_is_the_update_bit_for_bit(name, caplog):
     losses = {}
     for how, device, graph in (("recorded", "cuda", True), ("eager", "cuda", False), ("host", "cpu", False)):
@@ -87,3 +89,12 @@ def test_trajectories_are_walked_on_the_device_and_kept_on_the_host():
     assert isinstance(there.x, np.ndarray)
     agree(there.x, here.x, bound=3e-4)
     assert replace(there, x=here.x).labels is LABELS
+
+
+@pytest.mark.parametrize("solver", [AB2, AB2_ARC, HEUN], ids=["ab2", "ab2_arc", "heun"])
+def test_a_recorded_walk_of_any_solver_is_its_walk_bit_for_bit(solver, caplog):
+    networks = {device: awake(device=device) for device in ("cuda", "cpu")}
+    walk = lambda device, **more: host(sample(networks[device], LADDER, LABELS, steps=5, solver=solver, guidance=2.0, **more))
+    recorded = walk("cuda")
+    assert caplog.messages == [] and np.array_equal(recorded, walk("cuda", graph=False))
+    agree(recorded, walk("cpu"), bound=3e-4)

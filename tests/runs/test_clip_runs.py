@@ -52,7 +52,7 @@ def test_a_stopped_run_on_clips_ends_as_one_that_was_not(tmp_path):
 
 def test_commands_train_draw_and_measure_clips(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = "train --data clips --model spacetime --pixels --preset quick --frames 3 --steps 2 --hidden-size 32 --depth 2"
+    words = "train --data clips --model spacetime --pixels --preset digits --frames 3 --steps 2 --hidden-size 32 --depth 2"
     assert main([*words.split(), "--patch-size", "4", "--time-attention", "factorised", "--sample-steps", "2", "--out", "r"]) == 0
     assert "6000 clips of 3 frames, 600 held out" in capsys.readouterr().err
     for name in ("ddim.gif", "ddim.png", "denoising.gif", "x0_strip.png"):
@@ -75,7 +75,7 @@ def test_commands_train_draw_and_measure_clips(tmp_path, capsys, monkeypatch):
 def test_networks_of_pictures_refuse_clips_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for model in ("dit", "unet"):
-        assert main(["train", "--data", "clips", "--model", model, "--pixels", "--preset", "quick", "--quiet"]) == 2
+        assert main(["train", "--data", "clips", "--model", model, "--pixels", "--preset", "digits", "--quiet"]) == 2
         error = capsys.readouterr().err
         assert "the data are clips of 1 x 6 x 16 x 16: add --model spacetime" in error and error.count("\n") == 1
     assert main(["train", "--data", "clips", "--model", "spacetime", "--pixels", "--frames", "1"]) == 2

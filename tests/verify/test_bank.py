@@ -7,7 +7,21 @@ import numpy as np
 import pytest
 
 import minidit as md
-from minidit.verify.bank import DEVIATIONS, consistency, flows, guided, likelihood, paths, samplers, schedules, times, unet
+from minidit.verify.bank import (
+    DEVIATIONS,
+    codes,
+    consistency,
+    flows,
+    guided,
+    likelihood,
+    paths,
+    samplers,
+    schedules,
+    streams,
+    times,
+    tokens,
+    unet,
+)
 from minidit.verify.bank.dialects import DIALECTS
 from minidit.verify.core.finding import Answer
 from minidit.verify.core.reference import Part, Reference
@@ -21,6 +35,7 @@ ROOMS = {  # groups of topics, further topics, modules of the bank, and for draw
     "around": ((*LAWS, "training", "latents"), (), (guided,), (5, 8)),
     "continuous": (("paths", "times", "flows", "consistency", "unet"), ("straight_embedding",),
                    (paths, times, flows, consistency, unet), (3, 30)),
+    "tokens": (("codes", "tokens", "streams"), (), (codes, tokens, streams), (4, 30)),
 }  # fmt: skip
 EACH = [pytest.param(room, d, id=d.id) for room, (_, _, modules, _) in ROOMS.items() for m in modules for d in m.BANK]
 
@@ -81,6 +96,7 @@ def test_nothing_is_found_in_right_answers_of_either_precision(room):
 
 SPOKEN = [("laws", name) for name, d in DIALECTS.items() if d.does]
 SPOKEN += [("continuous", name) for name, d in DIALECTS.items() if d.continuously]
+SPOKEN += [("tokens", name) for name in ("diffusers", "llamagen", "var")]
 
 
 @pytest.mark.parametrize("room, name", SPOKEN)

@@ -133,6 +133,8 @@ def test_an_answer_of_another_form_is_told_in_one_sentence_and_whether_a_part_of
     assert not finding.passed and not finding.candidates
     assert finding.worst.what.startswith(came) or came in finding.worst.what
     assert finding.note == part and len(line(finding).splitlines()[-2]) < 200
+    if part.startswith("its") and form != "an object":
+        assert finding.verdict == "wrapped" and "neighbours" not in line(finding)
 
 
 def test_an_argument_changed_in_place_and_not_returned_is_told():

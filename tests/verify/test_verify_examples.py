@@ -82,6 +82,16 @@ WHOLE = {
         "np.zeros(len(x_0))) - straight_sample(x_0, eps, np.ones(len(x_0)))", ["straight_sample", "straight_velocity"]),
     "torch_unet": ("M125c", "angle.sin(), angle.cos()", "angle.cos(), angle.sin()", ["unet_time_embedding"]),
     "scipy_unet": ("X202", "(silu(c) @ w.T + b)", "(c @ w.T + b)", ["unet_block", "group_norm"]),
+    "torch_tokens": (
+        "M130", "F.mse_loss(e, z.detach()) + beta * F.mse_loss(z, e.detach())",
+        "beta * F.mse_loss(e, z.detach()) + F.mse_loss(z, e.detach())", ["codebook_loss", "straight_through"]),
+    "scipy_tokens": ("M133", "def keys(x, a=-0.75)", "def keys(x, a=-0.5)", ["bicubic_rows", "residual_codes", "scale_inputs"]),
+    "torch_streams": (
+        "M159", 'entered(x, *parts_of(weights, "adaLN_modulation.1", c, 2))',
+        'entered(x, *parts_of(weights, "adaLN_modulation.1", c, 2)[::-1])', ["stream_final", "single_block"]),
+    "scipy_streams": (
+        "M164", "np.array([clip[b, :, s] for b in range(B) for s in range(N // T)])", "x.reshape(-1, T, D)",
+        ["factorised_groups", "group_conditions"]),
     "torch_around": ("X237", "copy.deepcopy(torch.as_tensor(theta))", "torch.as_tensor(theta)", ["ema_object"]),
     "scipy_around": ("X235", "alpha_bar[-1] ** 0.5 * x_0", "alpha_bar[-1] * x_0", ["prior_moments", "weighted_loss"]),
     "scipy_sampling": ("M14", "np.cos(a) ** 2, 0.999)", "np.cos(a) ** 2, 1.0)", ["cosine_betas", "linear_betas"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from minidit.verify.bank import (
     checkpoints,
+    codes,
     consistency,
     embeddings,
     flows,
@@ -19,7 +20,9 @@ from minidit.verify.bank import (
     samplers,
     schedules,
     steps,
+    streams,
     times,
+    tokens,
     training,
     unet,
 )
@@ -27,7 +30,7 @@ from minidit.verify.core.reference import Deviation
 
 MODULES = (
     schedules, samplers, steps, likelihood, layers, embeddings, network, training, checkpoints, paths, times, flows, consistency,
-    unet, guided,
+    unet, guided, codes, tokens, streams,
 )  # fmt: skip
 DEVIATIONS: dict[str, Deviation] = {d.id: d for module in MODULES for d in module.BANK}
 HABITS: tuple[Deviation, ...] = tuple(training.HABITS)  # small numbers that libraries add: they pass

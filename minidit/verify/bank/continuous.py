@@ -17,6 +17,15 @@ OF_DIFFUSERS = (
 )  # fmt: skip
 CONTINUOUS = (
     Dialect(
+        "sd3", "sd3-ref 883b836",
+        "n times end above the data, and the lowest of them is shifted twice",
+        ("C13", "M104b"),
+        (),
+        (),
+        ("0 data, 1 noise", "ε - x_0", "1000 t", "n times from 1 to 1/1000, then 0 (C13)", "once; its lowest time twice (M104b)",
+         NONE, NONE, NONE, NONE),
+    ),
+    Dialect(
         "torchcfm", "1.0.7",
         "data at t = 1, u = x_0 - ε, and the network is told t itself",
         ("C10", "C11"),

@@ -37,12 +37,14 @@ DIALECTS: dict[str, Dialect] = {
              "one decision per sample, in training", TANH, "127.5 x + 128 cut off (M94)", "float64, entries cast to float32"),
         ),
         Dialect(
-            "diffusers", "0.42 (its schedulers of DDPM, DDIM, flow matching, EDM and consistency, and DiTTransformer2DModel)",
+            "diffusers",
+            "0.42 (its schedulers of DDPM, DDIM, flow matching, EDM and consistency, DiT; VQModel, SD3, FLUX)",
             "leading spacing, a fixed stride down, β as given for any T, ln 1e-20 at t = 0, ε̂ kept beside a clipped x̂_0; DiT "
             "with the time frequencies of DDPM, ε = 1e-5 before the MLP, and labels dropped anew in every block; flows end with "
-            "a step from 1/1000, consistency models clip their answer; U-Nets with a DiT's time and paddings on all sides",
+            "a step from 1/1000, consistency models clip their answer; U-Nets with a DiT's time and paddings on all sides; the "
+            "halves of the last modulation of SD3 and FLUX exchanged; β on the codes' way in VQModel",
             ("M04", "M05", "M06", "M15", "M25", "C04", "M21b", "M31", "M61b", "M76", "M83", "M91", "M108", "M125", "M127", "C13",
-             "C17"),
+             "C17", "M130", "M159"),
             ("M05b", "M08", "M17", "M24", "M29", "M32b", "M33", "M36", "M81", "M99", "M104b", "M120", "M122", "C12", "X177"),
             ("leading (M05); offset 1 in Stable Diffusion's settings (M05b)", "1; ᾱ[0] in Stable Diffusion's settings (M08)",
              "kept (M31)", "to ±1 unless asked otherwise (M32b); DiT's settings do", "ln 1e-20 (M25)",
@@ -72,6 +74,18 @@ DIALECTS: dict[str, Dialect] = {
              CUT, "float64, kept as float32"),
         ),
         *CONTINUOUS,
+        Dialect(
+            "llamagen", "LlamaGen ce98ec4",
+            "the class token's query and key are multiplied by zero: every token sees it with logit 0",
+            ("M147",),
+            (),
+        ),
+        Dialect(
+            "var", "VAR 78b9539",
+            "guidance with 0 for the conditional network; one scale alone divides by zero",
+            ("C18", "M134b", "M140"),
+            (),
+        ),
     )
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""diffusers at the border: its schedulers, in any of their options, and its DiT, as answers to the kit's topics.
+"""diffusers at the border: its schedulers, in any of their options, its DiT and parts of other networks, as answers to topics.
 
     print(md.verify.check(md.verify.diffusers.scheduler(DDIMScheduler(clip_sample=False))))
 
@@ -20,7 +20,7 @@ import numpy as np
 from minidit.backend import Array
 from minidit.checkpoint.files import lazy
 from minidit.checkpoint.names_dit import to_diffusers
-from minidit.verify.borders import unet
+from minidit.verify.borders import streams, unet
 from minidit.verify.borders.continuous import Continuous, time_laws
 from minidit.verify.borders.schedulers import Answers, Schedulers
 from minidit.verify.borders.torch import config_of, to_numpy, torch
@@ -94,7 +94,7 @@ def _read(text: str) -> Any:
 
 
 def target() -> Answers:
-    """Everything that the installed version can be asked: both schedulers with the options that the topics speak of, and DiT."""
+    """Everything that the installed version can be asked: schedulers with the options that the topics speak of, and networks."""
     d = diffusers()
     out: Answers = {}
     for kind in (d.DDPMScheduler, d.DDIMScheduler):
@@ -112,7 +112,7 @@ def target() -> Answers:
         d.FlowMatchEulerDiscreteScheduler,
     ):  # fmt: skip
         out |= scheduler(kind(clip_sample=False) if kind is d.DDIMInverseScheduler else kind())
-    return out | time_laws() | transformer() | unet.blocks(d.UNet2DModel)
+    return out | time_laws() | transformer() | unet.blocks(d.UNet2DModel) | streams.codes() | streams.streams()
 
 
 # ------------------------------------------------------------------------------------------------ DiT

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidit.verify.core.compare import difference
-from minidit.verify.core.finding import Finding, answer_to
+from minidit.verify.core.finding import SETTLED, Finding, answer_to
 from minidit.verify.core.reference import Probe
 from minidit.verify.core.relations import same
 
@@ -21,7 +21,7 @@ def mixes_samples(function: Callable[..., Any], finding: Finding, law: Law) -> s
     law: the right answer to any arguments.
     """
     topic, probe = finding.topic, finding.probe
-    if probe is None or topic.measure or finding.passed:
+    if probe is None or topic.measure or finding.passed or finding.verdict in SETTLED:
         return ""
     batch = batch_of(probe)
     if batch < 2:

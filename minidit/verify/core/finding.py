@@ -49,7 +49,7 @@ Asked = Mapping[str, Answers]  # topic name -> its answers
 
 
 PASSED = ("equal", "rounded", "habit")
-SETTLED = ("undeclared", "unsteady", "form")  # no mistake of the bank is behind these
+SETTLED = ("undeclared", "unsteady", "form", "wrapped")  # no mistake of the bank is behind these
 VERDICTS = {  # what each means, as a report says it
     "equal": "",
     "rounded": "equal to float32 rounding",
@@ -60,6 +60,7 @@ VERDICTS = {  # what each means, as a report says it
     "undeclared": "half precision, which nobody declared",
     "unsteady": "wrong when it is asked twice",
     "form": "no numbers that could be compared",
+    "wrapped": "the right answer is a part of it",
 }
 
 
@@ -80,6 +81,10 @@ class Finding:
     nearly: list[Names] = field(default_factory=list)  # mistakes that explain the shown question, and not all others
     whole: bool = False  # whether the reasons reproduce all answers
     remarks: list[str] = field(default_factory=list)  # what else is worth a word, also of right answers
+
+    def __repr__(self) -> str:
+        names = " or ".join("+".join(d.id for d in names) for names in self.candidates)
+        return f"Finding({self.topic.spec} {self.topic.name}: {self.verdict}{f' {names}' if names else ''})"
 
     @property
     def passed(self) -> bool:

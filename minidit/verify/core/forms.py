@@ -19,6 +19,7 @@ from minidit.backend import Array, to_host
 
 LONGEST = 100_000  # entries that are read from a generator
 DEEPEST = 4  # attributes of attributes of an object
+PART = " would be right"  # ends the words for an answer that holds the right one
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 PRECISIONS = ("bfloat16", "float16", "float32")  # coarsest first
 
@@ -155,4 +156,4 @@ def right_part(answer: Any, is_right: Callable[[Any], bool]) -> str:
     else:
         return ""
     right = next((name for name, part in parts.items() if is_right(part)), "")
-    return f"{right} would be right" if right else "none of its parts would be right" if parts else ""
+    return f"{right}{PART}" if right else "none of its parts would be right" if parts else ""

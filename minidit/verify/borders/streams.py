@@ -1,0 +1,94 @@
+"""The parts of diffusers' VQModel, SD3 and FLUX transformers, as it makes them, as answers to the kit's topics.
+
+Whole networks are compared in tests/peers. RoPE and QK-norm are computed in float32 there, and their answers say so.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from minidit.backend import Array
+from minidit.verify.borders.schedulers import Answers
+from minidit.verify.borders.torch import to_numpy, torch
+from minidit.verify.topics.layers import Weights
+
+
+def codes() -> Answers:
+    """The topics of VQModel's VectorQuantizer, with its defaults."""
+    kind, t_ = importlib.import_module("diffusers.models.autoencoders.vae").VectorQuantizer, torch()
+
+    def asked(z: Array, table: Array, beta: float) -> tuple[Any, Any, Any]:
+        """(the layer, z as its leaf (1, d, N, 1), what the layer answers)."""
+        layer = kind(*table.shape, beta=beta).to(t_.float64)
+        layer.embedding.weight.data = t_.tensor(table)
+        leaf = t_.tensor(z.reshape(-1, z.shape[-1]).T[None, :, :, None], requires_grad=True)
+        return layer, leaf, layer(leaf)
+
+    def bars(layer: Any, leaf: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        w = layer.embedding.weight
+        codes_bar = np.zeros(w.shape) if w.grad is None else to_numpy(w.grad)
+        return to_numpy(leaf.grad)[0, :, :, 0].T.reshape(shape), codes_bar
+
+    def nearest_code(z: Array, codes: Array) -> Array:
+        return to_numpy(asked(z, codes, 0.25)[2][2][2])
+
+    def codebook_loss(z: Array, codes: Array, beta: float) -> tuple[float, Array, Array]:
+        layer, leaf, (_, loss, _) = asked(z, codes, beta)
+        loss.backward()
+        return (float(loss.detach()), *bars(layer, leaf, z.shape))
+
+    def straight_through(z: Array, codes: Array, y_bar: Array) -> tuple[Array, Array, Array]:
+        layer, leaf, (out, _, _) = asked(z, codes, 0.25)
+        out.backward(t_.tensor(y_bar.T[None, :, :, None]))
+        return (to_numpy(out.detach())[0, :, :, 0].T, *bars(layer, leaf, z.shape))
+
+    return {"nearest_code": nearest_code, "codebook_loss": codebook_loss, "straight_through": straight_through}
+
+
+def streams() -> Answers:
+    """The topics of the parts that its transformers of SD3 and FLUX are made of."""
+    norms, embeddings = (importlib.import_module(f"diffusers.models.{name}") for name in ("normalization", "embeddings"))
+    t_ = torch()
+
+    def stream_final(weights: Weights, x: Array, c: Array) -> Array:
+        D, O = x.shape[-1], len(weights["linear.bias"])
+        norm = norms.AdaLayerNormContinuous(D, D, elementwise_affine=False, eps=1e-6).to(t_.float64)
+        last = t_.nn.Linear(D, O).to(t_.float64)
+        for layer, name in ((norm.linear, "adaLN_modulation.1"), (last, "linear")):
+            layer.load_state_dict({k: t_.tensor(weights[f"{name}.{k}"]) for k in ("weight", "bias")})
+        with t_.no_grad():
+            return to_numpy(last(norm(t_.tensor(x), t_.tensor(c))))
+
+    def rope(x: Array, cos: Array, sin: Array) -> Array:
+        """Its angles stand twice, once per number of a pair."""
+        turn = tuple(t_.tensor(a.repeat(2, axis=1), dtype=t_.float32) for a in (cos, sin))
+        y = embeddings.apply_rotary_emb(t_.tensor(x, dtype=t_.float32).transpose(0, 1)[None], turn)
+        return to_numpy(y[0].transpose(0, 1))
+
+    def rope_angles(ids: Array, widths: tuple[int, ...], theta: float) -> tuple[Array, Array]:
+        cos, sin = embeddings_of_places(theta, widths)(t_.tensor(ids))
+        return to_numpy(cos[:, ::2]), to_numpy(sin[:, ::2])
+
+    def embeddings_of_places(theta: float, widths: tuple[int, ...]) -> Any:
+        return importlib.import_module("diffusers.models.transformers.transformer_flux").FluxPosEmbed(theta, list(widths))
+
+    def queries_and_keys(q: Array, k: Array, w_q: Array, w_k: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
+        out = []
+        for x, w in ((q, w_q), (k, w_k)):
+            norm = t_.nn.RMSNorm(len(w), eps=1e-6)
+            norm.weight.data = t_.tensor(w, dtype=t_.float32)
+            with t_.no_grad():
+                out.append(rope(to_numpy(norm(t_.tensor(x, dtype=t_.float32))), cos, sin))
+        return out[0], out[1]
+
+    def cropped_places(D: int, side: int, h: int, w: int) -> Array:
+        made = embeddings.PatchEmbed(side, side, 1, 1, D, pos_embed_max_size=side)
+        return to_numpy(made.cropped_pos_embed(h, w)[0])
+
+    return {
+        "stream_final": stream_final, "rope": rope, "rope_angles": rope_angles, "queries_and_keys": queries_and_keys,
+        "cropped_places": cropped_places,
+    }  # fmt: skip
