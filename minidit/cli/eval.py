@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, add_precision, settle_device, settle_precision
+from minidit.cli.folders import refuse_misspelt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.runs.phases import resume
 
     progress = Progress(args.quiet)
+    refuse_misspelt(args.run)
     check_run(Path(args.run))
     device = settle_device(args)
     settle_precision(device, args.precision)

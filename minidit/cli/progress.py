@@ -46,7 +46,7 @@ class Progress:
             self.last = self.began + SHORT - SECONDS if "loss" not in record else -math.inf
             if self.terminal:
                 self.bar = _bar(phase, steps, step - 1)
-        if step % EVERY == 0 or step in (1, steps):  # rarely: reading a number on a GPU waits for it
+        if step % EVERY == 0 or step in (self.first, steps):  # rarely: reading a number on a GPU waits for it
             self.numbers |= {name: text.format(float(record[name])) for name, text in LABELS.items() if name in record}
         if self.bar is not None:
             self.bar.set_postfix_str(", ".join(self.numbers.values()), refresh=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from minidit.cli.folders import refuse_misspelt
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
@@ -16,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    for name in (args.run, *args.others):
+        refuse_misspelt(name)
     folders = [Path(folder) for folder in (args.run, *args.others)]
     if args.csv is not None or args.tensorboard is not None:
         return numbers(args, folders)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.flags import add_config_flags
+from minidit.cli.folders import refuse_misspelt
 from minidit.cli.options import PRESET_OF, add_kinds, defaults_in, preset_of, resolve, with_threads
 from minidit.incoming import printable
 
@@ -99,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.data == "":
         raise ValueError("--data is empty: name a folder or a set (was a variable not set?)")
+    for name in (args.resume, args.init, args.autoencoder):
+        refuse_misspelt(None if name == AUTO else name)
     job = resumed(args, progress) if args.resume and args.resume != AUTO else begun(args, progress)
     train, held_out = job.data()
     job.fit_to(train)

@@ -100,7 +100,8 @@ def traced(pipeline: Pipeline, labels: Labels | None, **options: Unpack[Options]
     found, total, progress = [], pipeline.steps(options.get("steps")), options.get("progress") or silent
     for moment in pipeline.latents(labels, trace=True, **options):
         found.append(moment)
-        progress(min(len(found), total), total)
+        if len(found) <= total:
+            progress(len(found), total)
     return found
 
 

@@ -76,6 +76,7 @@ def test_a_reader_that_goes_away_is_no_disaster():
 @pytest.mark.parametrize("arguments, message", [
     (["smaple"], "minidit: there is no 'smaple', did you mean 'sample'?"),
     (["dance"], "minidit: there is no 'dance'"),
+    (["compare", "a", "b"], "minidit: there is no 'compare', did you mean minidit report RUN RUN?"),
     (["train", "--stpes", "3"], "minidit: unknown option --stpes, did you mean --steps?"),
     (["train", "--lerning-rate=3"], "minidit: unknown option --lerning-rate=3"),
     (["sample", "--sampler", "euler"], "minidit sample: argument --sampler: invalid choice: 'euler'"),
@@ -143,6 +144,16 @@ def test_wrong_usage_is_one_line_and_exit_code_2(told, arguments, message, tmp_p
     assert code == 2 and out == ""
     assert err.count("\n") == 1 and message in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["sample"], ["eval"], ["report"], ["report", "runs/cats"], ["train", "--resume"],
+                                   ["train", "--data", "digits", "--init"]])  # fmt: skip
+@pytest.mark.parametrize("wrong", ["runs/cat", "cats"])
+def test_a_misspelt_run_is_answered_with_the_right_one(told, words, wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "cats").mkdir(parents=True)
+    (tmp_path / "runs" / "cats" / "config.toml").write_text("")
+    assert told(*words, wrong) == (2, "", f"minidit: {wrong}: there is no such run, did you mean runs/cats?\n")
 
 
 def test_a_folder_that_holds_no_pictures_is_told(told, tmp_path):
