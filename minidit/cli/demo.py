@@ -35,7 +35,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.eval import ddpm_rungs
-    from minidit.cli.progress import Progress, stop_gently
+    from minidit.cli.progress import Progress, leaving, stop_gently
     from minidit.html.report import write_report
     from minidit.runs.evaluate import Evaluation
     from minidit.runs.folder import failing
@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         judge = job.judge(train, held_out)
     progress.close()
     ddpm_steps = None if args.quick else ddpm_rungs(pipeline, None, 250)
-    with failing(job.folder, f"the run is trained, and minidit eval {job.folder} measures it again"):
+    again = f"the run is trained, and minidit eval {job.folder} measures it again"
+    with failing(job.folder, again), leaving(again, progress):
         evaluation = Evaluation(judge, train, held_out, n=100 if args.quick else 500, steps=progress.steps)
         measure(job, pipeline, evaluation, progress.note, ddpm_steps=ddpm_steps, ddpm_n=200, steps=progress.steps)
         show_run(job, pipeline, held_out, progress.steps, each=5 if args.quick else 8)

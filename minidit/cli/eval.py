@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, add_precision, settle_device, settle_precision
+from minidit.cli.folders import refuse_misspelt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from minidit.cli.progress import Progress, stop_gently
+    from minidit.cli.progress import Progress, leaving, stop_gently
     from minidit.html.report import write_report
     from minidit.runs.evaluate import Evaluation
     from minidit.runs.fitting import facts_of, refuse_other_pictures
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.runs.phases import resume
 
     progress = Progress(args.quiet)
+    refuse_misspelt(args.run)
     check_run(Path(args.run))
     device = settle_device(args)
     settle_precision(device, args.precision)
@@ -73,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         with stop_gently(job, progress):
             judge = job.judge(train, held_out)
         progress.close()
-    with failing(job.folder, f"minidit eval {job.folder} measures again; a judge that is trained is kept"):
+    again = f"minidit eval {job.folder} measures again; a judge that is trained is kept"
+    with failing(job.folder, again), leaving(again, progress):
         if clips:
             measure_motion(job, pipeline, held_out, replacing(progress), args.n, precision=args.precision,
                            progress=progress.steps("clips"))  # fmt: skip

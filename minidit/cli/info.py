@@ -28,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def memory(args: argparse.Namespace) -> int:
     """Prints the table of `--memory`."""
     from minidit.backend import chosen_device, cupy_or_reason, memory_of
-    from minidit.cli.parser import near
+    from minidit.keywords import meant
     from minidit.runs.presets import networks
     from minidit.training.loop import LoopConfig
     from minidit.training.memory import gb, largest_batch, memory_of_step
 
     known = networks()
     if args.network is not None and args.network not in known:
-        raise ValueError(f"there is no network {args.network!r}" + near(args.network, known, "'"))
+        raise ValueError(f"there is no network {args.network!r}" + meant(args.network, known))
     device = chosen_device("auto")[0] if args.device == "auto" else args.device
     if device not in ("cpu", "cuda") and device.partition(":")[0] != "cuda":
         raise ValueError(f"unknown device {device!r}: use 'cpu', 'cuda', 'cuda:N' or 'auto'")

@@ -11,7 +11,8 @@ from typing import Any
 
 from minidit.checkpoint import CheckpointError
 from minidit.cli.flags import PREFIX
-from minidit.cli.parser import Parser, near
+from minidit.cli.parser import Parser
+from minidit.keywords import meant
 from minidit.runs.config import read_config
 from minidit.runs.kinds import KINDS, kind_of
 from minidit.runs.presets import PRESETS, RunConfig, networks
@@ -112,8 +113,7 @@ def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     if network := getattr(args, "network", None):
         known = networks()
         if network not in known:
-            hint = near(network, known, "'")
-            raise ValueError(f"there is no network {network!r}{hint}; minidit info lists them")
+            raise ValueError(f"there is no network {network!r}{meant(network, known)}; minidit info lists them")
         config = replace(config, model=known[network])
     for section, kind in kinds.items():
         if kind and kind != kind_of(section, getattr(config, section)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -18,8 +17,18 @@ ELSEWHERE = {  # our option -> its names in other programs, and others by which 
 }  # fmt: skip
 
 
+COMMANDS = {  # our command -> what people type for it
+    "report RUN RUN": "compare diff", "sample": "generate draw infer inference test predict", "info": "list presets version models",
+    "eval": "evaluate measure score fid", "train": "fit run learn", "train --resume RUN": "resume continue", "verify": "check",
+    "train --init RUN": "finetune fine-tune", "report RUN --csv FILE": "export csv metrics", "spec": "equation equations book",
+    "report RUN --tensorboard DIR": "tensorboard", "report RUN": "show plot view", "sample --out film.gif": "gif animate film",
+}  # fmt: skip
+
+
 def near(wrong: str, known: Iterable[str], mark: str = "") -> str:
     """ ", did you mean …?" if one of the known words is like the wrong one."""
+    import difflib  # only after a mistake
+
     close = difflib.get_close_matches(wrong, list(known), 1)
     return f", did you mean {mark}{close[0]}{mark}?" if close else ""
 
@@ -62,7 +71,10 @@ class Parser(argparse.ArgumentParser):
         if choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             known = re.findall(r"[^\s,']+", choice[2])
             if "argument COMMAND" in message:
-                return f"there is no {choice[1]!r}" + near(choice[1], known, "'")
+                meant = next((ours for ours, theirs in COMMANDS.items() if choice[1] in theirs.split()), "")
+                return f"there is no {choice[1]!r}" + (
+                    f", did you mean minidit {meant}?" if meant else near(choice[1], known, "'")
+                )
             others = [a.option_strings[-1] for a in self._every_action() if a.option_strings and choice[1] in (a.choices or ())]
             return message + (near(choice[1], known) or (f", did you mean {others[0]} {choice[1]}?" if others else ""))
         if message.startswith("unrecognized arguments: "):

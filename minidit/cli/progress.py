@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -46,7 +46,7 @@ class Progress:
             self.last = self.began + SHORT - SECONDS if "loss" not in record else -math.inf
             if self.terminal:
                 self.bar = _bar(phase, steps, step - 1)
-        if step % EVERY == 0 or step in (1, steps):  # rarely: reading a number on a GPU waits for it
+        if step % EVERY == 0 or step in (self.first, steps):  # rarely: reading a number on a GPU waits for it
             self.numbers |= {name: text.format(float(record[name])) for name, text in LABELS.items() if name in record}
         if self.bar is not None:
             self.bar.set_postfix_str(", ".join(self.numbers.values()), refresh=False)
@@ -91,6 +91,17 @@ def say(text: str) -> None:
     """Prints a line on stderr. A terminal that is gone must not end what it watched."""
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def leaving(way_on: str, progress: Progress) -> Iterator[None]:
+    """Work after which nothing would be lost: if it is interrupted, the last line says what there is and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        progress.close()
+        say(f"\nminidit: interrupted; {way_on}")
+        raise SystemExit(130 if isinstance(stop, KeyboardInterrupt) else stop.code) from None
 
 
 class Deaf:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from minidit.cli.folders import refuse_misspelt
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
@@ -16,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    for name in (args.run, *args.others):
+        refuse_misspelt(name)
     folders = [Path(folder) for folder in (args.run, *args.others)]
     if args.csv is not None or args.tensorboard is not None:
         return numbers(args, folders)
@@ -26,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from minidit.html.report import write_report
 
+    if folders[0].is_dir() and not any((folders[0] / name).exists() for name in ("config.toml", "metrics.jsonl")):
+        raise ValueError(f"{folders[0]}: no run there (no config.toml)")
     print(write_report(folders[0], Path(args.out) if args.out else None))
     return 0
 

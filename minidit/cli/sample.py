@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
+from minidit.cli.folders import refuse_misspelt
 from minidit.outgoing import check_writable, write_atomically
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out {args.out}: there is no folder {out.parent}")
     check_writable(out)
     refuse_numbers(args)
+    refuse_misspelt(args.run)
 
     from minidit.cli.progress import Progress
     from minidit.runs.loading import load, load_few_steps

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.flags import add_config_flags
+from minidit.cli.folders import refuse_misspelt
 from minidit.cli.options import PRESET_OF, add_kinds, defaults_in, preset_of, resolve, with_threads
 from minidit.incoming import printable
 
@@ -89,7 +87,7 @@ def everyday(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from minidit.cli.progress import Progress, stop_gently
+    from minidit.cli.progress import Progress, leaving, stop_gently
     from minidit.html.report import write_report
     from minidit.runs.folder import failing
     from minidit.runs.gallery import show_run
@@ -102,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.data == "":
         raise ValueError("--data is empty: name a folder or a set (was a variable not set?)")
+    for name in (args.resume, args.init, args.autoencoder):
+        refuse_misspelt(None if name == AUTO else name)
     job = resumed(args, progress) if args.resume and args.resume != AUTO else begun(args, progress)
     train, held_out = job.data()
     job.fit_to(train)
@@ -120,8 +120,8 @@ def run(args: argparse.Namespace) -> int:
     progress.close()
     if rests and job.rested:
         progress.note(f"{job.folder} has made its {job.config.train.steps:,} updates: for more, add --steps")
-    with failing(job.folder, f"the run is trained, and minidit train --resume {job.folder} draws its pictures again"), \
-            drawing(job.folder, progress):  # fmt: skip
+    again = f"the run is trained, and minidit train --resume {job.folder} draws its pictures again"
+    with failing(job.folder, again), leaving(again, progress):
         if not args.no_gallery:
             show_run(job, pipeline, held_out, progress.steps)
             progress.close()
@@ -131,17 +131,6 @@ def run(args: argparse.Namespace) -> int:
             progress.note(line)
     print(job.folder)
     return 0
-
-
-@contextmanager
-def drawing(folder: Path, progress: Progress) -> Iterator[None]:
-    """Says, if it is interrupted, that the run is trained and how to have its pictures."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        progress.close()
-        print(f"\nminidit: {folder} is trained; for its pictures: minidit train --resume {folder}", file=sys.stderr)
-        raise
 
 
 def what_next(job: Run, pipeline: Pipeline, page: Path, measurable: bool) -> list[str]:

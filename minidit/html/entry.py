@@ -73,8 +73,10 @@ def rows_of(book: Book, path: str, lines: Lines, hits: set[int]) -> str:
     rows = book.coloured_lines(path)[lines.first - 1 : lines.last]
     texts = ["".join(t for _, t in row) for row in rows]
     indent = min((len(t) - len(t.lstrip(" ")) for t in texts if t.strip()), default=0)
-    return "".join(f'<span class="l{" hit" if n in hits else ""}" data-n="{n}">{coloured(row, indent, book.link)}\n</span>'
-                   for n, row in enumerate(rows, lines.first))
+    return "".join(
+        f'<span class="l{" hit" if n in hits else ""}" data-n="{n}">{coloured(row, indent, book.link)}\n</span>'
+        for n, row in enumerate(rows, lines.first)
+    )
 
 
 def excerpt(book: Book, path: str, lines: Lines, hits: set[int], *, whole: bool = True) -> str:
@@ -89,8 +91,10 @@ def excerpt(book: Book, path: str, lines: Lines, hits: set[int], *, whole: bool 
             near = Lines(parts.pop().first, near.last)
         parts.append(near)
     excerpts = '<span class="gap">⋮</span>'.join(rows_of(book, path, p, hits) for p in parts)
-    return (f"<pre tabindex=0><code>{excerpts}</code></pre><details><summary>all {lines.last - lines.first + 1} lines</summary>"
-            f"<pre tabindex=0><code>{rows_of(book, path, lines, hits)}</code></pre></details>")
+    return (
+        f"<pre tabindex=0><code>{excerpts}</code></pre><details><summary>all {lines.last - lines.first + 1} lines</summary>"
+        f"<pre tabindex=0><code>{rows_of(book, path, lines, hits)}</code></pre></details>"
+    )
 
 
 DISPATCH = re.compile(r"\s*@(twins\.|in_large_steps|in_coarse_steps)")  # a decorator that names a fast twin
@@ -139,8 +143,10 @@ def test_box(book: Book, proof: Proof) -> str:
     rows = book.spec.texts[proof.path].splitlines()[proof.lines.first - 1 : proof.lines.last]
     line = decisive_line("\n".join(rows))
     decisive = f"<code>{escape(line)}</code>" if line else ""
-    return (f'<details class="source"><summary>{escape(words)}{decisive}</summary><header>{where}</header>'
-            f"<pre tabindex=0><code>{rows_of(book, proof.path, proof.lines, set())}</code></pre></details>")
+    return (
+        f'<details class="source"><summary>{escape(words)}{decisive}</summary><header>{where}</header>'
+        f"<pre tabindex=0><code>{rows_of(book, proof.path, proof.lines, set())}</code></pre></details>"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ an entry
@@ -168,8 +174,14 @@ def entry_html(book: Book, e: Entry, before: Entry | None, after: Entry | None) 
     """One equation with its code beside it and its tests below the code."""
     proofs = book.spec.proofs_of(e)
     letters = book.spec.unicode_of(e)
-    steps = [f'<a href="{address(n.id)}" rel="{rel}">{mark}</a>' for n, rel, mark in (
-        (before, "prev", f"← {before and escape(before.name)}"), (after, "next", f"{after and escape(after.name)} →")) if n]
+    steps = [
+        f'<a href="{address(n.id)}" rel="{rel}">{mark}</a>'
+        for n, rel, mark in (
+            (before, "prev", f"← {before and escape(before.name)}"),
+            (after, "next", f"{after and escape(after.name)} →"),
+        )
+        if n
+    ]
     plain = f'<p class="letters" tabindex="0" title="as the code writes it">{escape(letters)}</p>' if letters else ""
     formulas = "".join(f'<div class="equation" tabindex="0">{equation(e, tex)}</div>' for tex in e.equations)
     wide = max((length(math) for tex in e.equations for math in equation(e, tex).split("</math>")), default=0) > WIDE
@@ -178,10 +190,12 @@ def entry_html(book: Book, e: Entry, before: Entry | None, after: Entry | None) 
     wrong = f'<div class="wrong"><h3>Known mistakes</h3>{cards(known, book.link)}</div>' if known else ""
     boxes = [code_box(book, place, e.id, "" if k else f' id="{e.id}-code"') for k, place in enumerate(e.homes)]
     code_column = [*boxes, f"<h3>{len(proofs)} test{'s' * (len(proofs) != 1)}</h3>", *(test_box(book, p) for p in proofs)]
-    return (f'<article id="{e.id}"><header><h2><a href="#{e.id}"><span class="id">{e.id}</span></a> {escape(e.name)}</h2>'
-            f'{residual_chip(book, e)}<span class="steps">{"".join(steps)}</span></header>'
-            f'{formulas if wide else ""}<div class="pair"><div>{"".join(text_column)}</div>'
-            f'<div class="tests">{"".join(code_column)}</div>{wrong}</div></article>')
+    return (
+        f'<article id="{e.id}"><header><h2><a href="#{e.id}"><span class="id">{e.id}</span></a> {escape(e.name)}</h2>'
+        f'{residual_chip(book, e)}<span class="steps">{"".join(steps)}</span></header>'
+        f'{formulas if wide else ""}<div class="pair"><div>{"".join(text_column)}</div>'
+        f'<div class="tests">{"".join(code_column)}</div>{wrong}</div></article>'
+    )
 
 
 def length(formula: str) -> int:

@@ -24,6 +24,7 @@ from minidit.processes.coded import Codes
 from minidit.processes.codes import codes_in_use
 from minidit.random import Philox
 from minidit.runs.pipeline import Options, Pipeline
+from minidit.runs.show import traced
 from minidit.training.forward import CHUNK
 
 EVAL_STREAM = 0x6576
@@ -65,7 +66,7 @@ def straightness(pipeline: Pipeline, **options: Unpack[Options]) -> float:
 def trajectories(pipeline: Pipeline, **options: Unpack[Options]) -> tuple[Array, Array]:
     """(times, (n+1,), and states, (n+1, B, ...)) of Euler walks, in straight coordinates whatever the pipeline's path is."""
     walk: Options = {"n": 128, "steps": pipeline.steps(None, usual=16), **options, "solver": "euler"}
-    *moments, x_0 = pipeline.latents(pipeline.labels(None, walk["n"]), trace=True, **walk)
+    *moments, x_0 = traced(pipeline, pipeline.labels(None, walk["n"]), **walk)
     levels = [pipeline.process.path.level(m.t) for m in moments]
     x = [to_host(m.x_t) / (at.alpha + at.sigma) for m, at in zip(moments, levels, strict=True)]
     return np.array([*map(share, levels), 0.0]), np.stack([*x, to_host(x_0)]).astype(np.float64)

@@ -56,7 +56,8 @@ def show_run(
             if is_clips(x):
                 save_gif(folder / f"{name}.gif", playing(x, labels, pipeline), ms=200, hold=200)
     few = pipeline.labels(None, 10)
-    save_walk(run.folder, pipeline, few, steps, **options | {"n": 10, "steps": s.steps})
+    walk: Options = {"n": 10, "steps": s.steps, "progress": steps("from noise to picture")}
+    save_walk(run.folder, pipeline, few, **options | walk)
     if s.every:
         save_grid(run.folder, pipeline, s, run.config.train.steps)
         if first:

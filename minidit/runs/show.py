@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -95,14 +95,19 @@ def reconstructions(x: Array, x_hat: Array) -> Picture:
     return stack([grid(x, columns=len(x)), grid(np.clip(x_hat, -1, 1), columns=len(x))], ["real", "reconstructed"])
 
 
+def traced(pipeline: Pipeline, labels: Labels | None, **options: Unpack[Options]) -> list[Any]:
+    """The moments of a walk, x_0 last; `progress` is told of each, which a walk that is traced does not do."""
+    found, total, progress = [], pipeline.steps(options.get("steps")), options.get("progress") or silent
+    for moment in pipeline.latents(labels, trace=True, **options):
+        found.append(moment)
+        if len(found) <= total:
+            progress(len(found), total)
+    return found
+
+
 def moments(pipeline: Pipeline, labels: Labels | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
     """Noise turning into pictures, at about `frames` of the walk's steps; at the last, t = 0, both pictures are x_0."""
-    steps: list[Any] = []
-    total, progress = pipeline.steps(options.get("steps")), options.pop("progress", None) or silent
-    for moment in pipeline.latents(labels, trace=True, **options):
-        steps.append(moment)
-        progress(min(len(steps), total), total)
-    *steps, x_0 = steps
+    *steps, x_0 = traced(pipeline, labels, **options)
     keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
     last = pipeline.pictures(to_host(x_0))
     rows = []
@@ -137,12 +142,8 @@ def save_learning(run: Path, rows: int) -> None:
     save_png(run / "pictures" / "learning.png", stack(alike(first), [f"{int(p.stem[5:]):,} updates" for p in paths], gap=4))
 
 
-def save_walk(
-    run: Path, pipeline: Pipeline, labels: Labels | None, tell: Callable[[str], Callable[[int, int], None]] = lambda what: silent,
-    **options: Unpack[Options],
-) -> None:  # fmt: skip
+def save_walk(run: Path, pipeline: Pipeline, labels: Labels | None, **options: Unpack[Options]) -> None:
     """denoising.gif, x0_strip.png and trace.npz for the report's slider, which shows a clip as a strip of its frames."""
-    options["progress"] = tell("from noise to picture")
     steps = moments(pipeline, labels, **options)
     if not ranks().first:
         return
