@@ -242,11 +242,13 @@ class DiT(Module):
 
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
 
-DIT: Named[DiTConfig] = Named({
-    f"DiT-{name}/{p}": DiTConfig(hidden_size=width, depth=depth, num_heads=heads, patch_size=p)
-    for name, (width, depth, heads) in _SIZES.items()
-    for p in (2, 4, 8)
-})
+DIT: Named[DiTConfig] = Named(
+    {
+        f"DiT-{name}/{p}": DiTConfig(hidden_size=width, depth=depth, num_heads=heads, patch_size=p)
+        for name, (width, depth, heads) in _SIZES.items()
+        for p in (2, 4, 8)
+    }
+)
 _TINY = DiTConfig(input_size=8, hidden_size=128, depth=4, num_heads=4, num_classes=10, learn_sigma=False)
 DIT["demo"] = _TINY  # 4 × 8 × 8 latents of 32 × 32 pictures
 DIT["fashion"] = replace(_TINY, hidden_size=160, depth=6, num_heads=5)  # that of the shipped weights

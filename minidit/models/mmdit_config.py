@@ -178,11 +178,13 @@ _REAL = MMDiTConfig(
     text_width=4096, text_pooled=2048,
 )  # fmt: skip
 
-MMDIT: Named[MMDiTConfig] = Named({
-    "words": MMDiTConfig(vocabulary=1409, caption_length=7),
-    "SD3-M": replace(_REAL, hidden_size=64 * 24, depth=24, num_heads=24),
-    "SD3.5-M": replace(
-        _REAL, hidden_size=64 * 24, depth=24, num_heads=24, qk_norm=True, position_side=384, dual_attention=tuple(range(13))
-    ),
-    "SD3.5-L": replace(_REAL, hidden_size=64 * 38, depth=38, num_heads=38, qk_norm=True),
-})
+MMDIT: Named[MMDiTConfig] = Named(
+    {
+        "words": MMDiTConfig(vocabulary=1409, caption_length=7),
+        "SD3-M": replace(_REAL, hidden_size=64 * 24, depth=24, num_heads=24),
+        "SD3.5-M": replace(
+            _REAL, hidden_size=64 * 24, depth=24, num_heads=24, qk_norm=True, position_side=384, dual_attention=tuple(range(13))
+        ),
+        "SD3.5-L": replace(_REAL, hidden_size=64 * 38, depth=38, num_heads=38, qk_norm=True),
+    }
+)

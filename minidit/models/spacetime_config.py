@@ -149,7 +149,9 @@ class SpacetimeConfig(OfPictures):
 
 
 _SMALL = SpacetimeConfig(input_size=16, frames=6, patch_size=4)
-SPACETIME: Named[SpacetimeConfig] = Named({
-    "clips": _SMALL,
-    "clips-factor": replace(_SMALL, time_attention="factorised"),
-})
+SPACETIME: Named[SpacetimeConfig] = Named(
+    {
+        "clips": _SMALL,
+        "clips-factor": replace(_SMALL, time_attention="factorised"),
+    }
+)

@@ -196,7 +196,9 @@ class UNetConfig(OfPictures):
         return kept + place.attention * s2 * (7 * O + at.scores * self.heads(O) * s2)
 
 
-UNET: Named[UNetConfig] = Named({
-    "unet-cifar": UNetConfig(32, 3, (128, 256, 256, 256), groups=32, num_classes=0),  # Ho, Jain, Abbeel 2020, appendix B
-    "unet-fashion": UNetConfig(),  # 4 × 8 × 8 latents of 32 × 32 pictures; about as many multiply-accumulates as the DiT's
-})
+UNET: Named[UNetConfig] = Named(
+    {
+        "unet-cifar": UNetConfig(32, 3, (128, 256, 256, 256), groups=32, num_classes=0),  # Ho, Jain, Abbeel 2020, appendix B
+        "unet-fashion": UNetConfig(),  # 4 × 8 × 8 latents of 32 × 32 pictures; about as many multiply-accumulates as the DiT's
+    }
+)

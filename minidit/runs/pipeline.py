@@ -23,7 +23,7 @@ from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.images import Pictures
-from minidit.keywords import spelled_out
+from minidit.keywords import level_of_caller, spelled_out
 from minidit.models.backbone import TrainedBackbone
 from minidit.models.flow_map import FlowMapDiT
 from minidit.models.guided import GuidedDiT, OfScale
@@ -180,7 +180,7 @@ class Pipeline:
         texts = self.examples() if wanted is None else [wanted] if isinstance(wanted, str) else [str(text) for text in wanted]
         rows, remarks = vocabulary.prompts(texts)
         for remark in remarks:
-            warnings.warn(remark, stacklevel=3)
+            warnings.warn(remark, stacklevel=level_of_caller())
         return rows if n is None else rows[np.arange(n) % len(rows)]
 
     def examples(self) -> list[str]:
