@@ -99,10 +99,14 @@ class Pipeline:
         return f"Pipeline({self.model!r}, {self.prediction!r} on {self.process.path!r}, {self.tokenizer!r})"
 
     def _repr_html_(self) -> str:
+        return shown.card(type(self).__name__, shown.facts(self.facts()), self.curves())
+
+    def curves(self) -> str:
+        """Its path as HTML."""
         path = self.process.path
         t = [path.part(u) for u in np.linspace(0, 1, 102)[1:]]
         signal, noise = np.array([path.level(at) for at in t]).T
-        return shown.card("Pipeline", shown.facts(self.facts()), shown.levels("its path from data to noise", t, signal, noise))
+        return shown.levels("its path from data to noise", t, signal, noise)
 
     @property
     def ladder(self) -> Schedule | None:
