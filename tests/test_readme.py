@@ -70,7 +70,7 @@ SHORT = {
     "minidit eval runs/FOLDER": None,
     "minidit info": "info --no-speed",
     "minidit train --data PICTURES --device auto --precision bf16": f"train --data {{pictures}} --out auto --device auto {TINY}",
-    "minidit info --memory --preset DiT-XL/2 --precision bf16": "info --memory --preset DiT-XL/2 --precision bf16",
+    "minidit info --memory --network DiT-XL/2 --precision bf16": "info --memory --network DiT-XL/2 --precision bf16",
     "minidit convert WEIGHTS": "convert {weights}",
     "minidit convert WEIGHTS dit.safetensors --to official": "convert {weights} dit.safetensors --to official",
     "minidit verify mine.py": "verify {mine}",
