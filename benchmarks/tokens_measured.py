@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import minidit as md
+from benchmarks.tokens_fed import fed_back
 from minidit import metrics
 from minidit.autoregressive.order import Order, by_scale, raster
 from minidit.data import Dataset
@@ -97,8 +98,10 @@ def measures(out: Path, data: str, n: int) -> dict[str, Any]:
     for row in e.rows:
         row["multiple"] = row["frechet"] / unit
     show(out)
-    counted = {"nats": baselines(out, held_out, data) | nats}
-    return {"rows": e.rows, "scales": scales, "gap": gaps} | counted
+    fed = fed_back(e, writer_of(out, "gpt", 0), writer_of(out, "var", 0), n)
+    for row in fed:
+        row["multiple"] = row["frechet"] / unit
+    return {"rows": e.rows, "scales": scales, "gap": gaps, "nats": baselines(out, held_out, data) | nats, "fed_back": fed}
 
 
 def drawn(pipeline: Any, n: int, **options: Any) -> tuple[Any, Any]:
@@ -228,7 +231,7 @@ def counted(order: Order) -> dict[str, int]:
 
 def page(record: dict[str, Any]) -> None:
     """Prints the tables of docs/tokens.md and docs/feeding-back.md."""
-    for table in (trainings_table, alive_table, pictures_table, scales_table, gap_table, cost_table):
+    for table in (trainings_table, alive_table, pictures_table, scales_table, gap_table, cost_table, fed_table):
         print("\n".join(table(record)) + "\n")
 
 
@@ -254,8 +257,8 @@ def alive_table(record: dict[str, Any]) -> list[str]:
 
 
 def pictures_table(record: dict[str, Any]) -> list[str]:
-    lines = columns("pictures", "accuracy", "Fréchet", "of the autoencoder's", "of its own reconstructions'", "precision", "recall",
-                    "CPU s per 100")  # fmt: skip
+    lines = columns("pictures", "accuracy", "Fréchet", "of the autoencoder's", "of its own reconstructions'", "precision",
+                    "recall", "CPU s per 100")  # fmt: skip
     for r in record["rows"]:
         own = f"{r['own']:.2f} ×" if "own" in r else ""
         seconds = f"{r['cpu_s_per_100']:.2f}" if "cpu_s_per_100" in r else ""
@@ -287,5 +290,18 @@ def cost_table(record: dict[str, Any]) -> list[str]:
     cell = {(r["name"], r["batch"]): r["cpu_s"] for r in record["costs"] if "cpu_s" in r}
     lines = columns("what is drawn, guided", "one picture, CPU s", "eight", "a hundred")
     for name in dict.fromkeys(name for name, _ in cell):
-        lines.append("| " + " | ".join([name, *(f"{cell[name, b]:.3f}" if (name, b) in cell else "" for b in (1, 8, 100))]) + " |")
+        cells = [f"{cell[name, b]:.3f}" if (name, b) in cell else "" for b in (1, 8, 100)]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return lines
+
+
+def fed_table(record: dict[str, Any]) -> list[str]:
+    lines = columns("way", "calls", "tokens", "pairs with a cache", "without", "one picture, CPU s", "per 100", "Fréchet, of the "
+                    "autoencoder's", "accuracy", "recall", "variety")  # fmt: skip
+    for r in record["fed_back"]:
+        seconds = [f"{r[key]:.{digits}f}" if key in r else "" for key, digits in (("cpu_s_1", 3), ("cpu_s_100", 2))]
+        pairs = [f"{r['pairs']:,}", f"{r.get('pairs_without', r['pairs']):,}"]
+        cells = [r["name"], str(r["calls"]), str(r["tokens"]), *pairs, *seconds, f"{r['multiple']:.2f} ×", f"{r['accuracy']:.3f}",
+                 f"{r['recall']:.2f}", f"{r['variety']:.2f}"]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
