@@ -162,6 +162,7 @@ def groups_written(
     both = xp.concatenate((y, network.null(y))) if guides else y
     cache = network.cache(2 * B if guides else B) if how.cached else None
     draws = Draws(how.seed, WRITE_STREAM, xp.arange(B) if samples is None else samples, network.device, np.float64)
+    u = draws.uniform(dtype=np.float64, more=(order.tokens,))  # all at once: a draw costs more than a pass of one token
     index = xp.zeros((B, 0), np.int64) if given is None else given
     first = 0 if given is None else order.ends.index(given.shape[1]) + 1
     for g, tokens in enumerate(order.groups[first:], first):
@@ -171,6 +172,6 @@ def groups_written(
         if guides:
             logits = guided(logits[:B], logits[B:], how.scale(g, order.passes))
         logits = kept(logits, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p)
-        u = draws.at(g).uniform(dtype=np.float64, more=(tokens,))
-        index = xp.concatenate((index, chosen(logits, u)), axis=1)
+        start = index.shape[1]
+        index = xp.concatenate((index, chosen(logits, u[:, start : start + tokens])), axis=1)
         yield index
