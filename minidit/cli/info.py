@@ -35,10 +35,12 @@ def memory(args: argparse.Namespace) -> int:
     from minidit.models.mmdit_config import MMDIT
     from minidit.models.spacetime_config import SPACETIME
     from minidit.models.unet_config import UNET
+    from minidit.runs.presets import PRESETS
     from minidit.training.loop import LoopConfig
     from minidit.training.memory import gb, largest_batch, memory_of_step
 
-    presets: dict[str, BackboneConfig] = {**DIT, **SPACETIME, **UNET, **MMDIT, **FLUX}
+    written: dict[str, BackboneConfig] = {name: PRESETS[name].model for name in ("raster", "scales")}
+    presets: dict[str, BackboneConfig] = {**DIT, **SPACETIME, **UNET, **MMDIT, **FLUX, **written}
     if args.preset is not None and args.preset not in presets:
         near = difflib.get_close_matches(args.preset, presets, 1)
         raise ValueError(f"there is no preset {args.preset!r}" + (f", did you mean {near[0]!r}?" if near else ""))
@@ -76,6 +78,22 @@ def streams() -> None:
         print(
             f"{name:12s}  {shape:10s} {tokens:>8s}  {c.hidden_size:5d}  {blocks:>6s}  {c.num_heads:5d}"
             f"  {P:14,d}  {c.macs() / 1e9:13.3f} G  {gb(4 * P):>7s}  {gb(2 * P):>7s}"
+        )
+
+
+def codes() -> None:
+    """Prints the table of the presets that write codes."""
+    from minidit.models.gpt import GPTConfig
+    from minidit.models.var import VARConfig
+    from minidit.runs.presets import PRESETS
+
+    print("\npreset        codes           passes  width  depth  heads   parameters  MACs per sample")
+    for name in ("raster", "scales"):
+        c = PRESETS[name].model
+        assert isinstance(c, GPTConfig | VARConfig)
+        print(
+            f"{name:12s}  {f'{c.tokens} of {c.vocabulary}':14s}  {c.passes:6d}  {c.hidden_size:5d}  {c.depth:5d}  {c.num_heads:5d}"
+            f"  {c.parameters():11,d}  {c.macs() / 1e9:11.3f} G"
         )
 
 
@@ -129,5 +147,6 @@ def run(args: argparse.Namespace) -> int:
             f"  {u.parameters():11,d}  {u.macs() / 1e9:11.3f} G"
         )
     streams()
+    codes()
     print("Parameters count the frozen position table, as the paper does; its \"Gflops\" are these MACs.")
     return 0
