@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 
 from minidit.verify.bank import DEVIATIONS
-from minidit.verify.bank.dialect import ASPECTS, CONTINUOUS_ASPECTS, Dialect
+from minidit.verify.bank.dialect import ASPECTS, CONTINUOUS_ASPECTS, TOKEN_ASPECTS, Dialect
 from minidit.verify.bank.dialects import DIALECTS, sharing
 from minidit.verify.core.finding import Answers, Finding, Names, as_answer, ask
 from minidit.verify.core.judge import Judge, ids, rivals
@@ -187,7 +187,8 @@ def page(table: Table) -> str:
     pairs = [(" + ".join(r.ids), ", ".join(r.detected), "yes" if r.named else r.blame) for r in table.pairs]
     return "\n".join([
         HEAD, *(f"- {line}" for line in table.totals), "", "## Dialects", "", *dialect_rows(), "",
-        *aspect_rows(ASPECTS), "", *aspect_rows(CONTINUOUS_ASPECTS), "", "## Mistakes", "", *rows_of(COLUMNS, cells),
+        *aspect_rows(ASPECTS), "", *aspect_rows(CONTINUOUS_ASPECTS), "", *aspect_rows(TOKEN_ASPECTS), "",
+        "## Mistakes", "", *rows_of(COLUMNS, cells),
         "", "## Drawn pairs", "", *rows_of(("pair", "revealed by", "named"), pairs),
     ]) + "\n"  # fmt: skip
 

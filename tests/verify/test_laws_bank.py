@@ -8,7 +8,7 @@ from verify.test_bank import bench
 
 import minidit as md
 from minidit.verify.bank import DEVIATIONS
-from minidit.verify.bank.dialect import ASPECTS, CONTINUOUS_ASPECTS
+from minidit.verify.bank.dialect import ASPECTS, CONTINUOUS_ASPECTS, TOKEN_ASPECTS
 from minidit.verify.bank.dialects import DIALECTS, sharing
 from minidit.verify.core.finding import Answer, ask
 from minidit.verify.core.judge import Judge
@@ -35,9 +35,10 @@ def test_every_row_of_the_catalogue_is_in_the_bank():
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
 def test_a_dialect_says_what_it_does_in_every_aspect(dialect):
-    tables = ([*ASPECTS], [*CONTINUOUS_ASPECTS], [*ASPECTS, *CONTINUOUS_ASPECTS])
-    assert list(dialect.conventions) in tables and all(dialect.conventions.values())
-    told = set(re.findall(r"[MC][0-9]{2,3}[a-z]?", " ".join([*dialect.does, *dialect.continuously])))
+    tables = ((ASPECTS, dialect.does), (CONTINUOUS_ASPECTS, dialect.continuously), (TOKEN_ASPECTS, dialect.with_tokens))
+    assert list(dialect.conventions) == [a for aspects, words in tables if words for a in aspects]
+    assert dialect.conventions and all(dialect.conventions.values())
+    told = set(re.findall(r"[MC][0-9]{2,3}[a-z]?", " ".join(w for _, words in tables for w in words)))
     assert told <= {*dialect.habits, *dialect.also} <= set(DEVIATIONS)
 
 

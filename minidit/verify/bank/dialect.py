@@ -16,6 +16,10 @@ CONTINUOUS_ASPECTS = (
     "time", "velocity", "time of the network", "grid of a flow", "shift", "noise number of EDM", "order of noise levels",
     "f at the data end", "μ(k)",
 )  # fmt: skip
+TOKEN_ASPECTS = (
+    "turn of the class token", "guidance of logits", "one scale alone", "weights of the loss of codes",
+    "halves of the last modulation", "place of the first frame",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Dialect:
     also: tuple[str, ...]
     does: tuple[str, ...] = ()  # as ASPECTS; empty for a project without a ladder
     continuously: tuple[str, ...] = ()  # as CONTINUOUS_ASPECTS; empty for a project without continuous time
+    with_tokens: tuple[str, ...] = ()  # as TOKEN_ASPECTS; empty for a project of one stream of pixels
 
     @property
     def deviations(self) -> tuple[Deviation, ...]:
@@ -40,5 +45,5 @@ class Dialect:
     @property
     def conventions(self) -> dict[str, str]:
         """aspect -> what it does."""
-        tables = ((ASPECTS, self.does), (CONTINUOUS_ASPECTS, self.continuously))
+        tables = ((ASPECTS, self.does), (CONTINUOUS_ASPECTS, self.continuously), (TOKEN_ASPECTS, self.with_tokens))
         return {aspect: does for aspects, words in tables if words for aspect, does in zip(aspects, words, strict=True)}

@@ -12,7 +12,7 @@ from minidit.verify.bank.dialect import Dialect
 
 TANH, CUT = "tanh form (M54)", "255 (x+1)/2 cut off (M94b)"
 COSINE_FIRST, NO_GUIDANCE = "cos first, exponents i/half", "none: guided by a classifier"
-PLAIN_SCALE = "w = 1 is conditional"
+PLAIN_SCALE, NO_TOKENS = "w = 1 is conditional", "none"
 
 DIALECTS: dict[str, Dialect] = {
     d.name: d
@@ -53,6 +53,7 @@ DIALECTS: dict[str, Dialect] = {
              "[uncond; cond]; DiTPipeline [cond; uncond]", f"{PLAIN_SCALE}; no unconditional pass for w ≤ 1", "all",
              "num_classes; DiTPipeline writes 1000 (M81)", "anew in every block (M83)", "none", "rounded", "float32"),
             OF_DIFFUSERS,
+            (NO_TOKENS, NO_TOKENS, NO_TOKENS, "β on the codes, 1 on the commitment (M130)", "scale, shift (M159)", NO_TOKENS),
         ),
         Dialect(
             "diffusers-0.11-ddpm", "0.2.4 and 0.11.1 (DDPMScheduler)",
@@ -79,18 +80,22 @@ DIALECTS: dict[str, Dialect] = {
             "the class token's query and key are multiplied by zero: every token sees it with logit 0",
             ("M147",),
             (),
+            with_tokens=("zeroed (M147)", PLAIN_SCALE, NO_TOKENS, "1 and β", NO_TOKENS, NO_TOKENS),
         ),
         Dialect(
             "latte", "Latte b27c24a",
             "places of time as they are: a clip of one frame is no picture",
             ("C19",),
             ("M86",),
+            with_tokens=(NO_TOKENS, NO_TOKENS, NO_TOKENS, NO_TOKENS, "shift, scale", "p(0), as it is (C19)"),
         ),
         Dialect(
             "var", "VAR 78b9539",
             "guidance with 0 for the conditional network; one scale alone divides by zero",
             ("C18", "M134b", "M140"),
             (),
+            with_tokens=(NO_TOKENS, "w = 0 is conditional (C18)", "divides by zero (M134b, M140)", "1 and β", "scale, shift",
+                         NO_TOKENS),
         ),
     )
 }  # fmt: skip
