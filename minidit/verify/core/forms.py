@@ -19,7 +19,7 @@ from minidit.backend import Array, to_host
 
 LONGEST = 100_000  # entries that are read from a generator
 DEEPEST = 4  # attributes of attributes of an object
-PART = " would be right"  # ends the words for an answer that holds the right one
+PART, NO_PART = " would be right", "none of its parts would be right"  # the words for an answer that holds the right one, or not
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 PRECISIONS = ("bfloat16", "float16", "float32")  # coarsest first
 
@@ -156,4 +156,4 @@ def right_part(answer: Any, is_right: Callable[[Any], bool]) -> str:
     else:
         return ""
     right = next((name for name, part in parts.items() if is_right(part)), "")
-    return f"{right}{PART}" if right else "none of its parts would be right" if parts else ""
+    return f"{right}{PART}" if right else NO_PART if parts else ""

@@ -19,7 +19,7 @@ from minidit.verify.core.compare import TOLERANCE, Difference, allowed, differen
 from minidit.verify.core.expected import Expected
 from minidit.verify.core.explain import explain
 from minidit.verify.core.finding import HALVES, SETTLED, Answer, Answers, Finding, Names, as_answer, types_of
-from minidit.verify.core.forms import PART, Odd, right_part
+from minidit.verify.core.forms import NO_PART, PART, Odd, right_part
 from minidit.verify.core.further import contradicted, more_answers
 from minidit.verify.core.places import first_layer, first_step, leaves_alone
 from minidit.verify.core.reference import AnyTopic, Deviation
@@ -165,7 +165,7 @@ class Judge(Expected):
             want = self.expected(topic, answer.probe)
             right = lambda part: difference(part, want, relative=not topic.allowed).error <= tolerance
             finding.note = "" if isinstance(want, Exception) else right_part(answer.value, right)
-            odd, part = isinstance(answer.value, Odd), finding.note.endswith(PART)
+            odd, part = isinstance(answer.value, Odd), finding.note.endswith(PART) and finding.note != NO_PART
             finding.verdict = "form" if odd else "wrapped" if part else "unknown"
         return finding.verdict in SETTLED
 
