@@ -49,7 +49,8 @@ def script(shell: str) -> str:
     values, options = [], []
     for command in COMMANDS:
         parser = next(p for p in build_parser(command, [command, "--help-all"])._parsers() if p.prog == f"minidit {command}")
-        names, places = [], []
+        names: list[str] = []
+        places: list[str] = []
         for action in parser._actions:
             names += action.option_strings
             if words := words_of(action):

@@ -14,7 +14,7 @@ from minidit.cli.options import resolve
 if TYPE_CHECKING:
     import argparse
 
-    from minidit.cli import Parser
+    from minidit.cli.parser import Parser
 
 
 def add_arguments(parser: Parser) -> None:

@@ -14,7 +14,7 @@ from minidit.cli.options import PRESET_OF, add_kinds, defaults_in, preset_of, re
 from minidit.incoming import printable
 
 if TYPE_CHECKING:
-    from minidit.cli import Parser
+    from minidit.cli.parser import Parser
     from minidit.cli.progress import Progress
     from minidit.data import Dataset
     from minidit.runs.phases import Run

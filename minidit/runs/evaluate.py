@@ -117,9 +117,9 @@ class Evaluation:
 
     def samples(self, name: str, pipeline: Pipeline, note: str = "", **options: Unpack[Options]) -> Array:
         """Adds a row of samples, the classes in turn; returns the pictures."""
-        options = {"n": self.n, **options}
+        options = {"n": self.n, "progress": self.steps(name), **options}
         labels = pipeline.labels(None, options["n"])
-        x = pipeline.sample(labels, **{"progress": self.steps(name), **options})
+        x = pipeline.sample(labels, **options)
         self.row(name, x, labels, note)
         return x
 
