@@ -2,11 +2,12 @@
 
     python -m benchmarks.decode --rounds 7                             needs torch and transformers
     python -m benchmarks.decode --rounds 7 --threads 1 --cpu-time      where other programs keep the machine busy
-    python -m benchmarks.decode --compiled                             torch.compile on a StaticCache, too (needs a C++ compiler)
+    python -m benchmarks.decode --engines eager static compiled        compiled: by torch.compile (needs a C++ compiler)
 
-The same weights; the class token, then every code from the one before it, the most probable one each time. Llama runs in eager
-mode with its fused attention and its DynamicCache. Its table of angles is replaced by ours, which saves it the sines of every
-step, so both write the same codes: that is checked. Both take turns, round by round; the figure is the median of the ratios.
+The same weights; the class token, then every code from the one before it, the most probable one each time. Llama runs with
+its fused attention: in eager mode with a cache that grows (eager) or of fixed size (static), or compiled with the latter. Its
+table of angles is replaced by ours, which saves it the sines of every step, so both write the same codes: that is checked.
+The engines take turns, round by round; the figure is the median of the ratios.
 """
 
 from __future__ import annotations
@@ -80,10 +81,11 @@ class Ours:
 
 
 class Theirs:
-    """The same in PyTorch. compiled: its forward by torch.compile, with a cache of fixed size."""
+    """The same in PyTorch.   engine : see above"""
 
-    def __init__(self, model: GPT, peer: Any, y: Any, compiled: bool) -> None:
-        self.peer, self.forward, self.fixed = peer, torch.compile(peer.forward) if compiled else peer, compiled
+    def __init__(self, model: GPT, peer: Any, y: Any, engine: str) -> None:
+        self.peer, self.fixed = peer, engine != "eager"
+        self.forward = torch.compile(peer.forward) if engine == "compiled" else peer
         self.tokens, self.first = model.config.tokens, torch.tensor(model.cls_embedding(y).data[:, None])
 
     def write(self) -> Any:
@@ -103,8 +105,7 @@ def compared(model: GPT, peer: Any, B: int, args: argparse.Namespace) -> None:
     """Prints one row: tokens per second of both, and the ratio."""
     clock = time.process_time if args.cpu_time else time.perf_counter
     y = np.random.default_rng(B).integers(0, model.config.num_classes, B)
-    writers: list[Any] = [Ours(model, y), Theirs(model, peer, y, False)]
-    writers += [Theirs(model, peer, y, True)] if args.compiled else []
+    writers: list[Any] = [Ours(model, y), *(Theirs(model, peer, y, engine) for engine in args.engines)]
     codes = [w.write() for w in writers]
     same = [f"{(codes[0] == c).mean():.1%}" for c in codes[1:]]
     times: list[list[float]] = [[] for _ in writers]
@@ -115,7 +116,7 @@ def compared(model: GPT, peer: Any, B: int, args: argparse.Namespace) -> None:
             times[i].append(clock() - began)
     rate = [B * model.config.tokens / statistics.median(t) for t in times]
     print(f"batch {B}: {rate[0]:.0f} tokens per second")
-    for name, k in (("eager", 1), ("compiled", 2))[: len(writers) - 1]:
+    for k, name in enumerate(args.engines, start=1):
         low, median, high = np.quantile([q / p for p, q in zip(times[0], times[k], strict=True)], (0.25, 0.5, 0.75))
         ratio = f"ours {median:.2f} times as many ({low:.2f} … {high:.2f})"
         print(f"  {name:8s} {rate[k]:.0f}: {ratio}, {same[k - 1]} of the codes equal")
@@ -132,7 +133,7 @@ def main() -> None:
     parser.add_argument("--inner", type=int, default=usual.inner)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cpu-time", action="store_true", help="count the time that this process worked")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile beside eager")
+    parser.add_argument("--engines", nargs="+", default=["eager"], choices=["eager", "static", "compiled"])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()

@@ -23,6 +23,7 @@ SHORT = {
     "09_reflow": {"steps": 2, "pairs": 30, "n": 20, "width": 8, "counts": (1, 2)},
     "10_one_step": {"n": 60, "steps": 2, "width": 8, "counts": (1, 2)},
     "11_minibatch_ot": {"steps": 2, "n": 20, "width": 8, "counts": (1, 2)},
+    "13_tokens": {"each": 2, "rounds": 2, "steps": 2},
     "12_words": {"steps": 2, "sampling_steps": 2, "width": 8, "depth": 1},
     "own_network": {"steps": 2, "sampling_steps": 2, "width": 8},
 }

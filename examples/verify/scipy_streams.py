@@ -118,6 +118,11 @@ def group_conditions(c, n):
     return [row for row in c for _ in range(n)]
 
 
+def frame_places(F, D):
+    omega = 10000.0 ** (-2 * np.arange(D // 2) / D)
+    return np.array([[*np.sin(f * omega), *(np.cos(f * omega) - 1)] for f in range(F)])
+
+
 def clip_patches(x, t, p):
     T, H, W = x.shape[2:]
     places = [(f, r, c) for f in range(0, T, t) for r in range(0, H, p) for c in range(0, W, p)]

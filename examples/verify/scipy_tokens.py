@@ -41,6 +41,12 @@ def code_perplexity(counts):
     return np.exp(special.entr(counts / counts.sum()).sum())
 
 
+def running_codes(n, s, z, index, decay):
+    member = index == np.arange(len(n))[:, None]
+    n, s = n + (1 - decay) * (member.sum(axis=1) - n), s + (1 - decay) * (member @ z - s)
+    return n, s, s / n[:, None]
+
+
 def fsq_code(z, levels):
     L = np.array(levels)
     half, shift = (L - 1) * 1.001 / 2, np.where(L % 2, 0.0, 0.5)

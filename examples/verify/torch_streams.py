@@ -101,6 +101,12 @@ def group_conditions(c, n):
     return c.repeat_interleave(n, dim=0)
 
 
+def frame_places(F, D):
+    angle = torch.outer(torch.arange(F).double(), 10000.0 ** -(torch.arange(0, D, 2, dtype=torch.float64) / D))
+    places = torch.cat([angle.sin(), angle.cos()], dim=1)
+    return places - places[0]
+
+
 def clip_patches(x, t, p):
     """What a convolution in three dimensions multiplies."""
     C = x.shape[1]

@@ -40,6 +40,12 @@ def code_perplexity(counts):
     return torch.distributions.Categorical(probs=counts / counts.sum()).entropy().exp()
 
 
+def running_codes(n, s, z, index, decay):
+    n = n.lerp(torch.bincount(index, minlength=len(n)).to(n), 1 - decay)
+    s = s.lerp(torch.zeros_like(s).index_add(0, index, z), 1 - decay)
+    return n, s, s / n[:, None]
+
+
 def fsq_code(z, levels):
     L = torch.tensor(levels, dtype=z.dtype)
     half, shift = (L - 1) * (1 + 1e-3) / 2, torch.where(L % 2 == 1, 0.0, 0.5).to(z)

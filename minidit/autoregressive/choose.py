@@ -30,13 +30,18 @@ def rising(w: float, group: int, groups: int) -> float:
     return w if groups == 1 else 1 + (w - 1) * group / (groups - 1)  # (Q.20)
 
 
+def check_choice(temperature: float, top_k: int, top_p: float) -> None:
+    """Raises ValueError for a choice that has no meaning."""
+    if not temperature > 0 or top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(f"temperature {temperature} must be above 0, top_k {top_k} at least 0, top_p {top_p} in (0, 1]")
+
+
 def kept(logits: Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Array:
     """logits : (..., K)  ->  the same over the temperature, -inf where a token is left out. top_k = 0, top_p = 1: none is.
 
     Of equal logits at the edge of top_k all stay; top_p always keeps the most probable token.
     """
-    if not temperature > 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise ValueError(f"temperature {temperature} must be above 0, top_k {top_k} at least 0, top_p {top_p} in (0, 1]")
+    check_choice(temperature, top_k, top_p)
     xp = xp_of(logits)
     logits = logits / temperature
     if 0 < top_k < logits.shape[-1]:

@@ -34,8 +34,8 @@ class Quantiser(Protocol):
     def vectors(self, index: Array, h: int, w: int) -> Array:
         """(B, N) ints  ->  (B, h, w, d)."""
 
-    def population(self, z: Array) -> Array:
-        """z : (B, h, w, d)  ->  (M, d), the vectors among which codes are laid by k-means."""
+    def population(self, z: Array, codes: Array | None = None) -> Array:
+        """z : (B, h, w, d)  ->  (M, d), the vectors that look for a code, with these codes; None: as if each had its own."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Nearest:
         codes = self.free(value(self.codes))
         return codes[index].reshape(len(index), h, w, -1)
 
-    def population(self, z: Array) -> Array:
+    def population(self, z: Array, codes: Array | None = None) -> Array:
         return self.free(value(z)).reshape(-1, z.shape[-1])
 
 
@@ -83,7 +83,7 @@ class Levels:
     def vectors(self, index: Array, h: int, w: int) -> Array:
         return vector_of(index, self.levels).reshape(len(index), h, w, -1)
 
-    def population(self, z: Array) -> Array:
+    def population(self, z: Array, codes: Array | None = None) -> Array:
         return value(z).reshape(-1, z.shape[-1])
 
 
@@ -110,10 +110,13 @@ class Pyramid:
     def vectors(self, index: Array, h: int, w: int) -> Array:
         return value(maps_of(index, value(self.codes), self.sizes, self.phi)[-1])
 
-    def population(self, z: Array) -> Array:
-        """The residuals of all scales, as if every code were exact."""
+    def population(self, z: Array, codes: Array | None = None) -> Array:
+        """The residuals of all scales: a finer one has to make up for the codes of the coarser ones."""
         rest, seen, xp = value(z), list[Array](), xp_of(value(z))
-        for p in self.sizes:
+        for k, p in enumerate(self.sizes):
             seen.append(smaller(rest, p))
-            rest = rest - larger(seen[-1], z.shape[1])
+            if codes is None:
+                rest = rest - larger(seen[-1], z.shape[1])
+            else:
+                rest = rest - value(self.phi(k, larger(codes[nearest(seen[-1], codes)], z.shape[1])))
         return xp.concatenate([s.reshape(-1, z.shape[-1]) for s in seen])

@@ -16,6 +16,8 @@ from minidit.keywords import meant
 from minidit.runs.config import read_config
 from minidit.runs.kinds import KINDS, kind_of
 from minidit.runs.presets import PRESETS, RunConfig, networks
+from minidit.runs.process_kinds import check_word
+from minidit.runs.token_kinds import TokensConfig
 
 # embedded set -> the preset that is made for it
 PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes": "scenes", "clips": "clips"}
@@ -24,9 +26,13 @@ PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes
 def add_kinds(parser: Parser) -> None:
     """--model, --process and --tokenizer, the two short forms for a tokenizer, and --network for a whole model."""
     group, defaults = parser.add_argument_group("kinds, each with options of its own"), defaults_in(parser.words, RunConfig())
-    for section, words in KINDS.items():
-        default = kind_of(section, getattr(defaults, section))
-        group.add_argument(f"--{section}", choices=sorted(words), help=f"the kind of {section} (default: {default})")
+    default = {section: kind_of(section, getattr(defaults, section)) for section in KINDS}
+    for section in ("model", "process"):
+        words = sorted(KINDS[section])
+        group.add_argument(f"--{section}", choices=words, help=f"the kind of {section} (default: {default[section]})")
+    kinds = ", ".join(sorted(KINDS["tokenizer"]))
+    group.add_argument("--tokenizer", metavar="KIND|RUN",
+                       help=f"a kind ({kinds}; default: {default['tokenizer']}), or a trained one: a file, or a run folder")
     group.add_argument("--pixels", action="store_true", help="short for --tokenizer pixels, for small pictures")
     group.add_argument("--network", metavar="NAME", help="the model of a preset or a paper (DiT-S/2, …): minidit info")
     group.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
@@ -45,7 +51,7 @@ def defaults_in(words: Sequence[str], base: RunConfig) -> RunConfig:
         kinds = vars(glance.parse_known_args(list(words))[0])
     except argparse.ArgumentError:
         kinds = {}
-    base = PRESETS.get(preset_of(kinds.get("preset"), kinds.get("data")), base)
+    base = PRESETS.get(preset_of(kinds.get("preset"), kinds.get("data"), kinds.get("process")), base)
     if kinds.get("config"):
         with contextlib.suppress(CheckpointError):  # reported when it is read again
             base = read_config(Path(kinds["config"]), base)
@@ -56,9 +62,9 @@ def defaults_in(words: Sequence[str], base: RunConfig) -> RunConfig:
     return replace(base, **{s: cls() for s, cls in wanted.items() if cls is not type(getattr(base, s))})
 
 
-def preset_of(preset: str | None, data: str | None) -> str:
-    """The name of the preset that holds for these data."""
-    return preset or PRESET_OF.get(data or "fashion", "own")
+def preset_of(preset: str | None, data: str | None, process: str | None = None) -> str:
+    """The name of the preset that holds for these data, or for a process that has one of its own name."""
+    return preset or (process if process in PRESETS else None) or PRESET_OF.get(data or "fashion", "own")
 
 
 def with_threads(config: RunConfig, threads: int | None) -> RunConfig:
@@ -90,11 +96,18 @@ def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     """The same run with the kinds that flags set. Raises ValueError if --pixels is combined with a tokenizer."""
     kinds = {section: getattr(args, section, None) for section in KINDS}
     file = getattr(args, "autoencoder", None)
+    named = kinds["tokenizer"]
+    if named is not None and named not in KINDS["tokenizer"]:
+        if file:
+            raise ValueError(f"--tokenizer {named} and --autoencoder {file} both name a trained one: leave out one of them")
+        if not Path(named).exists():
+            check_word("--tokenizer", named, [*KINDS["tokenizer"], "a run that exists"])
+        file, kinds["tokenizer"] = named, None
     if getattr(args, "pixels", False):
         if file or kinds["tokenizer"] not in (None, "pixels"):
             raise ValueError("--pixels means that there is no autoencoder: leave out one of them")
         kinds["tokenizer"] = "pixels"
-    elif file and kind_of("tokenizer", config.tokenizer) == "pixels":
+    elif file and kind_of("tokenizer", config.tokenizer) == "pixels" and kinds["process"] not in PRESETS:
         kinds["tokenizer"] = kinds["tokenizer"] or "autoencoder"
     changes: dict[str, Any] = {"data": replace(config.data, tokenizer=file)} if file else {}
     if network := getattr(args, "network", None):
@@ -105,6 +118,10 @@ def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     for section, kind in kinds.items():
         if kind and kind != kind_of(section, getattr(config, section)):
             changes[section] = KINDS[section][kind]()
+    process = changes.get("process", config.process)
+    for section, partners in process.partners.items() if isinstance(process, TokensConfig) else ():
+        if not kinds[section] and kind_of(section, getattr(config, section)) not in partners:
+            changes[section] = KINDS[section][partners[0]]()
     return replace(config, **changes)
 
 

@@ -43,6 +43,9 @@ def add_arguments(parser: Parser) -> None:
                         help="ddim, on any path the solution of an ODE, or ddpm with fresh noise (default: usually ddim)")
     parser.add_argument("--solver", choices=("euler", "ab2", "ab2_arc", "heun", "heun_edm", "dpm_2m"), default="",
                         help="without fresh noise; ab2 needs about half as many steps as euler (default: euler; heun_edm of EDM)")
+    parser.add_argument("--weights", default="", metavar="NAME",
+                        help="which of the shipped weights: fashion (default), raster or scales (the same pictures, written as "
+                             "codes), words")
     parser.add_argument("--state", default="", metavar="STATE",
                         help="a saved state of the run instead of its trained weights: latest, best, or a number of updates")
     add_device(parser)
@@ -60,6 +63,12 @@ def add_arguments(parser: Parser) -> None:
                   help="guide only this part of the run's path (0 data, 1 noise)")
     text = "of the products; tf32 on a GPU, bf16 there or on a CPU with the extra mkl (default: float32)"
     parser.seldom(group, "--precision", default="float32", metavar="{float32,tf32,bf16}", help=text)
+    group = parser.add_argument_group("of runs that write codes (--process raster or scales)")
+    group.add_argument("--temperature", type=float, metavar="X", help="below 1: the probable codes more often (default: 1)")
+    group.add_argument("--top-k", type=int, metavar="K", help="only among the K most probable codes (default: all)")
+    group.add_argument("--top-p", type=float, metavar="P", help="only among the most probable codes of this mass (default: 1)")
+    group.add_argument("--rising-guidance", action=argparse.BooleanOptionalAction, default=None, dest="rising",
+                       help="from 1 at the first scale to --guidance at the last (default: of scales, not of raster)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
     device = settle_device(args)
     settle_precision(device, args.precision)
     few = in_few_steps(args)
-    words = bool(args.prompt)
-    pipeline = load_few_steps(device=device) if few else load(args.run, device=device, state=args.state, captions=words)
+    which = args.weights or ("words" if args.prompt and args.run is None else "")
+    pipeline = load_few_steps(device=device) if few else load(args.run, device=device, state=args.state, weights=which)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
     wanted, named = quick_walk(args, pipeline)
@@ -94,9 +103,10 @@ def run(args: argparse.Namespace) -> int:
     options: Options = {
         "n": n, "steps": steps, "spacing": args.spacing, "path": args.path, "shift": args.shift, "sampler": sampler,
         "solver": solver, "eta": args.eta, "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
-        "interval": args.guidance_interval and tuple(args.guidance_interval),
+        "interval": args.guidance_interval and tuple(args.guidance_interval), "temperature": args.temperature,
+        "top_k": args.top_k, "top_p": args.top_p, "rising": args.rising,
     }  # fmt: skip
-    if out.suffix.lower() == ".gif" and len(pipeline.model.shape) == 3:
+    if out.suffix.lower() == ".gif" and len(pipeline.model.shape) != 4:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments
 
@@ -152,7 +162,7 @@ def summary(args: argparse.Namespace, pipeline: Pipeline, n: int, walk: str) -> 
     """How many were drawn, and how."""
     scale = pipeline.guidance if args.guidance is None else args.guidance
     guided = pipeline.model.condition.null is not None and not pipeline.usual.few
-    noun = "picture" if len(pipeline.model.shape) == 3 else "clip"
+    noun = "clip" if len(pipeline.model.shape) == 4 else "picture"
     count = f"1 {noun}" if n == 1 else f"{n} {noun}s"
     return f"{count}, {walk}{f', guidance {scale}' if guided else ''}, seed {args.seed}"
 
@@ -193,16 +203,20 @@ def quick_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None
 def in_few_steps(args: argparse.Namespace) -> bool:
     """Whether the shipped flow map is meant: no run, one, two or four steps, and nothing else is said about the walk."""
     otherwise = (
-        args.run, args.prompt, args.state, args.spacing, args.path, args.shift, args.guidance, args.guidance_interval,
-        args.sampler, args.solver, args.eta,
+        args.run, args.weights, args.prompt, args.state, args.spacing, args.path, args.shift, args.guidance,
+        args.guidance_interval, args.sampler, args.solver, args.eta,
     )  # fmt: skip
     return args.steps in (1, 2, 4) and not any(word not in (None, "", 0.0) for word in otherwise)
 
 
 def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> str:
     """The method of a walk, with a place for the number of steps."""
+    from minidit.processes.tokens import TokenProcess
+
     if pipeline.usual.few:
         return f"{sampler}, steps: {{}}, by a network for few steps"
+    if isinstance(pipeline.process, TokenProcess):
+        return f"{sampler}, {{}} passes"
     rungs = "rungs" if pipeline.ladder is not None and path in ("", "vp") else "steps"
     method = sampler if solver == "euler" else f"{sampler} {solver}"
     return f"{method} {{}} {rungs}" + (f" on the path {path}" if path else "")

@@ -173,10 +173,12 @@ def begun(args: argparse.Namespace, progress: Progress) -> Run:
     """A new run, whose folder is not made yet."""
     from minidit.runs.folder import skipped_of
     from minidit.runs.phases import Run
+    from minidit.runs.presets import PRESETS
 
     config, device = configure(args), settle_device(args)
     settle_precision(device, config.train.precision, config.tokenizer_train.precision)
-    folder = Path(args.out) if args.out else Path("runs") / (args.preset or name_of(config.data.source))
+    named = args.preset or (args.process if args.process in PRESETS else name_of(config.data.source))
+    folder = Path(args.out) if args.out else Path("runs") / named
     job = Run(folder, config, device=device, tell=progress.tell, note=progress.note, progress=progress.part)
     if args.resume == AUTO and not args.overwrite and config.data.skip_bad:
         job.leave_out = skipped_of(folder)
@@ -228,7 +230,7 @@ def with_switches(config: RunConfig, args: argparse.Namespace) -> RunConfig:
 
 def configure(args: argparse.Namespace) -> RunConfig:
     """The RunConfig that the flags describe."""
-    config = resolve(args, preset_of(args.preset, args.data))
+    config = resolve(args, preset_of(args.preset, args.data, args.process))
     fields = ("size", "channels", "frames", "init", "held_out", "skip_bad", "flip", "crop", "cache")
     changes = {k: getattr(args, k) for k in fields if getattr(args, k) is not None}
     if args.data:

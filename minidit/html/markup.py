@@ -137,4 +137,6 @@ def inline(text: str, link: Link) -> str:
     tokens = READER.parseInline(text, env)
     arranged(tokens, None)
     children = [c for token in tokens for c in token.children or () if not c.hidden]
-    return str(READER.renderer.renderInline(children, READER.options, env))
+    renderer = READER.renderer
+    assert isinstance(renderer, RendererHTML)
+    return renderer.renderInline(children, READER.options, env)

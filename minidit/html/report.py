@@ -24,7 +24,8 @@ from minidit.outgoing import check_writable, write_atomically
 
 FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM"),
          "samples.png": ("Samples", "samples drawn as is usual for the process")}
-SAMPLED = ("DDIM", "DDPM", "Euler", "Heun", "Adams", "DPM", "consistency")  # the first words of rows of samples
+# the first words of rows of samples
+SAMPLED = ("DDIM", "DDPM", "Euler", "Heun", "Adams", "DPM", "consistency", "raster", "scales")
 IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", "learning.png", *FINAL}
 MOST_FRAMES = 40
 
@@ -49,7 +50,8 @@ def report_of(run: Path) -> bytes:
 
 def page_of(run: Run) -> str:
     others = [n for n in run.pictures if n not in IN_SECTIONS]
-    sections = [("denoising", "From noise to picture", denoising(run)),
+    heading = "How a picture is written" if writes(run) else "From noise to picture"
+    sections = [("denoising", heading, denoising(run)),
                 ("samples", "Samples", "".join(picture(run, name, *words) for name, words in FINAL.items())),
                 ("progress", "During training", progress(run.samples) + learning(run)),
                 ("curves", "Loss and measures", curves(run)),
@@ -77,7 +79,8 @@ def header(run: Run) -> str:
     seconds = seconds_of(run.metrics)
     words = {"hidden_size": "width", "depth": "depth", "patch_size": "patch"}
     sizes = [f"{word} {model[key]}" for key, word in words.items() if key in model]
-    clauses = [f"a diffusion transformer ({', '.join(sizes)})" if sizes else "a diffusion transformer",
+    what = "a transformer that writes codes" if writes(run) else "a diffusion transformer"
+    clauses = [f"{what} ({', '.join(sizes)})" if sizes else what,
                f"on {data['name']}" if "name" in data else "",
                f"after {steps['model']:,} steps" if "model" in steps else "",
                f"and {duration(seconds)} of training" if seconds else ""]
@@ -112,6 +115,9 @@ def learning(run: Run) -> str:
     """The contact sheet of the grids that were drawn while the model was trained."""
     return picture(run, "learning.png", "Watch it learn: the same noise and the same classes, drawn ever later in the training.",
                    "samples from the same noise, one row per moment of the training")
+def writes(run: Run) -> bool:
+    """Whether the run's model writes pictures as codes."""
+    return isinstance(process := run.config.get("process"), dict) and process.get("kind") in ("raster", "scales")
 
 
 def headlines(run: Run) -> list[tuple[str, str]]:
@@ -141,7 +147,11 @@ def headlines(run: Run) -> list[tuple[str, str]]:
 
 
 def denoising(run: Run) -> str:
-    """The slider over the rungs of a trace, its strip and its animation."""
+    """The slider over the rungs of a trace, its strip and its animation; of codes, which are never changed, the last two."""
+    if writes(run):
+        caption = "What is written so far, from the first codes to the last; a code that is written never changes."
+        return (picture(run, "x0_strip.png", caption, "a picture that is written piece by piece")
+                + picture(run, "denoising.gif", "", "an animation of pictures that are written piece by piece"))
     strip = picture(run, "x0_strip.png", "The estimate of the clean picture, from the first rung to the last.",
                     "estimates of the clean picture on the way from noise to picture")
     film = picture(run, "denoising.gif", "", "an animation of noise that turns into pictures")
@@ -257,6 +267,7 @@ COLUMNS = {"n": ("samples", "{:,}".format), "accuracy": ("accuracy", "{:.1%}".fo
            "multiple": ("multiple", "{:.1f}×".format), "precision": ("precision", "{:.2f}".format),
            "recall": ("recall", "{:.2f}".format), "top_1": ("right first", "{:.1%}".format),
            "top_5": ("among five", "{:.1%}".format), "median": ("median rank", "{:,.0f}".format),
+           "used": ("codes in use", "{:,}".format), "perplexity": ("perplexity", "{:.0f}".format),
            "steady": ("steady", "{:.3f}".format), "error": ("error", "{:.2f} px".format)}
 
 
@@ -270,6 +281,7 @@ HOW_TO_READ = {
     "recall": "Recall is the share of real images that lie among the samples.",
     "top_1": "Each picture is compared with all real ones, in means of 4 × 4 pixels: the right one should be the first, or among "
              "the first five.",
+    "perplexity": "The perplexity of codes is their number if all were used equally often.",
     "steady": "A clip is steady if its shifts from frame to frame are all equal; the error is their distance from their median.",
 }
 
@@ -290,6 +302,8 @@ def evaluation(measures: Record) -> str:
         inner += f'<p class="muted">{escape(measures["held_out"][0].upper() + measures["held_out"][1:])}.</p>'
     if finite(measures.get("bits_per_dim")):
         inner += f"<p>Likelihood bound: {measures['bits_per_dim']:.4g} bits per dimension.</p>"
+    if finite(measures.get("nats_per_token")):
+        inner += f"<p>Likelihood: {measures['nats_per_token']:.4g} nats per code of held-out images.</p>"
     if finite(measures.get("straightness")):
         inner += f"<p>Straightness of the trajectories: S = {measures['straightness']:.4g} (0: lines).</p>"
     return inner + bends(measures.get("bends"))

@@ -11,7 +11,8 @@ token sees it with logit 0. `zero_prefix` does the same, for weights that were t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -20,8 +21,8 @@ from minidit import ops
 from minidit.autograd import Value, value
 from minidit.backend import Array, module_of
 from minidit.kernels.cpu_step import llama_block
-from minidit.models.condition import Condition, classes_of
 from minidit.models.embedders import LabelEmbedder
+from minidit.models.of_codes import OfCodes
 from minidit.nn import Embedding, Linear, Module, RMSNorm, rotary
 from minidit.nn.attention import Turn, constant
 from minidit.nn.cache import Cache, new_rows, one_token
@@ -32,7 +33,7 @@ from minidit.random import Philox
 
 
 @dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(OfCodes):
     """The sizes of a transformer on codes. Raises ValueError if they conflict."""
 
     grid: tuple[int, int] = (8, 8)  # of codes, row by row
@@ -45,6 +46,7 @@ class GPTConfig:
     num_classes: int = 10  # 0: one token that says nothing
     theta: float = 10000.0  # of the angles of places
     zero_prefix: bool = False
+    stored: ClassVar[tuple[float, float]] = (14.0, 5.0)
 
     def __post_init__(self) -> None:
         sizes = (*self.grid, self.vocabulary, self.hidden_size, self.depth, self.num_heads, self.inner)
@@ -59,9 +61,23 @@ class GPTConfig:
         return self.grid[0] * self.grid[1]
 
     @property
-    def condition(self) -> Condition:
-        """The null label is one above the last class."""
-        return classes_of(self.num_classes, self.class_dropout_prob)
+    def passes(self) -> int:
+        """Calls of the network for one picture, guidance not counted."""
+        return self.tokens
+
+    @property
+    def inner_size(self) -> int:
+        return self.inner
+
+    def fitted(self, shape: tuple[int, ...], classes: int) -> Self:
+        """The same network for maps of vectors (d, h, w) and so many classes."""
+        return self.map_of(shape, classes, grid=tuple(shape[-2:]))
+
+    def of_codes(self, vocabulary: int, sizes: tuple[int, ...]) -> Self:
+        """The same network for so many different codes. Raises ValueError for those of several scales."""
+        if sizes:
+            raise ValueError(f"gpt writes code after code, and this tokenizer has the scales {sizes}: add --process scales")
+        return replace(self, vocabulary=vocabulary)
 
     def parameters(self) -> int:
         """Numbers in the checkpoint."""

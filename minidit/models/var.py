@@ -13,8 +13,9 @@ are the published ones.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -22,7 +23,7 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array, module_of
-from minidit.models.condition import Condition, classes_of
+from minidit.models.of_codes import OfCodes
 from minidit.nn import Embedding, Linear, Mlp, Module, Sequential, SiLU
 from minidit.nn.attention import constant
 from minidit.nn.cache import Cache, new_rows
@@ -33,7 +34,7 @@ from minidit.random import Philox
 
 
 @dataclass(frozen=True)
-class VARConfig:
+class VARConfig(OfCodes):
     """The sizes of a transformer on scales. Raises ValueError if they conflict."""
 
     sizes: tuple[int, ...] = (1, 2, 4, 8)  # the sides of the scales
@@ -46,6 +47,7 @@ class VARConfig:
     class_dropout_prob: float = 0.1
     num_classes: int = 10
     gate: float = 0.1  # α of a fresh network: the paper's is 1e-5 of a random number, too slow for minutes
+    stored: ClassVar[tuple[float, float]] = (18.0, 2.0)
 
     def __post_init__(self) -> None:
         numbers = (*self.sizes, self.vocabulary, self.channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio)
@@ -65,13 +67,27 @@ class VARConfig:
         return sum(self.groups)
 
     @property
-    def condition(self) -> Condition:
-        """The null label is one above the last class."""
-        return classes_of(self.num_classes, self.class_dropout_prob)
+    def passes(self) -> int:
+        """Calls of the network for one picture, guidance not counted."""
+        return len(self.sizes)
+
+    @property
+    def inner_size(self) -> int:
+        return int(self.hidden_size * self.mlp_ratio)
+
+    def fitted(self, shape: tuple[int, ...], classes: int) -> Self:
+        """The same network for maps of vectors (d, h, w) and so many classes."""
+        return self.map_of(shape, classes, channels=shape[0])
+
+    def of_codes(self, vocabulary: int, sizes: tuple[int, ...]) -> Self:
+        """The same network for so many different codes of these scales. Raises ValueError for codes without scales."""
+        if not sizes:
+            raise ValueError("var writes one scale after another, and this tokenizer has one scale only: add --process raster")
+        return replace(self, vocabulary=vocabulary, sizes=sizes)
 
     def parameters(self) -> int:
         """Numbers in the checkpoint."""
-        D, K, inner = self.hidden_size, self.vocabulary, int(self.hidden_size * self.mlp_ratio)
+        D, K, inner = self.hidden_size, self.vocabulary, self.inner_size
         block = 4 * D * D + 3 * D + 2 * D * inner + inner + D + 6 * D * D + 6 * D + self.num_heads
         places = (self.groups[0] + self.tokens + len(self.sizes)) * D
         ends = (self.channels + 1) * D + max(1, self.condition.rows) * D + 2 * D * D + 2 * D + (D + 1) * K

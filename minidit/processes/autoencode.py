@@ -32,9 +32,17 @@ class ShortRecipe(LoopConfig):
 
 @dataclass(frozen=True)
 class AutoencodeConfig(ShortRecipe):
-    """The training of an autoencoder with a Gaussian posterior."""
+    """The training of a tokenizer: of an autoencoder with a Gaussian posterior, or of codes (codes.py)."""
 
-    kl_weight: float = 1e-4  # w, how much the latents are drawn towards a standard normal distribution
+    kl_weight: float = 1e-4  # of a Gaussian posterior: how much the latents are drawn towards a standard normal distribution
+    beta: float = 0.25  # of codes: how fast vectors go to theirs
+    warm: int = 200  # of codes: updates before anything is quantised (FSQ needs none)
+    revive: int = 100  # of codes: updates between two looks for unused ones, in the first half of the training; 0: never
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.beta, self.warm, self.revive) < 0:
+            raise ValueError(f"beta = {self.beta}, warm = {self.warm} and revive = {self.revive} must be at least 0")
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def _on_disk(
     return [entry.arrays[name] for name in names], float(entry.facts["scale"])
 
 
-def digest_of(model: Network) -> str:
+def digest_of(model: Any) -> str:
     """SHA-256 of a network's configuration and weights, without the scale, which is measured on its latents."""
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
     for name, array in sorted(model.state_dict().items()):

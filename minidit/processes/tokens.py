@@ -9,7 +9,7 @@ A written token is never changed. Its uniform number is keyed by sample and plac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,6 +31,7 @@ Progress = Callable[[int, int], None]
 class TokenProcess:
     """How codes are shown to a network, in training all at once, in writing group by group. The base of both ways."""
 
+    stream: ClassVar[int]
     per: ClassVar[int] = 4
 
     @property
@@ -129,11 +130,27 @@ class Writing:
 
 def write(
     network: Any, process: TokenProcess, labels: Array | None = None, how: Writing | None = None, *, n: int | None = None,
-    progress: Progress | None = None,
+    samples: Array | None = None, given: Array | None = None, progress: Progress | None = None,
 ) -> Array:  # fmt: skip
-    """The codes of new pictures : (B, N) int64, on the network's device.
+    """The codes of new pictures : (B, N) int64, on the network's device; the arguments are those of `groups_written`.
 
-    labels : (B,) ints; an unconditional network takes n instead.   progress(done, total) is called after every group.
+    progress(done, total) is called after every group.
+    """
+    passes, index = process.order.passes, None
+    for g, index in enumerate(groups_written(network, process, labels, how, n=n, samples=samples, given=given)):  # noqa: B007  the last is all
+        if progress is not None:
+            progress(g + 1, passes)
+    return index
+
+
+def groups_written(
+    network: Any, process: TokenProcess, labels: Array | None = None, how: Writing | None = None, *, n: int | None = None,
+    samples: Array | None = None, given: Array | None = None,
+) -> Iterator[Array]:  # fmt: skip
+    """The codes so far : (B, n_1 + … + n_g) int64, after every group.
+
+    labels : (B,) ints; an unconditional network takes n instead.   samples : (B,) the numbers that key their draws, 0 … B-1
+    given : (B, n) the codes of the first groups, which are kept; those of the others follow
     """
     how, order = how or Writing(), process.order
     y = None if labels is None else to_device(np.asarray(labels), network.device)
@@ -144,18 +161,17 @@ def write(
     xp = xp_of(network.flat)
     both = xp.concatenate((y, network.null(y))) if guides else y
     cache = network.cache(2 * B if guides else B) if how.cached else None
-    draws = Draws(how.seed, WRITE_STREAM, xp.arange(B), network.device, np.float64)
-    index = xp.zeros((B, 0), np.int64)
-    for g, tokens in enumerate(order.groups):
+    draws = Draws(how.seed, WRITE_STREAM, xp.arange(B) if samples is None else samples, network.device, np.float64)
+    u = draws.uniform_of_groups(order.groups)
+    index = xp.zeros((B, 0), np.int64) if given is None else given
+    first = 0 if given is None else order.ends.index(given.shape[1]) + 1
+    for g, tokens in enumerate(order.groups[first:], first):
         with no_grad():
-            twice = xp.concatenate((index, index)) if guides else index
-            seen = process.following(twice) if how.cached else process.seen(twice)
-            logits = value(network(seen, both, cache))[:, -tokens:]
+            seen = process.following(index) if how.cached and g > first else process.seen(index)
+            logits = value(network(xp.concatenate((seen, seen)) if guides else seen, both, cache))[:, -tokens:]
         if guides:
             logits = guided(logits[:B], logits[B:], how.scale(g, order.passes))
         logits = kept(logits, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p)
-        u = draws.at(g).uniform(dtype=np.float64, more=(tokens,))
-        index = xp.concatenate((index, chosen(logits, u)), axis=1)
-        if progress is not None:
-            progress(g + 1, order.passes)
-    return index
+        at = slice(order.ends[g] - tokens, order.ends[g])
+        index = xp.concatenate((index, chosen(logits, u[:, at])), axis=1)
+        yield index

@@ -15,8 +15,7 @@ from minidit.incoming import printable
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.models.dit import DiT
 from minidit.processes.sample import Trained
-from minidit.processes.tokenizer import Tokenizer
-from minidit.runs.kinds import assembled
+from minidit.processes.tokenizer import Latent, Tokenizer
 from minidit.runs.process_kinds import MOST_RUNGS, Betas, DDPMConfig
 
 INDEX = "model_index.json"
@@ -41,7 +40,7 @@ def load(
     scheduler = read_json(where)
     dropped = of_scheduler(scheduler, str(where))
     try:
-        parts = assembled(process_from(scheduler, str(where)), autoencoder)
+        parts = Latent(autoencoder), process_from(scheduler, str(where)).diffusion()
     except CheckpointError:
         raise
     except (TypeError, ValueError) as error:

@@ -20,6 +20,8 @@ from minidit.diffusion.solver import share
 from minidit.models.classifier import Classifier
 from minidit.outgoing import silent
 from minidit.processes.classify import judge
+from minidit.processes.coded import Codes
+from minidit.processes.codes import codes_in_use
 from minidit.random import Philox
 from minidit.runs.pipeline import Options, Pipeline
 from minidit.runs.show import traced
@@ -112,13 +114,15 @@ class Evaluation:
             r = pipeline.tokenizer.decode(pipeline.encode(x))
             row = self.row("their reconstructions", r, labels, "the ceiling of a latent model")
             row["psnr"] = metrics.psnr(np.clip(r, -1, 1), x, crop=self.train.crop)
+            if isinstance(pipeline.tokenizer, Codes):
+                row["used"], row["perplexity"] = codes_in_use(pipeline.encode(x), pipeline.tokenizer.vocabulary)
         noise = Philox(0, EVAL_STREAM).normal(x.shape)
         self.row("noise", np.clip(noise, -1, 1), labels, "the level of an untrained model")
 
     def samples(self, name: str, pipeline: Pipeline, note: str = "", **options: Unpack[Options]) -> Array:
         """Adds a row of samples, the classes in turn; returns the pictures."""
-        options = {"n": self.n, "progress": self.steps(name), **options}
-        labels = pipeline.labels(None, options["n"])
+        labels = pipeline.labels(None, options.setdefault("n", self.n))
+        options.setdefault("progress", self.steps(name))
         x = pipeline.sample(labels, **options)
         self.row(name, x, labels, note)
         return x

@@ -18,9 +18,13 @@ from minidit.data.cache import Cache
 from minidit.data.checks import DataError, NoPart
 from minidit.data.counts import class_lines
 from minidit.models.condition import Tokens
+from minidit.models.gpt import GPTConfig
+from minidit.models.var import VARConfig
+from minidit.models.vq import MultiScaleVQConfig
 from minidit.runs.former import file_of, header
-from minidit.runs.kinds import PixelsConfig, shape_of
+from minidit.runs.kinds import CodesConfig, PixelsConfig, check_partners, shape_of
 from minidit.runs.presets import DataConfig, RunConfig
+from minidit.runs.token_kinds import TokensConfig
 from minidit.training.augment import Augment
 
 SHARE, MOST = 10, 1000  # one picture in ten is held out, at most 1,000
@@ -142,6 +146,7 @@ def about_augmentation(config: RunConfig) -> str:
 def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     """The configuration with channels, sizes and classes filled in. Raises ValueError if settings conflict."""
     (H, W), tokenizer, model = data.size, config.tokenizer, config.model
+    check_partners(config.process, model, tokenizer)
     factor, patch = tokenizer.factor, model.multiple
     if H % (factor * patch) or W % (factor * patch):
         what = f"{'' if factor == 1 else f'an autoencoder of factor {factor} and '}patches of {patch}"
@@ -157,11 +162,19 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     model = model.fitted(shape_of(tokenizer, *data.shape), data.num_classes)
     if data.vocabulary is not None:
         model = model.captioned(len(data.vocabulary), data.vocabulary.length)
+    if isinstance(tokenizer, CodesConfig) and isinstance(model, GPTConfig | VARConfig):
+        sizes = tokenizer.sizes if isinstance(tokenizer, MultiScaleVQConfig) else ()
+        if sizes and (H // factor, W // factor) != 2 * sizes[-1:]:
+            raise ValueError(f"pictures of {H} x {W} have a map of {H // factor} x {W // factor}, which is not the last of the "
+                             f"scales {sizes}: give --ae-sizes")  # fmt: skip
+        model = model.of_codes(tokenizer.vocabulary, sizes)
     if not isinstance(tokenizer, PixelsConfig):
         tokenizer = replace(tokenizer, channels=data.channels, size=(H, W))
     latents = not isinstance(tokenizer, PixelsConfig)  # whose scale makes their variance 1
     process = config.process.fitted(lambda: 1.0 if latents else spread_of(data))
     usual = process.usual
+    if isinstance(process, TokensConfig) and isinstance(model, GPTConfig | VARConfig):
+        config = replace(config, sample=replace(config.sample, steps=model.passes, interval=(0.0, 1.0)))
     sample = config.sample if process.guided else replace(config.sample, guidance=1.0, interval=(0.0, 1.0))
     if usual.few:
         sample = replace(sample, steps=min(sample.steps, usual.steps))

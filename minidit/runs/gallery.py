@@ -20,6 +20,7 @@ from minidit.runs.phases import Run
 from minidit.runs.pipeline import Labels, Options, Pipeline
 from minidit.runs.presets import SampleConfig
 from minidit.runs.show import is_clips, playing, reconstructions, save_grid, save_learning, save_walk, sheet
+from minidit.runs.writer import Writer
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -164,6 +165,9 @@ def measure(
         measures["straightness"] = flow.straightness(t, states)
         measures["bends"] = {"t": ((t[1:] + t[:-1]) / 2).tolist(), "squares": flow.bends(t, states).tolist()}
         note(f"  straightness of trajectories, S = {measures['straightness']:.4f} (0: lines; F.3)")
+    if isinstance(pipeline, Writer):
+        measures["nats_per_token"] = pipeline.nats(pipeline.tokenizer.held_out(evaluation.held_out))
+        note(f"  {measures['nats_per_token']:.3f} nats per code of held-out pictures")
     if run.ranks.first:
         save_png(run.folder / "pictures" / "neighbours.png", picture)
         write_atomically(run.folder / "eval.json", json.dumps(measures, indent=1).encode())

@@ -18,10 +18,12 @@ from minidit.models.classifier import Classifier
 from minidit.models.condition import Condition, Tokens
 from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
-from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled
+from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, check_partners
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import WEIGHTS, RunConfig
+from minidit.runs.token_kinds import TokensConfig
 from minidit.runs.weights import weights_of
+from minidit.runs.writer import Writer
 
 SHIPPED = WEIGHTS
 WORDS = "words"  # their folder of a model that reads captions
@@ -32,7 +34,9 @@ T = TypeVar("T")
 
 
 @overload
-def load(path: None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32, captions: bool = False) -> Pipeline: ...
+def load(
+    path: None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32, captions: bool = False, weights: str = ""
+) -> Pipeline: ...  # fmt: skip
 
 
 @overload
@@ -42,7 +46,8 @@ def load(path: str | Path, kind: type[T], *, device: str = "cpu", dtype: DTypeLi
 
 @overload
 def load(path: str | Path | None, *, device: str = "cpu", dtype: DTypeLike = np.float32, dialect: str | None = None,
-         num_heads: int | None = None, state: str = "", captions: bool = False) -> Pipeline | Any: ...  # fmt: skip
+         num_heads: int | None = None, state: str = "", captions: bool = False,
+         weights: str = "") -> Pipeline | Any: ...  # fmt: skip
 
 
 @spelled_out()
@@ -56,9 +61,12 @@ def load(
     num_heads: int | None = None,
     state: str = "",
     captions: bool = False,
+    weights: str = "",
 ) -> Any:
-    """A network from a file, a Pipeline from a run folder; the shipped weights (captions: of the model that reads words) if there
-    is no path.
+    """A network from a file, a Pipeline from a run folder; the shipped weights if there is no path.
+
+    weights : which of them: "fashion" (a DiT), "raster" or "scales" (the same pictures, written as codes), "words" (a model that
+    reads them; also captions=True)
 
     Also from other projects' files, recognised by their content: an official DiT, a DiT or AutoencoderKL of diffusers (its
     folder, or a whole pipeline's with model_index.json), an autoencoder of latent-diffusion; `describe` shows what is in a file
@@ -70,19 +78,24 @@ def load(
 
     Raises CheckpointError, with the path, for anything else, and for another kind.
     """
-    loaded = _loaded(path, device, dtype, dialect, num_heads, state, captions)
+    loaded = _loaded(path, device, dtype, dialect, num_heads, state, weights or (WORDS if captions else ""))
     if kind is not None and not isinstance(loaded, kind):
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a {kind.__name__}")
     return loaded
 
 
 def _loaded(
-    path: str | Path | None, device: str, dtype: DTypeLike, dialect: str | None, num_heads: int | None, state: str, captions: bool
+    path: str | Path | None, device: str, dtype: DTypeLike, dialect: str | None, num_heads: int | None, state: str, weights: str
 ) -> Any:
     """What `load` returns, of any kind."""
-    if path is None and not (SHIPPED / (WORDS if captions else "fashion")).is_dir():
-        raise CheckpointError("no weights are shipped with this installation: name a run folder (minidit train makes one)")
-    path = SHIPPED / (WORDS if captions else "fashion") if path is None else Path(path)
+    name = weights or "fashion"
+    if path is None and not (SHIPPED / name).is_dir():
+        there = sorted(place.name for place in SHIPPED.glob("*") if place.is_dir())
+        known = f"there are {', '.join(there)}" if there else "name a run folder (minidit train makes one)"
+        raise CheckpointError(f"no weights {name!r} are shipped with this installation: {known}")
+    if path is not None and weights:
+        raise ValueError(f"{path} and the shipped weights {weights!r} are both named: leave out one of them")
+    path = SHIPPED / name if path is None else Path(path)
     if (path / diffusers_folder.INDEX).exists():
         model, tokenizer, process, names, meta = diffusers_folder.load(path, device=device, dtype=dtype, dialect=dialect)
         return Pipeline(model, tokenizer, process, names, meta=meta)
@@ -110,6 +123,7 @@ def pipeline_from(folder: Path, model: Any, meta: dict[str, Any]) -> Pipeline:
         raise CheckpointError(f"{file}: a {type(model).__name__}, not a model that makes pictures")
     with reading(file, CheckpointError, ""):
         config = run_config_from(former.header(meta), str(file))
+        check_partners(config.process, config.model, config.tokenizer)
         network = None
         if not isinstance(config.tokenizer, PixelsConfig):
             network, _ = load_model(former.file_of(folder, "tokenizer"), device=model.device, dtype=model.dtype)
@@ -123,7 +137,12 @@ def pipeline_of(config: RunConfig, model: TrainedBackbone, network: TokenizerNet
     if not is_a(names, tuple[str, ...]) or not is_a(crop, int) or any(map(UNPRINTABLE.search, names)):
         raise ValueError(f"class_names or crop of its data are damaged: {names!r:.200}, {crop!r:.20}")
     words = vocabulary_of(model.condition, data.get("words"))
-    return Pipeline(model, *parts, tuple(names), crop, meta, s.guidance, s.interval, config.process.usual, words)
+    facts: Any = (model, *parts, tuple(names), crop, meta, s.guidance, s.interval, config.process.usual, words)
+    if not isinstance(config.process, TokensConfig):
+        return Pipeline(*facts)
+    writer = Writer(*facts)
+    writer.rises = config.process.rises
+    return writer
 
 
 def vocabulary_of(condition: Condition, words: Any) -> Vocabulary | None:

@@ -21,6 +21,7 @@ from minidit.models.kinds import Network
 from minidit.outgoing import silent
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
+from minidit.processes.codes import TokenNetwork, codes_in_use, codes_laid, numbers_of, quantisation_of
 from minidit.processes.pairs import digest_of
 from minidit.random import Philox
 from minidit.runs import folder as files
@@ -36,15 +37,18 @@ from minidit.runs.pipeline import Pipeline
 from minidit.runs.process_kinds import Learner
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on
+from minidit.runs.token_kinds import TokensConfig
 from minidit.runs.trainer import Trainer
 from minidit.runs.weights import weights_of
 from minidit.training.augment import Augmented
 from minidit.training.loop import Loop, RunError
 from minidit.training.memory import explained
+from minidit.training.process import Process
 from minidit.training.ranks import ranks
 from minidit.training.source import Source, source_of
 
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
+LOOKS, LOOKED_AT = 10, 500  # how often codes in use are counted while a tokenizer is trained, and on how many held-out pictures
 
 
 class Run(Trainer):
@@ -163,7 +167,7 @@ class Run(Trainer):
         """The trained network of a file or a run. Raises CheckpointError if it does not fit these pictures."""
         network = weights_of(name, "tokenizer", self.device)[0]
         if not isinstance(network, TokenizerNetwork) or network.config.channels != data.channels:
-            raise CheckpointError(f"{name}: not an autoencoder for pictures of {data.channels} channels")
+            raise CheckpointError(f"{name}: not a tokenizer for pictures of {data.channels} channels")
         return network
 
     def tokenizer_phase(self, data: Dataset, held_out: Dataset | None = None) -> Phase[TokenizerNetwork]:
@@ -174,7 +178,20 @@ class Run(Trainer):
         source: Source = source_of(data.pictures(), self.device)
         if augment := augment_of(self.config.data):
             source = Augmented(source, augment)
-        return Phase("tokenizer", network, Reconstruction(config.kl_weight), source, config, few)
+        if not isinstance(network, TokenNetwork):
+            return Phase("tokenizer", network, Reconstruction(config.kl_weight), source, config, few)
+        process, some = quantisation_of(network, config), None if held_out is None else held_out.pictures().x_0(slice(LOOKED_AT))
+
+        def look(loop: Loop) -> None:
+            codes_laid(loop)
+            if some is not None and loop.done % max(1, config.steps // LOOKS) == 0:
+                used, perplexity = codes_in_use(numbers_of(network, some), network.config.vocabulary)
+                self.note(f"tokenizer: {used} of {network.config.vocabulary} codes in use, perplexity {perplexity:.0f}")
+                if self.ranks.first:
+                    files.append(self.folder, {"phase": "tokenizer", "step": loop.done, "codes_in_use": used,
+                                               "perplexity": perplexity})  # fmt: skip
+
+        return Phase("tokenizer", network, process, source, config, few, after_update=look)
 
     def model_phase(self, tokenizer: TokenizerNetwork | None, source: Source, held_out: Source | None = None) -> Phase[Network]:
         """The phase that learns to denoise the tokenizer's x_0; it draws grids during training."""
@@ -193,7 +210,11 @@ class Run(Trainer):
         few = None
         if held_out is not None and c.process.compared:
             few = c.process.source(held_out, replace(learner, held_out=True))
-        process = c.process.process(network, source, teacher)
+        if isinstance(c.process, TokensConfig):
+            assert isinstance(tokenizer, TokenNetwork)
+            process: Process = c.process.written(tokenizer)
+        else:
+            process = c.process.process(network, source, teacher)
         return Phase("model", network, process, source, c.train, few, c.data.init, draw)
 
     def teacher(self) -> Pipeline | None:

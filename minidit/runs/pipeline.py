@@ -53,6 +53,10 @@ class Settings(TypedDict, total=False):
     seed: int
     shards: int
     precision: str
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    rising: bool | None
 
 
 class Options(Settings, total=False):
@@ -118,6 +122,10 @@ class Pipeline:
         if most is not None and wanted > most:
             raise ValueError(f"{flag} {wanted}: the ladder has {most} rungs")
         return wanted
+
+    def in_short(self, steps: int) -> int:
+        """The steps of a quick look at samples that are otherwise drawn in so many."""
+        return min(25, steps)
 
     def walk_words(self, sampler: str, solver: str, eta: float, path: str = "") -> tuple[str, str]:
         """(sampler, solver), the usual ones where none is named.
@@ -198,6 +206,10 @@ class Pipeline:
         seed: int = 0,
         shards: int = 0,
         precision: str = "float32",
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        rising: bool | None = None,
     ) -> Sampling:
         """How samples are drawn; words that are not set are the usual ones of the process.
 
@@ -209,8 +221,11 @@ class Pipeline:
         solver : "euler", of second order "ab2", "ab2_arc", "dpm_2m", with two calls per step "heun", "heun_edm"; no fresh noise.
         sampler : "ddim" (no fresh noise, unless η) or "ddpm".   eta : DDIM's fresh noise, 0 none, 1 as much as DDPM.
         seed : of all noise.   shards, precision : as in `md.sample`.
-        Raises ValueError for an unknown word, for a spacing or a shift of another path, and for more rungs than the ladder has.
+        temperature, top_k, top_p, rising : of models that write codes alone (writer.py).
+        Raises ValueError for those, for an unknown word, for a spacing or a shift of another path, and for too many rungs.
         """
+        if any(word is not None for word in (temperature, top_k, top_p, rising)):
+            raise ValueError("temperature, top_k, top_p and rising guidance are of models that write codes; this one denoises")
         if spacing:
             check_word("spacing", spacing, SPACINGS)
         sampler, solver = self.walk_words(sampler, solver, eta, path)

@@ -8,13 +8,17 @@ from pathlib import Path
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.models.dit import DIT
 from minidit.models.flux_config import FLUX
+from minidit.models.gpt import GPTConfig
 from minidit.models.mmdit_config import MMDIT
 from minidit.models.spacetime_config import SPACETIME
 from minidit.models.unet_config import UNET
+from minidit.models.var import VARConfig
+from minidit.models.vq import MultiScaleVQConfig, VQConfig
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.runs.kinds import ModelConfig, PixelsConfig, TokenizerConfig
 from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
+from minidit.runs.token_kinds import RasterConfig, ScalesConfig
 from minidit.training.loop import LoopConfig
 
 WEIGHTS = Path(__file__).parent.parent / "weights"  # those that come with the package
@@ -152,6 +156,29 @@ PRESETS["clips"] = RunConfig(
     process=RectifiedFlowConfig(prediction="x_0"),
     train=replace(_FAST, steps=4000, lr=2e-3),
     sample=SampleConfig(steps=25, guidance=1.0, every=1000, save_every=1000),
+)
+# Pictures as numbers: a tokenizer of codes, then a transformer that writes them. Small networks are right for minutes; the angles
+# of places are spread for a grid of 8 × 8.
+_WRITTEN = LoopConfig(
+    lr=3e-3, betas=(0.9, 0.95), weight_decay=0.05, warmup=100, final_lr=0.03, clip=1.0, ema=0.99, steps=4000, batch_size=32
+)
+PRESETS["raster"] = RunConfig(
+    tokenizer=VQConfig(),
+    model=GPTConfig(theta=100.0),
+    process=RasterConfig(),
+    train=_WRITTEN,
+    sample=SampleConfig(guidance=1.5, every=2000, save_every=2000),
+    tokenizer_train=AutoencodeConfig(lr=4e-3, steps=6000),
+    judge_train=ClassifyConfig(steps=1500),
+)
+PRESETS["scales"] = replace(
+    PRESETS["raster"],
+    tokenizer=MultiScaleVQConfig(),
+    model=VARConfig(),
+    process=ScalesConfig(),
+    train=replace(_WRITTEN, steps=2500),
+    tokenizer_train=AutoencodeConfig(lr=4e-3, steps=4500),
+    sample=replace(PRESETS["raster"].sample, guidance=2.0),
 )
 
 # The same networks and lengths of training on the other paths. The interval of guidance is at the same noise: where a cosine

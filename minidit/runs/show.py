@@ -82,7 +82,7 @@ def playing(x: Array, labels: Labels | None, pipeline: Pipeline) -> list[Picture
 def save_grid(run: Path, pipeline: Pipeline, config: SampleConfig, step: int) -> None:
     """A small grid during training, always from the same noise, so that progress is visible."""
     labels = pipeline.labels(None, 2 * min(10, max(4, pipeline.model.condition.count)))
-    x = pipeline.sample(labels, n=16, steps=min(25, config.steps), seed=config.seed)
+    x = pipeline.sample(labels, n=16, steps=pipeline.in_short(config.steps), seed=config.seed)
     path = run / "samples" / f"step_{step:08d}.png"
     if ranks().first:
         path.parent.mkdir(exist_ok=True)
@@ -110,14 +110,19 @@ def moments(pipeline: Pipeline, labels: Labels | None, *, frames: int = 40, **op
     *steps, x_0 = traced(pipeline, labels, **options)
     keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
     last = pipeline.pictures(to_host(x_0))
-    rows = [(m.t, *(pipeline.pictures(to_host(x)) for x in (m.x_t, m.x_0_hat))) for m in (steps[k] for k in keep)]
+    rows = []
+    for m in (steps[k] for k in keep):
+        x_t = pipeline.pictures(to_host(m.x_t))  # where codes are written, both are what there is so far
+        rows.append((m.t, x_t, x_t if m.x_0_hat is m.x_t else pipeline.pictures(to_host(m.x_0_hat))))
     return [*rows, (0, last, last)]
 
 
 def film(steps: Moments) -> list[Picture]:
-    """Frames of a GIF: x_t on the left, the network's x̂_0 on the right."""
+    """Frames of a GIF: x_t on the left, the network's x̂_0 on the right; of codes, what is written so far."""
     n, clips = len(steps[0][1]), is_clips(steps[0][1])
     columns = 1 if clips else 5 if n % 5 == 0 else 4
+    if all(x_t is x_0 for _, x_t, x_0 in steps):
+        return alike([stack([grid(x, columns=columns)], [f"{1 - t:.0%} written"]) for t, x, _ in steps])
     pairs = ((t, [grid(x, columns=columns) for x in both]) for t, *both in steps)
     return alike([side_by_side(grids, [f"x_t, t = {t:.4g}", "the guess x̂_0"]) for t, grids in pairs])
 

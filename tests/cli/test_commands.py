@@ -97,7 +97,7 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["sample", "--steps", "5000"], "minidit: --steps 5000: the ladder has 1000 rungs"),
     (["sample", "--spacing", "even"], "minidit sample: argument --spacing: invalid choice: 'even'"),
     (["train", "--T", "30"], "minidit: --sample-steps 50: the ladder has 30 rungs"),
-    (["train", "--tokenizer", "vq"], "minidit train: argument --tokenizer: invalid choice: 'vq'"),
+    (["train", "--tokenizer", "vqq"], "minidit: --tokenizer 'vqq' is not one of pixels, autoencoder"),
     (["train", "--tokenizer", "pixels", "--ae-widths", "8"], "minidit: --ae-widths: the tokenizer of this run is pixels; add"),
     (["train", "--process", "edm", "--T", "9"], "minidit: --T: the process of this run is edm; add --process ddpm"),
     (["train", "--process", "rectified_flow", "--times", "unifrom"], "minidit: times 'unifrom' is not one of uniform, logit_nor"),

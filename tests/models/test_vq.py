@@ -7,7 +7,8 @@ from support import agree, host, spec
 from minidit.autograd import no_grad
 from minidit.models.vq import FSQ, VQ, FSQConfig, MultiScaleVQ, MultiScaleVQConfig, VQConfig
 from minidit.processes import codes as c
-from minidit.processes.codes import CodesConfig, codes_laid, lay_codes, quantiser_of
+from minidit.processes.autoencode import AutoencodeConfig
+from minidit.processes.codes import codes_laid, lay_codes, quantiser_of
 from minidit.random import Philox
 
 SMALL = {"channels": 1, "widths": (4, 8, 8), "groups": 4}
@@ -75,7 +76,7 @@ def test_sizes_that_conflict_are_refused(cls, bad, words):
 @pytest.mark.parametrize("make", NETWORKS)
 def test_codes_are_laid_after_the_warm_updates_in_weights_and_average_and_then_quantised(make):
     network = make()
-    loop = c.tokenize(network, pictures(64), CodesConfig(steps=6, warm=3, batch_size=8, shards=1))
+    loop = c.tokenize(network, pictures(64), AutoencodeConfig(lr=4e-3, steps=6, warm=3, batch_size=8, shards=1))
     codes = getattr(network, "codebook", None)
     before, records = None if codes is None else codes.weight.data.copy(), []
     for record in loop.run():
@@ -99,7 +100,7 @@ def test_the_same_training_on_two_shards_gives_the_same_codes():
     ends = []
     for shards in (1, 2):
         network = NETWORKS[0]()
-        loop = c.tokenize(network, pictures(64), CodesConfig(steps=5, warm=2, batch_size=8, shards=shards), kind="thread")
+        loop = c.tokenize(network, pictures(64), AutoencodeConfig(steps=5, warm=2, batch_size=8, shards=shards), kind="thread")
         for _ in loop.run():
             codes_laid(loop)
         ends.append(network.flat.copy())

@@ -16,10 +16,10 @@ from minidit.autograd import no_grad
 from minidit.models.gpt import GPT, GPTConfig
 from minidit.random import Philox
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
+torch = pytest.importorskip("torch", reason="the extra peers is not installed: torch")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed (pip install transformers)")
+    transformers = pytest.importorskip("transformers", reason="the extra peers is not installed: transformers")
     from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaRMSNorm
 
 pytestmark = pytest.mark.filterwarnings("ignore")

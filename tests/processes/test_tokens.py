@@ -215,6 +215,18 @@ def test_guidance_rises_from_group_to_group_where_it_is_asked_to(make):
         assert np.array_equal((l_u + w[:, None] * (l_c - l_u)).argmax(-1), index)
 
 
+@BOTH
+@pytest.mark.parametrize("cached", [False, True])
+def test_codes_that_are_given_are_kept_and_the_others_follow_as_if_they_had_been_written(make, cached):
+    network, process = make()
+    y, how = np.array([0, 2]), Writing(guidance=2.0, seed=3, cached=cached)
+    index = write(network, process, y, how)
+    for end in process.order.ends[:-1]:
+        assert np.array_equal(write(network, process, y, how, given=index[:, :end]), index)
+    other = (index[:, : process.order.ends[0]] + 1) % network.config.vocabulary
+    assert np.array_equal(write(network, process, y, how, given=other)[:, : process.order.ends[0]], other)
+
+
 def test_guidance_without_a_null_label_is_refused():
     network, process = gpt(class_dropout_prob=0.0)
     with pytest.raises(ValueError, match="guidance needs a model"):

@@ -54,7 +54,7 @@ def test_numbers_lists_and_truth_survive_toml():
     ({"process": {"kind": "rectified_flow", "shift": 0}}, r"section \[process\]: shift = 0 must be above 0"),
     ({"process": {"kind": "rectified_flow", "times": "mode", "times_scale": 2.0}}, "the mode law needs a scale in -1"),
     ({"data": {"pixels": "yes"}}, r"section \[data\]: unknown key 'pixels'"),
-    ({"tokenizer": {"kind": "vq"}}, "kind 'vq' is not one of pixels, autoencoder, autoencoder_kl"),
+    ({"tokenizer": {"kind": "vqq"}}, "kind 'vqq' is not one of pixels, autoencoder, autoencoder_kl"),
     ({"tokenizer": {"kind": 3}}, "kind 3 is not one of"),
     ({"tokenizer": {"kind": ["pixels"]}}, "is not one of pixels"),
     ({"tokenizer": {"kind": "pixels", "widths": [8, 8, 8]}}, "unknown key 'widths'"),

@@ -96,7 +96,7 @@ def test_nothing_is_found_in_right_answers_of_either_precision(room):
 
 SPOKEN = [("laws", name) for name, d in DIALECTS.items() if d.does]
 SPOKEN += [("continuous", name) for name, d in DIALECTS.items() if d.continuously]
-SPOKEN += [("tokens", name) for name in ("diffusers", "llamagen", "var")]
+SPOKEN += [("tokens", name) for name in ("diffusers", "llamagen", "latte", "var")]
 
 
 @pytest.mark.parametrize("room, name", SPOKEN)

@@ -14,7 +14,7 @@ from minidit.models.flux import SingleBlock
 from minidit.models.flux_config import turn_of
 from minidit.models.gpt import GPT, GPTConfig, turns
 from minidit.models.mmdit import Stream
-from minidit.models.spacetime import patches
+from minidit.models.spacetime import patches, places_of_time
 from minidit.models.var import VAR, VARConfig
 from minidit.nn.attention import attended
 from minidit.nn.masks import by_level, same_frame, same_site
@@ -77,7 +77,7 @@ def test_the_loss_of_codes_and_its_gradients_are_those_of_the_quantiser(seed, be
     assert book.grad is None and not codes_bar.any()
 
 
-@spec("Q.4", "Q.5", "Q.8")
+@spec("Q.4", "Q.5", "Q.6", "Q.8")
 @given(seeds)
 def test_spheres_whole_numbers_and_perplexity_are_the_laws(seed):
     z, table = drawn(seed, (7, 3), (5, 3))
@@ -89,6 +89,10 @@ def test_spheres_whole_numbers_and_perplexity_are_the_laws(seed):
     vectors, numbers = codes.fsq_code(R, z, (8, 5, 3))
     assert np.array_equal(levels.numbers(z[None, None])[0], numbers)
     near(vectors, quantize.rounded(z, (8, 5, 3)))
+    n, index = np.abs(table[:, 0]) + 0.1, law.numbers(z[None, None])[0]
+    means = quantize.running_means(n, table, z, index, 0.9)
+    for mine, theirs in zip(codes.running_codes(R, n, table, z, index, 0.9), (*means, means[1] / means[0][:, None]), strict=True):
+        near(mine, theirs)
     used = np.abs(z[0]) * (np.abs(z[0]) > 0.3) + [1, 0, 0]
     near(codes.code_perplexity(R, used), quantize.perplexity(used))
 
@@ -206,12 +210,13 @@ def test_places_norms_and_joint_attention_are_those_of_the_kit_of_attention(seed
         near(mine, theirs)
 
 
-@spec("N.7", "T.1", "T.31", "T.34")
+@spec("N.7", "T.1", "T.31", "T.32", "T.34")
 @given(seeds)
 def test_patches_places_and_groups_are_those_of_the_networks(seed):
     x, clip = drawn(seed, (2, 3, 4, 6), (2, 3, 4, 4, 6))
     near(streams.packed_patches(R, x, 2), ops.patchify(x, patch_size=2))
     near(streams.clip_patches(R, clip, 2, 2), patches(clip, 2, 2))
+    near(streams.frame_places(R, 3, 8), places_of_time(3, 8, np.float64)[:, 0])
     near(streams.cropped_places(R, 8, 6, 3, 4), centre(sincos_2d(8, 6, 6)[None], 6, 6, 3, 4)[0])
     h = drawn(seed, (2, 6, 3 * 8))[0]
     frames, sites = streams.factorised_groups(R, h, 2)

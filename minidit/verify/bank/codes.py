@@ -14,6 +14,7 @@ LOSS = "mean (e - sg z)² + β mean (sg e - z)²: β weighs the commitment of z"
 THROUGH = "ẑ = e + (z - sg z): the gradient of ẑ is that of z, and the codes get none"
 SPHERE = "vectors and codes over their lengths, to choose and to decode"
 PERPLEXITY = "exp(-Σ p ln p)"
+MEANS = "n ← γ n + (1-γ) count, s ← γ s + (1-γ) Σ z, e = s/n"
 FSQ = "round(f(z)), f shifted by half a level where L is even; i = Σ (q_d + ⌊L_d/2⌋) Π_{j<d} L_j"
 AREA = "the mean of the places ⌊iH/p⌋ .. ⌈(i+1)H/p⌉-1"
 CUBIC = "cubic convolution with a = -3/4, corners not aligned"
@@ -88,6 +89,10 @@ BANK = [
         {codes.of_entropy: instead(lambda R, H: float(2**H))}),
     Deviation("X253", "ZERO_TIMES_LOG_ZERO", "Q.5", "0 ln 0 is NaN as soon as a code is unused", PERPLEXITY,
         {codes.surprise: instead(lambda R, p: np.log(p, where=p > 0, out=np.full_like(p, -np.inf)))}),
+    Deviation("X285", "CODES_DECAY_EXCHANGED", "Q.6", "(1-γ) n + γ count", MEANS,
+        {codes.kept_share: instead(lambda R, decay: 1 - decay)}),
+    Deviation("X286", "CODES_OVER_NEW_COUNTS", "Q.6", "s over the counts of the batch alone, at least 1", MEANS,
+        {codes.divided_by: instead(lambda R, running, counted: np.maximum(counted, 1))}),
     Deviation("X254", "EVEN_LEVELS_NOT_MOVED", "Q.8", "rounds tanh without the half level: one whole number too many", FSQ,
         {codes.in_levels: instead(_not_moved)}),
     Deviation("X255", "LAST_DIGIT_FIRST", "Q.8", "the last channel has the value 1 in the number", FSQ,

@@ -81,6 +81,12 @@ DIALECTS: dict[str, Dialect] = {
             (),
         ),
         Dialect(
+            "latte", "Latte b27c24a",
+            "places of time as they are: a clip of one frame is no picture",
+            ("C19",),
+            ("M86",),
+        ),
+        Dialect(
             "var", "VAR 78b9539",
             "guidance with 0 for the conditional network; one scale alone divides by zero",
             ("C18", "M134b", "M140"),

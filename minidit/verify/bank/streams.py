@@ -22,6 +22,7 @@ CROP = "the middle of the table"
 PATCH = "(C, row, column) within a patch"
 GROUPS = "frames (B·T, S, D), sites (B·S, T, D): no token leaves its clip"
 REPEATED = "every condition n times in a row: clips one after another"
+FRAMES = "p(f) - p(0), p(f) = [sin f ω | cos f ω]"
 CLIP = "tokens by frame, row, column; within one (C, frame, row, column)"
 
 
@@ -123,6 +124,12 @@ BANK = [
         {streams.sites_of: instead(_sites_across)}, "class"),
     Deviation("M165", "CONDITIONS_TILED", "T.34", "all conditions, n times over: groups get those of other clips", REPEATED,
         {streams.repeated: instead(lambda R, c, n: np.tile(c, (n, 1)))}, "class (repeat 'n c' for 'c n', Latte)"),
+    Deviation("C19", "PLACES_OF_TIME_AS_THEY_ARE", "T.32", "p(f), so that one frame is no picture: a convention", FRAMES,
+        {streams.origin_of_time: instead(lambda R, p: p)}, "Latte b27c24a"),
+    Deviation("X321", "TIMES_OF_HALF_THE_WIDTH", "T.32", "frames in steps of one half", FRAMES,
+        {streams.frame_numbers: instead(lambda R, F: np.arange(F) / 2)}),
+    Deviation("X322", "TIME_COSINE_FIRST", "T.32", "[cos f ω | sin f ω]", FRAMES,
+        {streams.time_halves: instead(lambda R, angle: np.concatenate((np.cos(angle), np.sin(angle)), axis=1))}),
     Deviation("X320", "CLIP_TOKENS_BY_SITE", "T.31", "row, column, then frame", CLIP,
         {streams.clip_order: instead(lambda R, grid: grid.transpose(0, 4, 6, 2, 1, 3, 5, 7))}),
     Deviation("M166", "CLIP_PATCH_FRAMES_FIRST", "T.31", "(frame, C, row, column) within a patch", CLIP,

@@ -110,6 +110,27 @@ def code_perplexity(R: Reference, counts: Array) -> float:
     return of_entropy(R, -float((p * surprise(R, p)).sum()))
 
 
+kept_share = part(lambda R, decay: decay)  # of what was counted before
+divided_by = part(lambda R, running, counted: running)  # the counts that sums are divided by
+
+
+def _means() -> list[Probe]:
+    rng = Philox(309)
+    before = np.array([2.0, 1.0, 3.0, 0.5]), normal(rng, 4, 2)
+    return [Probe("one-unused", (*before, normal(rng, 5, 2), np.array([0, 2, 2, 1, 0]), 0.9), "a code without new vectors stays")]
+
+
+@topic("Q.6", "n (K,), s (K,d): running counts and sums; z (N,d), index (N,): vectors and their codes; decay",
+       "(n (K,), s (K,d), codes (K,d))", _means)  # fmt: skip
+def running_codes(
+    R: Reference, n: Array, s: Array, z: Array, index: Array, decay: float
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """n ← γ n + (1-γ) count, s ← γ s + (1-γ) Σ z, e = s/n."""
+    count, share = np.bincount(index, minlength=len(n)).astype(np.float64), kept_share(R, decay)
+    n, s = share * n + (1 - share) * count, share * s + (1 - share) * _onto(s, index, z)
+    return n, s, s / divided_by(R, n, count)[:, None]
+
+
 # ------------------------------------------------------------------------------------------------ without a codebook
 
 LEVELS = (8, 5, 3)

@@ -316,6 +316,20 @@ def group_conditions(R: Reference, c: Array, n: int) -> Array:
     return repeated(R, c, n)
 
 
+origin_of_time = part(lambda R, p: p - p[:1])  # the first frame has the place zero
+frame_numbers = part(lambda R, F: np.arange(F))
+time_halves = part(lambda R, angle: np.concatenate((np.sin(angle), np.cos(angle)), axis=1))
+
+
+@topic(
+    "T.32", "F frames, D", "(F, D)", lambda: [Probe("3-frames", (3, 8), "a clip of one frame is a picture: its place is zero")]
+)
+def frame_places(R: Reference, F: int, D: int) -> Array:
+    """p(f) - p(0), p(f) = [sin f ω | cos f ω], ω_i = 10000^(-i/(D/2))."""
+    angle = frame_numbers(R, F)[:, None] * 10000.0 ** (-np.arange(D // 2) / (D // 2))
+    return origin_of_time(R, time_halves(R, angle))
+
+
 @topic("T.31", "x (B,C,T,H,W), t, p", "(B, (T/t)(H/p)(W/p), C·t·p·p)",
        lambda: [Probe("2-2-of-4x4x6", (np.arange(192.0).reshape(1, 2, 4, 4, 6), 2, 2), "frames are the slowest")])  # fmt: skip
 def clip_patches(R: Reference, x: Array, t: int, p: int) -> Array:
