@@ -17,6 +17,7 @@ from minidit.frames import in_strips
 from minidit.pictures import grid, to_uint8
 
 MOST = 64  # pictures that a notebook shows
+ACROSS = 10  # in a row
 SMALLEST = 64  # width in pixels of the screen, about
 
 
@@ -90,7 +91,8 @@ class Pictures(np.ndarray[Any, Any]):
         size = x.shape[-1] * scale, x.shape[-2] * scale
         figures = [shown.picture(_png(_sheet(one)), name, size) for one, name in zip(x, names, strict=False)]
         rest = len(self.batch) - len(x)
-        return shown.card("", shown.row(*figures), f"<div>and {rest} more</div>" if rest else "")
+        figures_in_rows = shown.row(*figures, width=ACROSS * (max(size[0], 64) + shown.GAP))
+        return shown.card("", figures_in_rows, f"<div>and {rest} more</div>" if rest else "")
 
 
 def _sheet(x: np.ndarray[Any, Any]) -> Any:

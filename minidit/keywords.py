@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
@@ -59,6 +60,14 @@ def suggesting(cls: C) -> C:
     """A decorator of a dataclass whose constructor answers a misspelt keyword with a suggestion."""
     type.__setattr__(cls, "__init__", spelled_out(name=cls.__name__)(vars(cls)["__init__"]))
     return cls
+
+
+def level_of_caller() -> int:
+    """The `stacklevel` at which a warning names the first line outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class UnknownName(KeyError):

@@ -15,6 +15,7 @@ import numpy as np
 Array = Any
 COLOURS = ("#2f7fd1", "#d9660f", "#3f9d62", "#9a5bc4")
 FONT = "font:13px/1.5 system-ui,sans-serif"
+GAP = 10  # between parts of a row
 WIDTH, HEIGHT, LEFT, BASE = 300, 150, 48, 126  # of a chart, in pixels
 
 
@@ -50,9 +51,10 @@ def folded(summary: object, *parts: str, unfolded: bool = False) -> str:
     return f'<details{state} style="margin-left:1em"><summary>{escape(summary)}</summary>{"".join(parts)}</details>'
 
 
-def row(*parts: str) -> str:
-    """Parts beside each other, on as many lines as they need."""
-    return f'<div style="display:flex;flex-wrap:wrap;gap:10px;align-items:flex-start">{"".join(parts)}</div>'
+def row(*parts: str, width: int = 0) -> str:
+    """Parts beside each other, on as many lines as they need; width : in pixels of the screen, at most."""
+    most = f"max-width:{width}px;" if width else ""
+    return f'<div style="display:flex;flex-wrap:wrap;gap:{GAP}px;align-items:flex-start;{most}">{"".join(parts)}</div>'
 
 
 def picture(png: bytes, caption: object = "", size: tuple[int, int] | None = None) -> str:
@@ -61,7 +63,8 @@ def picture(png: bytes, caption: object = "", size: tuple[int, int] | None = Non
     words = escape(caption)
     below = f'<figcaption style="text-align:center;max-width:{max(size[0], 64) if size else 480}px">{words}</figcaption>'
     source = base64.b64encode(png).decode("ascii")
-    return (f'<figure style="margin:0"><img alt="{words}" src="data:image/png;base64,{source}" '
+    least = f"min-width:{max(size[0], 64)}px" if size else ""
+    return (f'<figure style="margin:0;{least}"><img alt="{words}" src="data:image/png;base64,{source}" '
             f'style="{shape}image-rendering:pixelated;display:block;margin:auto">{below if words else ""}</figure>')  # fmt: skip
 
 

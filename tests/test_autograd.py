@@ -204,7 +204,7 @@ def test_a_tensor_tells_what_it_is():
     x = Tensor([[1.0, 2.0, 3.0]])
     assert (x.shape, x.ndim, x.size, len(x), x.dtype) == ((1, 3), 2, 3, 1, np.float32)
     assert float(Tensor(2.5)) == 2.5
-    assert repr(leaf(1.0)) == "Tensor(array([1.]))"
+    assert repr(leaf(1.0)) == "Tensor((1,) float64, leaf, [1.0])"
 
 
 def test_a_result_without_axes_is_an_array_all_the_same():

@@ -109,3 +109,12 @@ def test_help_shows_no_address(name):
 def test_every_public_name_is_there_and_is_listed():
     assert sorted(md.__all__) == dir(md) and len(set(md.__all__)) == len(md.__all__)
     assert all(hasattr(md, name) for name in md.__all__)
+
+
+def test_a_warning_about_unknown_words_points_at_the_line_of_the_caller():
+    with pytest.warns(UserWarning, match="does not know 'frogg', did you mean 'frog'") as caught:
+        md.load(captions=True).captions(md.load(captions=True).vocabulary, "frogg, fluent", 1)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning) as caught:
+        md.load(captions=True).sample("frogg, fluent", steps=1)
+    assert caught[0].filename == __file__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import minidit as md
 from minidit.processes.options import SamplingOptions, TrainingOptions
+from minidit.runs.pipeline import Options, Settings
 
 PROGRAM = Path(__file__).parent / "typed" / "program.py"
 PACKAGE = Path(md.__file__).parent
@@ -54,3 +56,10 @@ def test_the_package_says_that_it_is_typed():
 def test_the_keywords_for_editors_are_the_fields_of_the_configuration(options, config):
     hints, types = get_type_hints(options), get_type_hints(config)
     assert hints == {field.name: types[field.name] for field in fields(config)}
+
+
+def test_the_keywords_of_a_pipeline_for_editors_are_those_that_it_takes():
+    hints, taken = get_type_hints(Settings), inspect.signature(md.Pipeline.settings).parameters
+    assert list(hints) == [name for name in taken if name != "self"]
+    more = set(get_type_hints(Options)) - set(hints)
+    assert more == {"n", "x_T", "progress"} < set(inspect.signature(md.Pipeline.sample).parameters)

@@ -10,7 +10,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, overload
+from typing import Any, Generic, ParamSpec, overload
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from minidit.autograd.tensor import Tensor, source_of
 from minidit.autograd.watch import watcher
 from minidit.backend import Array
 
+P = ParamSpec("P")  # the arguments of a primitive, which are those of its plain text
 Pair = Callable[..., tuple[Any, Vjp]]
 Check = Callable[..., None]  # raises ValueError for arguments that neither the plain text nor a twin can handle
 
@@ -30,7 +31,7 @@ class NoTwin(Exception):
     """A fast twin raises this, before it has done anything, for arguments that it cannot handle; then the plain text runs."""
 
 
-class Primitive:
+class Primitive(Generic[P]):
     """f(*arrays, **static) -> (y, vjp), lifted to Tensors. On plain arrays it is a plain function that returns y.
 
     vjp(ȳ) returns one bar per array, in order (A.1); a bar may be None (no gradient) or a function without arguments, which is
@@ -39,7 +40,9 @@ class Primitive:
 
     __name__: str
 
-    def __init__(self, plain: Pair, cpu: Pair | None = None, cuda: Pair | None = None, check: Check | None = None) -> None:
+    def __init__(
+        self, plain: Callable[P, tuple[Any, Vjp]], cpu: Pair | None = None, cuda: Pair | None = None, check: Check | None = None
+    ) -> None:
         self.plain, self.cpu, self.cuda, self.check = plain, cpu, cuda, check
         functools.update_wrapper(self, plain)
 
@@ -63,7 +66,7 @@ class Primitive:
                 return twin(*arrays, **static)
         return self.plain(*arrays, **static)
 
-    def __call__(self, *args: Any, **static: Any) -> Any:
+    def __call__(self, *args: P.args, **static: P.kwargs) -> Any:
         arrays = [a.data if isinstance(a, Tensor) else a for a in args]
         check_one_kind(self.__name__, arrays)
         if any(isinstance(v, Tensor) for v in static.values()):
@@ -81,16 +84,16 @@ class Primitive:
         return out if isinstance(y, tuple) else out[0]
 
 
-PRIMITIVES: dict[str, Primitive] = {}
+PRIMITIVES: dict[str, Primitive[...]] = {}
 Tensor.primitives = PRIMITIVES  # called by the operators of a Tensor
 
 
 @overload
-def primitive(plain: Pair) -> Primitive: ...
+def primitive(plain: Callable[P, tuple[Any, Vjp]]) -> Primitive[P]: ...
 @overload
 def primitive(
     *, cpu: Pair | None = None, cuda: Pair | None = None, check: Check | None = None
-) -> Callable[[Pair], Primitive]: ...
+) -> Callable[[Callable[P, tuple[Any, Vjp]]], Primitive[P]]: ...
 def primitive(
     plain: Pair | None = None, *, cpu: Pair | None = None, cuda: Pair | None = None, check: Check | None = None
 ) -> Any:

@@ -13,7 +13,6 @@ The target of every prediction is linear in (x_0, ε), so its best guess is the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -72,10 +71,10 @@ class Gaussian(Oracle):
     basis: Array = None
 
     @classmethod
-    def of_covariance(cls, mean: Array, covariance: Array, **rest: Any) -> Gaussian:
+    def of_covariance(cls, mean: Array, covariance: Array, *, path: Path, prediction: Prediction = EPS) -> Gaussian:
         """mean : shape of a picture with D entries, covariance : (D, D) symmetric."""
         variance, basis = np.linalg.eigh(covariance)
-        return cls(mean, variance.reshape(np.shape(mean)), basis, **rest)
+        return cls(mean, variance.reshape(np.shape(mean)), basis, path=path, prediction=prediction)
 
     def stretch(self, x: Array, factor: Array) -> Array:
         """Q factor Qᵀ x, with one factor per direction."""
@@ -113,16 +112,19 @@ class Mixture(Oracle):
     null: int | None = None
 
     @classmethod
-    def of_points(cls, points: Array, classes: Array = None, **rest: Any) -> Mixture:
+    def of_points(
+        cls, points: Array, classes: Array = None, *, null: int | None = None, path: Path, prediction: Prediction = EPS
+    ) -> Mixture:
         """The data set itself, points : (K, ...): the denoiser that has memorised it."""
-        return cls(np.full(len(points), 1 / len(points)), points, np.zeros(len(points)), classes, **rest)  # (D.43)
+        equal = np.full(len(points), 1 / len(points))
+        return cls(equal, points, np.zeros(len(points)), classes, null, path=path, prediction=prediction)  # (D.43)
 
     @classmethod
-    def ring(cls, path: Path, shape: tuple[int, ...] = (2,), **rest: Any) -> Mixture:
+    def ring(cls, path: Path, shape: tuple[int, ...] = (2,), *, prediction: Prediction = EPS) -> Mixture:
         """Eight small Gaussians on a circle in the plane; points are two numbers of any shape."""
         angles = 2 * np.pi * np.arange(8) / 8
         means = 0.7 * np.stack([np.cos(angles), np.sin(angles)], axis=1).reshape(8, *shape)
-        return cls(np.full(8, 1 / 8), means, np.full(8, 0.05**2), path=path, **rest)
+        return cls(np.full(8, 1 / 8), means, np.full(8, 0.05**2), path=path, prediction=prediction)
 
     def responsibilities(self, x: Array, at: Level, y: Array = None) -> Array:
         """x : (B, ...)  ->  (B, K): the probability that each component of class y generated x."""

@@ -4,7 +4,7 @@ A chapter is Markdown. Three comments, each on a line of its own, are instructio
 
     <!-- moving: slider -->       the picture above becomes a part that moves (moving.py)
     <!-- diagram: block -->       a diagram (diagrams.py)
-    <!-- uses: D.1 P.4 -->        the equations, lines and tests of the chapter
+    <!-- uses: D.1 P.4 -->        the equations, lines and tests of the chapter, which end it
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def story_page(book: Book, chapter: StoryChapter, before: StoryChapter | None, a
             out.append(diagram(argument, book.spec, book.link))
         elif kind == "uses":
             out.append(uses(book, argument.split()))
+            break  # what stands below is for readers of the file
     return f'<div class="story">{"".join(out)}</div>{steps(before, after)}'
 
 
@@ -98,7 +99,8 @@ def use(book: Book, e: Entry) -> str:
     code = "".join(f'<span class="l">{coloured(row, len(_indent(row)), book.link)}\n</span>' for row in rows)
     proofs = book.spec.proofs_of(e)
     names = [p.name.rpartition(".")[2].removeprefix("test_").replace("_", " ") for p in proofs[:TESTS]]
-    tests = "".join(f"<li>{escape(name)}</li>" for name in names)
+    links = [f'<a href="{file_anchor(p.path)}">{escape(name)}</a>' for p, name in zip(proofs, names, strict=False)]
+    tests = "".join(f"<li>{link}</li>" for link in links)
     more = f"<li>and {len(proofs) - TESTS} more</li>" if len(proofs) > TESTS else ""
     source = f'<header><a href="{address(e.id)}-code">{escape(path)}</a></header>' if hits else ""
     return (

@@ -14,7 +14,7 @@ from minidit.backend import Array
 from minidit.models.autoencoder import Autoencoder
 from minidit.training.draws import Draws
 from minidit.training.loop import Loop, LoopConfig
-from minidit.training.source import source_of
+from minidit.training.source import Data, source_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Reconstruction:
         return error + kl * self.kl_weight, {"mse": error.data, "kl": kl.data}  # (L.2)
 
 
-def autoencode(model: Autoencoder, data: Any, config: AutoencodeConfig, *, kind: str | None = None) -> Loop:
+def autoencode(model: Autoencoder, data: Data, config: AutoencodeConfig, *, kind: str | None = None) -> Loop:
     """The Loop of an autoencoder."""
     source = source_of(data, model.device, model.dtype)
     return Loop(model, Reconstruction(config.kl_weight), source, config, kind=kind)

@@ -23,7 +23,7 @@ from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.images import Pictures
-from minidit.keywords import spelled_out
+from minidit.keywords import level_of_caller, spelled_out
 from minidit.models.backbone import TrainedBackbone
 from minidit.models.flow_map import FlowMapDiT
 from minidit.models.guided import GuidedDiT, OfScale
@@ -99,10 +99,14 @@ class Pipeline:
         return f"Pipeline({self.model!r}, {self.prediction!r} on {self.process.path!r}, {self.tokenizer!r})"
 
     def _repr_html_(self) -> str:
+        return shown.card(type(self).__name__, shown.facts(self.facts()), self.curves())
+
+    def curves(self) -> str:
+        """Its path as HTML."""
         path = self.process.path
         t = [path.part(u) for u in np.linspace(0, 1, 102)[1:]]
         signal, noise = np.array([path.level(at) for at in t]).T
-        return shown.card("Pipeline", shown.facts(self.facts()), shown.levels("its path from data to noise", t, signal, noise))
+        return shown.levels("its path from data to noise", t, signal, noise)
 
     @property
     def ladder(self) -> Schedule | None:
@@ -180,7 +184,7 @@ class Pipeline:
         texts = self.examples() if wanted is None else [wanted] if isinstance(wanted, str) else [str(text) for text in wanted]
         rows, remarks = vocabulary.prompts(texts)
         for remark in remarks:
-            warnings.warn(remark, stacklevel=3)
+            warnings.warn(remark, stacklevel=level_of_caller())
         return rows if n is None else rows[np.arange(n) % len(rows)]
 
     def examples(self) -> list[str]:

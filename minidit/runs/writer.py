@@ -12,9 +12,11 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from minidit import shown
 from minidit.autograd import no_grad, value
 from minidit.autoregressive.choose import check_choice
 from minidit.backend import Arena, Array, flat_buffer, module_of, to_device
+from minidit.keywords import spelled_out
 from minidit.nn.precision import computing_in
 from minidit.processes.tokens import TokenProcess, Writing, groups_written, write
 from minidit.processes.walk import Moment
@@ -26,11 +28,25 @@ from minidit.training.workers import cores, over_shards
 MOST = 256  # pictures that are written together
 
 
-@dataclass
+@dataclass(repr=False)
 class Writer(Pipeline):
     """A model on numbers, its order, and the tokenizer that makes pictures of them.   rises : see `settings`"""
 
     rises: bool = False
+
+    def facts(self) -> dict[str, str]:
+        order = self.writes.order
+        return {
+            "network": repr(self.model), "writes": f"{order.tokens} codes in {order.passes} passes",
+            "tokenizer": repr(self.tokenizer), "guidance": f"{self.guidance:g}", "classes": shown.words(self.class_names),
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Writer({self.model!r}, {self.tokenizer!r})"
+
+    def curves(self) -> str:
+        """None: codes are on no path."""
+        return ""
 
     @property
     def writes(self) -> TokenProcess:
@@ -83,6 +99,7 @@ class Writer(Pipeline):
         check_choice(how.temperature, how.top_k, how.top_p)
         return how
 
+    @spelled_out(Pipeline.settings)
     def latents(
         self,
         labels: Labels | None,

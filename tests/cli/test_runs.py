@@ -261,6 +261,8 @@ def test_the_quick_demo_goes_the_whole_road(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "quick", quick)
     code, out, err = told("demo", "--quick", *TINY[: TINY.index("--classifier-steps")], "--steps", 3)
     assert (code, out) == (0, "runs/quick\n") and "open runs/quick/report.html" in err
+    assert "runs/quick/pictures/denoising.gif" in err and Path("runs/quick/pictures/denoising.gif").stat().st_size > 0
+    assert "tokenizer:" not in err  # nothing was trained but the model and the judge
     assert {"eval.json", "report.html", "trace.npz"} <= {p.name for p in Path("runs/quick").iterdir()}
 
 

@@ -59,6 +59,18 @@ def runs(tmp_path_factory):
     return {kind: whole(place / kind, config(kind)) for kind in ("vq", "fsq", "scales")}
 
 
+@pytest.mark.parametrize("kind", ["vq", "fsq", "scales"])
+def test_a_writer_shows_itself_and_suggests_options(kind, runs):
+    pipeline = runs[kind][1]
+    order = pipeline.writes.order
+    assert repr(pipeline).startswith("Writer(") and "0x" not in repr(pipeline) and len(repr(pipeline)) < 300
+    assert f"{order.tokens} codes in {order.passes} passes" in pipeline._repr_html_()
+    with pytest.raises(TypeError, match="has no option 'temprature', did you mean 'temperature'"):
+        pipeline.latents(None, temprature=2)
+    with pytest.raises(TypeError, match="has no option 'temprature', did you mean 'temperature'"):
+        pipeline.sample("0-9", temprature=2)
+
+
 @pytest.mark.parametrize("kind", ["vq", "scales"])
 def test_what_is_asked_of_a_choice_reaches_it(kind, runs):
     """On its own, and in parallel parts: the codes of a sample depend on its number and the seed alone."""

@@ -41,6 +41,8 @@ md.sample(model, process, labels=[0], solver="heun")  # error: No overload varia
 md.Sampling(stps=3)  # error: Unexpected keyword argument "stps"
 shown = md.Pictures(np.zeros((2, 1, 8, 8), np.float32), ["a", "b"])
 reveal_type(shown.captions)  # is tuple[str, ...]
+y = md.ops.softmax(md.Tensor(x), axs=1)  # error: Unexpected keyword argument "axs"
+md.ops.softmax(x, axis="last")  # error: has incompatible type "str"
 md.smaple(model)  # error: Module has no attribute "smaple"
 report = md.verify.check({})
 reveal_type(report.ok)  # is bool
