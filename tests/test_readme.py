@@ -48,6 +48,7 @@ SHORT = {
     "minidit report runs/PICTURES --tensorboard tb": None,  # tests/cli/test_report.py
     "minidit train --data PICTURES --dry-run": f"train --data {{pictures}} --dry-run {TINY}",
     "minidit train --help-all": "train --help-all",
+    'eval "$(minidit completion bash)"': None,  # tests/cli/test_help.py
     "minidit report runs/PICTURES runs/tuned": "report {run} {run} --out compared.html",
     "minidit train --resume runs/PICTURES": "train --resume {run} --quiet",
     "minidit train --resume runs/PICTURES --steps 6000": "train --resume {run} --steps 3 --quiet",

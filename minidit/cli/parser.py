@@ -18,7 +18,8 @@ ELSEWHERE = {  # our option -> its names in other programs, and others by which 
 
 
 COMMANDS = {  # our command -> what people type for it
-    "report RUN RUN": "compare diff", "sample": "generate draw infer inference test predict", "info": "list presets version models",
+    "report RUN RUN": "compare diff", "sample": "generate draw infer inference test predict",
+    "info": "list presets version models",
     "eval": "evaluate measure score fid", "train": "fit run learn", "train --resume RUN": "resume continue", "verify": "check",
     "train --init RUN": "finetune fine-tune", "report RUN --csv FILE": "export csv metrics", "spec": "equation equations book",
     "report RUN --tensorboard DIR": "tensorboard", "report RUN": "show plot view", "sample --out film.gif": "gif animate film",
@@ -84,8 +85,8 @@ class Parser(argparse.ArgumentParser):
                 return f"{wrong!r} belongs to no option" + (f", did you mean {hints[0]}?" if hints else "")
             known = [o for a in self._every_action() for o in a.option_strings]
             name = wrong.split("=")[0]
-            meant = [ours for ours, theirs in ELSEWHERE.items() if name[2:] in theirs.split() and ours.split()[0] in known]
-            return f"unknown option {wrong}" + (f", did you mean {meant[0]}?" if meant else near(name, known))
+            ours_for = [ours for ours, theirs in ELSEWHERE.items() if name[2:] in theirs.split() and ours.split()[0] in known]
+            return f"unknown option {wrong}" + (f", did you mean {ours_for[0]}?" if ours_for else near(name, known))
         return message
 
     def _parsers(self) -> list[Parser]:

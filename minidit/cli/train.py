@@ -205,11 +205,16 @@ def going_on(job: Run, args: argparse.Namespace) -> bool:
 
 def resumed(args: argparse.Namespace, progress: Progress) -> Run:
     """The run in the folder that --resume names."""
+    from minidit.runs.lengths import lengthened
     from minidit.runs.phases import resume
 
     refuse_changes(args)
     job = resume(Path(args.resume), device=settle_device(args), tell=progress.tell, note=progress.note, progress=progress.part)
-    job.lengthen({phase: vars(args)[flag] for flag, phase in LENGTHENED.items() if vars(args)[flag] is not None})
+    lengths = {phase: vars(args)[flag] for flag, phase in LENGTHENED.items() if vars(args)[flag] is not None}
+    if args.dry_run:
+        job.config = lengthened(job.folder, job.config, lengths)[0]
+    else:
+        job.lengthen(lengths)
     job.config = with_switches(job.config, args)
     if args.data:
         job.config = replace(job.config, data=replace(job.config.data, source=args.data))

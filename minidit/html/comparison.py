@@ -8,8 +8,9 @@ from pathlib import Path
 
 from minidit.html import chart
 from minidit.html.folder import Record, ReportError, Run, read_run, seconds_of, series_of
+from minidit.html.measures import COLUMNS, finite
 from minidit.html.page import beside, document, escape, section, table
-from minidit.html.report import COLUMNS, duration, finite, image, plain
+from minidit.html.report import duration, image, plain
 from minidit.incoming import reading
 from minidit.outgoing import write_text
 

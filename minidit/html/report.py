@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from minidit.backend import Array
 from minidit.data.decode import opened
 from minidit.html import chart
 from minidit.html.folder import Record, ReportError, Run, Trace, is_number, read_run, seconds_of, series_of
+from minidit.html.measures import COLUMNS, evaluation, finite, unit_of
 from minidit.html.page import beside, data_uri, document, escape, section, table
 from minidit.incoming import reading
 from minidit.outgoing import check_writable, write_atomically
@@ -257,69 +258,6 @@ def curves(run: Run) -> str:
     if not inner:
         return picture(run, "loss.png", "", "loss over training steps")
     return f'<p class="muted">Point at a chart, or focus it and use the arrow keys, to read its values.</p>\n{inner}'
-
-
-def finite(value: object) -> TypeGuard[float]:
-    return is_number(value) and math.isfinite(value)
-
-
-COLUMNS = {"n": ("samples", "{:,}".format), "accuracy": ("accuracy", "{:.1%}".format), "frechet": ("Fréchet", "{:.1f}".format),
-           "multiple": ("multiple", "{:.1f}×".format), "precision": ("precision", "{:.2f}".format),
-           "recall": ("recall", "{:.2f}".format), "top_1": ("right first", "{:.1%}".format),
-           "top_5": ("among five", "{:.1%}".format), "median": ("median rank", "{:,.0f}".format),
-           "used": ("codes in use", "{:,}".format), "perplexity": ("perplexity", "{:.0f}".format),
-           "steady": ("steady", "{:.3f}".format), "error": ("error", "{:.2f} px".format)}
-
-
-HOW_TO_READ = {
-    "frechet": "The Fréchet distance compares features of a classifier trained on this data set: smaller is better, "
-               "and the number means nothing without its reference.",
-    "multiple": "The multiple counts it in units of {unit}.",
-    "accuracy": "Accuracy is the share of samples that the classifier assigns to the class they were drawn for. Guidance makes "
-                "pictures typical of their class, so it can exceed the accuracy on real images without being better.",
-    "precision": "Precision is the share of samples that lie among the real images.",
-    "recall": "Recall is the share of real images that lie among the samples.",
-    "top_1": "Each picture is compared with all real ones, in means of 4 × 4 pixels: the right one should be the first, or among "
-             "the first five.",
-    "perplexity": "The perplexity of codes is their number if all were used equally often.",
-    "steady": "A clip is steady if its shifts from frame to frame are all equal; the error is their distance from their median.",
-}
-
-
-def evaluation(measures: Record) -> str:
-    """The table of measures with its reference rows, and how to read it."""
-    rows, inner = measures.get("rows", []), ""
-    if rows:
-        keys = [k for k in COLUMNS if any(k in r for r in rows)]
-        notes = any(r.get("note") for r in rows)
-        cells = [[escape(r["name"]), *(COLUMNS[k][1](r[k]) if finite(r.get(k)) else "–" for k in keys),
-                  *([escape(r.get("note") or "")] if notes else [])] for r in rows]
-        inner = table(["pictures", *(COLUMNS[k][0] for k in keys), *(["note"] if notes else [])], cells,
-                      numbers=range(1, len(keys) + 1), label="measures of samples and references")
-        notes_below = " ".join(text.format(unit=unit_of(rows)) for key, text in HOW_TO_READ.items() if key in keys)
-        inner += f'<p class="muted">{escape(notes_below)}</p>'
-    if isinstance(measures.get("held_out"), str) and measures["held_out"]:
-        inner += f'<p class="muted">{escape(measures["held_out"][0].upper() + measures["held_out"][1:])}.</p>'
-    if finite(measures.get("bits_per_dim")):
-        inner += f"<p>Likelihood bound: {measures['bits_per_dim']:.4g} bits per dimension.</p>"
-    if finite(measures.get("nats_per_token")):
-        inner += f"<p>Likelihood: {measures['nats_per_token']:.4g} nats per code of held-out images.</p>"
-    if finite(measures.get("straightness")):
-        inner += f"<p>Straightness of the trajectories: S = {measures['straightness']:.4g} (0: lines).</p>"
-    return inner + bends(measures.get("bends"))
-
-
-def bends(measured: object) -> str:
-    """The chart of how far trajectories are from lines, over the time on the straight path; "" if it was not measured."""
-    t, squares = (measured.get(key) for key in ("t", "squares")) if isinstance(measured, dict) else (None, None)
-    if not isinstance(t, list) or not isinstance(squares, list) or len(t) != len(squares) or not all(map(finite, t + squares)):
-        return ""
-    return chart.line_chart("bend of the trajectories; its mean over t is S", t, squares, axis="t")
-
-
-def unit_of(rows: Sequence[Record]) -> str:
-    """The name of the row whose multiple is 1: the unit of the others."""
-    return next((f"“{r['name']}”" for r in rows if finite(r.get("multiple")) and abs(r["multiple"] - 1) < 1e-9), "the reference")
 
 
 def neighbours(run: Run) -> str:

@@ -23,6 +23,7 @@ from minidit.runs.fitting import about_augmentation
 from minidit.runs.kinds import PixelsConfig, assembled, kind_of, network_of
 from minidit.runs.phase import Phase
 from minidit.runs.phases import DRAWS, Run
+from minidit.runs.state import paths_of, updates_of
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import gb, memory_of_step
 
@@ -64,11 +65,12 @@ def times(run: Run, data: Dataset, tokenizer: Any) -> list[str]:
     else:
         phases.append(run.model_phase(tokenizer, assembled(c.process, tokenizer, run.device)[0].source(some)))
     for phase in phases:
+        states = paths_of(run.folder, phase.name) if run.existing else []
+        left = max(0, phase.config.steps - (updates_of(states[0]) if states else 0))
         seconds = seconds_per_update(phase)
-        total += seconds * phase.config.steps
-        speed = phase.config.batch_size / seconds
-        work = f"{phase.config.steps:,} updates of {phase.config.batch_size}, {speed:,.0f} pictures per second"
-        lines.append(f"{phase.name}: {work}: about {in_time(seconds * phase.config.steps)}")
+        total += seconds * left
+        work = f"{left:,} updates of {phase.config.batch_size}, {phase.config.batch_size / seconds:,.0f} pictures per second"
+        lines.append(f"{phase.name}: {work}: about {in_time(seconds * left)}" if left else f"{phase.name}: trained already")
     if len(phases) > 1:
         lines.append(f"together about {in_time(total)}, and then the pictures of the report")
     return lines

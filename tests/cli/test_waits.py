@@ -112,13 +112,17 @@ def test_every_wait_has_a_name(said, run, monkeypatch, tmp_path, words, names):
 # ------------------------------------------------------------------------------------------------ before and after a training
 
 
-def test_a_dry_run_says_what_a_run_costs_and_writes_nothing(said, tmp_path, monkeypatch):
+def test_a_dry_run_says_what_a_run_costs_and_writes_nothing(said, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = said("train", *TINY, "--steps", 10, "--dry-run")
     assert code == 0 and not list(tmp_path.iterdir()) and err == ""
     assert "10 classes: 0 149, 1 152" in out and "parameters, samples of 1 x 8 x 8, 16 tokens each" in out
     assert re.search(r"^model: 10 updates of 8, [\d,]+ pictures per second: about \d+ seconds$", out, re.M)
     assert "memory: about" in out and "disk: up to" in out and "297 pictures" in out
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert "model: trained already" in said("train", "--resume", run, "--dry-run")[1]
+    assert "model: 4 updates of 8, " in said("train", "--resume", run, "--dry-run", "--steps", 7)[1]
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert said("train", *TINY, "--dry-run", "--size", 9)[0] == 2  # what the run would refuse is refused
 
 
