@@ -84,8 +84,8 @@ class Parser(argparse.ArgumentParser):
                 return f"{wrong!r} belongs to no option" + (f", did you mean {hints[0]}?" if hints else "")
             known = [o for a in self._every_action() for o in a.option_strings]
             name = wrong.split("=")[0]
-            meant = [ours for ours, theirs in ELSEWHERE.items() if name[2:] in theirs.split() and ours.split()[0] in known]
-            return f"unknown option {wrong}" + (f", did you mean {meant[0]}?" if meant else near(name, known))
+            instead = [ours for ours, theirs in ELSEWHERE.items() if name[2:] in theirs.split() and ours.split()[0] in known]
+            return f"unknown option {wrong}" + (f", did you mean {instead[0]}?" if instead else near(name, known))
         return message
 
     def _parsers(self) -> list[Parser]:
