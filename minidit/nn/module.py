@@ -94,10 +94,10 @@ class Module:
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(dotted name, module) for this module ("") and every module below it, parents first."""
         yield prefix.removesuffix("."), self
-        for name, child in self.children():
+        for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}{name}.")
 
-    def children(self) -> Iterator[tuple[str, Module]]:
+    def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the modules directly below this one."""
         for name, child in vars(self).items():
             if isinstance(child, Module):

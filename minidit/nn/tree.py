@@ -12,25 +12,25 @@ from minidit.shown import escape, folded
 class Part(Protocol):
     """A Module, as far as a tree needs it."""
 
-    def children(self) -> Iterator[tuple[str, Any]]: ...
+    def named_children(self) -> Iterator[tuple[str, Any]]: ...
 
     def own_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
 
 def count(part: Part) -> int:
     """The numbers of trained parameters in a part and all below it."""
-    return sum(map(math.prod, part.own_shapes().values())) + sum(count(child) for _, child in part.children())
+    return sum(map(math.prod, part.own_shapes().values())) + sum(count(child) for _, child in part.named_children())
 
 
 def form(part: Part) -> str:
     """A text that two parts share exactly if they are built alike."""
-    return f"{type(part).__name__}{part.own_shapes()}[{'; '.join(form(child) for _, child in part.children())}]"
+    return f"{type(part).__name__}{part.own_shapes()}[{'; '.join(form(child) for _, child in part.named_children())}]"
 
 
 def branches(part: Part) -> list[tuple[str, Part]]:
     """(names, part) of the children; neighbours in a list that are built alike are one branch, as "blocks.0 … blocks.5"."""
     groups: list[tuple[list[str], tuple[str, str], Part]] = []
-    for name, child in part.children():
+    for name, child in part.named_children():
         stem, dot, _ = name.rpartition(".")
         key = (stem if dot else name, form(child))
         if groups and groups[-1][1] == key:
