@@ -102,7 +102,8 @@ def index_page(book: Book) -> str:
     heading, _, preface = spec.preface.partition("\n")
     tests = len({(p.path, p.name) for e in spec.entries.values() for p in spec.proofs_of(e)})
     parts = [f"<h1>{escape(heading.lstrip('# '))}</h1>", markdown(preface, book.link),
-             f'<p class="muted">{len(spec.entries)} equations, {tests} tests that prove them.</p>',
+             f'<p class="muted">{len(spec.entries)} equations, {tests} tests that prove them. A residual is the largest '
+             "difference that these tests met; – where they compare without a tolerance.</p>",
              '<p>New to diffusion? <a href="story.html">The story</a> begins with a picture and some noise.</p>'
              if book.story else "",
              '<p><a href="line.html">One line, five samplers</a>: DDPM, DDIM, rectified flow, EDM and consistency, moving.</p>'
@@ -138,7 +139,8 @@ def code_page(book: Book) -> str:
 def mistakes_page(book: Book) -> str:
     """All known mistakes, by the chapter of the equation that they break."""
     parts = ["<h1>Known mistakes</h1>", f"<p>{len(book.mistakes)} ways to get one of these equations wrong, most of them met in "
-             "published code. <code>minidit verify</code> recognises each of them by the numbers that it gives.</p>"]
+             "published code. <code>minidit verify</code> asks an implementation for numbers, and names the mistake that gives "
+             "the same.</p>"]
     for chapter in book.spec.chapters:
         inside = [m for m in book.mistakes.values() if m.spec.partition(".")[0] == chapter.letter]
         if inside:

@@ -22,6 +22,7 @@ VARIANTS = {"bold": "BOLD", "bold-italic": "BOLD ITALIC", "double-struck": "DOUB
 SPACES = {"negativethinmathspace": "-0.167em", "negativemediummathspace": "-0.222em", "negativethickmathspace": "-0.278em"}
 MARKS = re.compile(r"\\[{}]|(?P<gap>\\q?quad(?![A-Za-z]))|(?P<open>\{|\\(?:left|begin)(?![A-Za-z]))"
                    r"|(?P<close>\}|\\(?:right|end)(?![A-Za-z]))")
+BARS = ("¯", "‾", "ˉ", "―")
 OPENING, CLOSING = "([{⌊⌈⟨", ")]}⌋⌉⟩"
 
 
@@ -80,6 +81,8 @@ def repair(node: ET.Element) -> None:
         node.attrib.update(lspace="0", rspace="0")
     if "columnalign" in node.attrib and node.tag == "mtd":
         node.attrib["style"] = f"text-align: {node.attrib.pop('columnalign')}"
+    if node.tag == "mover" and len(node) == 2 and node[1].text in BARS:
+        node[1].attrib["class"] = "bar"  # the page draws it as wide as its letter
     if node.tag == "mspace":
         node.attrib["width"] = SPACES.get(node.attrib.get("width", ""), node.attrib.get("width", "0"))
 

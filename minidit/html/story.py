@@ -98,7 +98,8 @@ def use(book: Book, e: Entry) -> str:
     code = "".join(f'<span class="l">{coloured(row, len(_indent(row)), book.link)}\n</span>' for row in rows)
     proofs = book.spec.proofs_of(e)
     names = [p.name.rpartition(".")[2].removeprefix("test_").replace("_", " ") for p in proofs[:TESTS]]
-    tests = "".join(f"<li>{escape(name)}</li>" for name in names)
+    links = [f'<a href="{file_anchor(p.path)}">{escape(name)}</a>' for p, name in zip(proofs, names, strict=False)]
+    tests = "".join(f"<li>{link}</li>" for link in links)
     more = f"<li>and {len(proofs) - TESTS} more</li>" if len(proofs) > TESTS else ""
     source = f'<header><a href="{address(e.id)}-code">{escape(path)}</a></header>' if hits else ""
     return (

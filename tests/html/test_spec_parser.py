@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minidit.cli.spec import add_arguments, run
+from minidit.cli.spec import add_arguments, one_entry, run
 from minidit.html.spec import parse, read
 from minidit.html.ties import problems
 
@@ -226,3 +226,46 @@ def test_the_command_says_so_where_there_is_nothing_to_read(tree, tmp_path, caps
     assert command(tree) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "there is no SPEC.md in" in error and "--root DIR" in error
+
+
+@pytest.mark.parametrize("word", ["d1", "D.1", "(D.1)"])
+def test_an_equation_is_found_however_its_id_is_written(tree, capsys, word):
+    assert command(tree, word) == 0
+    assert capsys.readouterr().out.startswith("D.1 — Forward")
+
+
+@pytest.mark.parametrize(("wrong", "answer"), [
+    ("D.11", "did you mean D.1 (Forward)"), ("forward", "did you mean D.1 (Forward)"), ("nonsense", "(minidit spec lists them)"),
+    ("M02", "`minidit verify M02` says what it does; it is named at D.1 (Forward)"), ("m77", "`minidit verify M77`"),
+])  # fmt: skip
+def test_a_wrong_id_is_answered_in_one_line_with_what_may_be_meant(tree, capsys, wrong, answer):
+    assert command(tree, wrong) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and answer in error
+
+
+def test_of_one_equation_only_the_files_that_name_it_are_read_and_it_reads_the_same():
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "SPEC.md").exists():
+        pytest.skip("no SPEC.md beside the tests")
+    whole = read(root)
+    for i, entry in whole.entries.items():
+        part = read(root, only=i)
+        assert one_entry(part, part.entries[i]) == one_entry(whole, entry)
+        assert len(part.sources) < len(whole.sources) / 2 and len(part.texts) < len(whole.texts) / 2
+
+
+def test_a_package_without_a_checkout_shows_what_it_carries(tmp_path, monkeypatch, capsys, tree):
+    """As in a wheel: SPEC.md and the tests lie inside the package, which is not their neighbour."""
+    carried = tree / "minidit/html/checkout"
+    carried.mkdir(parents=True)
+    (tree / "SPEC.md").rename(carried / "SPEC.md")
+    (tree / "tests").rename(carried / "tests")
+    for name, place in (("CHECKOUT", tree), ("PACKAGE", tree / "minidit"), ("CARRIED", carried)):
+        monkeypatch.setattr(f"minidit.cli.spec.{name}", place)
+    monkeypatch.chdir(tmp_path)
+    for words in (["D.1"], ["--problems"]):
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        assert run(parser.parse_args(words)) == 0
+    assert "  test_the_law  tests/test_law.py:5" in capsys.readouterr().out.splitlines()
