@@ -4,7 +4,7 @@ A chapter is Markdown. Three comments, each on a line of its own, are instructio
 
     <!-- moving: slider -->       the picture above becomes a part that moves (moving.py)
     <!-- diagram: block -->       a diagram (diagrams.py)
-    <!-- uses: D.1 P.4 -->        the equations, lines and tests of the chapter
+    <!-- uses: D.1 P.4 -->        the equations, lines and tests of the chapter, which end it
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def story_page(book: Book, chapter: StoryChapter, before: StoryChapter | None, a
             out.append(diagram(argument, book.spec, book.link))
         elif kind == "uses":
             out.append(uses(book, argument.split()))
+            break  # what stands below is for readers of the file
     return f'<div class="story">{"".join(out)}</div>{steps(before, after)}'
 
 

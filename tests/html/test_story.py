@@ -1,6 +1,7 @@
 """The story: every chapter leads on, names what it used, and moves in a browser by hand, by keyboard and by itself."""
 
 import base64
+import json
 import re
 from pathlib import Path
 
@@ -82,6 +83,17 @@ def test_every_picture_is_said_in_words_and_lies_in_the_folder():
     pictures = [(c.path.parent / target, text) for c in STORY for text, target in re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", c.text)]
     assert len(pictures) == len(list(STORY[0].path.parent.glob("pictures/*.png")))
     assert all(path.exists() and len(text) > 40 for path, text in pictures)
+
+
+def test_links_of_the_files_themselves_lead_to_files():
+    links = [(c.path.parent / target, c.path.name) for c in STORY for target in re.findall(r"\]\(([^)#]+)\)", c.text)]
+    assert len(links) > 3 * len(STORY) and [where for where in links if not where[0].exists()] == []
+
+
+def test_residuals_that_come_with_the_package_are_of_equations_and_below_their_bounds(checkout):
+    shipped = json.loads((ROOT / "minidit/html/residuals.json").read_text())
+    assert len(shipped) > 200 and set(shipped) <= set(checkout.entries)
+    assert [i for i, r in shipped.items() if r["residual"] > r["bound"]] == []
 
 
 def test_every_box_of_a_diagram_that_names_an_equation_leads_there_and_to_its_line(checkout, book):
