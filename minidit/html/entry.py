@@ -97,7 +97,7 @@ def excerpt(book: Book, path: str, lines: Lines, hits: set[int], *, whole: bool 
     )
 
 
-DISPATCH = re.compile(r"\s*@(twins\.|in_large_steps|in_coarse_steps)")  # a decorator that names a fast twin
+DISPATCH = re.compile(r"\s*@(twins\.|in_large_steps|in_coarse_steps|primitive\(.*\)$)")  # a decorator that names a fast twin
 
 
 def without_dispatch(book: Book, path: str, span: Lines) -> Lines:

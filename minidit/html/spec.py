@@ -212,10 +212,13 @@ def missing_from(root: Path) -> str:
 
 
 def files_of(folder: Path, endings: tuple[str, ...], only: str) -> Iterator[Path]:
-    """The files with one of these endings; with `only`, those in which this equation is named at all."""
+    """The files with one of these endings; with `only`, those in which this equation is named at all.
+
+    What a wheel carries along below the package, html/checkout, is no code of the package.
+    """
     named = re.compile(rf"{re.escape(only)}(?!\d)".encode()) if only else None
     for path in sorted(p for p in folder.rglob("*") if p.suffix in endings):
-        if named is None or named.search(path.read_bytes()):
+        if "checkout" not in path.relative_to(folder).parts and (named is None or named.search(path.read_bytes())):
             yield path
 
 
@@ -228,8 +231,6 @@ def read(root: Path, *, package: Path | None = None, only: str = "") -> Spec:
     preface, chapters, malformed = parse((root / "SPEC.md").read_text(encoding="utf-8"))
     spec = Spec(root, preface, chapters, {}, [], [], {}, {}, malformed)
     for path in files_of(package, CODE, only):
-        if "checkout" in path.relative_to(package).parts:  # what a wheel carries along is no code of the package
-            continue
         try:
             source = read_source(package.parent, path)
             spec.sources[source.path] = source
