@@ -4,7 +4,7 @@
     python -m benchmarks.tokens alive                   what keeps codes alive: 300 updates of a narrow network for each row
     python -m benchmarks.tokens measure                 pictures of all that is trained, judged; the gap inside the last scale
     python -m benchmarks.tokens cost                    seconds and pairs, with and without a cache, beside the shipped DiT
-    python -m benchmarks.tokens page                    the tables of docs/tokens.md and docs/feeding-back.md from the record
+    python -m benchmarks.tokens page                    writes the tables of docs/tokens.md and docs/feeding-back.md
 
 Weights stay in --out (default runs/tokens); every part adds its figures to one record, benchmarks/results/tokens.json. Seconds
 are those of the CPU, of this process alone, which has one thread: other programs do not count, but disturb its caches.
@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 
 import minidit as md
 from benchmarks import tokens_measured as measured
+from benchmarks import tokens_page
 from minidit import metrics
 from minidit.data import Dataset
 from minidit.models.kinds import NETWORKS
@@ -50,7 +51,7 @@ MODELS: dict[str, tuple[str, str, Any]] = {  # name -> tokenizer, kind, sizes
     "gpt": ("vq", "gpt", PRESETS["raster"].model), "var": ("scales", "var", VARConfig()),
     "var6": ("scales6", "var", VARConfig(sizes=SIX)),
 }  # fmt: skip
-STEPS = {"vq": 6000, "fsq": 4000, "scales": 4500, "scales6": 3000, "gpt": 4000, "var": 2500, "var6": 2000}
+STEPS = {"vq": 2200, "fsq": 2200, "scales": 2200, "scales6": 2200, "gpt": 2500, "var": 2000, "var6": 1500}
 TOKENIZE = PRESETS["raster"].tokenizer_train
 
 
@@ -158,7 +159,7 @@ def main() -> None:
         elif args.what == "cost":
             part = measured.costs()
         else:
-            measured.page(json.loads(args.record.read_text()))
+            tokens_page.page(json.loads(args.record.read_text()))
             return
     record = json.loads(args.record.read_text()) if args.record.exists() else {"trainings": {}}
     for key, value in part.items():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import minidit as md
+from benchmarks.tokens_fed import fed_back
 from minidit import metrics
 from minidit.autoregressive.order import Order, by_scale, raster
 from minidit.data import Dataset
@@ -97,8 +98,10 @@ def measures(out: Path, data: str, n: int) -> dict[str, Any]:
     for row in e.rows:
         row["multiple"] = row["frechet"] / unit
     show(out)
-    counted = {"nats": baselines(out, held_out, data) | nats}
-    return {"rows": e.rows, "scales": scales, "gap": gaps} | counted
+    fed = fed_back(e, writer_of(out, "gpt", 0), writer_of(out, "var", 0), n)
+    for row in fed:
+        row["multiple"] = row["frechet"] / unit
+    return {"rows": e.rows, "scales": scales, "gap": gaps, "nats": baselines(out, held_out, data) | nats, "fed_back": fed}
 
 
 def drawn(pipeline: Any, n: int, **options: Any) -> tuple[Any, Any]:
@@ -220,72 +223,3 @@ def costs(rounds: int = 5) -> dict[str, Any]:
 
 def counted(order: Order) -> dict[str, int]:
     return {"passes": order.passes, "tokens": order.tokens, "pairs": order.pairs(), "pairs_without": order.pairs(cached=False)}
-
-
-
-# ------------------------------------------------------------------------------------------------ the tables of the pages
-
-
-def page(record: dict[str, Any]) -> None:
-    """Prints the tables of docs/tokens.md and docs/feeding-back.md."""
-    for table in (trainings_table, alive_table, pictures_table, scales_table, gap_table, cost_table):
-        print("\n".join(table(record)) + "\n")
-
-
-def columns(*names: str) -> list[str]:
-    return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-
-
-def trainings_table(record: dict[str, Any]) -> list[str]:
-    lines = columns("training", "updates of 32", "CPU s", "PSNR, dB", "codes in use", "perplexity", "nats per code, held out")
-    for name, t in record["trainings"].items():
-        quality = [f"{t['psnr']:.2f}", str(t["used"]), f"{t['perplexity']:.0f}"] if "psnr" in t else ["", "", ""]
-        nats = f"{record['nats'][name]:.3f}" if name in record.get("nats", {}) else ""
-        lines.append("| " + " | ".join([name, f"{t['steps']:,}", f"{t['cpu_s']:.0f}", *quality, nats]) + " |")
-    return lines
-
-
-def alive_table(record: dict[str, Any]) -> list[str]:
-    lines = columns("codebook, 300 updates", "PSNR, dB", "codes in use", "perplexity", "in use after 37, 75, 150 updates")
-    for row in record["alive"]:
-        way = ", ".join(str(n) for n in row["on_the_way"].values())
-        lines.append(f"| {row['name']} | {row['psnr']:.2f} | {row['used']} | {row['perplexity']:.0f} | {way} |")
-    return lines
-
-
-def pictures_table(record: dict[str, Any]) -> list[str]:
-    lines = columns("pictures", "accuracy", "Fréchet", "of the autoencoder's", "of its own reconstructions'", "precision", "recall",
-                    "CPU s per 100")  # fmt: skip
-    for r in record["rows"]:
-        own = f"{r['own']:.2f} ×" if "own" in r else ""
-        seconds = f"{r['cpu_s_per_100']:.2f}" if "cpu_s_per_100" in r else ""
-        cells = [r["name"], f"{r['accuracy']:.3f}", f"{r['frechet']:.2f}", f"{r['multiple']:.2f} ×", own, f"{r['precision']:.2f}",
-                 f"{r['recall']:.2f}", seconds]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def scales_table(record: dict[str, Any]) -> list[str]:
-    lines = columns("tokenizer", "up to scale", "PSNR, dB", "Fréchet", "accuracy", "codes in use at this scale", "perplexity")
-    for name, rows in record["scales"].items():
-        lines += [f"| {name} | {r['scale']} × {r['scale']} | {r['psnr']:.2f} | {r['frechet']:.1f} | {r['accuracy']:.3f} "
-                  f"| {r['used']} | {r['perplexity']:.0f} |" for r in rows]  # fmt: skip
-    return lines
-
-
-def gap_table(record: dict[str, Any]) -> list[str]:
-    """How much of the excess over reconstructions is there although all scales but the last are true."""
-    lines = columns("model", "true scales", "Fréchet", "accuracy", "of the excess")
-    for name, rows in record["gap"].items():
-        floor, top = rows[-1]["frechet"], rows[0]["frechet"]
-        lines += [f"| {name} | {r['true_scales']} | {r['frechet']:.2f} | {r['accuracy']:.3f} "
-                  f"| {(r['frechet'] - floor) / (top - floor):.2f} |" for r in rows]  # fmt: skip
-    return lines
-
-
-def cost_table(record: dict[str, Any]) -> list[str]:
-    cell = {(r["name"], r["batch"]): r["cpu_s"] for r in record["costs"] if "cpu_s" in r}
-    lines = columns("what is drawn, guided", "one picture, CPU s", "eight", "a hundred")
-    for name in dict.fromkeys(name for name, _ in cell):
-        lines.append("| " + " | ".join([name, *(f"{cell[name, b]:.3f}" if (name, b) in cell else "" for b in (1, 8, 100))]) + " |")
-    return lines

@@ -46,7 +46,7 @@ class GPTConfig(OfCodes):
     num_classes: int = 10  # 0: one token that says nothing
     theta: float = 10000.0  # of the angles of places
     zero_prefix: bool = False
-    stored: ClassVar[tuple[float, float]] = (14.0, 5.0)
+    stored: ClassVar[tuple[float, float]] = (12.0, 4.2)
 
     def __post_init__(self) -> None:
         sizes = (*self.grid, self.vocabulary, self.hidden_size, self.depth, self.num_heads, self.inner)

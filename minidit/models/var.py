@@ -47,7 +47,7 @@ class VARConfig(OfCodes):
     class_dropout_prob: float = 0.1
     num_classes: int = 10
     gate: float = 0.1  # α of a fresh network: the paper's is 1e-5 of a random number, too slow for minutes
-    stored: ClassVar[tuple[float, float]] = (18.0, 2.0)
+    stored: ClassVar[tuple[float, float]] = (11.0, 1.6)
 
     def __post_init__(self) -> None:
         numbers = (*self.sizes, self.vocabulary, self.channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio)

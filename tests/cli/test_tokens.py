@@ -9,8 +9,9 @@ from minidit.runs.loading import SHIPPED, load
 from minidit.runs.writer import Writer
 
 SMALL = (
-    "--data", "digits", "--steps", "2", "--batch-size", "4", "--lr", "0.05", "--warmup", "0", "--hidden-size", "16", "--depth", "1",
-    "--num-heads", "2", "--ae-widths", "8", "8", "8", "--ae-steps", "6", "--ae-batch-size", "4", "--sample-every", "0", "--quiet",
+    "--data", "digits", "--steps", "2", "--batch-size", "4", "--lr", "0.05", "--warmup", "0", "--hidden-size", "16",
+    "--depth", "1", "--num-heads", "2", "--ae-widths", "8", "8", "8", "--ae-steps", "6", "--ae-batch-size", "4",
+    "--sample-every", "0", "--quiet",
 )  # fmt: skip
 TINY = (*SMALL, "--ae-warm", "2")
 
