@@ -127,14 +127,17 @@ def code_box(book: Book, place: Place, equation: str, anchor: str = "") -> str:
 
 
 def decisive_line(text: str) -> str:
-    """The last statement of a test that can fail: an assert, or a call whose name says that things agree."""
-    found = ""
+    """The last statement of a test that can fail: an assert, a call whose name says that things agree, or a `with raises`."""
+    claims = list[tuple[int, str]]()
     for node in ast.walk(ast.parse(textwrap.dedent(text))):
-        call = node.value if isinstance(node, ast.Expr) else None
+        call = node.value if isinstance(node, ast.Expr) else node.items[0].context_expr if isinstance(node, ast.With) else None
         agrees = isinstance(call, ast.Call) and re.search(AGREES, ast.unparse(call.func))
-        if isinstance(node, ast.Assert) or agrees:
-            found = ast.unparse(node)
-    return found if len(found) <= 160 else found[:159] + "…"
+        if isinstance(node, ast.Assert) or (agrees and isinstance(node, ast.Expr)):
+            claims.append((node.lineno, ast.unparse(node)))
+        elif agrees and isinstance(node, ast.With) and call is not None:
+            claims.append((node.lineno, f"with {ast.unparse(call)}: {'; '.join(map(ast.unparse, node.body))}"))
+    line = max(claims)[1] if claims else ""
+    return line if len(line) <= 160 else line[:159] + "…"
 
 
 def test_box(book: Book, proof: Proof) -> str:

@@ -122,7 +122,9 @@ def test_every_page_of_the_book_is_smaller_than_a_megabyte(book):
 def test_the_decisive_line_of_a_test_is_its_last_claim():
     text = "    def test_x():\n        a = f()\n        assert a\n        agree(a,\n              2, bound=1)\n        print(a)\n"
     assert decisive_line(text) == "agree(a, 2, bound=1)"
-    assert decisive_line("def test_y():\n    with raises(ValueError):\n        f()\n") == ""
+    assert decisive_line("def test_y():\n    with raises(ValueError):\n        f()\n") == "with raises(ValueError): f()"
+    assert decisive_line("def test_z():\n    for i in x:\n        assert i\n    assert x\n") == "assert x"
+    assert decisive_line("def test_nothing():\n    f()\n") == ""
 
 
 # ------------------------------------------------------------------------------------------------ in a browser
