@@ -51,7 +51,7 @@ MODELS: dict[str, tuple[str, str, Any]] = {  # name -> tokenizer, kind, sizes
     "gpt": ("vq", "gpt", PRESETS["raster"].model), "var": ("scales", "var", VARConfig()),
     "var6": ("scales6", "var", VARConfig(sizes=SIX)),
 }  # fmt: skip
-STEPS = {"vq": 2200, "fsq": 2200, "scales": 2200, "scales6": 2200, "gpt": 2500, "var": 2000, "var6": 1500}
+STEPS = {"vq": 2200, "fsq": 2200, "scales": 2200, "scales6": 2200, "gpt": 2500, "var": 1100, "var6": 1200}
 TOKENIZE = PRESETS["raster"].tokenizer_train
 
 

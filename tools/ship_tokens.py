@@ -42,7 +42,7 @@ def card(kind: str, tokenizer: str, model: str, record: dict[str, Any], paramete
         f"# Fashion-MNIST, written {names[kind]}",
         f"Made by `python -m benchmarks.tokens train {tokenizer}` ({t['cpu_s']:.0f} CPU s, {t['steps']:,} updates of 32) and "
         f"`… train {model}` ({m['cpu_s']:.0f} CPU s, {m['steps']:,} updates of 32) with minidit {__version__}, seed 0, on one "
-        f"core of a machine that did other work too. `minidit train --preset {kind} --data {DATA}` trains such networks in a run. "
+        f"core of a machine that did other work too. `minidit train --preset {kind} --data {DATA}` trains such networks. "
         f"EMA weights, stored as float16. `minidit sample --weights {kind}` uses them.",
         f"The tokenizer reconstructs 2,000 held-out pictures with {t['psnr']:.2f} dB (28 × 28 crop) and uses {t['used']} of its "
         f"512 codes for them, perplexity {t['perplexity']:.0f}. The network has {parameters:,} numbers and needs "

@@ -177,7 +177,7 @@ PRESETS["scales"] = replace(
     tokenizer=MultiScaleVQConfig(),
     model=VARConfig(),
     process=ScalesConfig(),
-    train=replace(_WRITTEN, steps=2000),
+    train=replace(_WRITTEN, steps=1100),
     sample=replace(PRESETS["raster"].sample, guidance=2.0),
 )
 

@@ -43,7 +43,7 @@ def test_a_process_of_codes_brings_its_network_its_tokenizer_and_its_settings(ru
     assert main(["train", "--process", "scales", "--print-config"]) == 0
     asked = capsys.readouterr().out
     assert 'kind = "multiscale_vq"' in asked and 'source = "fashion"' in asked
-    assert main(["train", "--preset", "quick", "--process", "raster", "--print-config"]) == 0
+    assert main(["train", "--preset", "digits", "--process", "raster", "--print-config"]) == 0
     assert 'kind = "vq"' in (asked := capsys.readouterr().out) and 'kind = "gpt"' in asked and 'source = "digits"' in asked
 
 

@@ -58,7 +58,7 @@ def test_a_given_autoencoder_is_used_as_it_is_whatever_its_widths(tmp_path):
 
 def test_an_autoencoder_for_other_pictures_is_refused(tmp_path):
     first, _ = whole(tmp_path / "first", run_config(pixels=False))
-    for wrong, message in (("tokenizer", "not an autoencoder for pictures of 3 channels"), ("model", "not an autoencoder")):
+    for wrong, message in (("tokenizer", "not a tokenizer for pictures of 3 channels"), ("model", "not a tokenizer")):
         given = str(first.folder / f"{wrong}.safetensors")
         with pytest.raises(CheckpointError, match=message):
             begun(tmp_path / "second", run_config(pixels=False, channels=3, tokenizer=given))
