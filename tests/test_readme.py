@@ -35,7 +35,6 @@ PAINTED = (
 SHORT = {
     "pip install .": None,
     "minidit demo": None,
-    'eval "$(minidit completion bash)"': None,  # tests/cli/test_help.py
     "minidit demo --quick": None,
     PAINTED: f"{PAINTED.removeprefix('minidit ')} --steps 2 --quiet",
     "pip install -e '.[test]' && pytest": None,
