@@ -19,7 +19,7 @@ from minidit.diffusion import times
 from minidit.diffusion.path import Path, Straight
 from minidit.diffusion.prediction import PREDICTIONS, Prediction, U, V
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.solver import AB2
+from minidit.diffusion.solver import AB2_ARC
 from minidit.models.backbone import Backbone
 from minidit.models.dit import DiT, DiTConfig
 from minidit.models.flow_map import FlowMapDiT
@@ -104,7 +104,7 @@ class TrajectoriesConfig(ProcessConfig):
             raise ValueError(f"{self.learn_from}: is on another ladder, or predicts {theirs.answer.name}: give the same here")
         flow_map_of(learner.network, run, "trajectories")  # refused before the walks
         classes = run.model.condition.count
-        settings = Sampling(self.teacher_steps, solver=AB2, guidance=run.guidance if classes else 1.0, interval=run.interval)
+        settings = Sampling(self.teacher_steps, solver=AB2_ARC, guidance=run.guidance if classes else 1.0, interval=run.interval)
         labels = to_device(np.arange(self.pool) % classes, run.model.device) if classes else None
         return trajectories_of(Maker(run.model, run.process, settings), labels, self.pool, 4, learner.cache)
 
