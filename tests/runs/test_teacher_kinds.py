@@ -8,7 +8,7 @@ from small import begun, interrupted, lines, resumed, run_config, whole
 from support import agree
 
 from minidit.data import digits
-from minidit.diffusion.solver import AB2
+from minidit.diffusion.solver import AB2_ARC
 from minidit.models.dit import DiTConfig
 from minidit.models.flow_map import FlowMapConfig
 from minidit.processes import distil, pairs
@@ -105,7 +105,7 @@ def test_a_student_begins_with_the_weights_of_its_teacher_and_learns_from_guided
     theirs = teacher.model.state_dict()
     assert all(np.array_equal(network.state_dict()[name], a) for name, a in theirs.items())
     if kind == "trajectories":
-        settings = Sampling(4, solver=AB2, guidance=3.0, interval=(0.2, 0.7))
+        settings = Sampling(4, solver=AB2_ARC, guidance=3.0, interval=(0.2, 0.7))
         want = sample(teacher.model, teacher.process, np.arange(12) % 10, settings, x_T=source.x[:, 0])
         agree(source.x[:, -1], want, bound=1e-5)
     else:
