@@ -127,6 +127,7 @@ def test_every_command_that_cannot_write_says_so_in_one_line(tmp_path, monkeypat
     Path("mine.py").write_text("def ddim_step(*args):\n    return 0\n")
     if words[0] == "report":
         Path("run").mkdir()
+        Path("run/config.toml").touch()
     if words[0] == "convert":
         from minidit.checkpoint import save
         from minidit.models.dit import DiT, DiTConfig

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="
 WORDS = {"vocabulary": 9, "caption_length": 3}
 NETWORKS = {
     "words": MMDiTConfig(4, 2, 1, 32, 2, 2, **WORDS), "dual": MMDiTConfig(4, 2, 1, 32, 2, 2, dual_attention=(0,), **WORDS),
-    "without norm": MMDiTConfig(4, 2, 1, 32, 2, 2, qk_norm=False, positions="sincos", **WORDS),
+    "without norm": MMDiTConfig(4, 2, 1, 32, 2, 2, qk_norm=False, **WORDS),
     "FLUX": FluxConfig(4, 2, 1, 32, 1, 1, 2, **WORDS),
 }  # fmt: skip
 

@@ -62,5 +62,5 @@ def test_the_command_trains_a_u_net_and_goes_on_with_it(tmp_path, process):
 
 def test_the_tables_of_info_show_u_nets(capsys):
     assert main(["info", "--no-speed"]) == 0 and "unet-cifar    3x32x32" in capsys.readouterr().out
-    assert main(["info", "--memory", "--preset", "unet-fashion", "--device", "cpu"]) == 0
+    assert main(["info", "--memory", "--network", "unet-fashion", "--device", "cpu"]) == 0
     assert "unet-fashion" in capsys.readouterr().out

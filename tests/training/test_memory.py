@@ -188,7 +188,7 @@ def test_the_command_says_it_in_one_line(monkeypatch, tmp_path, capsys, error):
     assert message.endswith("no batch would fit: a smaller network would\n")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--preset", "DiT-XL/2", "--precision", "bf16", "--recompute"], ["--device", "cpu"]])
+@pytest.mark.parametrize("arguments", [[], ["--network", "DiT-XL/2", "--precision", "bf16", "--recompute"], ["--device", "cpu"]])
 def test_info_predicts_without_a_gpu(capsys, arguments):
     assert main(["info", "--memory", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
