@@ -52,7 +52,8 @@ def card(folders: list[Path], rows: list[dict[str, Any]], command: str) -> str:
         f"{__version__}, on a machine that did other work too. Its tokenizer is the shipped autoencoder. EMA weights, stored as "
         "float16. `minidit sample --steps 1`, 2 or 4 uses it.",
         "The teacher is walked in eight steps of Adams–Bashforth on the arc with its guidance, 4 in (0.2, 0.7], which is "
-        "thus in the weights of the student. No picture of the data is used: a trajectory starts from noise.\n\n" + "\n".join(made),
+        "thus in the weights of the student. No picture of the data is used: a trajectory starts from noise.\n\n"
+        + "\n".join(made),
         "The figures are those of the float32 weights, against the 60,000 training pictures, on the features of the same judge "
         "as in [CARD.md](CARD.md). The multiple's unit is the row of the reconstructions.",
         "\n".join(lines),
