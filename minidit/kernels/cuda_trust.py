@@ -38,7 +38,7 @@ def agrees(what: str, storage: str, kind: tuple[Any, ...], trial: Callable[[], P
         _agrees[key] = True
         try:
             off = max(_off(a, b) for a, b in trial())
-            reason = "" if off <= AGREE[storage] else f"it differs by {off:.1e} of the largest number"
+            reason = "" if off <= limit else f"it differs by {off:.1e} of the largest number"
         except NoTwin:  # the kernel does not serve this kind
             _agrees[key], reason = False, ""
         except Exception as error:  # whatever fails, the older way does the work, and the warning gives the reason
