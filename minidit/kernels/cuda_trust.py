@@ -38,6 +38,7 @@ def agrees(what: str, storage: str, kind: tuple[Any, ...], trial: Callable[[], P
         _agrees[key] = True
         try:
             off = max(_off(a, b) for a, b in trial())
+            limit = AGREE["bf16" if precision() == "bf16" else storage]  # there the products of a trial are rounded, too
             reason = "" if off <= limit else f"it differs by {off:.1e} of the largest number"
         except NoTwin:  # the kernel does not serve this kind
             _agrees[key], reason = False, ""
