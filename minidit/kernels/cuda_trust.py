@@ -30,6 +30,8 @@ def agrees(what: str, storage: str, kind: tuple[Any, ...], trial: Callable[[], P
     The trial may call the twin that asks: it is trusted meanwhile.
     """
 
+    from minidit.kernels.cuda_blas import precision  # which asks this module whom it may trust
+
     cupy = sys.modules["cupy"]
     key = (getattr(cupy, "RawModule", None), cupy.cuda.runtime.getDevice(), what, storage, *kind)  # asked of this compiler
     if key not in _agrees:
