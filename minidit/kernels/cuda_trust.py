@@ -29,9 +29,6 @@ def agrees(what: str, storage: str, kind: tuple[Any, ...], trial: Callable[[], P
 
     The trial may call the twin that asks: it is trusted meanwhile.
     """
-
-    from minidit.kernels.cuda_blas import precision  # which asks this module whom it may trust
-
     cupy = sys.modules["cupy"]
     key = (getattr(cupy, "RawModule", None), cupy.cuda.runtime.getDevice(), what, storage, *kind)  # asked of this compiler
     if key not in _agrees:
@@ -40,8 +37,7 @@ def agrees(what: str, storage: str, kind: tuple[Any, ...], trial: Callable[[], P
         _agrees[key] = True
         try:
             off = max(_off(a, b) for a, b in trial())
-            limit = AGREE["bf16" if precision() == "bf16" else storage]  # there the products of a trial are rounded, too
-            reason = "" if off <= limit else f"it differs by {off:.1e} of the largest number"
+            reason = "" if off <= AGREE[storage] else f"it differs by {off:.1e} of the largest number"
         except NoTwin:  # the kernel does not serve this kind
             _agrees[key], reason = False, ""
         except Exception as error:  # whatever fails, the older way does the work, and the warning gives the reason
