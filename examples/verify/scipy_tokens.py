@@ -110,12 +110,12 @@ def residual_codes(f, codes, blends, sizes):
 
 
 def scale_inputs(index, codes, sizes):
-    H, at, picture, shown = sizes[-1], 0, 0.0, []
+    H, at, picture, inputs = sizes[-1], 0, 0.0, []
     for p, after in itertools.pairwise(sizes):
         picture = picture + resized(codes[index[at : at + p * p]].reshape(p, p, -1), bicubic_rows(H, p))
         at += p * p
-        shown.append(resized(picture, area_rows(after, H)).reshape(after * after, -1))
-    return np.concatenate(shown)
+        inputs.append(resized(picture, area_rows(after, H)).reshape(after * after, -1))
+    return np.concatenate(inputs)
 
 
 # ------------------------------------------------------------------------------------------------ tokens

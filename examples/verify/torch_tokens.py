@@ -95,11 +95,11 @@ def residual_codes(f, codes, blends, sizes):
 
 
 def scale_inputs(index, codes, sizes):
-    H, drawn, shown = sizes[-1], 0, []
+    H, drawn, inputs = sizes[-1], 0, []
     for ids, p, after in zip(index.split([p * p for p in sizes]), sizes, sizes[1:], strict=False):
         drawn = drawn + bicubic(picture(codes[ids], p), (H, H))
-        shown.append(F.interpolate(drawn, size=(after, after), mode="area")[0].flatten(1).mT)
-    return torch.cat(shown)
+        inputs.append(F.interpolate(drawn, size=(after, after), mode="area")[0].flatten(1).mT)
+    return torch.cat(inputs)
 
 
 # ------------------------------------------------------------------------------------------------ tokens

@@ -78,9 +78,9 @@ def add_config_flags(parser: Parser, sections: list[str], defaults: RunConfig) -
         often = OFTEN.get(section, set())
         group = parser.add_argument_group(TITLES[section]) if flags else parser
         for flag, f, kind in sorted(flags, key=lambda entry: entry[1].name not in often):
-            shown = parser.complete or f.name in often
-            parser.rare += not shown
-            text = about(f, comments.get(f.name, ""), getattr(own, f.name)) if shown else argparse.SUPPRESS
+            visible = parser.complete or f.name in often
+            parser.rare += not visible
+            text = about(f, comments.get(f.name, ""), getattr(own, f.name)) if visible else argparse.SUPPRESS
             add_flag(group, section, flag, f, kind, text)
         names = {flag for flag, _, _ in flags}
         for cls in KINDS.get(section, {}).values():
@@ -93,8 +93,8 @@ def add_config_flags(parser: Parser, sections: list[str], defaults: RunConfig) -
 def about(f: dataclasses.Field[Any], comment: str, default: Any) -> str:
     """The help of a field's flag: its comment, and its default."""
     text = in_words(default)
-    shown = f" (default: {text})" if text else ""
-    return (comment.replace("None: ", "default: ") + shown).strip().replace("%", "%%")
+    ending = f" (default: {text})" if text else ""
+    return (comment.replace("None: ", "default: ") + ending).strip().replace("%", "%%")
 
 
 def in_words(value: Any) -> str:

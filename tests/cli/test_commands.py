@@ -24,35 +24,23 @@ def outside(*arguments, **options):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=120, **options)
 
 
-@pytest.fixture
-def told(capsys):
-    """told(*arguments) -> (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        code = main(list(arguments))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
 # ------------------------------------------------------------------------------------------------ help and start
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_command_explains_itself(told, command):
-    code, out, err = told(command, "--help")
+def test_every_command_explains_itself(minidit, command):
+    code, out, err = minidit(command, "--help")
     assert code == 0 and not err
     assert out.startswith(f"usage: minidit {command}") and "--debug" in out
 
 
-def test_the_help_lists_every_command(told):
-    code, out, err = told("--help")
+def test_the_help_lists_every_command(minidit):
+    code, out, err = minidit("--help")
     assert code == 0 and not err and all(f"    {name}" in out for name in COMMANDS)
 
 
-def test_the_version(told):
-    assert told("--version") == (0, f"minidit {__version__}\n", "")
+def test_the_version(minidit):
+    assert minidit("--version") == (0, f"minidit {__version__}\n", "")
 
 
 def test_python_m_minidit_is_the_command():
@@ -138,9 +126,9 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["info", "--memory", "--network", "fasion"], "minidit: there is no network 'fasion', did you mean 'fashion'?"),
     (["info", "--memory", "--device", "tpu"], "minidit: unknown device 'tpu': use 'cpu', 'cuda', 'cuda:N' or 'auto'"),
 ])  # fmt: skip
-def test_wrong_usage_is_one_line_and_exit_code_2(told, arguments, message, tmp_path, monkeypatch):
+def test_wrong_usage_is_one_line_and_exit_code_2(minidit, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = told(*arguments)
+    code, out, err = minidit(*arguments)
     assert code == 2 and out == ""
     assert err.count("\n") == 1 and message in err
     assert not list(tmp_path.iterdir())
@@ -149,17 +137,17 @@ def test_wrong_usage_is_one_line_and_exit_code_2(told, arguments, message, tmp_p
 @pytest.mark.parametrize("words", [["sample"], ["eval"], ["report"], ["report", "runs/cats"], ["train", "--resume"],
                                    ["train", "--data", "digits", "--init"]])  # fmt: skip
 @pytest.mark.parametrize("wrong", ["runs/cat", "cats"])
-def test_a_misspelt_run_is_answered_with_the_right_one(told, words, wrong, tmp_path, monkeypatch):
+def test_a_misspelt_run_is_answered_with_the_right_one(minidit, words, wrong, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "cats").mkdir(parents=True)
     (tmp_path / "runs" / "cats" / "config.toml").write_text("")
-    assert told(*words, wrong) == (2, "", f"minidit: {wrong}: there is no such run, did you mean runs/cats?\n")
+    assert minidit(*words, wrong) == (2, "", f"minidit: {wrong}: there is no such run, did you mean runs/cats?\n")
 
 
-def test_a_folder_that_holds_no_pictures_is_told(told, tmp_path):
+def test_a_folder_that_holds_no_pictures_is_told(minidit, tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "words.txt").write_text("meow")
-    code, out, err = told("train", "--data", str(tmp_path))
+    code, out, err = minidit("train", "--data", str(tmp_path))
     assert (code, out) == (2, "") and "words.txt: not a picture" in err and err.count("\n") == 1
 
 
@@ -178,31 +166,31 @@ def test_debug_shows_where_an_error_comes_from():
     (AssertionError(), 1, "minidit: AssertionError:\n"),
     (KeyboardInterrupt(), 130, "\nminidit: interrupted\n"),
 ])  # fmt: skip
-def test_every_failure_has_its_exit_code(told, monkeypatch, error, code, message):
+def test_every_failure_has_its_exit_code(minidit, monkeypatch, error, code, message):
     def fail(args):
         raise error
 
     monkeypatch.setattr("minidit.cli.info.run", fail)
-    assert told("info") == (code, "", message)
+    assert minidit("info") == (code, "", message)
 
 
 # ------------------------------------------------------------------------------------------------ info, print-config
 
 
-def test_info_tells_the_versions_and_sizes(told):
-    code, out, err = told("info", "--no-speed")
+def test_info_tells_the_versions_and_sizes(minidit):
+    code, out, err = minidit("info", "--no-speed")
     assert code == 0 and not err
     assert f"minidit {__version__}" in out and f"{np.__version__}" in out
     assert "DiT-XL/2" in out and "675,129,632" in out and "118.6" in out
 
 
-def test_flags_stand_over_the_file_and_the_file_over_the_preset(told, tmp_path):
+def test_flags_stand_over_the_file_and_the_file_over_the_preset(minidit, tmp_path):
     from minidit.runs.config import read_config
     from minidit.runs.presets import PRESETS
 
     file = tmp_path / "my.toml"
     file.write_text("[train]\nlr = 0.25\nsteps = 77\n[sample]\nguidance = 4\n")
-    code, out, err = told("train", "--preset", "quick", "--config", str(file), "--steps", "5", "--betas", "0.5", "0.75",
+    code, out, err = minidit("train", "--preset", "quick", "--config", str(file), "--steps", "5", "--betas", "0.5", "0.75",
                           "--no-learn-sigma", "--threads", "3", "--print-config")  # fmt: skip
     assert code == 0 and not err
     (tmp_path / "resolved.toml").write_text(out)
@@ -219,8 +207,8 @@ def test_flags_stand_over_the_file_and_the_file_over_the_preset(told, tmp_path):
     (["--data", "digits", "--autoencoder", "a.safetensors"], "digits", "autoencoder"),
     (["--data", "mine", "--tokenizer", "autoencoder_kl", "--ae-blocks", "1"], "mine", "autoencoder_kl"),
 ])  # fmt: skip
-def test_the_data_choose_the_preset_where_none_is_named(told, arguments, source, tokenizer):
-    code, out, err = told("train", *arguments, "--print-config")
+def test_the_data_choose_the_preset_where_none_is_named(minidit, arguments, source, tokenizer):
+    code, out, err = minidit("train", *arguments, "--print-config")
     sections = tomllib.loads(out)
     assert code == 0 and not err and sections["data"]["source"] == source and sections["tokenizer"]["kind"] == tokenizer
     assert sections["data"]["tokenizer"] == ("a.safetensors" if "--autoencoder" in arguments else "")
@@ -235,8 +223,8 @@ def test_the_data_choose_the_preset_where_none_is_named(told, arguments, source,
     (["--preset", "digits-edm"], ("--sigma-max", "--times-mean"), ("--T", "--shift", "--ae-widths")),
     (["--data", "digits"], ("--T",), ("--ae-widths", "--shift")),
 ])  # fmt: skip
-def test_the_help_shows_the_flags_of_the_kinds_that_are_named(told, arguments, there, absent):
-    code, out, _ = told("train", *arguments, "--help-all")
+def test_the_help_shows_the_flags_of_the_kinds_that_are_named(minidit, arguments, there, absent):
+    code, out, _ = minidit("train", *arguments, "--help-all")
     assert code == 0 and all(f" {flag} " in out for flag in there) and not any(f" {flag} " in out for flag in absent)
     for section in ("model", "process"):
         assert f"--{section} {{{','.join(sorted(KINDS[section]))}}}" in out

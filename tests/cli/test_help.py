@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minidit.choices import comments_of, one_of, words_of
-from minidit.cli import COMMANDS, build_parser, main
+from minidit.cli import COMMANDS, build_parser
 from minidit.cli.flags import HIDDEN, OFTEN, flags_of, in_words
 from minidit.cli.options import defaults_in
 from minidit.runs.kinds import KINDS, kind_of
@@ -20,17 +20,6 @@ from minidit.runs.presets import PRESETS, RunConfig, networks
 ROOT = Path(__file__).parents[2]
 SECTIONS = [f for f in RunConfig.__dataclass_fields__ if f != "data"]
 KIND = [(section, kind) for section, kinds in KINDS.items() for kind in kinds]
-
-
-@pytest.fixture
-def said(capsys):
-    """said(*arguments) -> (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        code = main(list(arguments))
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def parser_of(command, *words):
@@ -87,8 +76,8 @@ def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section, kind):
     assert flags == [f.name for f in fields(cls) if f.name not in HIDDEN.get(section, ())]
 
 
-def test_rare_options_are_shown_by_help_all_alone(said):
-    short, whole = said("train", "--help")[1], said("train", "--help-all")[1]
+def test_rare_options_are_shown_by_help_all_alone(minidit):
+    short, whole = minidit("train", "--help")[1], minidit("train", "--help-all")[1]
     for flag in ("--ema", "--ae-widths", "--classifier-lr", "--held-out"):
         assert f" {flag} " in whole and f" {flag} " not in short
     assert "--lr X" in short and f"(default: {PRESETS['fashion'].train.lr})" in short
@@ -103,11 +92,11 @@ def test_what_is_often_used_is_a_field():
         assert names <= known
 
 
-def test_the_default_is_that_of_the_preset_the_file_and_the_kind(said, tmp_path):
+def test_the_default_is_that_of_the_preset_the_file_and_the_kind(minidit, tmp_path):
     (tmp_path / "my.toml").write_text("[train]\nlr = 0.25\n")
-    assert "(default: 0.25)" in said("train", "--config", str(tmp_path / "my.toml"), "--help")[1]
-    assert f"(default: {PRESETS['words'].train.steps})" in said("train", "--data", "emoji", "--help")[1]
-    assert "(default: 768)" in said("train", "--network", "DiT-B/2", "--help")[1]
+    assert "(default: 0.25)" in minidit("train", "--config", str(tmp_path / "my.toml"), "--help")[1]
+    assert f"(default: {PRESETS['words'].train.steps})" in minidit("train", "--data", "emoji", "--help")[1]
+    assert "(default: 768)" in minidit("train", "--network", "DiT-B/2", "--help")[1]
 
 
 # ---------------------------------------------------------------------------------------------- the comment is the documentation
@@ -132,7 +121,7 @@ def test_a_class_without_a_file_has_no_comments():
 # --------------------------------------------------------------------------------------------- one list of presets and networks
 
 
-def test_a_name_means_one_network_everywhere(said):
+def test_a_name_means_one_network_everywhere(minidit):
     import tomllib
 
     from minidit.models.dit import DIT
@@ -140,22 +129,22 @@ def test_a_name_means_one_network_everywhere(said):
     for name, preset in PRESETS.items():
         assert networks()[name] == preset.model
     assert DIT["fashion"] == PRESETS["fashion"].model and DIT["demo"] == PRESETS["demo"].model
-    code, out, _ = said("train", "--data", "mine", "--network", "DiT-S/2", "--print-config")
+    code, out, _ = minidit("train", "--data", "mine", "--network", "DiT-S/2", "--print-config")
     assert code == 0 and tomllib.loads(out)["model"]["hidden_size"] == 384
-    out = said("info", "--no-speed")[1]
+    out = minidit("info", "--no-speed")[1]
     assert all(f"\n{name} " in out for name in networks())
 
 
 # ------------------------------------------------------------------------------------------------ no dead end
 
 
-def test_minidit_alone_shows_the_first_steps(said):
-    code, out, err = said()
+def test_minidit_alone_shows_the_first_steps(minidit):
+    code, out, err = minidit()
     assert (code, out) == (2, "") and "first steps:" in err and "minidit train --data PICTURES" in err
 
 
-def test_help_is_a_command_as_well(said):
-    assert said("help", "rungs") == said("rungs", "--help") and said("help")[1] == said("--help")[1]
+def test_help_is_a_command_as_well(minidit):
+    assert minidit("help", "rungs") == minidit("rungs", "--help") and minidit("help")[1] == minidit("--help")[1]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
@@ -166,16 +155,17 @@ def test_help_is_a_command_as_well(said):
     ("minidit vectors ", ["export", "check", "list"], "--full"), ("minidit train --data d", ["digits"], "fashion"),
     ("minidit train --schedule ", ["linear", "cosine", "scaled_linear"], "--lr"), ("minidit train runs/", [], "digits"),
 ])  # fmt: skip
-def test_bash_completes(said, tmp_path, line, there, absent):
-    script = said("completion", "bash")[1] + 'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _minidit; printf "%s\\n" "${COMPREPLY[@]}"'
+def test_bash_completes(minidit, tmp_path, line, there, absent):
+    script = minidit("completion", "bash")[1]
+    script += 'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _minidit; printf "%s\\n" "${COMPREPLY[@]}"'
     words = " ".join(f"'{word}'" for word in line.split(" "))
     done = subprocess.run(["bash", "-c", f"COMP_WORDS=({words}); {script}"], capture_output=True, text=True, cwd=tmp_path)
     found = done.stdout.split()
     assert done.stderr == "" and absent not in found and set(there) <= set(found)
 
 
-def test_zsh_gets_the_same_words_after_its_own_start(said):
-    bash, zsh = (said("completion", shell)[1] for shell in ("bash", "zsh"))
+def test_zsh_gets_the_same_words_after_its_own_start(minidit):
+    bash, zsh = (minidit("completion", shell)[1] for shell in ("bash", "zsh"))
     assert "bashcompinit" in zsh and zsh.split("_minidit()", 1)[1] == bash.split("_minidit()", 1)[1]
 
 

@@ -22,45 +22,34 @@ def run(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def said(capsys):
-    """said(*arguments) -> (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        code = main(list(map(str, arguments)))
-        return code, *capsys.readouterr()
-
-    return call
-
-
 def lines_of(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_table_holds_every_recorded_number_once(said, run, tmp_path):
-    code, out, _ = said("report", run, "--csv", "-")
+def test_the_table_holds_every_recorded_number_once(minidit, run, tmp_path):
+    code, out, _ = minidit("report", run, "--csv", "-")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 0 and len(rows) == len(lines_of(run))
     for row, line in zip(rows, lines_of(run), strict=True):
         assert row.pop("run") == "one" and row.pop("phase") == line.pop("phase")
         assert {k: float(v) for k, v in row.items() if v} == line
-    assert said("report", run, "--csv", tmp_path / "table.csv")[1] == f"{tmp_path}/table.csv\n"
+    assert minidit("report", run, "--csv", tmp_path / "table.csv")[1] == f"{tmp_path}/table.csv\n"
     assert (tmp_path / "table.csv").read_text() == out
 
 
-def test_the_table_of_two_runs_names_them(said, run, tmp_path):
+def test_the_table_of_two_runs_names_them(minidit, run, tmp_path):
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "metrics.jsonl").write_text('{"phase": "model", "step": 1, "new": 2.5}\n')
-    rows = list(csv.DictReader(io.StringIO(said("report", run, tmp_path / "two", "--csv", "-")[1])))
+    rows = list(csv.DictReader(io.StringIO(minidit("report", run, tmp_path / "two", "--csv", "-")[1])))
     assert {row["run"] for row in rows} == {"one", "two"} and [row["new"] for row in rows if row["new"]] == ["2.5"]
-    assert said("report", run, "--csv", "-", "--out", "x.html")[0] == 2
+    assert minidit("report", run, "--csv", "-", "--out", "x.html")[0] == 2
 
 
-def test_events_hold_the_same_numbers(said, run, tmp_path):
+def test_events_hold_the_same_numbers(minidit, run, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    code, out, _ = said("report", run, "--tensorboard", tmp_path / "tb")
+    code, out, _ = minidit("report", run, "--tensorboard", tmp_path / "tb")
     events = EventAccumulator(out.strip())
     events.Reload()
     expected = [(line["step"], line["loss"]) for line in lines_of(run) if "loss" in line]
@@ -69,9 +58,9 @@ def test_events_hold_the_same_numbers(said, run, tmp_path):
     assert [v for _, v in found] == pytest.approx([v for _, v in expected], rel=1e-6)
 
 
-def test_without_tensorboard_its_extra_is_named(said, run, tmp_path, monkeypatch):
+def test_without_tensorboard_its_extra_is_named(minidit, run, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorboard.compat.proto.event_pb2", None)
-    code, out, err = said("report", run, "--tensorboard", tmp_path / "tb")
+    code, out, err = minidit("report", run, "--tensorboard", tmp_path / "tb")
     assert (code, out) == (2, "") and "pip install 'minidit[tensorboard]'" in err and not (tmp_path / "tb").exists()
 
 
@@ -93,6 +82,6 @@ def test_the_page_says_what_was_trained_on_and_what_is_held_out(run):
     assert "10 classes: 0 149, 1 152" in page and "Watch it learn" in page and "kl_weight" not in page
 
 
-def test_a_comparison_says_whether_the_pictures_are_from_the_same_noise(said, run, tmp_path):
-    assert said("report", run, run, "--out", tmp_path / "both.html")[0] == 0
+def test_a_comparison_says_whether_the_pictures_are_from_the_same_noise(minidit, run, tmp_path):
+    assert minidit("report", run, run, "--out", tmp_path / "both.html")[0] == 0
     assert "All from the same noise, seed 0." in (tmp_path / "both.html").read_text("utf-8")

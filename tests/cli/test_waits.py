@@ -20,17 +20,6 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def said(capsys):
-    """said(*arguments) -> (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        code = main(list(map(str, arguments)))
-        return code, *capsys.readouterr()
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of a few updates on a ladder of 1000 rungs, so that all that is drawn from it can take long."""
@@ -51,11 +40,11 @@ class Clock:
 # ------------------------------------------------------------------------------------------------ what is shown
 
 
-def test_the_numbers_on_the_line_are_those_that_were_recorded(said, tmp_path, monkeypatch):
+def test_the_numbers_on_the_line_are_those_that_were_recorded(minidit, tmp_path, monkeypatch):
     """Loss, norm of the gradient and speed of an update, and the loss on held-out pictures, to the last digit shown."""
     monkeypatch.setattr("minidit.cli.progress.SECONDS", 0.0)
     words = ["--steps", 40, "--T", 20, "--sample-steps", 3, "--sample-save-every", 20, "--no-gallery", "--out", tmp_path / "run"]
-    code, _, err = said("train", *TINY, *words)
+    code, _, err = minidit("train", *TINY, *words)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     records = {line["step"]: line for line in lines if "loss" in line}
     held_out = {line["step"]: line["held_out_loss"] for line in lines if "held_out_loss" in line}
@@ -100,47 +89,48 @@ def test_a_remark_does_not_begin_the_line_anew(capsys, monkeypatch):
     (["sample", "RUN", "-n", "4", "--out", "film.gif"], ["from noise to picture"]),
     (["sample", "RUN", "-n", "4", "--out", "grid.png"], ["sampling"]),
 ])  # fmt: skip
-def test_every_wait_has_a_name(said, run, monkeypatch, tmp_path, words, names):
+def test_every_wait_has_a_name(minidit, run, monkeypatch, tmp_path, words, names):
     """Were every wait longer than two seconds, all of these would be on the screen."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("minidit.cli.progress.SHORT", -1.0)
     monkeypatch.setattr("minidit.cli.progress.SECONDS", 0.0)
-    code, _, err = said(*(run if word == "RUN" else word for word in words))
+    code, _, err = minidit(*(run if word == "RUN" else word for word in words))
     assert code == 0 and not [name for name in names if f"{name}: " not in err], err
 
 
 # ------------------------------------------------------------------------------------------------ before and after a training
 
 
-def test_a_dry_run_says_what_a_run_costs_and_writes_nothing(said, run, tmp_path, monkeypatch):
+def test_a_dry_run_says_what_a_run_costs_and_writes_nothing(minidit, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = said("train", *TINY, "--steps", 10, "--dry-run")
+    code, out, err = minidit("train", *TINY, "--steps", 10, "--dry-run")
     assert code == 0 and not list(tmp_path.iterdir()) and err == ""
     assert "10 classes: 0 149, 1 152" in out and "parameters, samples of 1 x 8 x 8, 16 tokens each" in out
     assert re.search(r"^model: 10 updates of 8, [\d,]+ pictures per second: about \d+ seconds$", out, re.M)
     assert "memory: about" in out and "disk: up to" in out and "297 pictures" in out
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert "model: trained already" in said("train", "--resume", run, "--dry-run")[1]
-    assert "model: 4 updates of 8, " in said("train", "--resume", run, "--dry-run", "--steps", 7)[1]
+    assert "model: trained already" in minidit("train", "--resume", run, "--dry-run")[1]
+    assert "model: 4 updates of 8, " in minidit("train", "--resume", run, "--dry-run", "--steps", 7)[1]
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert said("train", *TINY, "--dry-run", "--size", 9)[0] == 2  # what the run would refuse is refused
+    assert minidit("train", *TINY, "--dry-run", "--size", 9)[0] == 2  # what the run would refuse is refused
 
 
-def test_the_end_says_where_everything_is_and_what_comes_next(said, run, tmp_path):
-    code, out, err = said("train", "--resume", run, "--no-gallery")
+def test_the_end_says_where_everything_is_and_what_comes_next(minidit, run, tmp_path):
+    code, out, err = minidit("train", "--resume", run, "--no-gallery")
     assert code == 0 and out == f"{run}\n" and f"{run} has made its 3 updates: for more, add --steps" in err
     for line in (f"open {run}/report.html", f"minidit sample {run} --labels 0-9 --out grid.png", f"minidit eval {run}",
                  f"minidit train --resume {run} --steps 6"):  # fmt: skip
         assert line in err
 
 
-def test_a_name_that_nobody_chose_replaces_nothing(said, run, tmp_path, monkeypatch):
+def test_a_name_that_nobody_chose_replaces_nothing(minidit, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grid.png").write_text("mine")
-    assert said("sample", run, "-n", 1, "--steps", 1)[1] == "grid-2.png\n"
-    assert said("sample", run, "-n", 1, "--steps", 1, "--out", "GRID.PNG")[1] == "GRID.PNG\n"
+    assert minidit("sample", run, "-n", 1, "--steps", 1)[1] == "grid-2.png\n"
+    assert minidit("sample", run, "-n", 1, "--steps", 1, "--out", "GRID.PNG")[1] == "GRID.PNG\n"
     assert (tmp_path / "grid.png").read_text() == "mine"
-    assert said("sample", run, "-n", 1, "--steps", 1, "--out", "grid.png")[0] == 0 and (tmp_path / "grid.png").stat().st_size > 9
+    assert minidit("sample", run, "-n", 1, "--steps", 1, "--out", "grid.png")[0] == 0
+    assert (tmp_path / "grid.png").stat().st_size > 9
 
 
 # ------------------------------------------------------------------------------------------------ Ctrl-C
