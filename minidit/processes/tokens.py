@@ -162,7 +162,7 @@ def groups_written(
     both = xp.concatenate((y, network.null(y))) if guides else y
     cache = network.cache(2 * B if guides else B) if how.cached else None
     draws = Draws(how.seed, WRITE_STREAM, xp.arange(B) if samples is None else samples, network.device, np.float64)
-    u = draws.uniform_of_groups(order.groups)
+    u = draws.uniform(dtype=np.float64, more=(order.tokens,))  # at once: many small draws take longer than a pass of one token
     index = xp.zeros((B, 0), np.int64) if given is None else given
     first = 0 if given is None else order.ends.index(given.shape[1]) + 1
     for g, tokens in enumerate(order.groups[first:], first):

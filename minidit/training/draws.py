@@ -19,7 +19,6 @@ import numpy as np
 from minidit.backend import Array, home_of, module_of, to_device, to_host
 from minidit.data import batch_indices
 from minidit.nn.device import Stream
-from minidit.random import LOW, philox4x32
 
 LABEL = 1  # the number of the draw for label dropout, reserved even where no labels are dropped
 ROWS = 64  # updates whose batches are uploaded together
@@ -120,20 +119,6 @@ class Draws:
     def uniform(self, *, number: int | None = None, dtype: Any = np.float32, more: Sequence[int] = ()) -> Array:
         """(B,) numbers in (0, 1), one per sample; or (B, *more), as many per sample as that."""
         return self._stream(number).uniform((len(self.samples), *more), self.samples, self.device, dtype)
-
-    def uniform_of_groups(self, groups: Sequence[int]) -> Array:
-        """(B, Σ groups) float64: what at(g).uniform(more=(groups[g],)) draws for g = 0, 1, …, side by side.
-
-        On the host it is one draw: many small ones take longer than the tokens that they choose.
-        """
-        if self.device != "cpu":
-            parts = [self.at(g).uniform(dtype=np.float64, more=(n,)) for g, n in enumerate(groups)]
-            return module_of(self.device).concatenate(parts, axis=1)
-        g = np.repeat(np.arange(len(groups), dtype=np.uint64), groups)
-        k = np.concatenate([np.arange(n, dtype=np.uint64) for n in groups])
-        c0, c1, c2 = np.broadcast_arrays(k // 4, g * self.per, np.asarray(self.samples).astype(np.uint64)[:, None])
-        words = philox4x32((c0, c1, c2, np.full_like(c0, self.stream)), (self.seed & LOW, self.seed >> 32))  # (R.5)
-        return (np.choose((k % 4).astype(np.int64), words) + 0.5) * 2.0**-32  # (R.2)
 
     def integers(self, low: int, high: int, *, number: int | None = None) -> Array:
         """(B,) int64, low ≤ n < high, one per sample."""

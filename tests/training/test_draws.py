@@ -138,11 +138,3 @@ def test_a_source_without_labels_is_the_same_pictures():
     x_0, y = source.draw(np.array([4, 0]), draws(range(2)))
     assert y is None and source.labels is None and (len(source), source.levels) == (6, 17)
     assert np.array_equal(x_0, pictures().x_0[[4, 0]])
-
-
-@spec("R.2", "R.5")
-@pytest.mark.parametrize("groups", [(1,) * 9, (1, 4, 9, 16), (5,)])
-def test_the_uniform_numbers_of_all_groups_are_those_of_one_group_after_another(groups):
-    draws = Draws(2**40 + 3, 0x777, np.array([4, 0, 2**33]), per=3, dtype=np.float64)
-    parts = [draws.at(g).uniform(dtype=np.float64, more=(n,)) for g, n in enumerate(groups)]
-    assert np.array_equal(draws.uniform_of_groups(groups), np.concatenate(parts, axis=1))
