@@ -8,6 +8,7 @@ from support import agree, host, spec
 
 from minidit.autograd import Tensor
 from minidit.autoregressive.quantiser import Levels, Nearest, Pyramid
+from minidit.autoregressive.quantize import nearest
 from minidit.autoregressive.scales import larger, smaller
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -71,6 +72,14 @@ def test_the_population_of_a_pyramid_are_the_residuals_of_its_scales(seed):
     first = smaller(z, 1)
     assert seen.shape == (2 * 21, 3) and np.array_equal(seen[:2], first.reshape(2, 3))
     agree(seen[2:10], smaller(z - larger(first, 4), 2).reshape(8, 3), bound=1e-15)
+
+
+@spec("Q.9")
+@given(SEEDS)
+def test_with_its_codes_the_population_of_a_pyramid_are_the_vectors_whose_nearest_codes_are_its_numbers(seed):
+    r = np.random.default_rng(seed)
+    law, z = quantiser("pyramid", r), r.normal(size=(1, 4, 4, 3))
+    assert np.array_equal(nearest(law.population(z, law.codes), law.codes), law.numbers(z)[0])
 
 
 @pytest.mark.parametrize("kind", ["nearest", "sphere", "levels"])

@@ -95,6 +95,15 @@ def test_codes_are_laid_after_the_warm_updates_in_weights_and_average_and_then_q
         assert not any(records)
 
 
+def test_unused_codes_are_revived_now_and_then_in_the_first_half_and_left_alone_in_the_second(monkeypatch):
+    when = []
+    monkeypatch.setattr("minidit.processes.codes.revive_codes", lambda network, x, seed: when.append(loop.done) or slice(0))
+    loop = c.tokenize(NETWORKS[0](), pictures(64), AutoencodeConfig(steps=12, warm=2, revive=2, batch_size=8, shards=1))
+    for _ in loop.run():
+        codes_laid(loop)
+    assert when == [4, 6]
+
+
 def test_the_same_training_on_two_shards_gives_the_same_codes():
     """The codes are laid from pictures that the seed alone chooses, whatever the number of workers."""
     ends = []

@@ -58,6 +58,14 @@ def test_numbers_from_the_cache_are_those_from_memory_and_are_not_computed_twice
         assert len(one) == 20 and one.mirrored is not None
 
 
+def test_another_tokenizer_has_numbers_of_its_own_in_the_cache(tmp_path, monkeypatch):
+    data, cache = some(), Cache(tmp_path, least=1)
+    monkeypatch.setattr(type(data), "key", "some pictures", raising=False)
+    for seed in (1, 2):
+        network = VQ(VQConfig(codes=12, latent_channels=3, **SMALL), Philox(seed))
+        assert np.array_equal(numbers_of_set(network, data, cache=cache).index, numbers_of(network, data.x_0()))
+
+
 @EVERY
 def test_the_first_numbers_draw_what_they_say_so_far(kind):
     """Of scales the map f̂_k; in raster order the vectors of these codes, and zeros where no code is yet."""
