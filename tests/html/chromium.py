@@ -28,6 +28,7 @@ from pathlib import Path
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--no-default-browser-check",
          "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
          "--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio", "--remote-debugging-pipe"]
+LEFT = "navigated or closed", "context was destroyed", "default execution context"  # DevTools about a page that was left
 # the browser wants its pipes at 3 and 4; a small Python moves them there and becomes the browser
 LAUNCH = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execvp(sys.argv[3], sys.argv[3:])"
 
@@ -98,8 +99,17 @@ class Page:
         return answer["result"].get("value")
 
     def settle(self):
-        """Waits for two drawn frames, so that what scripts have done is on the screen and in `errors`."""
-        self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+        """Waits for two drawn frames, so that what scripts have done is on the screen and in `errors`.
+
+        A key or a click may lead to another page: what was asked of the one that is left is asked of the next one.
+        """
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                return self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+            except RuntimeError as error:
+                if not any(sign in str(error) for sign in LEFT) or time.monotonic() > deadline:
+                    raise
 
     def press(self, key, shift=False):
         """A key at whatever has the focus: "ArrowRight", "Tab", "Enter", "Escape", or one character."""
