@@ -117,7 +117,7 @@ def _run(only: str | None, arguments: list[str], me: int = 0) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        usage = isinstance(error, (ValueError, TypeError, FileNotFoundError))
+        usage = isinstance(error, (ValueError, TypeError, FileNotFoundError, NotADirectoryError))
         unclear = not str(error) or isinstance(error, (KeyError, AssertionError))
         text = f"{type(error).__name__}: {error}" if unclear else str(error)
         return _failed(2 if usage else 1, short(" ".join(text.split())))

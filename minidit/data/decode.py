@@ -9,7 +9,7 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ MAX_TEXTS = 2**22  # bytes of the comments of a picture
 LARGEST_COMMON, DEFAULT_SIZE = 64, 32
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")  # decoded inside Pillow, without another program
+MORE, NAMED = 1000, 5  # files that are looked at after one that cannot be read, and how many of these are named
 BLOCK = 2**24  # bytes of pictures that are decoded before they are handed on
 
 
@@ -81,7 +82,7 @@ class Decoding:
     def _one(self, number: int, file: Path) -> NDArray[np.uint8] | None:
         h, w = self.size
         digest = hashlib.sha256()
-        with leaving_out(file, self.skipped), opened(file, digest.update) as picture:
+        with leaving_out(file, self.skipped, self.files[number + 1 : number + 1 + MORE]), opened(file, digest.update) as picture:
             brightest = int(np.max(np.asarray(picture))) if is_wide(picture) else 0
             rgb = to_rgb(picture)
             image = np.asarray(rgb if rgb.size == (w, h) else square(rgb, h)).transpose(2, 0, 1)
@@ -127,14 +128,29 @@ def relative(file: Path, folder: Path) -> str:
 
 
 @contextmanager
-def leaving_out(file: Path, skipped: dict[Path, str] | None) -> Iterator[None]:
-    """A file that cannot be read is noted in `skipped`; where that is None, its error is raised, with the way to skip it."""
+def leaving_out(file: Path, skipped: dict[Path, str] | None, rest: Sequence[Path] = ()) -> Iterator[None]:
+    """A file that cannot be read is noted in `skipped`; where that is None, its error is raised, with the way to skip it.
+
+    rest : the files after it, some of which are looked at, so that one error names what one would meet next"""
     try:
         yield
     except DataError as error:
         if skipped is None:
-            raise DataError(f"{error} (or --skip-bad: leave out files that cannot be read)") from error
+            raise DataError(f"{error}{_more(rest)} (or --skip-bad: leave out files that cannot be read)") from error
         skipped[file] = str(error)
+
+
+def _more(files: Sequence[Path]) -> str:
+    """Which of the files have no header of a picture either, or ""."""
+    bad: dict[Path, str] = {}
+    for file in files:
+        with leaving_out(file, bad), opened(file):
+            pass
+    names = [str(file) for file in bad]
+    if not names:
+        return ""
+    listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return f"; of the next {len(files)} files these cannot be read either: {listed}"
 
 
 @contextmanager
@@ -185,8 +201,8 @@ def _bound(module: object, name: str, value: int) -> Iterator[None]:
 def common_size(files: list[Path], skipped: dict[Path, str] | None) -> tuple[int, int]:
     """(H, W) that all pictures share, if it is small and divisible by 4; else 32×32."""
     sizes = set()
-    for file in files:
-        with leaving_out(file, skipped), opened(file) as picture:
+    for i, file in enumerate(files):
+        with leaving_out(file, skipped, files[i + 1 : i + 1 + MORE]), opened(file) as picture:
             w, h = picture.size
             sizes.add((w, h) if picture.getexif().get(0x0112) in SIDEWAYS else (h, w))
     if len(sizes) == 1:

@@ -17,10 +17,10 @@ BESIDE = 20e6  # bytes of pictures, metrics and reports
 
 
 def check_start(folder: Path, config: RunConfig) -> None:
-    """Raises RunError unless a run of this configuration can begin in a folder, which need not exist yet."""
+    """Raises NotADirectoryError or RunError unless a run of this configuration can begin in a folder (or where none is yet)."""
     place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not place.is_dir():
-        raise RunError(f"{folder}: {place} is a file, not a folder: choose another --out")
+        raise NotADirectoryError(f"{folder}: {place} is a file, not a folder: choose another --out")
     if not os.access(place, os.W_OK | os.X_OK):
         raise RunError(f"{folder}: no permission to write in {place}: choose another --out")
     need, free = bytes_of(config), shutil.disk_usage(place).free

@@ -109,11 +109,12 @@ class Trainer:
         began, first = time.monotonic(), loop.done
         for record in records:
             self.begun = None
-            self.record(phase, record, time.monotonic() - began, loop.done - first)
+            numbers = self.record(phase, record, time.monotonic() - began, loop.done - first)
             phase.after_update(loop)
             if self.regular(phase, loop):
-                self.save_state(phase, loop)
+                numbers |= self.save_state(phase, loop)
                 saved = loop.done
+            self.tell(phase.name, numbers, phase.config.steps)
         stopped = self.ranks.agree(loop.stop)
         if stopped and saved != loop.done:
             self.save_state(phase, loop)
@@ -127,8 +128,8 @@ class Trainer:
             self.save(phase.name, phase.network)
         return stopped
 
-    def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> None:
-        """Reports an update, and logs some to metrics.jsonl. wall, updates: since the phase started or resumed."""
+    def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> dict[str, Any]:
+        """What is told of an update; some are logged to metrics.jsonl. wall, updates: since the phase started or resumed."""
         step, steps = record["step"], phase.config.steps
         if step % EVERY == 0 or step in (1, steps):
             numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
@@ -138,22 +139,22 @@ class Trainer:
             record = {**numbers, "img_per_s": round(speed, 1)}
             if self.ranks.first:
                 files.append(self.folder, {"phase": phase.name, **record, "wall_s": round(wall, 3)})
-        self.tell(phase.name, record, steps)
+        return dict(record)
 
-    def save_state(self, phase: Phase[N], loop: Loop) -> None:
-        """Saves the state of a phase, and deletes an overwritten run, which is no longer needed.
+    def save_state(self, phase: Phase[N], loop: Loop) -> dict[str, float]:
+        """Saves the state of a phase, and deletes an overwritten run, which is no longer needed  ->  {"held_out_loss": …} or {}.
 
         Regular states are compared on held-out pictures; one that a stop leaves is not, because a stop should not wait.
         """
         if not self.ranks.first:
-            return
+            return {}
         loss = None
         if self.regular(phase, loop) and phase.held_out is not None and len(phase.held_out):
             loss = held_out_loss(loop, phase.held_out)
             files.append(self.folder, {"phase": phase.name, "step": loop.done, "held_out_loss": loss})
-            self.tell(phase.name, {"step": loop.done, "held_out_loss": loss}, phase.config.steps)
         save_state(self.folder, phase.name, loop, self.header(), self.config.sample, loss)
         files.delete_replaced(self.folder)
+        return {} if loss is None else {"held_out_loss": loss}
 
     def regular(self, phase: Phase[N], loop: Loop) -> bool:
         """Whether a state is saved at this update, in a run that nothing stops."""

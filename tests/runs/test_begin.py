@@ -36,7 +36,7 @@ def test_a_place_where_nothing_may_be_written_is_refused_before_any_work(tmp_pat
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("mine")
     for place in ("file", "file/run"):
-        with pytest.raises(RunError, match="file is a file, not a folder: choose another --out"):
+        with pytest.raises(NotADirectoryError, match="file is a file, not a folder: choose another --out"):
             started(tmp_path / place)
 
 

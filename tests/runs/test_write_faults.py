@@ -87,7 +87,7 @@ def test_what_is_read_back_after_a_failed_write_is_the_state_before(tmp_path, mo
     job, _ = begun(tmp_path / "run", replace(run_config(), sample=SampleConfig(steps=3, save_every=2)))
 
     def tell(phase, record, steps):
-        if record["step"] == 4:
+        if record["step"] == 3:
             Failing(monkeypatch, 1, errno.EIO, True)
 
     job.tell = tell
