@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from minidit.html.sources import Lines
-from minidit.html.spec import Entry, Spec, measured, missing_from, parse, read
+from minidit.html.spec import Chapter, Entry, Spec, measured, missing_from, parse, read
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent  # unless only the package is installed:
-LIBRARIES = {"markdown_it": "markdown-it-py"}  # import name -> package
+LIBRARIES = {"markdown_it": "markdown-it-py", "latex2mathml": "latex2mathml"}  # of the book: import name -> package
 CARRIED = PACKAGE / "html/checkout"  # SPEC.md, tests and story in a wheel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `minidit spec`."""
-    parser.add_argument("id", nargs="?", help="show one equation: its code, its tests, its residual (for example D.7)")
+    parser.add_argument(
+        "what", nargs="*", metavar="WHAT",
+        help="one equation with its code, its tests and its residual: by its id (D.7), its title, or a function (q_sample); else "
+        "all of a chapter (D), or with some words (noise)",
+    )  # fmt: skip
     parser.add_argument("--html", metavar="DIR", type=Path, help="write the book of equations, code and tests as web pages")
     parser.add_argument("--problems", action="store_true", help="print only equations without code or test, and wrong citations")
     parser.add_argument("--root", metavar="DIR", type=Path, help="another checkout than the package's own")
@@ -47,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         print(f"minidit spec: {error}", file=sys.stderr)
         return 2
-    if args.id is not None and args.html is None:
-        return show(root, package, args.id)
+    if args.what and args.html is None:
+        return show(root, package, " ".join(args.what))
     spec = read(root, package=package)
     if args.html is not None:
         return html(spec, args.html)
@@ -57,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     lines = problems(spec)
     if not args.problems:
         print(coverage(spec))
+        print("\ncode: the function that is the equation, and +N other forms; residual: the largest error that tests measured")
         print(f"\n{len(spec.entries)} equations, {len(spec.proofs)} tests, {len(lines)} problems"
               + ("" if spec.residuals else "; no residuals yet (run pytest)"))
     print(*lines, sep="\n", end="\n" if lines else "")
@@ -64,19 +71,49 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(root: Path, package: Path, wanted: str) -> int:
-    """Prints one entry. Reads the files that name it and no others."""
+    """Prints one entry, or the titles of all that may be meant. Reads the files that name it and no others."""
     _, chapters, _ = parse((root / "SPEC.md").read_text(encoding="utf-8"))
     entries = {e.id: e for chapter in chapters for e in chapter.entries}
-    identifier = re.sub(r"^([A-Z])(\d)", r"\1.\2", wanted.strip("() ").upper())  # d7 is D.7, but M02 is a mistake
     if wanted.upper() not in entries and re.fullmatch(r"[MXC]\d+[A-Z]?", wanted.upper()):
         print(f"minidit spec: {as_a_mistake(wanted[:1].upper() + wanted[1:], entries)}", file=sys.stderr)
         return 2
-    if identifier not in entries:
-        print(f"minidit spec: SPEC.md has no equation {wanted!r}{suggestion(wanted, entries)}", file=sys.stderr)
+    meant = matching(wanted, chapters)
+    if not meant:
+        near = [f"{i} ({entries[i].name})" for i in difflib.get_close_matches(wanted.upper(), entries, 3, 0.7)]
+        more = f": did you mean {' or '.join(near)}?" if near else " (minidit spec lists them)"
+        print(f"minidit spec: there is no equation {wanted!r}{more}", file=sys.stderr)
         return 2
-    spec = read(root, package=package, only=identifier)
-    print(one_entry(spec, spec.entries[identifier]))
+    if len(meant) > 1:
+        print(*(f"{e.id:5s}  {e.name}" for e in meant), sep="\n")
+        print(f"\n{len(meant)} equations; minidit spec {meant[0].id} shows one")
+        return 0
+    spec = read(root, package=package, only=meant[0].id)
+    print(one_entry(spec, spec.entries[meant[0].id]))
     return 0
+
+
+def matching(wanted: str, chapters: Sequence[Chapter]) -> list[Entry]:
+    """The equations that somebody may mean: by id, title or function; of a chapter; with these words in title or functions, or
+    else in their text."""
+    word = wanted.strip("() ").rpartition("::")[2].lower()
+    identifier = re.sub(r"^([a-z])(\d)", r"\1.\2", word)  # d7 is D.7
+    entries = [e for chapter in chapters for e in chapter.entries]
+
+    def symbols(e: Entry) -> list[str]:
+        return [part.lower() for place in (*e.homes, *e.also) for part in (place.symbol, place.symbol.rpartition(".")[2])]
+
+    def said(text: str) -> bool:
+        return all(w in text.lower() for w in word.split())
+
+    readings: list[Callable[[Entry], bool]] = [
+        lambda e: e.id.lower() == identifier,
+        lambda e: e.name.lower() == word,
+        lambda e: word in symbols(e)[: 2 * len(e.homes)],
+        lambda e: e.letter.lower() == word,
+        lambda e: said(" ".join([e.name, *symbols(e)])),
+        lambda e: len(word) > 2 and said(" ".join([e.name, e.prose])),
+    ]
+    return next((found for reading in readings if (found := [e for e in entries if reading(e)])), [])
 
 
 def as_a_mistake(identifier: str, entries: dict[str, Entry]) -> str:
@@ -86,32 +123,21 @@ def as_a_mistake(identifier: str, entries: dict[str, Entry]) -> str:
             + (f"; it is named at {', '.join(broken)}" if broken else ""))
 
 
-def suggestion(wanted: str, entries: dict[str, Entry]) -> str:
-    """Equations that may be meant: of a similar id, or with these words in their names."""
-    near = difflib.get_close_matches(wanted.upper(), entries, 3, 0.7)
-    words = wanted.lower().split()
-    near = near or [i for i, e in entries.items() if all(w in e.name.lower() for w in words)][:5]
-    return f": did you mean {' or '.join(f'{i} ({entries[i].name})' for i in near)}?" if near else " (minidit spec lists them)"
-
-
 def html(spec: Spec, folder: Path) -> int:
     """Writes the book."""
     from minidit.verify.bank import DEVIATIONS
 
-    try:
-        from minidit.html.book import write_book
-        from minidit.html.formula import FormulaError
-        from minidit.html.mistakes import Mistake
-    except ModuleNotFoundError as error:
-        package = LIBRARIES.get(str(error.name), error.name)
-        print(f"minidit spec: the book needs {package} (pip install {package})", file=sys.stderr)
+    absent = [package for module, package in LIBRARIES.items() if importlib.util.find_spec(module) is None]
+    if absent:
+        print(f"minidit spec: the book needs {' and '.join(absent)}: pip install {' '.join(absent)}", file=sys.stderr)
         return 2
+    from minidit.html.book import write_book
+    from minidit.html.formula import FormulaError
+    from minidit.html.mistakes import Mistake
+
     mistakes = [Mistake(d.id, d.name, d.spec, d.wrong, d.right, d.seen) for d in DEVIATIONS.values()]
     try:
         pages = write_book(spec, folder, mistakes)
-    except ModuleNotFoundError as error:
-        print(f"minidit spec: the book needs {error.name} (pip install {error.name}, or the extra book)", file=sys.stderr)
-        return 2
     except FormulaError as error:
         print(f"minidit spec: {error}", file=sys.stderr)
         return 1

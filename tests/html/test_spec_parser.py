@@ -201,7 +201,7 @@ def test_the_command_prints_the_coverage_with_residuals(tree, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[1].split() == ["D.1", "Forward", "law.py::forward", "+1", "1", "1.5e-15", "1e-10"]
     assert out[2].split() == ["D.2", "Table", "law.py::Ladder.table", "2", "–", "–"]
-    assert out[-1] == "2 equations, 2 tests, 0 problems"
+    assert out[-1] == "2 equations, 2 tests, 0 problems" and out[-3].startswith("code: ")
 
 
 def test_the_command_shows_one_entry_with_its_code_and_its_tests(tree, capsys):
@@ -228,14 +228,21 @@ def test_the_command_says_so_where_there_is_nothing_to_read(tree, tmp_path, caps
     assert error.count("\n") == 1 and "there is no SPEC.md in" in error and "--root DIR" in error
 
 
-@pytest.mark.parametrize("word", ["d1", "D.1", "(D.1)"])
-def test_an_equation_is_found_however_its_id_is_written(tree, capsys, word):
-    assert command(tree, word) == 0
+@pytest.mark.parametrize("word", ["d1", "D.1", "(D.1)", "forward", "law.py::forward", "again", "valid for"])
+def test_an_equation_is_found_by_its_id_its_title_its_functions_and_its_words(tree, capsys, word):
+    assert command(tree, *word.split()) == 0
     assert capsys.readouterr().out.startswith("D.1 — Forward")
 
 
+@pytest.mark.parametrize("word", ["d", "A"])  # a chapter; a letter of both titles
+def test_all_that_may_be_meant_are_listed(tree, capsys, word):
+    assert command(tree, word) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("D.1    Forward\nD.2    Table\n") and "\n2 equations; minidit spec D.1 shows one" in out
+
+
 @pytest.mark.parametrize(("wrong", "answer"), [
-    ("D.11", "did you mean D.1 (Forward)"), ("forward", "did you mean D.1 (Forward)"), ("nonsense", "(minidit spec lists them)"),
+    ("D.11", "did you mean D.1 (Forward)"), ("nonsense", "(minidit spec lists them)"),
     ("M02", "`minidit verify M02` says what it does; it is named at D.1 (Forward)"), ("m77", "`minidit verify M77`"),
 ])  # fmt: skip
 def test_a_wrong_id_is_answered_in_one_line_with_what_may_be_meant(tree, capsys, wrong, answer):
