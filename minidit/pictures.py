@@ -183,10 +183,14 @@ def _fitting(labels: Sequence[str], width: int) -> list[Picture]:
 # ------------------------------------------------------------------------------------------------ files
 
 
-def save_png(path: str | Path, image: Picture) -> Path:
-    """Writes the picture as PNG, with one channel if it has no colour."""
-    content = BytesIO()
-    (_grey(image) or image).save(content, "PNG", compress_level=9)
+def save_png(path: str | Path, image: Picture, about: str = "") -> Path:
+    """Writes the picture as PNG, with one channel if it has no colour.   about : its description inside the file"""
+    from PIL.PngImagePlugin import PngInfo
+
+    content, words = BytesIO(), PngInfo()
+    if about:
+        words.add_itxt("Description", about)
+    (_grey(image) or image).save(content, "PNG", compress_level=9, pnginfo=words)
     return write_atomically(path, content.getvalue())
 
 

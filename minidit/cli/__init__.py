@@ -25,6 +25,7 @@ COMMANDS = {
     "eval": "measure a run: class accuracy, Fréchet distance, precision and recall, neighbours",
     "verify": "check an implementation (yours, in any framework or language) and name its mistakes",
     "vectors": "test vectors for any language: write them, check them",
+    "encode": "pictures to the latents or tokens of a model, and back",
     "report": "one page about a run, or about several side by side; its numbers as CSV or for TensorBoard",
     "convert": "show a file of weights, or write the same network in another project's grammar",
     "info": "versions, devices, BLAS, presets and networks with their parameters and MACs",

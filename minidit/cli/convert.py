@@ -11,13 +11,30 @@ DIALECTS = ("official", "diffusers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a file (safetensors, torch zip, an index of shards) or a folder of diffusers")
+    parser.add_argument("source", help="a file (safetensors, torch zip, an index of shards), a folder of diffusers, a run folder "
+                        "(its model), or the name of shipped weights")  # fmt: skip
     parser.add_argument("destination", nargs="?", help="a .safetensors file, or a folder for diffusers (default: only show)")
-    parser.add_argument("--to", choices=GRAMMARS, default="minidit", help="the grammar to write (default minidit)")
+    parser.add_argument("--to", choices=GRAMMARS, default="", help="the grammar to write, that is, whose names the arrays have "
+                        "(default: minidit)")  # fmt: skip
     parser.add_argument("--dialect", choices=DIALECTS, help="how a DiT is computed (default: as its project does)")
     parser.add_argument("--num-heads", type=int, help="heads of an official DiT whose size is not that of a preset")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="default: as in the file")
     parser.add_argument("--shard-mb", type=int, help="for folders: the largest size of a file, in MB, approximately")
+
+
+def model_of(source: str) -> str | Path:
+    """The file of weights that a name means: that of a run folder or of shipped weights; else the name itself."""
+    from minidit.checkpoint import CONFIG
+    from minidit.cli.about import shipped
+    from minidit.runs.former import file_of
+    from minidit.runs.presets import WEIGHTS
+
+    path = Path(source)
+    if not path.exists() and source in shipped():
+        path = WEIGHTS / source
+    if path.is_dir() and not (path / CONFIG).exists() and file_of(path, "model").exists():
+        return file_of(path, "model")
+    return path if path.exists() else source
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,17 +45,20 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--num-heads must be at least 1, got {args.num_heads}")
     if args.shard_mb is not None and args.shard_mb < 1:
         raise ValueError(f"--shard-mb must be at least 1, got {args.shard_mb}")
-    contents = describe(args.source, dialect=args.dialect, num_heads=args.num_heads)
+    if args.to and args.destination is None:
+        raise ValueError(f"--to {args.to}: say where to write it: minidit convert {args.source} DESTINATION --to {args.to}")
+    source, args.to = model_of(args.source), args.to or "minidit"
+    contents = describe(source, dialect=args.dialect, num_heads=args.num_heads)
     print(contents)
     if args.destination is None:
         return 0
-    if Path(args.destination).resolve() == Path(args.source).resolve():
+    if Path(args.destination).resolve() == Path(source).resolve():
         raise ValueError(f"{args.destination}: source and destination are the same")
     folder = args.to.startswith("diffusers")
     check_writable(Path(args.destination, "config.json") if folder else args.destination, contents.size)
     cast = args.dtype if args.dtype == "bfloat16" else None  # NumPy cannot compute in it: it is only written
     dtype = "float32" if cast else args.dtype or contents.dtype
-    model, _ = load_model(args.source, dtype=dtype, dialect=args.dialect, num_heads=args.num_heads)
+    model, _ = load_model(source, dtype=dtype, dialect=args.dialect, num_heads=args.num_heads)
     shard_bytes = None if args.shard_mb is None else args.shard_mb * 10**6
     differences = save(args.destination, model, grammar=args.to, dtype=cast, shard_bytes=shard_bytes)
     print(f"{args.destination}: written in the grammar {args.to}")

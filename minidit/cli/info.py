@@ -1,4 +1,4 @@
-"""`minidit info`: versions, devices and the sizes of the presets; `--memory`: the memory of a training update."""
+"""`minidit info`: versions, devices and all that is shipped; `--memory`: the memory of a training update."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import importlib.metadata
 import time
 from dataclasses import replace
 
+from minidit.cli.about import about, megabytes, shipped
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from minidit.nn.precision import POLICIES
 
+    parser.add_argument("name", nargs="?", metavar="NAME", help="only this: shipped weights (what they are, what a call costs, "
+                        "which words they know), a run folder, a data set, a preset, or a network")  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="of NAME also every word, every caption, every setting")
     parser.add_argument("--no-speed", action="store_true", help="do not measure the matrix product")
     group = parser.add_argument_group("memory")
     group.add_argument("--memory", action="store_true", help="predict the peak memory of a training update instead")
@@ -55,17 +60,35 @@ def memory(args: argparse.Namespace) -> int:
     return 0
 
 
+def inside() -> None:
+    """Prints what comes with the package: weights and data sets."""
+    from minidit.data.embedded import EMBEDDED
+    from minidit.runs.presets import WEIGHTS
+
+    print("\nshipped weights: minidit sample --weights NAME")
+    for name in shipped():
+        first = (WEIGHTS / name / "CARD.md").read_text(encoding="utf-8").splitlines()[0]
+        print(f"{name:12s}  {megabytes(WEIGHTS / name):>7s}  {first.removeprefix('# ')}")
+    print("\nembedded data sets: minidit train --data NAME")
+    for name, read in EMBEDDED.items():
+        data = read("train")
+        kinds = f"{data.num_classes} classes" if data.num_classes else "captions"
+        print(f"{name:12s}  {len(data):6,d} pictures of {' x '.join(map(str, data.shape))}, {kinds}")
+
+
 def presets() -> None:
     """Prints the table of the presets: what `minidit train --preset` names."""
     from minidit.runs.kinds import kind_of
     from minidit.runs.presets import PRESETS
 
-    print("\nminidit train --preset NAME\nNAME          data     tokenizer    process         model      parameters  updates")
+    print("\nminidit train --preset NAME\n"
+          "NAME          data     tokenizer    process         model      parameters  MACs per sample  updates")  # fmt: skip
     for name, p in sorted(PRESETS.items()):
         kinds = [kind_of(section, getattr(p, section)) for section in ("tokenizer", "process", "model")]
         data = "your own" if name == "own" else p.data.source
         size, steps = p.model.parameters(), p.train.steps
-        print(f"{name:12s}  {data:8s} {kinds[0]:12s} {kinds[1]:15s} {kinds[2]:9s} {size:11,d}  {steps:7,d}")
+        macs = p.model.macs() / 1e9
+        print(f"{name:12s}  {data:8s} {kinds[0]:12s} {kinds[1]:15s} {kinds[2]:9s} {size:11,d}  {macs:13.3f} G  {steps:7,d}")
 
 
 def papers() -> None:
@@ -106,12 +129,16 @@ def papers() -> None:
             f"{name:12s}  {shape:10s} {tokens:>8s}  {s.hidden_size:5d}  {blocks:>6s}  {s.num_heads:5d}"
             f"  {P:14,d}  {s.macs() / 1e9:13.3f} G  {gb(4 * P):>7s}  {gb(2 * P):>7s}"
         )
-    print("Parameters count the frozen position table, as the paper does; its \"Gflops\" are these MACs.")
+    print("Parameters count the frozen position table, as the paper does; a network of captions grows with their words.\n"
+          "MACs: multiply-adds of a call with one sample (Gflops of the paper). minidit info NAME says more.")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.memory:
+    if args.memory or args.network:
         return memory(args)
+    if args.name is not None:
+        about(args.name, args.all)
+        return 0
     import numpy as np
 
     from minidit.backend import cupy_or_reason
@@ -140,6 +167,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  {'float32':12s} {default_blas().name}{speed(default_blas())}")
     missing = "not available: pip install 'minidit[mkl]'"
     print(f"  {'bf16':12s} {missing if mkl() is None else precise('bf16').name + speed(precise('bf16'))}")
+    inside()
     presets()
     papers()
     return 0

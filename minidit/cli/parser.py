@@ -19,7 +19,7 @@ ELSEWHERE = {  # our option -> its names in other programs, and others by which 
 
 COMMANDS = {  # our command -> what people type for it
     "report RUN RUN": "compare diff", "sample": "generate draw infer inference test predict",
-    "info": "list presets version models",
+    "info": "list presets version models weights shipped sets words captions networks",
     "eval": "evaluate measure score fid", "train": "fit run learn", "train --resume RUN": "resume continue", "verify": "check",
     "train --init RUN": "finetune fine-tune", "report RUN --csv FILE": "export csv metrics", "spec": "equation equations book",
     "report RUN --tensorboard DIR": "tensorboard", "report RUN": "show plot view", "sample --out film.gif": "gif animate film",

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from minidit.processes.tokenizer import Pixel
     from minidit.runs.pipeline import Labels, Options, Pipeline
 
-QUICK = 8  # rungs
+QUICK, FILM = 8, 24  # steps down a ladder if nothing is said about the walk: to pictures, and to a film of it
 
 
 def add_arguments(parser: Parser) -> None:
@@ -26,26 +27,26 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--labels", metavar="CLASSES", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
     parser.add_argument("--prompt", action="append", metavar="WORDS",
                         help='what to draw, for a model of captions: "frog, fluent"; may be repeated. Without a run the shipped '
-                             "model of emoji draws")
+                             "model draws emoji in the styles noto, twemoji and fluent (its words: minidit info words --all)")
     parser.add_argument("-n", type=int, metavar="N",
                         help="how many pictures; the labels are repeated in turn (default: 16, or one per label)")
     parser.add_argument("--out", metavar="FILE",
-                        help="a .png, .gif (the denoising; of clips, their frames) or .npz (for external tools) file "
+                        help="a .png, a .gif (a film from noise to pictures; clips play) or an .npz (for external tools) "
                              "(default: grid.png, with a number if that exists)")
     parser.add_argument("--guidance", type=float, metavar="W",
                         help="how strictly pictures follow their class; 1 is plain conditional (default: the run's own)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same number draws the same pictures (default: 0)")
     parser.add_argument("--steps", type=int, metavar="N",
-                        help="steps of the walk: rungs on a ladder. If nothing is said about the walk, 8 of ab2_arc on a ladder, "
-                             "50 of euler elsewhere, 18 of EDM. Without a run 1, 2, 4 steps are those of a network that was "
-                             "distilled for them, unless the walk is set otherwise")
+                        help="steps from noise to picture, fewer are faster. If no option below says how to walk: 8 of ab2_arc "
+                             "(in a film 24) down a ladder (as of the weights fashion), 18 in EDM, else 50. "
+                             "Without a run, 1, 2 and 4 are those of another network, which was distilled for so few")
     parser.add_argument("--sampler", choices=("ddim", "ddpm", "consistency"), default="",
                         help="ddim, on any path the solution of an ODE, or ddpm with fresh noise (default: usually ddim)")
     parser.add_argument("--solver", choices=("euler", "ab2", "ab2_arc", "heun", "heun_edm", "dpm_2m"), default="",
                         help="without fresh noise; ab2 needs about half as many steps as euler (default: euler; heun_edm of EDM)")
     parser.add_argument("--weights", default="", metavar="NAME",
-                        help="which of the shipped weights: fashion (default), raster or scales (the same pictures, written as "
-                             "codes), words")
+                        help="which of the shipped weights: fashion (clothes; default), raster or scales (clothes too, written "
+                             "as tokens: one after another, or coarse to fine), words (emoji from words)")
     parser.add_argument("--state", default="", metavar="STATE",
                         help="a saved state of the run instead of its trained weights: latest, best, or a number of updates")
     add_device(parser)
@@ -100,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     n = len(labels) if labels is not None else args.n or 16
     check_writable(out, n * math.prod(pipeline.model.shape) * (1 if pipeline.tokenizer.limit else 16))  # bytes, about
     progress = Progress(args.quiet)
+    walk = walk_in_words(pipeline, sampler, solver, args.path).format(f"{steps} step{'s' * (steps != 1)}")
+    how = summary(args, pipeline, n, walk)
     options: Options = {
         "n": n, "steps": steps, "spacing": args.spacing, "path": args.path, "shift": args.shift, "sampler": sampler,
         "solver": solver, "eta": args.eta, "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
@@ -119,10 +122,10 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
         if not ranks().first:
             return 0
-        save(out, x, labels, pipeline)
+        save(out, x, labels, pipeline, how)
     print(out)
     if not args.quiet:
-        print(summary(args, pipeline, n, walk_in_words(pipeline, sampler, solver, args.path).format(steps)), file=sys.stderr)
+        print(how, file=sys.stderr)
     return 0
 
 
@@ -145,8 +148,8 @@ def refuse_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"--eta {args.eta:g}: how much fresh noise {args.sampler} has is fixed; --eta belongs to --sampler ddim")
 
 
-def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline) -> None:
-    """Writes pictures as a sheet or an npz file, clips as a GIF as well."""
+def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline, how: str) -> None:
+    """Writes pictures as a sheet or an npz file, clips as a GIF as well. how : what a PNG says of itself, with what was drawn"""
     from minidit.pictures import save_gif, save_png
     from minidit.runs.show import playing, sheet
 
@@ -155,7 +158,8 @@ def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline) -> None
     elif out.suffix.lower() == ".gif":
         save_gif(out, playing(x, labels, pipeline), ms=200, hold=200)
     else:
-        save_png(out, sheet(x, labels, pipeline))
+        names = ", ".join(dict.fromkeys(pipeline.names_of(labels)))
+        save_png(out, sheet(x, labels, pipeline), about=f"minidit sample: {how}{f': {names}' if names else ''}")
 
 
 def summary(args: argparse.Namespace, pipeline: Pipeline, n: int, walk: str) -> str:
@@ -164,7 +168,7 @@ def summary(args: argparse.Namespace, pipeline: Pipeline, n: int, walk: str) -> 
     guided = pipeline.model.condition.null is not None and not pipeline.usual.few
     noun = "clip" if len(pipeline.model.shape) == 4 else "picture"
     count = f"1 {noun}" if n == 1 else f"{n} {noun}s"
-    return f"{count}, {walk}{f', guidance {scale}' if guided else ''}, seed {args.seed}"
+    return f"{count}, {walk}{f', guidance {scale:g}' if guided else ''}, seed {args.seed}"
 
 
 def labels_of(args: argparse.Namespace, pipeline: Pipeline) -> Labels | None:
@@ -178,26 +182,39 @@ def labels_of(args: argparse.Namespace, pipeline: Pipeline) -> Labels | None:
             raise ValueError(f"--prompt: this model knows {pipeline.model.condition.words}, no captions"
                              + (": choose with --labels" if pipeline.model.condition.count else ""))  # fmt: skip
         return pipeline.labels(args.labels, args.n)
+    words = f"its words: minidit info {args.run or args.weights or 'words'} --all"
     if args.labels is not None:
-        raise ValueError("--labels: this model reads captions: say what to draw with --prompt")
+        raise ValueError(f"--labels: this model reads captions: say what to draw with --prompt ({words})")
     if not args.prompt:
         return pipeline.labels(None, args.n)
-    rows, remarks = vocabulary.prompts(args.prompt)
-    for remark in remarks:
+    try:
+        rows, remarks = vocabulary.prompts(args.prompt)
+    except ValueError as error:
+        raise ValueError(f"{error} ({words})") from error
+    for remark in [*remarks, *too_short(args.prompt, pipeline)]:
         print(f"note: {remark}", file=sys.stderr)
     return rows if args.n is None else rows[[k % len(rows) for k in range(args.n)]]
+
+
+def too_short(prompts: Sequence[str], pipeline: Pipeline) -> list[str]:
+    """A remark on prompts of fewer words than all captions that the model keeps as examples: it may draw anything."""
+    from minidit.data.captions import words_of
+
+    kept = (pipeline.meta or {}).get("data", {}).get("captions") or []
+    short = [p for p in prompts if kept and len(words_of(p)) < min(len(words_of(caption)) for caption in kept)]
+    return [f"{p!r} is shorter than the captions that the model knows, such as {kept[-1]!r}: say more" for p in short]
 
 
 def quick_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None, str]:
     """(steps, solver) as they are asked for; where nothing is said about the walk down a ladder, 8 rungs of ab2_arc.
 
-    Those are better than 50 of DDIM (docs/results.md). A film shows all 50.
+    Those are better than 50 of DDIM (docs/results.md). A film has more of the same walk, so that one sees it.
     """
     words = (args.steps, args.spacing, args.path, args.shift, args.sampler, args.solver, args.eta)
-    untouched = all(word in (None, "", 0.0) for word in words) and not (args.out or "").lower().endswith(".gif")
+    untouched = all(word in (None, "", 0.0) for word in words)
     if not untouched or pipeline.ladder is None or pipeline.usual.few:
         return args.steps, args.solver
-    return min(QUICK, pipeline.ladder.T), "ab2_arc"
+    return min(FILM if (args.out or "").lower().endswith(".gif") else QUICK, pipeline.ladder.T), "ab2_arc"
 
 
 def in_few_steps(args: argparse.Namespace) -> bool:
@@ -214,12 +231,11 @@ def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> s
     from minidit.processes.tokens import TokenProcess
 
     if pipeline.usual.few:
-        return f"{sampler}, steps: {{}}, by a network for few steps"
+        return "{} of a network for few steps"
     if isinstance(pipeline.process, TokenProcess):
-        return f"{sampler}, {{}} passes"
-    rungs = "rungs" if pipeline.ladder is not None and path in ("", "vp") else "steps"
-    method = sampler if solver == "euler" else f"{sampler} {solver}"
-    return f"{method} {{}} {rungs}" + (f" on the path {path}" if path else "")
+        return f"{{}} of {sampler}"
+    method = sampler if solver == "euler" else f"{sampler} with {solver}"
+    return f"{{}} of {method}" + (f" on the path {path}" if path else "")
 
 
 def _save_npz(out: Path, x: object, labels: Labels | None, pipeline: Pipeline) -> None:

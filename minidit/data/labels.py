@@ -62,7 +62,10 @@ def _only(word: str, names: list[str]) -> int:
 
 
 def _unknown(word: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(word.casefold(), [n.casefold() for n in names], n=1)
-    hint = f" (did you mean {next(n for n in names if n.casefold() == near[0])!r}?)" if near else ""
-    known = ", ".join(f"{i} {name}" for i, name in enumerate(names[:20])) + (" ..." if len(names) > 20 else "")
+    plain = [n.casefold() for n in names]
+    whole = [n for n in plain if word.casefold() in re.findall(r"[\w-]+", n)]
+    near = whole or difflib.get_close_matches(word.casefold(), plain, n=1)
+    hint = f" (did you mean {names[plain.index(near[0])]!r}?)" if near else ""
+    numbered = (name if name == str(i) else f"{i} {name}" for i, name in enumerate(names[:20]))
+    known = ", ".join(numbered) + (" ..." if len(names) > 20 else "")
     return f"no class {word!r}{hint}; the {len(names)} classes are: {known}"

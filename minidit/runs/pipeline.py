@@ -92,7 +92,7 @@ class Pipeline:
             "tokenizer": repr(self.tokenizer), "draws": f"{usual.sampler} {usual.solver}, {steps} steps",
             **({"guidance": f"{self.guidance:g}{where}"} if guided else {}),
             **({"classes": shown.words(self.class_names)} if self.class_names else {}),
-            **({"words": f"{len(self.vocabulary):,}"} if self.vocabulary else {}),
+            **({"words": f"{len(self.vocabulary.words):,}"} if self.vocabulary else {}),
         }  # fmt: skip
 
     def __repr__(self) -> str:

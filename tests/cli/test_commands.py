@@ -116,7 +116,6 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["rungs", "--steps", "21", "--T", "20"], "minidit: --steps 21: of a ladder of 20 rungs 1 to 20 can be kept"),
     (["report", "/"], "minidit: /: no run there (no config.toml)"),
     (["report", "/", "--csv", "-"], "minidit: /: no numbers there"),
-    (["convert", str(ROOT / "minidit/weights/fashion")], "name one of autoencoder.safetensors, dit.safetensors, few_steps"),
     (["verify", str(ROOT / "LICENSE")], "LICENSE: no Python file: its name must end in .py"),
     (["eval", "/nowhere"], "minidit: /nowhere: no run there"),
     (["report", "/nowhere"], "minidit: /nowhere is not a run folder"),

@@ -4,6 +4,7 @@ from checkpoint.test_grammars import FOREIGN, dit
 
 from minidit.checkpoint import DIALECTS, SPOKEN, save
 from minidit.cli import convert, main
+from minidit.runs.presets import WEIGHTS
 
 
 def test_the_choices_are_the_grammars_and_dialects_that_there_are():
@@ -24,6 +25,7 @@ def test_convert_looks_and_writes_and_fails_in_one_line(tmp_path, capsys):
     capsys.readouterr()
     for arguments, words in (
         ([tmp_path / "none"], "there is no such file"),
+        ([tmp_path], "name one of o.safetensors"),
         ([back, tmp_path / "x.pt", "--to", "official"], "never as a pickle"),
         ([back, back, "--to", "diffusers"], "the same"),
         ([back, tmp_path / "y", "--to", "ldm"], "cannot be written"),
@@ -32,3 +34,16 @@ def test_convert_looks_and_writes_and_fails_in_one_line(tmp_path, capsys):
         assert main(["convert", *map(str, arguments)]) == 2
         out, err = capsys.readouterr()
         assert words in err and err.count("\n") == 1
+
+
+def test_a_run_folder_and_shipped_weights_are_converted_by_their_names(tmp_path, capsys):
+    save(tmp_path / "run/model.safetensors", dit(FOREIGN))
+    assert main(["convert", str(tmp_path / "run"), str(tmp_path / "o.safetensors"), "--to", "official"]) == 0
+    assert main(["convert", str(tmp_path / "o.safetensors"), "--num-heads", "3"]) == 0
+    assert "dit in the grammar official" in capsys.readouterr().out
+    if (WEIGHTS / "fashion").is_dir():
+        assert main(["convert", "fashion", str(tmp_path / "dif"), "--to", "diffusers"]) == 0
+        assert (tmp_path / "dif/config.json").exists()
+    capsys.readouterr()
+    assert main(["convert", str(tmp_path / "run"), "--to", "official"]) == 2
+    assert "say where to write it" in capsys.readouterr().err

@@ -185,17 +185,21 @@ def test_the_same_seed_gives_the_same_bytes_and_stdout_is_the_path(trained, tmp_
     one, two, other = (tmp_path / f"{name}.png" for name in ("one", "two", "other"))
     for path, seed in ((one, 4), (two, 4), (other, 5)):
         code, out, err = told("sample", trained.folder, "--labels", "0-9", "--steps", 3, "--seed", seed, "--out", path)
-        assert (code, out) == (0, f"{path}\n") and f"10 pictures, ddim 3 rungs, guidance 2.0, seed {seed}" in err
-    assert one.read_bytes() == two.read_bytes() != other.read_bytes()
+        assert (code, out) == (0, f"{path}\n") and f"10 pictures, 3 steps of ddim, guidance 2, seed {seed}" in err
+    assert one.read_bytes() == two.read_bytes()
+    with Image.open(one) as x, Image.open(other) as y:
+        assert x.tobytes() != y.tobytes()
+        said = f"minidit sample: 10 pictures, 3 steps of ddim, guidance 2, seed 4: {', '.join('0123456789')}"
+        assert x.info["Description"] == said
 
 
 def test_where_nothing_is_said_about_the_walk_it_takes_eight_rungs_of_adams_bashforth(trained, tmp_path):
-    quick, walks = "ddim ab2_arc 8 rungs", {"--solver euler": "ddim 20 rungs", "--steps 4": "ddim 4 rungs"}
+    quick, walks = "8 steps of ddim with ab2_arc", {"--solver euler": "20 steps of ddim", "--steps 4": "4 steps of ddim"}
     for words, walk in {"": quick, "--guidance 1": quick, **walks}.items():
         code, _, err = told("sample", trained.folder, "--labels", "0", *words.split(), "--out", tmp_path / "x.png")
         assert code == 0 and f"1 picture, {walk}, guidance" in err
     code, _, err = told("sample", trained.folder, "--labels", "0", "--out", tmp_path / "x.gif")
-    assert code == 0 and "ddim 20 rungs" in err
+    assert code == 0 and "1 picture, 20 steps of ddim with ab2_arc, guidance" in err  # a film has 24, and this ladder 20 rungs
 
 
 def test_an_npz_holds_what_the_usual_tools_expect(trained, tmp_path):
@@ -216,7 +220,7 @@ def test_a_gif_shows_the_walk(trained, tmp_path):
 
 def test_labels_that_do_not_exist_are_told_with_those_that_do(trained):
     code, out, err = told("sample", trained.folder, "--labels", "shirt")
-    assert (code, out) == (2, "") and "no class 'shirt'" in err and "0 0, 1 1" in err and err.count("\n") == 1
+    assert (code, out) == (2, "") and "no class 'shirt'" in err and "are: 0, 1, 2" in err and err.count("\n") == 1
 
 
 def test_a_network_alone_is_no_run(trained):

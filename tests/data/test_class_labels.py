@@ -45,6 +45,11 @@ def test_a_near_miss_is_answered_with_the_name():
         parse_labels("sneakers", FASHION)
 
 
+def test_a_word_of_a_name_is_answered_with_the_name():
+    with pytest.raises(DataError, match="did you mean 'Ankle boot'"):
+        parse_labels("boot", FASHION)
+
+
 def test_a_set_without_classes_says_so():
     with pytest.raises(DataError, match="no classes"):
         parse_labels("0", ())

@@ -62,14 +62,20 @@ def test_what_is_drawn_without_a_prompt_are_captions_that_were_kept(run, tmp_pat
 
 
 @pytest.mark.parametrize("words, why", [
-    (["--labels", "3"], "reads captions"),
-    (["--prompt", "giraffe"], "does not know 'giraffe'"),
+    (["--labels", "3"], "reads captions: say what to draw with --prompt (its words: minidit info "),
+    (["--prompt", "giraffe"], "does not know 'giraffe' (its words: minidit info "),
     (["--prompt", "red cat red cat"], "has 4 words, the model reads 3"),
 ])  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_in_one_line(run, words, why, capsys):
     assert main(["sample", str(run), *words, "--quiet"]) != 0
     error = capsys.readouterr().err
     assert why in error and error.count("\n") == 1
+
+
+def test_a_prompt_that_is_shorter_than_every_caption_is_remarked_on(run, tmp_path, capsys):
+    for words, remarked in (("cat", True), ("red cat, style0", False)):
+        assert main(["sample", str(run), "--prompt", words, "--steps", "1", "--out", str(tmp_path / "x.png"), "--quiet"]) == 0
+        assert ("'cat' is shorter than the captions that the model knows, such as '" in capsys.readouterr().err) == remarked
 
 
 def test_a_prompt_for_a_model_of_classes_is_refused(tmp_path, capsys):

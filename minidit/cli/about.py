@@ -1,0 +1,142 @@
+"""`minidit info NAME`: all that has this name, which may be shipped weights, a run, a data set, a preset, and a network."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minidit.data import Dataset
+    from minidit.runs.pipeline import Pipeline
+
+WIDE = 100
+
+
+def about(name: str, everything: bool) -> None:
+    """Prints all that has this name. Raises ValueError for a name that nothing has.
+
+    everything : also all words of a model of captions, all captions of a data set
+    """
+    found = [lines for reading in (weights, run, data, preset, network) for lines in reading(name, everything)]
+    if not found:
+        from minidit.data.embedded import EMBEDDED
+        from minidit.keywords import meant
+        from minidit.runs.presets import networks
+
+        known = [*shipped(), *EMBEDDED, *networks()]
+        raise ValueError(f"{name}: no run folder or file, and no weights, data set, preset or network has this name"
+                         + (meant(name, known) or " (minidit info lists them)"))  # fmt: skip
+    print("\n\n".join("\n".join(lines) for lines in found))
+
+
+def shipped() -> list[str]:
+    """The names of the shipped weights, first those that are used where none is named."""
+    from minidit.runs.presets import WEIGHTS
+
+    names = sorted(place.name for place in WEIGHTS.glob("*") if place.is_dir())
+    return sorted(names, key=lambda name: name != "fashion")
+
+
+def megabytes(folder: Path) -> str:
+    return f"{sum(f.stat().st_size for f in folder.glob('*.safetensors')) / 1e6:.1f} MB"
+
+
+def fields(title: str, facts: dict[str, str]) -> list[str]:
+    """A title, and name and value of each fact, long ones on several lines."""
+    lines = [title]
+    for name, value in facts.items():
+        first, *others = textwrap.wrap(value, WIDE) or [""]
+        lines += [f"  {name:14s} {first}", *(" " * 17 + line for line in others)]
+    return lines
+
+
+def listed(words: list[str]) -> list[str]:
+    return textwrap.wrap(", ".join(words), WIDE + 17, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
+def weights(name: str, everything: bool) -> Iterator[list[str]]:
+    """Shipped weights."""
+    from minidit.runs.loading import load
+    from minidit.runs.presets import WEIGHTS
+
+    if name in shipped():
+        title = f"{name}: shipped weights, {megabytes(WEIGHTS / name)}; minidit sample --weights {name} draws with them"
+        yield _pipeline(title, load(weights=name), f"minidit info {name} --all", everything)
+
+
+def run(name: str, everything: bool) -> Iterator[list[str]]:
+    """A run folder, or another project's; a file with a single network."""
+    from minidit.checkpoint import describe
+    from minidit.runs.loading import load
+    from minidit.runs.pipeline import Pipeline
+
+    path = Path(name)
+    if not path.exists():
+        return
+    loaded = load(path)
+    if isinstance(loaded, Pipeline):
+        yield _pipeline(f"{name}: a trained run", loaded, f"minidit info {name} --all", everything)
+    else:
+        yield [f"{name}: a single network", *str(describe(name)).splitlines()]
+
+
+def data(name: str, everything: bool) -> Iterator[list[str]]:
+    """An embedded data set."""
+    from minidit.data.embedded import EMBEDDED
+
+    if name in EMBEDDED:
+        yield from [_data_set(name, EMBEDDED[name], everything)]
+
+
+def preset(name: str, everything: bool) -> Iterator[list[str]]:
+    """A preset: what `minidit train --preset` trains."""
+    from minidit.runs.config import tables_of, to_toml
+    from minidit.runs.presets import PRESETS
+
+    if name in PRESETS:
+        table = [f"  minidit info {name} --all shows all its settings"]
+        if everything:
+            table = to_toml(tables_of(PRESETS[name])).rstrip().splitlines()
+        yield [f"{name}: a preset; minidit train --preset {name} trains it", *table]
+
+
+def network(name: str, everything: bool) -> Iterator[list[str]]:
+    """The sizes of a network."""
+    from minidit.runs.presets import networks
+    from minidit.training.memory import gb
+
+    config = networks().get(name)
+    if config is not None:
+        facts = {"parameters": f"{config.parameters():,} ({gb(4 * config.parameters())} in float32)",
+                 "multiply-adds": f"{config.macs():,} in a call with one picture", "sizes": repr(config)}  # fmt: skip
+        yield fields(f"{name}: the sizes of a network; minidit train --network {name}", facts)
+
+
+def _pipeline(title: str, pipeline: Pipeline, all_words: str, everything: bool) -> list[str]:
+    """What a model is, what a picture costs, and what it can be asked for."""
+    config, facts, vocabulary = pipeline.model.config, pipeline.facts(), pipeline.vocabulary
+    if config is not None:
+        facts["multiply-adds"] = f"{config.macs():,} in a call with one picture"
+    if vocabulary is None:
+        return fields(title, facts)
+    facts["words"] += "" if everything else f"; {all_words} lists them"
+    kept = (pipeline.meta or {}).get("data", {}).get("captions")
+    if kept:
+        facts["captions"] = "such as " + "; ".join(kept)
+    return fields(title, facts) + (listed(list(vocabulary.words)) if everything else [])
+
+
+def _data_set(name: str, read: Callable[[str | None], Dataset], everything: bool) -> list[str]:
+    """How many pictures a data set has, and of what."""
+    train, test = read("train"), read("test")
+    facts = {"pictures": f"{len(train):,}, and {len(test):,} held out; {' x '.join(map(str, train.shape))}"}
+    if train.class_names:
+        facts["classes"] = ", ".join(train.class_names)
+    title, texts = f"{name}: an embedded data set; minidit train --data {name}", list[str]()
+    if train.vocabulary is not None:
+        texts = sorted(set(train.vocabulary.texts(train.captions)))
+        more = "" if everything else f" (minidit info {name} --all lists them)"
+        facts["captions"] = f"{len(texts):,} different ones{more}, such as {'; '.join(texts[:: max(1, len(texts) // 6)][:6])}"
+    return fields(title, facts) + ([f"  {text}" for text in texts] if everything else [])

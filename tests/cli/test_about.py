@@ -1,0 +1,40 @@
+"""`minidit info NAME`: everything that is shipped is listed, and every name on the list leads somewhere."""
+
+import re
+
+import pytest
+
+import minidit as md
+from minidit.cli.about import shipped
+from minidit.data.embedded import EMBEDDED
+from minidit.runs.presets import PRESETS, networks
+
+NAMES = sorted({*shipped(), *EMBEDDED, *PRESETS, *networks()})
+
+
+def test_everything_that_has_a_name_is_listed(minidit):
+    out = minidit("info", "--no-speed")[1]
+    assert [name for name in NAMES if not re.search(rf"^{re.escape(name)} ", out, re.M)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_explained(minidit, name):
+    code, out, err = minidit("info", name)
+    said = {"shipped weights": name in shipped(), "an embedded data set": name in EMBEDDED, "a preset": name in PRESETS,
+            "the sizes of a network": name in networks()}  # fmt: skip
+    assert (code, err) == (0, "") and {what: f"{name}: {what}" in out for what in said} == said
+
+
+def test_all_words_of_the_weights_and_all_captions_of_the_set_are_told(minidit):
+    known = md.load(weights="words").vocabulary
+    out = minidit("info", "words", "--all")[1]
+    told = {word for line in out.splitlines() for word in re.split(r",\s*", line.strip())}
+    assert set(known.words) <= told
+    emoji = EMBEDDED["emoji"]("train")
+    captions = {line.strip() for line in minidit("info", "emoji", "--all")[1].splitlines()}
+    assert set(emoji.vocabulary.texts(emoji.captions)) <= captions
+
+
+def test_a_name_that_nothing_has_is_answered_with_the_nearest(minidit):
+    code, out, err = minidit("info", "fashon")
+    assert (code, out) == (2, "") and err.endswith("did you mean 'fashion'?\n")
