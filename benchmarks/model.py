@@ -175,8 +175,9 @@ def step(network: str, batch: int, c: Ceilings) -> Step:
     attention = [p for p in rows if p.kernel.flops]
     peers = depth * sum(p.kernel.flops / (rate * 1e9) for p, rate in zip(attention, c.peer_attention, strict=True))
     ours, saved = sum(parts.values()), depth * epilogues(shape, c, {p.kernel.name: p.us for p in rows}) / 1e3
-    other = ours - depth * sum(p.us for p in attention) / 1e3 + peers  # its bias comes by an epilogue, or by a pass over q and v
-    ways = {"own": ours, "cuDNN": other + 4 * depth * array, "epilogues": ours - saved, "both": other - saved}
+    other = ours - depth * sum(p.us for p in attention) / 1e3 + peers  # its bias comes by an epilogue, or by passes over q and v
+    passes = 4 * array + predicted(columns(shape, "column_sum", 3 * D, 2 / 3, 1, sums=True, store=False, share=2 / 3), c).us / 1e3
+    ways = {"own": ours, "cuDNN": other + depth * passes, "epilogues": ours - saved, "both": other - saved}
     eager, compiled = (
         max(
             parts["products"] + peers + (p.arrays * depth + p.around) * array + parts["update"],

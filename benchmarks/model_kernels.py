@@ -81,7 +81,7 @@ def attention(s: Shape) -> list[Kernel]:
     blocks = ceil(s.N, keys_of(owners, own_high))
     launched = owners * blocks * heads
     turns = ceil(s.N, 64) + 1
-    rounded = width / s.K
+    rounded, summed = width / s.K, s.rows * s.D / 256 if blocks == 1 else 0.0  # the bars that are read again
     backward = Kernel(
         "attention_bf16_backward", "attention_bf16_backward", {"HEAD": s.K, "HIGH": own_high, "WARPS": owners, "MASK": 0},
         launched,
@@ -90,10 +90,13 @@ def attention(s: Shape) -> list[Kernel]:
             Part("STS.128", "STS.128", blocks * heads * (turns - 1) * 64 * width / 8 / 32, lacks="BAR"),
             Part("MUFU.EX2", "HMMA", 2 * products * (width + s.K) / MMA),
             Part("HMMA", "HMMA", products * s.K / MMA * rounded, lacks="MUFU"),
+            *(Part("LDG.E.128", "LDG.E.128", summed, lacks="BAR"), Part("LDS.128", "LDS.128", summed, lacks="STS")),
         ),
-        8 * s.T + (8 * blocks * products / s.N if blocks > 1 else 0), 5 * products * s.K,
+        (9 if blocks == 1 else 8) * s.T + (8 * blocks * products / s.N if blocks > 1 else 0), 5 * products * s.K,
     )  # fmt: skip
-    return [forward, backward]
+    if blocks == 1:  # it sums the bars of queries and values over the rows of a sample
+        return [forward, backward, bias_sums(s, 2 * s.D)]
+    return [forward, backward, columns(s, "column_sum", 3 * s.D, 2 / 3, 1, sums=True, store=False, share=2 / 3)]
 
 
 def columns(s: Shape, name: str, width: int, arrays: float, samples: int, sums: bool, store: bool, **more: Any) -> Kernel:
@@ -136,7 +139,6 @@ def block(s: Shape) -> list[Kernel]:
         *attention(s),
         columns(s, "bias_gelu", 4 * s.D, 2, 1, sums=False, store=True),
         columns(s, "gelu_backward", 4 * s.D, 3, 1, sums=True, store=True),
-        columns(s, "column_sum", 3 * s.D, 2 / 3, 1, sums=True, store=False, share=2 / 3),
     ]
 
 

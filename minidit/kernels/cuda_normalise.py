@@ -15,7 +15,8 @@ from minidit.kernels.pieces import home_of_bar, home_of_gradient
 
 ROWS = 4  # that a block takes at the same time where a warp is enough for each
 MOST_WARPS = 8  # of a row
-HELD, MOST_HELD = 12, 24  # numbers of a row that a lane holds, and up to four sums of each; of rows that all warps of a block hold
+HELD = 12  # numbers of a row that a lane holds, and up to four sums of each
+MOST_HELD = 24  # where all warps of a block hold a row
 
 
 def softmax(x: Array, *, axis: int = -1) -> tuple[Array, Vjp]:

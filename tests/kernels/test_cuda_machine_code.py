@@ -37,7 +37,8 @@ def test_gelu_takes_two_special_instructions_per_number_and_few_others(arch):
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("D, storage, most", [
-    (384, "bf16", 8), (768, "bf16", 8), (1152, "bf16", 8), (1024, "bf16", 8), (160, "bf16", 8), (384, "float", 4), (1152, "float", 4),
+    (384, "bf16", 8), (768, "bf16", 8), (1152, "bf16", 8), (1024, "bf16", 8), (160, "bf16", 8),
+    (384, "float", 4), (1152, "float", 4),
 ])  # fmt: skip
 def test_a_row_of_layer_norm_stays_in_registers(D, storage, most, arch):
     variant = held_in_registers(D, most) | {"STORAGE": storage}

@@ -119,8 +119,8 @@ def mlp_residuals(draw, then=0):
     tokens = draw(normal((B, N, D))), both[:, D : 2 * D], draw(normal((B, N, D)))
     n = draw(WIDTHS)
     first = draw(normal((n, D), D**-0.5)), draw(normal((n,)))
-    args, modulation = (*tokens, *first, draw(normal((D, n), n**-0.5)), draw(normal((D,)))), (both[:, :D], both[:, 3 * D :])[:then]
-    return (*args, *modulation), {"eps": 1e-2 if D < 4 else 1e-6} if then else {}
+    args = *tokens, *first, draw(normal((D, n), n**-0.5)), draw(normal((D,)))
+    return (*args, *(both[:, :D], both[:, 3 * D :])[:then]), {"eps": 1e-2 if D < 4 else 1e-6} if then else {}
 
 
 TWINS = {  # the draw; the bound in rounding units, relative to the largest number of the array compared; its equation
