@@ -169,7 +169,7 @@ def step(network: str, batch: int, c: Ceilings) -> Step:
         "products": 72.0 * shape.rows * D * D * depth / (c.of_product * c.product * 1e9),
         "between": depth * sum(p.kernel.per_block * (p.us + GAP) for p in rows) / 1e3,
         "ends": sum(k.per_block * (predicted(k, c).us + GAP) for k in ends(shape)) / 1e3,
-        "update": predicted(optimiser(parameters), c).us / 1e3 + 10.0 * parameters / (c.memory * 1e9),
+        "update": predicted(optimiser(parameters), c).us / 1e3 + 4.0 * parameters / (c.memory * 1e9),  # and the norm
         "around": AROUND * array,
     }
     attention = [p for p in rows if p.kernel.flops]
