@@ -42,6 +42,8 @@ def model_cases(small: bool) -> dict[str, list[Case]]:
             ("linear_residual", (f(B, N, D), both[:, D:], f(B, N, 4 * D), wide.T.copy() / 2, f(D)), {}),
             ("linear_residual_modulate", (f(B, N, D), both[:, D:], f(B, N, D), weight[:D], f(D), both[:, :D], f(B, D)), {}),
             ("mlp_residual", (f(B, N, D), both[:, D:], f(B, N, D), wide, bias, wide.T.copy() / 2, f(D)), {}),
+            ("mlp_residual_modulate", (f(B, N, D), both[:, D:], f(B, N, D), wide, bias, wide.T.copy() / 2, f(D), both[:, :D],
+                                       f(B, D)), {}),
             ("silu", (4 * f(B, D),), {}),
             ("embedding", (f(11, D),), {"index": r.integers(0, 11, 4 * B)}),
         ):

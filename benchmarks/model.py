@@ -23,7 +23,7 @@ import sys
 from dataclasses import dataclass
 
 from benchmarks import sass
-from benchmarks.model_kernels import Kernel, Shape, block, columns, measured_kernels, optimiser
+from benchmarks.model_kernels import Kernel, Shape, block, columns, ends, measured_kernels, optimiser
 
 OVERLAP = 0.8
 KILO = 1 << 10
@@ -78,6 +78,7 @@ AROUND, GAP = (
     70.0,
     0.6,
 )  # arrays' time outside of the blocks (measured 1.5 ms in S/2, less 0.6 of casts since replaced); µs per launch
+LEAST = 2.0  # µs of a launch, however small: judged, a few trips to memory one after another
 EPILOGUE = 0.1  # of its product's time: judged, from the 5 to 9 % that a bias took in PyTorch's products of 27 November
 
 
@@ -93,7 +94,7 @@ class Prediction:
     @property
     def us(self) -> float:
         summed = [us for name, us in self.units.items() if name not in self.beside]
-        return max(*self.units.values(), max(summed) + OVERLAP * (sum(summed) - max(summed)))
+        return max(LEAST, *self.units.values(), max(summed) + OVERLAP * (sum(summed) - max(summed)))
 
     @property
     def limit(self) -> str:
@@ -167,14 +168,16 @@ def step(network: str, batch: int, c: Ceilings) -> Step:
     parts = {
         "products": 72.0 * shape.rows * D * D * depth / (c.of_product * c.product * 1e9),
         "between": depth * sum(p.kernel.per_block * (p.us + GAP) for p in rows) / 1e3,
-        "update": predicted(optimiser(parameters), c).us / 1e3 + 10.0 * parameters / (c.memory * 1e9),
+        "ends": sum(k.per_block * (predicted(k, c).us + GAP) for k in ends(shape)) / 1e3,
+        "update": predicted(optimiser(parameters), c).us / 1e3 + 4.0 * parameters / (c.memory * 1e9),  # and the norm
         "around": AROUND * array,
     }
     attention = [p for p in rows if p.kernel.flops]
     peers = depth * sum(p.kernel.flops / (rate * 1e9) for p, rate in zip(attention, c.peer_attention, strict=True))
     ours, saved = sum(parts.values()), depth * epilogues(shape, c, {p.kernel.name: p.us for p in rows}) / 1e3
-    other = ours - depth * sum(p.us for p in attention) / 1e3 + peers  # its bias comes by an epilogue, or by a pass over q and v
-    ways = {"own": ours, "cuDNN": other + 4 * depth * array, "epilogues": ours - saved, "both": other - saved}
+    other = ours - depth * sum(p.us for p in attention) / 1e3 + peers  # its bias comes by an epilogue, or by passes over q and v
+    passes = 4 * array + predicted(columns(shape, "column_sum", 3 * D, 2 / 3, 1, sums=True, store=False, share=2 / 3), c).us / 1e3
+    ways = {"own": ours, "cuDNN": other + depth * passes, "epilogues": ours - saved, "both": other - saved}
     eager, compiled = (
         max(
             parts["products"] + peers + (p.arrays * depth + p.around) * array + parts["update"],

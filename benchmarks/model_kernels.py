@@ -12,7 +12,7 @@ from typing import Any
 
 from minidit.kernels.cuda_attention_bf16 import keys_of, owners_of, strips_of
 from minidit.kernels.cuda_launch import STREAMING, SUMMING, ceil
-from minidit.kernels.cuda_normalise import held_in_registers
+from minidit.kernels.cuda_normalise import held_in_registers, threads_of
 from minidit.kernels.cuda_rows import without_idle_lanes
 
 ADAMW_BYTES = 36  # per parameter: θ, m, v and their average are read and written, the gradient is read
@@ -81,7 +81,7 @@ def attention(s: Shape) -> list[Kernel]:
     blocks = ceil(s.N, keys_of(owners, own_high))
     launched = owners * blocks * heads
     turns = ceil(s.N, 64) + 1
-    rounded = width / s.K
+    rounded, summed = width / s.K, s.rows * s.D / 256 if blocks == 1 else 0.0  # the bars that are read again
     backward = Kernel(
         "attention_bf16_backward", "attention_bf16_backward", {"HEAD": s.K, "HIGH": own_high, "WARPS": owners, "MASK": 0},
         launched,
@@ -90,10 +90,13 @@ def attention(s: Shape) -> list[Kernel]:
             Part("STS.128", "STS.128", blocks * heads * (turns - 1) * 64 * width / 8 / 32, lacks="BAR"),
             Part("MUFU.EX2", "HMMA", 2 * products * (width + s.K) / MMA),
             Part("HMMA", "HMMA", products * s.K / MMA * rounded, lacks="MUFU"),
+            *(Part("LDG.E.128", "LDG.E.128", summed, lacks="BAR"), Part("LDS.128", "LDS.128", summed, lacks="STS")),
         ),
-        8 * s.T + (8 * blocks * products / s.N if blocks > 1 else 0), 5 * products * s.K,
+        (9 if blocks == 1 else 8) * s.T + (8 * blocks * products / s.N if blocks > 1 else 0), 5 * products * s.K,
     )  # fmt: skip
-    return [forward, backward]
+    if blocks == 1:  # it sums the bars of queries and values over the rows of a sample
+        return [forward, backward, bias_sums(s, 2 * s.D)]
+    return [forward, backward, columns(s, "column_sum", 3 * s.D, 2 / 3, 1, sums=True, store=False, share=2 / 3)]
 
 
 def columns(s: Shape, name: str, width: int, arrays: float, samples: int, sums: bool, store: bool, **more: Any) -> Kernel:
@@ -108,40 +111,48 @@ def columns(s: Shape, name: str, width: int, arrays: float, samples: int, sums: 
     return Kernel("elementwise", name, {"STORAGE": "bf16", "VEC": v}, launched, (part,), arrays * 2 * s.rows * width, **more)
 
 
-def norms(s: Shape, *, ends_block: bool) -> list[Kernel]:
-    """Layer norm with its modulation: alone and after a residual; and the adjoint of both."""
-    variant = held_in_registers(s.D, 8, "bf16")
+def norms(s: Shape, *, residual: bool) -> list[Kernel]:
+    """Layer norm with its modulation and its adjoint: alone, or joined with the residual before it."""
+    variant = {**held_in_registers(s.D, 8), "STORAGE": "bf16", "RESIDUAL": int(residual)}
     store, steps, across = {8: "STG.E.128", 4: "STG.E.64"}[variant["VEC"]], variant["STEPS"], variant["ROW_WARPS"]
-    words, blocks = s.rows * steps * across, 4 * STREAMING * s.multiprocessors
+    wide, part = threads_of(variant) // 32, (Part(store, store, (1 + residual) * s.rows * steps * across),)
 
-    def norm(residual: int, per_block: float) -> Kernel:
-        part, arrays = (Part(store, store, words * (1 + residual)),), 2 + 2 * residual
-        return Kernel(
-            "normalise", "layer_norm", variant | {"RESIDUAL": residual}, blocks, part, arrays * s.T, per_block=per_block
-        )
+    def norm(name: str, per_multiprocessor: int, arrays: int) -> Kernel:
+        launched = wide * max(s.B, per_multiprocessor * s.multiprocessors)
+        return Kernel("normalise", name, variant, launched, part, arrays * s.T)
 
-    backward, launched = variant | {"RESIDUAL": 0}, 4 * SUMMING * s.multiprocessors
-    adjoint = Kernel("normalise", "layer_norm_backward", backward, launched, (Part(store, store, words),), 4 * s.T, per_block=2)
-    return [norm(1, 2 if ends_block else 1), *([] if ends_block else [norm(0, 1)]), adjoint]
+    alone = [norm("layer_norm", STREAMING, 2 + 2 * residual), norm("layer_norm_backward", SUMMING, 4 + 2 * residual)]
+    return [*alone, bias_sums(s, s.D)] if residual else alone
 
 
-def block(s: Shape, *, ends_block: bool = False) -> list[Kernel]:
-    """All kernels between the products of one DiT block. ends_block : the next block's norm is joined with this one's end."""
+def bias_sums(s: Shape, width: int) -> Kernel:
+    """The sum over the samples of what another kernel has summed over their rows."""
+    load, blocks = "LDG.E.128.CONSTANT", ceil(width, 128) * ceil(s.B, 32)
+    part = Part(load, load, s.B * ceil(width, 128))
+    return Kernel("elementwise", "column_sum", {"STORAGE": "float", "VEC": 4}, 8 * blocks, (part,), 4 * s.B * width)
+
+
+def block(s: Shape) -> list[Kernel]:
+    """All kernels between the products of one DiT block whose end is joined with the next one's norm."""
     return [
-        *norms(s, ends_block=ends_block),
+        *(replace(kernel, per_block=2.0) for kernel in norms(s, residual=True)),
         *attention(s),
         columns(s, "bias_gelu", 4 * s.D, 2, 1, sums=False, store=True),
-        *([] if ends_block else [columns(s, "gated_residual", s.D, 3, s.B, sums=False, store=True)]),
-        columns(s, "gated_residual_backward", s.D, 3, s.B, sums=True, store=True, per_block=2),
         columns(s, "gelu_backward", 4 * s.D, 3, 1, sums=True, store=True),
-        columns(s, "column_sum", 3 * s.D, 2 / 3, 1, sums=True, store=False, share=2 / 3),
     ]
 
 
-def optimiser(parameters: int, *, copy: bool = False) -> Kernel:
+def ends(s: Shape) -> list[Kernel]:
+    """Once in a network: the first block's norm and the last one's residual are alone, which `block` counts as joined."""
+    alone = columns(s, "gated_residual", s.D, 3, s.B, sums=False, store=True)
+    adjoint = columns(s, "gated_residual_backward", s.D, 3, s.B, sums=True, store=True)
+    return [*norms(s, residual=False), alone, adjoint, *(replace(k, per_block=-1.0) for k in norms(s, residual=True))]
+
+
+def optimiser(parameters: int) -> Kernel:
+    """AdamW, the average, and the copy of the weights in bfloat16."""
     part = Part("STG.E.128", "STG.E.128", 4 * parameters / 128)
-    size = ADAMW_BYTES + (2 if copy else 0)
-    return Kernel("update", "adamw_ema", {"VEC": 4}, 8 * STREAMING * 132, (part,), size * parameters)
+    return Kernel("update", "adamw_ema", {"VEC": 4}, 8 * STREAMING * 132, (part,), (ADAMW_BYTES + 2) * parameters)
 
 
 MEASURED_AT = "8705cff"  # the commit whose kernels an H200 ran

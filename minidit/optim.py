@@ -100,6 +100,7 @@ class AdamW:
         self.theta = like
         self.m, self.v, self.average = (flat_buffer(size, like.dtype, device) for _ in range(3))
         self.average[...] = like
+        self.copy: Array = None  # θ as factors of products, which `counted_step` writes too, if the loop keeps it
         self.decays = None
         if config.weight_decay:
             decays = np.zeros(size, like.dtype)
@@ -131,8 +132,13 @@ class AdamW:
         c, rates, square = self.config, empty(g, (4,)), cuda_laws.square_sum(g)
         cuda_laws.next_rates(done, rates, c, self.steps)
         laws: dict[str, Any] = {"betas": c.betas, "eps": c.eps, "rates": rates, "square": square, "limit": c.clip}
-        cuda_laws.adamw_ema(self.theta, self.m, self.v, g, self.decays, self.average, **laws)
+        cuda_laws.adamw_ema(self.theta, self.m, self.v, g, self.decays, self.average, copy=self.copy, **laws)
         return square**0.5
+
+    def weights_changed(self) -> None:
+        """To be called when somebody else has changed weights between two updates."""
+        if self.copy is not None:
+            self.copy[...] = self.theta.astype(self.copy.dtype)
 
     def state_dict(self) -> dict[str, Array]:
         """The moments and the average as flat arrays."""

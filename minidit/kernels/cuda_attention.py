@@ -78,10 +78,17 @@ def fused_attention(qkv: Array, bias: Array | None, heads: int) -> tuple[Array, 
     way.forward(qkv, add, y, log_sum)
 
     def vjp(y_bar: Array) -> tuple[Array, Array]:
-        out = empty(qkv, qkv.shape)
-        way.backward(qkv, add, y, dense(y_bar), log_sum, out)
+        out, args = empty(qkv, qkv.shape), (qkv, add, y, dense(y_bar), log_sum)
+        if bias is None:
+            way.backward(*args, out)
+            return out, None
+        if isinstance(way, PackedBf16):
+            rows = way.backward_summed(*args, out)
+        else:
+            way.backward(*args, out)
+            rows = rows_of(out)
         keys = (width // 3, 2 * (width // 3))  # their bias adds one number to all logits of a row, which the softmax does not see
-        return out, None if bias is None else column_sum(rows_of(out), home_of_gradient(bias), keys)
+        return out, column_sum(rows, home_of_gradient(bias), keys)
 
     return y, vjp
 

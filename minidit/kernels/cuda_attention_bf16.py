@@ -113,6 +113,11 @@ class Bf16Kernels:
         self.B, self.heads, self.N, self.M, self.K, self.scale = B, heads, N, M, K, f32(K**-0.5)
         self.sizes, self.owners = (i32(N), i32(M), i32(heads)), owners_of(K, M, most_shared())
 
+    @property
+    def blocks(self) -> int:
+        """Blocks of the adjoint that share the keys."""
+        return ceil(self.M, keys_of(*self.owners))
+
     def forward(self, q: Array, k: Array, v: Array, add: Array, mask: Mask | None, y: Array, log_sum: Array) -> None:
         """y : (B, N, heads, K). add: the bias of q, k and v, or NULL."""
         high, grid = strips_of(self.K, self.N), self.B * self.heads
@@ -122,16 +127,19 @@ class Bf16Kernels:
         launch("attention_bf16", "attention_bf16", (ceil(self.N, 64 * high), grid), 128, args, tiles, **variant)
 
     def backward(
-        self, q: Array, k: Array, v: Array, add: Array, mask: Mask | None, y: Array, bar: Array, log_sum: Array, out: Any
-    ) -> None:
-        """out: the bars of q, k and v, each as its array; those of k and v have the same strides."""
-        (warps, high), rows = self.owners, self.B * self.heads
-        blocks = ceil(self.M, keys_of(warps, high))
+        self, q: Array, k: Array, v: Array, add: Array, mask: Mask | None, y: Array, bar: Array, log_sum: Array, sums: Array,
+        out: Any,
+    ) -> None:  # fmt: skip
+        """out: the bars of q, k and v, each as its array; those of k and v have the same strides.
+
+        sums: NULL, or (B, 3, heads, K) float32 for the sums over the rows of the bars of q and v, if there is one block of keys
+        """
+        (warps, high), rows, blocks = self.owners, self.B * self.heads, self.blocks
         parts = empty(q, (blocks, rows, self.N, self.K), f32) if blocks > 1 else NULL
         bar = bar if bar.data.ptr % 16 == 0 else bar.copy()
         variant = {"HEAD": self.K, "HIGH": high, "WARPS": warps, "MASK": int(mask is not None)}
         steps = (*self.strides(q, k, v, mask), *strides(out[0]), *strides(out[1]))
-        args = (q, k, v, add, *masked(mask), y, bar, log_sum, *out, parts, *self.sizes, *steps, self.scale)
+        args = (q, k, v, add, *masked(mask), y, bar, log_sum, *out, parts, sums, *self.sizes, *steps, self.scale)
         shared = adjoint_bytes(self.K, warps, high)
         launch("attention_bf16_backward", "attention_bf16_backward", (blocks, rows), 32 * warps, args, shared, **variant)
         if blocks > 1:
@@ -169,9 +177,12 @@ def trial(like: Array, N: int, M: int, K: int, *, biased: bool, through_mask: bo
     out = tuple(by_head(empty(x, x.shape)) for x in (q, k, v))
     q, k, v = map(by_head, (q, k, v))
     kernels.forward(q, k, v, add, mask, y, log_sum)
-    kernels.backward(q, k, v, add, mask, y, bar, log_sum, out)
+    sums = empty(q, (3, K), f32) if biased and kernels.blocks == 1 else NULL
+    kernels.backward(q, k, v, add, mask, y, bar, log_sum, sums, out)
     expected = P @ V, S @ K_ * K**-0.5, S.T @ Q * K**-0.5, P.T @ Y
-    return [(a.reshape(e.shape), e) for a, e in zip((y, *map(by_head, out)), expected, strict=True)]
+    pairs = [(a.reshape(e.shape), e) for a, e in zip((y, *map(by_head, out)), expected, strict=True)]
+    summed = [] if sums is NULL else [(sums[i], expected[1 + i].sum(axis=0)) for i in (0, 2)]
+    return pairs + summed
 
 
 class PackedBf16:
@@ -192,9 +203,17 @@ class PackedBf16:
         q, k, v = parts_of(qkv, self.heads)
         self.kernels.forward(q, k, v, add, None, y, log_sum)
 
-    def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> None:
+    def backward(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array, sums: Array = NULL) -> None:
+        """sums : NULL, or (B, 3D) float32 for what `backward_summed` returns"""
         q, k, v = parts_of(qkv, self.heads)
-        self.kernels.backward(q, k, v, add, None, y, bar, log_sum, parts_of(out, self.heads))
+        self.kernels.backward(q, k, v, add, None, y, bar, log_sum, sums, parts_of(out, self.heads))
+
+    def backward_summed(self, qkv: Array, add: Array, y: Array, bar: Array, log_sum: Array, out: Array) -> Array:
+        """Rows whose sum is that of `out` in the columns of queries and values."""
+        B, N, width = out.shape
+        rows = out.reshape(B * N, width) if self.kernels.blocks > 1 else empty(out, (B, width), f32)
+        self.backward(qkv, add, y, bar, log_sum, out, rows if self.kernels.blocks == 1 else NULL)
+        return rows
 
 
 def parts_of(qkv: Array, heads: int) -> Any:
@@ -221,7 +240,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         bar, sizes = dense(by_head(y_bar)), ((B, n, heads, K) for n in (N, M, M))
         out = tuple(by_head(empty(q, size)) for size in sizes)
-        kernels.backward(q, k, v, NULL, add, y, bar, log_sum, out)
+        kernels.backward(q, k, v, NULL, add, y, bar, log_sum, NULL, out)
         return *out, lambda: None if add is None else mask_bar(q, k, v, add.add, y, bar, log_sum, mask)
 
     return by_head(y), vjp

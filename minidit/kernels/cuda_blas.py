@@ -139,10 +139,13 @@ def to_bfloat16(x: Array) -> Array:
 _rounded: ContextVar[tuple[Array, Array] | None] = ContextVar("rounded_weights", default=None)
 
 
-def rounded_once(flat: Array) -> AbstractContextManager[None]:
-    """`with rounded_once(flat):` under bf16 the buffer is rounded once, and its views are factors from that copy."""
-    copy = (flat, to_bfloat16(flat)) if precision() == "bf16" and flat.dtype.name == "float32" else None
-    return setting(_rounded, copy)
+def rounded_once(flat: Array, copy: Array = None) -> AbstractContextManager[None]:
+    """`with rounded_once(flat):` under bf16 the buffer is rounded once, and its views are factors from that copy.
+
+    copy : the rounded buffer, if somebody has it already
+    """
+    applies = precision() == "bf16" and flat.dtype.name == "float32"
+    return setting(_rounded, (flat, to_bfloat16(flat) if copy is None else copy) if applies else None)
 
 
 def rounded(x: Array) -> Array:

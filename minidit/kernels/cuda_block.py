@@ -2,8 +2,9 @@
 
     y = x + gate ⊙ h                                    gated_residual                one kernel
     y = x + gate ⊙ (h Wᵀ + b)                           linear_residual               a product and one kernel
-    y as before, n = LN(y) (1 + scale) + shift          linear_residual_modulate      a product and one kernel
+    y as before, n = LN(y) (1 + scale) + shift          linear_residual_modulate      a product and one kernel, also backwards
     y = x + gate ⊙ (W₂ gelu(W₁ h + b₁) + b₂)            mlp_residual                  two products and two kernels
+    y as before, n = LN(y) (1 + scale) + shift          mlp_residual_modulate         two products and two kernels
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from minidit.backend import Array, empty
 from minidit.kernels.cuda import Gelu, checked_linear, linear_bars
 from minidit.kernels.cuda_blas import gemm
 from minidit.kernels.cuda_launch import NULL, WARP, ceil, counters, f32, i32, launch, storage
-from minidit.kernels.cuda_normalise import normalised
+from minidit.kernels.cuda_normalise import residual_then_norm
 from minidit.kernels.cuda_rows import by_rows, columns_of, dense, kind_of, rows_of, tiles_of
 from minidit.kernels.pieces import home_of_bar, home_of_gradient
 
@@ -63,29 +64,60 @@ def residual_adjoint(gate: Array, h: Array, bias: Array | None) -> Callable[[Arr
 
 
 def linear_residual(x: Array, gate: Array, h: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
+    rows, projected = projection(x, gate, h, weight, bias)
     y = empty(x, x.shape)
-    projected, vjp = projection(x, gate, h, weight, bias)
     launch_residual(dense(x), gate, projected, bias, y)
+    adjoint = residual_adjoint(gate, projected, bias)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        gate_bar, g, bias_bar = adjoint(y_bar)
+        return y_bar, gate_bar, *linear_bars(rows_of(g), rows, h.shape, weight, bias, bias_bar)
+
     return y, vjp
+
+
+class MlpBranch:
+    """W₂ gelu(W₁ h + b₁), whose bias and gate are added by the kernel that follows."""
+
+    def __init__(self, x: Array, gate: Array, h: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array) -> None:
+        kind_of(x, gate, h)
+        checked_linear(x, weight2, bias2)
+        self.inner, self.shape, self.weight, self.bias = Gelu(h, weight1, bias1), h.shape, weight2, bias2
+        self.a: Array = rows_of(self.inner.y)
+        self.out = gemm(self.a, weight2.T, empty(x, (len(self.a), len(weight2)))).reshape(x.shape)
+
+    def bars(self, g: Array, bias_bar: Array) -> tuple[Any, ...]:
+        """Those of h, W₁, b₁, W₂, b₂. g : the bar of `out`"""
+        _, *second = linear_bars(rows_of(g), self.a, self.shape, self.weight, self.bias, bias_bar)
+        self.a = self.inner.y = self.out = None  # their memory is needed below
+        return *self.inner.bars(*self.inner.behind(rows_of(g), self.weight)), *second
 
 
 def mlp_residual(
     x: Array, gate: Array, h: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array
 ) -> tuple[Array, Vjp]:
-    kind_of(x, gate, h)
-    checked_linear(x, weight2, bias2)
-    y, inner = empty(x, x.shape), Gelu(h, weight1, bias1)
-    a = rows_of(inner.y)
-    projected = gemm(a, weight2.T, empty(x, (len(a), len(weight2)))).reshape(x.shape)
-    launch_residual(dense(x), gate, projected, bias2, y)
-    adjoint = residual_adjoint(gate, projected, bias2)
+    branch, y = MlpBranch(x, gate, h, weight1, bias1, weight2, bias2), empty(x, x.shape)
+    launch_residual(dense(x), gate, branch.out, bias2, y)
+    adjoints = [residual_adjoint(gate, branch.out, bias2)]
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
-        nonlocal a, adjoint
-        gate_bar, bar, bias_bar = adjoint(y_bar)
-        _, *second = linear_bars(rows_of(bar), a, h.shape, weight2, bias2, bias_bar)
-        del a, adjoint, inner.y  # their memory is needed below
-        return y_bar, gate_bar, *inner.bars(*inner.behind(rows_of(bar), weight2)), *second
+        gate_bar, g, bias_bar = adjoints.pop()(y_bar)
+        return y_bar, gate_bar, *branch.bars(g, bias_bar)
+
+    return y, vjp
+
+
+def mlp_residual_modulate(
+    x: Array, gate: Array, h: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array, shift: Array, scale: Array,
+    *, eps: float = 1e-6,
+) -> tuple[tuple[Array, Array], Vjp]:  # fmt: skip
+    branch = MlpBranch(x, gate, h, weight1, bias1, weight2, bias2)
+    y, joined = residual_then_norm(x, gate, branch.out, bias2, shift, scale, eps)
+    adjoints = [joined]
+
+    def vjp(y_bar: Array, n_bar: Array) -> tuple[Any, ...]:
+        x_bar, gate_bar, g, bias_bar, *modulation = adjoints.pop()(y_bar, n_bar)
+        return x_bar, gate_bar, *branch.bars(g, bias_bar), *modulation
 
     return y, vjp
 
@@ -93,29 +125,21 @@ def mlp_residual(
 def linear_residual_modulate(
     x: Array, gate: Array, h: Array, weight: Array, bias: Array, shift: Array, scale: Array, *, eps: float = 1e-6
 ) -> tuple[tuple[Array, Array], Vjp]:
-    y = empty(x, x.shape)
-    projected, residual_vjp = projection(x, gate, h, weight, bias)
-    n, norm_vjp = normalised(dense(x), shift, scale, 1.0, eps, (gate, projected, bias, y))
+    rows, projected = projection(x, gate, h, weight, bias)
+    y, joined = residual_then_norm(x, gate, projected, bias, shift, scale, eps)
 
     def vjp(y_bar: Array, n_bar: Array) -> tuple[Any, ...]:
-        total, shift_bar, scale_bar = norm_vjp(n_bar)
-        return *residual_vjp(total(y_bar)), shift_bar, scale_bar
+        x_bar, gate_bar, g, bias_bar, *modulation = joined(y_bar, n_bar)
+        return x_bar, gate_bar, *linear_bars(rows_of(g), rows, h.shape, weight, bias, bias_bar), *modulation
 
-    return (y, n), vjp
+    return y, vjp
 
 
-def projection(x: Array, gate: Array, h: Array, weight: Array, bias: Array) -> tuple[Array, Vjp]:
-    """h Wᵀ in the shape of x, and the adjoint of x + gate ⊙ (h Wᵀ + bias), where that is added up elsewhere."""
+def projection(x: Array, gate: Array, h: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
+    """(the rows of h, h Wᵀ in the shape of x)"""
     kind_of(x, gate)
     checked_linear(h, weight, bias)
     if h.dtype != x.dtype:
         raise NoTwin("mixed types")
     rows = rows_of(h)
-    projected = gemm(rows, weight.T, empty(x, (len(rows), len(weight)))).reshape(x.shape)
-    adjoint = residual_adjoint(gate, projected, bias)
-
-    def vjp(y_bar: Array) -> tuple[Any, ...]:
-        gate_bar, g, bias_bar = adjoint(y_bar)
-        return y_bar, gate_bar, *linear_bars(rows_of(g), rows, h.shape, weight, bias, bias_bar)
-
-    return projected, vjp
+    return rows, gemm(rows, weight.T, empty(x, (len(rows), len(weight)))).reshape(x.shape)

@@ -154,10 +154,11 @@ def next_rates(step: Array, rates: Array, config: Any, steps: int) -> None:
 def adamw_ema(
     theta: Array, m: Array, v: Array, g: Array, decays: Array, average: Array, *, lr: float = 0.0, betas: tuple[float, float],
     eps: float, n: int = 1, d: float = 0.0, factor: Any = 1.0, rates: Array = None, square: Array = None, limit: float = 0.0,
+    copy: Array = None,
 ) -> None:  # fmt: skip
     """The twin of cpu_update.adamw_ema: one pass in place. `rates` replaces lr, n and d; `square` and `limit` clip here.
 
-    factor : 1.0 or a () float32 array on the device
+    factor : 1.0 or a () float32 array on the device;   copy : of θ in bfloat16, written too, or None
     """
     if not on_device(g) or theta.dtype.name != "float32" or not theta.size:
         raise NoTwin("not float32 on a GPU")
@@ -173,6 +174,8 @@ def adamw_ema(
         launch("update", "set_rates", (1,), 32, (rates, *map(f32, (lr, 1 - b1**n, 1 - b2**n, d))))
     arrays = (theta, m, v, g, decays, average)
     k = vector(len(theta), *(a for a in arrays if a is not None))
-    pointers = [NULL if a is None else a for a in (*arrays, rates, square, factor)]
+    if copy is not None and copy.data.ptr % (2 * k):
+        k = 1
+    pointers = [NULL if a is None else a for a in (*arrays, rates, square, factor, copy)]
     args = (*pointers, f32(limit), *map(f32, (b1, b2, 1 - b1, 1 - b2, eps)), i64(len(theta)))
     launch("update", "adamw_ema", flat_grid(len(theta), k), 256, args, VEC=k)

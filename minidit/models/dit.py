@@ -29,7 +29,7 @@ from minidit.models.condition import Condition, Tokens
 from minidit.models.embedders import FREQUENCIES, CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from minidit.models.variants import Variant, summed
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
-from minidit.nn.block import Block, Costs, ModulatedBlock, gated_branches, in_large_steps
+from minidit.nn.block import Block, Costs, ModulatedBlock, gated_branches, gated_stack, in_large_steps
 from minidit.nn.initial import zeros
 from minidit.nn.memory import HOMES, SampleMemory
 from minidit.nn.module import Parameter
@@ -149,6 +149,8 @@ class DiTConfig(OfPictures):
 
 class DiTBlock(ModulatedBlock):
     """x : (B, N, D), c : (B, D)  ->  (B, N, D)"""
+
+    on_a_gpu = staticmethod(gated_stack)
 
     def __init__(self, width: int, heads: int, inner: int, eps: float = 1e-6) -> None:
         self.eps = eps

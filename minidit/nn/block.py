@@ -2,13 +2,13 @@
 
     m  = W SiLU(c) + b                                       shifts, scales and gates of one block, concatenated
     x' = x + α₁ ⊙ (W_o a + b_o),   h = LN(x') ⊙ (1 + γ₂) + β₂      one primitive on a GPU, with a the heads before W_o
-    y  = x' + α₂ ⊙ (W₂ gelu(W₁ h + b₁) + b₂)                       one primitive
+    y  = x' + α₂ ⊙ (W₂ gelu(W₁ h + b₁) + b₂),   LN(y) ⊙ (1 + γ₁) + β₁      one primitive, the last with the next block's γ₁, β₁
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -50,6 +50,7 @@ class ModulatedBlock(Block):
 
     float32_tokens = False
     adaLN_modulation: Sequential
+    on_a_gpu: ClassVar[Callable[[Sequence[Any], Value, Sequence[Value]], Value] | None] = None  # all blocks, in fewer kernels
 
     def modulations(self) -> list[Linear]:
         """The linear layers whose outputs, side by side, are m."""
@@ -92,11 +93,35 @@ class GatedBlock(Protocol):
     eps: float  # of the norm before the MLP
 
 
+def first_branch(block: GatedBlock, x: Value, n: Value, pieces: Sequence[Value]) -> tuple[Value, Value]:
+    """(x, h) of (T.5): x after the attention, and its norm for the MLP. n : that for the attention; pieces : of m, as in (T.4)"""
+    _, _, gate, shift, scale, _ = pieces
+    o, heads = block.attn.proj, block.attn.mixed(n)
+    joined: tuple[Value, Value] = ops.linear_residual_modulate(x, gate, heads, o.weight, o.bias, shift, scale, eps=block.eps)
+    return joined
+
+
+def mlp_of(block: GatedBlock) -> tuple[Value, ...]:
+    fc1, fc2 = block.mlp.fc1, block.mlp.fc2
+    return fc1.weight, fc1.bias, fc2.weight, fc2.bias
+
+
 def gated_branches(block: GatedBlock, x: Value, m: Value) -> Value:
     """(T.5) for a GPU, m : (B, 6D) as in (T.4). The last linear layer of a branch, its gate, the sum and the next norm are one
     primitive."""
-    shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(m, parts=6)
-    o, fc1, fc2 = block.attn.proj, block.mlp.fc1, block.mlp.fc2
-    heads = block.attn.mixed(ops.layer_norm_modulate(x, shift1, scale1))
-    x, h = ops.linear_residual_modulate(x, gate1, heads, o.weight, o.bias, shift2, scale2, eps=block.eps)
-    return ops.mlp_residual(x, gate2, h, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+    pieces = ops.split(m, parts=6)
+    x, h = first_branch(block, x, ops.layer_norm_modulate(x, *pieces[:2]), pieces)
+    return ops.mlp_residual(x, pieces[5], h, *mlp_of(block))
+
+
+def gated_stack(blocks: Sequence[GatedBlock], x: Value, ms: Sequence[Value]) -> Value:
+    """`gated_branches` of several blocks, one after another: the end of each is joined with the norm at the start of the next."""
+    pieces = [ops.split(m, parts=6) for m in ms]
+    n = ops.layer_norm_modulate(x, *pieces[0][:2])
+    for k, block in enumerate(blocks):
+        x, h = first_branch(block, x, n, pieces[k])
+        if k + 1 < len(blocks):
+            x, n = ops.mlp_residual_modulate(x, pieces[k][5], h, *mlp_of(block), *pieces[k + 1][:2])
+        else:
+            x = ops.mlp_residual(x, pieces[k][5], h, *mlp_of(block))
+    return x

@@ -48,17 +48,25 @@ def check_precision(policy: str, device: str) -> None:
 
 
 @contextmanager
-def computing_in(policy: str, device: str, weights: Array = None) -> Iterator[None]:
+def computing_in(policy: str, device: str, weights: Array = None, copy: Array = None) -> Iterator[None]:
     """`with computing_in("bf16", device):` networks inside compute under this policy. Raises ValueError as check_precision.
 
     weights : a flat buffer that does not change inside; under bf16 on a GPU it is rounded once and not in every product
+    copy : that rounded buffer, from `copy_of`, where an optimiser keeps it
     """
     check_precision(policy, device)
     with ExitStack() as stack:
         stack.enter_context(blas.using(blas.precise(policy)) if device == "cpu" else cuda_blas.using_precision(policy))
         if device != "cpu" and weights is not None:
-            stack.enter_context(cuda_blas.rounded_once(weights))
+            stack.enter_context(cuda_blas.rounded_once(weights, copy))
         yield
+
+
+def copy_of(weights: Array, policy: str) -> Array | None:
+    """The weights as factors of products, for an optimiser to keep: in bfloat16 on a GPU under bf16, else None."""
+    if policy != "bf16" or isinstance(weights, np.ndarray) or weights.dtype.name != "float32":
+        return None
+    return cuda_blas.to_bfloat16(weights)
 
 
 def stored(x: Value) -> Value:

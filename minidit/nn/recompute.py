@@ -23,10 +23,15 @@ def recomputing(on: bool = True) -> AbstractContextManager[None]:
     return setting(_on, on)
 
 
+def recomputes() -> bool:
+    """Whether a `run` here keeps its inputs only."""
+    return _on.get() and recording()
+
+
 def run(f: Callable[..., Any], *xs: Any) -> Any:
     """f(*xs), one Tensor from Tensors and other values. f reads nothing else but parameters, and draws nothing."""
     sources = [source_of(x) for x in xs]
-    if not _on.get() or not recording() or not any(sources):
+    if not recomputes() or not any(sources):
         return f(*xs)
     with no_grad():
         y = f(*xs).data

@@ -2,8 +2,9 @@
 
     x_k = block_k(x_{k-1}, c),   k = 1 .. L,        then last(x_L, c)
 
-Three things change no equation: tokens may be stored in the type of the precision policy, a block may keep its inputs only and
-run again when its gradient is needed, and the modulations of all blocks are computed from c in one product.
+Four things change no equation: tokens may be stored in the type of the precision policy, a block may keep its inputs only and
+run again when its gradient is needed, the modulations of all blocks are computed from c in one product, and on a GPU the end of
+a block may be one kernel with the start of the next.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 
 from minidit import ops
 from minidit.autograd import Value
-from minidit.nn.block import Block, ModulatedBlock
+from minidit.nn.block import Block, ModulatedBlock, launches_matter
 from minidit.nn.module import Parameter
 from minidit.nn.precision import restored, stored
-from minidit.nn.recompute import run
+from minidit.nn.recompute import recomputes, run
 
 
 def through(blocks: Sequence[Block], last: Callable[[Value, Value], Value], x: Value, c: Value) -> Value:
@@ -24,17 +25,25 @@ def through(blocks: Sequence[Block], last: Callable[[Value, Value], Value], x: V
     h = x
     if not blocks[0].float32_tokens:
         h, c = stored(h), stored(c)
-    for call, part in calls_of(blocks, c):
-        h = run(call, h, part)
-    return restored(last(h, c), x)
+    return restored(last(all_of(blocks, h, c), c), x)
 
 
-def calls_of(blocks: Sequence[Block], c: Value) -> list[tuple[Callable[..., Any], Any]]:
-    """(f, m) for every block, so that f(x, m) is block(x, c)."""
+def all_of(blocks: Sequence[Block], h: Value, c: Value) -> Value:
+    """x_L from x_0 = h."""
     modulated = [block for block in blocks if isinstance(block, ModulatedBlock)]
     if len(modulated) < len(blocks):
-        return [(block, c) for block in blocks]
-    return [(block.modulated, m) for block, m in zip(modulated, modulations(modulated, c), strict=True)]
+        return one_by_one([(block, c) for block in blocks], h)
+    parts, joined = modulations(modulated, c), modulated[0].on_a_gpu
+    if joined is not None and len({type(block) for block in blocks}) == 1 and launches_matter(h) and not recomputes():
+        return joined(modulated, h, parts)
+    return one_by_one([(block.modulated, m) for block, m in zip(modulated, parts, strict=True)], h)
+
+
+def one_by_one(calls: Sequence[tuple[Callable[..., Any], Any]], h: Value) -> Value:
+    """calls : (f, m) for every block, so that f(x, m) is block(x, c)."""
+    for call, part in calls:
+        h = run(call, h, part)
+    return h
 
 
 def modulations(blocks: Sequence[ModulatedBlock], c: Value) -> Sequence[Any]:

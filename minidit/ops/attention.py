@@ -97,7 +97,20 @@ def linear_residual_modulate(
     x: Array, gate: Array, h: Array, weight: Array, bias: Array, shift: Array, scale: Array, *, eps: float = 1e-6
 ) -> tuple[tuple[Array, Array], Vjp]:
     """(y, n): y = x + gate ⊙ (h Wᵀ + b), and its modulated layer norm n, which comes next. shift, scale : (B, D)."""
-    y, residual_vjp = linear_residual.pair(x, gate, h, weight, bias)
+    return then_modulated(*linear_residual.pair(x, gate, h, weight, bias), shift, scale, eps)
+
+
+@primitive(cuda=cuda_block.mlp_residual_modulate)
+def mlp_residual_modulate(
+    x: Array, gate: Array, h: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array, shift: Array, scale: Array,
+    *, eps: float = 1e-6,
+) -> tuple[tuple[Array, Array], Vjp]:  # fmt: skip
+    """(y, n): y = x + gate ⊙ (W₂ gelu(W₁ h + b₁) + b₂), and the modulated layer norm n with which the next block begins."""
+    return then_modulated(*mlp_residual.pair(x, gate, h, weight1, bias1, weight2, bias2), shift, scale, eps)
+
+
+def then_modulated(y: Array, residual_vjp: Vjp, shift: Array, scale: Array, eps: float) -> tuple[tuple[Array, Array], Vjp]:
+    """(y, n), and the adjoint of both for what y was made from, shift and scale."""
     n, norm_vjp = layer_norm_modulate.pair(y, shift, scale, eps=eps)
 
     def vjp(y_bar: Array, n_bar: Array) -> tuple[Any, ...]:

@@ -124,6 +124,7 @@ def codes_laid(loop: Loop, pictures: int = 256) -> None:
     for p, average in zip(network.parameters(), network.views(loop.optimiser.average), strict=True):
         if p is network.codebook.weight:
             average[moved] = p.data[moved]
+    loop.optimiser.weights_changed()
 
 
 def tokenize(network: TokenNetwork, data: Any, config: AutoencodeConfig, *, kind: str | None = None) -> Loop:

@@ -24,7 +24,7 @@ from minidit.choices import one_of
 from minidit.keywords import suggesting
 from minidit.nn.device import can_record, recorded
 from minidit.nn.module import Trainable
-from minidit.nn.precision import POLICIES, check_precision, computing_in
+from minidit.nn.precision import POLICIES, check_precision, computing_in, copy_of
 from minidit.nn.recompute import recomputing
 from minidit.optim import AdamW, OptimConfig, clip_factor, learning_rate
 from minidit.training.draws import Clock, Draws
@@ -123,13 +123,15 @@ class Loop:
     def run(self) -> Iterator[dict[str, Any]]:
         """Trains from rank 0's weights and `done` to config.steps. Raises Diverged if loss or gradient are no longer finite.
 
-        On a CPU the weights are then still those before the update, and the message names the layer.
+        On a CPU the weights are then still those before the update, and the message names the layer. Who changes weights
+        between two updates calls `optimiser.weights_changed()`.
         """
         if len(set(self.ranks.all_of(len(self.source)))) > 1:
             raise RunError("the ranks have different numbers of samples: give all of them the same data")
         self.done = self.ranks.same(self.done)
         for vector in (self.model.flat, *self.optimiser.state_dict().values()):
             self.ranks.share(vector)
+        self.optimiser.copy = None
         record = not self.config.detect_anomaly and can_record(self.device, self.model.dtype, "the update")
         return self._on_the_device() if record else self._on_the_host()
 
@@ -140,6 +142,7 @@ class Loop:
         if not self.ranks.alone:
             samples = samples[shard_of(self.config.batch_size, self.shards, self.ranks.me)]
         draws, names = self.draws.at(clock, samples), list[str]()
+        self.optimiser.copy = copy_of(self.model.flat, self.config.precision)
 
         def update() -> Array:
             """One update, counted by the clock on the device  ->  its numbers, in the order of `names`."""
@@ -228,7 +231,7 @@ class Loop:
     @contextmanager
     def _computing(self, i: int) -> Iterator[None]:
         """Memory, gradients and precision of shard i."""
-        policy = computing_in(self.config.precision, self.device, self.model.flat)
+        policy = computing_in(self.config.precision, self.device, self.model.flat, self.optimiser.copy)
         watch = watching(self.model) if self.config.detect_anomaly else nullcontext()
         try:
             with self.arenas[i], self.gradients[i], policy, recomputing(self.config.checkpoint_blocks), watch:

@@ -63,6 +63,23 @@ def test_it_says_what_the_plain_text_says(shape, K, biased, order):
         assert REAL or state.launched[0] == "attention_bf16"
 
 
+@spec("A.12", "A.19")
+@pytest.mark.parametrize(("N", "heads", "K"), [(5, 1, 8), (64, 2, 24), (130, 2, 72), (256, 1, 64), (300, 1, 64)])
+def test_the_bar_of_the_bias_is_summed_by_the_kernel_of_the_adjoint(N, heads, K):
+    """Over the rows of a sample where one block owns all keys; what is left is a sum over the samples."""
+    qkv, bar, bias, heads = case(3, N, heads, K, biased=True)
+    with standin.kernels(3) as state:
+        _, vjp = cuda_attention.fused_attention(CUPY.asarray(qkv), CUPY.asarray(bias), heads)
+        state.launched.clear()
+        out, bias_bar = vjp(CUPY.asarray(bar))
+        one = N <= 256
+        assert REAL or state.launched == ["attention_bf16_backward", *([] if one else ["attention_bf16_parts"]), "column_sum"]
+    out = host(out).astype(np.float64)
+    expected = out.sum(axis=(0, 1))
+    expected[heads * K : 2 * heads * K] = 0
+    assert np.allclose(host(bias_bar), expected, rtol=0, atol=2.0**-18 * np.abs(out).sum(axis=(0, 1)).max())
+
+
 @pytest.mark.skipif(REAL, reason="the order of threads is not ours to choose")
 @pytest.mark.parametrize(("N", "K"), [(250, 72), (300, 64), (250, 128)])
 def test_no_bit_depends_on_the_order_of_threads_blocks_and_copies(N, K):

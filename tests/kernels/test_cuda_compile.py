@@ -10,6 +10,7 @@ import standin.cache
 
 from benchmarks.sass import nvrtc
 from minidit.kernels.cuda_launch import FOLDER, KERNEL, options, source
+from minidit.kernels.cuda_normalise import held_in_registers
 
 FILES = sorted(p.stem for p in FOLDER.glob("*.cu"))
 PLAIN = [{"STORAGE": s, "VEC": v} for s, v in (("float", 1), ("float", 4), ("bf16", 1), ("bf16", 4), ("bf16", 8))]
@@ -21,7 +22,7 @@ BACKWARD = [
 ]
 FORWARD.append({"HEAD": 64, "HIGH": 2, "MASK": 1})
 BACKWARD.append({"HEAD": 64, "HIGH": 2, "WARPS": 8, "MASK": 1})
-ROWS = [{"STORAGE": "bf16", "VEC": v, "STEPS": 3, "ROW_WARPS": w, "RESIDUAL": 1} for v, w in ((4, 1), (8, 4))]
+ROWS = [held_in_registers(D, 8) | {"STORAGE": "bf16", "RESIDUAL": 1} for D in (384, 768, 1024, 1152)]
 VARIANTS = {
     "attention": HEADS,
     "attention_bf16": FORWARD,

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from benchmarks.sass import disassembler, instructions, nvrtc
+from minidit.kernels.cuda_normalise import held_in_registers
 
 COLUMNS = ["add_bias", "bias_gelu", "gelu_backward", "column_sum", "gated_residual", "gated_residual_backward"]
 MISSING = "no compiler for CUDA, or no nvdisasm (pip install 'minidit[cuda-test]')"
@@ -35,14 +36,15 @@ def test_gelu_takes_two_special_instructions_per_number_and_few_others(arch):
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("storage, VEC, STEPS, ROW_WARPS", [
-    ("bf16", 4, 3, 1), ("bf16", 8, 3, 1), ("bf16", 4, 9, 1), ("bf16", 8, 2, 4), ("float", 4, 3, 1), ("float", 4, 8, 1),
+@pytest.mark.parametrize("D, storage, most", [
+    (384, "bf16", 8), (768, "bf16", 8), (1152, "bf16", 8), (1024, "bf16", 8), (160, "bf16", 8),
+    (384, "float", 4), (1152, "float", 4),
 ])  # fmt: skip
-def test_a_row_of_layer_norm_stays_in_registers(storage, VEC, STEPS, ROW_WARPS, arch):
-    for kernel in ("layer_norm", "layer_norm_backward"):
-        residual = int(kernel == "layer_norm")
-        variant = {"STORAGE": storage, "VEC": VEC, "STEPS": STEPS, "ROW_WARPS": ROW_WARPS, "RESIDUAL": residual}
-        names = instructions("normalise", kernel, arch, **variant)
+def test_a_row_of_layer_norm_stays_in_registers(D, storage, most, arch):
+    variant = held_in_registers(D, most) | {"STORAGE": storage}
+    for kernel, residual in (("layer_norm", 0), ("layer_norm", 1), ("layer_norm_backward", 0), ("layer_norm_backward", 1)):
+        names = instructions("normalise", kernel, arch, **variant, RESIDUAL=residual)
         assert not [name for name in names if name.startswith(("LDL", "STL"))]
-        wide = loads(names)["128" if VEC * (2 if storage == "bf16" else 4) == 16 else "64"]
-        assert wide >= 4 * STEPS and loads(names)["U16"] == 0
+        wide = loads(names)["128" if variant["VEC"] * (2 if storage == "bf16" else 4) == 16 else "64"]
+        arrays = 3 + (2 if residual else 0) + (kernel == "layer_norm_backward")
+        assert wide >= arrays * variant["STEPS"]

@@ -113,12 +113,14 @@ def linear_residuals(draw, then=0):
 
 
 @st.composite
-def mlp_residuals(draw):
+def mlp_residuals(draw, then=0):
     B, N, D = draw(FEW), draw(ROWS), draw(WIDTHS)
-    tokens = draw(normal((B, N, D))), draw(normal((B, 2 * D)))[:, D:], draw(normal((B, N, D)))
+    both = draw(normal((B, 4 * D)))
+    tokens = draw(normal((B, N, D))), both[:, D : 2 * D], draw(normal((B, N, D)))
     n = draw(WIDTHS)
     first = draw(normal((n, D), D**-0.5)), draw(normal((n,)))
-    return (*tokens, *first, draw(normal((D, n), n**-0.5)), draw(normal((D,)))), {}
+    args = *tokens, *first, draw(normal((D, n), n**-0.5)), draw(normal((D,)))
+    return (*args, *(both[:, :D], both[:, 3 * D :])[:then]), {"eps": 1e-2 if D < 4 else 1e-6} if then else {}
 
 
 TWINS = {  # the draw; the bound in rounding units, relative to the largest number of the array compared; its equation
@@ -136,6 +138,7 @@ TWINS = {  # the draw; the bound in rounding units, relative to the largest numb
     "linear_residual": (linear_residuals(), 64, "A.21"),  # sums over 210 rows
     "mlp_residual": (mlp_residuals(), 128, ("A.5", "A.21")),
     "linear_residual_modulate": (linear_residuals(then=2), 128, ("A.15", "A.21")),
+    "mlp_residual_modulate": (mlp_residuals(then=2), 128, ("A.5", "A.15", "A.21")),
 }
 EXAMPLES = {"self_attention": 8}
 
@@ -217,6 +220,8 @@ def test_no_bit_depends_on_the_order_of_threads_and_blocks(name):
         "linear_residual": ((f(3, 300, 36), f(3, 36), f(3, 300, 5), f(36, 5), f(36)), {}),
         "mlp_residual": ((f(2, 70, 36), f(2, 36), f(2, 70, 36), f(40, 36), f(40), f(36, 40), f(36)), {}),
         "linear_residual_modulate": ((f(2, 70, 36), f(2, 36), f(2, 70, 5), f(36, 5), f(36), f(2, 36), f(2, 36)), {}),
+        "mlp_residual_modulate": (
+            (f(2, 70, 36), f(2, 36), f(2, 70, 36), f(40, 36), f(40), f(36, 40), f(36), f(2, 36), f(2, 36)), {}),
     }  # fmt: skip
     runs = []
     for order in (0, 1, 2, 3):

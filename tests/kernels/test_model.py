@@ -73,7 +73,7 @@ def test_every_kernel_of_a_block_is_found_on_every_device(device):
     shape = Shape(64, 256, 384, 6, c.multiprocessors, c.shared << 10)
     for one, two in zip(block(shape), block(replace(shape, B=128)), strict=True):
         a, b = (model.predicted(kernel, c).us for kernel in (one, two))
-        assert 1.3 * a < b < 2.05 * a, one.name
+        assert a == b == model.LEAST or 1.3 * a < b < 2.05 * a, one.name
 
 
 def prediction(beside=(), **units):

@@ -18,8 +18,9 @@ from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.classifier import ClassifierConfig
 from minidit.models.dit import VARIANTS, DiT, DiTConfig
 from minidit.models.embedders import CaptionEmbedder, WordEmbedder
-from minidit.nn import timestep_embedding
+from minidit.nn import stack, timestep_embedding
 from minidit.nn.block import launches_matter
+from minidit.nn.recompute import recomputing
 from minidit.nn.stack import modulations
 from minidit.random import Philox
 
@@ -155,6 +156,28 @@ def test_a_block_in_large_steps_is_its_sentence_and_only_a_gpu_takes_them(xp, de
         agree(a, e, bound=1e-12, of="T.5")
     monkeypatch.undo()
     assert launches_matter(x) == launches_matter(Tensor(x)) == (xp is not np)
+
+
+@spec("T.5")
+def test_a_stack_in_large_steps_is_its_blocks_one_after_another(monkeypatch):
+    """Joined: the end of a block and the norm of the next. Where blocks are recomputed they stay apart."""
+    model, r = draws.model_of(DiTConfig(4, 2, 3, 16, 3, 2, num_classes=2), "cpu")[0], np.random.default_rng(0)
+    x, c, bar = (r.standard_normal(s) for s in ((3, 4, 16), (3, 16), (3, 4, 16)))
+    answers, joined, plain = [], [], ops.mlp_residual_modulate
+    monkeypatch.setattr(ops, "mlp_residual_modulate", lambda *args: (joined.append(1), plain(*args))[1])
+    for large, again in ((False, False), (True, False), (True, True)):
+        monkeypatch.setattr("minidit.nn.stack.launches_matter", lambda x, large=large: large)
+        joined.clear()
+        leaves = Tensor(x), Tensor(c)
+        with recomputing(again):
+            stack.all_of(model.blocks, *leaves).backward(bar)
+        assert len(joined) == (2 if large and not again else 0)
+        answers.append([*(host(leaf.grad) for leaf in leaves), *(host(p.grad) for b in model.blocks for p in b.parameters())])
+        for p in model.parameters():
+            p.grad = None
+    for other in answers[1:]:
+        for a, e in zip(other, answers[0], strict=True):
+            agree(a, e, bound=1e-11, of="T.5")
 
 
 def test_the_defaults_are_those_of_the_smallest_published_model():

@@ -240,11 +240,12 @@ def linear_residuals(draw, then=0):
 
 
 @st.composite
-def mlp_residuals(draw):
-    B, N, n, D = draw(SIDES), draw(SIDES), draw(SIDES), draw(SIDES)
+def mlp_residuals(draw, then=0):
+    B, N, n, D = draw(SIDES), draw(SIDES), draw(SIDES), draw(SIDES) + (2 if then else 0)
     tokens = draw(array((B, N, D))), draw(array((B, D))), draw(array((B, N, D)))
     first = draw(array((n, D), -0.9, 0.9)), draw(array((n,), -0.9, 0.9))
-    return (*tokens, *first, draw(array((D, n))), draw(array((D,)))), {}
+    args = *tokens, *first, draw(array((D, n))), draw(array((D,)))
+    return (*args, *(draw(array((B, D))) for _ in range(then))), {"eps": draw(st.sampled_from([1e-3, 0.1]))} if then else {}
 
 
 @st.composite
@@ -300,6 +301,7 @@ CASES = {
     "rope": turns(), "qk_rope": turns(parts=3), "gated_residual": residuals(),
     "projected_attention": projected_attentions(), "linear_residual": linear_residuals(),
     "linear_residual_modulate": linear_residuals(then=2), "mlp_residual": mlp_residuals(),
+    "mlp_residual_modulate": mlp_residuals(then=2),
     "conv2d": convolutions(), "embedding": tables(),
     "mse": squares(), "cross_entropy": classifications(), "gaussian_kl": gaussians(),
 }  # fmt: skip
@@ -318,6 +320,7 @@ EQUATIONS = {
     "rope": "A.30", "qk_rope": "A.30",
     "projected_attention": ("A.12", "A.19"), "linear_residual": ("A.12", "A.21"),
     "linear_residual_modulate": ("A.12", "A.15", "A.21"), "mlp_residual": ("A.5", "A.12", "A.21"), "gated_residual": "A.21",
+    "mlp_residual_modulate": ("A.5", "A.12", "A.15", "A.21"),
     "conv2d": ("A.22", "A.23"), "embedding": "A.24", "mse": "A.25", "cross_entropy": "A.26",
     "gaussian_kl": "A.27",
 }  # fmt: skip

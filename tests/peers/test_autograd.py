@@ -194,6 +194,12 @@ STEPS = {
     "mlp_residual": (
         lambda a, b, c: ops.mlp_residual(a, row(b), c, square(a), vector(b), square(b), vector(c)),
         lambda a, b, c: torch_residual(a, b, F.gelu(F.linear(c, square(a), vector(b)), approximate="tanh"), vector(c))),
+    "mlp_residual_modulate": (
+        lambda a, b, c: ops.add(*ops.mlp_residual_modulate(
+            a, row(b), c, square(a), vector(b), square(b), vector(c), row(c), row(a))),
+        lambda a, b, c: (y := torch_residual(
+            a, b, F.gelu(F.linear(c, square(a), vector(b)), approximate="tanh"), vector(c)
+        )) + torch_norm(y) * (1 + row(a)[:, None]) + row(c)[:, None]),
     "linear_residual_modulate": (
         lambda a, b, c: ops.add(*ops.linear_residual_modulate(a, row(b), c, square(b), vector(c), row(c), row(a))),
         lambda a, b, c: (y := torch_residual(a, b, c)) + torch_norm(y) * (1 + row(a)[:, None]) + row(c)[:, None]),

@@ -174,12 +174,35 @@ __device__ __forceinline__ void queries_share(const bf16* memory, const bf16* tu
     }
 }
 
+// to[c] = the sum of `count` rows, 16 bytes per thread. memory: 8 THREADS floats, which nobody else uses
+__device__ __forceinline__ void sum_rows(const bf16* rows, int pitch, int count, float* memory, float* to) {
+    constexpr int TOGETHER = THREADS / STRIPS;
+    int c = threadIdx.x % STRIPS * 8, first = threadIdx.x / STRIPS;
+    Two sum[4] = {};
+    if (first < TOGETHER) {
+#pragma unroll 4
+        for (int n = first; n < count; n += TOGETHER) {
+            Piece piece = *reinterpret_cast<const Piece*>(rows + n * pitch + c);
+#pragma unroll
+            for (int k = 0; k < 4; k++) sum[k].x += low_of(piece.pairs[k]), sum[k].y += high_of(piece.pairs[k]);
+        }
+#pragma unroll
+        for (int k = 0; k < 4; k++) *reinterpret_cast<Two*>(memory + first * HEAD + c + 2 * k) = sum[k];
+    }
+    __syncthreads();
+    if (threadIdx.x >= HEAD) return;
+    float total = 0;
+    for (int n = 0; n < TOGETHER; n++) total += memory[n * HEAD + threadIdx.x];
+    to[threadIdx.x] = total;
+}
+
 // q, k, v, bias, mask: as in attention_bf16.cu. q_bar; k_bar and v_bar: with strides of their own. partial: null, or
-// (blocks of keys, B · heads, N, HEAD). Grid: (M / KEYS, B · heads).
+// (blocks of keys, B · heads, N, HEAD). sums_bar: null, or (B, 3, heads, HEAD), the sums over the rows of q_bar and v_bar, where one
+// block owns all keys; that of k_bar is 0. Grid: (M / KEYS, B · heads).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     attention_bf16_backward(const bf16* q, const bf16* k, const bf16* v, const float* bias, const float* mask,
                             const unsigned char* dead, const bf16* y, const bf16* y_bar, const float* log_sum, bf16* q_bar,
-                            bf16* k_bar, bf16* v_bar, float* partial, int N, int M, int heads, int q_batch, int q_row,
+                            bf16* k_bar, bf16* v_bar, float* partial, float* sums_bar, int N, int M, int heads, int q_batch, int q_row,
                             int k_batch, int k_row, int v_batch, int v_row, int mask_batch, int mask_head, int mask_row,
                             int dead_batch, int dead_head, int asking_batch, int asking_row, int asked_batch, int asked_row,
                             float scale) {
@@ -223,6 +246,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     rounded(memory + V + own * PITCH, v_sum, one, nullptr);
     put_rows(memory + K + own * PITCH, rows_at(k_bar, asked_batch, asked_row, b, h), block + own, M);
     put_rows(memory + V + own * PITCH, rows_at(v_bar, asked_batch, asked_row, b, h), block + own, M);
+    if (!sums_bar) return;
+    __syncthreads();  // v̄ is there, and nobody reads a tile
+    float *free = reinterpret_cast<float*>(memory + TURNS), *to = sums_bar + ((size_t)b * 3 * heads + h) * HEAD;
+    sum_rows(asking_bar.p, asking_row, N, free, to);
+    sum_rows(memory + V, PITCH, M, free + 8 * THREADS, to + 2 * heads * HEAD);
 }
 
 // q̄ = the sum of `parts` parts, (parts, B · heads, N, HEAD). Grid: (N · HEAD / 8 / 128, B · heads).

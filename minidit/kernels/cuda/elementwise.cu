@@ -31,18 +31,20 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// gelu(x) = x Φ and gelu'(x) = Φ (1 + x (1-Φ) 2u') with Φ = ½ (1 + tanh u) = 1 / (1 + e), e = exp(-2u), u = c₀ (x + c₃ x³).
-// e overflows far to the left, where Φ is 0; nothing cancels anywhere.
-__device__ __forceinline__ float e_of(float x) {
+// gelu(x) = x Φ and gelu'(x) = Φ + x Φ (1-Φ) 2u' with Φ = ½ (1 + tanh u) = 1 / (1 + e), e = exp(-2u), u = c₀ (x + c₃ x³).
+// e overflows far to the left, where Φ is 0; nothing cancels.
+__device__ __forceinline__ float e_of(float x, float square) {
     const float c0 = 0.7978845608028654f, c3 = 0.044715f, two = -2.0f * 1.4426950408889634f;  // e = 2^(-2u log₂e)
-    return exp2_of(x * (two * c0 + two * c0 * c3 * (x * x)));
+    return exp2_of(x * (two * c0 + two * c0 * c3 * square));
 }
-__device__ __forceinline__ float gelu(float x) { return x * inverse_of(1.0f + e_of(x)); }
+__device__ __forceinline__ float gelu(float x) { return x * inverse_of(1.0f + e_of(x, x * x)); }
 __device__ __forceinline__ float gelu_slope(float x) {
     const float c0 = 0.7978845608028654f, c3 = 0.044715f;
-    if (fabsf(x) > 10.0f) x = copysignf(10.0f, x);  // beyond, the slope is 0 or 1 to the last bit, and e and u' would overflow
-    float e = e_of(x), phi = inverse_of(1.0f + e);
-    return phi * (1.0f + x * (e * phi) * (2.0f * c0 + 6.0f * c0 * c3 * (x * x)));
+    const bool exact = sizeof(T) == sizeof(float);  // for bf16, Φ (1-Φ) = Φ - Φ² is exact enough, and cannot overflow
+    if (exact && fabsf(x) > 10.0f) x = copysignf(10.0f, x);
+    float square = fminf(x * x, 100.0f);  // beyond, the slope is 0 or 1 to the last bit
+    float e = e_of(x, square), phi = inverse_of(1.0f + e);
+    return phi + x * (exact ? phi * (e * phi) : phi - phi * phi) * (2.0f * c0 + 6.0f * c0 * c3 * square);
 }
 
 // y = gelu(a + bias). a: (rows, D)
