@@ -32,6 +32,7 @@ class DataConfig:
     size: int | None = None  # of pictures that are resized to a square; None: as they are
     channels: int | None = None  # 1 grey, 3 colour; None: as the pictures are
     frames: int | None = None  # of every clip; pictures have none
+    pictures: float = 0.0  # of the loss on clips: the share of their single frames, so that the model draws pictures, too
     tokenizer: str = ""  # a file or a run with a trained tokenizer; else one is trained first
     init: str = ""  # a file or a run whose model is fine-tuned; else it starts from random weights
     held_out: int | None = None  # pictures; None: one in ten, at most 1,000, of a set without a test part
@@ -46,6 +47,8 @@ class DataConfig:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
         if self.frames is not None and self.frames < 2:
             raise ValueError(f"frames = {self.frames}: a clip has at least two")
+        if not 0 <= self.pictures < 1:
+            raise ValueError(f"pictures = {self.pictures}: the share of single frames in the loss must be 0 or more, and below 1")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ def test_the_velocity_is_read_from_clips_of_the_law(velocities, seed):
     x = moving(digits(), 40, velocities=velocities, seed=seed).x_0()
     s = shifts(x)
     assert (s == s[:, :1]).all() and {tuple(v) for v in s[:, 0]} <= set(velocities)
-    assert obedience(x) == {"steady": 1.0, "error": 0.0}
+    assert obedience(x, velocities) == {"steady": 1.0, "lawful": 1.0, "error": 0.0}
+    assert obedience(x, [(3, 3), velocities[0]])["lawful"] == (s[:, 0] == velocities[0]).all(axis=1).mean()
     assert obedience(-0.3 * (x - 1)) != {} and np.array_equal(shifts(0.3 * x + 0.2), s)  # neither contrast nor light matters
 
 
@@ -59,6 +60,12 @@ def test_frames_out_of_order_or_of_other_clips_are_not_steady():
     assert np.array_equal(np.sort(shuffled(x), axis=2), np.sort(x, axis=2))
     y = np.arange(3)[:, None, None, None, None] + np.zeros((3, 1, 4, 1, 1))
     assert mixed(y)[0, 0, :, 0, 0].tolist() == [0, 2, 1, 0]
+
+
+@spec("E.23")
+def test_a_clip_that_stands_still_is_steady_and_not_lawful():
+    x = np.repeat(clips("test").x_0(slice(9))[:, :, :1], 6, axis=2)
+    assert obedience(x) == {"steady": 1.0, "lawful": 0.0, "error": 0.0}
 
 
 @spec("E.23")
