@@ -67,14 +67,16 @@ def train(args: argparse.Namespace) -> None:
     """Trains, and measures on the way."""
     args.out.mkdir(parents=True, exist_ok=True)
     data, real = task(args, "train"), task(args, "test").x_0()
-    config = replace(PRESET.model, **chosen(args, ARCHITECTURE)).fitted(data.shape, data.num_classes)
+    config = replace(PRESET.model, frames=0, **chosen(args, ARCHITECTURE)).fitted(data.shape, data.num_classes)
     network = SpacetimeDiT(config, Philox(args.seed, STREAM))
+    if args.init is not None:
+        network.load_state_dict(load_model(args.init / "model.safetensors")[0].state_dict())
     process = replace(PRESET.process, **chosen(args, LAW)).diffusion()
     recipe = replace(PRESET.train, **chosen(args, RECIPE), shards=1)
     loop = Loop(network, Joint(process, args.pictures) if args.pictures else process, fitted_source(network, data), recipe)
     labels, velocities = np.unique(data.labels), VELOCITIES[args.velocities]
     rows = {"real": real, "shuffled": shuffled(real), "mixed": mixed(real)}
-    settings = {name: v for name, v in vars(args).items() if name not in ("run", "out")}
+    settings = {name: v for name, v in vars(args).items() if name not in ("run", "out", "init")}
     write(args.out, settings | {"macs": config.macs()} | {name: obedience(x, velocities) for name, x in rows.items()})
     began, loss = time.process_time(), []
     for record in loop.run():
@@ -145,6 +147,7 @@ def main() -> None:
     p = commands.add_parser("train")
     p.set_defaults(run=train)
     p.add_argument("--out", type=Path, required=True)
+    p.add_argument("--init", type=Path, help="a folder whose network is trained on")
     p.add_argument("--digits", default="", help="classes, such as 017 (default: all)")
     p.add_argument("--velocities", choices=sorted(VELOCITIES), default="four")
     for name, usual in (("clips", 6000), ("size", 16), ("frames", 6), ("every", 250)):
