@@ -26,7 +26,7 @@ from minidit.data.embedded import digits
 from minidit.random import Philox
 
 STREAM = 0x636C6970
-PARTS = {"train": 6000, "test": 600}  # clips
+PARTS = {"train": 12000, "test": 600}  # clips
 Velocity = tuple[int, int]  # pixels per frame, down and to the right
 FOUR: tuple[Velocity, ...] = ((0, 2), (0, -2), (2, 0), (-2, 0))
 
@@ -60,7 +60,7 @@ def moving(
 
 
 def clips(part: str | None = None, *, size: int | None = None, frames: int | None = None) -> Dataset:
-    """Moving digits: 6,000 clips of 6 frames of 16×16 pixels, or with part="test" 600 of the digits that are held out."""
+    """Moving digits: 12,000 clips of 6 frames of 16×16 pixels, or with part="test" 600 of the digits that are held out."""
     part = check_part(part)
     return moving(digits(part), PARTS[part], frames=frames or 6, size=size or 16, seed=list(PARTS).index(part))
 

@@ -149,9 +149,11 @@ class SpacetimeConfig(OfPictures):
 
 
 _SMALL = SpacetimeConfig(input_size=16, frames=6, patch_size=4)
+_BOX = SpacetimeConfig(input_size=16, frames=4, frame_patch=4, patch_size=4, hidden_size=192, num_heads=6)
 SPACETIME: Named[SpacetimeConfig] = Named(
     {
-        "clips": _SMALL,
+        "clips": _BOX,
+        "clips-full": _SMALL,
         "clips-factor": replace(_SMALL, time_attention="factorised"),
     }
 )

@@ -82,7 +82,7 @@ def test_an_error_on_a_torus_goes_the_short_way():
 
 def test_the_parts_of_the_clips_share_no_digit_and_a_name_loads_them():
     train, test = load("clips"), load("clips", part="test")
-    assert (len(train), len(test), train.shape, train.words) == (6000, 600, (1, 6, 16, 16), "clips of 6 frames")
+    assert (len(train), len(test), train.shape, train.words) == (12000, 600, (1, 6, 16, 16), "clips of 6 frames")
     assert np.array_equal(clips().images, train.images) and train.class_names == digits().class_names
     assert set(train.prints).isdisjoint(test.prints)
     assert load("clips", part="test", frames=3, size=10, channels=3).shape == (3, 3, 10, 10)

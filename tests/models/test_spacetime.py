@@ -341,7 +341,7 @@ def test_an_update_on_clips_takes_the_memory_of_one_on_a_tall_picture_with_as_ma
 
 def test_groups_keep_less_than_full_attention_and_moving_tokens_keeps_some():
     """Scores of F frames of n tokens are F n², not (F n)²; tokens are copied into groups of sites and back."""
-    full = replace(SPACETIME["clips"], hidden_size=32, depth=2)
+    full = replace(SPACETIME["clips-full"], hidden_size=32, depth=2)
     F, n, h, moved = full.times, full.sites, full.num_heads, 2 * 4 * full.tokens * 32
     parts = replace(full, time_attention="factorised").step_memory("cpu", "float32")
     scores = 4 * h * (F * n * n + n * F * F)
@@ -350,7 +350,7 @@ def test_groups_keep_less_than_full_attention_and_moving_tokens_keeps_some():
 
 @spec("T.35")
 def test_factorised_attention_costs_less_than_full_attention():
-    full, parts = SPACETIME["clips"], SPACETIME["clips-factor"]
+    full, parts = SPACETIME["clips-full"], SPACETIME["clips-factor"]
     N, D, n, F = full.tokens, full.hidden_size, full.sites, full.times
     assert full.macs() - parts.macs() == full.depth * 2 * N * N * D - full.depth * N * (n + F) * D
 
