@@ -150,7 +150,7 @@ def main() -> None:
     p.add_argument("--init", type=Path, help="a folder whose network is trained on")
     p.add_argument("--digits", default="", help="classes, such as 017 (default: all)")
     p.add_argument("--velocities", choices=sorted(VELOCITIES), default="four")
-    for name, usual in (("clips", PARTS["train"]), ("size", 16), ("frames", 6), ("every", 250)):
+    for name, usual in (("clips", PARTS["train"]), ("size", 16), ("frames", PRESET.data.frames), ("every", 250)):
         p.add_argument(f"--{name}", type=int, default=usual)
     p.add_argument("--pictures", type=float, default=PRESET.data.pictures, help="the share of pictures in the loss")
     for section, names in ((PRESET.model, ARCHITECTURE), (PRESET.process, LAW), (PRESET.train, RECIPE)):

@@ -150,8 +150,8 @@ PRESETS["scenes"] = replace(
     model=replace(MMDIT["words"], hidden_size=96),
     train=replace(PRESETS["words"].train, steps=4000, lr=2e-3),
 )
-# Clips, in pixels: a token is a box of all frames, so that a motion is learned inside of tokens; x_0 as the answer, and more of the
-# times noisy, since where a digit is and how it moves is decided there, before what it looks like.
+# Clips, in pixels: a token is a box of all frames, so that a motion is learned inside of tokens; x_0 as the answer, and more of
+# the times noisy, since where a digit is and how it moves is decided there, before what it looks like.
 PRESETS["clips"] = RunConfig(
     data=DataConfig(source="clips", frames=4),
     tokenizer=PixelsConfig(),
