@@ -36,7 +36,9 @@ HIDDEN = {  # set by the data or by another flag, or needed only for the weights
         "sizes",
     },
     "tokenizer": {"channels", "size", "scale"},
-    "data": {"source", "size", "channels", "frames", "tokenizer", "init", "held_out", "skip_bad", "flip", "crop", "cache"},
+    "data": {
+        "source", "size", "channels", "frames", "pictures", "tokenizer", "init", "held_out", "skip_bad", "flip", "crop", "cache",
+    },
     "sample": {"eta"},
 }
 OFTEN = {  # the fields whose flags --help shows; --help-all shows all

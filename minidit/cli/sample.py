@@ -30,6 +30,8 @@ def add_arguments(parser: Parser) -> None:
                              "model draws emoji in the styles noto, twemoji and fluent (its words: minidit info words --all)")
     parser.add_argument("-n", type=int, metavar="N",
                         help="how many pictures; the labels are repeated in turn (default: 16, or one per label)")
+    parser.add_argument("--frames", type=int, metavar="N",
+                        help="of every clip; 1: pictures, of a run that was trained with --pictures (default: as it was trained)")
     parser.add_argument("--out", metavar="FILE",
                         help="a .png, a .gif (a film from noise to pictures; clips play) or an .npz (for external tools) "
                              "(default: grid.png, with a number if that exists)")
@@ -94,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     pipeline = load_few_steps(device=device) if few else load(args.run, device=device, state=args.state, weights=which)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
+    pipeline = pipeline if args.frames is None else pipeline.of_frames(args.frames)
     wanted, named = quick_walk(args, pipeline)
     steps = pipeline.steps(wanted)
     sampler, solver = pipeline.walk_words(args.sampler, named, args.eta, args.path)
@@ -137,7 +140,7 @@ def unused(path: Path) -> Path:
 
 def refuse_numbers(args: argparse.Namespace) -> None:
     """Raises ValueError for numbers that no walk can have, and for fresh noise that is asked for twice."""
-    for flag, number in (("--steps", args.steps), ("-n", args.n)):
+    for flag, number in (("--steps", args.steps), ("-n", args.n), ("--frames", args.frames)):
         if number is not None and number < 1:
             raise ValueError(f"{flag} {number} must be at least 1")
     numbers = {"--guidance": [args.guidance], "--eta": [args.eta], "--shift": [args.shift]}

@@ -27,7 +27,7 @@ SWITCHES = [f"{s}.{k}" for s in ("train", "tokenizer_train", "judge_train")
             for k in ("detect_anomaly", "accumulate", "checkpoint_blocks", "graph")]  # fmt: skip
 DECIDE = (  # flags that would make it a different run
     "preset", "config", "out", "overwrite", "size", "channels", "frames", "pixels", "autoencoder", "init", "model", "process",
-    "tokenizer", "network", "held_out", "skip_bad", "flip", "crop",
+    "tokenizer", "network", "held_out", "skip_bad", "flip", "crop", "pictures",
 )  # fmt: skip
 
 
@@ -46,6 +46,8 @@ def add_arguments(parser: Parser) -> None:
                        "(default: off)")  # fmt: skip
     parser.seldom(group, "--held-out", type=int, metavar="N", help="pictures not trained on (default: one in ten, 1,000 at most)")
     parser.seldom(group, "--frames", type=int, metavar="N", help="of every clip, with --data clips (default: 6)")
+    parser.seldom(group, "--pictures", type=float, metavar="X", help="the share of single frames in a loss on clips, so that "
+                  "minidit sample --frames 1 draws pictures (default: 0)")
     parser.seldom(group, "--cache", metavar="DIR", help='where large sets are decoded (default: ~/.cache/minidit); "off": memory')
     add_kinds(parser)
     sections = ["train", "model", "process", "tokenizer_train", "tokenizer", "sample", "judge_train"]
@@ -236,7 +238,7 @@ def with_switches(config: RunConfig, args: argparse.Namespace) -> RunConfig:
 def configure(args: argparse.Namespace) -> RunConfig:
     """The RunConfig that the flags describe."""
     config = resolve(args, preset_of(args.preset, args.data, args.process))
-    fields = ("size", "channels", "frames", "init", "held_out", "skip_bad", "flip", "crop", "cache")
+    fields = ("size", "channels", "frames", "pictures", "init", "held_out", "skip_bad", "flip", "crop", "cache")
     changes = {k: getattr(args, k) for k in fields if getattr(args, k) is not None}
     if args.data:
         changes["source"] = args.data

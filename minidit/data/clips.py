@@ -3,9 +3,11 @@
     frame_k(p) = sprite(p - p_0 - k v mod S)             a picture that moves on a torus of S × S pixels, v constant      (E.21)
     shift_k    = argmax_s Σ_p frame_k(p) frame_{k+1}(p + s)                 the shift from one frame to the next          (E.22)
     steady     = all shifts of a clip are equal          error = mean |shift_k - median|, on the torus                    (E.23)
+    lawful     = steady, and the shift is a velocity that the data have
 
-A real clip is steady and has the error 0; frames in another order, or of different clips, have not. An argument of the maximum
-is read from the circular cross-correlation, by Fourier transforms.
+A real clip is lawful and has the error 0; frames in another order, or of different clips, have not. A clip that stands still is
+steady, and not lawful: the first thing that a network learns are blurs that do not move. An argument of the maximum is read from
+the circular cross-correlation, by Fourier transforms.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from minidit.data.embedded import digits
 from minidit.random import Philox
 
 STREAM = 0x636C6970
-PARTS = {"train": 6000, "test": 600}  # clips
+PARTS = {"train": 12000, "test": 600}  # clips
 Velocity = tuple[int, int]  # pixels per frame, down and to the right
 FOUR: tuple[Velocity, ...] = ((0, 2), (0, -2), (2, 0), (-2, 0))
 
@@ -58,7 +60,7 @@ def moving(
 
 
 def clips(part: str | None = None, *, size: int | None = None, frames: int | None = None) -> Dataset:
-    """Moving digits: 6,000 clips of 6 frames of 16×16 pixels, or with part="test" 600 of the digits that are held out."""
+    """Moving digits: 12,000 clips of 6 frames of 16×16 pixels, or with part="test" 600 of the digits that are held out."""
     part = check_part(part)
     return moving(digits(part), PARTS[part], frames=frames or 6, size=size or 16, seed=list(PARTS).index(part))
 
@@ -82,8 +84,9 @@ def _around(a: Any, n: int) -> Any:
     return (a + n // 2) % n - n // 2
 
 
-def obedience(x: Array) -> dict[str, float]:
-    """steady : the share of clips whose shifts are all equal; error : in pixels, the mean distance of shifts from their median.
+def obedience(x: Array, velocities: Sequence[Velocity] = FOUR) -> dict[str, float]:
+    """steady : the share of clips whose shifts are all equal; lawful : that of those which have one of these velocities;
+    error : in pixels, the mean distance of shifts from their median.
 
     x : (N, C, T, H, W), T > 2
     """
@@ -91,7 +94,8 @@ def obedience(x: Array) -> dict[str, float]:
     steady = (s == s[:, :1]).all(axis=(1, 2))
     middle = np.median(s, axis=1, keepdims=True)
     gap = np.stack([_around(s[..., i] - middle[..., i], size[i]) for i in range(2)], axis=-1)
-    return {"steady": float(steady.mean()), "error": float(np.sqrt((gap**2).sum(axis=-1)).mean())}  # (E.23)
+    lawful, error = steady & (s[:, :1] == np.asarray(velocities)).all(axis=-1).any(axis=1), np.sqrt((gap**2).sum(axis=-1))
+    return {"steady": float(steady.mean()), "lawful": float(lawful.mean()), "error": float(error.mean())}  # (E.23)
 
 
 def shuffled(x: Array, seed: int = 0) -> Array:

@@ -20,7 +20,7 @@ COLUMNS = {"n": ("samples", "{:,}".format), "accuracy": ("accuracy", "{:.1%}".fo
            "recall": ("recall", "{:.2f}".format), "top_1": ("right first", "{:.1%}".format),
            "top_5": ("among five", "{:.1%}".format), "median": ("median rank", "{:,.0f}".format),
            "used": ("codes in use", "{:,}".format), "perplexity": ("perplexity", "{:.0f}".format),
-           "steady": ("steady", "{:.3f}".format), "error": ("error", "{:.2f} px".format)}
+           "steady": ("steady", "{:.3f}".format), "lawful": ("lawful", "{:.3f}".format), "error": ("error", "{:.2f} px".format)}
 
 
 HOW_TO_READ = {
@@ -35,6 +35,7 @@ HOW_TO_READ = {
              "the first five.",
     "perplexity": "The perplexity of codes is their number if all were used equally often.",
     "steady": "A clip is steady if its shifts from frame to frame are all equal; the error is their distance from their median.",
+    "lawful": "It is lawful if that shift is a velocity of the data, so it does not stand still.",
 }
 
 

@@ -7,9 +7,10 @@
     none          tokens of one frame only: a picture model that draws every frame by itself
     rope          no places are added: q and k are turned by (time, row, column), and only differences are seen          (T.37)
 
-A block is that of the DiT (T.5), and so is the last layer: only the attention is grouped. A picture is a clip of one frame: its
-place of time is zero, and with t = 1 the full model is the DiT to the bit. In the factorised model only attention over time
-sees places of time, so that closed gates (T.7) leave the picture model of every frame. Latte adds them to the tokens, once.
+A block is that of the DiT (T.5), and so is the last layer: only the attention is grouped. A picture is a clip of one frame, the
+first of its patch: its place of time is zero, and with t = 1 the full model is the DiT to the bit. In the factorised model only
+attention over time sees places of time, so that closed gates (T.7) leave the picture model of every frame. Latte adds them to the
+tokens, once.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minidit import ops
 from minidit.autograd import Value, value
-from minidit.backend import Array, resident
+from minidit.backend import Array, resident, xp_of
 from minidit.keywords import check_config
 from minidit.models.backbone import facts_of
 from minidit.models.condition import check_one_per_sample
@@ -46,6 +48,14 @@ def patches(x: Value, t: int, p: int) -> Value:
     B, C, T, H, W = x.shape
     grid = x.reshape(B, C, T // t, t, H // p, p, W // p, p).transpose(0, 2, 4, 6, 1, 3, 5, 7)
     return grid.reshape(B, -1, C * t * p * p)
+
+
+def filled(x: Value, t: int) -> Value:
+    """x : (B, C, T, H, W)  ->  a picture, T = 1, with t - 1 empty frames after it; clips as they are."""
+    B, C, T, H, W = x.shape
+    if T > 1 or t == 1:
+        return x
+    return ops.concat(x, xp_of(value(x)).zeros((B, C, t - 1, H, W), value(x).dtype), axis=2)  # (T.31)
 
 
 def clip_of(tokens: Value, t: int, p: int, size: tuple[int, int]) -> Value:
@@ -191,11 +201,11 @@ class SpacetimeDiT(Module):
 
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         B, C, *T, H, W = self._check(x, t, y)
-        tokens = self.placed(self.x_embedder(x.reshape(B, C, *(T or [1]), H, W)))
+        tokens = self.placed(self.x_embedder(filled(x.reshape(B, C, *(T or [1]), H, W), self.config.frame_patch)))
         h, c = summed(tokens, [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)])])
         h = through(self.blocks, self.final_layer, h, c)
         out = clip_of(h, self.config.frame_patch, self.config.patch_size, (H, W))
-        return out.reshape(B, -1, *T, H, W)
+        return out[:, :, : math.prod(T)].reshape(B, -1, *T, H, W)
 
     def placed(self, tokens: Value) -> Value:
         """Tokens with their places in space, and those of time if all tokens attend to each other."""
@@ -206,6 +216,15 @@ class SpacetimeDiT(Module):
         if self.config.time_attention == "full" and self.config.positions == "sincos":
             grid = with_places(grid)  # (T.33)
         return grid.reshape(B, N, D)
+
+    def of_frames(self, frames: int) -> Self:
+        """The same weights for clips of so many frames, or with 1 for pictures. Raises ValueError for part of a patch."""
+        if frames < 1:
+            raise ValueError(f"a clip of {frames} frames must have at least one")
+        config = replace(self.config, frames=0 if frames == 1 else frames)
+        made = type(self)(config, device=self.device, dtype=self.dtype)
+        made.load_state_dict(self.state_dict())
+        return made
 
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
@@ -218,7 +237,7 @@ class SpacetimeDiT(Module):
         C, (H, W), frames = self.config.in_channels, self.config.size, self.config.frame_patch
         shape = tuple(x.shape)
         T = math.prod(shape[2:-2])
-        if len(shape) not in (4, 5) or (shape[1], *shape[-2:]) != (C, H, W) or T % frames or not T:
+        if len(shape) not in (4, 5) or (shape[1], *shape[-2:]) != (C, H, W) or (T > 1 and T % frames) or not T:
             each = "" if frames == 1 else f" with T divisible by {frames}"
             raise ValueError(f"x has shape {shape}, expected (B, {C}, T, {H}, {W}){each}, or pictures (B, {C}, {H}, {W})")
         check_one_per_sample("t", t, len(x))

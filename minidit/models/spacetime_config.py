@@ -48,7 +48,7 @@ class SpacetimeConfig(OfPictures):
             raise ValueError(f"every size must be positive: {self}")
         if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
             raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
-        if H % p or W % p or max(1, self.frames) % t:
+        if H % p or W % p or (self.frames > 1 and self.frames % t):
             raise ValueError(f"{max(1, self.frames)} frames of {H} x {W} are not divisible by patches of {t} x {p} x {p}")
         if self.hidden_size % self.num_heads or self.hidden_size % 4:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
@@ -75,8 +75,8 @@ class SpacetimeConfig(OfPictures):
 
     @property
     def times(self) -> int:
-        """Tokens of one site."""
-        return max(1, self.frames) // self.frame_patch
+        """Tokens of one site; a picture has one."""
+        return max(1, self.frames // self.frame_patch)
 
     @property
     def tokens(self) -> int:
@@ -149,9 +149,11 @@ class SpacetimeConfig(OfPictures):
 
 
 _SMALL = SpacetimeConfig(input_size=16, frames=6, patch_size=4)
+_BOX = SpacetimeConfig(input_size=16, frames=4, frame_patch=4, patch_size=4, hidden_size=192, num_heads=6)
 SPACETIME: Named[SpacetimeConfig] = Named(
     {
-        "clips": _SMALL,
+        "clips": _BOX,
+        "clips-full": _SMALL,
         "clips-factor": replace(_SMALL, time_attention="factorised"),
     }
 )

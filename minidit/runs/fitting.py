@@ -24,6 +24,7 @@ from minidit.models.vq import MultiScaleVQConfig
 from minidit.runs.former import file_of, header
 from minidit.runs.kinds import CodesConfig, PixelsConfig, check_partners, shape_of
 from minidit.runs.presets import DataConfig, RunConfig
+from minidit.runs.process_kinds import DDPMConfig, EDMConfig, RectifiedFlowConfig
 from minidit.runs.token_kinds import TokensConfig
 from minidit.training.augment import Augment
 
@@ -154,6 +155,7 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     most = config.process.most_steps
     if most is not None and config.sample.steps > most:
         raise ValueError(f"--sample-steps {config.sample.steps}: the ladder has {most} rungs")
+    check_share(config, data)
     if most is None and model.learn_sigma:
         raise ValueError("a model with learn_sigma is trained on a ladder of rungs only, where its bound is defined")
     augment_of(config.data).check(data.size)
@@ -179,6 +181,16 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     if usual.few:
         sample = replace(sample, steps=min(sample.steps, usual.steps))
     return replace(config, tokenizer=tokenizer, model=model, process=process, sample=sample)
+
+
+def check_share(config: RunConfig, data: Dataset) -> None:
+    """Raises ValueError for a share of pictures where there are no clips, or where a teacher or pairs say what is learned."""
+    share = config.data.pictures
+    if share and len(data.shape) == 3:
+        raise ValueError(f"--pictures {share:g}: the data are pictures; leave it out, it is a share of the loss on clips")
+    if share and (config.process.teacher() or not isinstance(config.process, DDPMConfig | RectifiedFlowConfig | EDMConfig)):
+        raise ValueError(f"--pictures {share:g}: only a process that learns from clips alone learns their frames, too: "
+                         "--process ddpm, rectified_flow or edm, without a teacher or pairs")  # fmt: skip
 
 
 def spread_of(data: Dataset) -> float:

@@ -53,7 +53,8 @@ def measure_motion(
     }  # fmt: skip
     rows.append(row(f"samples, {s.steps} steps", pipeline.sample(pipeline.labels(None, len(x)), **options), "as the run draws"))
     for r in rows:
-        note(f"  {r['name']:30s} n {r['n']:4d}  steady {r['steady']:.3f}  error of shifts {r['error']:.2f} pixels")
+        shares = f"steady {r['steady']:.3f}  lawful {r['lawful']:.3f}"
+        note(f"  {r['name']:30s} n {r['n']:4d}  {shares}  error of shifts {r['error']:.2f} pixels")
     measures = {"rows": rows, "held_out": run.parts.about if run.parts else ""}
     if run.ranks.first:
         write_atomically(run.folder / "eval.json", json.dumps(measures, indent=1).encode())

@@ -22,6 +22,7 @@ from minidit.outgoing import silent
 from minidit.processes.autoencode import Reconstruction
 from minidit.processes.classify import Classification
 from minidit.processes.codes import TokenNetwork, codes_in_use, codes_laid, numbers_of, quantisation_of
+from minidit.processes.joint import Joint
 from minidit.processes.pairs import digest_of
 from minidit.random import Philox
 from minidit.runs import folder as files
@@ -215,6 +216,7 @@ class Run(Trainer):
             process: Process = c.process.written(tokenizer)
         else:
             process = c.process.process(network, source, teacher)
+            process = Joint(process, c.data.pictures) if c.data.pictures else process
         return Phase("model", network, process, source, c.train, few, c.data.init, draw)
 
     def teacher(self) -> Pipeline | None:

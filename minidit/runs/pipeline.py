@@ -27,6 +27,7 @@ from minidit.keywords import level_of_caller, spelled_out
 from minidit.models.backbone import TrainedBackbone
 from minidit.models.flow_map import FlowMapDiT
 from minidit.models.guided import GuidedDiT, OfScale
+from minidit.models.spacetime import SpacetimeDiT
 from minidit.processes.distil import in_steps
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
@@ -107,6 +108,12 @@ class Pipeline:
         t = [path.part(u) for u in np.linspace(0, 1, 102)[1:]]
         signal, noise = np.array([path.level(at) for at in t]).T
         return shown.levels("its path from data to noise", t, signal, noise)
+
+    def of_frames(self, frames: int) -> Pipeline:
+        """The same model, drawing clips of so many frames, or with 1 pictures. Raises ValueError for a model of pictures."""
+        if not isinstance(self.model, SpacetimeDiT):
+            raise ValueError(f"--frames {frames}: this model draws pictures only")
+        return replace(self, model=self.model.of_frames(frames))
 
     @property
     def ladder(self) -> Schedule | None:

@@ -36,7 +36,8 @@ def test_the_velocity_is_read_from_clips_of_the_law(velocities, seed):
     x = moving(digits(), 40, velocities=velocities, seed=seed).x_0()
     s = shifts(x)
     assert (s == s[:, :1]).all() and {tuple(v) for v in s[:, 0]} <= set(velocities)
-    assert obedience(x) == {"steady": 1.0, "error": 0.0}
+    assert obedience(x, velocities) == {"steady": 1.0, "lawful": 1.0, "error": 0.0}
+    assert obedience(x, [(3, 3), velocities[0]])["lawful"] == (s[:, 0] == velocities[0]).all(axis=1).mean()
     assert obedience(-0.3 * (x - 1)) != {} and np.array_equal(shifts(0.3 * x + 0.2), s)  # neither contrast nor light matters
 
 
@@ -62,6 +63,12 @@ def test_frames_out_of_order_or_of_other_clips_are_not_steady():
 
 
 @spec("E.23")
+def test_a_clip_that_stands_still_is_steady_and_not_lawful():
+    x = np.repeat(clips("test").x_0(slice(9))[:, :, :1], 6, axis=2)
+    assert obedience(x) == {"steady": 1.0, "lawful": 0.0, "error": 0.0}
+
+
+@spec("E.23")
 def test_an_error_on_a_torus_goes_the_short_way():
     """Shifts of 7, -8, 7 pixels on a circle of 16 are one pixel apart, not fifteen."""
     frame, x = np.zeros((16, 16)), []
@@ -75,7 +82,7 @@ def test_an_error_on_a_torus_goes_the_short_way():
 
 def test_the_parts_of_the_clips_share_no_digit_and_a_name_loads_them():
     train, test = load("clips"), load("clips", part="test")
-    assert (len(train), len(test), train.shape, train.words) == (6000, 600, (1, 6, 16, 16), "clips of 6 frames")
+    assert (len(train), len(test), train.shape, train.words) == (12000, 600, (1, 6, 16, 16), "clips of 6 frames")
     assert np.array_equal(clips().images, train.images) and train.class_names == digits().class_names
     assert set(train.prints).isdisjoint(test.prints)
     assert load("clips", part="test", frames=3, size=10, channels=3).shape == (3, 3, 10, 10)

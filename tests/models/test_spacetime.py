@@ -155,6 +155,29 @@ def test_one_network_takes_pictures_and_clips_of_any_length(xp, device, kind):
     assert model(x[:, :, 0], t, y).shape == (2, 2, 4, 6) and replace(SMALL, frames=0).shape == (2, 4, 6)
 
 
+@spec("T.31")
+@given(configs(frames=4, frame_patch=2), st.integers(1, 3))
+def test_a_picture_is_the_first_frame_of_a_patch_whose_others_are_empty(config, B):
+    model, _ = model_of(config)
+    x, t, y = inputs_of(config, B)
+    patch = np.concatenate((x[:, :, :1], np.zeros_like(x[:, :, :1])), axis=2)
+    picture, whole = host(model(x[:, :, 0], t, y)), host(model(patch, t, y))
+    assert np.array_equal(picture, whole[:, :, 0]) and picture.shape == (B, config.out_channels, *config.size)
+    assert replace(config, frames=0).tokens == config.sites == replace(config, frames=1).tokens
+
+
+def test_the_weights_of_a_network_draw_clips_of_any_length_and_pictures(device):
+    model, _ = model_of(replace(SMALL, frames=4, frame_patch=2), device)
+    for frames, shape in ((1, (2, 4, 6)), (2, (2, 2, 4, 6)), (8, (2, 8, 4, 6))):
+        other = model.of_frames(frames)
+        assert other.shape == shape and other.dtype == model.dtype and other.device == model.device
+        assert all(np.array_equal(host(a), host(b)) for a, b in zip(other.parameters(), model.parameters(), strict=True))
+    with pytest.raises(ValueError, match="3 frames of 4 x 6 are not divisible by patches of 2"):
+        model.of_frames(3)
+    with pytest.raises(ValueError, match="must have at least one"):
+        model.of_frames(0)
+
+
 # ------------------------------------------------------------------------------------------------ attention
 
 
@@ -318,7 +341,7 @@ def test_an_update_on_clips_takes_the_memory_of_one_on_a_tall_picture_with_as_ma
 
 def test_groups_keep_less_than_full_attention_and_moving_tokens_keeps_some():
     """Scores of F frames of n tokens are F n², not (F n)²; tokens are copied into groups of sites and back."""
-    full = replace(SPACETIME["clips"], hidden_size=32, depth=2)
+    full = replace(SPACETIME["clips-full"], hidden_size=32, depth=2)
     F, n, h, moved = full.times, full.sites, full.num_heads, 2 * 4 * full.tokens * 32
     parts = replace(full, time_attention="factorised").step_memory("cpu", "float32")
     scores = 4 * h * (F * n * n + n * F * F)
@@ -327,7 +350,7 @@ def test_groups_keep_less_than_full_attention_and_moving_tokens_keeps_some():
 
 @spec("T.35")
 def test_factorised_attention_costs_less_than_full_attention():
-    full, parts = SPACETIME["clips"], SPACETIME["clips-factor"]
+    full, parts = SPACETIME["clips-full"], SPACETIME["clips-factor"]
     N, D, n, F = full.tokens, full.hidden_size, full.sites, full.times
     assert full.macs() - parts.macs() == full.depth * 2 * N * N * D - full.depth * N * (n + F) * D
 

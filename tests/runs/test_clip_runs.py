@@ -9,6 +9,7 @@ import pytest
 import small
 from PIL import Image
 
+from minidit.checkpoint import load_model
 from minidit.cli import main
 from minidit.data.clips import clips, moving
 from minidit.data.embedded import digits
@@ -54,7 +55,7 @@ def test_commands_train_draw_and_measure_clips(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = "train --data clips --model spacetime --pixels --preset digits --frames 3 --steps 2 --hidden-size 32 --depth 2"
     assert main([*words.split(), "--patch-size", "4", "--time-attention", "factorised", "--sample-steps", "2", "--out", "r"]) == 0
-    assert "6000 clips of 3 frames, 600 held out" in capsys.readouterr().err
+    assert "12000 clips of 3 frames, 600 held out" in capsys.readouterr().err
     for name in ("ddim.gif", "ddim.png", "denoising.gif", "x0_strip.png"):
         assert (tmp_path / "r" / "pictures" / name).stat().st_size > 0
     assert "ddim.gif" in (tmp_path / "r" / "report.html").read_text()
@@ -70,6 +71,39 @@ def test_commands_train_draw_and_measure_clips(tmp_path, capsys, monkeypatch):
     assert rows[0]["steady"] == 1 and rows[0]["error"] == 0 and rows[-1]["steady"] < 0.5 and "frechet" not in rows[-1]
     assert not (tmp_path / "r" / "judge.safetensors").exists()
     assert "1.000" in capsys.readouterr().out and "steady" in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_a_run_with_a_share_of_pictures_draws_both_and_goes_on_to_the_same_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    both = replace(config(), data=replace(config().data, pictures=0.25))
+    small.whole(tmp_path / "a", both)
+    small.interrupted(tmp_path / "b", both, 3)
+    small.resumed(tmp_path / "b")
+    alone, _ = small.whole(tmp_path / "c", config())
+    a, b, c = (load_model(tmp_path / name / "model.safetensors")[0].flat for name in "abc")
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+    assert "pictures" in small.lines(tmp_path / "a")[0] and "pictures" not in small.lines(alone.folder)[0]
+    for frames, noun, shape in (("1", "picture", (2, 16, 16, 1)), ("5", "clip", (2, 5, 16, 16, 1))):
+        assert main(["sample", "a", "-n", "2", "--steps", "2", "--frames", frames, "--out", f"{frames}.npz"]) == 0
+        assert f"2 {noun}s" in capsys.readouterr().err and np.load(f"{frames}.npz")["arr_0"].shape == shape
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("train --data digits --preset digits --pictures 0.2", "--pictures 0.2: the data are pictures"),
+        ("train --data clips --pictures 1.5", "must be 0 or more, and below 1"),
+        ("sample r --frames 0", "--frames 0 must be at least 1"),
+        ("sample r --frames 2", "--frames 2: this model draws pictures only"),
+    ],
+)
+def test_shares_and_lengths_that_mean_nothing_are_refused_in_one_line(tmp_path, capsys, monkeypatch, words, error):
+    monkeypatch.chdir(tmp_path)
+    if words.startswith("sample"):
+        small.whole(tmp_path / "r")
+    assert main([*words.split(), *(["--quiet"] if "train" in words else [])]) == 2
+    message = capsys.readouterr().err
+    assert error in message and message.count("\n") == 1
 
 
 def test_networks_of_pictures_refuse_clips_in_one_line(tmp_path, capsys, monkeypatch):
