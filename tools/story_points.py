@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -111,23 +112,27 @@ def clouds() -> Image.Image:
     return row([scatter(x, kinds=True, ring=2) for x in ends], [f"w = {w:g}" for w in scales])
 
 
+def from_one_start(rounds: int = 30) -> tuple[list[Array], list[Array]]:
+    """The same noisy data fed back at one level, and walked down from there: x_t/α after each call."""
+    path = Straight()
+    levels = [path.level(FED_BACK * (rounds - k) / rounds) for k in range(rounds + 1)]
+    x = y = mix(walked(Schedule.cosine(1000), ddim(), 40)[-1][1], Z, levels[0])
+    fed, walk = [x / levels[0].alpha], [y / levels[0].alpha]
+    for now, below in pairwise(levels):
+        x = levels[0].alpha * DATA.denoise(x, levels[0])
+        y = step(*X_0.pair(DATA.denoise(y, now), y, now), below)
+        fed.append(x / levels[0].alpha)
+        walk.append(y / below.alpha)
+    return fed, walk
+
+
 def shift() -> Image.Image:
-    """The same noisy data fed back at one level, and walked down from there, after as many calls."""
-    path, calls = Straight(), (0, 3, 10, 30)
-    top, data = path.level(FED_BACK), walked(Schedule.cosine(1000), ddim(), 40)[-1][1]
-    x = y = mix(data, Z, top)
-    rounds, walk = list[Array](), list[Array]()
-    for k in range(31):
-        now, below = path.level(FED_BACK * (30 - k) / 30), path.level(FED_BACK * max(29 - k, 0) / 30)
-        if k in calls:
-            rounds.append(x / top.alpha)
-            walk.append(y / now.alpha)
-        x = top.alpha * DATA.denoise(x, top)
-        y = step(*X_0.pair(DATA.denoise(y, now), y, now), below) if k < 30 else y
+    """Feeding back above a walk, from one start, after as many calls."""
+    (fed, walk), calls = from_one_start(), (0, 3, 10, 30)
     return pictures.stack(
         [
-            row([scatter(x) for x in rounds], ["fed back: the start", *[f"{k} times" for k in calls[1:]]]),
-            row([scatter(x) for x in walk], ["a walk: the same start", *[f"{k} of 30 steps" for k in calls[1:]]]),
+            row([scatter(fed[k]) for k in calls], ["fed back: the start", *[f"{k} times" for k in calls[1:]]]),
+            row([scatter(walk[k]) for k in calls], ["a walk: the same start", *[f"{k} of 30 steps" for k in calls[1:]]]),
         ]
     )
 
