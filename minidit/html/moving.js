@@ -82,7 +82,7 @@ function picture(canvas, left, right) {  // one or two pictures of numbers in -1
   big.drawImage(sheet, 0, both > 1 ? canvas.height / 4 : 0, canvas.width, canvas.height / both);
 }
 const says = (root, text) => { root.querySelector('.says').textContent = text; };
-const short = v => v === 0 ? '0' : Math.abs(v) >= .001 && Math.abs(v) < 1e4 ? String(+v.toPrecision(3)) : v.toExponential(1);
+const short = v => v === 0 ? '0' : v === Infinity ? '∞' : Math.abs(v) >= .001 && Math.abs(v) < 1e4 ? String(+v.toPrecision(3)) : v.toExponential(1);
 // -------------------------------------------------------------------------------------------------- the parts
 const cosine = LAWS.cosine(), bytes = Uint8Array.from(atob(MOVING.picture), c => c.charCodeAt(0));
 const clean = Float64Array.from(bytes, b => b / 127.5 - 1), grain = LAWS.normal(1, clean.length, 0);
@@ -120,20 +120,22 @@ wake('schedules', (root, at) => {
   root.querySelector('.legend').replaceChildren(...SCHEDULES.map(([name, bar], k) => {
     const item = document.createElement('li'), mark = document.createElement('b');
     mark.style.background = `var(--c${k})`;
-    item.append(mark, `${name}: ${log ? 'SNR ' + (bar[t] === 1 ? '∞' : short(bar[t] / (1 - bar[t]))) : 'ᾱ ' + short(bar[t])}`);
+    item.append(mark, `${name}: ${log ? 'SNR ' + short(bar[t] / (1 - bar[t])) : 'ᾱ ' + short(bar[t])}`);
     return item;
   }));
   says(root, `t = ${t}`);
 });
+const WHOSE = ['used here', 'Stable Diffusion 1', 'both ends', 'the DDIM paper', 'OpenAI', 'OpenAI'];
 wake('spacings', (root, at) => {
   const canvas = root.querySelector('canvas'), pen = fresh(canvas), n = +at.n.value, T = 1000;
   const rows = [['trailing', LAWS.trailing(T, n)], ['leading', LAWS.leading(T, n)], ['linspace', LAWS.linspace(T, n)],
     ['quadratic', LAWS.quadratic(T, n)], ['three sections', LAWS.sections(T, [0, 1, 2].map(i => Math.max(1, Math.floor((n + i) / 3))))],
     ['integer stride', LAWS.stride(T, n)]];
-  const left = 112, width = canvas.width - left - 12, tall = (canvas.height - 34) / rows.length;
+  const left = 124, width = canvas.width - left - 12, tall = (canvas.height - 34) / rows.length;
   rows.forEach(([name, rungs], k) => {
     const y = 8 + (k + .5) * tall;
-    pen.globalAlpha = 1; pen.fillStyle = colour('--ink'); pen.fillText(name, 2, y + 5);
+    pen.globalAlpha = 1; pen.fillStyle = colour('--ink'); pen.fillText(name, 2, y + 1);
+    pen.fillStyle = colour('--muted'); pen.font = '12px system-ui, sans-serif'; pen.fillText(WHOSE[k], 2, y + 16); pen.font = '14px system-ui, sans-serif';
     pen.strokeStyle = colour('--line'); pen.beginPath(); pen.moveTo(left, y); pen.lineTo(left + width, y); pen.stroke();
     for (const r of rungs) {
       pen.fillStyle = colour(r === T ? '--c1' : '--c0');
@@ -154,7 +156,7 @@ const guess = x => (y, level) => LAWS.denoise(y, level, clouds, x);
 const best = (y, level) => LAWS.denoise(y, level, clouds), begin = LAWS.normal(MOVING.points, 2, 0);
 const noise = (k, n) => LAWS.normal(n, 2, 1, k), jump = (y, level, t) => LAWS.end(y, t, best);
 const HOW = {
-  ddpm: { path: LAWS.ladder(cosine), fresh: LAWS.posterior, guess: best, c: 'c = that of the posterior' },
+  ddpm: { path: LAWS.ladder(cosine), fresh: LAWS.posterior, guess: best, c: 'c = that of DDPM (chapter 3)' },
   ddim: { path: LAWS.ladder(cosine), guess: best, c: 'c = 0' },
   euler: { path: LAWS.straight, guess: best, c: 'c = 0' }, heun: { path: LAWS.straight, guess: best, heun: true, c: 'c = 0, two guesses per step' },
   two: { path: LAWS.exploding({ end: .002 }), fresh: LAWS.everything, guess: jump, steps: 2, c: 'c = σ of the next level: all noise is fresh' },
@@ -186,7 +188,7 @@ wake('guidance', (root, at) => {
   const mean = [0, 1].map(j => x.filter((_, i) => i % 2 === j).reduce((a, b) => a + b) / (x.length / 2));
   const width = Math.sqrt(x.reduce((sum, v, i) => sum + (v - mean[i % 2]) ** 2, 0) / x.length);
   const ringed = [...Array(x.length / 2).keys()].filter(i => Math.hypot(x[2 * i] - clouds.means[2][0], x[2 * i + 1] - clouds.means[2][1]) < 2.5 * clouds.stds[2]);
-  says(root, `w = ${w}: ${ringed.length} of ${x.length / 2} points in the ring; all of them together are ${width.toFixed(2)} wide`);
+  says(root, `w = ${w}: ${ringed.length} of ${x.length / 2} points in the ring; spread of all points: ${width.toFixed(2)}`);
 });
 let rounds = null, down = null;
 wake('meanshift', (root, at) => {
