@@ -170,14 +170,17 @@ def guidance(studio: Studio) -> Picture:
 
 
 def latents(studio: Studio) -> Picture:
-    """Real pictures, the four channels of their latents, and what the decoder makes of those."""
-    rows = [SHOE, BAG, DRESS]
-    z = studio.latents[rows]
+    """Real pictures, the four channels of their latents, and what the decoder makes of those; framed: a lost pattern."""
+    kinds = [SHOE, BAG, DRESS]
+    z = studio.latents[kinds]
     channels = (z / 3).clip(-1, 1).repeat(4, -1).repeat(4, -2)  # 8 × 8 shown as large as 32 × 32
-    parts = [
-        np.stack([studio.real(kind), *studio.cropped(channels[i])[:, None], studio.decoded(z)[i]]) for i, kind in enumerate(rows)
-    ]
-    return pictures.grid(np.concatenate(parts), 6, scale=3, column_labels=["picture", "channel 1", "2", "3", "4", "decoded"])
+    lines = [[studio.real(kind), *studio.cropped(channels[i])[:, None], studio.decoded(z)[i]] for i, kind in enumerate(kinds)]
+    return pictures.grid(
+        tiles(lines, 3, {(1, 0): WHOLE, (1, 5): WHOLE}),
+        6,
+        scale=1,
+        column_labels=["picture", "channel 1", "2", "3", "4", "decoded"],
+    )
 
 
 def patches(studio: Studio) -> Picture:
@@ -243,5 +246,6 @@ def all_of_them() -> Iterator[tuple[str, Picture]]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     for name, picture in all_of_them():
         print(pictures.save_png(folder / f"{name}.png", picture))
