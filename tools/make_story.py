@@ -17,19 +17,22 @@ import minidit as md
 from minidit import pictures
 from minidit.autograd import value
 from minidit.backend import Array
-from minidit.data.dataset import from_uint8
+from minidit.data.dataset import Dataset, from_uint8
 from minidit.diffusion.level import Level, mix
 from minidit.diffusion.prediction import V
 from minidit.runs.loading import load
 from minidit.runs.pipeline import Pipeline
 
 sys.path.insert(0, str(Path(__file__).parent))
-from story_points import STILL
+import story_curves
+import story_points
+from story_marks import WHOLE, tiles
 
 FOLDER = Path(__file__).parents[1] / "docs/story/pictures"
 ROOT = Path(__file__).parents[1] / "minidit/weights/fashion"
 SEED = 0
-SHOE, BAG, DRESS = 7, 8, 3
+SHOE, BAG, DRESS, SANDAL = 7, 8, 3, 5
+HANDLE = (0.15, 0.0, 0.85, 0.47)  # where the bag has its handle
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Studio:
     """The shipped weights and the pictures they are shown beside. latents: (n, 4, 8, 8)."""
 
     pipeline: Pipeline
+    data: Dataset
     images: Array
     latents: Array
     labels: Array
@@ -47,7 +51,7 @@ class Studio:
         pipeline, data = load(ROOT), md.data.fashion()
         first = [int(np.flatnonzero(data.labels == k)[0]) for k in range(10)]
         images = from_uint8(data.images[first])
-        return cls(pipeline, images, pipeline.encode(images), np.arange(10))
+        return cls(pipeline, data, images, pipeline.encode(images), np.arange(10))
 
     def level(self, t: int) -> Level:
         assert self.pipeline.ladder is not None
@@ -60,6 +64,19 @@ class Studio:
 
     def decoded(self, latents: Array) -> Array:
         return self.pipeline.pictures(latents)
+
+    def cropped(self, images: Array) -> Array:
+        crop = self.pipeline.crop
+        return images[..., crop:-crop, crop:-crop]
+
+    def real(self, kind: int) -> Array:
+        """The real picture of a class, (1, 28, 28)."""
+        return self.cropped(self.images[kind])
+
+    def average(self, kind: int, n: int = 300) -> Array:
+        """The average of the latents of n real pictures of a class, decoded."""
+        images = from_uint8(self.data.images[np.flatnonzero(self.data.labels == kind)[:n]])
+        return self.decoded(self.pipeline.encode(images).mean(0, keepdims=True))[0]
 
     def noise(self, n: int, stream: int = 0) -> Array:
         return md.Philox(SEED, stream).normal((n, *self.latents.shape[1:]))
@@ -75,60 +92,74 @@ def of_a_real_picture(studio: Studio) -> Picture:
 
 
 def guesses(studio: Studio) -> Picture:
-    """What the network answers, once, for noisy pictures that it is shown."""
-    times, rows = (100, 300, 500, 700, 900, 1000), [SHOE, BAG]
-    x_0, y = studio.latents[rows], studio.labels[rows]
-    eps = studio.noise(len(rows))
-    noisy = [mix(x_0, eps, studio.level(t)) for t in times]
-    clean = [studio.guess(x, t, y)[0] for x, t in zip(noisy, times, strict=True)]
-    shown = [np.stack([studio.decoded(z)[i] for z in kind]) for i in range(len(rows)) for kind in (noisy, clean)]
+    """What the network answers, once, for noisy pictures that it is shown; on the right, the average of real pictures."""
+    times, rows = (100, 300, 500, 700, 900, 1000), [SANDAL, BAG]
+    eps, lines = studio.noise(len(rows)), list[list[Array | None]]()
+    noisy = [mix(studio.latents[rows], eps, studio.level(t)) for t in times]
+    clean = [studio.guess(x, t, studio.labels[rows])[0] for x, t in zip(noisy, times, strict=True)]
+    for i, kind in enumerate(rows):
+        lines += [[studio.real(kind), *[studio.decoded(z)[i] for z in noisy], None]]
+        lines += [[None, *[studio.decoded(z)[i] for z in clean], studio.average(kind)]]
+    last = len(times)
     return pictures.grid(
-        np.concatenate(shown),
-        len(times),
-        scale=3,
-        column_labels=[f"t = {t}" for t in times],
-        row_labels=["the network sees", "and guesses", "it sees", "and guesses"],
+        tiles(lines, 3, {(row, last + more): WHOLE for row in (1, 3) for more in (0, 1)}),
+        len(lines[0]),
+        scale=1,
+        column_labels=["real", *[f"t = {t}" for t in times], "average"],
+        row_labels=["it sees", "it guesses", "it sees", "it guesses"],
     )
 
 
 def one_step(studio: Studio) -> Picture:
-    """From t = 700 to three times below it, by the step without fresh noise."""
-    t, below, rows = 700, (600, 400, 200, 0), [SHOE, BAG]
-    y = studio.labels[rows]
+    """From t = 900 to four values of s, by the step without fresh noise, and the guess from there."""
+    t, below, rows = 900, (800, 600, 300), [SANDAL, BAG]
+    y, lines = studio.labels[rows], list[list[Array | None]]()
     x_t = mix(studio.latents[rows], studio.noise(len(rows)), studio.level(t))
     x_0_hat, eps_hat = studio.guess(x_t, t, y)
     ends = [mix(x_0_hat, eps_hat, studio.level(s)) for s in below]
-    frames = np.stack([studio.decoded(z) for z in (x_t, x_0_hat, *ends)])
-    return pictures.strip(frames, ["x_t, t = 700", "guess", *[f"s = {s}" for s in below]], scale=3)
+    again = [studio.guess(x_s, s, y)[0] for x_s, s in zip(ends, below, strict=True)]
+    for i, kind in enumerate(rows):
+        lines += [[studio.real(kind), *[studio.decoded(z)[i] for z in (x_t, *ends, x_0_hat)]]]
+        lines += [[None, *[studio.decoded(z)[i] for z in (x_0_hat, *again)], None]]
+    return pictures.grid(
+        tiles(lines, 3, dict.fromkeys(((0, 5), (1, 1), (2, 5), (3, 1)), WHOLE)),
+        len(lines[0]),
+        scale=1,
+        column_labels=["real", f"t = {t}", *[f"s = {s}" for s in below], "s = 0"],
+        row_labels=["noisy", "the guess", "noisy", "the guess"],
+    )
 
 
 def the_walk(studio: Studio) -> Picture:
-    """x_t and the guess along a walk of 50 steps."""
+    """x_t and the guess along a walk of 50 steps; framed: the bag's handle where it is first seen in each."""
     labels, shown = [SHOE, BAG], (0, 10, 20, 30, 40, 45, 49)
     trace = list(studio.pipeline.latents(labels, steps=50, seed=SEED, trace=True, guidance=2.0))
     moments = [trace[k] for k in shown]
-    rows = [
-        np.stack([studio.decoded(z)[i] for z in kind])
+    lines = [
+        [studio.decoded(z)[i] for z in kind]
         for i in range(len(labels))
         for kind in ([m.x_t for m in moments], [m.x_0_hat for m in moments])
     ]
     return pictures.grid(
-        np.concatenate(rows),
+        tiles(lines, 3, {(2, 3): HANDLE, (3, 1): HANDLE}),
         len(shown),
-        scale=3,
+        scale=1,
         column_labels=[f"t = {m.t}" for m in moments],
-        row_labels=["x_t", "guess", "x_t", "guess"],
+        row_labels=["noisy", "the guess", "noisy", "the guess"],
     )
 
 
 def counts(studio: Studio) -> Picture:
-    """The same noise walked in 1 to 50 steps, with DDIM and with DDPM."""
-    drawn, names = [], []
+    """The same noise walked in 1 to 100 steps: DDIM on the left, DDPM on the right."""
+    kinds, numbers, halves = [0, DRESS, SANDAL, 6, BAG], (1, 2, 5, 20, 50, 100), []
+    names = [f"{n} call{'s' * (n > 1)}" for n in numbers]
     for sampler in ("ddim", "ddpm"):
-        for steps in (1, 2, 5, 20, 50):
-            drawn.append(studio.pipeline.sample("0-9", steps=steps, seed=SEED, sampler=sampler, guidance=2.0, solver="euler"))
-            names.append(f"{sampler.upper()}, {steps} call{'s' * (steps > 1)}")
-    return pictures.grid(np.concatenate(drawn), 10, scale=2, row_labels=names)
+        drawn = [
+            studio.pipeline.sample("0-9", steps=n, seed=SEED, sampler=sampler, guidance=2.0, solver="euler") for n in numbers
+        ]
+        frames = {(2, 2): WHOLE, (2, 4): WHOLE}
+        halves.append(pictures.grid(tiles([list(x[kinds]) for x in drawn], 2, frames), len(kinds), scale=1, row_labels=names))
+    return pictures.side_by_side(halves, ["DDIM", "DDPM"])
 
 
 def guidance(studio: Studio) -> Picture:
@@ -139,44 +170,59 @@ def guidance(studio: Studio) -> Picture:
 
 
 def latents(studio: Studio) -> Picture:
-    """Real pictures, the four channels of their latents, and what the decoder makes of those."""
-    rows = [SHOE, BAG, DRESS]
-    z = studio.latents[rows]
+    """Real pictures, the four channels of their latents, and what the decoder makes of those; framed: a lost pattern."""
+    kinds = [SHOE, BAG, DRESS]
+    z = studio.latents[kinds]
     channels = (z / 3).clip(-1, 1).repeat(4, -1).repeat(4, -2)  # 8 × 8 shown as large as 32 × 32
-    crop = studio.pipeline.crop
-    whole = studio.images[rows][..., crop:-crop, crop:-crop]
-    tiles = [np.stack([whole[i], *channels[i][:, None, crop:-crop, crop:-crop], studio.decoded(z)[i]]) for i in range(len(rows))]
-    return pictures.grid(np.concatenate(tiles), 6, scale=3, column_labels=["picture", "channel 1", "2", "3", "4", "decoded"])
+    lines = [[studio.real(kind), *studio.cropped(channels[i])[:, None], studio.decoded(z)[i]] for i, kind in enumerate(kinds)]
+    return pictures.grid(
+        tiles(lines, 3, {(1, 0): WHOLE, (1, 5): WHOLE}),
+        6,
+        scale=1,
+        column_labels=["picture", "channel 1", "2", "3", "4", "decoded"],
+    )
 
 
 def patches(studio: Studio) -> Picture:
-    """One latent channel with the borders of its 16 patches, and the patches apart, in reading order."""
-    z = (studio.latents[BAG, :1] / 3).clip(-1, 1)
-    whole = pictures.grid(z[None], 1, scale=22, gap=2)
-    apart = pictures.grid(
-        np.stack([z[:, i : i + 2, j : j + 2] for i in range(0, 8, 2) for j in range(0, 8, 2)]), 16, scale=14, gap=5
-    )
+    """The four channels of a latent cut into patches, and the 16 tokens in reading order: 16 numbers each."""
+    z, chosen = (studio.latents[BAG] / 3).clip(-1, 1), 5
+    cut = [z[:, i : i + 2, j : j + 2] for i in range(0, 8, 2) for j in range(0, 8, 2)]  # 16 of (4, 2, 2)
+    channels = []
+    for c in range(4):
+        lines = [[cut[4 * i + j][c : c + 1] for j in range(4)] for i in range(4)]
+        channels.append(pictures.grid(tiles(lines, 14, {divmod(chosen, 4): WHOLE}), 4, scale=1, gap=3))
+    tokens = [[patch[c : c + 1] for patch in cut] for c in range(4)]
+    below = tiles(tokens, 14, {(c, chosen): WHOLE for c in range(4)})
+    names = [f"{k + 1}" for k in range(16)]
     return pictures.stack(
-        [whole, apart], ["one channel of the latent, 8 x 8", "its 16 patches of 2 x 2 in reading order: one token each"]
+        [
+            pictures.side_by_side(channels, [f"channel {c + 1}" for c in range(4)], gap=30),
+            pictures.grid(below, 16, scale=1, gap=2, column_labels=names, row_labels=[f"channel {c + 1}" for c in range(4)]),
+        ],
+        ["the latent, 4 x 8 x 8, cut into patches of 2 x 2", "the 16 patches in reading order: each column becomes one token"],
+        gap=18,
     )
 
 
 def fed_back(studio: Studio) -> Picture:
-    """The guess shown to the network again and again at one level of noise, beside a walk that adds and removes noise."""
-    rows, t, shown = [SHOE, BAG, DRESS, 0, 9], 400, (1, 2, 5, 10, 30)
-    y, x = studio.labels[rows], mix(studio.latents[rows], studio.noise(len(rows)), studio.level(t))
-    frames = []
-    for k in range(1, shown[-1] + 1):
-        x_0_hat, _ = studio.guess(x, t, y)
-        x = studio.level(t).alpha * x_0_hat
-        frames += [studio.decoded(x_0_hat)] if k in shown else []
-    walks = [studio.pipeline.sample(y, steps=k, seed=SEED, guidance=1.0) for k in shown]
-    names = [f"{k} time{'s' * (k > 1)}" for k in shown]
-    left = pictures.grid(np.concatenate(frames), len(rows), scale=2, row_labels=names)
-    right = pictures.grid(np.concatenate(walks), len(rows), scale=2, row_labels=[f"{k} step{'s' * (k > 1)}" for k in shown])
-    return pictures.side_by_side([left, right], ["fed back at the level t = 400", "a walk from noise"])
+    """The guesses of 30 calls from the same noisy pictures: fed back at one level of noise, and along a walk down."""
+    kinds, top, calls = [SHOE, BAG, DRESS, 0, 9], 400, (1, 2, 5, 10, 30)
+    start = mix(studio.latents[kinds], studio.noise(len(kinds)), studio.level(top))
+    rest = [round(top * (30 - k) / 30) for k in range(31)]
+    halves = []
+    for below in ([top] * 31, rest):  # the level of each call
+        x, lines = start, [[studio.real(kind) for kind in kinds], list(studio.decoded(start))]
+        for k in range(30):
+            x_0_hat, eps_hat = studio.guess(x, below[k], studio.labels[kinds])
+            fed = below is not rest
+            x = studio.level(top).alpha * x_0_hat if fed else mix(x_0_hat, eps_hat, studio.level(below[k + 1]))
+            lines += [list(studio.decoded(x_0_hat))] if k + 1 in calls else []
+        names = ["real", "the start", *[f"guess {k}" for k in calls]]
+        halves.append(pictures.grid(tiles(lines, 2), len(kinds), scale=1, row_labels=names))
+    return pictures.side_by_side(halves, ["the guess fed back, always at t = 400", "one walk of 30 steps, from t = 400 to 0"])
 
 
+STILL = {**story_curves.STILL, **story_points.STILL}
 MAKERS = {
     "noise": of_a_real_picture,
     "guess": guesses,
@@ -200,5 +246,6 @@ def all_of_them() -> Iterator[tuple[str, Picture]]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     for name, picture in all_of_them():
         print(pictures.save_png(folder / f"{name}.png", picture))

@@ -1,27 +1,29 @@
-"""The pictures of docs/story that show numbers and points: what its moving parts show, standing still. See make_story.py."""
+"""The pictures of docs/story that show points: what its moving parts show, standing still. See make_story.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
+from story_marks import INK, INKS, MUTED, PAPER, Sheet
 
 from minidit import pictures
 from minidit.backend import Array
-from minidit.diffusion import rungs
 from minidit.diffusion.exact import Mixture
 from minidit.diffusion.fresh import DDPM, Fresh, ddim
 from minidit.diffusion.guidance import guide
 from minidit.diffusion.level import Level, mix
 from minidit.diffusion.path import Path, Straight
 from minidit.diffusion.prediction import X_0
-from minidit.diffusion.schedule import Schedule, zero_terminal_snr
+from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.step import step
 from minidit.html.moving import CLOUDS, FED_BACK, POINTS, REACH
 from minidit.random import Philox
 
-SIDE, FINE = 150, 4
+SIDE, SPREAD = 150, 0.36  # pixels of a square; the variance of the data along an axis
+STEPS, MOMENTS, SHOWN = 20, (0, 10, 17, 20), (0, 3, 11)  # of the walks: their length, what is shown, whose ways
 DATA = Mixture(
     np.array(CLOUDS["weights"]),
     np.array(CLOUDS["means"]),
@@ -29,26 +31,47 @@ DATA = Mixture(
     np.array(CLOUDS["classes"]),
     path=Straight(),
 )
-INKS = ((31, 95, 168), (194, 84, 10), (47, 125, 79), (138, 75, 175), (176, 48, 92))
 Z = Philox(0).normal((POINTS, 2), dtype=np.float64)
 
 
-def scatter(x: Array, ink: tuple[int, int, int] = (28, 27, 25)) -> Image.Image:
-    """Points on a square of paper, with the data as faint discs of two standard deviations."""
-    sheet = Image.new("RGB", (SIDE * FINE, SIDE * FINE), (251, 250, 248))
-    pen, half = ImageDraw.Draw(sheet), SIDE * FINE / 2
-    for (a, b), s, kind in zip(DATA.means, CLOUDS["stds"], DATA.classes, strict=True):
-        faint = tuple(round(0.15 * c + 0.85 * 250) for c in INKS[0 if kind else 1])
-        u, v, r = half + a / REACH * half, half - b / REACH * half, 2 * s / REACH * half
-        pen.ellipse((u - r, v - r, u + r, v + r), fill=faint)
+def place(x: float, y: float) -> tuple[float, float]:
+    """Where a point of the plane lies on its sheet."""
+    half = SIDE / 2
+    return half + x / REACH * half, half - y / REACH * half
+
+
+def scatter(
+    x: Array,
+    *,
+    ink: tuple[int, int, int] = INK,
+    kinds: bool = False,
+    trails: Sequence[Array] = (),
+    ring: int | None = None,
+) -> Image.Image:
+    """Points on a square of paper, with the data as faint discs of two standard deviations.
+
+    kinds : the discs in the two colours of the classes
+    trails : paths of single points, (steps, 2) each, from a hollow disc to a full one   ring : the cloud that is marked
+    """
+    sheet = Sheet(SIDE, SIDE)
+    for k, ((a, b), s, kind) in enumerate(zip(DATA.means, CLOUDS["stds"], DATA.classes, strict=True)):
+        full = INKS[0 if kind else 1] if kinds else MUTED
+        u, v = place(a, b)
+        faint = (round(0.2 * full[0] + 200), round(0.2 * full[1] + 200), round(0.2 * full[2] + 198))
+        sheet.disc(u, v, 2 * s / REACH * SIDE / 2, faint)
+        if ring == k:
+            sheet.disc(u, v, 2.5 * s / REACH * SIDE / 2, None, INK)
     for a, b in x:
-        u, v, r = half + a / REACH * half, half - b / REACH * half, 1.6 * FINE
-        pen.ellipse((u - r, v - r, u + r, v + r), fill=ink)
-    return sheet.reduce(FINE)
+        sheet.disc(*place(a, b), 1.6, ink)
+    for k, path in enumerate(trails):
+        sheet.line([place(a, b) for a, b in path], INKS[k % len(INKS)], 1.3)
+        sheet.disc(*place(*path[0]), 3, PAPER, INKS[k % len(INKS)])
+        sheet.disc(*place(*path[-1]), 3, INKS[k % len(INKS)])
+    return sheet.drawn()
 
 
-def row(clouds: Sequence[Array], captions: Sequence[str]) -> Image.Image:
-    return pictures.side_by_side([scatter(x) for x in clouds], captions, gap=8)
+def row(clouds: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
+    return pictures.side_by_side(clouds, captions, gap=8)
 
 
 def walked(path: Path, fresh: Fresh, steps: int, w: float | None = None) -> list[tuple[Level, Array]]:
@@ -65,75 +88,53 @@ def walked(path: Path, fresh: Fresh, steps: int, w: float | None = None) -> list
     return [*out, (Level(1.0, 0.0), x)]
 
 
+def in_one_frame(walk: Sequence[tuple[Level, Array]]) -> list[Array]:
+    """The clouds of a walk, each scaled to the spread of the data."""
+    return [x * (SPREAD / (at.alpha**2 * SPREAD + at.sigma**2)) ** 0.5 for at, x in walk]
+
+
 def points() -> Image.Image:
-    """Three samplers, each at the beginning, two places of the way, and the end."""
+    """DDPM and DDIM from the same noise: four moments of the walk, and the paths of three points."""
     rows = []
-    for name, path, fresh in (
-        ("DDPM", Schedule.cosine(1000), DDPM),
-        ("DDIM", Schedule.cosine(1000), ddim()),
-        ("rectified flow", Straight(), ddim()),
-    ):
-        walk = [walked(path, fresh, 20)[k] for k in (0, 10, 15, 20)]
-        size = [(0.36 / (at.alpha**2 * 0.36 + at.sigma**2)) ** 0.5 for at, _ in walk]
-        rows.append(row([x * s for (_, x), s in zip(walk, size, strict=True)], [name, "10 of 20 steps", "15", "20"]))
+    for name, fresh in (("DDPM", DDPM), ("DDIM", ddim())):
+        walk = in_one_frame(walked(Schedule.cosine(1000), fresh, STEPS))
+        paths = [np.stack([x[p] for x in walk]) for p in SHOWN]
+        drawn = [scatter(walk[k]) for k in MOMENTS]
+        last = scatter(np.zeros((0, 2)), trails=paths)
+        rows.append(row([*drawn, last], [f"{name}, start", *[f"step {k} of {STEPS}" for k in MOMENTS[1:]], "three paths"]))
     return pictures.stack(rows)
 
 
 def clouds() -> Image.Image:
-    """Guidance towards the first kind, at four scales."""
+    """Guidance towards the first kind, at four scales; the ring: the cloud that is next to the other kind."""
     scales = (0.0, 1.0, 2.0, 4.0)
-    return row([walked(Schedule.cosine(1000), ddim(), 40, w)[-1][1] for w in scales], [f"w = {w:g}" for w in scales])
+    ends = [walked(Schedule.cosine(1000), ddim(), 40, w)[-1][1] for w in scales]
+    return row([scatter(x, kinds=True, ring=2) for x in ends], [f"w = {w:g}" for w in scales])
+
+
+def from_one_start(rounds: int = 30) -> tuple[list[Array], list[Array]]:
+    """The same noisy data fed back at one level, and walked down from there: x_t/α after each call."""
+    path = Straight()
+    levels = [path.level(FED_BACK * (rounds - k) / rounds) for k in range(rounds + 1)]
+    x = y = mix(walked(Schedule.cosine(1000), ddim(), 40)[-1][1], Z, levels[0])
+    fed, walk = [x / levels[0].alpha], [y / levels[0].alpha]
+    for now, below in pairwise(levels):
+        x = levels[0].alpha * DATA.denoise(x, levels[0])
+        y = step(*X_0.pair(DATA.denoise(y, now), y, now), below)
+        fed.append(x / levels[0].alpha)
+        walk.append(y / below.alpha)
+    return fed, walk
 
 
 def shift() -> Image.Image:
-    """Mean shift for 0, 3 and 30 rounds, and a walk's end."""
-    at, data = Straight().level(FED_BACK), walked(Schedule.cosine(1000), ddim(), 40)[-1][1]
-    x, rounds = mix(data, Z, at), list[Array]()
-    for k in range(31):
-        if k in (0, 3, 30):
-            rounds.append(x / at.alpha)
-        x = at.alpha * DATA.denoise(x, at)
-    return row([*rounds, data], ["noisy data", "fed back 3 times", "30 times", "a walk's end"])
-
-
-def schedules() -> Image.Image:
-    """The share of the signal of five schedules."""
-    t = np.arange(1001)
-    straight = (1 - t / 1000) ** 2 / ((1 - t / 1000) ** 2 + (t / 1000) ** 2)
-    scaled = Schedule.scaled_linear(1000)
-    series = {
-        "linear": Schedule.linear(1000).alpha_bar,
-        "scaled linear": scaled.alpha_bar,
-        "cosine": Schedule.cosine(1000).alpha_bar,
-        "zero at the end": zero_terminal_snr(scaled).alpha_bar,
-        "straight path": straight,
-    }
-    return pictures.curves(
-        {name: (t, bar) for name, bar in series.items()}, "the share of the signal", smooth=False, x_label="t", size=(640, 340)
+    """Feeding back above a walk, from one start, after as many calls."""
+    (fed, walk), calls = from_one_start(), (0, 3, 10, 30)
+    return pictures.stack(
+        [
+            row([scatter(fed[k]) for k in calls], ["fed back: the start", *[f"{k} times" for k in calls[1:]]]),
+            row([scatter(walk[k]) for k in calls], ["a walk: the same start", *[f"{k} of 30 steps" for k in calls[1:]]]),
+        ]
     )
 
 
-def spacings() -> Image.Image:
-    """The rungs of six spacings in a walk of ten steps."""
-    T, n = 1000, 10
-    rows = {
-        "trailing": rungs.trailing(T, n),
-        "leading": rungs.leading(T, n),
-        "linspace": rungs.linspace(T, n),
-        "quadratic": rungs.quadratic(T, n),
-        "three sections": rungs.sections(T, (3, 3, 4)),
-        "integer stride": rungs.stride(T, n),
-    }
-    strips = []
-    for visited in rows.values():
-        sheet = Image.new("RGB", (500 * FINE, 18 * FINE), (251, 250, 248))
-        pen = ImageDraw.Draw(sheet)
-        pen.line((8 * FINE, 9 * FINE, 492 * FINE, 9 * FINE), fill=(222, 218, 211), width=FINE)
-        for r in visited:
-            u = (8 + r / T * 484) * FINE
-            pen.ellipse((u - 4 * FINE, 5 * FINE, u + 4 * FINE, 13 * FINE), fill=INKS[1 if r == T else 0])
-        strips.append(sheet.reduce(FINE))
-    return pictures.stack(strips, [f"{name}: {v[0]} to {v[-1]}" for name, v in rows.items()], gap=4)
-
-
-STILL = {"points": points, "clouds": clouds, "shift": shift, "schedules": schedules, "spacings": spacings}
+STILL = {"points": points, "clouds": clouds, "shift": shift}

@@ -11,7 +11,12 @@ from minidit.cli.folders import refuse_misspelt
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("others", nargs="*", metavar="OTHER", help="more run folders: compares them with the first")
-    parser.add_argument("--out", metavar="FILE", help="where the page goes (default: RUN/report.html, or compared.html)")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where the page goes (default: RUN/report.html; of several runs: "
+        "compared-RUN-OTHER.html here, which replaces only a page of the same runs)",
+    )
     parser.add_argument("--csv", metavar="FILE", help="write the numbers of all updates as a table instead; - is stdout")
     parser.add_argument("--tensorboard", metavar="DIR", help="write them as events for TensorBoard instead (needs the extra "
                         "tensorboard); tensorboard --logdir DIR shows them")  # fmt: skip
@@ -26,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.others:
         from minidit.html.comparison import write_comparison
 
-        print(write_comparison(folders, Path(args.out or "compared.html")))
+        print(write_comparison(folders, Path(args.out) if args.out else None))
         return 0
     from minidit.html.report import write_report
 

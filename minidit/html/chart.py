@@ -40,16 +40,21 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, ma
     if average is not None:
         body.append(f'<path class="mean" d="{_path(u(x[points]), v(average[points]))}"/>')
     body.append(f'<path class="here" d="M0 {TOP}V{BOTTOM}"/>')
-    data = json.dumps([[round(float(a), 1), float(b), float(f"{c:.4g}")] for a, b, c in
+    data = json.dumps([[round(float(a), 1), place(b), float(f"{c:.4g}")] for a, b, c in
                          zip(u(x[points]), x[points], (y if average is None else average)[points], strict=True)])
     last = float((y if average is None else average)[-1])
-    end = f"{last:.4g} at {axis} {x[-1]:.10g}"
-    summary = f"{name}: from {y[0]:.4g} at {axis} {x[0]:.10g} to {end}"
+    end = f"{last:.4g} at {axis} {place(x[-1])}"
+    summary = f"{name}: from {y[0]:.4g} at {axis} {place(x[0])} to {end}"
     scale = " (log)" if log else ""
     return (f'<figure class="chart"><figcaption><span><strong>{escape(name)}</strong>{scale}</span>'
             f'<output>{end}</output></figcaption>\n'
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{escape(summary)}" '
             f'data-axis="{axis}" data-points="{escape(data)}">' + "".join(body) + "</svg></figure>")
+
+
+def place(x: float) -> float:
+    """A step, or a place on another axis to four digits."""
+    return int(x) if float(x).is_integer() else float(f"{x:.4g}")
 
 
 def _frame(x_marks: Sequence[tuple[float, float]], y_marks: Sequence[tuple[float, float]]) -> list[str]:
@@ -74,8 +79,9 @@ def _axes(x: Array, y: Array, log: bool) -> tuple[Array, Array, list[tuple[float
     def v(value: Array) -> Array:
         return BOTTOM - (bend(value) - bend(low)) / (bend(high) - bend(low)) * (BOTTOM - TOP)
 
+    x_ticks = ticks(x_low, x_high, 4) if x[-1] > x[0] else [float(x[0])]
     y_ticks = log_ticks(low, high) if log else ticks(low, high, 4)
-    return u, v, [(t, float(u(t))) for t in ticks(x_low, x_high, 4)], [(t, float(v(t))) for t in y_ticks]
+    return u, v, [(t, float(u(t))) for t in x_ticks], [(t, float(v(t))) for t in y_ticks]
 
 
 def _path(u: Array, v: Array) -> str:

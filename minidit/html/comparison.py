@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from minidit.html import chart
 from minidit.html.folder import Record, ReportError, Run, read_run, seconds_of, series_of
 from minidit.html.measures import COLUMNS, finite
+from minidit.html.moments import image
 from minidit.html.page import beside, document, escape, section, table
-from minidit.html.report import duration, image, plain
+from minidit.html.report import duration, plain
 from minidit.incoming import reading
 from minidit.outgoing import write_text
 
 MOST = 6  # runs: as many as there are colours
+LONGEST = 150  # bytes of the name of a page, without its ending
 WHERE = ("environment", "history")  # sections that are no settings
 SHOWN = ("frechet", "accuracy", "precision", "recall")
 
 
-def write_comparison(folders: Sequence[Path], out: Path) -> Path:
-    """Reads two or more run folders and writes the page. Raises ValueError for a malformed file, with its name."""
+def write_comparison(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Reads two or more run folders and writes the page, to `out` or to the file that `default_page` names.
+
+    Raises ValueError for a malformed file, with its name.
+    """
     if not 2 <= len(folders) <= MOST:
         raise ReportError(f"{len(folders)} runs: a page compares 2 to {MOST}")
     runs = []
@@ -29,7 +36,25 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
             runs.append(read_run(folder))
             if not (runs[-1].config or runs[-1].metrics):
                 raise ReportError(f"{folder}: no run there (no config.toml)")
-    return write_text(out, page_of(runs, names_of(folders)))
+    return write_text(out or default_page(folders), page_of(runs, names_of(folders), mark_of(folders)))
+
+
+def default_page(folders: Sequence[Path]) -> Path:
+    """compared-ONE-TWO.html in the current folder, for runs of these names.
+
+    A page of the same runs is replaced. A page of other runs whose names are the same, or any other file, is refused.
+    """
+    names = [re.sub(r"[^\w.+-]+", "_", name) for name in names_of(folders)]
+    page = Path(f"compared-{'-'.join(names)}".encode()[:LONGEST].decode(errors="ignore") + ".html")
+    if page.exists() and mark_of(folders) not in page.read_text("utf-8", errors="replace"):
+        raise ReportError(f"{page}: there is a page of other runs of these names; say where this one goes: --out FILE")
+    return page
+
+
+def mark_of(folders: Sequence[Path]) -> str:
+    """What a page says in its head of the runs that it compares: a digest of where they lie."""
+    places = "\0".join(str(folder.resolve()) for folder in folders)
+    return f'<meta name="minidit-runs" content="{hashlib.sha256(places.encode("utf-8", "surrogateescape")).hexdigest()[:16]}">'
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
@@ -40,7 +65,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(names, 1)]
 
 
-def page_of(runs: Sequence[Run], names: Sequence[str]) -> str:
+def page_of(runs: Sequence[Run], names: Sequence[str], mark: str = "") -> str:
     sections = [("summary", "At a glance", summary(runs, names)),
                 ("settings", "Settings that differ", differing(runs, names)),
                 ("curves", "Loss and measures", curves(runs, names)),
@@ -57,7 +82,7 @@ def page_of(runs: Sequence[Run], names: Sequence[str]) -> str:
                       f'<nav aria-label="Parts of this page"><ul>{links}</ul></nav>',
                       *(section(*content) for content in sections),
                       "<footer>This page is one file and loads nothing from anywhere.</footer>\n</main>"])
-    return document(f"{title}: minidit runs compared", body, css=beside("report.css"), script=beside("report.js"))
+    return document(f"{title}: minidit runs compared", body, css=beside("report.css"), script=beside("report.js"), head=mark)
 
 
 def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -140,4 +165,4 @@ def samples(runs: Sequence[Run], names: Sequence[str]) -> str:
                for file, word in (("ddim.png", "DDIM samples"), ("samples.png", "samples")) if file in run.pictures]
     seeds = {plain(run.config.get("sample", {}).get("seed", 0)) for run in runs}
     note = f"All from the same noise, seed {min(seeds)}." if len(seeds) == 1 else "From different noise: their seeds differ."
-    return f'<p class="muted">{note}</p>\n<div class="charts">{"".join(figures)}</div>' if figures else ""
+    return f'<p class="muted">{note}</p>\n<div class="pictures">{"".join(figures)}</div>' if figures else ""

@@ -80,10 +80,10 @@ def block(d: Drawing) -> None:
     names = [
         ("layer norm, × (1 + γ₁), + β₁", "A.15", "mod"),
         ("attention among N tokens", "N.3", "main"),
-        ("× gate α₁, + x", "A.21", "mod"),
+        ("× gate g₁, + x", "A.21", "mod"),
         ("layer norm, × (1 + γ₂), + β₂", "A.15", "mod"),
         ("MLP: D → 4D → D", "N.5", "main"),
-        ("× gate α₂, + x", "A.21", "mod"),
+        ("× gate g₂, + x", "A.21", "mod"),
     ]
     middles = column(d, 30, 44, 240, names)
     for first, last in ((0, 2), (3, 5)):  # the way around a branch
@@ -91,14 +91,14 @@ def block(d: Drawing) -> None:
         d.arrow((150, top), (14, top), (14, middles[last]), (30, middles[last]), kind="skip")
     d.arrow((150, middles[-1] + 23), (150, middles[-1] + 48))
     d.text(150, middles[-1] + 66, "tokens x : (B, N, D)", "shape")
-    d.text(540, 18, "condition c : (B, D)", "shape")
+    d.text(540, 18, "the condition : (B, D)", "shape")
     d.arrow((540, 24), (540, 44))
     d.box(430, 44, 220, "SiLU", "A.4")
     d.arrow((540, 90), (540, 112))
     d.box(430, 112, 220, "linear D → 6 D, zero at first", "T.7", kind="main")
     d.arrow((540, 158), (540, 180))
     d.box(430, 180, 220, "cut in six : (B, D) each", "T.4")
-    for k, (name, row) in enumerate((("β₁ γ₁", 0), ("α₁", 2), ("β₂ γ₂", 3), ("α₂", 5))):
+    for k, (name, row) in enumerate((("β₁ γ₁", 0), ("g₁", 2), ("β₂ γ₂", 3), ("g₂", 5))):
         x = 452 + 58 * k
         d.arrow(
             (x, 226),
@@ -145,7 +145,7 @@ def streams(d: Drawing) -> None:
         d.box(x, 234, 160, "its gate and MLP", "T.23", kind="mod")
     d.box(10, 166, 350, "one attention among all M + N tokens", "N.14", kind="main")
     d.text(575, 18, "FLUX: after such blocks, one stream", "shape")
-    d.box(420, 30, 310, "words and picture in one list : (B, M + N, D)")
+    d.box(420, 30, 310, "one list of both : (B, M + N, D)")
     d.arrow((575, 76), (575, 98))
     d.box(420, 98, 310, "one norm, shift and scale", "T.27", kind="mod")
     d.arrow((495, 144), (495, 166))

@@ -67,7 +67,8 @@ def bends(measured: object) -> str:
     t, squares = (measured.get(key) for key in ("t", "squares")) if isinstance(measured, dict) else (None, None)
     if not isinstance(t, list) or not isinstance(squares, list) or len(t) != len(squares) or not all(map(finite, t + squares)):
         return ""
-    return chart.line_chart("bend of the trajectories; its mean over t is S", t, squares, axis="t")
+    figure = chart.line_chart("bend of the trajectories; its mean over t is S", t, squares, axis="t")
+    return f'<div class="charts">{figure}</div>' if figure else ""
 
 
 def unit_of(rows: Sequence[Record]) -> str:

@@ -46,13 +46,14 @@ function fresh(canvas) {
   pen.globalAlpha = 1; pen.lineWidth = 1.5; pen.font = '14px system-ui, sans-serif';
   return pen;
 }
-function dots(canvas, x, { scale = 1, ink = '--ink', kinds = false, trails = [] } = {}) {
+function dots(canvas, x, { scale = 1, ink = '--ink', kinds = false, ring = null, trails = [], name = '' } = {}) {
   const pen = fresh(canvas), half = canvas.width / 2, place = v => half + v * scale / MOVING.reach * half;
   const down = v => half - v * scale / MOVING.reach * half;
   clouds.means.forEach(([a, b], k) => {  // the data, as faint discs of two standard deviations
-    pen.fillStyle = colour(clouds.classes[k] ? '--c0' : '--c1'); pen.globalAlpha = .13;
-    pen.beginPath(); pen.arc(half + a / MOVING.reach * half, half - b / MOVING.reach * half, 2 * clouds.stds[k] / MOVING.reach * half, 0, 7);
-    pen.fill();
+    const disc = r => { pen.beginPath(); pen.arc(half + a / MOVING.reach * half, half - b / MOVING.reach * half, r * clouds.stds[k] / MOVING.reach * half, 0, 7); };
+    pen.fillStyle = colour(kinds ? clouds.classes[k] ? '--c0' : '--c1' : '--muted'); pen.globalAlpha = .16;
+    disc(2); pen.fill();
+    if (k === ring) { pen.globalAlpha = .8; pen.strokeStyle = colour('--ink'); disc(2.5); pen.stroke(); }
   });
   pen.globalAlpha = .5; pen.strokeStyle = colour('--c3');
   for (let p = 0; p < 8 && trails.length > 1; p++) {
@@ -65,6 +66,7 @@ function dots(canvas, x, { scale = 1, ink = '--ink', kinds = false, trails = [] 
     pen.fillStyle = colour(trails.length && i < 16 ? '--c3' : kinds ? '--c1' : ink);
     pen.beginPath(); pen.arc(place(x[i]), down(x[i + 1]), 2.6, 0, 7); pen.fill();
   }
+  pen.globalAlpha = 1; pen.fillStyle = colour('--muted'); pen.fillText(name, 8, 20);
 }
 function picture(canvas, left, right) {  // one or two pictures of numbers in -1..1, side by side
   const n = MOVING.side, sheet = document.createElement('canvas'), both = right ? 2 : 1;
@@ -80,7 +82,7 @@ function picture(canvas, left, right) {  // one or two pictures of numbers in -1
   big.drawImage(sheet, 0, both > 1 ? canvas.height / 4 : 0, canvas.width, canvas.height / both);
 }
 const says = (root, text) => { root.querySelector('.says').textContent = text; };
-const short = v => v === 0 ? '0' : Math.abs(v) >= .001 && Math.abs(v) < 1e4 ? String(+v.toPrecision(3)) : v.toExponential(1);
+const short = v => v === 0 ? '0' : v === Infinity ? '∞' : Math.abs(v) >= .001 && Math.abs(v) < 1e4 ? String(+v.toPrecision(3)) : v.toExponential(1);
 // -------------------------------------------------------------------------------------------------- the parts
 const cosine = LAWS.cosine(), bytes = Uint8Array.from(atob(MOVING.picture), c => c.charCodeAt(0));
 const clean = Float64Array.from(bytes, b => b / 127.5 - 1), grain = LAWS.normal(1, clean.length, 0);
@@ -103,9 +105,13 @@ wake('schedules', (root, at) => {
     pen.globalAlpha = .35; pen.beginPath(); pen.moveTo(left, bottom - mark * height); pen.lineTo(left + width, bottom - mark * height); pen.stroke();
     pen.globalAlpha = 1; pen.fillText(text, 4, bottom - mark * height + 5);
   }
-  pen.fillText('t = 0', left, canvas.height - 6); pen.fillText('1000', left + width - 32, canvas.height - 6);
+  pen.fillText('t = 0, clean picture', left, canvas.height - 6);
+  const last = 't = 1000, pure noise'; pen.fillText(last, left + width - pen.measureText(last).width, canvas.height - 6);
+  const half = log ? 'SNR = 1' : 'as much picture as noise: SNR = 1', middle = bottom - height / 2;
+  pen.fillStyle = pen.strokeStyle = colour('--ink'); pen.setLineDash([4, 4]); pen.lineWidth = 1; pen.beginPath(); pen.moveTo(left, middle);
+  pen.lineTo(left + width, middle); pen.stroke(); pen.fillText(half, left + width - pen.measureText(half).width, middle - 7);
   SCHEDULES.forEach(([, bar], k) => {
-    pen.strokeStyle = colour(`--c${k}`); pen.setLineDash(k % 2 ? [6, 4] : []); pen.lineWidth = 2; pen.beginPath();
+    pen.strokeStyle = colour(`--c${k}`); pen.setLineDash(k % 2 ? [6, 4] : []); pen.lineWidth = bar === cosine ? 4 : 2; pen.beginPath();
     bar.forEach((b, i) => { if (i) pen.lineTo(left + i / 1000 * width, bottom - value(b) * height); });
     pen.stroke();
   });
@@ -114,36 +120,43 @@ wake('schedules', (root, at) => {
   root.querySelector('.legend').replaceChildren(...SCHEDULES.map(([name, bar], k) => {
     const item = document.createElement('li'), mark = document.createElement('b');
     mark.style.background = `var(--c${k})`;
-    item.append(mark, `${name}: ${log ? 'SNR ' + (bar[t] === 1 ? '∞' : short(bar[t] / (1 - bar[t]))) : 'ᾱ ' + short(bar[t])}`);
+    item.append(mark, `${name}: ${log ? 'SNR ' + short(bar[t] / (1 - bar[t])) : 'ᾱ ' + short(bar[t])}`);
     return item;
   }));
   says(root, `t = ${t}`);
 });
+const WHOSE = ['used here', 'Stable Diffusion 1', 'both ends', 'the DDIM paper', 'OpenAI', 'OpenAI'];
 wake('spacings', (root, at) => {
   const canvas = root.querySelector('canvas'), pen = fresh(canvas), n = +at.n.value, T = 1000;
   const rows = [['trailing', LAWS.trailing(T, n)], ['leading', LAWS.leading(T, n)], ['linspace', LAWS.linspace(T, n)],
     ['quadratic', LAWS.quadratic(T, n)], ['three sections', LAWS.sections(T, [0, 1, 2].map(i => Math.max(1, Math.floor((n + i) / 3))))],
     ['integer stride', LAWS.stride(T, n)]];
-  const left = 112, width = canvas.width - left - 12, tall = (canvas.height - 34) / rows.length;
+  const left = 124, width = canvas.width - left - 12, tall = (canvas.height - 34) / rows.length;
   rows.forEach(([name, rungs], k) => {
     const y = 8 + (k + .5) * tall;
-    pen.globalAlpha = 1; pen.fillStyle = colour('--ink'); pen.fillText(name, 2, y + 5);
+    pen.globalAlpha = 1; pen.fillStyle = colour('--ink'); pen.fillText(name, 2, y + 1);
+    pen.fillStyle = colour('--muted'); pen.font = '12px system-ui, sans-serif'; pen.fillText(WHOSE[k], 2, y + 16); pen.font = '14px system-ui, sans-serif';
     pen.strokeStyle = colour('--line'); pen.beginPath(); pen.moveTo(left, y); pen.lineTo(left + width, y); pen.stroke();
     for (const r of rungs) {
       pen.fillStyle = colour(r === T ? '--c1' : '--c0');
       pen.beginPath(); pen.arc(left + r / T * width, y, 4, 0, 7); pen.fill();
     }
+    if (rungs[rungs.length - 1] !== T) {  // pure noise, which is not visited
+      pen.strokeStyle = colour('--c1'); pen.beginPath(); pen.arc(left + width, y, 4, 0, 7); pen.stroke();
+    }
     if (!rungs.length) { pen.fillStyle = colour('--muted'); pen.fillText(`no stride gives ${n} rungs`, left + 8, y - 4); }
   });
-  pen.fillStyle = colour('--muted'); pen.fillText('0, data', left, canvas.height - 6); pen.fillText('1000, noise', left + width - 74, canvas.height - 6);
+  pen.fillStyle = colour('--muted'); pen.fillText('t = 0, data', left, canvas.height - 6);
+  const noisy = 't = 1000, pure noise'; pen.fillText(noisy, left + width - pen.measureText(noisy).width, canvas.height - 6);
+  const way = '← the walk'; pen.fillText(way, left + (width - pen.measureText(way).width) / 2, canvas.height - 6);
   const missing = rows.filter(([, r]) => r.length && r[r.length - 1] < T).map(([name, r]) => `${name} begins at ${r[r.length - 1]}`);
-  says(root, missing.length ? `Noise is at 1000 (orange), but ${missing.join(', ')}.` : 'All of them begin at 1000, pure noise.');
+  says(root, missing.length ? `Pure noise is at 1000 (orange, hollow where it is not visited), but ${missing.join(', ')}.` : 'All of them begin at 1000, pure noise.');
 });
 const guess = x => (y, level) => LAWS.denoise(y, level, clouds, x);
 const best = (y, level) => LAWS.denoise(y, level, clouds), begin = LAWS.normal(MOVING.points, 2, 0);
 const noise = (k, n) => LAWS.normal(n, 2, 1, k), jump = (y, level, t) => LAWS.end(y, t, best);
 const HOW = {
-  ddpm: { path: LAWS.ladder(cosine), fresh: LAWS.posterior, guess: best, c: 'c = that of the posterior' },
+  ddpm: { path: LAWS.ladder(cosine), fresh: LAWS.posterior, guess: best, c: 'c = that of DDPM (chapter 3)' },
   ddim: { path: LAWS.ladder(cosine), guess: best, c: 'c = 0' },
   euler: { path: LAWS.straight, guess: best, c: 'c = 0' }, heun: { path: LAWS.straight, guess: best, heun: true, c: 'c = 0, two guesses per step' },
   two: { path: LAWS.exploding({ end: .002 }), fresh: LAWS.everything, guess: jump, steps: 2, c: 'c = σ of the next level: all noise is fresh' },
@@ -171,25 +184,27 @@ wake('points', (root, at) => {
 wake('guidance', (root, at) => {
   const w = +at.w.value, path = LAWS.ladder(cosine);
   const [x] = LAWS.walk(begin, { path, guess: (y, level) => LAWS.guided(y, level, clouds, 0, w) }, path.grid(40)).slice(-1);
-  dots(root.querySelector('canvas'), x, { kinds: true });
+  dots(root.querySelector('canvas'), x, { kinds: true, ring: 2 });
   const mean = [0, 1].map(j => x.filter((_, i) => i % 2 === j).reduce((a, b) => a + b) / (x.length / 2));
   const width = Math.sqrt(x.reduce((sum, v, i) => sum + (v - mean[i % 2]) ** 2, 0) / x.length);
-  says(root, `w = ${w}: the cloud is ${width.toFixed(2)} wide, its middle at (${mean.map(m => m.toFixed(2)).join(', ')})`);
+  const ringed = [...Array(x.length / 2).keys()].filter(i => Math.hypot(x[2 * i] - clouds.means[2][0], x[2 * i + 1] - clouds.means[2][1]) < 2.5 * clouds.stds[2]);
+  says(root, `w = ${w}: ${ringed.length} of ${x.length / 2} points in the ring; spread of all points: ${width.toFixed(2)}`);
 });
-let rounds = null;
+let rounds = null, down = null;
 wake('meanshift', (root, at) => {
-  const time = MOVING.fedBack, level = LAWS.straight.level(time), walk = walked('ddim', 30);
+  const time = MOVING.fedBack, level = LAWS.straight.level(time), place = k => time * (30 - k) / 30;
   if (!rounds) {
     const data = LAWS.walk(begin, HOW.ddim, LAWS.ladder(cosine).grid(40)).pop();
     rounds = [data.map((v, i) => level.alpha * v + level.sigma * begin[i])];
     for (let k = 0; k < 30; k++) rounds.push(LAWS.shift(rounds[k], level, clouds));
+    down = LAWS.walk(rounds[0], { path: LAWS.straight, guess: best }, [...Array(30).keys()].map(k => [place(k), place(k + 1)]));
   }
   const k = +at.at.value, [left, right] = root.querySelectorAll('canvas');
-  dots(left, rounds[k], { scale: 1 / level.alpha });
-  dots(right, walk.clouds[k], { scale: size(walk.levels[k]) });
+  dots(left, rounds[k], { scale: 1 / level.alpha, name: 'fed back' });
+  dots(right, down[k], { scale: 1 / LAWS.straight.level(place(k)).alpha, name: 'a walk' });
   const places = new Set();
   for (let i = 0; i < rounds[k].length; i += 2) places.add(`${rounds[k][i].toFixed(2)} ${rounds[k][i + 1].toFixed(2)}`);
-  says(root, `Left: fed back ${k} times at one level of noise, 200 points in ${places.size} places. Right: step ${k} of 30 of a walk.`);
+  says(root, `Fed back ${k} times at one level of noise: 200 points in ${places.size} places. A walk from the same start: step ${k} of 30.`);
 });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => redraws.forEach(draw => draw()));
 }

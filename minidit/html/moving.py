@@ -54,7 +54,7 @@ SAMPLERS = {
 PARTS = {
     "slider": (
         "Noise a real picture yourself",
-        slider("t", "time t", 0, 1000, 300),
+        slider("t", "t", 0, 1000, 300),
         '<div class="canvases">'
         + canvas("the noisy picture", 256, 256)
         + canvas("its picture and its noise alone", 256, 256)
@@ -63,8 +63,8 @@ PARTS = {
     "schedules": (
         "How much signal is left",
         choice("show", "show", {"bar": "ᾱ, the share of the signal", "snr": "SNR, on a logarithmic scale"}, "bar")
-        + slider("t", "time t", 0, 1000, 500),
-        canvas("the share of the signal at each time, for five schedules", 640, 340) + '<ul class="legend"></ul>',
+        + slider("t", "t", 0, 1000, 500),
+        canvas("the share of the signal at each t, for five schedules", 640, 340) + '<ul class="legend"></ul>',
     ),
     "spacings": (
         "Which rungs a short walk visits",
@@ -89,7 +89,7 @@ PARTS = {
         PLAY + slider("at", "rounds", 0, 30, 0),
         '<div class="canvases">'
         + canvas("mean shift: the points collapse", 300, 300)
-        + canvas("diffusion: the points become clouds", 300, 300)
+        + canvas("a walk: the points become clouds", 300, 300)
         + "</div>",
     ),
 }

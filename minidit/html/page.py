@@ -55,10 +55,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequ
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>")
 
 
-def document(title: str, body: str, *, css: str = "", script: str = "", language: str = "en") -> str:
-    """The whole page: `title` is text, `body` is HTML with its own <main>, `css` and `script` are added to the frame."""
+def document(title: str, body: str, *, css: str = "", script: str = "", language: str = "en", head: str = "") -> str:
+    """The whole page: `title` is text, `body` is HTML with its own <main>, `css`, `script` and `head` are added to the frame."""
     scripts = f"<script>\n{script}\n</script>\n" if script else ""
     return (f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(title)}</title>\n<style>\n{beside('page.css')}{css}</style>\n</head>\n<body>\n{body}\n{scripts}</body>\n</html>\n")
+            f"{head}<title>{escape(title)}</title>\n<style>\n{beside('page.css')}{css}</style>\n</head>\n<body>\n{body}\n{scripts}</body>\n</html>\n")

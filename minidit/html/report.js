@@ -5,7 +5,7 @@ for (const box of document.querySelectorAll("[data-trace]")) {
   const trace = JSON.parse(box.dataset.trace);
   const slider = box.querySelector("input"), output = box.querySelector("output"), button = box.querySelector("button");
   const views = [...box.querySelectorAll("canvas")].map(canvas => ({ canvas, atlas: box.querySelector("#" + canvas.dataset.atlas) }));
-  const { width, height, count, across, columns, rungs, gap } = trace;
+  const { width, height, count, across, columns, rungs, steps, gap } = trace, all = steps[steps.length - 1];
 
   function show() {
     const s = Number(slider.value);
@@ -19,8 +19,8 @@ for (const box of document.querySelectorAll("[data-trace]")) {
       }
     }
     output.textContent = `t = ${rungs[s]}`;
-    slider.setAttribute("aria-valuetext", `rung t = ${rungs[s]}, ${s} of ${rungs.length - 1} steps taken`);
-    box.querySelector("[data-step]").textContent = `${s} of ${rungs.length - 1} steps taken`;
+    slider.setAttribute("aria-valuetext", `rung t = ${rungs[s]}, ${steps[s]} of ${all} steps taken`);
+    box.querySelector("[data-step]").textContent = `${steps[s]} of ${all} steps taken`;
   }
 
   let timer = null;

@@ -6,20 +6,16 @@ The page is a single file that needs no network. A section whose files are missi
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from minidit.backend import Array
-from minidit.data.decode import opened
 from minidit.html import chart
-from minidit.html.folder import Record, ReportError, Run, Trace, is_number, read_run, seconds_of, series_of
+from minidit.html.folder import Record, ReportError, Run, is_number, read_run, seconds_of, series_of
 from minidit.html.measures import COLUMNS, evaluation, finite, unit_of
-from minidit.html.page import beside, data_uri, document, escape, section, table
+from minidit.html.moments import PICTURE_ROOM, image, progress, slider
+from minidit.html.page import beside, document, escape, section, table
 from minidit.incoming import reading
 from minidit.outgoing import check_writable, write_atomically
 
@@ -28,7 +24,6 @@ FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "
 # the first words of rows of samples
 SAMPLED = ("DDIM", "DDPM", "Euler", "Heun", "Adams", "DPM", "consistency", "raster", "scales")
 IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", "learning.png", *FINAL}
-MOST_FRAMES = 40
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -53,13 +48,13 @@ def page_of(run: Run) -> str:
     others = [n for n in run.pictures if n not in IN_SECTIONS]
     heading = "How a picture is written" if writes(run) else "From noise to picture"
     sections = [("denoising", heading, denoising(run)),
-                ("samples", "Samples", "".join(picture(run, name, *words) for name, words in FINAL.items())),
+                ("samples", "Samples", beside_each_other(picture(run, name, *words) for name, words in FINAL.items())),
                 ("progress", "During training", progress(run.samples) + learning(run)),
                 ("curves", "Loss and measures", curves(run)),
                 ("reconstructions", "Reconstructions", reconstructions(run)),
                 ("evaluation", "Evaluation", evaluation(run.evaluation)),
                 ("neighbours", "Nearest training images", neighbours(run)),
-                ("more", "More pictures", "".join(picture(run, n, Path(n).stem, n) for n in others)),
+                ("more", "More pictures", beside_each_other(picture(run, n, Path(n).stem, n) for n in others)),
                 ("configuration", "Configuration", settings(used(run.config))),
                 ("environment", "Environment", settings({k: v for k, v in run.config.items() if k == "environment"}))]
     sections = [(name, heading, html) for name, heading, html in sections if html]
@@ -148,80 +143,36 @@ def headlines(run: Run) -> list[tuple[str, str]]:
 
 
 def denoising(run: Run) -> str:
-    """The slider over the rungs of a trace, its strip and its animation; of codes, which are never changed, the last two."""
+    """The slider over the rungs of a trace, and its strip; without a trace, the strip and the animation."""
     if writes(run):
         caption = "What is written so far, from the first codes to the last; a code that is written never changes."
         return (picture(run, "x0_strip.png", caption, "a picture that is written piece by piece")
-                + picture(run, "denoising.gif", "", "an animation of pictures that are written piece by piece"))
+                + film(run, "an animation of pictures that are written piece by piece"))
     strip = picture(run, "x0_strip.png", "The estimate of the clean picture, from the first rung to the last.",
                     "estimates of the clean picture on the way from noise to picture")
-    film = picture(run, "denoising.gif", "", "an animation of noise that turns into pictures")
-    if film and run.trace is not None:
-        film = f"<details><summary>As an animation</summary>{film}</details>"
-    return (slider(run.trace) if run.trace is not None else "") + strip + film
+    slides = slider(run.trace) if run.trace is not None else ""
+    return slides + strip + film(run, "an animation of noise that turns into pictures")
 
 
-def slider(trace: Trace) -> str:
-    """x_t and x̂_0 side by side on two canvases; a range input chooses the rung."""
-    s, n, _, h, w = trace.x_t.shape
-    columns, gap, across = math.ceil(math.sqrt(n)), 1, math.ceil(math.sqrt(s * n))
-    layout = {"width": w, "height": h, "count": n, "across": across, "columns": columns, "gap": gap,
-              "rungs": [time_of(t) for t in trace.rungs]}
-    size = f'width="{columns * (w + gap) - gap}" height="{-(-n // columns) * (h + gap) - gap}"'
-    views, atlases = [], []
-    for name, caption, label in (
-            ("x_t", "<i>x<sub>t</sub></i>, the input of the network", "noisy pictures on the chosen rung"),
-            ("x_0_hat", "<i>x̂</i><sub>0</sub>, its estimate of the clean picture", "estimates of the clean pictures")):
-        views.append(f'<figure><figcaption>{caption}</figcaption><canvas {size} role="img" aria-label="{label}" '
-                     f'data-atlas="atlas-{name}"></canvas></figure>')
-        uri = data_uri(atlas_png(getattr(trace, name), across), "image/png")
-        atlases.append(f'<img id="atlas-{name}" src="{uri}" alt="" hidden>')
-    return ('<p>Sampling starts from noise and removes a little of it at every step. Move the slider, or press Play.</p>\n'
-            f'<div class="card" data-trace="{escape(json.dumps(layout))}">\n<div class="pair">{"".join(views)}</div>\n'
-            '<div class="controls"><button type="button">Play</button>'
-            f'<input type="range" min="0" max="{s - 1}" step="1" value="0" aria-label="rung of the sampling run">'
-            f'<output>t = {time_of(trace.rungs[0])}</output> '
-            f'<span class="muted" data-step>0 of {s - 1} steps taken</span></div>\n'
-            + "".join(atlases) + "</div>\n")
-
-
-def time_of(t: Any) -> float:
-    """A rung, or a time of a continuous path to four digits."""
-    return int(t) if float(t).is_integer() else float(f"{float(t):.4g}")
-
-
-def atlas_png(tiles: Array, across: int) -> bytes:
-    """All tiles (S, n, C, H, W) uint8 in one PNG, `across` in a row, without gaps."""
-    from PIL import Image
-
-    s, n, c, h, w = tiles.shape
-    rows = -(-s * n // across)
-    sheet = np.zeros((rows * across, h, w, c), np.uint8)
-    sheet[: s * n] = tiles.reshape(s * n, c, h, w).transpose(0, 2, 3, 1)
-    sheet = sheet.reshape(rows, across, h, w, c).swapaxes(1, 2).reshape(rows * h, across * w, c)
-    content = BytesIO()
-    Image.fromarray(sheet[..., 0] if c == 1 else sheet).save(content, "PNG", compress_level=9)
-    return content.getvalue()
-
-
-def progress(samples: Sequence[Path]) -> str:
-    """The sample grids drawn during training, one at a time under a slider; of many, at most MOST_FRAMES, evenly spaced."""
-    if not samples:
+def film(run: Run, alt: str) -> str:
+    """The animation, or its name where the page shows its moments under a slider, or where it is large."""
+    name = "denoising.gif"
+    if name not in run.pictures:
         return ""
-    paths = [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, min(len(samples), MOST_FRAMES)).round().astype(int))]
-    frames = [image(p, f"after {int(digits):,} steps" if (digits := p.stem.removeprefix("step_")).isdigit() else p.stem)
-              for p in paths]
-    images = [f if i == len(frames) - 1 else f.replace("<img ", "<img hidden ", 1) for i, f in enumerate(frames)]
-    last = len(frames) - 1
-    return ('<p>Samples drawn during training. Move the slider.</p>\n'
-            f'<div class="card frames" data-frames><div>{"".join(images)}</div>\n<div class="controls">'
-            f'<input type="range" min="0" max="{last}" step="1" value="{last}" aria-label="moment of the training">'
-            "<output></output></div></div>")
+    slides = run.trace is not None and not writes(run)
+    if slides or run.pictures[name].stat().st_size > PICTURE_ROOM:
+        return f'<p class="muted">As a film: pictures/{name} in the folder of the run.</p>\n'
+    return picture(run, name, "", alt)
 
 
 def reconstructions(run: Run) -> str:
     caption = "Held-out images and their reconstructions by the autoencoder: samples cannot be sharper."
     return picture(run, "reconstructions.png", caption, "real images above their reconstructions")
+
+
+def beside_each_other(figures: Iterable[str]) -> str:
+    inner = "".join(figures)
+    return f'<div class="pictures">{inner}</div>\n' if inner else ""
 
 
 def picture(run: Run, name: str, caption: str, alt: str) -> str:
@@ -230,15 +181,6 @@ def picture(run: Run, name: str, caption: str, alt: str) -> str:
         return ""
     figcaption = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure class="picture">{figcaption}{image(run.pictures[name], alt)}</figure>\n'
-
-
-def image(path: Path, alt: str) -> str:
-    """The file inside the page, with its size, so that the layout never moves. Raises ValueError if it is no picture."""
-    from PIL import Image
-
-    with opened(path) as content:
-        kind, (width, height) = Image.MIME[content.format or ""], content.size
-    return f'<img src="{data_uri(path.read_bytes(), kind)}" width="{width}" height="{height}" alt="{escape(alt)}">'
 
 
 # ------------------------------------------------------------------------------------------------ numbers

@@ -52,6 +52,6 @@ def test_the_whole_path_from_ones_own_pictures_to_two_runs_compared(tmp_path, mo
     with Image.open("grid.png") as grid:
         assert np.ptp(np.asarray(grid)) > 0
     assert printed("report", "two") == "two/report.html\n"
-    assert printed("report", "one", "two") == "compared.html\n"
-    page = (tmp_path / "compared.html").read_text("utf-8")
+    assert printed("report", "one", "two") == "compared-one-two.html\n"
+    page = (tmp_path / "compared-one-two.html").read_text("utf-8")
     assert "<h1>one and two</h1>" in page and "train.steps" in page and "<code>10</code>" in page and "train.lr" not in page

@@ -3,6 +3,7 @@
 import re
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from run_folder import write_run
@@ -112,3 +113,19 @@ def test_the_page_fits_a_desk_and_a_telephone_and_its_charts_answer_the_keyboard
     page.evaluate("document.querySelector('figure.chart svg').focus()")
     page.press("Home")
     assert page.evaluate("document.querySelector('figure.chart output').textContent").endswith("at step 0")
+
+
+def test_a_page_is_named_after_its_runs_and_replaces_none_of_other_runs(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("x", "y"):
+        for name in ("one", "two"):
+            write_run(tmp_path / place / name)
+    pair, others = ([tmp_path / place / name for name in ("one", "two")] for place in ("x", "y"))
+    page = write_comparison(pair)
+    first = page.read_bytes()
+    assert page == Path("compared-one-two.html") and write_comparison(pair) == page and page.read_bytes() == first
+    with pytest.raises(ReportError, match=r"compared-one-two\.html: there is a page of other runs of these names.*--out FILE"):
+        write_comparison(others)
+    assert page.read_bytes() == first and write_comparison(others, page) == page and page.read_bytes() != first
+    assert write_comparison([pair[0], others[0]]) == Path("compared-x_one-y_one.html")
+    assert write_comparison(pair[::-1]) == Path("compared-two-one.html")

@@ -12,7 +12,7 @@ from PIL import Image
 from run_folder import N, S, trace, write_run
 
 from minidit import pictures
-from minidit.html import chart, report
+from minidit.html import chart, moments, report
 from minidit.html.folder import seconds_of
 
 VOID = {"meta", "img", "input", "br", "hr"}
@@ -163,7 +163,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
 @pytest.mark.parametrize("c", [1, 3])
 def test_an_atlas_holds_every_tile_where_the_page_looks_for_it(c):
     tiles = trace(1, c)["x_t"]
-    with Image.open(io.BytesIO(report.atlas_png(tiles, 7))) as opened:
+    with Image.open(io.BytesIO(moments.atlas_png(tiles, 7))) as opened:
         sheet = np.asarray(opened).reshape(opened.height, opened.width, c)
     for k, tile in enumerate(tiles.reshape(S * N, c, 6, 7)):
         y, x = k // 7 * 6, k % 7 * 7
@@ -175,11 +175,33 @@ def test_of_very_many_sample_grids_some_are_shown_with_the_first_and_the_last(tm
         pictures.save_png(tmp_path / "samples" / f"step_{i:08d}.png", Image.new("L", (4, 4), i))
     tags = Tree(report.write_report(tmp_path).read_text("utf-8")).tags
     frames = [a for tag, a in tags if tag == "img"]
-    assert len(frames) == report.MOST_FRAMES
+    assert len(frames) == moments.MOST_FRAMES
     assert (frames[0]["alt"], frames[-1]["alt"]) == ("after 0 steps", "after 99 steps")
     assert ["hidden" in f for f in frames] == [True] * (len(frames) - 1) + [False]
     first = Image.open(io.BytesIO(base64.b64decode(frames[-1]["src"].partition(",")[2])))
     assert first.getpixel((0, 0)) == 99
+
+
+def test_moments_are_evenly_spaced_with_both_ends_and_never_fewer_than_four():
+    assert moments.spaced(41, 41.5) == list(range(41)) and moments.spaced(41, 5.9) == [0, 10, 20, 30, 40]
+    assert moments.spaced(41, 0) == [0, 13, 27, 40] and moments.spaced(3, 1) == [0, 1, 2] and moments.spaced(1, 9) == [0]
+
+
+def test_a_walk_of_many_noisy_pictures_leaves_a_page_below_a_megabyte_that_counts_all_steps(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (101, 10, 3, 32, 32), np.uint8)
+    np.savez(tmp_path / "trace.npz", rungs=np.arange(101)[::-1], x_t=noise, x_0_hat=noise)
+    pictures.save_png(tmp_path / "pictures" / "ddim.png", Image.fromarray(noise[:30].reshape(640, -1, 3)))
+    page = report.write_report(tmp_path).read_text("utf-8")
+    layout = json.loads(next(a["data-trace"] for _, a in Tree(page).tags if "data-trace" in a))
+    assert len(page) < 1_000_000 and layout["steps"][0] == 0 and layout["steps"][-1] == 100 == 100 - layout["rungs"][-1]
+    assert [100 - s for s in layout["steps"]] == layout["rungs"] and 4 <= len(layout["steps"]) < 101
+
+
+def test_a_film_is_in_the_page_only_where_no_slider_shows_the_same(html, run, tmp_path):
+    assert "image/gif" not in html and "As a film: pictures/denoising.gif" in html
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "denoising.gif").write_bytes((run / "pictures" / "denoising.gif").read_bytes())
+    assert "image/gif" in report.write_report(tmp_path).read_text("utf-8")
 
 
 def test_time_adds_up_whether_or_not_the_clock_starts_anew():

@@ -103,6 +103,17 @@ def test_the_page_fits_every_screen_light_and_dark(page, run, html, width, dark)
     assert page.errors == []
 
 
+def test_grids_of_pictures_use_the_width_of_a_desktop_and_never_leave_a_phone(page, run, html):
+    widths = "[...document.querySelectorAll('#samples img')].map(i => i.getBoundingClientRect()).map(b => [b.left, b.right])"
+    page.set_width(1400)
+    page.open(run / "report.html")
+    boxes = page.evaluate(widths)
+    assert len(boxes) >= 2 and boxes[0][1] < boxes[1][0]  # beside each other
+    page.set_width(390)
+    page.open(run / "report.html")
+    assert all(left >= 0 and right <= 390 for left, right in page.evaluate(widths))
+
+
 def test_an_empty_run_is_a_page_without_errors(page, tmp_path):
     page.open(report.write_report(tmp_path))
     assert page.errors == [] and page.requests == []
