@@ -11,9 +11,17 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minidit.outgoing import check_writable, write_text
+
+if TYPE_CHECKING:
+    from minidit.verify.core.reference import AnyTopic
+
+COUNTING = (
+    "Timesteps count as arrays do: t is 0..T-1, alpha_bar[t] belongs to t, and s = -1 is the data, where ᾱ = 1. "
+    "SPEC.md and papers count rungs from 1: their rung t is t - 1 here."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "minidit verify diffusers               the installed diffusers: schedulers and DiT\n"
         "minidit verify diffusers DDIMScheduler timestep_spacing=trailing    one scheduler with its options\n"
         "minidit verify --exec ./mine           a program in any language (docs/protocol.md)\n"
+        "minidit verify q_sample                one topic (or D.1, an equation): its arguments, its law, how to ask\n"
         "minidit verify M02                     one mistake: what it does, what is right, who makes it\n"
         "minidit verify --bank                  every known mistake: whether it is found and named"
     )
-    parser.add_argument("target", nargs="*", metavar="TARGET", help="what to verify, or the id of a mistake")
+    parser.add_argument(
+        "target", nargs="*", metavar="TARGET", help="what to verify; or a topic, an equation, the id of a mistake"
+    )
     parser.add_argument("--exec", metavar="COMMAND", dest="program", help="a program that speaks the protocol")
     parser.add_argument("--topics", metavar="A,B", help="only these topics or groups")
     parser.add_argument("--dialect", metavar="NAME", help="whose conventions count as right (--list names them)")
@@ -58,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
     if len(args.target) == 1 and re.fullmatch(r"[MmXxCc]\d+[a-z]?", args.target[0]):
         print(mistake(args.target[0]))
         return 0
+    if len(args.target) == 1 and (page := about(args.target[0])):
+        print(page)
+        return 0
     topics = [name.strip() for name in args.topics.split(",") if name.strip()] if args.topics else None
     if args.program and args.target:
         raise ValueError("either a TARGET or --exec, not both")
@@ -76,6 +90,7 @@ def target_of(words: list[str]) -> tuple[Any, str]:
     """(target, its name) from the words of the command line."""
     from minidit import verify
     from minidit.verify.core.targets import instance, load
+    from minidit.verify.elsewhere import topics_meant
 
     if not words:
         raise ValueError("name what to verify: a file, module:object, torch module:object, diffusers, or --exec COMMAND; --list")
@@ -89,7 +104,11 @@ def target_of(words: list[str]) -> tuple[Any, str]:
         return verify.diffusers.target(), verify.diffusers.version()
     if words[0] == "torch":
         raise ValueError("name the torch object as well: minidit verify torch module:object")
-    return instance(load(words[0])), words[0]
+    try:
+        return instance(load(words[0])), words[0]
+    except ValueError as error:
+        near = topics_meant(words).get(words[0])
+        raise ValueError(f"{error}{f'; minidit verify {near} shows that topic' * bool(near)}") from error
 
 
 def published(report: Any, args: argparse.Namespace) -> int:
@@ -126,17 +145,49 @@ def listing(names: str | None) -> str:
     from minidit.verify import DIALECTS
     from minidit.verify.cases import topics_named
 
-    rows: list[str] = []
+    rows: list[str] = [COUNTING, ""]
     group = ""
     for topic in topics_named(names.split(",") if names else None):
         if topic.group != group:
             group = topic.group
-            rows += ["", group] if rows else [group]
+            rows += ["", group] if len(rows) > 2 else [group]
         rows += [f"  {topic.spec:6} {topic.name}", f"         takes {topic.takes}", f"         gives {topic.gives}"]
     if not names:
         rows += ["", "dialects"]
         rows += [f"  {d.name:14} {d.versions}: {d.says} ({', '.join(d.habits) or 'no deviation'})" for d in DIALECTS.values()]
     return "\n".join(rows)
+
+
+def about(word: str) -> str:
+    """The pages of a topic, or of the topics about an equation; "" for any other word, and for what is a file or a folder here.
+
+    Raises ValueError for an equation that no topic asks about.
+    """
+    from minidit.verify import TOPICS
+
+    if Path(word).exists() or Path(f"{word}.py").exists():
+        return ""
+    identifier = word.upper() if re.fullmatch(r"[A-Za-z]\.\d+", word) else ""
+    topics = [t for t in TOPICS.values() if t.name == word or t.spec == identifier]
+    if identifier and not topics:
+        raise ValueError(f"no topic asks about {identifier}; minidit verify --list shows the topics, minidit spec the equations")
+    return "\n\n".join(map(page_of, topics))
+
+
+def page_of(topic: AnyTopic) -> str:
+    """What a topic asks for, by which equation it is judged, and how to ask it."""
+    call = f"{topic.name}({', '.join(topic.parameters)})"
+    names = [p.name for p in topic.probes()]
+    rows = {
+        "write": f"def {call}: ...", "takes": topic.takes, "gives": topic.gives, "right": topic.equation,
+        "questions": ", ".join(names), "ask": f"minidit verify mine.py --topics {topic.name}     mine.py holds your {topic.name}",
+        "one question": f'import minidit as md; md.verify.question("{topic.name}", "{names[0]}")',
+        "equation": f"minidit spec {topic.spec}",
+    }  # fmt: skip
+    rows |= {"counting": COUNTING} if {"t", "s", "T"} & {*topic.parameters} and "0..T-1" in topic.takes else {}
+    return "\n".join(
+        [f"{topic.spec} {topic.name}, a topic of the group {topic.group}", *(f"  {k:12} {v}" for k, v in rows.items())]
+    )
 
 
 def mistake(identifier: str) -> str:
@@ -186,9 +237,12 @@ def _differs(judge: Any, topic: Any, deviation: Any) -> bool:
 
 def bank(file: str) -> int:
     """Prints the table of all mistakes; writes it to `file` as a page, if there is one."""
+    from minidit.cli.progress import Progress
     from minidit.verify.table import bank_table, page, text
 
-    table = bank_table()
+    progress = Progress()
+    table = bank_table(progress=progress.steps("mistakes"))
+    progress.close()
     print(text(table))
     if file:
         write_text(file, page(table))

@@ -51,22 +51,30 @@ def head(report: Finding, topics: int, wrong: int) -> str:
 
 def explained(t: Finding) -> str:
     """One wrong topic: the known mistakes that explain it, or else the smallest question that shows it."""
-    error = "wrong form" if t["error"] is None else f"error {t['error']:.1e}"
     title = f'<h3 id="{escape(t["topic"])}"><span class="spec">{escape(t["spec"])}</span> {escape(t["topic"])}</h3>'
-    top = f'<header>{title}<span class="bad">{error}</span><span class="muted">allowed {t["tolerance"]:.0e}: '
-    top += f"{escape(t['because'])}</span></header>"
+    top = f'<header>{title}<span class="bad">{escape(t["size"])}</span>'
+    if t["error"] is not None:  # where there is no number, none is allowed
+        top += f'<span class="muted">allowed {t["tolerance"]:.0e}: {escape(t["because"])}</span>'
+    top += "</header>"
     names = [escape(" with ".join(f"{d['id']} {d['name']}" for d in names)) for names in t["candidates"]]
     sentences = [f"<p>Equals {escape(t['spec'])} with <strong>" + "</strong>, or with <strong>".join(names) + "</strong>.</p>"]
     if not names:
-        sentences = ["<p>It raises an error.</p>" if t["verdict"] == "raises" else "<p>No known mistake explains this.</p>"]
-        sentences += [f"<p><strong>{escape(reason[:1].upper() + reason[1:])}.</strong></p>" for reason in t["reasons"]]
+        sentences = [f"<p><strong>{escape(_sentence(text))}</strong></p>" for text in t["headline"]]
     known = {d["id"]: d for names in t["candidates"] for d in names}
     worst = shortened(" ".join(filter(None, (t["where"], t["what"]))))
-    rows = {"first layer that differs": t["layer"], "worst place": worst, "note": t["note"]} | {"and": "; ".join(t["remarks"])}
+    rows = {"right": "" if names else f"{t['right']} ({t['spec']})", "first layer that differs": t["layer"]}
+    if names or t["verdict"] not in ("raises", "misfit"):  # whose error is the headline
+        rows |= {"worst place": worst, "note": t["note"]}
+    rows["and"] = "; ".join(t["remarks"])
     if not names and t["probe"]:
         rows["smallest question"] = t["probe"]
         rows |= {f"its {name}": value for name, value in t["question"].items()}
     return "\n".join(["<article>", top, *sentences, *map(mistake, known.values()), listed(rows), "</article>"])
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(":") else ".")
 
 
 def mistake(d: Finding) -> str:

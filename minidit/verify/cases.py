@@ -15,12 +15,14 @@ from typing import Any
 from minidit.verify.bank import DEVIATIONS, HABITS
 from minidit.verify.bank.dialects import DIALECTS
 from minidit.verify.bank.fits import beyond
-from minidit.verify.core.alone import mixes_samples
+from minidit.verify.core.alone import does_not_broadcast, mixes_samples
 from minidit.verify.core.compare import TOLERANCE
-from minidit.verify.core.finding import SETTLED, Asked, Finding, ask, copies
+from minidit.verify.core.finding import SETTLED, Asked, Finding, copies
 from minidit.verify.core.judge import Judge
 from minidit.verify.core.reference import AnyTopic, Probe
 from minidit.verify.core.search import examine
+from minidit.verify.core.ways import best_way, without
+from minidit.verify.elsewhere import topics_meant
 from minidit.verify.report import Report, line
 from minidit.verify.topics import TOPICS
 
@@ -83,9 +85,11 @@ def functions_of(target: object) -> dict[str, Callable[..., Any]]:
         return dict(target)
     functions = {name: getattr(target, name) for name in TOPICS if callable(getattr(target, name, None))}
     if not functions:
-        near = [m for name in dir(target) for m in difflib.get_close_matches(name, TOPICS, 1, 0.8)]
-        meant = f" as the topics are: {near[0]}?" if near else f" like {', '.join(list(TOPICS)[:5])}, …"
-        raise ValueError(f"{getattr(target, '__name__', repr(target))} answers to no topic: it needs callables named{meant}")
+        mine = (n for n in dir(target) if not n.startswith("_") and callable(getattr(target, n, None)))
+        near = [f"{topic} (for your {name})" for name, topic in topics_meant(mine).items()]
+        meant = f" as the topics are: {', '.join(near[:4])}" if near else f" like {', '.join(list(TOPICS)[:5])}, …"
+        name = getattr(target, "__name__", repr(target))
+        raise ValueError(f"{name} answers to no topic: it needs callables named{meant}; minidit verify --list shows all topics")
     return functions
 
 
@@ -97,11 +101,15 @@ def judged(
         known = ", ".join(DIALECTS)
         raise ValueError(f"there is no dialect {dialect!r}{_meant(dialect, DIALECTS) or f', there are {known}'}")
     base = DIALECTS[dialect].deviations if dialect else ()
-    asked = {t.name: ask(functions[t.name], t) for t in topics}
     bank, judge = [d for d in DEVIATIONS.values() if d not in base], Judge(base, precision, HABITS, beyond)
+    ways = {t.name: best_way(functions[t.name], t, judge) for t in topics}
+    functions, asked = {name: way[0] for name, way in ways.items()}, {name: way[1] for name, way in ways.items()}
     findings = examine(topics, asked, bank, judge)
     for f in findings:
         judge.confirm(f, functions[f.topic.name], asked[f.topic.name], bank)
+        remarks = ways[f.topic.name][2], without(functions[f.topic.name], f, judge, bank)
+        f.remarks += filter(None, remarks)
+        f.reasons += filter(None, [does_not_broadcast(f)])
     law = Judge(base).reference(())
     for f in findings:  # whatever is still unclear may be a matter of the batch
         if f.verdict == "unknown" and not f.whole and (words := mixes_samples(functions[f.topic.name], f, f.topic.by(law))):

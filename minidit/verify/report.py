@@ -20,7 +20,7 @@ from minidit.verify.core.finding import VERDICTS, Finding, Names
 FORMAT = 1
 COLOURS = {"good": "\033[32m", "bad": "\033[31m", "name": "\033[1m", "weak": "\033[2m"}
 
-SUMMARY = {  # of topics without a name, by their verdict
+SUMMARY = {  # of topics without a name or a reason, by their verdict
     "unknown": "no known mistake explains", "raises": "an error in", "form": "no numbers from",
     "wrapped": "the right answer, and more, from", "unsteady": "wrong when asked twice:",
     "undeclared": "half precision, not declared, in",
@@ -64,8 +64,9 @@ class Report:
         rest = [i for i in self.mistakes if i not in habits]
         base = f"dialect {self.nearest}" if self.nearest else base
         parts = [f"differs from {base} by {' + '.join(rest)}"] if rest else [f"matches {base} elsewhere"] if self.nearest else []
+        parts += [f"in {f.topic.name}: {', and '.join(map(_short, f.reasons))}" for f in failed if explained(f)]
         for verdict, says in SUMMARY.items():
-            names = [f.topic.name for f in failed if not f.candidates and f.verdict == verdict]
+            names = [f.topic.name for f in failed if not f.candidates and f.verdict == verdict and not explained(f)]
             parts += [f"{says} {', '.join(names)}"] if names else []
         return "; ".join(parts)
 
@@ -115,22 +116,47 @@ def name_of(names: Names) -> str:
     return " with ".join(map(str, names))
 
 
+def explained(f: Finding) -> bool:
+    """Whether the reasons say all there is about a topic that no mistake of the bank explains."""
+    return not f.candidates and bool(f.reasons) and (f.verdict == "misfit" or (f.verdict == "unknown" and f.whole))
+
+
+def _short(reason: str) -> str:
+    """A reason without the numbers that it was read off."""
+    return reason.partition(" (got ")[0]
+
+
+def headline(f: Finding) -> list[str]:
+    """What is wrong where no mistake of the bank explains it, the most important sentence first."""
+    if explained(f):
+        return list(f.reasons)
+    if f.verdict == "raises" and f.note:
+        return [f"an error: {f.note}", *f.reasons]
+    return [VERDICTS[f.verdict] + ("; what differs:" if f.verdict == "unknown" and f.reasons else ""), *f.reasons]
+
+
+def size(f: Finding) -> str:
+    """How far the answers are off: a number, or why there is none to compare."""
+    if math.isfinite(f.worst.error):
+        return f"error {f.worst.error:.1e}"
+    if f.verdict in ("raises", "misfit"):
+        return "no answer"
+    return "not finite" if f.worst.what.startswith(("got nan", "got inf", "got -inf")) else "wrong form"
+
+
 def outcome(finding: Finding) -> str:
     """A verdict in one word, or the ids of the mistakes: what an expectation is compared with."""
     if finding.passed:
         return "pass"
     if finding.candidates:
         return " or ".join(sorted("+".join(sorted(d.id for d in names)) for names in finding.candidates))
-    return finding.verdict
+    return "raises" if finding.verdict == "misfit" else finding.verdict
 
 
 def line(finding: Finding, *, colour: bool = False) -> str:
     """One verdict, with its explanation on more lines where something is wrong."""
     paint, f = painter(colour), finding
-    error = "wrong form" if math.isinf(f.worst.error) else f"error {f.worst.error:.1e}"
-    unit = "" if f.precision == "float64" or f.topic.allowed else f" in {f.precision}"
-    allowed = f"{f.tolerance:g} {f.topic.because}" if f.topic.allowed else f"{f.tolerance:.0e}{unit}: {f.topic.because}"
-    head = f"{f.topic.spec:5} {f.topic.name:24} {error:14} (allowed {allowed})"
+    head = f"{f.topic.spec:5} {f.topic.name:24} {size(f):14}{_allowed(f)}".rstrip()
     if f.passed:
         rows = [f"{paint('good', 'ok   ')} {head}" + (f"  {f.verdict}: {f.note}" if f.verdict != "equal" else "")]
         return "\n      ".join(rows + f.remarks)
@@ -138,20 +164,36 @@ def line(finding: Finding, *, colour: bool = False) -> str:
     if f.candidates:
         rows += _named(f, paint)
     else:
-        rows.append(paint("name", VERDICTS[f.verdict]))
-        rows += [paint("name", reason) for reason in f.reasons]
-        rows.append(f"right: {f.topic.equation} ({f.topic.spec})")
-        rows += [f"first to differ: {f.layer}"] if f.layer else []
-        if f.probe is not None:
-            rows += [f"smallest question that shows it: {f.probe.name}"]
-            rows += [f"  {name} = {text}" for name, text in question(f).items()]
-            if f.probe in f.topic.probes():
-                rows.append(f'ask it again: yours(*md.verify.question("{f.topic.name}", "{f.probe.name}"))')
+        rows += [paint("name", sentence) for sentence in headline(f)] + _shown(f)
+    said = f.verdict in ("raises", "misfit") and not f.candidates  # by the headline
     what = " ".join(s for s in (f.worst.where, f.worst.what) if s)
     place = "" if math.isinf(f.worst.error) and not f.worst.where else "worst place: "
-    rows += [f"{place}{what}"] if what and f.verdict != "unsteady" and not (f.verdict == "raises" and f.note) else []
-    rows += [f.note] if f.note else []
+    rows += [f"{place}{what}"] if what and f.verdict != "unsteady" and not said else []
+    rows += [f.note] if f.note and not said else []
     return "\n      ".join(rows + f.remarks)
+
+
+def _allowed(f: Finding) -> str:
+    """What error is allowed and why, where there is a number to compare with it."""
+    if math.isinf(f.worst.error):
+        return ""
+    unit = "" if f.precision == "float64" or f.topic.allowed else f" in {f.precision}"
+    limit = f"{f.tolerance:g} {f.topic.because}" if f.topic.allowed else f"{f.tolerance:.0e}{unit}: {f.topic.because}"
+    return f" (allowed {limit})"
+
+
+def _shown(f: Finding) -> list[str]:
+    """The right equation, and the smallest question that shows the difference, or what the topic takes where none was asked."""
+    rows = [f"right: {f.topic.equation} ({f.topic.spec})"]
+    rows += [f"takes: {f.topic.takes}"] if f.verdict == "misfit" else []
+    rows += [f"first to differ: {f.layer}"] if f.layer else []
+    if f.probe is not None:
+        rows += [f"smallest question that shows it: {f.probe.name}"]
+        rows += [f"  {name} = {text}" for name, text in question(f).items()]
+        if f.probe in f.topic.probes():
+            names = ", ".join(f.topic.parameters) if len(f.topic.parameters) > 1 else f"({f.topic.parameters[0]},)"
+            rows.append(f'ask it again: import minidit as md; {names} = md.verify.question("{f.topic.name}", "{f.probe.name}")')
+    return rows
 
 
 def _named(f: Finding, paint: Callable[[str, str], str]) -> list[str]:
@@ -193,6 +235,7 @@ def as_dict(finding: Finding) -> dict[str, Any]:
         "outcome": outcome(f), "error": f.worst.error if math.isfinite(f.worst.error) else None, "tolerance": f.tolerance,
         "because": f.topic.because, "right": f.topic.equation,
         "where": f.worst.where, "what": f.worst.what, "note": f.note, "layer": f.layer,
+        "headline": [] if f.passed or f.candidates else headline(f), "size": size(f),
         "reasons": list(f.reasons), "precision": f.precision, "remarks": list(f.remarks),
         "probe": f.probe.name if f.probe else "", "reveals": f.probe.reveals if f.probe else "",
         "question": question(f),

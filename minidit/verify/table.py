@@ -11,7 +11,7 @@ Pairs are drawn by seed among those that share a topic and do not hide each othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -151,12 +151,22 @@ def found_in_as_answers(base: Sequence[Deviation], bank: Sequence[Deviation], to
     return [f.topic.name for f in examine(topics, asked, others, judge) if f.verdict != "equal"]
 
 
-def bank_table(*, seed: int = 0, pairs: int = 40) -> Table:
-    """Every mistake of the bank, `pairs` drawn pairs, and right answers."""
-    bench = Bench()
+def bank_table(*, seed: int = 0, pairs: int = 40, progress: Callable[[int, int], None] = lambda done, total: None) -> Table:
+    """Every mistake of the bank, `pairs` drawn pairs, and right answers. progress(done, total): called after each of them."""
+    bench, table = Bench(), Table()
     bases: dict[str, Names] = {"": ()} | {name: d.deviations for name, d in DIALECTS.items()}
-    clean = {name: found_in_as_answers(base, bench.bank, bench.topics) for name, base in bases.items()}
-    return Table([bench.row((d,)) for d in bench.bank], [bench.row(*drawn) for drawn in bench.draw(seed, pairs)], clean)
+    total = len(bases) + len(bench.bank) + pairs
+    for done, (name, base) in enumerate(bases.items(), 1):
+        table.clean[name] = found_in_as_answers(base, bench.bank, bench.topics)
+        progress(done, total)
+    for done, d in enumerate(bench.bank, len(bases) + 1):
+        table.singles.append(bench.row((d,)))
+        progress(done, total)
+    drawn = bench.draw(seed, pairs)
+    for done, (both, asked) in enumerate(drawn, total - len(drawn) + 1):
+        table.pairs.append(bench.row(both, asked))
+        progress(done, total)
+    return table
 
 
 def text(table: Table) -> str:

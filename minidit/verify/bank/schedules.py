@@ -68,6 +68,9 @@ BANK = [
     Deviation("M08b", "STOPS_AT_T_0", "D.30", "ends the walk at timestep 0, one step short of the data",
         "the last step goes from the last rung to the data, ᾱ = 1", {timesteps.step_pairs: then(lambda pairs: pairs[:-1])},
         "smalldiffusion (ends at σ_0 ≠ 0), ai-engineering PR#43"),
+    Deviation("X341", "DATA_FROM_BEHIND", "D.7", "reads ᾱ[-1] for s = -1: that is the last entry of the table, all noise",
+        "s = -1 means the data: ᾱ = 1 there, alpha_bar[s] if s >= 0 else 1.0",
+        {posterior.alpha_below: instead(lambda R, alpha_bar, t, s: np.float64(alpha_bar[s]))}),  # √-1 is no error
     Deviation("M09", "RESPACED_INDEX_AS_T", "T.3", "tells the network the index on the shorter ladder", "the original timestep",
         {timesteps.network_time: instead(lambda R, timesteps, i, T: np.asarray(i))}, "SD PR#226"),
     Deviation("M10", "T_UNIT_SCALE", "T.3", "tells the network t/T where it expects 0..T-1",

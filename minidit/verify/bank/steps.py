@@ -1,4 +1,4 @@
-"""Slips of the pen in one step: a root, a sign, a level or a term that is not where the equation has it (D.4, D.7, D.9, D.17)."""
+"""Slips of the pen in noising and in one step: a root, a sign, a level or a term out of its place (D.1, D.4, D.7, D.9, D.17)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ NOISE = "mean + [s > 0] σ z"
 def _inverted(R: Reference, alpha_bar: Array, t: int, s: int) -> float:
     a_s = posterior.alpha_below(R, alpha_bar, t, s)
     return float((1 - alpha_bar[t]) / (1 - a_s) * posterior.step_beta(R, alpha_bar, t, a_s)) if a_s < 1 else 0.0
+
+
+def _without_roots(R: Reference, x_0: Array, eps: Array, t: Array, alpha_bar: Array) -> Array:
+    a = conversions.level(R, alpha_bar, t)
+    noisy: Array = a * x_0 + (1 - a) * eps
+    return noisy
 
 
 def _direction_of(level: Any) -> Change:
@@ -64,4 +70,6 @@ BANK = [
         {conversions.x_0_of_eps: instead(lambda R, x_t, eps, a: (x_t - (1 - a) ** 0.5 * eps) / a)}),
     Deviation("X95", "X_0_NOISE_WITHOUT_ROOT", "D.4", "1-ᾱ_t before ε̂", "x̂_0 = (x_t - √(1-ᾱ_t) ε̂)/√ᾱ_t",
         {conversions.x_0_of_eps: instead(lambda R, x_t, eps, a: (x_t - (1 - a) * eps) / a**0.5)}),
+    Deviation("X340", "NOISING_WITHOUT_ROOTS", "D.1", "ᾱ_t x_0 + (1-ᾱ_t) ε: both roots are missing, the variance is not kept",
+        "x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε", {conversions.q_sample: instead(_without_roots)}),
 ]  # fmt: skip

@@ -7,6 +7,7 @@ PyTorch is imported only here and in diffusers.py, when somebody asks for it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.verify.cases import functions_of
-from minidit.verify.core.finding import Declared, called
+from minidit.verify.core.calls import called
+from minidit.verify.core.finding import Declared
 from minidit.verify.core.forms import PRECISIONS, owned, precision_of
 from minidit.verify.core.reference import Reference
 from minidit.verify.topics import TOPICS, parameters
@@ -71,11 +73,12 @@ def to_numpy(value: Any) -> Any:
 def function(f: Callable[..., Any], *, dtype: Any = None, device: Any = None, names: Sequence[str] = ()) -> Callable[..., Any]:
     """A callable on tensors as one on NumPy arrays: what the kit asks. names: what the topic calls its arguments."""
 
-    def on_arrays(*args: Any) -> Any:
-        answer = called(f, names, [to_torch(a, dtype=dtype, device=device) for a in args])
+    def on_arrays(*args: Any, **by_name: Any) -> Any:
+        tensors, named = (to_torch(a, dtype=dtype, device=device) for a in (list(args), by_name))
+        answer = f(**named) if named else called(f, names, tensors)
         return answer if precision_of(answer) == "bfloat16" else to_numpy(answer)  # NumPy lacks that type; the kit must see it
 
-    return declared(on_arrays, dtype)
+    return declared(functools.update_wrapper(on_arrays, f, (), ()), dtype)  # its arguments are called as those of f
 
 
 def declared(f: Callable[..., Any], dtype: Any) -> Callable[..., Any]:

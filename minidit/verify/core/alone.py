@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,39 @@ import numpy as np
 
 from minidit.verify.core.compare import difference
 from minidit.verify.core.finding import SETTLED, Finding, answer_to
-from minidit.verify.core.reference import Probe
+from minidit.verify.core.reference import AnyTopic, Probe
 from minidit.verify.core.relations import same
 
 Law = Callable[..., Any]
+UNLIKE = re.compile("broadcast|must match the size|ncompatible shapes")  # what libraries say of shapes that do not fit
+
+
+def one_per_sample(topic: AnyTopic, probe: Probe | None) -> str:
+    """Which argument holds one number per sample, and how what is read with it must be shaped; "" where none does."""
+    if probe is None:
+        return ""
+    batch = batch_of(probe)
+    ndim = next((a.ndim for a in probe.args if isinstance(a, np.ndarray) and a.ndim > 2), 0)
+    for name, a in zip(topic.parameters, probe.args, strict=False):
+        if isinstance(a, np.ndarray) and a.ndim == 1 and len(a) == batch > 1:
+            read = f"alpha_bar[{name}]" if a.dtype.kind == "i" and "alpha_bar" in topic.parameters else name
+            ones = ", 1" * (ndim - 1)
+            return f"{name} is one number per sample and must be shaped (B{ones}) beside pictures: {read}.reshape(-1{ones})"
+    return ""
+
+
+def along_last_axis(function: Callable[..., Any], topic: AnyTopic, probe: Probe) -> bool:
+    """Whether the numbers of the samples went along the last axis: column w of the answer is that of the w-th of them."""
+    batch = batch_of(probe)
+    whole = np.asarray(answer_to(function, topic, probe).value)
+    if whole.ndim < 2 or whole.shape[0] != batch or whole.shape[-1] != batch:
+        return False
+    for w in range(batch):
+        args = tuple(np.full_like(a, a[w]) if np.ndim(a) == 1 and len(a) == batch else a for a in probe.args)
+        alike = np.asarray(answer_to(function, topic, Probe(f"{probe.name}-all-{w}", args)).value)
+        if alike.shape != whole.shape or not same(whole[..., w], alike[..., w], 1e-9):
+            return False
+    return True
 
 
 def mixes_samples(function: Callable[..., Any], finding: Finding, law: Law) -> str:
@@ -45,7 +75,16 @@ def _mixed(function: Callable[..., Any], finding: Finding, probe: Probe, batch: 
     if not differ:
         return ""
     fine = all(difference(alone[b], right[b]).error <= finding.tolerance for b in range(batch))
-    return "it depends on its neighbours in the batch" + (": one sample alone is answered rightly" if fine else "")
+    words = "it depends on its neighbours in the batch" + (": one sample alone is answered rightly" if fine else "")
+    if (reshape := one_per_sample(topic, probe)) and along_last_axis(function, topic, probe):
+        finding.whole = fine
+        return f"{words}; {reshape}"
+    return words
+
+
+def does_not_broadcast(finding: Finding) -> str:
+    """What to do about an error of shapes that do not fit, where the topic gives one number per sample; "" elsewhere."""
+    return one_per_sample(finding.topic, finding.probe) if finding.verdict == "raises" and UNLIKE.search(finding.note) else ""
 
 
 def batch_of(probe: Probe) -> int:

@@ -23,11 +23,12 @@ POINTS = 3  # different places at which a formula must hold
 
 @dataclass(frozen=True)
 class Point:
-    """The coefficients of one sample of one question, got and expected, and the quantities of the law there."""
+    """The coefficients of one sample of one question, got and expected, the quantities of the law there, and which it is."""
 
     got: Array
     want: Array
     quantities: Mapping[str, float]
+    place: str = ""
 
 
 def linear_in(names: Sequence[str], args: Sequence[Any], want: Array) -> list[int]:
@@ -39,10 +40,10 @@ def _picture(a: Any, want: Array) -> bool:
     return isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.shape == want.shape and a.ndim > 0
 
 
-def points(names: Sequence[str], args: Sequence[Any], got: Array, want: Array) -> list[Point] | None:
+def points(names: Sequence[str], args: Sequence[Any], got: Array, want: Array, question: str = "") -> list[Point] | None:
     """The coefficients of each sample (of all entries where there is one axis); None where an answer is not linear.
 
-    Where there are too few numbers to tell, there are no points.
+    Where there are too few numbers to tell, there are no points. question: its name.
     """
     which = linear_in(names, args, want)
     if not which or got.shape != want.shape:
@@ -58,8 +59,14 @@ def points(names: Sequence[str], args: Sequence[Any], got: Array, want: Array) -
             if not np.max(abs(design @ c - y)) <= FLAT * max(np.max(abs(y)), 1e-12):
                 return None
             solved.append(c)
-        out.append(Point(solved[0], solved[1], quantities(names, args, b)))
+        out.append(Point(solved[0], solved[1], quantities(names, args, b), question + _sample(names, args, b)))
     return out
+
+
+def _sample(names: Sequence[str], args: Sequence[Any], b: Any) -> str:
+    """Which of the samples of a question, where each has its own time."""
+    time = next((a for n, a in zip(names, args, strict=False) if n == "t" and np.ndim(a) == 1), None)
+    return "" if time is None or not isinstance(b, int) else f", t = {time[b]:.4g}"
 
 
 def quantities(names: Sequence[str], args: Sequence[Any], b: Any) -> dict[str, float]:
@@ -87,46 +94,61 @@ def _per_sample(a: Any, given: Mapping[str, Any]) -> bool:
 # ------------------------------------------------------------------------------------------------ in words
 
 
+THE = "the right one"
 SIMPLE: dict[str, Callable[[Array], Array]] = {
-    "minus it": lambda c: -c, "its square": lambda c: c * c, "its root": lambda c: abs(c) ** 0.5,
-    "its reciprocal": lambda c: 1 / c, "twice it": lambda c: 2 * c, "half of it": lambda c: c / 2, "1 minus it": lambda c: 1 - c,
+    f"minus {THE}": lambda c: -c, "squared": lambda c: c * c, f"the root of {THE}": lambda c: abs(c) ** 0.5,
+    f"the reciprocal of {THE}": lambda c: 1 / c, f"twice {THE}": lambda c: 2 * c, f"half of {THE}": lambda c: c / 2,
+    f"1 minus {THE}": lambda c: 1 - c,
 }  # fmt: skip
 
 
-def sentences(all_points: Sequence[Point], names: Sequence[str], tolerance: float) -> list[str]:
-    """Which coefficients differ, by how much, and what they are to the right ones. names: of the pictures."""
+@dataclass(frozen=True)
+class Sentence:
+    """What is said of one coefficient; explained: whether it says what the wrong one is, and not only that it is wrong."""
+
+    text: str
+    explained: bool
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def sentences(all_points: Sequence[Point], names: Sequence[str], tolerance: float) -> list[Sentence]:
+    """Which coefficients differ, what they are to the right ones, and by how much at one question. names: of the pictures."""
     out = []
     got, want = (np.array([getattr(p, side) for p in all_points]) for side in ("got", "want"))
     limit = max(100 * tolerance, 1e-8) * max(float(np.max(abs(want))), 1e-12)
+    wrong = abs(got - want) > limit
+    shown = int(np.argmax(wrong.sum(axis=1)))  # the first question that shows as many of them as there are
     for k, name in enumerate(names):
-        differs = abs(got[:, k] - want[:, k]) > limit
-        if differs.any():
-            b = int(np.argmax(differs))
-            numbers = (f"{0.0 if abs(c) <= limit else c:.6g}" for c in (got[b, k], want[b, k]))
-            what = "coefficient of {}: got {}, expected {}".format(letter(name), *numbers)
-            out.append(what + _how(all_points, got[:, k], want, k, limit, names))
+        if wrong[:, k].any():
+            b = shown if wrong[shown, k] else int(np.argmax(wrong[:, k]))
+            here = ", ".join(
+                f"{word} {0.0 if abs(c) <= limit else c:.6g}" for word, c in (("got", got[b, k]), ("expected", want[b, k]))
+            )
+            how = _how(all_points, got[:, k], want, k, limit, names)
+            place = f" at {all_points[b].place}" if all_points[b].place else ""
+            out.append(Sentence(f"the coefficient of {letter(name)} is {how or 'wrong'} ({here}{place})", bool(how)))
     return out
 
 
 def _how(all_points: Sequence[Point], got: Array, want: Array, k: int, limit: float, names: Sequence[str]) -> str:
-    """What a coefficient is to the right one, and both as formulas, in brackets."""
+    """What a coefficient is: in words beside the right one, and both as formulas; "" where it is nothing simple."""
 
     def is_got(c: Array) -> bool:
         return bool(np.all(abs(got - c) <= limit))
 
     right = want[:, k]
     if is_got(0 * right):
-        return " (it is left out)"
-    parts = []
+        return "left out"
+    words = ""
     with np.errstate(all="ignore"):
         if len({round(float(c), 6) for c in right}) > 1:  # one number alone may be root, half and square of another by accident
-            parts += [words for words, f in SIMPLE.items() if is_got(f(right))][:1]
-            parts += [f"that of {letter(n)}" for j, n in enumerate(names) if j != k and not parts and is_got(want[:, j])][:1]
-        if not parts and (times := _times_it(all_points, got, right, limit)):
-            parts.append(times)
+            words = next((w for w, f in SIMPLE.items() if is_got(f(right))), "")
+            words = words or next((f"that of {letter(n)}" for j, n in enumerate(names) if j != k and is_got(want[:, j])), "")
+        words = words or _times_it(all_points, got, right, limit)
         mine, law = formula(all_points, got, limit), formula(all_points, right, limit)
-    parts += [f"{mine} for {law}" if law else mine] if mine else []
-    return f" ({'; '.join(parts)})" if parts else ""
+    return ": ".join(filter(None, (words, f"{mine} for {law}" if mine and law else mine)))
 
 
 def _times_it(all_points: Sequence[Point], got: Array, right: Array, limit: float) -> str:
@@ -137,8 +159,8 @@ def _times_it(all_points: Sequence[Point], got: Array, right: Array, limit: floa
         return ""
     for words, u in _atoms(_table(all_points)):
         if np.all(abs(got - u * right) <= limit):
-            return f"{words} times it"
-    return f"{ratio:.6g} times it" if np.all(abs(got - ratio * right) <= limit) else ""
+            return f"{words} times {THE}"
+    return f"{ratio:.6g} times {THE}" if np.all(abs(got - ratio * right) <= limit) else ""
 
 
 def _table(all_points: Sequence[Point]) -> dict[str, Array]:

@@ -6,6 +6,7 @@ In this order, and the first that gives the answers to all questions is said:
     list         13 entries, 12 asked for; (0, 0) is a step to itself                                             lists.py
     argument     the law of something else: ε left out, the first t for the whole batch, ᾱ in bfloat16            arguments.py
     coefficient  of x, ε, z in an answer that is linear in them, as formulas of ᾱ_t and ᾱ_s                       coefficients.py
+    direction    before ε̂ stands √(1-ᾱ_s+σ²)                                                                    directions.py
     level        the step from t = 500 lands on the level of t = 480                                              levels.py
     part         only the second half of C is wrong, and it is minus the right one
 
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minidit.backend import Array
-from minidit.verify.core import coefficients, levels, lists
+from minidit.verify.core import coefficients, directions, levels, lists
 from minidit.verify.core.arguments import Guess, guesses, letter
 from minidit.verify.core.compare import difference, together
 from minidit.verify.core.denoiser import Linear
@@ -32,6 +33,7 @@ from minidit.verify.core.finding import Answer, Answers, questions
 from minidit.verify.core.forms import few
 from minidit.verify.core.reference import AnyTopic
 from minidit.verify.core.relations import Pair, argument_itself, factor_of_each, letters, relation, same
+from minidit.verify.core.where import not_finite
 
 Law = Callable[..., Any]  # the right answer to any arguments
 SHARP = 1e-9  # how well an explanation must fit float64 answers
@@ -95,6 +97,8 @@ def _leaves(cases: Sequence[Case]) -> Leaves:
 def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Leaves, law: Law, tolerance: float) -> Found:
     of = "the answer" if len(leaves) == 1 else _which(leaves, wrong, topic)
     flat = [leaf for group in wrong.values() for leaf in group]
+    if any(not_finite(g, w) for _, g, w in flat):
+        return [], False
     axes = letters(flat[0][2].shape, topic.gives)
     pairs = [Pair(g.astype(np.float64), w.astype(np.float64), factors(topic.parameters, c.args)) for c, g, w in flat]
     args = [_beside(topic.parameters, c.args, place) for place, group in wrong.items() for c, _, _ in group]
@@ -108,10 +112,13 @@ def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Le
         return _shapes(shown[1], shown[2], of, tolerance), True
     if words := _argument(topic, cases, law, tolerance, tables=False):
         return [f"equals {topic.spec} with {words}"], True
-    found = _coefficients(topic, wrong, tolerance) if len(wrong) == 1 else []
-    found = [f"{of}: {words}" for words in found] if len(leaves) > 1 else found
-    if found and all("(" in words.partition("coefficient")[2] for words in found):
+    all_points, pictures = _points(topic, wrong)
+    read = coefficients.sentences(all_points, pictures, tolerance) if all_points else []
+    found = [f"{of}: {words}" if len(leaves) > 1 else str(words) for words in read]
+    if read and all(words.explained for words in read):
         return found, True
+    if words := directions.in_words(all_points, pictures, tolerance):
+        return [words], True
     wrongly = [c for c in cases if difference(c.got, c.want).error > tolerance]
     if found and (words := levels.in_words(topic.parameters, [(c.args, c.got) for c in wrongly], law, tolerance)):
         return [words], False  # a mistake of the bank, or two, may say more about it
@@ -198,20 +205,25 @@ def _gives(case: Case, guess: Guess, law: Law, tolerance: float) -> bool:
         return False
 
 
-def _coefficients(topic: AnyTopic, wrong: Leaves, tolerance: float) -> list[str]:
-    """What a linear answer has before each of its pictures."""
+Points = tuple[list[coefficients.Point], list[str]]  # and the names of the pictures
+
+
+def _points(topic: AnyTopic, wrong: Leaves) -> Points:
+    """The coefficients of a linear answer at every question; none where it is not linear."""
+    if len(wrong) > 1:
+        return [], []
     (group,) = wrong.values()
     if any(isinstance(a, Linear) for a in group[0][0].args):
-        return []
+        return [], []
     all_points: list[coefficients.Point] = []
     for case, got, want in group:
-        found = coefficients.points(topic.parameters, case.args, got.astype(np.float64), want.astype(np.float64))
+        question = case.answer.probe.name
+        found = coefficients.points(topic.parameters, case.args, got.astype(np.float64), want.astype(np.float64), question)
         if found is None:
-            return []
+            return [], []
         all_points += found
     case, _, want = group[0]
-    names = [topic.parameters[k] for k in coefficients.linear_in(topic.parameters, case.args, want)]
-    return coefficients.sentences(all_points, names, tolerance)
+    return all_points, [topic.parameters[k] for k in coefficients.linear_in(topic.parameters, case.args, want)]
 
 
 def _part(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> list[str]:

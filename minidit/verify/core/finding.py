@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from minidit.verify.core.calls import Misfit, called
 from minidit.verify.core.compare import Difference
 from minidit.verify.core.denoiser import Call, Linear
 from minidit.verify.core.forms import PRECISIONS, Odd, owned, precision_of
@@ -31,6 +31,7 @@ class Answer:
     declared: str = ""  # the precision that the target says it computes in
     precision: str = ""  # the coarsest type among its numbers, as they came
     draw: Any = None  # of random answers: the numbers themselves, before they were measured
+    misfit: bool = False  # whether it could not even be called
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ Asked = Mapping[str, Answers]  # topic name -> its answers
 
 
 PASSED = ("equal", "rounded", "habit")
-SETTLED = ("undeclared", "unsteady", "form", "wrapped")  # no mistake of the bank is behind these
+SETTLED = ("undeclared", "unsteady", "form", "wrapped", "misfit")  # no mistake of the bank is behind these
 VERDICTS = {  # what each means, as a report says it
     "equal": "",
     "rounded": "equal to float32 rounding",
@@ -61,6 +62,7 @@ VERDICTS = {  # what each means, as a report says it
     "unsteady": "wrong when it is asked twice",
     "form": "no numbers that could be compared",
     "wrapped": "the right answer is a part of it",
+    "misfit": "cannot be called as the topic is asked",
 }
 
 
@@ -137,7 +139,7 @@ def ask(function: Callable[..., Any], topic: AnyTopic) -> list[Answer]:
 def answer_to(function: Callable[..., Any], topic: AnyTopic, probe: Probe) -> Answer:
     """The target's answer to one question."""
     args = copies(probe.args)
-    declared = function.precision if isinstance(function, Declared) else ""
+    declared, function = (function.precision, function.function) if isinstance(function, Declared) else ("", function)
     try:
         with np.errstate(all="ignore"):
             raw, taps = with_taps(called(function, topic.parameters, args))
@@ -151,30 +153,10 @@ def answer_to(function: Callable[..., Any], topic: AnyTopic, probe: Probe) -> An
             notes = [a.seen for a in args if isinstance(a, Linear)]
             draw = answer if topic.draws else None
             return Answer(probe, value, "", owned(taps), notes, False, changed, declared, precision, draw)
+    except Misfit as error:
+        return Answer(probe, error=str(error), declared=declared, misfit=True)
     except Exception as error:  # whatever foreign code raises is its answer
         return Answer(probe, error=f"{type(error).__name__}: {error}", declared=declared)
-
-
-def called(function: Callable[..., Any], names: Sequence[str], args: Sequence[Any]) -> Any:
-    """The target's answer: by keyword where its arguments are called as the topic's are, else by position.
-
-    Raises whatever it raises; a TypeError of a call that cannot be made says what the arguments are called on both sides.
-    """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some functions written in C have none
-        return function(*args)
-    kinds = {p.kind for p in signature.parameters.values()}
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    mine = [n for n, p in signature.parameters.items() if p.kind not in several and (p.default is p.empty or n in names)]
-    plain = not kinds & {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}
-    if plain and len(args) == len(names) and set(names) == set(mine):
-        return function(**dict(zip(names, args, strict=True)))
-    try:
-        signature.bind(*args)
-    except TypeError as error:
-        raise TypeError(f"{error}: its arguments are called {', '.join(mine)}; the topic's are {', '.join(names)}") from None
-    return function(*args)
 
 
 def _same(question: Any, after: Any) -> bool:

@@ -24,6 +24,7 @@ from minidit.verify.core.further import contradicted, more_answers
 from minidit.verify.core.places import first_layer, first_step, leaves_alone
 from minidit.verify.core.reference import AnyTopic, Deviation
 from minidit.verify.core.twice import unsteady
+from minidit.verify.core.where import only_where
 
 DECLARE = 'declare its precision (precision="float32", --precision float32)'
 ROUNDED = 25 * 2.0**-23  # a float64 answer this near was computed in float32
@@ -82,7 +83,16 @@ class Judge(Expected):
                 finding.reasons = [part]
             finding.verdict, note = ("raises", raised[0].error) if raised else ("unknown", "")
             finding.note = note or finding.note
+            if not finding.whole and (words := self._where(finding, answers)):
+                finding.reasons.append(words)
         return finding
+
+    def _where(self, finding: Finding, answers: Answers) -> str:
+        """Which of the questions are wrong, where one of their arguments tells them from the others."""
+        once = [a for a in answers if not a.again]
+        off = [self.gap(finding.topic, a).error > finding.tolerance for a in once]
+        wrong, right = ([a.probe.args for a, o in zip(once, off, strict=True) if o is side] for side in (True, False))
+        return only_where(finding.topic.parameters, wrong, right)
 
     def reasons(self, topic: AnyTopic, answers: Answers, bank: Sequence[Deviation], tolerance: float) -> tuple[list[str], bool]:
         """What is different about answers that no mistake of the bank explains, and whether that is all there is."""
@@ -157,6 +167,9 @@ class Judge(Expected):
     def _settled(self, finding: Finding, answer: Answer, answers: Answers, gaps: Sequence[Difference]) -> bool:
         """Whether no mistake of the bank need be looked for: no numbers came, or other ones than the first time."""
         topic, tolerance = finding.topic, finding.tolerance
+        if answer.misfit:  # the numbers of a question say nothing about a call that was not made
+            finding.verdict, finding.reasons, finding.probe = "misfit", [answer.error], None
+            return True
         first = next(k for k, a in enumerate(answers) if a.probe is answer.probe)
         if answer.again and gaps[first].error <= tolerance:
             what = "a second object answers otherwise than the first" if topic.measure else "two answers to one question differ"

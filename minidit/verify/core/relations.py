@@ -209,7 +209,7 @@ def factor_of_each(pairs: Sequence[Pair], tolerance: float) -> str:
             return ""
         k = int(np.argmax(abs(p.want)))
         factors.append(float(p.got.reshape(-1)[k] / p.want.reshape(-1)[k]))
-        if not same(p.got, factors[-1] * p.want, tolerance):
+        if not math.isfinite(factors[-1]) or not same(p.got, factors[-1] * p.want, tolerance):
             return ""
     k = int(np.argmax(abs(np.array(factors) - 1)))
     return f"a multiple of {IT}, another one in every question ({factors[k]:.6g} for example)"

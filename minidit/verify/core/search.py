@@ -33,7 +33,7 @@ def examine(
                 judge.beside(f, asked[f.topic.name], bank)
     named = dict.fromkeys(names for f in findings for names in f.candidates)
     for f in findings:  # refusals name nothing by themselves, but a name from another topic may foretell them
-        if not f.passed and all(a.error for a in asked[f.topic.name]):
+        if not f.passed and f.verdict not in SETTLED and all(a.error for a in asked[f.topic.name]):
             f.candidates = [n for n in named if judge.explains(f.topic, asked[f.topic.name], n, f.tolerance)]
             f.verdict = "named" if f.candidates else f.verdict
     _narrow(findings, asked, judge)
