@@ -110,8 +110,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from minidit.runs.plan import plan
 
-        assert job.parts is not None
-        print(f"{train.name}: {len(train)} {train.words}, into {job.folder}", job.parts.about, *plan(job, train), sep="\n")
+        for line in [f"{train.name}: {len(train)} {train.words}, into {job.folder}", *about_pictures(job, train)]:
+            print(line, flush=True)
+        progress.note("measuring how fast a few updates and a few pictures are …")
+        print(*plan(job, train, gallery=not args.no_gallery), sep="\n")
         return 0
     if (args.resume == AUTO and not going_on(job, args)) or not args.resume:
         job.create(overwrite=args.overwrite)
@@ -155,20 +157,28 @@ def labels_of(pipeline: Pipeline) -> str:
 
 def announce(job: Run, train: Dataset, progress: Progress) -> None:
     """Says what is trained on: pictures, held-out part, classes, augmentation, files that were left out."""
+    assert job.parts is not None
+    held_out = 0 if job.parts.held_out is None else len(job.parts.held_out)
+    progress.note(f"{train.name}: {len(train)} {train.words}, {held_out} held out, into {job.folder}")
+    for line in about_pictures(job, train):
+        progress.note(line)
+
+
+def about_pictures(job: Run, train: Dataset) -> list[str]:
+    """Lines about the pictures: held-out part, classes, sizes that were changed, augmentation, files that were left out."""
     from minidit.data.counts import class_lines
     from minidit.runs.fitting import about_augmentation
 
     assert job.parts is not None
     held_out = 0 if job.parts.held_out is None else len(job.parts.held_out)
-    progress.note(f"{train.name}: {len(train)} {train.words}, {held_out} held out, into {job.folder}")
-    skipped = train.skipped
-    lines = [job.parts.about, *class_lines(train), about_augmentation(job.config)]
-    if skipped:
-        few = "; ".join(f"{file} ({why})" for file, why in skipped[:2]) + ("; …" if len(skipped) > 2 else "")
-        lines.append(printable(f"left out: {len(skipped)} of {len(skipped) + len(train) + held_out} files, listed in "
-                               f"{job.folder}/skipped.jsonl: {few:.300}"))  # fmt: skip
-    for line in filter(None, lines):
-        progress.note(line)
+    lines = [job.parts.about, *class_lines(train), train.resized, about_augmentation(job.config)]
+    if skipped := train.skipped:
+        reasons = dict.fromkeys(why for _, why in skipped)
+        few = "; ".join(", ".join([file for file, w in skipped if w == why][:2]) + f" ({why})" for why in list(reasons)[:2])
+        where = f", listed in {job.folder}/skipped.jsonl" if job.existing or (job.folder / "skipped.jsonl").exists() else ""
+        lines.append(printable(f"left out: {len(skipped)} of {len(skipped) + len(train) + held_out} files{where}: {few:.300}"
+                               + ("; …" if len(skipped) > 2 else "")))  # fmt: skip
+    return [line for line in lines if line]
 
 
 def begun(args: argparse.Namespace, progress: Progress) -> Run:

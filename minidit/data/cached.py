@@ -20,7 +20,8 @@ from minidit.data.decode import Decoding, Request, relative
 from minidit.data.pixels import to_channels
 from minidit.data.rows import Rows, prints_of
 
-Cached = tuple[Rows, NDArray[np.int64], tuple[tuple[str, str], ...]]  # pictures, the numbers of their files, what was left out
+# pictures, the numbers of their files, what was left out, and what became of files of other sizes
+Cached = tuple[Rows, NDArray[np.int64], tuple[tuple[str, str], ...], str]
 
 
 def keys_of(source: Path, files: list[Path], request: Request) -> tuple[str, str]:
@@ -67,7 +68,8 @@ def into_cache(decoding: Decoding, request: Request, cache: Cache) -> Cached:
             writer.rewrite("images", lambda images: printed(images[:, :1]), decoding.rows)
         writer.append("prints", np.concatenate(prints))
         writer.append("kept", np.asarray(decoding.kept, np.int64))
-        return {"outline": outline, "content": decoding.content.hexdigest(), "skipped": decoding.left_out()}
+        return {"outline": outline, "content": decoding.content.hexdigest(), "skipped": decoding.left_out(),
+                "resized": decoding.resized(request.size is not None)}  # fmt: skip
 
     return _pictures(cache.entry(key, str(decoding.source), n * (channels * h * w + 16), fill))
 
@@ -75,7 +77,8 @@ def into_cache(decoding: Decoding, request: Request, cache: Cache) -> Cached:
 def _pictures(entry: Entry) -> Cached:
     images, prints, kept = (entry.arrays[name] for name in ("images", "prints", "kept"))
     skipped = tuple((file, why) for file, why in entry.facts["skipped"])
-    return Rows.of(images, entry.digests["images"], np.asarray(prints)), np.asarray(kept), skipped
+    resized = str(entry.facts.get("resized", ""))  # entries of earlier versions have none
+    return Rows.of(images, entry.digests["images"], np.asarray(prints)), np.asarray(kept), skipped, resized
 
 
 def _adopt(key: str, outline: str, source: Path, files: list[Path], cache: Cache) -> Entry | None:

@@ -44,6 +44,7 @@ class Dataset:
     crop        : width in pixels of the padding; measures (PSNR …) are taken on `inner(images)`
     skipped     : (file, reason) of the files that could not be read and were left out
     vocabulary  : the words of the captions, if labels are captions
+    resized     : what became of files of other sizes, one line; "" if there were none
 
     Raises DataError where these do not fit together.
     """
@@ -56,6 +57,7 @@ class Dataset:
     crop: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
     vocabulary: Vocabulary | None = None
+    resized: str = ""
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels

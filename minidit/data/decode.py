@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class Decoding:
     grey: bool = True
     kept: list[int] = field(default_factory=list)  # numbers of the files that could be read
     content: Any = field(default_factory=hashlib.sha256)  # of the digests of these files
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (W, H) of the pictures as they were
 
     @property
     def rows(self) -> int:
@@ -85,6 +87,7 @@ class Decoding:
         with leaving_out(file, self.skipped, self.files[number + 1 : number + 1 + MORE]), opened(file, digest.update) as picture:
             brightest = int(np.max(np.asarray(picture))) if is_wide(picture) else 0
             rgb = to_rgb(picture)
+            self.sizes[rgb.size] += 1
             image = np.asarray(rgb if rgb.size == (w, h) else square(rgb, h)).transpose(2, 0, 1)
             self.brightest = max(self.brightest, brightest)
             self.grey = self.grey and bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
@@ -105,6 +108,19 @@ class Decoding:
         """(file, reason) of the files that were left out."""
         skipped = self.known | (self.skipped or {})
         return tuple((relative(file, self.source), why.removeprefix(f"{file}: ")) for file, why in skipped.items())
+
+    def resized(self, asked: bool) -> str:
+        """What became of pictures of other sizes, one line; "" if all had this one. asked : whether the size was asked for"""
+        (h, w), sizes = self.size, self.sizes.most_common()
+        if not sizes or [size for size, _ in sizes] == [(w, h)]:
+            return ""
+        listed = ", ".join(f"{n:,} of {a} x {b}" for (a, b), n in sizes[:NAMED])
+        more = f", {sum(n for _, n in sizes[NAMED:]):,} of {len(sizes) - NAMED} other sizes" if len(sizes) > NAMED else ""
+        cut = "cut to the largest square in its middle and " if any(a != b for (a, b), _ in sizes) else ""
+        w_0, h_0 = sizes[0][0]
+        kept = len(sizes) > 1 and w_0 == h_0 <= LARGEST_COMMON and w_0 % 4 == 0
+        hint = "" if asked else f"; --size {w_0} keeps most as they are" if kept else "; --size N: another size"
+        return f"sizes of pictures: {listed}{more}; each is {cut}resampled to {w} x {h}{hint}"
 
     def left(self, file: Path) -> bool:
         """Whether a file has been left out already."""

@@ -40,7 +40,8 @@ HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "lice
             "thumbs.db", "desktop.ini", "index.theme", "__macosx")
 PARTS = {"train", "training", "test", "val", "valid", "validation"}
 Skipped = tuple[tuple[str, str], ...]  # files that were left out, and why
-Read = tuple[NDArray[np.uint8] | Rows, Sequence[int] | NDArray[np.int64], Skipped]  # pictures, the numbers of their files
+# pictures, the numbers of their files, what was left out, and what became of files of other sizes
+Read = tuple[NDArray[np.uint8] | Rows, Sequence[int] | NDArray[np.int64], Skipped, str]
 
 
 def read(path: Path, part: str | None = None, request: Request | None = None, cache: Cache | None = None) -> Dataset:
@@ -70,7 +71,8 @@ def _pictures(path: Path, files: list[Path], request: Request, cache: Cache | No
     h, w = decoding.size
     if cache is not None and len(files) * (request.channels or 3) * h * w > cache.least:
         return into_cache(decoding, request, cache)
-    return _in_memory(decoding, request, silent if cache is None else cache.progress), decoding.kept, decoding.left_out()
+    images = _in_memory(decoding, request, silent if cache is None else cache.progress)
+    return images, decoding.kept, decoding.left_out(), decoding.resized(request.size is not None)
 
 
 def _in_memory(decoding: Decoding, request: Request, progress: Callable[[str, int, int], None]) -> NDArray[np.uint8]:
@@ -87,18 +89,18 @@ def _in_memory(decoding: Decoding, request: Request, progress: Callable[[str, in
 
 def _dataset(
     path: Path, images: NDArray[np.uint8] | Rows, kept: Sequence[int] | NDArray[np.int64],
-    skipped: Skipped, labels: NDArray[np.int64], names: tuple[str, ...], vocabulary: Vocabulary | None,
+    skipped: Skipped, resized: str, labels: NDArray[np.int64], names: tuple[str, ...], vocabulary: Vocabulary | None,
 ) -> Dataset:  # fmt: skip
     """The pictures of the kept files with their labels. Raises DataError for a class without any."""
     if vocabulary is not None:
-        return Dataset(str(path), images, labels[np.asarray(kept)], (), skipped=skipped, vocabulary=vocabulary)
+        return Dataset(str(path), images, labels[np.asarray(kept)], (), skipped=skipped, vocabulary=vocabulary, resized=resized)
     if not names:
-        return Dataset(str(path), images, None, (), skipped=skipped)
+        return Dataset(str(path), images, None, (), skipped=skipped, resized=resized)
     labels = labels[np.asarray(kept)].astype(np.int64)
     empty = [name for name, count in zip(names, np.bincount(labels, minlength=len(names)), strict=True) if not count]
     if empty:
         raise fault(path / empty[0], "not one picture of this class can be read")
-    return Dataset(str(path), images, labels, names, skipped=skipped)
+    return Dataset(str(path), images, labels, names, skipped=skipped, resized=resized)
 
 
 def classes_of(path: Path) -> dict[str, list[Path]]:

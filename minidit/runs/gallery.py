@@ -18,16 +18,17 @@ from minidit.runs.evaluate import Evaluation, trajectories
 from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Labels, Options, Pipeline
-from minidit.runs.presets import SampleConfig
-from minidit.runs.show import is_clips, playing, reconstructions, save_grid, save_learning, save_walk, sheet
+from minidit.runs.presets import RunConfig, SampleConfig
+from minidit.runs.show import WALKED, Steps, is_clips, playing, reconstructions, save_grid, save_learning, save_walk, sheet
 from minidit.runs.writer import Writer
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Note = Callable[[str], None]
-Steps = Callable[[str], Callable[[int, int], None]]  # what is done  ->  a function (done, total)
+UNLABELLED = 64  # pictures of a model without classes
 CLIPS = 2  # of each class in a picture, where a clip takes a row
+FEWEST = 8  # steps of a walk for the pictures of a short run
 METHODS = {  # the words of solvers, for titles
     "euler": "Euler", "heun": "Heun", "heun_edm": "Heun", "ab2": "Adams–Bashforth", "ab2_arc": "Adams–Bashforth on the arc",
     "dpm_2m": "DPM-Solver++(2M)",
@@ -46,18 +47,20 @@ def show_run(
         decoded = pipeline.tokenizer.decode(pipeline.encode(x))
         if first:
             save_png(folder / "reconstructions.png", reconstructions(*map(held_out.inner, (x, decoded))))
-    labels, K = shown_labels(pipeline, CLIPS if len(pipeline.model.shape) == 4 else each), pipeline.model.condition.count
-    options: Options = {"n": 64, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
-    for name, title, more in drawings(pipeline, s.steps):
+    labels, K, walked = shown_labels(pipeline, each), pipeline.model.condition.count, shown_steps(run.config, pipeline)
+    if walked < s.steps:
+        run.note(f"pictures are drawn in {walked} steps instead of {s.steps}, because the model has made few updates")
+    options: Options = {"n": UNLABELLED, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
+    for name, title, more in drawings(pipeline, walked):
         x = pipeline.sample(labels, **options | more | {"progress": steps(f"pictures by {name}")})
         title += f", guidance {guidance_of(s)}" if K else ""
         if first:
             save_png(folder / f"{name}.png", sheet(x, labels, pipeline, title))
             if is_clips(x):
                 save_gif(folder / f"{name}.gif", playing(x, labels, pipeline), ms=200, hold=200)
-    few = pipeline.labels(None, 10)
-    walk: Options = {"n": 10, "steps": s.steps, "progress": steps("from noise to picture")}
-    save_walk(run.folder, pipeline, few, **options | walk)
+    few = pipeline.labels(None, WALKED)
+    walk: Options = {"n": WALKED, "steps": walked}
+    save_walk(run.folder, pipeline, few, work=steps, **options | walk)
     if s.every:
         save_grid(run.folder, pipeline, s, run.config.train.steps)
         if first:
@@ -65,10 +68,19 @@ def show_run(
 
 
 def shown_labels(pipeline: Pipeline, each: int) -> Labels | None:
-    """Every class `each` times, or the captions that are kept with a model."""
+    """Every class `each` times, of clips at most CLIPS times, or the captions that are kept with a model."""
+    each = min(each, CLIPS) if len(pipeline.model.shape) == 4 else each
     if pipeline.vocabulary is not None or not pipeline.model.condition.count:
         return pipeline.labels(None)
     return [k for k in range(pipeline.model.condition.count) for _ in range(each)]
+
+
+def shown_steps(config: RunConfig, pipeline: Pipeline) -> int:
+    """The steps of the pictures of a run: one for ten updates, at least FEWEST, and at most as many as the run asks for.
+
+    So the pictures of a trial of a few seconds take seconds, too.
+    """
+    return pipeline.in_short(config.sample.steps, max(FEWEST, config.train.steps // 10))
 
 
 def drawings(pipeline: Pipeline, steps: int) -> list[tuple[str, str, Options]]:

@@ -134,9 +134,9 @@ class Pipeline:
             raise ValueError(f"{flag} {wanted}: the ladder has {most} rungs")
         return wanted
 
-    def in_short(self, steps: int) -> int:
+    def in_short(self, steps: int, most: int = 25) -> int:
         """The steps of a quick look at samples that are otherwise drawn in so many."""
-        return min(25, steps)
+        return min(most, steps)
 
     def walk_words(self, sampler: str, solver: str, eta: float, path: str = "") -> tuple[str, str]:
         """(sampler, solver), the usual ones where none is named.

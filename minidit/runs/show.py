@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -21,9 +21,13 @@ from minidit.training.ranks import ranks
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+GRID = 20  # pictures of a grid during training, about
+WALKED, FRAMES = 10, 40  # pictures of a walk that is shown from noise to picture, and the moments that are kept of it
 LEARNING = 10  # rows of learning.png
 WIDE, ACROSS, LETTERS = 128, 8, 17  # of a picture with a caption: pixels, pictures in a row, letters in a line
+TOGETHER = 128  # pictures of a walk that are decoded in one pass: a pass for each moment would mostly start and end workers
 
+Steps = Callable[[str], Callable[[int, int], None]]  # what is done  ->  a function (done, total)
 Moments = list[tuple[float, Array, Array]]  # (rung or time, pictures of x_t, pictures of x̂_0)
 
 
@@ -105,16 +109,47 @@ def traced(pipeline: Pipeline, labels: Labels | None, **options: Unpack[Options]
     return found
 
 
-def moments(pipeline: Pipeline, labels: Labels | None, *, frames: int = 40, **options: Unpack[Options]) -> Moments:
-    """Noise turning into pictures, at about `frames` of the walk's steps; at the last, t = 0, both pictures are x_0."""
-    *steps, x_0 = traced(pipeline, labels, **options)
-    keep = sorted({round(k * (len(steps) - 1) / max(1, frames - 1)) for k in range(frames)})
-    last = pipeline.pictures(to_host(x_0))
-    rows = []
-    for m in (steps[k] for k in keep):
-        x_t = pipeline.pictures(to_host(m.x_t))  # where codes are written, both are what there is so far
-        rows.append((m.t, x_t, x_t if m.x_0_hat is m.x_t else pipeline.pictures(to_host(m.x_0_hat))))
-    return [*rows, (0, last, last)]
+def moments(
+    pipeline: Pipeline,
+    labels: Labels | None,
+    *,
+    frames: int = FRAMES,
+    work: Steps = lambda what: silent,
+    **options: Unpack[Options],
+) -> Moments:
+    """Noise turning into pictures, at about `frames` of the walk's steps; at the last, t = 0, both pictures are x_0.
+
+    work : is told of the walk, unless `progress` is, and of the decoding
+    """
+    options.setdefault("progress", work("from noise to picture"))
+    *walk, x_0 = traced(pipeline, labels, **options)
+    kept = [walk[k] for k in sorted({round(k * (len(walk) - 1) / max(1, frames - 1)) for k in range(frames)})]
+    written = all(m.x_0_hat is m.x_t for m in kept)  # where codes are written, both are what there is so far
+    parts = [m.x_t for m in kept] + [m.x_0_hat for m in kept if not written] + [x_0]
+    *pictures, last = decoded(pipeline, [to_host(x) for x in parts], work("pictures of the walk"))
+    noisy, clean = pictures[: len(kept)], pictures[-len(kept) :]
+    return [*((m.t, *both) for m, *both in zip(kept, noisy, clean, strict=True)), (0, last, last)]
+
+
+def decoded(pipeline: Pipeline, parts: Sequence[Array], progress: Callable[[int, int], None] = silent) -> list[Array]:
+    """The pictures of many small x_0, several of one shape in a pass."""
+    pictures: list[Array] = []
+    for some in _of_one_shape(parts):
+        made = pipeline.pictures(np.concatenate(some))
+        pictures += np.split(made, np.cumsum([len(x) for x in some])[:-1])
+        progress(len(pictures), len(parts))
+    return pictures
+
+
+def _of_one_shape(parts: Sequence[Array]) -> Iterator[list[Array]]:
+    """Neighbours of one shape, about TOGETHER samples at a time."""
+    some: list[Array] = []
+    for x in parts:
+        if some and (x.shape[1:] != some[0].shape[1:] or sum(map(len, some)) + len(x) > TOGETHER):
+            yield some
+            some = []
+        some.append(x)
+    yield some
 
 
 def film(steps: Moments) -> list[Picture]:
@@ -142,17 +177,23 @@ def save_learning(run: Path, rows: int) -> None:
     save_png(run / "pictures" / "learning.png", stack(alike(first), [f"{int(p.stem[5:]):,} updates" for p in paths], gap=4))
 
 
-def save_walk(run: Path, pipeline: Pipeline, labels: Labels | None, **options: Unpack[Options]) -> None:
+def save_walk(
+    run: Path, pipeline: Pipeline, labels: Labels | None, work: Steps = lambda what: silent, **options: Unpack[Options]
+) -> None:
     """denoising.gif, x0_strip.png and trace.npz for the report's slider, which shows a clip as a strip of its frames."""
-    steps = moments(pipeline, labels, **options)
+    walk = moments(pipeline, labels, work=work, **options)
     if not ranks().first:
         return
-    save_gif(run / "pictures" / "denoising.gif", film(steps))
-    steps = [(t, in_strips(x_t), in_strips(x_0)) for t, x_t, x_0 in steps]
-    chosen = [steps[k] for k in sorted({round(k * (len(steps) - 1) / 9) for k in range(10)})]
+    progress = work("film of the walk")
+    save_gif(run / "pictures" / "denoising.gif", film(walk))
+    progress(1, 3)
+    walk = [(t, in_strips(x_t), in_strips(x_0)) for t, x_t, x_0 in walk]
+    chosen = [walk[k] for k in sorted({round(k * (len(walk) - 1) / 9) for k in range(10)})]
     save_png(run / "pictures" / "x0_strip.png", strip([b[:4] for _, _, b in chosen], [f"t = {t:.4g}" for t, _, _ in chosen]))
-    rungs = np.array([t for t, _, _ in steps])
-    x_t, x_0_hat = (np.stack([to_uint8(s[i]) for s in steps]) for i in (1, 2))
+    progress(2, 3)
+    rungs = np.array([t for t, _, _ in walk])
+    x_t, x_0_hat = (np.stack([to_uint8(s[i]) for s in walk]) for i in (1, 2))
     content = io.BytesIO()
     np.savez_compressed(content, rungs=rungs, x_t=x_t, x_0_hat=x_0_hat)
     write_atomically(run / "trace.npz", content.getvalue())
+    progress(3, 3)

@@ -67,7 +67,7 @@ class Writer(Pipeline):
             raise ValueError(f"{flag} {wanted}: this model writes {order.tokens} codes in {order.passes} passes, no more or less")
         return order.passes
 
-    def in_short(self, steps: int) -> int:
+    def in_short(self, steps: int, most: int = 25) -> int:
         """All of them: half a picture shows nothing."""
         return self.steps(None)
 

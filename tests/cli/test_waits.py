@@ -83,7 +83,8 @@ def test_a_remark_does_not_begin_the_line_anew(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("words, names", [
-    (["train", "--resume", "RUN"], ["pictures by ddim", "pictures by ddpm", "from noise to picture"]),
+    (["train", "--resume", "RUN"], ["pictures by ddim", "pictures by ddpm", "from noise to picture",
+                                   "pictures of the walk", "film of the walk"]),
     (["eval", "RUN", "-n", "8", "--ddpm-steps", "9", "--judge-steps", "2"],
      ["judge", "features", "DDIM 50, w = 2", "DDPM 9, w = 2", "nearest pictures", "trajectories"]),
     (["sample", "RUN", "-n", "4", "--out", "film.gif"], ["from noise to picture"]),
@@ -104,10 +105,14 @@ def test_every_wait_has_a_name(minidit, run, monkeypatch, tmp_path, words, names
 def test_a_dry_run_says_what_a_run_costs_and_writes_nothing(minidit, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = minidit("train", *TINY, "--steps", 10, "--dry-run")
-    assert code == 0 and not list(tmp_path.iterdir()) and err == ""
+    assert code == 0 and not list(tmp_path.iterdir())
+    assert err == "measuring how fast a few updates and a few pictures are …\n"  # before the wait
     assert "10 classes: 0 149, 1 152" in out and "parameters, samples of 1 x 8 x 8, 16 tokens each" in out
     assert re.search(r"^model: 10 updates of 8, [\d,]+ pictures per second: about \d+ seconds$", out, re.M)
     assert "memory: about" in out and "disk: up to" in out and "297 pictures" in out
+    numbers = [int(n) for n in re.findall(r"about (\d+) seconds", out)]
+    assert len(numbers) == 3 and abs(numbers[-1] - sum(numbers[:-1])) <= 1 and "pictures of the report: about" in out
+    assert "pictures of the report" not in minidit("train", *TINY, "--steps", 10, "--dry-run", "--no-gallery")[1]
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert "model: trained already" in minidit("train", "--resume", run, "--dry-run")[1]
     assert "model: 4 updates of 8, " in minidit("train", "--resume", run, "--dry-run", "--steps", 7)[1]
@@ -138,7 +143,7 @@ def test_a_name_that_nobody_chose_replaces_nothing(minidit, run, tmp_path, monke
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("words, wait", [
-    (["train", "--resume", "RUN"], "pictures by dd"),
+    (["train", "--resume", "RUN"], "pictures are drawn in 8 steps instead of 1000"),
     (["sample", "RUN", "--steps", 1000, "-n", 40, "--out", "film.gif"], "from noise to picture"),
     (["eval", "RUN", "--ddpm-steps", 1000], "DDPM 1000"),
     (["eval", "RUN", "--judge-steps", 10**6], "judge"),

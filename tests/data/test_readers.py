@@ -13,6 +13,7 @@ from PIL import Image
 
 from minidit import data
 from minidit.data import cifar, idx, npz
+from minidit.data.cache import Cache
 from minidit.pictures import to_uint8
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -281,6 +282,26 @@ def test_the_size_is_the_common_one_or_thirty_two_or_the_one_asked_for(tmp_path)
         folder.mkdir()
         save(folder / "a.png", np.zeros((side, side)))
         assert data.load(folder).size == (32, 32)
+
+
+def test_a_picture_of_another_size_is_told_of_with_what_becomes_of_all(tmp_path):
+    """In memory and from the cache alike; pictures that all have the size of the set say nothing."""
+    (tmp_path / "p").mkdir()
+    for k in range(3):
+        save(tmp_path / "p" / f"{k}.png", np.full((28, 28), 50 * k))
+    caches = (None, Cache(tmp_path / "cache", least=0), Cache(tmp_path / "cache", least=0))
+    assert [data.load(tmp_path / "p", cache=cache).resized for cache in caches] == ["", "", ""]
+    save(tmp_path / "p" / "other.png", np.zeros((30, 40)))
+    cut = "each is cut to the largest square in its middle and resampled to 32 x 32"
+    line = f"sizes of pictures: 3 of 28 x 28, 1 of 40 x 30; {cut}"
+    sets = [data.load(tmp_path / "p", cache=cache) for cache in caches]
+    assert [d.resized for d in sets] == [f"{line}; --size 28 keeps most as they are"] * 3
+    assert sets[0].split(0.25)[0].resized == sets[0].resized
+    assert data.load(tmp_path / "p", size=16).resized == line.replace("32 x 32", "16 x 16")
+    (tmp_path / "large").mkdir()
+    save(tmp_path / "large" / "1.png", np.zeros((100, 100)))
+    large = "sizes of pictures: 1 of 100 x 100; each is resampled to 32 x 32; --size N: another size"
+    assert data.load(tmp_path / "large").resized == large
 
 
 def test_the_centre_is_cut_out_before_resampling(tmp_path):

@@ -16,7 +16,7 @@ from minidit.processes.sample import SAMPLE_STREAM
 from minidit.processes.tokenizer import Pixels
 from minidit.random import Philox
 from minidit.runs.evaluate import Evaluation, straightness
-from minidit.runs.gallery import measure, show_run
+from minidit.runs.gallery import measure, show_run, shown_steps
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.show import class_grid
 from minidit.training.draws import Draws
@@ -59,7 +59,7 @@ def test_a_run_of_any_process_is_measured_and_shown_in_its_own_words(tmp_path, p
     evaluation = Evaluation(job.judge(train), train, held_out, n=8)
     measured = measure(job, pipeline, evaluation, silent, ddpm_steps=None if pipeline.ladder is None else 3)
     assert measured["rows"][2]["name"] == f"{method} 3, w = 2" and measured["straightness"] > 0
-    show_run(job, pipeline, held_out, silent, each=2)
+    show_run(job, pipeline, held_out, each=2)
     names = {p.name for p in (job.folder / "pictures").iterdir()}
     assert names == {"loss.png", "denoising.gif", "x0_strip.png", "neighbours.png", *files}
     page = write_report(job.folder).read_text("utf-8")
@@ -111,8 +111,20 @@ def test_classes_of_equal_number_stand_in_rows():
 def test_a_finished_run_shows_itself(run):
     job, pipeline, _, held_out = run
     job.config = replace(job.config, sample=replace(job.config.sample, steps=2))
-    show_run(job, pipeline, held_out, lambda text: None, each=2)
+    show_run(job, pipeline, held_out, each=2)
     names = {p.name for p in (job.folder / "pictures").iterdir()}
     assert {"ddim.png", "ddpm.png", "denoising.gif", "loss.png", "reconstructions.png", "x0_strip.png"} <= names
     with np.load(job.folder / "trace.npz") as trace:
         assert trace["x_t"].shape == trace["x_0_hat"].shape == (3, 10, 1, 8, 8) and trace["rungs"][-1] == 0
+
+
+def test_the_pictures_of_a_short_run_take_a_step_for_ten_updates(run):
+    """At least eight, and never more than the run asks for."""
+    job, pipeline, *_ = run
+
+    def walked(updates, steps, of=pipeline):
+        train, sample = replace(job.config.train, steps=updates), replace(job.config.sample, steps=steps)
+        return shown_steps(replace(job.config, train=train, sample=sample), of)
+
+    assert [walked(updates, 50) for updates in (1, 80, 81, 200, 499, 500, 9000)] == [8, 8, 8, 20, 49, 50, 50]
+    assert [walked(updates, 4) for updates in (1, 500)] == [4, 4]

@@ -84,6 +84,22 @@ def test_the_moments_of_a_walk_begin_with_noise_and_end_with_the_pictures(run):
     agree(steps[-1][1], run[1].sample([0, 1], steps=6), bound=1e-5)
 
 
+def test_moments_that_are_decoded_together_are_those_decoded_one_by_one(run, monkeypatch):
+    """In passes of three moments of two pictures, of which the last is not full; all are told of."""
+    monkeypatch.setattr("minidit.runs.show.TOGETHER", 6)
+    told = []
+    walk = moments(run[1], [0, 1], steps=7, work=lambda what: lambda done, total: told.append((what, done, total)))
+    *traced, x_0 = run[1].latents([0, 1], steps=7, trace=True)
+    for (t, *both), m in zip(walk, traced, strict=False):
+        assert t == m.t
+        for shown, x in zip(both, (m.x_t, m.x_0_hat), strict=True):
+            agree(shown, run[1].pictures(x), bound=1e-5)
+    agree(walk[-1][1], run[1].pictures(x_0), bound=1e-5)
+    assert told == [("from noise to picture", k, 7) for k in range(1, 8)] + [
+        ("pictures of the walk", k, 15) for k in (3, 6, 9, 12, 15)
+    ]
+
+
 # ------------------------------------------------------------------------------------------------ damage
 
 

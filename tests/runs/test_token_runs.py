@@ -119,7 +119,7 @@ def test_settings_of_a_choice_are_refused_where_a_walk_is_made(tmp_path):
 def test_a_finished_run_is_shown_measured_and_reported(kind, runs):
     job, pipeline = runs[kind]
     train, held_out = job.data()
-    show_run(job, pipeline, held_out, lambda line: None, each=2)
+    show_run(job, pipeline, held_out, each=2)
     measures = measure(job, pipeline, Evaluation(job.judge(train), train, held_out, n=20), lambda line: None, ddpm_steps=None)
     word = {"vq": "raster 4", "scales": "scales 2"}[kind]
     names = [row["name"] for row in measures["rows"]]
