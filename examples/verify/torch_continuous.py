@@ -132,7 +132,7 @@ def partly_uniform_times(u, p):
 
 
 def flux_shift(n):
-    return math.exp(torch.lerp(torch.tensor(0.5).double(), torch.tensor(1.15).double(), (n - 256) / 3840))
+    return math.exp(0.5 * (4096 - n) / 3840 + 1.15 * (n - 256) / 3840)
 
 
 def clip_shift(frames, m, n):
