@@ -189,26 +189,33 @@ PLAIN = ["--hidden-size", "128", "--depth", "4", "--num-heads", "4", "--patch-si
 def trained(out: Path, network: str, steps: int, seed: int) -> float:
     """CPU seconds of a process that trains a network of one preset on one core."""
     model, more = NETWORKS[network]
-    command = [sys.executable, "-m", "minidit", "train", "--preset", "words", "--model", model, *PLAIN, *more, "--threads", "1",
-               "--steps", str(steps), "--seed", str(seed), "--no-gallery", "--quiet", "--out", str(out)]  # fmt: skip
+    words = f"train --preset words --model {model} --threads 1 --steps {steps} --seed {seed} --overwrite --no-gallery --quiet"
+    command = [sys.executable, "-m", "minidit", *words.split(), *PLAIN, *more, "--out", str(out)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def updates_in(cpu: float, network: str, seed: int, few: int = 50, more: int = 250) -> int:
+    """How many updates fit into so many CPU seconds, as two short trainings say."""
+    with tempfile.TemporaryDirectory() as folder:
+        short, long = (trained(Path(folder) / str(n), network, n, seed) for n in (few, more))
+    return int((cpu - short) * (more - few) / (long - short) / 100) * 100
+
+
 def streams(args: argparse.Namespace) -> None:
-    """A bag of words beside two streams in equal CPU seconds, of which two short trainings tell how many updates they are."""
-    root, few, more = args.runs[0], 50, 250
+    """A bag of words beside two streams in equal CPU seconds. What a call before this one has trained is measured as it is."""
     pipelines, rows = {}, {}
     for network in NETWORKS:
-        out = root / network.replace(" ", "-")
-        with tempfile.TemporaryDirectory() as folder:
-            short, long = (trained(Path(folder) / str(n), network, n, args.seed) for n in (few, more))
-        steps = int((args.cpu - short) * (more - few) / (long - short) / 100) * 100
-        rows[network] = {"updates": steps, "cpu_s": trained(out, network, steps, args.seed)} | facts(out)
+        out = args.runs[0] / network.replace(" ", "-")
+        record = out.with_suffix(".json")
+        if not record.exists():
+            steps = updates_in(args.cpu, network, args.seed)
+            row = {"updates": steps, "cpu_s": trained(out, network, steps, args.seed)} | facts(out)
+            record.write_text(json.dumps(row) + "\n")
+        rows[network], pipelines[network] = json.loads(record.read_text()), load(out)
         print(network, rows[network], flush=True)
-        pipelines[network] = load(out)
     measures = table(Judged(), pipelines)
     text = {"machine": machine(), "cpu": args.cpu, "seed": args.seed, "steps": STEPS, "guidance": GUIDANCE}
     args.out.write_text(json.dumps(text | {"networks": rows, "measures": measures}, indent=1) + "\n")
