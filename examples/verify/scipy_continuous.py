@@ -153,7 +153,7 @@ def clip_shift(frames, m, n):
     return math.sqrt(frames * m / n)
 
 
-def given_grid(times, a):
+def users_grid(times, a):
     return times
 
 

@@ -109,7 +109,7 @@ def patches_alone(h, words):
     return np.delete(h, range(words), axis=1)
 
 
-def conditions_told(time, text):
+def conditions_with_text(time, text):
     return [np.add(time, text)] * 2
 
 

@@ -139,7 +139,7 @@ def clip_shift(frames, m, n):
     return math.sqrt(frames) * resolution_shift(m, n)
 
 
-def given_grid(times, a):
+def users_grid(times, a):
     return times.clone()
 
 

@@ -97,7 +97,7 @@ def patches_alone(h, words):
     return h.split([words, h.shape[1] - words], dim=1)[1]
 
 
-def conditions_told(time, text):
+def conditions_with_text(time, text):
     return time + text, time + text
 
 

@@ -17,7 +17,7 @@ JOINT = "softmax((q_c; q)(k_c; k)ᵀ/√K)(v_c; v), the context first"
 STREAM = "h + α₁(W_o y + b_o), then h + α₂ MLP(LN(h)(1+γ₂)+β₂); parts (β₁, γ₁, α₁, β₂, γ₂, α₂)"
 DUAL = "LN(h)(1+γ₃)+β₃ for the second attention; h + α₁(W_o y + b_o) + α₃(W_o' y2 + b_o'), then the MLP; (β₃, γ₃, α₃) last"
 LAST = "LN(h)(1+γ)+β, (β, γ) = W_c silu(c) + b_c: two parts, and no word goes on"
-TOLD = "time + text, for the blocks and for the last layer"
+WITH_TEXT = "time + text, for the blocks and for the last layer"
 SINGLE = "h + α (W₂ (y; gelu(W₁ a + b₁)) + b₂), a = LN(h)(1+γ)+β; parts (β, γ, α)"
 FINAL = "W (LN(x)(1+γ)+β) + b, (β, γ) = W_c silu(c) + b_c"
 CONDITION = "MLP(emb(t)) + MLP'(pooled) + MLP''(emb(1000 w))"
@@ -94,7 +94,7 @@ BANK = [
     Deviation("X325", "LAST_CONTEXT_NOT_MODULATED", "T.25", "LN(h): no part is left for the words that end", LAST,
         {stream_blocks.last_context_order: instead(lambda R, p: (0 * p[0], 0 * p[1]))}),
     Deviation("M170", "FIRST_TOKENS_KEPT", "T.27", "the first N of M + N tokens: a picture that begins with the words",
-        "the last N of M + N tokens", {stream_blocks.kept_tokens: instead(lambda R, h, words: h[:, : h.shape[1] - words])},
+        "the last N of M + N tokens", {stream_blocks.patches_alone: instead(lambda R, h, words: h[:, : h.shape[1] - words])},
         "class"),
     Deviation("M158", "SINGLE_MLP_STANDS_FIRST", "T.27", "W₂ (gelu(…); y)", SINGLE,
         {stream_blocks.single_input: instead(lambda R, y, inner: np.concatenate((inner, y), axis=-1))}, "class"),
@@ -115,7 +115,7 @@ BANK = [
         {stream_blocks.guidance_unit: instead(lambda R, w: 1e6 * w)}, "class"),
     Deviation("M161", "POOLED_FORGOTTEN", "T.21", "time and guidance only: the text's vector is not heard", CONDITION,
         {stream_blocks.pooled_part: instead(lambda R, embedded: 0 * embedded)}, "class"),
-    Deviation("M172", "LAST_LAYER_WITHOUT_TEXT", "T.21", "the last layer is told of the time only", TOLD,
+    Deviation("M172", "LAST_LAYER_WITHOUT_TEXT", "T.21", "the last layer is told of the time only", WITH_TEXT,
         {stream_blocks.text_of_the_last: instead(lambda R, text: 0 * text)}, "Latte b27c24a (with captions)"),
     Deviation("X316", "GUIDANCE_FORGOTTEN", "T.28", "time and text only", CONDITION,
         {stream_blocks.guidance_part: instead(lambda R, embedded: 0 * embedded)}, "FLUX.1-schnell, which has none"),

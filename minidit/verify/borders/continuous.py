@@ -59,7 +59,7 @@ class Continuous:
 
     def flow_euler(self) -> Answers:
         return self.flow() | {
-            "given_grid": lambda times, a: self.grid(None, shift=a, sigmas=list(times[:-1])),
+            "users_grid": lambda times, a: self.grid(None, shift=a, sigmas=list(times[:-1])),
             "flow_euler_step": lambda x, u, t, s: self.moved(self.on(t, s), u, x), "flow_euler": self.walk,
             "shift_time": lambda t, a: to_numpy(self.make().time_shift(math.log(a), 1.0, _tensor(np.asarray(t)))),
         }  # fmt: skip

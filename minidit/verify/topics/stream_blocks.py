@@ -49,7 +49,7 @@ def parts_of(R: Reference, weights: Weights, c: Array, n: int) -> list[Array]:
     return [*stream_order(R, parts[:6]), *parts[6:]]
 
 
-def fed(R: Reference, weights: Weights, h: Array, seen: Array, of_mlp: list[Array]) -> Array:
+def after_mlp(R: Reference, weights: Weights, h: Array, seen: Array, of_mlp: list[Array]) -> Array:
     """h + α₂ MLP(LN(seen)(1+γ₂)+β₂)."""
     shift, scale, gate = of_mlp
     return h + gate[:, None] * by(weights, "mlp.fc2", gelu(R, by(weights, "mlp.fc1", entered(R, seen, shift, scale))))
@@ -70,7 +70,7 @@ def stream_block(R: Reference, weights: Weights, h: Array, y: Array, c: Array) -
     """LN(h)(1+γ₁)+β₁;  h + α₁(W_o y + b_o), then h + α₂ MLP(LN(h)(1+γ₂)+β₂), parts (β₁, γ₁, α₁, β₂, γ₂, α₂)."""
     shift1, scale1, gate1, *of_mlp = parts_of(R, weights, c, 6)
     after = after_attention(R, h, gate1, by(weights, "attn.proj", y))
-    return entered(R, h, shift1, scale1), fed(R, weights, after, after, of_mlp)
+    return entered(R, h, shift1, scale1), after_mlp(R, weights, after, after, of_mlp)
 
 
 dual_sees = part(lambda R, h, after: h)  # the tokens that enter the second attention
@@ -96,16 +96,21 @@ def dual_block(R: Reference, weights: Weights, h: Array, y: Array, y2: Array, c:
     after = after_attention(R, h, gate1, by(weights, "attn.proj", y))
     both = dual_added(R, after, gate3, by(weights, "attn2.proj", y2))
     second = entered(R, dual_sees(R, h, after), shift3, scale3)
-    return entered(R, h, shift1, scale1), second, fed(R, weights, both, dual_mlp_sees(R, after, both), of_mlp)
+    return entered(R, h, shift1, scale1), second, after_mlp(R, weights, both, dual_mlp_sees(R, after, both), of_mlp)
 
 
 last_context_order = part(lambda R, parts: parts)  # two parts as β, γ
 
 
+def _last_words() -> list[Probe]:
+    (probe,) = _finals()
+    weights, h, c = probe.args
+    mine = {name: w for name, w in weights.items() if name.startswith("adaLN")}
+    return [Probe("two-samples", (mine, h, c), "two parts and no gate; which half is the shift")]
+
+
 @topic("T.25", "weights {adaLN_modulation.1 (2D,D): .weight, .bias}, h (B,M,D): the words before the last block, c (B,D)",
-       "(B,M,D): the input of its attention; nothing of the words goes on", lambda: [
-       Probe("two-samples", ({k: w for k, w in _finals()[0].args[0].items() if k.startswith("ada")}, *_finals()[0].args[1:]),
-             "two parts and no gate; which half is the shift")], tol=3.0, because="a norm and a product")  # fmt: skip
+       "(B,M,D): the input of its attention; nothing of the words goes on", _last_words, tol=3.0, because="a norm and a product")  # fmt: skip
 def last_context(R: Reference, weights: Weights, h: Array, c: Array) -> Array:
     """LN(h)(1+γ)+β, (β, γ) = W_c silu(c) + b_c."""
     return entered(R, h, *last_context_order(R, pieces(R, weights, c, 2)))
@@ -116,10 +121,7 @@ def last_context(R: Reference, weights: Weights, h: Array, c: Array) -> Array:
                 Probe("no-words", (np.arange(12.0).reshape(2, 3, 2), 0), "nothing to leave out")])  # fmt: skip
 def patches_alone(R: Reference, h: Array, words: int) -> Array:
     """The last N of M + N tokens."""
-    return kept_tokens(R, h, words)
-
-
-kept_tokens = part(lambda R, h, words: h[:, words:])
+    return h[:, words:]
 
 
 single_input = part(lambda R, y, inner: np.concatenate((y, inner), axis=-1))  # of linear2
@@ -205,7 +207,7 @@ text_of_the_last = part(lambda R, text: text)  # what the last layer is told of 
 
 @topic("T.21", "time, text (B,D): their embeddings", "(c of the blocks, c of the last layer), each (B,D)",
        lambda: [Probe("one", (np.array([[1.0, 2.0]]), np.array([[0.5, -4.0]])), "the last layer hears of the text")])  # fmt: skip
-def conditions_told(R: Reference, time: Array, text: Array) -> tuple[Array, Array]:
+def conditions_with_text(R: Reference, time: Array, text: Array) -> tuple[Array, Array]:
     """time + text, for the blocks and for the last layer."""
     return time + text, time + text_of_the_last(R, text)
 

@@ -145,12 +145,12 @@ shifted_points = part(lambda R, n, a: shifted(R, points(R, n), a))  # (n+1,), fr
 @topic("P.18", "times (n+1,) that the user has made, shifted or not, and a, the shift of the sampler's own grids",
        "(n+1,): the times that are walked", lambda: [
        Probe("three", (np.array([1.0, 0.7, 0.2, 0.0]), 3.0), "what is given is not shifted once more")])  # fmt: skip
-def given_grid(R: Reference, times: Array, a: float) -> Array:
+def users_grid(R: Reference, times: Array, a: float) -> Array:
     """The times as they are."""
-    return clock(R, given_points(R, clock(R, times), a))
+    return clock(R, users_points(R, clock(R, times), a))
 
 
-given_points = part(lambda R, times, a: times)
+users_points = part(lambda R, times, a: times)
 
 
 def _steps(n: int) -> None:
