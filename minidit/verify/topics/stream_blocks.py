@@ -110,7 +110,8 @@ def _last_words() -> list[Probe]:
 
 
 @topic("T.25", "weights {adaLN_modulation.1 (2D,D): .weight, .bias}, h (B,M,D): the words before the last block, c (B,D)",
-       "(B,M,D): the input of its attention; nothing of the words goes on", _last_words, tol=3.0, because="a norm and a product")  # fmt: skip
+       "(B,M,D): the input of its attention; nothing of the words goes on", _last_words,
+       tol=3.0, because="a norm and a product")  # fmt: skip
 def last_context(R: Reference, weights: Weights, h: Array, c: Array) -> Array:
     """LN(h)(1+γ)+β, (β, γ) = W_c silu(c) + b_c."""
     return entered(R, h, *last_context_order(R, pieces(R, weights, c, 2)))
