@@ -27,6 +27,16 @@ CONTINUOUS = (
          NONE, NONE, NONE, NONE),
     ),
     Dialect(
+        "flux", "flux 802fb47",
+        "the network is told t itself, and multiplies it by 1000",
+        ("C11",),
+        ("M121", "X316"),
+        (),
+        ("0 data, 1 noise", "ε - x_0", f"{ITSELF}, which it multiplies", "n + 1 times, from 1 to 0",
+         "e^μ, μ a line in the number of tokens",
+         NONE, NONE, NONE, NONE),
+    ),
+    Dialect(
         "torchcfm", "1.0.7",
         "data at t = 1, u = x_0 - ε, and the network is told t itself",
         ("C10", "C11"),
