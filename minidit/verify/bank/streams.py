@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidit.backend import Array
-from minidit.verify.bank.wrap import instead, then
+from minidit.verify.bank.wrap import instead, reordered, then
 from minidit.verify.core.reference import Deviation, Reference
 from minidit.verify.topics import stream_blocks, streams
 
@@ -42,7 +42,7 @@ BANK = [
     Deviation("M152", "ROPE_EXPONENT_OF_ALL_AXES", "N.12", "θ^(-2j/K) for every axis, K the width of a head", ANGLES,
         {streams.axis_exponents: instead(lambda R, d, whole: np.arange(0, d, 2) / whole)}, "class"),
     Deviation("X302", "ROPE_AXES_REVERSED", "N.12", "the last axis first", ANGLES,
-        {streams.axis_order: instead(lambda R, angles: angles[::-1])}),
+        {streams.axis_order: then(lambda angles: angles[::-1])}),
     Deviation("M153", "WORDS_IN_A_ROW", "T.27", "words stand at 0, 1, 2, … of the first axis", IDS,
         {streams.word_places: instead(lambda R, n: np.stack((np.arange(n), 0 * np.arange(n), 0 * np.arange(n)), axis=1))},
         "flux#71 (what the ids of words are)"),
@@ -75,21 +75,21 @@ BANK = [
     Deviation("X310", "JOINT_GATE_FORGOTTEN", "T.23", "h + W_o y + b_o", STREAM,
         {stream_blocks.after_attention: instead(lambda R, h, gate, y: h + y)}),
     Deviation("X311", "STREAM_SCALE_FIRST", "T.22", "(γ₁, β₁, α₁, γ₂, β₂, α₂)", STREAM,
-        {stream_blocks.stream_order: instead(lambda R, p: (p[1], p[0], p[2], p[4], p[3], p[5]))}),
+        {stream_blocks.stream_order: reordered(1, 0, 2, 4, 3, 5)}),
     Deviation("X312", "STREAM_TRIPLES_EXCHANGED", "T.22", "the MLP's three parts first", STREAM,
-        {stream_blocks.stream_order: instead(lambda R, p: (*p[3:], *p[:3]))}),
+        {stream_blocks.stream_order: reordered(3, 4, 5, 0, 1, 2)}),
     Deviation("M167", "DUAL_AFTER_THE_FIRST", "T.24", "the second attention sees what the first has made", DUAL,
         {stream_blocks.dual_sees: instead(lambda R, h, after: after)}, "class"),
     Deviation("M167b", "DUAL_BESIDE_THE_MLP", "T.24", "added at the end: the MLP does not see it", DUAL,
         {stream_blocks.dual_mlp_sees: instead(lambda R, after, both: after)}, "class"),
     Deviation("M168", "DUAL_PARTS_IN_THE_MIDDLE", "T.24", "(β₁, γ₁, α₁, β₃, γ₃, α₃, β₂, γ₂, α₂): in the order of use", DUAL,
-        {stream_blocks.dual_order: instead(lambda R, p: [*p[:3], *p[6:], *p[3:6]])}, "class"),
+        {stream_blocks.dual_order: reordered(0, 1, 2, 6, 7, 8, 3, 4, 5)}, "class"),
     Deviation("X323", "DUAL_GATE_OF_THE_FIRST", "T.24", "α₁ for both attentions", DUAL,
-        {stream_blocks.dual_order: instead(lambda R, p: [*p[:8], p[2]])}),
+        {stream_blocks.dual_order: reordered(0, 1, 2, 3, 4, 5, 6, 7, 2)}),
     Deviation("X324", "DUAL_FORGOTTEN", "T.24", "one attention, as in the blocks after the 13th", DUAL,
         {stream_blocks.dual_added: instead(lambda R, h, gate, y: h)}),
     Deviation("M169", "LAST_CONTEXT_SCALE_FIRST", "T.25", "(γ, β): the halves of the words' last modulation change places", LAST,
-        {stream_blocks.last_context_order: instead(lambda R, p: (p[1], p[0]))},
+        {stream_blocks.last_context_order: reordered(1, 0)},
         "diffusers SD3Transformer2DModel (its converter exchanges them, as those of the last layer)"),
     Deviation("X325", "LAST_CONTEXT_NOT_MODULATED", "T.25", "LN(h): no part is left for the words that end", LAST,
         {stream_blocks.last_context_order: instead(lambda R, p: (0 * p[0], 0 * p[1]))}),
@@ -105,9 +105,9 @@ BANK = [
     Deviation("M171", "SINGLE_CLIPPED", "T.27", "keeps tokens within ±65504 in every precision", SINGLE,
         {stream_blocks.single_gated: then(lambda h: np.clip(h, -65504, 65504))}, "diffusers, in float16 only"),
     Deviation("X315", "SINGLE_SCALE_FIRST", "T.27", "(γ, β, α)", SINGLE,
-        {stream_blocks.single_order: instead(lambda R, p: (p[1], p[0], p[2]))}),
+        {stream_blocks.single_order: reordered(1, 0, 2)}),
     Deviation("M159", "FINAL_SCALE_FIRST", "T.6", "(γ, β): the halves of the last modulation change places", FINAL,
-        {stream_blocks.final_order: instead(lambda R, p: (p[1], p[0]))},
+        {stream_blocks.final_order: reordered(1, 0)},
         "diffusers SD3Transformer2DModel and FluxTransformer2DModel (swap_scale_shift in their converters; #10198)"),
     Deviation("M160", "GUIDANCE_IN_ITSELF", "T.28", "emb(w): scales from 1 to 10 look alike", CONDITION,
         {stream_blocks.guidance_unit: instead(lambda R, w: w)}, "class"),
