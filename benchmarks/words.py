@@ -3,6 +3,7 @@
     minidit train --preset words --out words/0 --threads 1                                       about an hour on one core
     python -m benchmarks.words measure words/0 [words/1 …] --out benchmarks/results/words.json   some minutes
     python -m benchmarks.words poster [words/0] --out docs/words.png                             24 prompts, and 8 more
+    python -m benchmarks.words streams both --cpu 450        a bag of words and MM-DiT in equal CPU seconds, trained into both/
     python -m benchmarks.words scenes scenes/0 [bag/0 …] --out benchmarks/results/scenes.json    runs of --preset scenes
 
 A drawn picture is compared with all 3,139 real ones of its style, in means of 4 × 4 pixels (E.11). Beside the network stand a
@@ -15,6 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -177,6 +182,52 @@ def measure(args: argparse.Namespace) -> None:
     print(args.out)
 
 
+NETWORKS = {"bag of words": ("dit", ["--no-learn-sigma"]), "MM-DiT": ("mmdit", [])}  # of one width and depth
+PLAIN = ["--hidden-size", "128", "--depth", "4", "--num-heads", "4", "--patch-size", "8"]
+
+
+def trained(out: Path, network: str, steps: int, seed: int) -> float:
+    """CPU seconds of a process that trains a network of one preset on one core."""
+    model, more = NETWORKS[network]
+    words = f"train --preset words --model {model} --threads 1 --steps {steps} --seed {seed} --overwrite --no-gallery --quiet"
+    command = [sys.executable, "-m", "minidit", *words.split(), *PLAIN, *more, "--out", str(out)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def updates_in(cpu: float, network: str, seed: int, few: int = 50, more: int = 250) -> int:
+    """How many updates fit into so many CPU seconds, as two short trainings say."""
+    with tempfile.TemporaryDirectory() as folder:
+        short, long = (trained(Path(folder) / str(n), network, n, seed) for n in (few, more))
+    return int((cpu - short) * (more - few) / (long - short) / 100) * 100
+
+
+def streams(args: argparse.Namespace) -> None:
+    """A bag of words beside two streams in equal CPU seconds. What a call before this one has trained is measured as it is."""
+    pipelines, rows = {}, {}
+    for network in NETWORKS:
+        out = args.runs[0] / network.replace(" ", "-")
+        record = out.with_suffix(".json")
+        if not record.exists():
+            steps = updates_in(args.cpu, network, args.seed)
+            row = {"updates": steps, "cpu_s": trained(out, network, steps, args.seed)} | facts(out)
+            record.write_text(json.dumps(row) + "\n")
+        rows[network], pipelines[network] = json.loads(record.read_text()), load(out)
+        print(network, rows[network], flush=True)
+    measures = table(Judged(), pipelines)
+    text = {"machine": machine(), "cpu": args.cpu, "seed": args.seed, "steps": STEPS, "guidance": GUIDANCE}
+    args.out.write_text(json.dumps(text | {"networks": rows, "measures": measures}, indent=1) + "\n")
+    print(args.out)
+
+
+def facts(run: Path) -> dict[str, Any]:
+    """The parameters and multiply-accumulates of a run's network."""
+    config = load(run).model.config
+    return {"parameters": config.parameters(), "macs": config.macs()}
+
+
 def composed(args: argparse.Namespace) -> None:
     """What runs draw for scenes of two things: captions that were trained on, and those with pairs that are held out."""
     table: dict[str, Any] = {}
@@ -218,12 +269,13 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     for name, command, out in (
         ("measure", measure, "benchmarks/results/words.json"), ("poster", poster, "docs/words.png"),
-        ("scenes", composed, "benchmarks/results/scenes.json"),
+        ("scenes", composed, "benchmarks/results/scenes.json"), ("streams", streams, "benchmarks/results/words_streams.json"),
     ):  # fmt: skip
         sub = commands.add_parser(name)
         sub.add_argument("runs", nargs="*" if command is poster else "+", type=Path)
         sub.add_argument("-n", type=int, default=600, help="scenes of each part")
         sub.add_argument("--out", type=Path, default=Path(out))
+        sub.add_argument("--cpu", type=float, default=450.0, help="CPU seconds of each training")
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--state", default="", help="a saved state of the runs, such as latest, instead of the trained weights")
         sub.set_defaults(run=command)

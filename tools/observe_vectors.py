@@ -3,7 +3,8 @@
     python tools/observe_vectors.py        (needs pytest, PyTorch, diffusers, node and g++)
 
 minidit/verify/observed.json: topic -> {implementation: worst error over the topic's questions}. Only answers that are right
-count; what an implementation does wrong says nothing about rounding. Afterwards: minidit vectors export minidit/vectors
+count; what an implementation does wrong says nothing about rounding. What is not installed here keeps its figures.
+Afterwards: minidit vectors export minidit/vectors
 """
 
 import contextlib
@@ -75,13 +76,16 @@ def implementations():
 
 
 def main():
-    observed = {}
+    observed, here = {}, set()
     for name, report in implementations():
+        here.add(name)
         wrong = [f.topic.name for f in report.findings if f.verdict != "equal"]
         print(f"{name}: {len(report.findings) - len(wrong)} topics" + (f", not equal: {', '.join(wrong)}" if wrong else ""))
         for f in report.findings:
             if f.verdict == "equal" and f.worst.error <= allowed(f.topic, name.split(", ")[-1]) and not f.topic.allowed:
                 observed.setdefault(f.topic.name, {})[name] = float(f"{f.worst.error:.1e}")
+    for topic, who in json.loads(OBSERVED.read_text("utf-8")).items():
+        observed.setdefault(topic, {}).update({name: error for name, error in who.items() if name not in here})
     ordered = {topic: dict(sorted(observed[topic].items())) for topic in verify.TOPICS if topic in observed}
     OBSERVED.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
     exact = [topic for topic, about in verify.TOPICS.items() if not about.allowed]

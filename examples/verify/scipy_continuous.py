@@ -139,6 +139,24 @@ def resolution_shift(m, n):
     return math.exp(0.5 * (math.log(m) - math.log(n)))
 
 
+def partly_uniform_times(u, p):
+    """The quantiles of the mixture, each of its own part."""
+    inner = stats.norm.ppf((np.maximum(u, p) - p) / (1 - p))
+    return np.where(u < p, u / p, 1 / (1 + np.exp(-inner)))
+
+
+def flux_shift(n):
+    return float(np.exp(np.polyval(np.polyfit([256, 4096], [0.5, 1.15], 1), n)))
+
+
+def clip_shift(frames, m, n):
+    return math.sqrt(frames * m / n)
+
+
+def users_grid(times, a):
+    return times
+
+
 def linear_grid(n):
     if n < 1:
         raise ValueError("no steps")
@@ -244,6 +262,10 @@ def flow_ab2(net, x, N):
 def flow_loss(v, x_0, eps):
     error = (v + x_0 - eps).reshape(len(v), -1)
     return np.einsum("bn,bn->b", error, error) / error.shape[1]
+
+
+def denoised_flow_loss(x_0_hat, x_0, t):
+    return np.array([np.mean(((a - b) / s) ** 2) for a, b, s in zip(x_0_hat, x_0, t, strict=True)])
 
 
 def coupled_batch(x_0, y, z, i, j):

@@ -93,6 +93,38 @@ def stream_condition(weights, t, pooled, w):
     return c + two_layers("guidance_embedder", wave(1000 * w.astype(np.float64)))
 
 
+def dual_block(weights, h, y, y2, c):
+    b1, g1, a1, b2, g2, a2, b3, g3, a3 = parts_of(weights, "adaLN_modulation.1", c, 9)
+    first, second = normed(h) * (1 + g1) + b1, normed(h) * (1 + g3) + b3
+    h = h + a1 * applied(weights, "attn.proj", y) + a3 * applied(weights, "attn2.proj", y2)
+    return first, second, h + a2 * applied(weights, "mlp.fc2", gelu(applied(weights, "mlp.fc1", normed(h) * (1 + g2) + b2)))
+
+
+def last_context(weights, h, c):
+    b, g = parts_of(weights, "adaLN_modulation.1", c, 2)
+    return normed(h) * (1 + g) + b
+
+
+def patches_alone(h, words):
+    return np.delete(h, range(words), axis=1)
+
+
+def conditions_with_text(time, text):
+    return [np.add(time, text)] * 2
+
+
+def factorised_blocks(x, T, depth):
+    """Attention among all tokens, and minus infinity between those that are of unlike frames or sites."""
+    n = np.arange(x.shape[1])
+    frame, site = np.divmod(n, len(n) // T)
+    for k in range(depth):
+        group = site if k % 2 else frame
+        a = x + frame_places(T, x.shape[2])[frame] if k % 2 else x
+        logits = np.where(group[:, None] == group, a @ a.transpose(0, 2, 1) / np.sqrt(x.shape[2]), -np.inf)
+        x = x + special.softmax(logits, axis=2) @ a
+    return x
+
+
 def cropped_places(D, side, h, w):
     omega, top, left = 10000.0 ** (-np.arange(D // 4) / (D // 4)), (side - h) // 2, (side - w) // 2
     rows = []

@@ -127,6 +127,22 @@ def resolution_shift(m, n):
     return math.sqrt(m / n)
 
 
+def partly_uniform_times(u, p):
+    return torch.where(u < p, u / p, torch.sigmoid(normal(((u - p) / (1 - p)).clamp(min=1e-9))))
+
+
+def flux_shift(n):
+    return math.exp(0.5 * (4096 - n) / 3840 + 1.15 * (n - 256) / 3840)
+
+
+def clip_shift(frames, m, n):
+    return math.sqrt(frames) * resolution_shift(m, n)
+
+
+def users_grid(times, a):
+    return times.clone()
+
+
 def linear_grid(n):
     if n < 1:
         raise ValueError("no steps")
@@ -225,6 +241,10 @@ def flow_ab2(net, x, N):
 
 def flow_loss(v, x_0, eps):
     return torch.nn.functional.mse_loss(v, eps - x_0, reduction="none").flatten(1).mean(1)
+
+
+def denoised_flow_loss(x_0_hat, x_0, t):
+    return ((x_0_hat - x_0) / wide(t, x_0)).square().mean(dim=(1, 2))
 
 
 def coupled_batch(x_0, y, z, i, j):

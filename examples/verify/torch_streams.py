@@ -81,6 +81,36 @@ def stream_condition(weights, t, pooled, w):
     )
 
 
+def dual_block(weights, h, y, y2, c):
+    b1, g1, a1, b2, g2, a2, b3, g3, a3 = parts_of(weights, "adaLN_modulation.1", c, 9)
+    seen = entered(h, b1, g1), entered(h, b3, g3)
+    h = h + a1 * applied(weights, "attn.proj", y) + a3 * applied(weights, "attn2.proj", y2)
+    inner = F.gelu(applied(weights, "mlp.fc1", entered(h, b2, g2)), approximate="tanh")
+    return *seen, h + a2 * applied(weights, "mlp.fc2", inner)
+
+
+def last_context(weights, h, c):
+    return entered(h, *parts_of(weights, "adaLN_modulation.1", c, 2))
+
+
+def patches_alone(h, words):
+    return h.split([words, h.shape[1] - words], dim=1)[1]
+
+
+def conditions_with_text(time, text):
+    return time + text, time + text
+
+
+def factorised_blocks(x, T, depth):
+    places = frame_places(T, x.shape[2]).to(x)
+    for k in range(depth):
+        a = x.unflatten(1, (T, -1))
+        a = (a + places[:, None]).transpose(1, 2) if k % 2 else a
+        y = F.scaled_dot_product_attention(a, a, a)
+        x = x + (y.transpose(1, 2) if k % 2 else y).flatten(1, 2)
+    return x
+
+
 def cropped_places(D, side, h, w):
     omega = 10000.0 ** -(torch.arange(D // 4, dtype=torch.float64) / (D // 4))
     row, column = torch.meshgrid(*(torch.arange((side - n) // 2, (side - n) // 2 + n) for n in (h, w)), indexing="ij")

@@ -61,6 +61,39 @@ class OfPictures:
         raise ValueError("the pictures have captions, which this network does not read: add --model mmdit, or dit")
 
 
+class OfPatches(OfPictures):
+    """What the sizes of every transformer on the patches of pictures say. The base of a dataclass."""
+
+    patch_size: int
+    hidden_size: int
+    num_heads: int
+    mlp_ratio: float
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.size[0] // self.patch_size, self.size[1] // self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be multiples of the patch."""
+        return self.patch_size
+
+    def check_sizes(self, *more: float) -> None:
+        """Raises ValueError for sizes that conflict, or are not positive. more : further ones that must be positive."""
+        (H, W), p, D = self.size, self.patch_size, self.hidden_size
+        if min(H, W, p, self.in_channels, D, self.num_heads, self.mlp_ratio, *more) <= 0:
+            raise ValueError(f"every size must be positive: {self}")
+        if H % p or W % p:
+            raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {p}")
+        if D % self.num_heads or D % 4:
+            raise ValueError(f"hidden_size {D} must be divisible by num_heads {self.num_heads} and by 4")
+
+
 def check_inputs(network: Inputs, x: Value, t: Array, y: Any) -> None:
     """Raises ValueError unless x are samples of the network's shape, with one time and one condition per sample."""
     if tuple(x.shape[1:]) != network.shape:

@@ -24,7 +24,7 @@ from minidit.backend import Array
 from minidit.choices import one_of
 from minidit.keywords import Named, check_config, suggesting
 from minidit.models import variants
-from minidit.models.backbone import OfPictures, check_inputs, facts_of
+from minidit.models.backbone import OfPatches, check_inputs, facts_of
 from minidit.models.condition import Condition, Tokens
 from minidit.models.embedders import FREQUENCIES, CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from minidit.models.variants import Variant, summed
@@ -41,7 +41,7 @@ CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")  # rows
 
 @suggesting
 @dataclass(frozen=True)
-class DiTConfig(OfPictures):
+class DiTConfig(OfPatches):
     """The sizes of a DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 32  # height and width of the (latent) image
@@ -62,9 +62,7 @@ class DiTConfig(OfPictures):
     mlp_norm_eps: float = 1e-6  # of the layer norm before the MLP; 1e-5 in diffusers
 
     def __post_init__(self) -> None:
-        H, W = self.size
-        if min(H, W, self.patch_size, self.in_channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio) <= 0:
-            raise ValueError(f"every size must be positive: {self}")
+        self.check_sizes(self.depth)
         if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
             name, range_ = ("num_classes", "0 or more") if self.num_classes < 0 else ("class_dropout_prob", "from 0 to below 1")
             raise ValueError(f"{name} {getattr(self, name)} is out of range: it must be {range_}")
@@ -72,16 +70,12 @@ class DiTConfig(OfPictures):
             raise ValueError("vocabulary and caption_length go together, and without classes")
         if not 0 <= self.word_dropout_prob < 1:
             raise ValueError(f"word_dropout_prob {self.word_dropout_prob} must be at least 0 and below 1")
-        if H % self.patch_size or W % self.patch_size:
-            raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
         if self.conditioning not in VARIANTS:
             raise ValueError(f"conditioning {self.conditioning!r} is not one of {', '.join(VARIANTS)}")
         if self.freq_shift not in (0, 1) or not self.mlp_norm_eps > 0:
             raise ValueError(f"freq_shift {self.freq_shift} must be 0 or 1, mlp_norm_eps {self.mlp_norm_eps} above 0")
         if self.mlp_norm_eps != 1e-6 and self.conditioning != "adaln_zero":
             raise ValueError("mlp_norm_eps is a setting of adaln_zero blocks only")
-        if self.hidden_size % self.num_heads or self.hidden_size % 4:
-            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
 
     @property
     def condition(self) -> Condition:
@@ -90,15 +84,6 @@ class DiTConfig(OfPictures):
             return super().condition
         null = self.vocabulary if self.class_dropout_prob > 0 else None
         return Tokens(self.vocabulary, self.caption_length, null, self.class_dropout_prob, self.word_dropout_prob)
-
-    @property
-    def tokens(self) -> int:
-        return (self.size[0] // self.patch_size) * (self.size[1] // self.patch_size)
-
-    @property
-    def multiple(self) -> int:
-        """Height and width must be multiples of the patch."""
-        return self.patch_size
 
     def captioned(self, vocabulary: int, length: int) -> Self:
         """The same DiT for captions of so many words, out of so many. It reads them as a bag, whose order it does not see."""
@@ -211,7 +196,7 @@ class DiT(Module):
         D, p, variant = config.hidden_size, config.patch_size, config.variant
         self.config, self.enter = config, variant.enter
         self.shape, self.condition, self.second_half = config.shape, config.condition, config.learn_sigma
-        self.register_buffer("pos_embed", sincos_2d(D, config.size[0] // p, config.size[1] // p)[None])
+        self.register_buffer("pos_embed", sincos_2d(D, *config.grid)[None])
         self.x_embedder = PatchEmbed(config.in_channels, D, p)
         self.t_embedder = TimestepEmbedder(D, config.freq_shift)
         if config.condition.count:

@@ -60,35 +60,16 @@ class FluxConfig(OfWords):
     learn_sigma: bool = False  # twice the channels: the second half is for the variance
 
     def __post_init__(self) -> None:
-        H, W = self.size
-        sizes = (H, W, self.patch_size, self.in_channels, self.hidden_size, self.num_heads, self.mlp_ratio)
-        if min(sizes) <= 0 or min(self.depth, self.single_depth) < 0 or not self.depth + self.single_depth:
-            raise ValueError(f"every size must be positive: {self}")
-        if H % self.patch_size or W % self.patch_size:
-            raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
-        K = self.hidden_size / self.num_heads
+        self.check_sizes(self.depth + 1, self.single_depth + 1, self.depth + self.single_depth)  # one of the two may be 0
+        K = self.hidden_size // self.num_heads
         if K % 4 or K < 8:
-            raise ValueError(f"heads of {K:g} numbers: three axes of places need a multiple of 4, at least 8")
+            raise ValueError(f"heads of {K} numbers: three axes of places need a multiple of 4, at least 8")
         three = len(self.rope_widths) == 3 and sum(self.rope_widths) == K and not any(d % 2 for d in self.rope_widths)
         if self.rope_widths and not three:
-            raise ValueError(f"rope_widths {self.rope_widths} must be three even numbers that sum up to {K:g}, a head")
+            raise ValueError(f"rope_widths {self.rope_widths} must be three even numbers that sum up to {K}, a head")
         if self.guidance not in GUIDANCE:
             raise ValueError(f"guidance {self.guidance!r} is not one of {', '.join(GUIDANCE)}")
         self.check_text()
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return self.size[0] // self.patch_size, self.size[1] // self.patch_size
-
-    @property
-    def tokens(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def multiple(self) -> int:
-        """Height and width must be multiples of the patch."""
-        return self.patch_size
 
     @property
     def axes(self) -> tuple[int, ...]:

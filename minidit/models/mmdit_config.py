@@ -47,25 +47,12 @@ class MMDiTConfig(OfWords):
     learn_sigma: bool = False  # twice the channels: the second half is for the variance
 
     def __post_init__(self) -> None:
-        H, W = self.size
-        if min(H, W, self.patch_size, self.in_channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio) <= 0:
-            raise ValueError(f"every size must be positive: {self}")
-        if H % self.patch_size or W % self.patch_size:
-            raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {self.patch_size}")
-        if self.hidden_size % self.num_heads or self.hidden_size % 4:
-            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
-        if self.context_ratio <= 0:
-            raise ValueError(f"context_ratio {self.context_ratio} must be above 0")
+        self.check_sizes(self.depth, self.context_ratio)
         if self.position_side and self.position_side < max(self.grid):
             raise ValueError(f"position_side {self.position_side} must be 0, or at least {max(self.grid)}, the grid's side")
         if any(not 0 <= i < self.depth for i in self.dual_attention):
             raise ValueError(f"dual_attention {self.dual_attention}: the blocks are 0 to {self.depth - 1}")
         self.check_text()
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return self.size[0] // self.patch_size, self.size[1] // self.patch_size
 
     @property
     def side(self) -> tuple[int, int]:
@@ -76,15 +63,6 @@ class MMDiTConfig(OfWords):
     def unit(self) -> float:
         """Of the coordinates in the table: one of side × side spans as much as the grid of one picture does."""
         return self.grid[0] / self.position_side if self.position_side else 1.0
-
-    @property
-    def tokens(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def multiple(self) -> int:
-        """Height and width must be multiples of the patch."""
-        return self.patch_size
 
     def streams(self) -> list[StreamSize]:
         """The streams of all blocks."""

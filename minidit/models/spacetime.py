@@ -245,18 +245,21 @@ class SpacetimeDiT(Module):
         return shape
 
     @classmethod
-    def like(cls, network: DiT, rng: Philox, **more: Any) -> Self:
+    def like(
+        cls, network: DiT, rng: Philox, *, frames: int = 0, time_attention: str = "full", positions: str = "sincos"
+    ) -> Self:
         """The weights of a DiT in a network for clips; new are the blocks over time, whose gates are closed (T.7).
 
-        more : time_attention, frames. Raises ValueError for a DiT of another conditioning than adaln_zero.
+        Raises ValueError for a DiT of another conditioning than adaln_zero, and for places that are not added.
         """
         c = network.config
-        if (c.conditioning, c.freq_shift, c.mlp_norm_eps) != ("adaln_zero", 0, 1e-6) or more.get("positions") == "rope":
+        if (c.conditioning, c.freq_shift, c.mlp_norm_eps) != ("adaln_zero", 0, 1e-6) or positions == "rope":
             raise ValueError(
                 "the DiT must have conditioning adaln_zero, freq_shift 0 and mlp_norm_eps 1e-6, and places are added"
             )
         names = [name for name in SpacetimeConfig.__dataclass_fields__ if name in type(c).__dataclass_fields__]
-        config = SpacetimeConfig(**{name: getattr(c, name) for name in names}, **more)
+        same = {name: getattr(c, name) for name in names}
+        config = SpacetimeConfig(**same, frames=frames, time_attention=time_attention, positions=positions)
         step = 2 if config.time_attention == "factorised" else 1
         made = cls(replace(config, depth=c.depth * step), rng, device=network.device, dtype=network.dtype)
         state = made.state_dict()

@@ -12,7 +12,7 @@ from typing import Self
 
 from minidit.choices import one_of
 from minidit.keywords import Named, suggesting
-from minidit.models.backbone import OfPictures
+from minidit.models.backbone import OfPatches
 from minidit.models.dit import DiTBlock, FinalLayer
 from minidit.models.embedders import FREQUENCIES
 from minidit.nn.memory import HOMES, SampleMemory
@@ -23,7 +23,7 @@ AXIS = 7 / 16  # of a head: the share of rows and that of columns; the rest is f
 
 @suggesting
 @dataclass(frozen=True)
-class SpacetimeConfig(OfPictures):
+class SpacetimeConfig(OfPatches):
     """The sizes of a spacetime DiT. Raises ValueError if they conflict."""
 
     input_size: int | tuple[int, int] = 16  # height and width of a frame
@@ -42,16 +42,11 @@ class SpacetimeConfig(OfPictures):
     learn_sigma: bool = False  # twice the channels: the second half is for the variance
 
     def __post_init__(self) -> None:
-        (H, W), t, p = self.size, self.frame_patch, self.patch_size
-        sizes = (H, W, t, p, self.in_channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio)
-        if min(sizes) <= 0 or self.frames < 0:
-            raise ValueError(f"every size must be positive: {self}")
+        self.check_sizes(self.depth, self.frame_patch, self.frames + 1)
         if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
             raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
-        if H % p or W % p or (self.frames > 1 and self.frames % t):
-            raise ValueError(f"{max(1, self.frames)} frames of {H} x {W} are not divisible by patches of {t} x {p} x {p}")
-        if self.hidden_size % self.num_heads or self.hidden_size % 4:
-            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
+        if self.frames > 1 and self.frames % self.frame_patch:
+            raise ValueError(f"{self.frames} frames are not divisible by frame_patch {self.frame_patch}")
         if self.positions == "rope" and (self.hidden_size // self.num_heads % 2 or min(self.axes) <= 0):
             raise ValueError(
                 f"heads of {self.hidden_size // self.num_heads} numbers are not turned: positions rope needs 6, 8, …"
@@ -81,16 +76,6 @@ class SpacetimeConfig(OfPictures):
     @property
     def tokens(self) -> int:
         return self.times * self.sites
-
-    @property
-    def multiple(self) -> int:
-        """Height and width must be multiples of the patch."""
-        return self.patch_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return self.size[0] // self.patch_size, self.size[1] // self.patch_size
 
     @property
     def axes(self) -> tuple[int, int, int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Self, cast
 
-from minidit.models.backbone import OfPictures
+from minidit.models.backbone import OfPatches
 from minidit.models.condition import Condition, Encoded, Tokens
 
 
-class OfWords(OfPictures):
-    """The condition of a network of pictures that may read captions, or the outputs of text encoders. The base of a dataclass."""
+class OfWords(OfPatches):
+    """The condition of a transformer that may read captions, or the outputs of text encoders. The base of a dataclass."""
 
     vocabulary: int
     caption_length: int

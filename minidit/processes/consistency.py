@@ -111,10 +111,14 @@ class Consistency:
             raise ValueError("one step of a teacher is Euler's or one of Heun's: Adams–Bashforth needs the step before")
 
     @classmethod
-    def on_exploding(cls, end: float = 0.002, high: float = 80.0, sigma_data: float = 0.5, **rest: Any) -> Self:
+    def on_exploding(
+        cls, end: float = 0.002, high: float = 80.0, sigma_data: float = 0.5, *, grid: Grid, masses: Masses = evenly,
+        distance: Distance = consistency.pseudo_huber, weight: Callable[[Array, Array], Array] | None = None,
+        teacher: Denoiser | None = None, solver: Solver = EULER, target: Backbone | None = None, most: int = 0,
+    ) -> Self:  # fmt: skip
         """On the path of the papers, with their scalings."""
-        path = Exploding(sigma_data, low=end, high=high, end=end)
-        return cls(path, consistency.consistency(end, sigma_data), **rest)
+        path, answer = Exploding(sigma_data, low=end, high=high, end=end), consistency.consistency(end, sigma_data)
+        return cls(path, answer, grid, masses, distance, weight, teacher, solver, target, most)
 
     @classmethod
     def training(cls, K: int, target: Backbone, s_0: int = 2, s_1: int = 150, end: float = 0.002, high: float = 80.0) -> Self:

@@ -33,7 +33,7 @@ from minidit.verify.core.schema import SCHEMA, violations
 from minidit.verify.core.values import ValueFormError, packed, unpacked
 from minidit.verify.refusals import refusals
 
-FORMAT, SUITE = 1, "1.4.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
+FORMAT, SUITE = 1, "1.5.0"  # of the files' form; of the vectors themselves, apart from the package's and SPEC's
 INLINE = 64
 CORE = 96_000  # bytes of arrays that the questions of one topic may bring into the core pack, beyond its smallest question
 SHIPPED = Path(__file__).parents[1] / "vectors"  # the core pack

@@ -358,8 +358,8 @@ def test_factorised_attention_costs_less_than_full_attention():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"frames": 4, "frame_patch": 3}, "4 frames of 4 x 6 are not divisible by patches of 3 x 2 x 2"),
-        ({"patch_size": 4}, "3 frames of 4 x 6 are not divisible"),
+        ({"frames": 4, "frame_patch": 3}, "4 frames are not divisible by frame_patch 3"),
+        ({"patch_size": 4}, "input_size 4 x 6 is not divisible by patch_size 4"),
         ({"time_attention": "some"}, "time_attention 'some' is not one of full, factorised, none"),
         ({"positions": "some"}, "positions 'some' is not one of"),
         ({"depth": 0}, "every size must be positive"),

@@ -21,7 +21,7 @@ EDM = {
 }  # fmt: skip
 CONSISTENCY = {"sigma_data": st.floats(0.1, 1.0), "clip_denoised": st.booleans()}
 KINDS = [
-    ("FlowMatchEulerDiscreteScheduler", FLOWS, {"C13", "M104", "M104b"}),
+    ("FlowMatchEulerDiscreteScheduler", FLOWS, {"C13", "C21", "M104", "M104b"}),
     ("FlowMatchHeunDiscreteScheduler", FLOWS, {"C13", "M104", "M104b", "M122"}),
     ("EDMEulerScheduler", EDM, {"C12", "X177"}),
     ("CMStochasticIterativeScheduler", CONSISTENCY, {"C17", "M108"}),

@@ -9,6 +9,7 @@ import pytest
 import minidit as md
 from minidit.verify.bank import (
     DEVIATIONS,
+    clips,
     codes,
     consistency,
     flows,
@@ -35,7 +36,7 @@ ROOMS = {  # groups of topics, further topics, modules of the bank, and for draw
     "around": ((*LAWS, "training", "latents"), (), (guided,), (5, 8)),
     "continuous": (("paths", "times", "flows", "consistency", "unet"), ("straight_embedding",),
                    (paths, times, flows, consistency, unet), (3, 30)),
-    "tokens": (("codes", "tokens", "streams"), (), (codes, tokens, streams), (4, 30)),
+    "tokens": (("codes", "tokens", "streams"), (), (codes, tokens, streams, clips), (4, 30)),
 }  # fmt: skip
 EACH = [pytest.param(room, d, id=d.id) for room, (_, _, modules, _) in ROOMS.items() for m in modules for d in m.BANK]
 

@@ -133,6 +133,28 @@ def test_grids_are_those_of_the_samplers(n, a, rho):
     near(flows.walk_times(R, n, a), times.linear(n, a))
 
 
+@spec("P.17")
+@given(st.integers(1, 40), st.integers(1, 9), st.floats(0.05, 0.95))
+def test_shifts_of_larger_pictures_and_clips_make_one_another(frames, k, t):
+    a = laws.clip_shift(R, frames, 100 * k, 100)
+    near(times.shift(times.shift(t, frames**0.5), k**0.5), times.shift(t, a))
+    assert laws.clip_shift(R, 1, 100 * k, 100) == laws.resolution_shift(R, 100 * k, 100)
+    near([laws.flux_shift(R, n) for n in (256, 4096)], [1.6487212707001282, 3.158192909689768])
+    half = laws.flux_shift(R, (256 + 4096) // 2)
+    near(half**2, laws.flux_shift(R, 256) * laws.flux_shift(R, 4096))
+
+
+@spec("P.8", "F.2")
+@given(unit)
+def test_a_weighted_loss_of_the_denoised_guess_is_the_loss_of_the_velocity(t):
+    x_0, eps, v = drawn(3, 1, 2, 3)
+    x_t = level.mix(x_0, eps, Straight().level(t))
+    x_0_hat, _ = U.pair(v, x_t, Straight().level(t))
+    mine = flows.denoised_flow_loss(R, x_0_hat, x_0, np.array([t]))
+    near(mine, flows.flow_loss(R, v, x_0, eps), 1e-9)
+    near(flows.denoised_weight(R, t), U.gain(Straight().level(t)))
+
+
 @spec("S.1", "S.2", "S.3")
 @given(st.floats(0.01, 50.0), st.floats(0.001, 0.3))
 def test_consistency_is_that_of_the_law(above, end):

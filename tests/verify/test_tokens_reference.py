@@ -13,8 +13,8 @@ from minidit.autoregressive.quantiser import Levels, Nearest
 from minidit.models.flux import SingleBlock
 from minidit.models.flux_config import turn_of
 from minidit.models.gpt import GPT, GPTConfig, turns
-from minidit.models.mmdit import Stream
-from minidit.models.spacetime import patches, places_of_time
+from minidit.models.mmdit import MMDiT, MMDiTConfig, Stream
+from minidit.models.spacetime import InFrames, OverTime, patches, places_of_time
 from minidit.models.var import VAR, VARConfig
 from minidit.nn.attention import attended
 from minidit.nn.masks import by_level, same_frame, same_site
@@ -24,7 +24,7 @@ from minidit.verify import check
 from minidit.verify.core.finding import ask
 from minidit.verify.core.judge import Judge
 from minidit.verify.core.reference import Reference
-from minidit.verify.topics import TOPICS, codes, streams, tokens
+from minidit.verify.topics import TOPICS, clips, codes, stream_blocks, streams, tokens
 
 R = Reference()
 GROUPS = ("codes", "tokens", "streams")
@@ -214,12 +214,12 @@ def test_places_norms_and_joint_attention_are_those_of_the_kit_of_attention(seed
 @given(seeds)
 def test_patches_places_and_groups_are_those_of_the_networks(seed):
     x, clip = drawn(seed, (2, 3, 4, 6), (2, 3, 4, 4, 6))
-    near(streams.packed_patches(R, x, 2), ops.patchify(x, patch_size=2))
-    near(streams.clip_patches(R, clip, 2, 2), patches(clip, 2, 2))
-    near(streams.frame_places(R, 3, 8), places_of_time(3, 8, np.float64)[:, 0])
-    near(streams.cropped_places(R, 8, 6, 3, 4), centre(sincos_2d(8, 6, 6)[None], 6, 6, 3, 4)[0])
+    near(stream_blocks.packed_patches(R, x, 2), ops.patchify(x, patch_size=2))
+    near(clips.clip_patches(R, clip, 2, 2), patches(clip, 2, 2))
+    near(clips.frame_places(R, 3, 8), places_of_time(3, 8, np.float64)[:, 0])
+    near(stream_blocks.cropped_places(R, 8, 6, 3, 4), centre(sincos_2d(8, 6, 6)[None], 6, 6, 3, 4)[0])
     h = drawn(seed, (2, 6, 3 * 8))[0]
-    frames, sites = streams.factorised_groups(R, h, 2)
+    frames, sites = clips.factorised_groups(R, h, 2)
     for groups, mask, back in (
         (frames, same_frame(2, 3), lambda y: y.reshape(2, 6, 8)),
         (sites, same_site(2, 3), lambda y: y.reshape(2, 3, 2, 8).swapaxes(1, 2).reshape(2, 6, 8)),
@@ -239,16 +239,59 @@ def test_blocks_of_both_kinds_are_those_of_mm_dit_and_flux():
         block.flat[...] += 0.3 * Philox(3).normal(block.flat.shape, dtype=np.float64)
     weights = {name: host(p) for name, p in stream.named_parameters()}
     parts = ops.split(stream.adaLN_modulation(c), parts=6)
-    a, out = streams.stream_block(R, weights, h, y, c)
+    a, out = stream_blocks.stream_block(R, weights, h, y, c)
     near(a, ops.layer_norm_modulate(h, parts[0], parts[1]))
     near(out, stream.go_on(h, y, list(parts)), 1e-11)
     w = {name: host(p) for name, p in single.named_parameters()}
     theirs = {"modulation": "adaLN_modulation.1", "linear1": "mlp.fc1"}
     mine = {f"{n}.{k}": w[f"{m}.{k}"] for n, m in theirs.items() for k in ("weight", "bias")}
     mine["linear2.weight"], mine["linear2.bias"] = np.hstack((w["proj.weight"], w["mlp.fc2.weight"])), w["mlp.fc2.bias"]
-    a, _ = streams.single_block(R, mine, h, 0 * h, c)
+    a, _ = stream_blocks.single_block(R, mine, h, 0 * h, c)
     heads = attended(single.attn.packed(a, None), 2)
-    near(streams.single_block(R, mine, h, host(heads), c)[1], single.modulated(h, single.adaLN_modulation(c)), 1e-11)
+    near(stream_blocks.single_block(R, mine, h, host(heads), c)[1], single.modulated(h, single.adaLN_modulation(c)), 1e-11)
+
+
+@spec("T.24", "T.25")
+@given(seeds)
+def test_dual_attention_and_the_last_words_are_those_of_mm_dit(seed):
+    stream = Stream(8, 1, 16, qk_norm=False, dual=True)
+    stream.build(Philox(seed), dtype=np.float64)
+    stream.flat[...] += 0.3 * Philox(seed + 1).normal(stream.flat.shape, dtype=np.float64)
+    h, y, c = drawn(seed + 2, (2, 3, 8), (2, 3, 8), (2, 8))
+    weights, parts = {name: host(p) for name, p in stream.named_parameters()}, ops.split(stream.adaLN_modulation(c), parts=9)
+    second = ops.layer_norm_modulate(h, parts[6], parts[7])
+    own = host(attended(stream.attn2.packed(second, None), 1))
+    first, asked, out = stream_blocks.dual_block(R, weights, h, y, own, c)
+    near(first, ops.layer_norm_modulate(h, parts[0], parts[1]))
+    near(asked, second)
+    near(out, stream.go_on(h, y, list(parts)), 1e-11)
+    last = Stream(8, 1, 16, qk_norm=False, last=True)
+    last.build(Philox(seed), dtype=np.float64)
+    last.flat[...] += Philox(seed + 1).normal(last.flat.shape, dtype=np.float64)
+    mine = {name: host(p) for name, p in last.named_parameters()}
+    near(stream_blocks.last_context(R, mine, h, c), ops.layer_norm_modulate(h, *ops.split(last.adaLN_modulation(c), parts=2)))
+
+
+@spec("T.25", "T.27")
+def test_a_network_reads_its_picture_behind_its_words():
+    network = MMDiT(MMDiTConfig(4, 2, 1, 8, 1, 1, vocabulary=3, caption_length=2), Philox(0), dtype=np.float64)
+    h, c = drawn(1, (1, 6, 8), (1, 8))  # every gate is closed: a fresh block hands on what it got
+    near(network.joint_blocks[-1](h, c), stream_blocks.patches_alone(R, h, 2))
+
+
+@spec("T.32", "T.34")
+@given(seeds, st.integers(1, 4))
+def test_blocks_of_clips_take_turns_as_the_factorised_network_s_do(seed, depth):
+    x = drawn(seed, (2, 6, 8))[0]
+    h, unit = x, np.concatenate([np.eye(8)] * 3)
+    for k in range(depth):
+        attention = (OverTime if k % 2 else InFrames)(8, 1, (1, 3))
+        attention.build(Philox(0), dtype=np.float64)
+        state = {"qkv.weight": unit, "qkv.bias": np.zeros(24), "proj.weight": np.eye(8), "proj.bias": np.zeros(8)}
+        attention.load_state_dict(state)  # q = k = v = the tokens
+        attention.places = True
+        h = h + host(attention.mixed(h))
+    near(clips.factorised_blocks(R, x, 2, depth), h, 1e-11)
 
 
 # ------------------------------------------------------------------------------------------------ mistakes of no bank
@@ -265,8 +308,8 @@ FRESH = {
     "a cube": ("swiglu", lambda x, a, b, c: tokens.swiglu(R, x, a, b, c) ** 3),
     "half of the turn": ("rope", lambda x, cos, sin: (x + streams.rope(R, x, cos, sin)) / 2),
     "the mean of both streams": ("joint_attention", lambda *a: tuple(y - y.mean() for y in streams.joint_attention(R, *a))),
-    "twice the answer": ("stream_final", lambda w, x, c: 2 * streams.stream_final(R, w, x, c)),
-    "neighbours": ("group_conditions", lambda c, n: np.roll(streams.group_conditions(R, c, n), 1, axis=0)),
+    "twice the answer": ("stream_final", lambda w, x, c: 2 * stream_blocks.stream_final(R, w, x, c)),
+    "neighbours": ("group_conditions", lambda c, n: np.roll(clips.group_conditions(R, c, n), 1, axis=0)),
 }  # fmt: skip
 
 

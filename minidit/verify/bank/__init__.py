@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from minidit.verify.bank import (
     checkpoints,
+    clips,
     codes,
     consistency,
     embeddings,
@@ -30,7 +31,7 @@ from minidit.verify.core.reference import Deviation
 
 MODULES = (
     schedules, samplers, steps, likelihood, layers, embeddings, network, training, checkpoints, paths, times, flows, consistency,
-    unet, guided, codes, tokens, streams,
+    unet, guided, codes, tokens, streams, clips,
 )  # fmt: skip
 DEVIATIONS: dict[str, Deviation] = {d.id: d for module in MODULES for d in module.BANK}
 HABITS: tuple[Deviation, ...] = tuple(training.HABITS)  # small numbers that libraries add: they pass

@@ -12,7 +12,8 @@ ITSELF = "t itself (C11)"
 NONE = "none"
 
 OF_DIFFUSERS = (
-    "0 data, 1 noise", "ε - x_0", "1000 t", "n times from 1 to 1/1000, then 0 (C13)", "once; its lowest time twice (M104b)",
+    "0 data, 1 noise", "ε - x_0", "1000 t", "n times from 1 to 1/1000, then 0 (C13)",
+    "once, also of given times (C21); its lowest time twice (M104b)",
     "¼ ln σ; with v_prediction F is negated (C12)", "falls (C17)", "x, clipped to ±1 unless asked otherwise (M108)", NONE,
 )  # fmt: skip
 CONTINUOUS = (
@@ -23,6 +24,16 @@ CONTINUOUS = (
         (),
         (),
         ("0 data, 1 noise", "ε - x_0", "1000 t", "n times from 1 to 1/1000, then 0 (C13)", "once; its lowest time twice (M104b)",
+         NONE, NONE, NONE, NONE),
+    ),
+    Dialect(
+        "flux", "flux 802fb47",
+        "the network is told t itself, and multiplies it by 1000",
+        ("C11",),
+        ("M121", "X316"),
+        (),
+        ("0 data, 1 noise", "ε - x_0", f"{ITSELF}, which it multiplies", "n + 1 times, from 1 to 0",
+         "e^μ, μ a line in the number of tokens",
          NONE, NONE, NONE, NONE),
     ),
     Dialect(

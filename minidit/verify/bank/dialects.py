@@ -42,10 +42,12 @@ DIALECTS: dict[str, Dialect] = {
             "leading spacing, a fixed stride down, β as given for any T, ln 1e-20 at t = 0, ε̂ kept beside a clipped x̂_0; DiT "
             "with the time frequencies of DDPM, ε = 1e-5 before the MLP, and labels dropped anew in every block; flows end with "
             "a step from 1/1000, consistency models clip their answer; U-Nets with a DiT's time and paddings on all sides; the "
-            "halves of the last modulation of SD3 and FLUX exchanged; β on the codes' way in VQModel",
+            "halves of the last modulation of SD3 and FLUX exchanged, those of SD3's last words too; a user's own times "
+            "shifted; β on the codes' way in VQModel",
             ("M04", "M05", "M06", "M15", "M25", "C04", "M21b", "M31", "M61b", "M76", "M83", "M91", "M108", "M125", "M127", "C13",
-             "C17", "M130", "M159"),
-            ("M05b", "M08", "M17", "M24", "M29", "M32b", "M33", "M36", "M81", "M99", "M104b", "M120", "M122", "C12", "X177"),
+             "C17", "M130", "M159", "M169", "C21"),
+            ("M05b", "M08", "M17", "M24", "M29", "M32b", "M33", "M36", "M81", "M99", "M104b", "M120", "M122", "C12", "M174",
+             "X177"),
             ("leading (M05); offset 1 in Stable Diffusion's settings (M05b)", "1; ᾱ[0] in Stable Diffusion's settings (M08)",
              "kept (M31)", "to ±1 unless asked otherwise (M32b); DiT's settings do", "ln 1e-20 (M25)",
              "DiT: cos first, exponents i/(half-1) (M76); U-Nets: i/half (M125)",
@@ -53,7 +55,8 @@ DIALECTS: dict[str, Dialect] = {
              "[uncond; cond]; DiTPipeline [cond; uncond]", f"{PLAIN_SCALE}; no unconditional pass for w ≤ 1", "all",
              "num_classes; DiTPipeline writes 1000 (M81)", "anew in every block (M83)", "none", "rounded", "float32"),
             OF_DIFFUSERS,
-            (NO_TOKENS, NO_TOKENS, NO_TOKENS, "β on the codes, 1 on the commitment (M130)", "scale, shift (M159)", NO_TOKENS),
+            (NO_TOKENS, NO_TOKENS, NO_TOKENS, "β on the codes, 1 on the commitment (M130)", "scale, shift (M159, M169)",
+             NO_TOKENS),
         ),
         Dialect(
             "diffusers-0.11-ddpm", "0.2.4 and 0.11.1 (DDPMScheduler)",
@@ -84,10 +87,10 @@ DIALECTS: dict[str, Dialect] = {
         ),
         Dialect(
             "latte", "Latte b27c24a",
-            "places of time as they are: a clip of one frame is no picture",
-            ("C19",),
-            ("M86",),
-            with_tokens=(NO_TOKENS, NO_TOKENS, NO_TOKENS, NO_TOKENS, "shift, scale", "p(0), as it is (C19)"),
+            "places of time as they are, added to the tokens once: a clip of one frame is no picture",
+            ("C19", "C20"),
+            ("M86", "M172"),
+            with_tokens=(NO_TOKENS, NO_TOKENS, NO_TOKENS, NO_TOKENS, "shift, scale", "p(0), as it is (C19), added once (C20)"),
         ),
         Dialect(
             "var", "VAR 78b9539",

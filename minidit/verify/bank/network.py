@@ -11,7 +11,7 @@ from minidit import ops
 from minidit.autograd import Primitive, value
 from minidit.backend import Array
 from minidit.random import Philox
-from minidit.verify.bank.wrap import at, instead, then
+from minidit.verify.bank.wrap import at, instead, reordered, then
 from minidit.verify.core.reference import Deviation, Form, Patches, Reference
 from minidit.verify.topics import block, embeddings, layers, network, parameters
 from minidit.verify.topics.layers import Numbers, normal
@@ -21,7 +21,7 @@ from minidit.verify.topics.layers import Numbers, normal
 
 def _six(*order: int) -> Patches:
     """The six pieces of the product taken to be shift₁ scale₁ gate₁ shift₂ scale₂ gate₂ at these places."""
-    return {block.six_order: then(lambda six: tuple(six[i] for i in order))}
+    return {block.six_order: reordered(*order)}
 
 
 def _stream(f: Form) -> Patches:
@@ -143,7 +143,7 @@ BANK = [
     Deviation("M65", "SHIFT_SCALE_SWAP", "T.4", "takes scale first, shift second in the blocks", _ORDER, _six(1, 0, 2, 4, 3, 5),
         "diffusers SD3 and Flux swap_scale_shift, stable-diffusion.cpp PR#1707, smalldiffusion; hidden on fresh weights"),
     Deviation("M65b", "SHIFT_SCALE_SWAP_FINAL", "T.6", "takes scale first, shift second in the final layer",
-        "shift, scale = Linear(SiLU(c))", {block.two_order: then(lambda two: (two[1], two[0]))}, "stable-diffusion.cpp PR#1707"),
+        "shift, scale = Linear(SiLU(c))", {block.two_order: reordered(1, 0)}, "stable-diffusion.cpp PR#1707"),
     Deviation("M65c", "SHIFT_SCALE_SWAP_ALL", "A.15", "takes shift for scale and scale for shift everywhere",
         "x (1 + scale) + shift", {layers.modulate: lambda f: lambda R, x, shift, scale, *place: f(R, x, scale, shift, *place)}),
     Deviation("M66", "GATE_ORDER", "T.4", "takes the gate first in each triple: gate, shift, scale", _ORDER,

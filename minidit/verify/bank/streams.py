@@ -1,13 +1,13 @@
-"""Mistakes of several streams: rotary places, QK-norm, joint attention, blocks of MM-DiT and FLUX, conditions, clips."""
+"""Mistakes of several streams: rotary places, QK-norm, joint attention, blocks of MM-DiT and FLUX, conditions."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from minidit.backend import Array
-from minidit.verify.bank.wrap import instead
+from minidit.verify.bank.wrap import instead, reordered, then
 from minidit.verify.core.reference import Deviation, Reference
-from minidit.verify.topics import streams
+from minidit.verify.topics import stream_blocks, streams
 
 TURN = "(x_2j cos - x_2j+1 sin, x_2j sin + x_2j+1 cos)"
 ANGLES = "id θ^(-2j/d) for the d numbers of each axis, one axis after another"
@@ -15,15 +15,14 @@ IDS = "(0, 0, 0) for words, (0, row, column) for patches"
 NORM = "RoPE(x/√(mean x² + 1e-6) w) over the K numbers of a head, q and k with gains of their own"
 JOINT = "softmax((q_c; q)(k_c; k)ᵀ/√K)(v_c; v), the context first"
 STREAM = "h + α₁(W_o y + b_o), then h + α₂ MLP(LN(h)(1+γ₂)+β₂); parts (β₁, γ₁, α₁, β₂, γ₂, α₂)"
+DUAL = "LN(h)(1+γ₃)+β₃ for the second attention; h + α₁(W_o y + b_o) + α₃(W_o' y2 + b_o'), then the MLP; (β₃, γ₃, α₃) last"
+LAST = "LN(h)(1+γ)+β, (β, γ) = W_c silu(c) + b_c: two parts, and no word goes on"
+WITH_TEXT = "time + text, for the blocks and for the last layer"
 SINGLE = "h + α (W₂ (y; gelu(W₁ a + b₁)) + b₂), a = LN(h)(1+γ)+β; parts (β, γ, α)"
 FINAL = "W (LN(x)(1+γ)+β) + b, (β, γ) = W_c silu(c) + b_c"
 CONDITION = "MLP(emb(t)) + MLP'(pooled) + MLP''(emb(1000 w))"
 CROP = "the middle of the table"
 PATCH = "(C, row, column) within a patch"
-GROUPS = "frames (B·T, S, D), sites (B·S, T, D): no token leaves its clip"
-REPEATED = "every condition n times in a row: clips one after another"
-FRAMES = "p(f) - p(0), p(f) = [sin f ω | cos f ω]"
-CLIP = "tokens by frame, row, column; within one (C, frame, row, column)"
 
 
 def _halves(R: Reference, x: Array) -> tuple[Array, Array]:
@@ -35,16 +34,6 @@ def _turned_first(R: Reference, x: Array, weight: Array, cos: Array, sin: Array)
     return streams.normed_heads(R, streams.rope(R, x, cos, sin), weight)
 
 
-def _sites_unmoved(R: Reference, x: Array, T: int) -> Array:
-    return x.reshape(-1, T, x.shape[-1])
-
-
-def _sites_across(R: Reference, x: Array, T: int) -> Array:
-    """The clips of a site side by side: (T, S) before the batch."""
-    B, N, D = x.shape
-    return np.asarray(x.reshape(B, T, N // T, D).transpose(2, 0, 1, 3).reshape(-1, T, D))
-
-
 BANK = [
     Deviation("M151", "ROPE_TURNS_HALVES", "A.30", "turns j with j + K/2: weights of the other form do not fit", TURN,
         {streams.pair_of: instead(_halves), streams.paired: instead(lambda R, a, b: np.concatenate((a, b), axis=-1))},
@@ -53,7 +42,7 @@ BANK = [
     Deviation("M152", "ROPE_EXPONENT_OF_ALL_AXES", "N.12", "θ^(-2j/K) for every axis, K the width of a head", ANGLES,
         {streams.axis_exponents: instead(lambda R, d, whole: np.arange(0, d, 2) / whole)}, "class"),
     Deviation("X302", "ROPE_AXES_REVERSED", "N.12", "the last axis first", ANGLES,
-        {streams.axis_order: instead(lambda R, angles: angles[::-1])}),
+        {streams.axis_order: then(lambda angles: angles[::-1])}),
     Deviation("M153", "WORDS_IN_A_ROW", "T.27", "words stand at 0, 1, 2, … of the first axis", IDS,
         {streams.word_places: instead(lambda R, n: np.stack((np.arange(n), 0 * np.arange(n), 0 * np.arange(n)), axis=1))},
         "flux#71 (what the ids of words are)"),
@@ -82,56 +71,62 @@ BANK = [
     Deviation("X309", "JOINT_LOGITS_NOT_SCALED", "N.14", "q kᵀ without 1/√K", JOINT,
         {streams.stream_scale: instead(lambda R, K: 1.0)}),
     Deviation("M157", "JOINT_RESIDUAL_DROPPED", "T.23", "α₁(W_o y + b_o) without h", STREAM,
-        {streams.after_attention: instead(lambda R, h, gate, y: gate[:, None] * y)}, "minRF 4fc10e0 (its larger MM-DiT)"),
+        {stream_blocks.after_attention: instead(lambda R, h, gate, y: gate[:, None] * y)}, "minRF 4fc10e0 (its larger MM-DiT)"),
     Deviation("X310", "JOINT_GATE_FORGOTTEN", "T.23", "h + W_o y + b_o", STREAM,
-        {streams.after_attention: instead(lambda R, h, gate, y: h + y)}),
+        {stream_blocks.after_attention: instead(lambda R, h, gate, y: h + y)}),
     Deviation("X311", "STREAM_SCALE_FIRST", "T.22", "(γ₁, β₁, α₁, γ₂, β₂, α₂)", STREAM,
-        {streams.stream_order: instead(lambda R, p: (p[1], p[0], p[2], p[4], p[3], p[5]))}),
+        {stream_blocks.stream_order: reordered(1, 0, 2, 4, 3, 5)}),
     Deviation("X312", "STREAM_TRIPLES_EXCHANGED", "T.22", "the MLP's three parts first", STREAM,
-        {streams.stream_order: instead(lambda R, p: (*p[3:], *p[:3]))}),
+        {stream_blocks.stream_order: reordered(3, 4, 5, 0, 1, 2)}),
+    Deviation("M167", "DUAL_AFTER_THE_FIRST", "T.24", "the second attention sees what the first has made", DUAL,
+        {stream_blocks.dual_sees: instead(lambda R, h, after: after)}, "class"),
+    Deviation("M167b", "DUAL_BESIDE_THE_MLP", "T.24", "added at the end: the MLP does not see it", DUAL,
+        {stream_blocks.dual_mlp_sees: instead(lambda R, after, both: after)}, "class"),
+    Deviation("M168", "DUAL_PARTS_IN_THE_MIDDLE", "T.24", "(β₁, γ₁, α₁, β₃, γ₃, α₃, β₂, γ₂, α₂): in the order of use", DUAL,
+        {stream_blocks.dual_order: reordered(0, 1, 2, 6, 7, 8, 3, 4, 5)}, "class"),
+    Deviation("X323", "DUAL_GATE_OF_THE_FIRST", "T.24", "α₁ for both attentions", DUAL,
+        {stream_blocks.dual_order: reordered(0, 1, 2, 3, 4, 5, 6, 7, 2)}),
+    Deviation("X324", "DUAL_FORGOTTEN", "T.24", "one attention, as in the blocks after the 13th", DUAL,
+        {stream_blocks.dual_added: instead(lambda R, h, gate, y: h)}),
+    Deviation("M169", "LAST_CONTEXT_SCALE_FIRST", "T.25", "(γ, β): the halves of the words' last modulation change places", LAST,
+        {stream_blocks.last_context_order: reordered(1, 0)},
+        "diffusers SD3Transformer2DModel (its converter exchanges them, as those of the last layer)"),
+    Deviation("X325", "LAST_CONTEXT_NOT_MODULATED", "T.25", "LN(h): no part is left for the words that end", LAST,
+        {stream_blocks.last_context_order: instead(lambda R, p: (0 * p[0], 0 * p[1]))}),
+    Deviation("M170", "FIRST_TOKENS_KEPT", "T.27", "the first N of M + N tokens: a picture that begins with the words",
+        "the last N of M + N tokens", {stream_blocks.patches_alone: instead(lambda R, h, words: h[:, : h.shape[1] - words])},
+        "class"),
     Deviation("M158", "SINGLE_MLP_STANDS_FIRST", "T.27", "W₂ (gelu(…); y)", SINGLE,
-        {streams.single_input: instead(lambda R, y, inner: np.concatenate((inner, y), axis=-1))}, "class"),
+        {stream_blocks.single_input: instead(lambda R, y, inner: np.concatenate((inner, y), axis=-1))}, "class"),
     Deviation("X313", "SINGLE_MLP_OF_TOKENS", "T.27", "the MLP reads h, not its modulated norm", SINGLE,
-        {streams.single_mlp_sees: instead(lambda R, a, h: h)}),
+        {stream_blocks.single_mlp_sees: instead(lambda R, a, h: h)}),
     Deviation("X314", "SINGLE_GATE_FORGOTTEN", "T.27", "h + W₂ (y; …)", SINGLE,
-        {streams.single_gated: instead(lambda R, h, gate, out: h + out)}),
+        {stream_blocks.single_gated: instead(lambda R, h, gate, out: h + out)}),
+    Deviation("M171", "SINGLE_CLIPPED", "T.27", "keeps tokens within ±65504 in every precision", SINGLE,
+        {stream_blocks.single_gated: then(lambda h: np.clip(h, -65504, 65504))}, "diffusers, in float16 only"),
     Deviation("X315", "SINGLE_SCALE_FIRST", "T.27", "(γ, β, α)", SINGLE,
-        {streams.single_order: instead(lambda R, p: (p[1], p[0], p[2]))}),
+        {stream_blocks.single_order: reordered(1, 0, 2)}),
     Deviation("M159", "FINAL_SCALE_FIRST", "T.6", "(γ, β): the halves of the last modulation change places", FINAL,
-        {streams.final_order: instead(lambda R, p: (p[1], p[0]))},
+        {stream_blocks.final_order: reordered(1, 0)},
         "diffusers SD3Transformer2DModel and FluxTransformer2DModel (swap_scale_shift in their converters; #10198)"),
     Deviation("M160", "GUIDANCE_IN_ITSELF", "T.28", "emb(w): scales from 1 to 10 look alike", CONDITION,
-        {streams.guidance_unit: instead(lambda R, w: w)}, "class"),
+        {stream_blocks.guidance_unit: instead(lambda R, w: w)}, "class"),
     Deviation("M160b", "GUIDANCE_TIMES_THOUSAND_TWICE", "T.28", "emb(10⁶ w)", CONDITION,
-        {streams.guidance_unit: instead(lambda R, w: 1e6 * w)}, "class"),
+        {stream_blocks.guidance_unit: instead(lambda R, w: 1e6 * w)}, "class"),
     Deviation("M161", "POOLED_FORGOTTEN", "T.21", "time and guidance only: the text's vector is not heard", CONDITION,
-        {streams.pooled_part: instead(lambda R, embedded: 0 * embedded)}, "class"),
+        {stream_blocks.pooled_part: instead(lambda R, embedded: 0 * embedded)}, "class"),
+    Deviation("M172", "LAST_LAYER_WITHOUT_TEXT", "T.21", "the last layer is told of the time only", WITH_TEXT,
+        {stream_blocks.text_of_the_last: instead(lambda R, text: 0 * text)}, "Latte b27c24a (with captions)"),
     Deviation("X316", "GUIDANCE_FORGOTTEN", "T.28", "time and text only", CONDITION,
-        {streams.guidance_part: instead(lambda R, embedded: 0 * embedded)}, "FLUX.1-schnell, which has none"),
+        {stream_blocks.guidance_part: instead(lambda R, embedded: 0 * embedded)}, "FLUX.1-schnell, which has none"),
     Deviation("X317", "CONDITIONS_WITHOUT_SILU", "T.28", "two linear layers without an activation", CONDITION,
-        {streams.hidden_activation: instead(lambda R, x: x)}),
+        {stream_blocks.hidden_activation: instead(lambda R, x: x)}),
     Deviation("M162", "TABLE_FROM_THE_CORNER", "N.7", "the first rows and columns", CROP,
-        {streams.first_row: instead(lambda R, side, n: 0)}, "class"),
+        {stream_blocks.first_row: instead(lambda R, side, n: 0)}, "class"),
     Deviation("X318", "TABLE_ROUNDED_UP", "N.7", "one row too far where the number of rows that are left is odd", CROP,
-        {streams.first_row: instead(lambda R, side, n: -((n - side) // 2))}),
+        {stream_blocks.first_row: instead(lambda R, side, n: -((n - side) // 2))}),
     Deviation("M163", "PATCH_CHANNELS_LAST", "T.1", "(row, column, C), as a DiT's answer is flattened", PATCH,
-        {streams.patch_numbers: instead(lambda R: (0, 2, 4, 3, 5, 1))}, "class (one patchify for both directions)"),
+        {stream_blocks.patch_numbers: instead(lambda R: (0, 2, 4, 3, 5, 1))}, "class (one patchify for both directions)"),
     Deviation("X319", "PATCH_COLUMNS_FIRST", "T.1", "(C, column, row)", PATCH,
-        {streams.patch_numbers: instead(lambda R: (0, 2, 4, 1, 5, 3))}),
-    Deviation("M164", "SITES_BY_RESHAPE", "T.34", "(B·S, T, D) by a reshape: a site's times are neighbours in space", GROUPS,
-        {streams.sites_of: instead(_sites_unmoved)}, "class (rearrange order, Latte)"),
-    Deviation("M164b", "SITES_BEFORE_CLIPS", "T.34", "(S·B, T, D): clips change places with sites", GROUPS,
-        {streams.sites_of: instead(_sites_across)}, "class"),
-    Deviation("M165", "CONDITIONS_TILED", "T.34", "all conditions, n times over: groups get those of other clips", REPEATED,
-        {streams.repeated: instead(lambda R, c, n: np.tile(c, (n, 1)))}, "class (repeat 'n c' for 'c n', Latte)"),
-    Deviation("C19", "PLACES_OF_TIME_AS_THEY_ARE", "T.32", "p(f), so that one frame is no picture: a convention", FRAMES,
-        {streams.origin_of_time: instead(lambda R, p: p)}, "Latte b27c24a"),
-    Deviation("X321", "TIMES_OF_HALF_THE_WIDTH", "T.32", "frames in steps of one half", FRAMES,
-        {streams.frame_numbers: instead(lambda R, F: np.arange(F) / 2)}),
-    Deviation("X322", "TIME_COSINE_FIRST", "T.32", "[cos f ω | sin f ω]", FRAMES,
-        {streams.time_halves: instead(lambda R, angle: np.concatenate((np.cos(angle), np.sin(angle)), axis=1))}),
-    Deviation("X320", "CLIP_TOKENS_BY_SITE", "T.31", "row, column, then frame", CLIP,
-        {streams.clip_order: instead(lambda R, grid: grid.transpose(0, 4, 6, 2, 1, 3, 5, 7))}),
-    Deviation("M166", "CLIP_PATCH_FRAMES_FIRST", "T.31", "(frame, C, row, column) within a patch", CLIP,
-        {streams.clip_order: instead(lambda R, grid: grid.transpose(0, 2, 4, 6, 3, 1, 5, 7))}, "class"),
+        {stream_blocks.patch_numbers: instead(lambda R: (0, 2, 4, 1, 5, 3))}),
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from minidit import ops
 from minidit.backend import Array
-from minidit.verify.bank.wrap import instead
+from minidit.verify.bank.wrap import instead, reordered
 from minidit.verify.core.reference import Deviation, Reference
 from minidit.verify.topics import tokens
 
@@ -122,9 +122,9 @@ BANK = [
     Deviation("X279", "GEGLU_FOR_SWIGLU", "T.42", "gelu instead of SiLU", SWIGLU,
         {tokens.swish: instead(lambda R, x: ops.gelu(x))}),
     Deviation("M149", "VAR_ORDER_OF_DIT", "T.46", "(β₁, γ₁, α₁, β₂, γ₂, α₂), a DiT's order", VAR,
-        {tokens.var_order: instead(lambda R, p: (p[2], p[5], p[1], p[4], p[0], p[3]))}, "class"),
+        {tokens.var_order: reordered(2, 5, 1, 4, 0, 3)}, "class"),
     Deviation("M149b", "VAR_HEAD_ORDER_OF_DIT", "T.49", "(β, γ): a DiT's shift comes first", HEAD,
-        {tokens.head_order: instead(lambda R, p: (p[1], p[0]))}, "class"),
+        {tokens.head_order: reordered(1, 0)}, "class"),
     Deviation("X280", "VAR_CONDITION_WITHOUT_SILU", "T.46", "W c + b", VAR, {tokens.var_condition: instead(lambda R, c: c)}),
     Deviation("M150", "COSINE_OVER_ROOT_K", "T.48", "divides by √K as well", COSINE,
         {tokens.cosine_factor: instead(lambda R, K: K**-0.5)}, "class"),

@@ -15,6 +15,11 @@ def then(f: Form) -> Change:
     return lambda original: lambda R, *args: f(original(R, *args))
 
 
+def reordered(*order: int) -> Change:
+    """Its parts in another order."""
+    return then(lambda parts: tuple(parts[i] for i in order))
+
+
 def arguments(f: Form) -> Change:
     """The part with f(*arguments) for its arguments."""
     return lambda original: lambda R, *args: original(R, *f(*args))

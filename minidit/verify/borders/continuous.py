@@ -59,6 +59,7 @@ class Continuous:
 
     def flow_euler(self) -> Answers:
         return self.flow() | {
+            "users_grid": lambda times, a: self.grid(None, shift=a, sigmas=list(times[:-1])),
             "flow_euler_step": lambda x, u, t, s: self.moved(self.on(t, s), u, x), "flow_euler": self.walk,
             "shift_time": lambda t, a: to_numpy(self.make().time_shift(math.log(a), 1.0, _tensor(np.asarray(t)))),
         }  # fmt: skip
@@ -74,9 +75,9 @@ class Continuous:
             rows.append(to_numpy(made.scale_noise(_tensor(x_0[k : k + 1]), at, _tensor(eps[k : k + 1]))))
         return np.concatenate(rows)
 
-    def grid(self, n: int, **options: Any) -> Array:
+    def grid(self, n: int | None, sigmas: list[float] | None = None, **options: Any) -> Array:
         made = self.make(**options)
-        made.set_timesteps(n)
+        made.set_timesteps(n, **({} if sigmas is None else {"sigmas": sigmas}))
         return to_numpy(made.sigmas)
 
     def walk(self, net: Net, x: Array, N: int, a: float, own_grid: bool = True) -> Array:
@@ -191,7 +192,12 @@ def time_laws() -> Answers:
     def normal(u: Array) -> Callable[..., Any]:
         return lambda mean, std, **options: t_.tensor(mean + std * special.ndtri(u))
 
+    def denoised_flow_loss(x_0_hat: Array, x_0: Array, t: Array) -> Array:
+        weight = to_numpy(tools.compute_loss_weighting_for_sd3("sigma_sqrt", sigmas=t_.tensor(t)))
+        return np.asarray(weight * ((x_0_hat - x_0) ** 2).mean(axis=(1, 2)), weight.dtype)
+
     return {
+        "denoised_flow_loss": denoised_flow_loss,
         "logit_normal_times": lambda u, mean, std: drawn("normal", normal(u), "logit_normal", logit_mean=mean, logit_std=std),
         "mode_times": lambda u, scale: drawn("rand", lambda **options: t_.tensor(u), "mode", mode_scale=scale),
         "logit_normal_weight": lambda t, mean, std: to_numpy(

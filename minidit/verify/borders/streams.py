@@ -6,6 +6,7 @@ Whole networks are compared in tests/peers. RoPE and QK-norm are computed in flo
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,14 +54,45 @@ def streams() -> Answers:
     norms, embeddings = (importlib.import_module(f"diffusers.models.{name}") for name in ("normalization", "embeddings"))
     t_ = torch()
 
+    def load(layer: Any, weights: Weights, name: str) -> None:
+        layer.load_state_dict({k: t_.tensor(weights[f"{name}.{k}"]) for k in ("weight", "bias")}, assign=True)
+
     def stream_final(weights: Weights, x: Array, c: Array) -> Array:
-        D, O = x.shape[-1], len(weights["linear.bias"])
-        norm = norms.AdaLayerNormContinuous(D, D, elementwise_affine=False, eps=1e-6).to(t_.float64)
-        last = t_.nn.Linear(D, O).to(t_.float64)
-        for layer, name in ((norm.linear, "adaLN_modulation.1"), (last, "linear")):
-            layer.load_state_dict({k: t_.tensor(weights[f"{name}.{k}"]) for k in ("weight", "bias")})
+        last = t_.nn.Linear(x.shape[-1], len(weights["linear.bias"]))
+        load(last, weights, "linear")
         with t_.no_grad():
-            return to_numpy(last(norm(t_.tensor(x), t_.tensor(c))))
+            return to_numpy(last(t_.tensor(last_context(weights, x, c))))
+
+    def block_of_sd3(weights: Weights, c: Array, h: Array, *ys: Array) -> tuple[Array, ...]:
+        """JointTransformerBlock, whose attentions answer ys  ->  (what each of them is asked, the picture's tokens after it)."""
+        D, asked = h.shape[-1], []
+        made = importlib.import_module("diffusers.models.attention")
+        block = made.JointTransformerBlock(D, 1, D, context_pre_only=True, use_dual_attention=len(ys) == 2)
+        block.ff = made.FeedForward(D, inner_dim=len(weights["mlp.fc1.bias"]), activation_fn="gelu-approximate")
+        names = {"norm1.linear": "adaLN_modulation.1", "ff.net.0.proj": "mlp.fc1", "ff.net.2": "mlp.fc2"}
+        for layer, name in names.items():
+            load(block.get_submodule(layer), weights, name)
+
+        def answering(y: Array, name: str) -> Callable[..., Any]:
+            def attention(hidden_states: Any, **_: Any) -> Any:
+                asked.append(to_numpy(hidden_states))
+                out = t_.tensor(y @ weights[f"{name}.weight"].T + weights[f"{name}.bias"])
+                return out if name == "attn2.proj" else (out, None)
+
+            return attention
+
+        for attention, y, name in zip((block.attn, block.attn2), ys, ("attn.proj", "attn2.proj"), strict=False):
+            attention.forward = answering(y, name)
+        with t_.no_grad():
+            out = block.double()(t_.tensor(h), t_.tensor(h), t_.tensor(c))[1]
+        return *asked, to_numpy(out)
+
+    def last_context(weights: Weights, h: Array, c: Array) -> Array:
+        D = h.shape[-1]
+        norm = norms.AdaLayerNormContinuous(D, D, elementwise_affine=False, eps=1e-6).to(t_.float64)
+        load(norm.linear, weights, "adaLN_modulation.1")
+        with t_.no_grad():
+            return to_numpy(norm(t_.tensor(h), t_.tensor(c)))
 
     def rope(x: Array, cos: Array, sin: Array) -> Array:
         """Its angles stand twice, once per number of a pair."""
@@ -89,6 +121,8 @@ def streams() -> Answers:
         return to_numpy(made.cropped_pos_embed(h, w)[0])
 
     return {
+        "stream_block": lambda weights, h, y, c: block_of_sd3(weights, c, h, y),
+        "dual_block": lambda weights, h, y, y2, c: block_of_sd3(weights, c, h, y, y2), "last_context": last_context,
         "stream_final": stream_final, "rope": rope, "rope_angles": rope_angles, "queries_and_keys": queries_and_keys,
         "cropped_places": cropped_places,
     }  # fmt: skip

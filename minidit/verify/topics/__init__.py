@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from minidit.verify.core.reference import AnyTopic, Topic
 from minidit.verify.topics import (
-    block, chains, checkpoints, codes, consistency, conversions, ddim, ddpm, embeddings, flows, guidance, guided, latents, layers,
-    likelihood, losses, network, parameters, paths, posterior, schedules, squares, streams, times, timesteps, tokens,
-    training, unet,
+    block, chains, checkpoints, clips, codes, consistency, conversions, ddim, ddpm, embeddings, flows, guidance, guided, latents,
+    layers, likelihood, losses, network, parameters, paths, posterior, schedules, squares, stream_blocks, streams, times,
+    timesteps, tokens, training, unet,
 )  # fmt: skip
 
 FAMILIES = (
     schedules, timesteps, conversions, posterior, ddpm, ddim, chains, layers, embeddings, block, network, checkpoints, guidance,
     guided, latents, likelihood, losses, parameters, squares, training, paths, times, flows, consistency, unet, codes,
-    tokens, streams,
+    tokens, streams, stream_blocks, clips,
 )  # fmt: skip
 _ALL: list[AnyTopic] = [
     t for f in FAMILIES for t in vars(f).values() if isinstance(t, Topic) and t.right.__module__ == f.__name__

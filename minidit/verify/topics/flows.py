@@ -212,6 +212,14 @@ def flow_loss(R: Reference, v: Array, x_0: Array, eps: Array) -> Array:
     return reduced(R, penalty(R, v - straight_velocity(R, x_0, eps)))
 
 
+@topic("P.8", "x_0_hat, x_0 (B,C,N), t (B,): a loss on x̂_0 that trains as the velocity's does", "(B,): the loss of each sample",
+       lambda: [Probe("drawn", (*pictures(173, 2), np.array([0.1, 0.5, 0.9])), "the weight of a small time")])  # fmt: skip
+def denoised_flow_loss(R: Reference, x_0_hat: Array, x_0: Array, t: Array) -> Array:
+    """mean (x̂_0 - x_0)²/t²."""
+    return denoised_weight(R, clock(R, t)) * reduced(R, penalty(R, x_0_hat - x_0))
+
+
+denoised_weight = part(lambda R, t: 1 / t**2)  # |v - u|² = |x̂_0 - x_0|²/t², as x̂_0 = x_t - t v
 reduced = part(lambda R, squares: squares.mean(axis=tuple(range(1, squares.ndim))))  # (B, ...) to (B,)
 
 

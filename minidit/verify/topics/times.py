@@ -51,6 +51,16 @@ def mode_times(R: Reference, u: Array, scale: float) -> Array:
 mode_law = part(lambda R, scale: law.mode(scale))  # u -> t; ValueError for a scale out of range
 
 
+mixed = part(lambda R, law_, p: law.partly_uniform(law_, p))
+
+
+@topic("P.26", "u (B,) uniform in (0, 1), p: the uniform part; the rest is logit-normal, mean 0, std 1", "t (B,)",
+       _laws((0.1,), (0.4,)), tol=5.0, because=TAIL)  # fmt: skip
+def partly_uniform_times(R: Reference, u: Array, p: float) -> Array:
+    """u/p where u < p, else 1/(1 + e^-Φ⁻¹(u')), u' = (u-p)/(1-p)."""
+    return mixed(R, lambda u: logit_normal_times(R, u, 0.0, 1.0), p)(u)
+
+
 @topic("P.15", "u (B,) uniform in (0, 1)", "t (B,), rising with u", _laws(()), tol=2.0, because="1 - 1/(tan + 1) cancels")
 def cosmap_times(R: Reference, u: Array) -> Array:
     """t = 1 - 1/(tan(πu/2) + 1)."""
@@ -87,8 +97,29 @@ def resolution_shift(R: Reference, m: int, n: int) -> float:
     return float((m / n) ** 0.5)
 
 
-# ------------------------------------------------------------------------------------------------ grids
+@topic("P.17", "n: the tokens of a picture, 2 × 2 latents each", "float: the shift a of FLUX.1", lambda: [
+    Probe(f"{n}-tokens", (n,), "the ends of the line, between them, and beyond") for n in (256, 1024, 4096, 6400)])  # fmt: skip
+def flux_shift(R: Reference, n: int) -> float:
+    """a = e^μ, μ = 1/2 + (1.15 - 1/2) (n - 256)/(4096 - 256)."""
+    return shift_of_mu(R, mu(R, n))
 
+
+mu = part(lambda R, n: 0.5 + (1.15 - 0.5) * (n - 256) / (4096 - 256))
+shift_of_mu = part(lambda R, mu: float(np.exp(mu)))
+
+
+@topic("P.17", "frames of a clip of latents, m pixels of each, n for which the times were chosen", "float: the shift a", lambda: [
+    Probe("two-chunks", (34, 4096, 1024), "the root of all numbers of a clip"),
+    Probe("short", (6, 4096, 1024), "fewer frames than a chunk has"),
+    Probe("picture", (1, 4096, 1024), "a clip of one frame is a picture")])  # fmt: skip
+def clip_shift(R: Reference, frames: int, m: int, n: int) -> float:
+    """a = √(F m/n)."""
+    return shift_of_clip(R, frames, resolution_shift(R, m, n), m)
+
+
+shift_of_clip = part(lambda R, frames, a, m: float(frames**0.5 * a))  # a of one frame, of m pixels
+
+# ------------------------------------------------------------------------------------------------ grids
 
 points = part(lambda R, n: np.linspace(1.0, 0.0, n + 1))  # the times of n equal steps, n+1 of them, before any shift
 
@@ -109,6 +140,17 @@ def shifted_grid(R: Reference, n: int, a: float) -> Array:
 
 
 shifted_points = part(lambda R, n, a: shifted(R, points(R, n), a))  # (n+1,), from 1 to 0
+
+
+@topic("P.18", "times (n+1,) that the user has made, shifted or not, and a, the shift of the sampler's own grids",
+       "(n+1,): the times that are walked", lambda: [
+       Probe("three", (np.array([1.0, 0.7, 0.2, 0.0]), 3.0), "what is given is not shifted once more")])  # fmt: skip
+def users_grid(R: Reference, times: Array, a: float) -> Array:
+    """The times as they are."""
+    return clock(R, users_points(R, clock(R, times), a))
+
+
+users_points = part(lambda R, times, a: times)
 
 
 def _steps(n: int) -> None:
