@@ -22,6 +22,8 @@ from minidit.backend import Array
 from minidit.kernels import cpu
 from minidit.kernels.cpu_heads import attend, by_head
 
+FEW = 6  # rows
+
 
 class LlamaWeights(NamedTuple):
     """Of one block, as a single token meets them."""
@@ -48,6 +50,11 @@ def turned(cos: Array, sin: Array) -> Array:
     """Tables (N, K/2)  ->  cos φ + i sin φ of queries, divided by √K, and of keys : (N, 2, 1, K/2)."""
     turn = (cos + 1j * sin)[:, None, None]
     return np.concatenate((turn * (2 * cos.shape[1]) ** -0.5, turn), axis=1).astype(np.complex64)
+
+
+def product(x: Array, w: Array) -> Array:
+    """x : (B, n), w : (n, m)  ->  (B, m). Of a few rows one after another: a product of matrices would first copy all of W."""
+    return np.matmul(x[:, None], w)[:, 0] if len(x) <= FEW else x @ w
 
 
 def direction(x: Array, eps: float) -> Array:
@@ -86,8 +93,8 @@ def swiglu(a: Array) -> Array:
 
 def llama_block(x: Array, w: LlamaWeights, turn: Array, keys: Array, values: Array, eps: float) -> Array:
     """x : (B, D)  ->  (B, D), fresh memory; the rest as in `attended`. Under np.errstate(over="ignore")."""
-    x = x + attended(direction(x, eps) @ w.qkv, turn, keys, values) @ w.out
-    x += swiglu(direction(x, eps) @ w.up) @ w.down
+    x = x + product(attended(product(direction(x, eps), w.qkv), turn, keys, values), w.out)
+    x += product(swiglu(product(direction(x, eps), w.up)), w.down)
     return x
 
 

@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value, value
 from minidit.backend import Array, module_of
-from minidit.kernels.cpu_step import LlamaWeights, after_norm, direction, llama_block, llama_weights, turned
+from minidit.kernels.cpu_step import LlamaWeights, after_norm, direction, llama_block, llama_weights, product, turned
 from minidit.models.embedders import LabelEmbedder
 from minidit.models.of_codes import OfCodes
 from minidit.nn import Embedding, Linear, Module, RMSNorm, rotary
@@ -183,7 +183,7 @@ class GPT(Module):
             for layer, weights in enumerate(blocks):
                 x = llama_block(x, weights, turn[cache.used], *cache.room(layer, 1), eps)
         cache.written(1)
-        return (direction(x, eps) @ last)[:, None]
+        return product(direction(x, eps), last)[:, None]
 
     def folded(self) -> tuple[list[LlamaWeights], Array, Array]:
         """Of `step`: the weights of the blocks, the turn of every token, and W of the logits."""
