@@ -3,10 +3,13 @@
     python -m benchmarks.decode --rounds 7                             needs torch and transformers
     python -m benchmarks.decode --rounds 7 --threads 1 --cpu-time      where other programs keep the machine busy
     python -m benchmarks.decode --engines eager static compiled        compiled: by torch.compile (needs a C++ compiler)
+    python -m benchmarks.decode --batch 1 8 --engines whole plain plain-whole      ours alone: what the cache is worth
 
 The same weights; the class token, then every code from the one before it, the most probable one each time. Llama runs with
 its fused attention: in eager mode with a cache that grows (eager) or of fixed size (static), or compiled with the latter. Its
 table of angles is replaced by ours, which saves it the sines of every step, so both write the same codes: that is checked.
+Beside these stands our GPT without a cache, which sees the whole sequence at every step (whole), and both once more as the plain
+text, without fast twins (plain: with a cache; plain-whole: without).
 The engines take turns, round by round; the figure is the median of the ratios.
 """
 
@@ -16,6 +19,7 @@ import argparse
 import statistics
 import time
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -25,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from benchmarks.machine import Others, machine
-from minidit.autograd import no_grad
+from minidit.autograd import no_grad, plain_text, value
 from minidit.models.gpt import GPT, GPTConfig
 from minidit.random import Philox
 
@@ -67,17 +71,21 @@ def llama(model: GPT) -> Any:
 
 
 class Ours:
-    """The most probable codes : (B, N)."""
+    """The most probable codes : (B, N).   cached : whether keys and values are kept   plain : without fast twins"""
 
-    def __init__(self, model: GPT, y: Any) -> None:
-        self.model, self.y = model, y
+    def __init__(self, model: GPT, y: Any, *, cached: bool = True, plain: bool = False) -> None:
+        self.model, self.y, self.cached, self.plain = model, y, cached, plain
 
     def write(self) -> Any:
-        cache, index = self.model.cache(len(self.y)), [np.zeros((len(self.y), 0), int)]
-        with no_grad():
+        with no_grad(), plain_text() if self.plain else nullcontext():
+            cache, index = self.model.cache(len(self.y)) if self.cached else None, np.zeros((len(self.y), 0), int)
             for _ in range(self.model.config.tokens):
-                index.append(self.model(index[-1], self.y, cache).data[:, -1].argmax(axis=-1)[:, None])
-        return np.concatenate(index[1:], axis=1)
+                logits = value(self.model(index[:, -1:] if self.cached else index, self.y, cache))
+                index = np.concatenate((index, logits[:, -1].argmax(axis=-1)[:, None]), axis=1)
+        return index
+
+
+OURS = {"whole": {"cached": False}, "plain": {"plain": True}, "plain-whole": {"cached": False, "plain": True}}
 
 
 class Theirs:
@@ -105,7 +113,8 @@ def compared(model: GPT, peer: Any, B: int, args: argparse.Namespace) -> None:
     """Prints one row: tokens per second of both, and the ratio."""
     clock = time.process_time if args.cpu_time else time.perf_counter
     y = np.random.default_rng(B).integers(0, model.config.num_classes, B)
-    writers: list[Any] = [Ours(model, y), *(Theirs(model, peer, y, engine) for engine in args.engines)]
+    writers: list[Any] = [Ours(model, y)]
+    writers += [Ours(model, y, **OURS[name]) if name in OURS else Theirs(model, peer, y, name) for name in args.engines]
     codes = [w.write() for w in writers]
     same = [f"{(codes[0] == c).mean():.1%}" for c in codes[1:]]
     times: list[list[float]] = [[] for _ in writers]
@@ -119,7 +128,7 @@ def compared(model: GPT, peer: Any, B: int, args: argparse.Namespace) -> None:
     for k, name in enumerate(args.engines, start=1):
         low, median, high = np.quantile([q / p for p, q in zip(times[0], times[k], strict=True)], (0.25, 0.5, 0.75))
         ratio = f"ours {median:.2f} times as many ({low:.2f} … {high:.2f})"
-        print(f"  {name:8s} {rate[k]:.0f}: {ratio}, {same[k - 1]} of the codes equal")
+        print(f"  {name:11s} {rate[k]:.0f}: {ratio}, {same[k - 1]} of the codes equal")
 
 
 def main() -> None:
@@ -133,7 +142,7 @@ def main() -> None:
     parser.add_argument("--inner", type=int, default=usual.inner)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cpu-time", action="store_true", help="count the time that this process worked")
-    parser.add_argument("--engines", nargs="+", default=["eager"], choices=["eager", "static", "compiled"])
+    parser.add_argument("--engines", nargs="+", default=["eager"], choices=["eager", "static", "compiled", *OURS])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()

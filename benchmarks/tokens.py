@@ -6,8 +6,9 @@
     python -m benchmarks.tokens cost                    seconds and pairs, with and without a cache, beside the shipped DiT
     python -m benchmarks.tokens page                    writes the tables of docs/tokens.md and docs/feeding-back.md
 
-Weights stay in --out (default runs/tokens); every part adds its figures to one record, benchmarks/results/tokens.json. Seconds
-are those of the CPU, of this process alone, which has one thread: other programs do not count, but disturb its caches.
+Trainings are runs like those of `minidit train --preset raster|scales --threads 1`, in folders of --out (default runs/tokens).
+Every part adds its figures to one record, benchmarks/results/tokens.json. Seconds are those of the CPU, of this process alone,
+which has one thread: other programs do not count, but disturb its caches.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,62 +27,68 @@ import minidit as md
 from benchmarks import tokens_measured as measured
 from benchmarks import tokens_page
 from minidit import metrics
-from minidit.data import Dataset
-from minidit.models.kinds import NETWORKS
 from minidit.models.var import VARConfig
 from minidit.models.vq import FSQConfig, MultiScaleVQConfig, VQConfig
 from minidit.outgoing import write_atomically
 from minidit.processes import codes
-from minidit.processes.autoencode import AutoencodeConfig
-from minidit.processes.tokens import Raster, Scales
-from minidit.processes.train import fitted_source
 from minidit.random import Philox
-from minidit.runs.presets import PRESETS
-from minidit.training.loop import Loop
-from minidit.training.source import Pictures
+from minidit.runs.phases import Run
+from minidit.runs.presets import PRESETS, DataConfig, RunConfig
 
 DATA = "/usr/share/datasets/fashion-mnist"  # the Debian package dataset-fashion-mnist
 SIX = measured.SIX
-TOKENIZERS: dict[str, tuple[str, Any]] = {  # name -> kind, sizes
-    "vq": ("vq", VQConfig()), "fsq": ("fsq", FSQConfig()), "scales": ("multiscale_vq", MultiScaleVQConfig()),
-    "scales6": ("multiscale_vq", MultiScaleVQConfig(sizes=SIX)),
+TOKENIZERS: dict[str, Any] = {
+    "vq": VQConfig(), "fsq": FSQConfig(), "scales": MultiScaleVQConfig(), "scales6": MultiScaleVQConfig(sizes=SIX),
 }  # fmt: skip
-MODELS: dict[str, tuple[str, str, Any]] = {  # name -> tokenizer, kind, sizes
-    "gpt": ("vq", "gpt", PRESETS["raster"].model), "var": ("scales", "var", VARConfig()),
-    "var6": ("scales6", "var", VARConfig(sizes=SIX)),
+MODELS: dict[str, tuple[str, Any]] = {  # name -> tokenizer, sizes
+    "gpt": ("vq", PRESETS["raster"].model), "var": ("scales", PRESETS["scales"].model), "var6": ("scales6", VARConfig(sizes=SIX)),
 }  # fmt: skip
-STEPS = {"vq": 2200, "fsq": 2200, "scales": 2200, "scales6": 2200, "gpt": 2500, "var": 1100, "var6": 1200}
-TOKENIZE = PRESETS["raster"].tokenizer_train
 
 
-def trained(loop: Loop, after: Callable[[Loop], None] = lambda loop: None, every: int = 100) -> dict[str, Any]:
-    """Runs a loop to its end, the average into its network  ->  CPU seconds and the curve."""
-    began, curve, losses = time.process_time(), [], []
-    for record in loop.run():
-        after(loop)
-        losses.append(record["loss"])
-        if record["step"] % every == 0:
-            curve.append([record["step"], round(float(np.mean(losses[-every:])), 4)])
-            print(curve[-1], f"{time.process_time() - began:.0f} s", flush=True)
-    loop.model.flat[...] = loop.optimiser.average
-    return {"cpu_s": round(time.process_time() - began, 1), "steps": loop.config.steps, "curve": curve}
+def recipe(name: str, seed: int, steps: int | None, out: Path) -> RunConfig:
+    """What `minidit train --preset raster|scales --threads 1` trains; a model on the codes of tokenizer seed 0."""
+    tokenizer, model = MODELS.get(name, (name, None))
+    preset = PRESETS["scales" if tokenizer.startswith("scales") else "raster"]
+    data = DataConfig(source=DATA, tokenizer=str(measured.file_of(out, tokenizer)) if model else "")
+    train, tokenizer_train = (
+        replace(part, seed=seed, shards=1, steps=steps or part.steps) for part in (preset.train, preset.tokenizer_train)
+    )
+    return replace(
+        preset, data=data, tokenizer=TOKENIZERS[tokenizer], model=model or preset.model, train=train,
+        tokenizer_train=tokenizer_train, sample=replace(preset.sample, every=0),
+    )  # fmt: skip
 
 
-def parts() -> list[Dataset]:
-    return [md.data.load(DATA, part=part) for part in ("train", "test")]
+class Curve:
+    """The mean loss of every hundred updates, and the CPU seconds since the first update."""
+
+    def __init__(self, every: int = 100) -> None:
+        self.every, self.losses, self.points, self.began = every, list[float](), list[list[float]](), 0.0
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.began = self.began or time.process_time()
+        self.losses.append(float(record["loss"]))
+        if len(self.losses) % self.every == 0:
+            self.points.append([len(self.losses), round(float(np.mean(self.losses[-self.every :])), 4)])
+            print(self.points[-1], f"{time.process_time() - self.began:.0f} s", flush=True)
+
+    def numbers(self) -> dict[str, Any]:
+        return {"cpu_s": round(time.process_time() - self.began, 1), "steps": len(self.losses), "curve": self.points}
 
 
-def train_tokenizer(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
-    kind, config = TOKENIZERS[name]
-    data, test = parts()
-    network = NETWORKS[kind].network(config, Philox(seed, 1))
-    record = trained(tokenized(network, data, replace(TOKENIZE, steps=steps, seed=seed)), codes.codes_laid)
-    md.save(out / f"{name}-{seed}.safetensors", network)
-    return record | quality(network, test.x_0(slice(2000)))
-
-
-def tokenized(network: Any, data: Dataset, config: AutoencodeConfig) -> Loop:
-    return codes.tokenize(network, data, replace(config, shards=1), kind="serial")
+def train(name: str, seed: int, steps: int | None, out: Path) -> dict[str, Any]:
+    """A run of its own in `out`  ->  its length, and of a tokenizer its quality."""
+    curve = Curve()
+    job = Run(out / f"{name}-{seed}", recipe(name, seed, steps, out), tell=lambda phase, record, steps: curve.add(record))
+    data, held_out = job.data()
+    assert held_out is not None
+    job.fit_to(data)
+    job.create(overwrite=True)
+    if name in MODELS:
+        job.train(data)
+        return curve.numbers() | {"parameters": job.config.model.parameters()}
+    network = job.tokenizer(data)
+    return curve.numbers() | quality(network, held_out.x_0(slice(2000)))
 
 
 def quality(network: Any, x: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -91,19 +97,6 @@ def quality(network: Any, x: np.ndarray[Any, Any]) -> dict[str, Any]:
     used, perplexity = codes.codes_in_use(index, network.config.vocabulary)
     x_hat = np.clip(codes.pictures_of(network, index, 8, 8), -1, 1)
     return {"psnr": metrics.psnr(x_hat, x, crop=2), "used": used, "perplexity": perplexity}
-
-
-def train_model(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
-    """A GPT or VAR on the codes of tokenizer seed 0."""
-    tokenizer, kind, config = MODELS[name]
-    network, (train, _) = md.load(out / f"{tokenizer}-0.safetensors"), parts()
-    source = Pictures(codes.numbers_of(network, train.x_0()), train.labels)
-    model = NETWORKS[kind].network(config, Philox(seed, 2))
-    process = Raster(64) if kind == "gpt" else Scales(codes.quantiser_of(network))
-    recipe = replace(PRESETS["raster"].train, steps=steps, seed=seed, shards=1)
-    record = trained(Loop(model, process, fitted_source(model, source), recipe, kind="serial"))
-    md.save(out / f"{name}-{seed}.safetensors", model)
-    return record | {"parameters": config.parameters()}
 
 
 ALIVE: dict[str, tuple[Any, dict[str, Any]]] = {  # what keeps codes alive: name -> sizes, settings
@@ -115,24 +108,24 @@ ALIVE: dict[str, tuple[Any, dict[str, Any]]] = {  # what keeps codes alive: name
 }
 
 
-def alive(out: Path) -> list[dict[str, Any]]:
+def alive() -> list[dict[str, Any]]:
     """One row per codebook: PSNR, codes in use, perplexity, and the codes in use on the way."""
-    (data, test), rows = parts(), []
+    (data, test), rows = (md.data.load(DATA, part=part) for part in ("train", "test")), list[dict[str, Any]]()
     x = test.x_0(slice(2000))
     for name, (sizes, settings) in ALIVE.items():
         sizes = replace(sizes, widths=(8, 16, 32))
         network = (codes.FSQ if isinstance(sizes, FSQConfig) else codes.VQ)(sizes, Philox(0, 1))
         if name == "k-means at update 0":
             codes.lay_codes(network, data.x_0(slice(256)))
-        on_the_way: dict[int, int] = {}
-
-        def after(loop: Loop, network: Any = network, on_the_way: dict[int, int] = on_the_way) -> None:
+        config = replace(PRESETS["raster"].tokenizer_train, steps=300, shards=1, **settings)
+        loop, curve, on_the_way = codes.tokenize(network, data, config, kind="serial"), Curve(), dict[int, int]()
+        for record in loop.run():
+            curve.add(record)
             codes.codes_laid(loop)
             if loop.done in (37, 75, 150):
                 on_the_way[loop.done] = codes.codes_in_use(codes.numbers_of(network, x), 512)[0]
-
-        row = trained(tokenized(network, data, replace(TOKENIZE, steps=300, **settings)), after)
-        rows.append({"name": name, **quality(network, x), "on_the_way": on_the_way, "cpu_s": row["cpu_s"]})
+        network.flat[...] = loop.optimiser.average
+        rows.append({"name": name, **quality(network, x), "on_the_way": on_the_way, "cpu_s": curve.numbers()["cpu_s"]})
         print(rows[-1], flush=True)
     return rows
 
@@ -140,7 +133,7 @@ def alive(out: Path) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "alive", "measure", "cost", "page"))
-    parser.add_argument("name", nargs="?", choices=sorted(STEPS))
+    parser.add_argument("name", nargs="?", choices=sorted(TOKENIZERS | MODELS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
     parser.add_argument("-n", type=int, default=500)
@@ -150,10 +143,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with threadpool_limits(1):
         if args.what == "train":
-            steps, train = args.steps or STEPS[args.name], train_tokenizer if args.name in TOKENIZERS else train_model
-            part = {"trainings": {f"{args.name}-{args.seed}": train(args.name, args.seed, steps, args.out)}}
+            part = {"trainings": {f"{args.name}-{args.seed}": train(args.name, args.seed, args.steps, args.out)}}
         elif args.what == "alive":
-            part = {"alive": alive(args.out)}
+            part = {"alive": alive()}
         elif args.what == "measure":
             part = measured.measures(args.out, DATA, args.n)
         elif args.what == "cost":

@@ -39,6 +39,11 @@ SIX = (1, 2, 3, 4, 6, 8)
 SCALED = {"var": "scales", "var6": "scales6"}
 
 
+def file_of(out: Path, name: str, seed: int = 0) -> Path:
+    """The weights of a training."""
+    return out / f"{name}-{seed}" / f"{'model' if name.startswith(('gpt', 'var')) else 'tokenizer'}.safetensors"
+
+
 def evaluation_of(out: Path, data: str, n: int) -> tuple[Evaluation, Dataset]:
     """The judge, trained here or read from `out`, and the held-out pictures."""
     folder = out / "judge"
@@ -55,11 +60,11 @@ def evaluation_of(out: Path, data: str, n: int) -> tuple[Evaluation, Dataset]:
 
 def writer_of(out: Path, name: str, seed: int) -> Writer:
     """The pipeline of a trained network and its tokenizer."""
-    tokenizer = md.load(out / f"{'vq' if name == 'gpt' else SCALED[name]}-0.safetensors")
+    tokenizer = md.load(file_of(out, "vq" if name == "gpt" else SCALED[name]))
     config = RasterConfig() if name == "gpt" else ScalesConfig()
     names = tuple(md.load().class_names)
     process: Any = config.written(tokenizer)
-    writer = Writer(md.load(out / f"{name}-{seed}.safetensors"), Codes(tokenizer), process, names, 2, usual=config.usual)
+    writer = Writer(md.load(file_of(out, name, seed)), Codes(tokenizer), process, names, 2, usual=config.usual)
     writer.rises = config.rises
     return writer
 
@@ -73,15 +78,15 @@ def measures(out: Path, data: str, n: int) -> dict[str, Any]:
     e.row("shipped DiT, 5 steps", *drawn(md.load(), n, steps=5, solver="ab2_arc"))
     unit, own, scales, gaps, nats = e.rows[1]["frechet"], dict[str, float](), {}, {}, {}
     for name in ("vq", "fsq", "scales", "scales6"):
-        if (out / f"{name}-0.safetensors").exists():
-            network = md.load(out / f"{name}-0.safetensors")
+        if file_of(out, name).exists():
+            network = md.load(file_of(out, name))
             row = e.row(f"{name}: reconstructions", codes.pictures_of(network, codes.numbers_of(network, x), 8, 8), y)
             own[name] = row["frechet"]
             if name.startswith("scales"):
                 scales[name] = by_scale_table(e, network, x, y)
     for name in ("gpt", "var", "var6"):
         for seed in (0, 1):
-            if not (out / f"{name}-{seed}.safetensors").exists():
+            if not file_of(out, name, seed).exists():
                 continue
             writer, tokenizer = writer_of(out, name, seed), "vq" if name == "gpt" else SCALED[name]
             nats[f"{name}-{seed}"] = writer.nats(writer.tokenizer.held_out(held_out))
@@ -142,7 +147,7 @@ def gap(e: Evaluation, writer: Writer, x: Any, y: Any) -> list[dict[str, Any]]:
 
 def baselines(out: Path, held_out: Dataset, data: str) -> dict[str, float]:
     """Nats per code of held-out pictures by counts of 20,000 training pictures: of codes, per place, of pairs in raster order."""
-    network, K = md.load(out / "vq-0.safetensors"), 512
+    network, K = md.load(file_of(out, "vq")), 512
     a = codes.numbers_of(network, md.data.load(data, part="train").x_0(slice(20000)))
     b = codes.numbers_of(network, held_out.x_0(slice(2000)))
     one = np.bincount(a.ravel(), minlength=K) + 0.5
@@ -161,7 +166,7 @@ def baselines(out: Path, held_out: Dataset, data: str) -> dict[str, float]:
 
 def show(out: Path) -> None:
     """docs/tokens.png: pictures of GPT and VAR; docs/coarse-to-fine.png: VAR's pictures scale by scale."""
-    if not (out / "var-0.safetensors").exists():
+    if not file_of(out, "var").exists():
         return
     both = [np.concatenate([w.sample(list(range(10)) * 2, seed=s, guidance=g) for s in (1, 2)])
             for w, g in ((writer_of(out, "gpt", 0), 1.5), (writer_of(out, "var", 0), 2.0))]  # fmt: skip

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tokens import DATA, STEPS
+from benchmarks.tokens import DATA
+from benchmarks.tokens_measured import file_of
 from minidit.checkpoint import save_model
 from minidit.runs.config import tables_of
 from minidit.runs.fitting import facts_of, fitted, parts_of
@@ -42,7 +43,7 @@ def card(kind: str, tokenizer: str, model: str, record: dict[str, Any], paramete
         f"# Fashion-MNIST, written {names[kind]}",
         f"Made by `python -m benchmarks.tokens train {tokenizer}` ({t['cpu_s']:.0f} CPU s, {t['steps']:,} updates of 32) and "
         f"`… train {model}` ({m['cpu_s']:.0f} CPU s, {m['steps']:,} updates of 32) with minidit {__version__}, seed 0, on one "
-        f"core of a machine that did other work too. `minidit train --preset {kind} --data {DATA}` trains such networks. "
+        f"core of a machine that did other work too. `minidit train --preset {kind} --data {DATA}` does the same. "
         f"EMA weights, stored as float16. `minidit sample --weights {kind}` uses them.",
         f"The tokenizer reconstructs 2,000 held-out pictures with {t['psnr']:.2f} dB (28 × 28 crop) and uses {t['used']} of its "
         f"512 codes for them, perplexity {t['perplexity']:.0f}. The network has {parameters:,} numbers and needs "
@@ -62,12 +63,12 @@ def main() -> None:
     for kind, (tokenizer, model) in SHIP.items():
         parts = parts_of(DataConfig(source=DATA))
         files = {"tokenizer": tokenizer, "model": model}
-        networks = {name: load(args.folder / f"{file}-0.safetensors") for name, file in files.items()}
-        preset = PRESETS[kind]
+        networks = {name: load(file_of(args.folder, file)) for name, file in files.items()}
+        preset, trained = PRESETS[kind], record["trainings"]
         config = replace(
             preset, data=DataConfig(source=DATA), tokenizer=networks["tokenizer"].config, model=networks["model"].config,
-            train=replace(preset.train, steps=STEPS[model]), sample=replace(preset.sample, every=0),
-            tokenizer_train=replace(preset.tokenizer_train, steps=STEPS[tokenizer]),
+            train=replace(preset.train, steps=trained[f"{model}-0"]["steps"]), sample=replace(preset.sample, every=0),
+            tokenizer_train=replace(preset.tokenizer_train, steps=trained[f"{tokenizer}-0"]["steps"]),
         )  # fmt: skip
         header = {"run": tables_of(fitted(config, parts.train)), "data": facts_of(parts.train, parts), "version": __version__}
         place = SHIPPED / kind

@@ -59,5 +59,7 @@ def kept(logits: Array, *, temperature: float = 1.0, top_k: int = 0, top_p: floa
 def chosen(logits: Array, u: Array) -> Array:
     """logits : (..., K), u : (...) uniform in [0, 1)  ->  (...) int64. A token left out (-inf) is never chosen."""
     xp = xp_of(logits)
-    F = xp.cumsum(ops.softmax(logits.astype(xp.float64)), axis=-1)
-    return (u[..., None] * F[..., -1:] >= F).sum(axis=-1).astype("int64")  # (Q.22)
+    p = xp.exp(logits - logits.max(axis=-1, keepdims=True))
+    F = p.astype(xp.float64)
+    xp.cumsum(F, axis=-1, out=F)  # times Σ p: u is as well
+    return (u[..., None] * F[..., -1:] < F).argmax(axis=-1).astype("int64")  # (Q.22)  the first F_j above u

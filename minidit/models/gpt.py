@@ -20,12 +20,12 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value, value
 from minidit.backend import Array, module_of
-from minidit.kernels.cpu_step import llama_block
+from minidit.kernels.cpu_step import LlamaWeights, after_norm, direction, llama_block, llama_weights, product, turned
 from minidit.models.embedders import LabelEmbedder
 from minidit.models.of_codes import OfCodes
 from minidit.nn import Embedding, Linear, Module, RMSNorm, rotary
 from minidit.nn.attention import Turn, constant
-from minidit.nn.cache import Cache, new_rows, one_token
+from minidit.nn.cache import Cache, new_rows
 from minidit.nn.initial import normal, zeros
 from minidit.nn.masks import causal
 from minidit.nn.position import grid_ids
@@ -128,19 +128,13 @@ class GPTBlock(Module):
         self.attention_norm, self.ffn_norm = RMSNorm(width, eps=1e-5), RMSNorm(width, eps=1e-5)
 
     def forward(self, x: Value, turn: Turn, mask: Array | None, cache: Cache | None, layer: int) -> Value:
-        if cache is not None and one_token(x, cache):
-            return self.step(value(x), turn, cache, layer)
         x = x + self.attention(self.attention_norm(x), turn, mask, cache, layer)
         return x + self.feed_forward(self.ffn_norm(x))  # (T.42)
 
-    def step(self, x: Array, turn: Turn, cache: Cache, layer: int) -> Array:
-        """The same for one new token, in one function."""
-        a, f = self.attention, self.feed_forward
-        norms = self.attention_norm.weight.data, self.ffn_norm.weight.data
-        mlp = f.w1.weight.data, f.w3.weight.data, f.w2.weight.data
-        by = (turn[0][0] + 1j * turn[1][0]).astype(np.complex64)
-        keys, values = cache.room(layer, 1)
-        return llama_block(x, norms, (a.wqkv.weight.data, a.wo.weight.data), mlp, by, keys, values, self.ffn_norm.eps)
+    def weights(self) -> LlamaWeights:
+        """What the fused form for one new token needs."""
+        a, f, norms = self.attention, self.feed_forward, (self.attention_norm.weight.data, self.ffn_norm.weight.data)
+        return llama_weights(norms, a.wqkv.weight.data, a.wo.weight.data, (f.w1.weight.data, f.w3.weight.data, f.w2.weight.data))
 
 
 class GPT(Module):
@@ -169,6 +163,8 @@ class GPT(Module):
         m = index.shape[1] + (not used)
         if used + m > self.config.tokens:
             raise ValueError(f"{used + m - 1} codes are before the next one, and a picture has {self.config.tokens}")
+        if cache is not None and m == 1 and cache.fuses:
+            return self.step(index, y, cache)
         codes = [self.tok_embeddings(index)] if index.shape[1] else []
         h = codes if used else [self.first(len(index), y), *codes]
         x = h[0] if len(h) == 1 else ops.concat(*h, axis=1)  # (T.41)
@@ -178,6 +174,21 @@ class GPT(Module):
         if cache is not None:
             cache.written(m)
         return self.output(self.norm(x))  # (T.44)
+
+    def step(self, index: Array, y: Array | None, cache: Cache) -> Array:
+        """The same for one new token, every block in one function (kernels/cpu_step.py)."""
+        x = self.tok_embeddings.weight.data[index[:, 0]] if cache.used else value(self.first(len(index), y))[:, 0]
+        (blocks, turn, last), eps = cache.once(self.folded), self.norm.eps
+        with np.errstate(over="ignore"):  # SiLU(a) is 0 where e^-a is inf
+            for layer, weights in enumerate(blocks):
+                x = llama_block(x, weights, turn[cache.used], *cache.room(layer, 1), eps)
+        cache.written(1)
+        return product(direction(x, eps), last)[:, None]
+
+    def folded(self) -> tuple[list[LlamaWeights], Array, Array]:
+        """Of `step`: the weights of the blocks, the turn of every token, and W of the logits."""
+        blocks = [block.weights() for block in self.layers]
+        return blocks, turned(*self.turn), after_norm(self.output.weight.data, self.norm.weight.data)
 
     def first(self, B: int, y: Array | None) -> Value:
         """The class token : (B, 1, D)."""

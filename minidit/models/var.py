@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidit import ops
-from minidit.autograd import Value
+from minidit.autograd import Value, value
 from minidit.backend import Array, module_of
+from minidit.kernels import cpu
+from minidit.kernels.cpu_step import ScaleWeights, scale_block
 from minidit.models.of_codes import OfCodes
 from minidit.nn import Embedding, Linear, Mlp, Module, Sequential, SiLU
 from minidit.nn.attention import constant
@@ -112,19 +114,35 @@ class Attention(Module):
 
     def forward(self, x: Value, mask: Array | None, cache: Cache | None, layer: int) -> Value:
         B, n, D = x.shape
-        bias = ops.concat(self.q_bias, 0 * self.q_bias.data, self.v_bias, axis=0)
-        q, k, v = ops.unpacked(self.mat_qkv(x) + bias, heads=self.heads)
-        by = ops.exp(ops.clip(self.scale_mul_1H11, low=-math.inf, high=math.log(100)))
-        q, k = unit(q) * (by * (D // self.heads) ** 0.5), unit(k)  # (T.48)  attention divides by √K
+        q, k, v = ops.unpacked(self.mat_qkv(x) + self.bias(), heads=self.heads)
+        q, k = unit(q) * self.length(), unit(k)  # (T.48)
         if cache is not None:
             k, v = cache.extended(layer, k, v)
         y = ops.attention(q, k, v) if mask is None else ops.attention(q, k, v, constant(mask, x))
         return self.proj(ops.transpose(y, axes=(0, 2, 1, 3)).reshape(B, n, D))
 
+    def bias(self) -> Value:
+        """(3D,), zero for keys."""
+        return ops.concat(self.q_bias, 0 * self.q_bias.data, self.v_bias, axis=0)
 
-def unit(x: Value, eps: float = 1e-12) -> Value:
+    def length(self) -> Value:
+        """(1, heads, 1, 1): e^min(s, ln 100) √K, as attention divides by √K."""
+        K = len(self.q_bias) // self.heads
+        return ops.exp(ops.clip(self.scale_mul_1H11, low=-math.inf, high=math.log(100))) * K**0.5
+
+
+EPS = 1e-12  # of lengths
+
+
+def unit(x: Value, eps: float = EPS) -> Value:
     """x : (..., K)  ->  x/‖x‖"""
     return x / (ops.sum(x * x, axis=-1, keepdims=True) + eps) ** 0.5
+
+
+def arrays(layer: Linear) -> tuple[Array, Array]:
+    """Weight and bias of a layer that has both."""
+    assert layer.bias is not None
+    return layer.weight.data, layer.bias.data
 
 
 class VARBlock(Module):
@@ -138,6 +156,14 @@ class VARBlock(Module):
         gate1, gate2, scale1, scale2, shift1, shift2 = ops.split(self.ada_lin(c), parts=6)  # (T.46)
         x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1), mask, cache, layer))
         return ops.gated_residual(x, gate2, self.ffn(ops.layer_norm_modulate(x, shift2, scale2)))  # (T.47)
+
+    def weights(self, c: Value) -> ScaleWeights:
+        """What the fused form for the tokens of one scale needs, without a tape."""
+        attn, ffn = self.attn, self.ffn
+        qkv, length = attn.mat_qkv.weight.data, value(attn.length())[0, :, 0]
+        mlp = *arrays(ffn.fc1), *arrays(ffn.fc2)
+        parts = tuple(value(part) for part in ops.split(self.ada_lin(c), parts=6))
+        return ScaleWeights((qkv, value(attn.bias())), arrays(attn.proj), mlp, length, parts)
 
 
 class Head(Module):
@@ -186,7 +212,9 @@ class VAR(Module):
         if seen.ndim != 3 or seen.shape[2] != self.config.channels or used + m not in self.ends:
             raise ValueError(f"seen has shape {tuple(seen.shape)}, expected (B, whole scales, {self.config.channels})")
         self.condition.check(y, B)
-        c = self.class_emb(module_of(self.device).zeros(B, np.int64) if y is None else y)
+        if cache is not None and cache.fuses:
+            return self.step(seen, y, cache)
+        c = self.class_of(y, B)
         h = [] if used else [c.reshape(B, 1, -1) + self.pos_start]
         if seen.shape[1]:
             h.append(self.word_embed(seen))
@@ -198,6 +226,33 @@ class VAR(Module):
         if cache is not None:
             cache.written(m)
         return self.head(self.head_nm(x, c))  # (T.49)
+
+    def class_of(self, y: Array | None, B: int) -> Value:
+        """(B, D)"""
+        return self.class_emb(module_of(self.device).zeros(B, np.int64) if y is None else y)
+
+    def step(self, seen: Array, y: Array | None, cache: Cache) -> Array:
+        """The same for the next scales, every block in one function (kernels/cpu_step.py)."""
+        c, places, blocks, (shift, scale) = cache.once(self.folded, y, len(seen))
+        used = cache.used
+        m = seen.shape[1] + (0 if used else self.config.groups[0])
+        x = np.empty((len(seen), m, c.shape[1]), np.float32)
+        x[:, m - seen.shape[1] :] = cpu.linear(seen, *arrays(self.word_embed))[0]
+        if not used:
+            x[:, : self.config.groups[0]] = c[:, None] + self.pos_start.data
+        x += places[used : used + m]
+        mask = new_rows(self.mask, used, m)
+        for layer, weights in enumerate(blocks):
+            x = scale_block(x, weights, *cache.room(layer, m), mask, EPS)
+        cache.written(m)
+        return cpu.linear(cpu.layer_norm_modulate(x, shift, scale)[0], *arrays(self.head))[0]
+
+    def folded(self, y: Array | None, B: int) -> tuple[Array, Array, list[ScaleWeights], list[Array]]:
+        """Of `step`: the class, what is added to all tokens, the blocks, and shift and scale before the logits."""
+        c = self.class_of(y, B)
+        places = self.pos_1LC.data[0] + self.lvl_embed.weight.data[self.level]
+        scale, shift = ops.split(self.head_nm.ada_lin(c), parts=2)
+        return value(c), places, [block.weights(c) for block in self.blocks], [value(shift), value(scale)]
 
     def null(self, y: Array | None) -> Array:
         """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""

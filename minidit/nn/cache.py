@@ -7,11 +7,16 @@ The whole length is allocated once. Keys are stored as attention uses them: norm
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 
 from minidit.autograd import Value, kernels_on, recording, value, watcher
 from minidit.backend import Array, module_of
 from minidit.nn.module import Module
+
+T = TypeVar("T")
 
 
 class Cache:
@@ -23,7 +28,7 @@ class Cache:
     def __init__(self, network: Module, layers: int, batch: int, heads: int, length: int, width: int) -> None:
         xp = module_of(network.device)
         self.keys, self.values = (xp.empty((layers, batch, heads, length, width), network.dtype) for _ in range(2))
-        self.length, self.used = length, 0
+        self.length, self.used, self._made = length, 0, dict[object, Any]()
 
     def extended(self, layer: int, k: Value, v: Value) -> tuple[Array, Array]:
         """k, v : (B, heads, n, K) of the next n tokens  ->  those of all tokens so far : (B, heads, used + n, K), views.
@@ -46,12 +51,19 @@ class Cache:
         """Says that all layers have seen the next tokens."""
         self.used += tokens
 
+    def once(self, make: Callable[..., T], *args: object) -> T:
+        """make(*args) at the first call, later the same object again: for what all steps of a sequence have in common."""
+        if make not in self._made:
+            self._made[make] = make(*args)
+        result: T = self._made[make]
+        return result
 
-def one_token(x: Value, cache: Cache) -> bool:
-    """Whether a block may take its fused form (kernels/cpu_step.py): one new token, float32 on a CPU, no tape."""
-    if x.shape[1] != 1 or recording() or not kernels_on() or watcher() is not None:
-        return False
-    return type(cache.keys) is np.ndarray and cache.keys.dtype == np.float32 == value(x).dtype
+    @property
+    def fuses(self) -> bool:
+        """Whether blocks may take their fused forms (kernels/cpu_step.py): float32 on a CPU, no tape, nobody who watches."""
+        if recording() or not kernels_on() or watcher() is not None:
+            return False
+        return type(self.keys) is np.ndarray and self.keys.dtype == np.float32
 
 
 def new_rows(mask: Array, used: int, tokens: int) -> Array | None:

@@ -164,7 +164,7 @@ PRESETS["clips"] = RunConfig(
 # of places are spread for a grid of 8 × 8. A tokenizer that is trained longer
 # keeps more texture, and its codes are harder to guess.
 _WRITTEN = LoopConfig(
-    lr=3e-3, betas=(0.9, 0.95), weight_decay=0.05, warmup=100, final_lr=0.03, clip=1.0, ema=0.99, steps=2500, batch_size=32
+    lr=3e-3, betas=(0.9, 0.95), weight_decay=0.05, warmup=100, final_lr=0.03, clip=1.0, ema=0.99, steps=8500, batch_size=32
 )
 PRESETS["raster"] = RunConfig(
     tokenizer=VQConfig(),
@@ -180,8 +180,9 @@ PRESETS["scales"] = replace(
     tokenizer=MultiScaleVQConfig(),
     model=VARConfig(),
     process=ScalesConfig(),
-    train=replace(_WRITTEN, steps=1100),
+    train=replace(_WRITTEN, steps=1800),
     sample=replace(PRESETS["raster"].sample, guidance=2.0),
+    tokenizer_train=replace(PRESETS["raster"].tokenizer_train, steps=2600),  # to the quality of vq
 )
 
 # The same networks and lengths of training on the other paths. The interval of guidance is at the same noise: where a cosine

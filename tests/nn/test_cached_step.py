@@ -1,4 +1,6 @@
-"""One new token through a block with a cache: the fused form and the plain text are one function."""
+"""New tokens through blocks with a cache: the fused forms and the plain text are one function."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -8,38 +10,53 @@ from support import agree, host, spec
 
 from minidit.autograd import no_grad, plain_text
 from minidit.models.gpt import GPT, GPTConfig
-from minidit.nn.cache import one_token
+from minidit.models.var import VAR, VARConfig
 from minidit.random import Philox
 
+GROUPS = {"gpt": (1,) * 6, "var": (1, 4, 9)}
+BOTH = st.sampled_from(["gpt", "var"])
 
-def network(zero_prefix=False, size=1.0, dtype=np.float32):
-    config = GPTConfig(grid=(2, 3), vocabulary=5, hidden_size=16, depth=2, num_heads=2, inner=12, num_classes=2,
-                       zero_prefix=zero_prefix)  # fmt: skip
-    model = GPT(config, Philox(0), dtype=dtype)
+
+def network(name, size=1.0, dtype=np.float32, zero_prefix=False):
+    """Six codes one after another, or three scales; every weight is awake."""
+    common = {"vocabulary": 5, "hidden_size": 16, "depth": 2, "num_heads": 2, "num_classes": 2}
+    if name == "gpt":
+        model = GPT(GPTConfig(grid=(2, 3), inner=12, zero_prefix=zero_prefix, **common), Philox(0), dtype=dtype)
+    else:
+        model = VAR(VARConfig(sizes=(1, 2, 3), channels=3, mlp_ratio=1.5, **common), Philox(0), dtype=dtype)
     model.flat[...] += size * Philox(1).normal(model.flat.shape, dtype=dtype)
     return model
 
 
-def written(model, index, y):
-    """The logits of all places, one token after another through a cache."""
-    cache = model.cache(len(index))
-    with no_grad():
-        return np.concatenate([host(model(index[:, max(i - 1, 0) : i], y, cache)) for i in range(6)], axis=1), cache
-
-
-@spec("N.16", "T.42")
-@given(st.integers(1, 5), st.booleans(), st.sampled_from([0.1, 1.0, 30.0]), st.integers(0, 99))
-def test_token_by_token_the_fused_block_is_the_plain_one(B, zero_prefix, size, seed):
-    """Also where logits are in the thousands. Both caches hold the same keys and values."""
+def seen_by(name, B, seed=0):
+    """What stands before every group but the first, which sees the class alone."""
     r = np.random.default_rng(seed)
-    index, y, model = r.integers(0, 5, (B, 5)), r.integers(0, 3, B), network(zero_prefix, size)
-    fused, cache = written(model, index, y)
+    return r.integers(0, 5, (B, 5)) if name == "gpt" else r.standard_normal((B, 13, 3)).astype(np.float32)
+
+
+def written(name, model, seen, y, first=1):
+    """The logits of all places, group after group through a cache, the first few of them together."""
+    ends = np.cumsum([0, *GROUPS[name]])
+    offset, cache = GROUPS[name][0], model.cache(len(seen))
+    cuts = [0, *ends[first:]]
+    with no_grad():
+        parts = [seen[:, max(a - offset, 0) : b - offset] for a, b in itertools.pairwise(cuts)]
+        return np.concatenate([host(model(part, y, cache)) for part in parts], axis=1), cache
+
+
+@spec("N.16", "T.42", "T.47", "T.48", "T.49")
+@given(BOTH, st.integers(1, 9), st.booleans(), st.sampled_from([0.1, 1.0, 30.0]), st.integers(1, 3), st.integers(0, 99))
+def test_group_by_group_the_fused_blocks_are_the_plain_ones(name, B, zero_prefix, size, first, seed):
+    """Also where logits are in the thousands, and where the first groups come together. Both caches hold the same."""
+    seen, y = seen_by(name, B, seed), np.random.default_rng(seed).integers(0, 3, B)
+    model = network(name, size, zero_prefix=zero_prefix)
+    fused, cache = written(name, model, seen, y, first)
     with plain_text():
-        plain, other = written(model, index, y)
-    exact = network(zero_prefix, size, np.float64)
+        plain, other = written(name, model, seen, y, first)
+    exact = network(name, size, np.float64, zero_prefix)
     exact.load_state_dict(model.state_dict())
     with no_grad():
-        whole = host(exact(index, y))
+        whole = host(exact(seen if name == "gpt" else seen.astype(np.float64), y))
     scale = max(1.0, float(np.abs(whole).max()))
     error = max(float(np.abs(plain - whole).max()) / scale, 1e-6)
     assert np.abs(fused - whole).max() / scale <= 10 * error  # as near to the exact numbers as the plain text
@@ -49,31 +66,53 @@ def test_token_by_token_the_fused_block_is_the_plain_one(B, zero_prefix, size, s
         agree(fused / scale, plain / scale, bound=2e-5, of="N.16")
 
 
-def test_the_fused_form_writes_only_into_the_cache():
-    model, index, y = network(), np.random.default_rng(0).integers(0, 5, (3, 5)), np.array([0, 1, 2])
-    before = model.flat.copy()
-    x = np.random.default_rng(1).standard_normal((3, 1, 16)).astype(np.float32)
-    kept, cache = x.copy(), model.cache(3)
-    with no_grad():
-        model.layers[0](x, model.turn, None, cache, 0)
-    written(model, index, y)
-    assert np.array_equal(x, kept) and np.array_equal(model.flat, before)
+@given(BOTH)
+def test_the_fused_forms_write_only_into_the_cache(name):
+    model, seen, y = network(name), seen_by(name, 3), np.array([0, 1, 2])
+    before, kept = model.flat.copy(), seen.copy()
+    written(name, model, seen, y)
+    assert np.array_equal(seen, kept) and np.array_equal(model.flat, before)
 
 
-def test_it_is_taken_for_one_token_without_a_tape_in_float32_only():
-    model, x = network(), np.zeros((2, 1, 16), np.float32)
-    cache = model.cache(2)
-    assert not one_token(x, cache)  # the tape records
+@given(BOTH)
+def test_they_are_taken_without_a_tape_in_float32_only(name):
+    cache = network(name).cache(2)
+    assert not cache.fuses  # the tape records
     with no_grad():
-        assert one_token(x, cache) and not one_token(np.zeros((2, 2, 16), np.float32), cache)
-        assert not one_token(x.astype(np.float64), cache)
-        assert not one_token(x.astype(np.float64), network(dtype=np.float64).cache(2))
+        assert cache.fuses and not network(name, dtype=np.float64).cache(2).fuses
         with plain_text():
-            assert not one_token(x, cache)
+            assert not cache.fuses
 
 
-def test_a_full_cache_refuses_the_fused_form_too():
-    model, index, y = network(), np.zeros((1, 5), int), np.array([0])
-    _, cache = written(model, index, y)
-    with no_grad(), pytest.raises(ValueError, match="room for 6 tokens, and this would be token 7"):
-        model.layers[0](np.zeros((1, 1, 16), np.float32), model.turn, None, cache, 0)
+@given(BOTH)
+def test_what_a_cache_keeps_of_the_weights_is_its_own(name):
+    """A second sequence after a change of the weights does not see those of the first."""
+    model, seen, y = network(name), seen_by(name, 2), np.array([0, 2])
+    before, _ = written(name, model, seen, y)
+    model.flat *= 0.5
+    after, _ = written(name, model, seen, y)
+    with plain_text():
+        agree(after, written(name, model, seen, y)[0], bound=1e-5, of="N.16")
+    assert np.abs(after - before).max() > 0.01
+
+
+def test_a_cache_asks_once_for_what_is_the_same_at_every_step():
+    calls, cache = [], network("gpt").cache(1)
+
+    def made(n):
+        calls.append(n)
+        return [n]
+
+    assert cache.once(made, 3) is cache.once(made, 3) and calls == [3]
+
+
+@pytest.mark.parametrize(
+    "name, message", [("gpt", "6 codes are before the next one, and a picture has 6"), ("var", "expected .B, whole scales, 3.")]
+)
+def test_a_full_cache_refuses_the_fused_forms_too(name, message):
+    model, seen, y = network(name), seen_by(name, 1), np.array([0])
+    _, cache = written(name, model, seen, y)
+    with no_grad(), pytest.raises(ValueError, match=message):
+        model(seen[:, -1:] if name == "gpt" else seen[:, -9:], y, cache)
+    with pytest.raises(ValueError, match=f"room for {cache.length} tokens, and this would be token {cache.length + 1}"):
+        cache.room(0, 1)
