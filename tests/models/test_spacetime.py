@@ -172,7 +172,7 @@ def test_the_weights_of_a_network_draw_clips_of_any_length_and_pictures(device):
         other = model.of_frames(frames)
         assert other.shape == shape and other.dtype == model.dtype and other.device == model.device
         assert all(np.array_equal(host(a), host(b)) for a, b in zip(other.parameters(), model.parameters(), strict=True))
-    with pytest.raises(ValueError, match="3 frames of 4 x 6 are not divisible by patches of 2"):
+    with pytest.raises(ValueError, match="3 frames are not divisible by frame_patch 2"):
         model.of_frames(3)
     with pytest.raises(ValueError, match="must have at least one"):
         model.of_frames(0)
