@@ -87,7 +87,8 @@ struct Mask {  // of one head, for the queries from `first` on
     float unscale;
 };
 
-// The warp's part of a tile's S̄ᵀ into shared memory, and what it adds to k̄ and v̄. first: the warp's first key.
+// The warp's part of a tile's S̄ᵀ into shared memory, zero beyond key M, and what it adds to k̄ and v̄, of which nobody reads what is
+// beyond. first: the warp's first key.
 __device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, int M, Mask mask, float c,
                                            float (&k_bar)[HIGH][STRIPS][4],
                                            float (&v_bar)[HIGH][STRIPS][4]) {
@@ -104,13 +105,11 @@ __device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, 
             for (int h = 0; h < HIGH; h++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    int key = first + 16 * h + i / 2 * 8 + g;
 #if MASK
-                    int query = mask.first + r + 8 * j + 2 * t + i % 2;
+                    int key = first + 16 * h + i / 2 * 8 + g, query = mask.first + r + 8 * j + 2 * t + i % 2;
                     if (query < mask.N && key < M) s[h][j][i] += mask.p[(size_t)query * mask.row + key] * mask.unscale;
 #endif
                     s[h][j][i] = exp2_of(s[h][j][i] * c - lse[i % 2]);
-                    if (key >= M) s[h][j][i] = 0;
                     s_bar[h][j][i] = s[h][j][i] * (s_bar[h][j][i] - delta[i % 2]);
                 }
         }
@@ -126,7 +125,7 @@ __device__ __forceinline__ void keys_share(bf16* memory, bf16* turn, int first, 
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     int key = own + 16 * h + e % 2 * 8 + g, query = r + 16 * i + e / 2 * 8 + 2 * t;
-                    *reinterpret_cast<unsigned*>(turn + S_BAR + key * ACROSS + query) = a[h][e];
+                    *reinterpret_cast<unsigned*>(turn + S_BAR + key * ACROSS + query) = key - own < M - first ? a[h][e] : 0;
                 }
         }
     }
