@@ -177,7 +177,7 @@ def trial(like: Array, N: int, M: int, K: int, *, biased: bool, through_mask: bo
     out = tuple(by_head(empty(x, x.shape)) for x in (q, k, v))
     q, k, v = map(by_head, (q, k, v))
     kernels.forward(q, k, v, add, mask, y, log_sum)
-    sums = empty(q, (3, K), f32) if biased and kernels.blocks == 1 else NULL
+    sums: Array = empty(q, (3, K), f32) if biased and kernels.blocks == 1 else NULL
     kernels.backward(q, k, v, add, mask, y, bar, log_sum, sums, out)
     expected = P @ V, S @ K_ * K**-0.5, S.T @ Q * K**-0.5, P.T @ Y
     pairs = [(a.reshape(e.shape), e) for a, e in zip((y, *map(by_head, out)), expected, strict=True)]

@@ -84,7 +84,7 @@ def norm_trial(like: Array, D: int, one: float, residual: bool) -> Pairs:
     else:
         y, vjp = normalised(x, shift, scale, one, 1e-6)
         through, *sums = vjp(bar)
-        total, shift_bar, scale_bar = through(onto), *(f() for f in sums)
+        total, (shift_bar, scale_bar) = through(onto), (f() for f in sums)
     answers, sums_ = (y, x, total, shift_bar, scale_bar), (Y.sum(axis=1), (Y * x_hat).sum(axis=1))
     return [*zip(answers, (x_hat * (one + S[:, None]) + B[:, None], X, x_bar, *sums_), strict=True), *bars]
 
@@ -118,8 +118,9 @@ class Norm:
         """(x̄ + so_far, scale̅, shift̅), and after a residual also (gate̅, h̄, Σ h̄ of every sample): one kernel."""
         x, (B, N, D), bar, residual = self.x, self.x.shape, dense(y_bar), self.residual
         chunk = chunk_of(N, B)
-        chunks, onto = ceil(N, chunk), NULL if so_far is None else dense(so_far)
-        out, gate_bar, h_bar, sums = empty(x, x.shape), NULL, NULL, NULL
+        chunks, onto, out = ceil(N, chunk), NULL if so_far is None else dense(so_far), empty(x, x.shape)
+        nothing: Array = NULL
+        gate_bar, h_bar, sums = 3 * (nothing,)
         gate, shift, scale = self.pieces
         scale_bar, shift_bar = home_of_bar(scale), home_of_bar(shift)
         if residual:

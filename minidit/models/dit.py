@@ -12,6 +12,7 @@ Parameter names are those of the official checkpoints.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -135,8 +136,6 @@ class DiTConfig(OfPatches):
 class DiTBlock(ModulatedBlock):
     """x : (B, N, D), c : (B, D)  ->  (B, N, D)"""
 
-    on_a_gpu = staticmethod(gated_stack)
-
     def __init__(self, width: int, heads: int, inner: int, eps: float = 1e-6) -> None:
         self.eps = eps
         self.attn = SelfAttention(width, heads)
@@ -149,6 +148,10 @@ class DiTBlock(ModulatedBlock):
         shift1, scale1, gate1, shift2, scale2, gate2 = ops.split(m, parts=6)  # (T.4)
         x = ops.gated_residual(x, gate1, self.attn(ops.layer_norm_modulate(x, shift1, scale1)))  # (T.5)
         return ops.gated_residual(x, gate2, self.mlp(ops.layer_norm_modulate(x, shift2, scale2, eps=self.eps)))  # (T.5)
+
+    @staticmethod
+    def joined(blocks: Sequence[DiTBlock], x: Value, ms: Sequence[Value]) -> Value:
+        return gated_stack(blocks, x, ms)
 
     @staticmethod
     def costs(N: int, M: int, D: int) -> Costs:

@@ -50,7 +50,6 @@ class ModulatedBlock(Block):
 
     float32_tokens = False
     adaLN_modulation: Sequential
-    on_a_gpu: ClassVar[Callable[[Sequence[Any], Value, Sequence[Value]], Value] | None] = None  # all blocks, in fewer kernels
 
     def modulations(self) -> list[Linear]:
         """The linear layers whose outputs, side by side, are m."""
@@ -59,6 +58,11 @@ class ModulatedBlock(Block):
     def modulated(self, x: Value, m: Value) -> Value:
         """The block on tokens x with its part m of the condition."""
         raise NotImplementedError
+
+    @staticmethod
+    def joined(blocks: Sequence[Any], x: Value, ms: Sequence[Value]) -> Value | None:
+        """`modulated` of all blocks of this kind, one after another, in fewer kernels for a GPU; None: there is no such form."""
+        return None
 
     def forward(self, x: Value, c: Value) -> Value:
         return self.modulated(x, self.adaLN_modulation(c))

@@ -33,9 +33,11 @@ def all_of(blocks: Sequence[Block], h: Value, c: Value) -> Value:
     modulated = [block for block in blocks if isinstance(block, ModulatedBlock)]
     if len(modulated) < len(blocks):
         return one_by_one([(block, c) for block in blocks], h)
-    parts, joined = modulations(modulated, c), modulated[0].on_a_gpu
-    if joined is not None and len({type(block) for block in blocks}) == 1 and launches_matter(h) and not recomputes():
-        return joined(modulated, h, parts)
+    parts = modulations(modulated, c)
+    if len({type(block) for block in blocks}) == 1 and launches_matter(h) and not recomputes():
+        joined = modulated[0].joined(modulated, h, parts)
+        if joined is not None:
+            return joined
     return one_by_one([(block.modulated, m) for block, m in zip(modulated, parts, strict=True)], h)
 
 

@@ -25,14 +25,15 @@ def variants(arch, K, N):
 
 @pytest.mark.parametrize(("arch", "K", "N"), CASES)
 def test_registers_hold_what_a_warp_owns(arch, K, N):
-    """A thread keeps few numbers elsewhere, on sm_90 two at most. Forward, three blocks fit up to a width of 80."""
-    few = {"sm_90": 8, "sm_120": 64}.get(arch, 24)
+    """Nothing is spilled, but one number on sm_90 at the width 72 and six on sm_80 at 128. Forward, three blocks fit."""
+    few = {("sm_90", 72, BACKWARD): 4, ("sm_80", 128, BACKWARD): 24}
     for kernel, defines in variants(arch, K, N):
         _, log = built(kernel, arch, tuple(defines.items()))
         part = re.split("Compiling entry function '", log)
         (text,) = (p for p in part if p.startswith(f"{kernel}'"))
-        assert int(re.search(r"(\d+) bytes spill stores", text)[1]) <= few
-        assert int(re.search(r"Used (\d+) registers", text)[1]) <= (168 if kernel == FORWARD and K <= 80 else 255)
+        assert int(re.search(r"(\d+) bytes spill stores", text)[1]) <= few.get((arch, K, kernel), 0)
+        widest = 64 if arch == "sm_120" else 80
+        assert int(re.search(r"Used (\d+) registers", text)[1]) <= (168 if kernel == FORWARD and widest >= K else 255)
 
 
 @pytest.mark.skipif(disassembler() is None, reason="nvdisasm is not installed (pip install 'minidit[cuda-test]')")

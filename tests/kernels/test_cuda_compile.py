@@ -1,6 +1,7 @@
 """Every CUDA source compiles for sm_80, sm_89, sm_90 and sm_120 in the variants that the twins ask for: by NVRTC or by nvcc."""
 
 import ctypes
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import standin.cache
 
-from benchmarks.sass import nvrtc
+from benchmarks.sass import built, nvrtc
 from minidit.kernels.cuda_launch import FOLDER, KERNEL, options, source
 from minidit.kernels.cuda_normalise import held_in_registers
 
@@ -88,6 +89,18 @@ def compiled(text, flags, folder):
     except SyntaxError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.skipif(nvrtc() is None, reason="no NVRTC (pip install 'minidit[cuda-test]')")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_89", "sm_90", "sm_120"])
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("attention")])
+def test_no_kernel_between_the_products_spills_a_register(name, arch):
+    """Attention has a test of its own: test_attention_machine_code.py."""
+    if not known(arch):
+        pytest.skip(f"this compiler does not know {arch}")
+    for defines in VARIANTS.get(name, PLAIN):
+        _, log = built(name, arch, tuple(defines.items()))
+        assert set(re.findall(r"(\d+) bytes spill stores", log)) == {"0"}, defines
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_89", "sm_90", "sm_120"])

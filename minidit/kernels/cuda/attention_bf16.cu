@@ -8,7 +8,12 @@
 
 constexpr int TALL = 64 * HIGH;             // queries that a block owns, by four warps
 constexpr int WIDE = HIGH == 2 ? 32 : 64;   // keys of a tile
-constexpr int BLOCKS = HEAD <= 80 ? 3 : 2;  // per multiprocessor: while one waits for memory, others multiply
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int NARROW = 64;
+#else
+constexpr int NARROW = 80;
+#endif
+constexpr int BLOCKS = HEAD <= NARROW ? 3 : 2;  // per multiprocessor, as registers allow: while one waits for memory, others multiply
 constexpr float LATE = 8;  // the softmax is shifted again when a logit exceeds the shift by a factor of 2^LATE
 
 // The queries of a warp, from its rows of shared memory, as fragments, with their bias.

@@ -122,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(256)
 // h̄ = ȳ ⊙ gate and gate̅ = Σ ȳ⊙(h + bias) over the sample's rows; that of sample b starts at b · bar_stride. With a bias also
 // bias̅ = Σ h̄ over all rows, by way of `sums`, (samples, D) floats. Scratch memory: partial, (2, samples, chunks, D), and zero counters,
 // one for each sum's (sample, block of columns), then one for each block of columns.
-extern "C" __global__ void __launch_bounds__(256, 4)
+extern "C" __global__ void __launch_bounds__(256, 3)
     gated_residual_backward(const T* __restrict__ gate, const T* __restrict__ h, const float* __restrict__ bias,
                             const T* __restrict__ y_bar, T* gate_bar, T* __restrict__ h_bar, float* bias_bar, float* sums,
                             float* partial, unsigned* counters, int N, int D, int chunk, int stride, int bar_stride) {

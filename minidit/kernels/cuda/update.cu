@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // θ, m, v, average ← one step with the gradient f g, where f = factor · min(1, limit/√square); limit 0 or square null: f = factor.
 // decays: λ where a weight decays, or null. copy: θ in bfloat16, written too, or null. a1, a2: 1-β₁ and 1-β₂, which the host rounds once: 1 - 0.999f is off by 1e-5.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 3)
     adamw_ema(float* theta, float* m, float* v, const float* g, const float* decays, float* average, const float* rates,
               const float* square, const float* factor, bf16* copy, float limit, float b1, float b2, float a1, float a2, float eps,
               long long n) {
