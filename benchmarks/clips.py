@@ -39,7 +39,7 @@ ONE = ((0, 1), (0, -1), (1, 0), (-1, 0))  # four directions, one pixel per frame
 VELOCITIES = {"one": ONE, "four": FOUR, "within": within(2)}
 ARCHITECTURE = ("frame_patch", "patch_size", "hidden_size", "depth", "num_heads", "time_attention", "positions")
 LAW = ("prediction", "times", "times_mean", "times_uniform", "shift", "loss_weight")
-RECIPE = ("seed", "steps", "batch_size", "lr", "final_lr", "weight_decay", "ema")
+RECIPE = ("seed", "steps", "batch_size", "lr", "warmup", "final_lr", "weight_decay", "ema")
 
 
 def task(args: argparse.Namespace, part: str) -> Dataset:

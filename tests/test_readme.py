@@ -63,10 +63,9 @@ SHORT = {
         f"train --preset digits-flow --out {{flow}}2 --pairs {{flow}} --init {{flow}} --pairs-n 6 --steps 2 {SMALL}"
     ),
     "minidit sample runs/reflow --steps 1": "sample {flow}2 --steps 1 --quiet",
-    "minidit train --data clips --time-attention factorised": (
-        f"train --data clips --time-attention factorised --frames 3 --out {{flow}}-clips --steps 2 {SMALL}"
-    ),
+    "minidit train --data clips --pictures 0.25": f"train --data clips --pictures 0.25 --out {{flow}}-clips --steps 2 {SMALL}",
     "minidit sample runs/clips --labels 0-9 --out clips.gif": "sample {flow}-clips --labels 0-9 --steps 2 --out c.gif --quiet",
+    "minidit sample runs/clips --labels 0-9 --frames 1": "sample {flow}-clips --labels 0-9 --frames 1 --steps 2 --quiet",
     "minidit eval runs/clips": "eval {flow}-clips -n 6 --quiet",
     "minidit eval runs/PICTURES": "eval {run} -n 6 --ddpm-steps 2 --quiet",
     "pip install '.[cuda12]'": None,

@@ -45,7 +45,7 @@ def add_arguments(parser: Parser) -> None:
     group.add_argument("--skip-bad", action=switch, help="leave out files of the folder that cannot be read, and list them "
                        "(default: off)")  # fmt: skip
     parser.seldom(group, "--held-out", type=int, metavar="N", help="pictures not trained on (default: one in ten, 1,000 at most)")
-    parser.seldom(group, "--frames", type=int, metavar="N", help="of every clip, with --data clips (default: 6)")
+    parser.seldom(group, "--frames", type=int, metavar="N", help="of every clip, with --data clips (default: 4)")
     parser.seldom(group, "--pictures", type=float, metavar="X", help="the share of single frames in a loss on clips, so that "
                   "minidit sample --frames 1 draws pictures (default: 0)")
     parser.seldom(group, "--cache", metavar="DIR", help='where large sets are decoded (default: ~/.cache/minidit); "off": memory')
