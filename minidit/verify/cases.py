@@ -107,9 +107,9 @@ def judged(
     findings = examine(topics, asked, bank, judge)
     for f in findings:
         judge.confirm(f, functions[f.topic.name], asked[f.topic.name], bank)
-        remarks = ways[f.topic.name][2], without(functions[f.topic.name], f, judge, bank)
-        f.remarks += filter(None, remarks)
+        (f.reasons if f.verdict == "raises" else f.remarks).extend(filter(None, [ways[f.topic.name][2]]))
         f.reasons += filter(None, [does_not_broadcast(f)])
+        f.remarks += filter(None, [without(functions[f.topic.name], f, judge, bank)])
     law = Judge(base).reference(())
     for f in findings:  # whatever is still unclear may be a matter of the batch
         if f.verdict == "unknown" and not f.whole and (words := mixes_samples(functions[f.topic.name], f, f.topic.by(law))):

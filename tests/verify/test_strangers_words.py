@@ -102,7 +102,8 @@ def test_every_order_of_the_known_names_is_the_same_function(order, k):
 def test_where_positions_are_unclear_it_is_said_what_was_passed_where():
     f = finding(x_0_from_eps=lambda foo, bar, baz, qux: foo[baz])
     words = "passed by position: x_t → foo, eps → bar, t → baz, alpha_bar → qux; rename the arguments to the topic's"
-    assert words in line(f) and line(f).splitlines()[1].strip().startswith("an error: IndexError")
+    first, second = (row.strip() for row in line(f).splitlines()[1:3])
+    assert first.startswith("an error: IndexError") and second.startswith(words)
     assert passed(lambda x_t, noise, t, ab: 0, ("x_t", "eps", "t", "alpha_bar"), always=True) == ""
     assert "passed by position" not in line(finding(q_sample=lambda x, e, t, a: x))
 
@@ -214,7 +215,7 @@ def test_a_forgotten_reshape_is_told_what_shape_is_missing():
     checked = report(q_sample=lambda x_0, eps, t, alpha_bar: root(alpha_bar[t]) * x_0 + root(1 - alpha_bar[t]) * eps)
     words = "t is one number per sample and must be shaped (B, 1, 1, 1) beside pictures: alpha_bar[t].reshape(-1, 1, 1, 1)"
     assert words in checked.summary and "one sample alone is answered rightly" in checked.summary
-    f = finding(straight_sample=lambda x_0, eps, t: (1 - t) * x_0 + t * eps)  # of which the shapes do not fit
+    f = finding(straight_sample=lambda x_0, eps, t: (1 - t) * x_0 + t * eps)  # whose shapes do not fit
     assert "must be shaped (B, 1, 1) beside pictures: t.reshape(-1, 1, 1)" in f.reasons[0] and "broadcast" in f.note
     f = finding(clip_static=lambda x: x / max(1, abs(x).max()))
     assert "shaped" not in line(f)
