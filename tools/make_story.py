@@ -222,7 +222,9 @@ def fed_back(studio: Studio) -> Picture:
             lines += [list(studio.decoded(x_0_hat))] if k + 1 in calls else []
         names = [] if parts else ["real", "the start", *[f"guess {k}" for k in calls]]
         parts.append(pictures.grid(tiles(lines, 2), len(kinds), scale=1, row_labels=names or None))
-    return pictures.side_by_side(parts, ["fed back, always at t = 400", "fed back, while t falls to 0", "a walk: t falls, noise stays in"])
+    return pictures.side_by_side(
+        parts, ["fed back, always at t = 400", "fed back, while t falls to 0", "a walk: t falls, noise stays in"]
+    )
 
 
 STILL = {**story_curves.STILL, **story_points.STILL}
