@@ -111,29 +111,32 @@ def guesses(studio: Studio) -> Picture:
 
 
 def one_step(studio: Studio) -> Picture:
-    """From t = 900 to four values of s, by the step without fresh noise, and the guess from there."""
-    t, below, rows = 900, (800, 600, 300), [SANDAL, BAG]
-    y, lines = studio.labels[rows], list[list[Array | None]]()
-    x_t = mix(studio.latents[rows], studio.noise(len(rows)), studio.level(t))
-    x_0_hat, eps_hat = studio.guess(x_t, t, y)
-    ends = [mix(x_0_hat, eps_hat, studio.level(s)) for s in below]
-    again = [studio.guess(x_s, s, y)[0] for x_s, s in zip(ends, below, strict=True)]
-    for i, kind in enumerate(rows):
-        lines += [[studio.real(kind), *[studio.decoded(z)[i] for z in (x_t, *ends, x_0_hat)]]]
-        lines += [[None, *[studio.decoded(z)[i] for z in (x_0_hat, *again)], None]]
+    """From one noise to t = 100, in nine steps of 100 and at once, by the step without fresh noise; below, the guess there."""
+    low, rows, shown = 100, [SANDAL, SHOE], (1000, 900, 700, 500, 300, 100)
+    y, x = studio.labels[rows], studio.noise(len(rows))
+    moments = dict[int, tuple[Array, Array]]()
+    for t in range(1000, low - 1, -100):
+        x_0_hat, eps_hat = studio.guess(x, t, y)
+        moments[t] = x, x_0_hat
+        if t == 1000:
+            at_once = mix(x_0_hat, eps_hat, studio.level(low))
+        x = mix(x_0_hat, eps_hat, studio.level(t - 100))
+    columns = [*[moments[t] for t in shown], (at_once, studio.guess(at_once, low, y)[0])]
+    lines = [[studio.decoded(column[k])[i] for column in columns] for i in range(len(rows)) for k in (0, 1)]
+    last = len(columns) - 1
     return pictures.grid(
-        tiles(lines, 3, dict.fromkeys(((0, 5), (1, 1), (2, 5), (3, 1)), WHOLE)),
-        len(lines[0]),
+        tiles(lines, 3, {(row, column): WHOLE for row in (1, 3) for column in (last - 1, last)}),
+        len(columns),
         scale=1,
-        column_labels=["real", f"t = {t}", *[f"s = {s}" for s in below], "s = 0"],
+        column_labels=[*[f"t = {t}" for t in shown], f"{low} at once"],
         row_labels=["noisy", "the guess", "noisy", "the guess"],
     )
 
 
 def the_walk(studio: Studio) -> Picture:
     """x_t and the guess along a walk of 50 steps; framed: the bag's handle where it is first seen in each."""
-    labels, shown = [SHOE, BAG], (0, 10, 20, 30, 40, 45, 49)
-    trace = list(studio.pipeline.latents(labels, steps=50, seed=SEED, trace=True, guidance=2.0))
+    labels, shown = [SHOE, BAG], (0, 5, 10, 20, 30, 40, 49)
+    trace = list(studio.pipeline.latents(labels, steps=50, seed=SEED, trace=True, guidance=1.0, solver="euler"))
     moments = [trace[k] for k in shown]
     lines = [
         [studio.decoded(z)[i] for z in kind]
@@ -141,7 +144,7 @@ def the_walk(studio: Studio) -> Picture:
         for kind in ([m.x_t for m in moments], [m.x_0_hat for m in moments])
     ]
     return pictures.grid(
-        tiles(lines, 3, {(2, 3): HANDLE, (3, 1): HANDLE}),
+        tiles(lines, 3, {(2, 4): HANDLE, (3, 1): HANDLE}),
         len(shown),
         scale=1,
         column_labels=[f"t = {m.t}" for m in moments],
@@ -155,7 +158,7 @@ def counts(studio: Studio) -> Picture:
     names = [f"{n} call{'s' * (n > 1)}" for n in numbers]
     for sampler in ("ddim", "ddpm"):
         drawn = [
-            studio.pipeline.sample("0-9", steps=n, seed=SEED, sampler=sampler, guidance=2.0, solver="euler") for n in numbers
+            studio.pipeline.sample("0-9", steps=n, seed=SEED, sampler=sampler, guidance=1.0, solver="euler") for n in numbers
         ]
         frames = {(2, 2): WHOLE, (2, 4): WHOLE}
         halves.append(pictures.grid(tiles([list(x[kinds]) for x in drawn], 2, frames), len(kinds), scale=1, row_labels=names))
@@ -163,9 +166,9 @@ def counts(studio: Studio) -> Picture:
 
 
 def guidance(studio: Studio) -> Picture:
-    """Twelve shoes from the same twelve noises, at four scales."""
+    """Twelve bags from the same twelve noises, at four scales."""
     scales = (0.0, 1.0, 2.0, 4.0)
-    drawn = [studio.pipeline.sample([SHOE] * 12, steps=50, seed=SEED + 1, guidance=w) for w in scales]
+    drawn = [studio.pipeline.sample([BAG] * 12, steps=50, seed=SEED + 1, guidance=w, solver="euler") for w in scales]
     return pictures.grid(np.concatenate(drawn), 12, scale=2, row_labels=[f"w = {w:g}" for w in scales])
 
 
@@ -205,21 +208,23 @@ def patches(studio: Studio) -> Picture:
 
 
 def fed_back(studio: Studio) -> Picture:
-    """The guesses of 30 calls from the same noisy pictures: fed back at one level of noise, and along a walk down."""
-    kinds, top, calls = [SHOE, BAG, DRESS, 0, 9], 400, (1, 2, 5, 10, 30)
+    """The guesses of 30 calls from the same noisy pictures: fed back at one t, fed back while t falls, and along a walk."""
+    kinds, top, calls = [SHOE, BAG, 0, 9], 400, (1, 2, 5, 10, 30)
     start = mix(studio.latents[kinds], studio.noise(len(kinds)), studio.level(top))
-    rest = [round(top * (30 - k) / 30) for k in range(31)]
-    halves = []
-    for below in ([top] * 31, rest):  # the level of each call
+    falling = [round(top * (30 - k) / 30) for k in range(31)]
+    parts = []
+    for times, noise in (([top] * 31, False), (falling, False), (falling, True)):
         x, lines = start, [[studio.real(kind) for kind in kinds], list(studio.decoded(start))]
         for k in range(30):
-            x_0_hat, eps_hat = studio.guess(x, below[k], studio.labels[kinds])
-            fed = below is not rest
-            x = studio.level(top).alpha * x_0_hat if fed else mix(x_0_hat, eps_hat, studio.level(below[k + 1]))
+            x_0_hat, eps_hat = studio.guess(x, times[k], studio.labels[kinds])
+            below = studio.level(times[k + 1])
+            x = mix(x_0_hat, eps_hat, below) if noise else below.alpha * x_0_hat
             lines += [list(studio.decoded(x_0_hat))] if k + 1 in calls else []
-        names = ["real", "the start", *[f"guess {k}" for k in calls]]
-        halves.append(pictures.grid(tiles(lines, 2), len(kinds), scale=1, row_labels=names))
-    return pictures.side_by_side(halves, ["the guess fed back, always at t = 400", "one walk of 30 steps, from t = 400 to 0"])
+        names = [] if parts else ["real", "the start", *[f"guess {k}" for k in calls]]
+        parts.append(pictures.grid(tiles(lines, 2), len(kinds), scale=1, row_labels=names or None))
+    return pictures.side_by_side(
+        parts, ["fed back, always at t = 400", "fed back, while t falls to 0", "a walk: t falls, noise stays in"]
+    )
 
 
 STILL = {**story_curves.STILL, **story_points.STILL}

@@ -20,13 +20,13 @@ def schedules() -> Image.Image:
         ("cosine: the network of this story", Schedule.cosine(T).alpha_bar),
         ("straight path (Stable Diffusion 3, FLUX)", (1 - t) ** 2 / ((1 - t) ** 2 + t**2)),
         ("scaled linear (Stable Diffusion 1)", scaled.alpha_bar),
-        ("the same, but exactly zero at t = 1000", zero_terminal_snr(scaled).alpha_bar),
+        ("scaled linear, moved to 0 at the end", zero_terminal_snr(scaled).alpha_bar),
         ("linear (the DDPM paper)", Schedule.linear(T).alpha_bar),
     )
     inks = (INKS[2], INKS[4], INKS[1], INKS[3], INKS[0])
     left, top, right, bottom = 58, 40, 700, 330
     sheet = Sheet(720, 380)
-    sheet.text(14, 18, "share of the signal: alpha squared at t", size=14)
+    sheet.text(14, 18, "share of the signal: alpha squared, divided by alpha squared + sigma squared", size=14)
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = bottom - share * (bottom - top)
         sheet.line([(left, y), (right, y)], LINE)
@@ -62,7 +62,7 @@ def spacings() -> Image.Image:
     )
     left, right, top, tall = 150, 690, 48, 40
     sheet = Sheet(720, top + tall * len(rows) + 46)
-    at = {t: left + t / T * (right - left) for t in (0, 500, T)}
+    at = {t: left + t / T * (right - left) for t in (1, 500, T)}
     sheet.text((left + right) / 2 + 8, 18, "the walk goes this way", MUTED)
     sheet.arrow(((left + right) / 2, 18), ((left + right) / 2 - 90, 18), MUTED)
     for k, (name, who, visited) in enumerate(rows):
@@ -71,13 +71,14 @@ def spacings() -> Image.Image:
         sheet.text(12, y + 9, who, MUTED, size=11)
         sheet.line([(left, y), (right, y)], LINE)
         for r in visited:
-            sheet.disc(left + r / T * (right - left), y, 5, ORANGE if r == T else INKS[0])
+            aside = 5 * ((r - 1 in visited) - (r + 1 in visited))  # neighbours would lie on each other
+            sheet.disc(left + r / T * (right - left), y + aside, 5, ORANGE if r == T else INKS[0])
         if T not in visited:
             sheet.disc(at[T], y, 5, None, ORANGE)
     y = top + len(rows) * tall
-    for t, text in ((0, "t = 0"), (500, "500"), (T, "1000")):
+    for t, text in ((1, "t = 1"), (500, "500"), (T, "1000")):
         sheet.text(at[t], y, text, anchor="mm")
-    sheet.text(left, y + 20, "the finished picture", MUTED)
+    sheet.text(left, y + 20, "nearly the picture", MUTED)
     sheet.text(right, y + 20, "pure noise (hollow: not visited)", ORANGE, anchor="rm")
     return sheet.drawn()
 

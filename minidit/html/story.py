@@ -2,8 +2,8 @@
 
 A chapter is Markdown. Three comments, each on a line of its own, are instructions:
 
-    <!-- moving: slider -->       the picture above becomes a part that moves (moving.py)
-    <!-- diagram: block -->       a diagram (diagrams.py)
+    <!-- moving: slider -->       the picture above, with its caption, becomes a part that moves (moving.py)
+    <!-- diagram: block -->       the sketch above becomes a diagram (diagrams.py)
     <!-- uses: D.1 P.4 -->        the equations, lines and tests of the chapter, which end it
 """
 
@@ -23,7 +23,8 @@ from minidit.html.prose import coloured
 from minidit.html.spec import Entry
 
 INSTRUCTION = re.compile(r"^<!-- (moving|diagram|uses): (.*?) -->$", re.MULTILINE)
-PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)\s*$")  # at the end of a text
+PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)\s*(?:\*[^*]+\*\s*)?$")  # at the end of a text, with its caption
+SKETCH = re.compile(r"^```text\n[^`]*```\s*$(?![\s\S])", re.MULTILINE)  # the same in plain text, for readers of the file
 TESTS = 3  # named per equation at the end of a chapter
 
 
@@ -62,6 +63,8 @@ def story_page(book: Book, chapter: StoryChapter, before: StoryChapter | None, a
         kind, argument = pieces[k + 1 : k + 3] if k + 1 < len(pieces) else ("", "")
         if kind == "moving" and (last := PICTURE.search(text)):
             text, still = text[: last.start()], markdown(last[0], book.link, around)
+        if kind == "diagram":
+            text = SKETCH.sub("", text)
         out.append(markdown(text, book.link, around))
         if kind == "moving":
             out.append(moving.part(argument, still))

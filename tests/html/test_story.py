@@ -79,10 +79,21 @@ def test_a_moving_part_stands_in_the_place_of_the_picture_that_shows_the_same(bo
         assert still.count("<img ") == 1 and live.count("<canvas") >= 1 and live.count("<input") >= 1
 
 
-def test_every_picture_is_said_in_words_and_lies_in_the_folder():
-    pictures = [(c.path.parent / target, text) for c in STORY for text, target in re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", c.text)]
-    assert len(pictures) == len(list(STORY[0].path.parent.glob("pictures/*.png")))
-    assert all(path.exists() and len(text) > 40 for path, text in pictures)
+def test_every_picture_has_a_short_description_and_a_caption_and_lies_in_the_folder():
+    found = [(c, *m) for c in STORY for m in re.findall(r"!\[([^\]]*)\]\(([^)]*)\)(?:\n\n\*([^*]+)\*\n)?", c.text)]
+    assert len(found) == len(list(STORY[0].path.parent.glob("pictures/*.png")))
+    for chapter, description, target, caption in found:
+        assert (chapter.path.parent / target).exists()
+        assert 20 < len(description) < 90 and len(caption) > 60 and caption.endswith("."), target
+
+
+def test_a_diagram_of_the_book_is_a_sketch_in_the_file(book):
+    for page, name in instructions("diagram"):
+        text = next(c.text for c in STORY if c.page == page)
+        above = text.split(f"<!-- diagram: {name} -->")[0].rstrip()
+        sketch = above.rpartition("```text\n")[2].removesuffix("```")
+        assert above.endswith("```") and len(sketch.splitlines()) >= 2
+        assert sketch.splitlines()[0] not in book[f"{page}.html"]
 
 
 def test_links_of_the_files_themselves_lead_to_files():

@@ -43,6 +43,51 @@ def test_the_guess_from_pure_noise_is_the_average_of_the_class(studio, kind):
     assert alike(studio.decoded(guess), average) > 0.97 > 0.8 > alike(real, average)
 
 
+def test_a_walk_begins_with_the_average_of_the_class_and_guidance_leads_away_from_it(studio):
+    def first(kind, w):
+        walk = studio.pipeline.latents([kind], steps=50, seed=0, trace=True, guidance=w, solver="euler")
+        return alike(studio.decoded(next(iter(walk)).x_0_hat), studio.average(kind))
+
+    for kind in KINDS:
+        assert first(kind, 1.0) > 0.97 > 0.94 > first(kind, 2.0)
+
+
+def test_one_big_step_ends_at_the_first_guess_and_small_steps_at_another(studio, tools):
+    x_t = x = studio.noise(1)
+    y, level = studio.labels[[5]], studio.level
+    first, eps_hat = studio.guess(x_t, 1000, y)
+    at_once, _ = studio.guess(tools[0].mix(first, eps_hat, level(100)), 100, y)
+    for t in range(1000, 100, -100):
+        x = tools[0].mix(*studio.guess(x, t, y), level(t - 100))
+    chosen, _ = studio.guess(x, 100, y)
+    first, at_once, chosen = map(studio.decoded, (first, at_once, chosen))
+    assert alike(at_once, first) > 0.9 > 0.8 > alike(chosen, first)
+
+
+def test_the_noise_of_a_walk_is_what_keeps_the_print_of_a_shirt(studio, tools):
+    """From t = 400 in 30 steps: with the noise left out the guess loses it, at one t as well as with t falling."""
+    x_t = tools[0].mix(studio.latents[[0]], studio.noise(1), studio.level(400))
+    falling = [round(400 * (30 - k) / 30) for k in range(31)]
+
+    def print_after(times, noise):
+        x = x_t
+        for t, s in itertools.pairwise(times):
+            x_0_hat, eps_hat = studio.guess(x, t, studio.labels[[0]])
+            x = studio.level(s).alpha * x_0_hat + (studio.level(s).sigma * eps_hat if noise else 0)
+        return np.ptp(studio.decoded(x_0_hat)[0, 0, 4:14, 9:19])
+
+    first = print_after([400, 387], True)
+    walk, alone, falls = print_after(falling, True), print_after([400] * 31, False), print_after(falling, False)
+    assert walk > 0.9 * first > 2 * max(alone, falls)
+
+
+def test_the_guessed_noise_of_a_walk_is_a_little_smaller_than_noise(studio):
+    labels = studio.pipeline.labels("0-9", 60)
+    walk = list(studio.pipeline.latents(labels, steps=50, seed=0, trace=True, guidance=1.0, solver="euler"))[:-1]
+    size = {m.t: ((m.x_t - studio.level(m.t).alpha * m.x_0_hat) / studio.level(m.t).sigma).std() for m in walk}
+    assert abs(size[1000] - 1) < 0.01 and abs(size[600] - 0.95) < 0.01 and abs(size[200] - 0.8) < 0.02
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_little_noise_the_guess_is_the_picture(studio, tools, kind):
     x_t = tools[0].mix(studio.latents[[kind]], studio.noise(1), studio.level(100))
@@ -52,7 +97,7 @@ def test_with_little_noise_the_guess_is_the_picture(studio, tools, kind):
 
 def test_ddim_at_five_calls_draws_the_picture_of_twenty_and_ddpm_another(studio):
     def drawn(sampler, steps):
-        options = {"seed": 0, "sampler": sampler, "guidance": 2.0, "solver": "euler"}
+        options = {"seed": 0, "sampler": sampler, "guidance": 1.0, "solver": "euler"}
         return studio.pipeline.sample("0-9", steps=steps, **options)
 
     few, many = ({s: drawn(s, n) for s in ("ddim", "ddpm")} for n in (5, 20))
