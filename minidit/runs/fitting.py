@@ -149,8 +149,7 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     check_partners(config.process, model, tokenizer)
     factor, patch = tokenizer.factor, model.multiple
     if H % (factor * patch) or W % (factor * patch):
-        what = f"{'' if factor == 1 else f'an autoencoder of factor {factor} and '}patches of {patch}"
-        raise ValueError(f"pictures of {H} x {W} do not fit {what}: give --size, a multiple of {factor * patch}")
+        raise ValueError(f"pictures of {H} x {W} do not fit " + fitting_sizes(H, W, factor, patch))
     most = config.process.most_steps
     if most is not None and config.sample.steps > most:
         raise ValueError(f"--sample-steps {config.sample.steps}: the ladder has {most} rungs")
@@ -179,6 +178,16 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     if usual.few:
         sample = replace(sample, steps=min(sample.steps, usual.steps))
     return replace(config, tokenizer=tokenizer, model=model, process=process, sample=sample)
+
+
+def fitting_sizes(H: int, W: int, factor: int, patch: int) -> str:
+    """What pictures of a size do not fit, and the nearest sizes that do."""
+    unit, latents = factor * patch, factor > 1
+    below = min(H, W) // unit * unit
+    sizes = " or ".join(f"--size {size}" for size in (below, below + unit) if size)
+    pixels = ", or --pixels, which needs no autoencoder" if latents and H % patch == W % patch == 0 else ""
+    what = f"an autoencoder of factor {factor} and patches of {patch}" if latents else f"patches of {patch}"
+    return f"{what}: give {sizes} (a multiple of {unit}){pixels}"
 
 
 def spread_of(data: Dataset) -> float:
