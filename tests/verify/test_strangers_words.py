@@ -192,7 +192,11 @@ def test_what_is_not_finite_enters_no_structural_claim(number):
         ddpm_step=lambda x_t, eps, t, s, alpha_bar, z: right(x_t, eps, t, s, alpha_bar, z) if s >= 0 else number * (1 + 0 * x_t)
     )
     assert line(f).splitlines()[0].endswith("not finite")
-    assert len(f.reasons) == 1 and f.reasons[0].startswith("only the questions with s = -1 are wrong; s = -1 means the data")
+    first, second = f.reasons
+    assert first == "no finite number came, for example in t20-s-1"
+    assert second.startswith("only the questions with s = -1 are wrong; s = -1 means the data")
+    f = finding(posterior_log_variance=lambda alpha_bar: number * np.ones(len(alpha_bar)))  # nor is it the root of ln σ² < 0
+    assert len(f.reasons) == 1 and f.reasons[0].startswith("no finite number came")
 
 
 def test_every_printed_coefficient_carries_a_question_in_which_it_differs():

@@ -97,8 +97,8 @@ def _leaves(cases: Sequence[Case]) -> Leaves:
 def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Leaves, law: Law, tolerance: float) -> Found:
     of = "the answer" if len(leaves) == 1 else _which(leaves, wrong, topic)
     flat = [leaf for group in wrong.values() for leaf in group]
-    if any(not_finite(g, w) for _, g, w in flat):
-        return [], False
+    if endless := [c for c, g, w in flat if not_finite(g, w)]:
+        return [f"no finite number came, for example in {endless[0].answer.probe.name}"], False
     axes = letters(flat[0][2].shape, topic.gives)
     pairs = [Pair(g.astype(np.float64), w.astype(np.float64), factors(topic.parameters, c.args)) for c, g, w in flat]
     args = [_beside(topic.parameters, c.args, place) for place, group in wrong.items() for c, _, _ in group]
