@@ -45,10 +45,10 @@ def memory_of_step(config: BackboneConfig, train: LoopConfig, device: str = "cpu
     if train.checkpoint_blocks:
         kept, working = sample.inputs, working + sample.block
     vectors = 4 + shards + (train.weight_decay > 0)
-    weights = 4 * vectors * P + (LIBRARIES if home == "cuda" else 0)
-    casts = 2 * P if sample.size == 2 else 0  # the weights, rounded once per update
+    rounded = 2 * P if sample.size == 2 else 0  # the weights in bfloat16, which the optimiser keeps
+    weights = 4 * vectors * P + rounded + (LIBRARIES if home == "cuda" else 0)
     tiles = TILES * shards if home == "cpu" else 0
-    return StepMemory(weights, int(B * kept), int(B * working) + casts + tiles)
+    return StepMemory(weights, int(B * kept), int(B * working) + tiles)
 
 
 def largest_batch(config: BackboneConfig, train: LoopConfig, device: str, budget: float) -> int:
