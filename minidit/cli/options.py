@@ -32,10 +32,11 @@ def add_kinds(parser: Parser) -> None:
         group.add_argument(f"--{section}", choices=words, help=f"the kind of {section} (default: {default[section]})")
     kinds = ", ".join(sorted(KINDS["tokenizer"]))
     group.add_argument("--tokenizer", metavar="KIND|RUN",
-                       help=f"a kind ({kinds}; default: {default['tokenizer']}), or a trained one: a file, or a run folder")
+                       help=f"what turns pictures into latents or codes: a kind, which is then trained ({kinds}; default: "
+                       f"{default['tokenizer']}), or a trained one, which stays as it is (a file, or a run folder)")  # fmt: skip
     group.add_argument("--pixels", action="store_true", help="short for --tokenizer pixels, for small pictures")
     group.add_argument("--network", metavar="NAME", help="the model of a preset or a paper (DiT-S/2, …): minidit info")
-    group.add_argument("--autoencoder", metavar="FILE", help="a trained autoencoder (a file, or a run folder)")
+    group.add_argument("--autoencoder", metavar="FILE", help="the same as --tokenizer with a trained one")
 
 
 def defaults_in(words: Sequence[str], base: RunConfig) -> RunConfig:
@@ -43,14 +44,7 @@ def defaults_in(words: Sequence[str], base: RunConfig) -> RunConfig:
 
     base : what holds where neither the words nor the preset or the file that they name say another
     """
-    glance = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in (*KINDS, "preset", "config", "data", "network"):
-        glance.add_argument(f"--{flag}")
-    glance.add_argument("--pixels", action="store_true")
-    try:
-        kinds = vars(glance.parse_known_args(list(words))[0])
-    except argparse.ArgumentError:
-        kinds = {}
+    kinds = _kinds_in(words)
     base = PRESETS.get(preset_of(kinds.get("preset"), kinds.get("data"), kinds.get("process")), base)
     if kinds.get("config"):
         with contextlib.suppress(CheckpointError):  # reported when it is read again
@@ -60,6 +54,24 @@ def defaults_in(words: Sequence[str], base: RunConfig) -> RunConfig:
     base = replace(base, model=networks().get(str(kinds.get("network")), base.model))
     wanted = {s: KINDS[s].get(str(kinds.get(s)), type(getattr(base, s))) for s in KINDS}
     return replace(base, **{s: cls() for s, cls in wanted.items() if cls is not type(getattr(base, s))})
+
+
+def _kinds_in(words: Sequence[str]) -> dict[str, Any]:
+    """The flags of a command line that name something as a whole; {} where they cannot be read."""
+    glance = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in (*KINDS, "preset", "config", "data", "network"):
+        glance.add_argument(f"--{flag}")
+    glance.add_argument("--pixels", action="store_true")
+    try:
+        return vars(glance.parse_known_args(list(words))[0])
+    except argparse.ArgumentError:
+        return {}
+
+
+def preset_in(words: Sequence[str]) -> str:
+    """The name of the preset whose defaults hold for a command line."""
+    kinds = _kinds_in(words)
+    return preset_of(kinds.get("preset"), kinds.get("data"), kinds.get("process"))
 
 
 def preset_of(preset: str | None, data: str | None, process: str | None = None) -> str:

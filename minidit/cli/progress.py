@@ -23,6 +23,8 @@ EVERY = 10  # updates between two reads of the loss, which are those that metric
 LABELS = {
     "loss": "loss {:.4f}", "held_out_loss": "held out {:.4f}", "grad_norm": "gradient {:.3g}", "img_per_s": "{:,.0f} pictures/s",
 }  # fmt: skip
+ON_A_BAR = ("loss", "held_out_loss", "img_per_s")  # the most important first: a narrow terminal cuts the end
+FORM = "{desc}: {percentage:3.0f}% |{bar:6}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 class Progress:
@@ -34,23 +36,27 @@ class Progress:
         self.terminal = sys.stderr.isatty()
         self.numbers: dict[str, str] = {}
         self.began, self.last, self.first = 0.0, 0.0, 1
+        self.step, self.total = 0, 0
 
     def tell(self, phase: str, record: dict[str, Any], steps: int) -> None:
         """After an update, or a part of other work. The numbers shown are those that were recorded, not averages."""
         if self.quiet:
             return
         step = record["step"]
-        if phase != self.phase:
+        if (phase, steps) != (self.phase, self.total) or step < self.step:  # other work, or the same once more
             self.close()
-            self.phase, self.began, self.first, self.numbers = phase, time.monotonic(), step, {}
+            self.phase, self.total, self.began, self.first, self.numbers = phase, steps, time.monotonic(), step, {}
             self.last = self.began + SHORT - SECONDS if "loss" not in record else -math.inf
             if self.terminal:
                 self.bar = _bar(phase, steps, step - 1)
+        self.step = step
         if step % EVERY == 0 or step in (self.first, steps):  # rarely: reading a number on a GPU waits for it
             self.numbers |= {name: text.format(float(record[name])) for name, text in LABELS.items() if name in record}
         if self.bar is not None:
-            self.bar.set_postfix_str(", ".join(self.numbers.values()), refresh=False)
+            self.bar.set_postfix_str(", ".join(self.numbers[k] for k in ON_A_BAR if k in self.numbers), refresh=False)
             self.bar.update(step - self.bar.n)
+            if step >= steps:
+                self.bar.refresh()  # else what was drawn last stays there until other work begins
             return
         now = time.monotonic()
         if now - self.last > SECONDS or (step == steps and self.last > self.began + SHORT - SECONDS) or "held_out_loss" in record:
@@ -124,7 +130,8 @@ def _bar(phase: str, steps: int, initial: int) -> tqdm[Any]:
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # its thread would prevent forking the workers
-    return tqdm(total=steps, initial=initial, desc=phase, unit="step", file=Deaf(), mininterval=0.2, dynamic_ncols=True)
+    return tqdm(total=steps, initial=initial, desc=phase, file=Deaf(), mininterval=0.2, dynamic_ncols=True,
+                bar_format=FORM)  # fmt: skip
 
 
 class stop_gently:
@@ -146,10 +153,10 @@ class stop_gently:
             signal.signal(s, signal.SIG_IGN if s == getattr(signal, "SIGHUP", None) else signal.SIG_DFL)
         self.number = signal.Signals(number)
         if self.run.loop is None:  # between two phases every file is complete
-            self._leave("stopped", self.run.work)
+            self._leave("stopped, no update is lost", self.run.work)
         self.progress.clear()
         if self.run.ranks.first:
-            say("stopping after this update (again: at once)")
+            say("stopping when this update is saved (again: at once)")
         self.run.loop.stop = True
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the page goes (default: RUN/report.html; of several runs: "
         "compared-RUN-OTHER.html here, which replaces only a page of the same runs)",
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the numbers of all updates as a table instead; - is stdout")
+    parser.add_argument("--csv", metavar="FILE", help="write the recorded numbers as a table instead (of every tenth "
+                        "update, and of those that were compared on held-out pictures); - is stdout")  # fmt: skip
     parser.add_argument("--tensorboard", metavar="DIR", help="write them as events for TensorBoard instead (needs the extra "
                         "tensorboard); tensorboard --logdir DIR shows them")  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.flags import add_config_flags
 from minidit.cli.folders import refuse_misspelt
-from minidit.cli.options import PRESET_OF, add_kinds, defaults_in, preset_of, resolve, with_threads
+from minidit.cli.options import PRESET_OF, add_kinds, defaults_in, preset_in, preset_of, resolve, with_threads
 from minidit.incoming import printable
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from minidit.runs.presets import RunConfig
 
 AUTO = "auto"
+LONGEST = 40  # letters of names of classes in a command that is proposed
 LENGTHENED = {"train.steps": "model", "tokenizer_train.steps": "tokenizer", "judge_train.steps": "judge"}  # flag -> phase
 SWITCHES = [f"{s}.{k}" for s in ("train", "tokenizer_train", "judge_train")
             for k in ("detect_anomaly", "accumulate", "checkpoint_blocks", "graph")]  # fmt: skip
@@ -34,9 +36,14 @@ DECIDE = (  # flags that would make it a different run
 def add_arguments(parser: Parser) -> None:
     from minidit.runs.presets import PRESETS, RunConfig
 
+    name = preset_in(parser.words)
+    parser.description = f"{parser.description} Defaults below are those of --preset {name}." + (
+        " Another --data or --preset has its own: add it to --help." if name == "fashion" else ""
+    )
     everyday(parser)
     group = parser.add_argument_group("the pictures")
-    group.add_argument("--size", type=int, metavar="N", help="resize pictures to N x N (default: as they are)")
+    group.add_argument("--size", type=int, metavar="N", help="resize pictures to N x N (default: as they are, if all "
+                       "have one size that is small and a multiple of 4; else 32)")  # fmt: skip
     group.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
     switch = argparse.BooleanOptionalAction
     group.add_argument("--flip", action=switch, help="mirror training pictures with probability 1/2 (default: off)")
@@ -63,9 +70,9 @@ def everyday(parser: Parser) -> None:
     """The flags that are no field of a configuration."""
     from minidit.runs.presets import PRESETS
 
-    parser.add_argument("--data", metavar="PICTURES", help='a folder of pictures (classes are sub-folders; captions: '
-                        'metadata.jsonl), an IDX, CIFAR or npz file, "digits", "fashion", "emoji", "shapes" or "clips" (default: '
-                        '"fashion")')  # fmt: skip
+    parser.add_argument("--data", metavar="PICTURES", help='a folder of pictures (sub-folders are classes; captions are '
+                        'lines of metadata.jsonl: {"file_name": "1.png", "text": "a red disc"}), an IDX, CIFAR or npz file, '
+                        '"digits", "fashion", "emoji", "shapes" or "clips" (default: "fashion")')  # fmt: skip
     parser.add_argument("--out", metavar="RUN", help="the run folder (default: runs/NAME)")
     parser.add_argument("--preset", choices=sorted(PRESETS), metavar="NAME", help="where all defaults come from: "
                         f'{", ".join(sorted(PRESETS))} (default: that of the data; "own" for a folder)')  # fmt: skip
@@ -76,8 +83,8 @@ def everyday(parser: Parser) -> None:
         help="go on with a run (--steps: to more updates; --data: where its pictures are now); "
         "auto: with the one in the run folder, if there is one",
     )
-    parser.add_argument("--init", metavar="RUN", help="fine-tune: start from the model of a run (a file, or a run folder, whose "
-                        "tokenizer is kept)")  # fmt: skip
+    parser.add_argument("--init", metavar="RUN", help="fine-tune: begin with the weights of the model of a run (a file, or a run "
+                        "folder, whose tokenizer is then used as well)")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
     parser.add_argument("--dry-run", action="store_true", help="say what the run would cost (parameters, minutes, memory, disk), "
                         "and write nothing")  # fmt: skip
@@ -140,8 +147,8 @@ def run(args: argparse.Namespace) -> int:
 def what_next(job: Run, pipeline: Pipeline, page: Path, measurable: bool) -> list[str]:
     """Where everything is, and the commands that one probably wants now."""
     folder, steps = job.folder, job.config.train.steps
-    draw = '--prompt "WORDS" ' if pipeline.vocabulary is not None else labels_of(pipeline)
-    commands = [(f"minidit sample {folder} {draw}--out grid.png", "draw pictures")]
+    draw = '--prompt "WORDS"' if pipeline.vocabulary is not None else labels_of(pipeline)
+    commands = [(f"minidit sample {folder} {draw}".rstrip(), "draw pictures")]
     if measurable:
         commands.append((f"minidit eval {folder}", "measure them"))
     commands.append((f"minidit train --resume {folder} --steps {2 * steps}", "train on"))
@@ -150,9 +157,14 @@ def what_next(job: Run, pipeline: Pipeline, page: Path, measurable: bool) -> lis
 
 
 def labels_of(pipeline: Pipeline) -> str:
-    """--labels with all classes of a model, if it has any."""
-    last = len(pipeline.class_names) - 1
-    return "" if last < 0 else "--labels 0 " if last == 0 else f"--labels 0-{last} "
+    """--labels with all classes of a model, if it has any: by their names where these are few and short."""
+    names, last = pipeline.class_names, len(pipeline.class_names) - 1
+    if last < 0:
+        return ""
+    text = ",".join(names)
+    if len(text) > LONGEST or any("," in name for name in names) or all(name.isdecimal() for name in names):
+        text = "0" if last == 0 else f"0-{last}"
+    return f"--labels {shlex.quote(text)}"
 
 
 def announce(job: Run, train: Dataset, progress: Progress) -> None:

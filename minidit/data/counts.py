@@ -47,8 +47,10 @@ def _caption_lines(labels: NDArray[np.int64], vocabulary: Vocabulary) -> list[st
     """The captions with the number of their words, and a warning if many are not in the vocabulary, or may have been cut off."""
     lengths, unknown = (labels > 0).sum(axis=1), int((labels == UNKNOWN).sum())
     distinct = len(np.unique(labels, axis=0))
-    lines = [f"captions: {distinct:,} different ones of {lengths.min()} to {lengths.max()} words, "
-             f"{len(vocabulary.words):,} words in all"]  # fmt: skip
+    least, most = int(lengths.min()), int(lengths.max())
+    length = f"{least} to {most} words" if least < most else "1 word" if most == 1 else f"{most} words"
+    kinds = "all the same" if distinct == 1 else f"{distinct:,} different ones"
+    lines = [f"captions: {kinds}, of {length} each, with {len(vocabulary.words):,} different words"]
     cut = int((lengths == LONGEST).sum())
     warnings = [f"{unknown:,} times a word stands there that is not one of the {MOST_WORDS:,} most frequent"] * (unknown > 0)
     warnings += [f"{cut:,} captions have {LONGEST} words or more, of which the first {LONGEST} are read"] * (cut > 0)

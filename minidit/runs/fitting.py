@@ -150,8 +150,7 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     check_partners(config.process, model, tokenizer)
     factor, patch = tokenizer.factor, model.multiple
     if H % (factor * patch) or W % (factor * patch):
-        what = f"{'' if factor == 1 else f'an autoencoder of factor {factor} and '}patches of {patch}"
-        raise ValueError(f"pictures of {H} x {W} do not fit {what}: give --size, a multiple of {factor * patch}")
+        raise ValueError(f"pictures of {H} x {W} do not fit " + fitting_sizes(H, W, factor, patch))
     most = config.process.most_steps
     if most is not None and config.sample.steps > most:
         raise ValueError(f"--sample-steps {config.sample.steps}: the ladder has {most} rungs")
@@ -191,6 +190,16 @@ def check_share(config: RunConfig, data: Dataset) -> None:
     if share and (config.process.teacher() or not isinstance(config.process, DDPMConfig | RectifiedFlowConfig | EDMConfig)):
         raise ValueError(f"--pictures {share:g}: only a process that learns from clips alone learns their frames, too: "
                          "--process ddpm, rectified_flow or edm, without a teacher or pairs")  # fmt: skip
+
+
+def fitting_sizes(H: int, W: int, factor: int, patch: int) -> str:
+    """What pictures of a size do not fit, and the nearest sizes that do."""
+    unit, latents = factor * patch, factor > 1
+    below = min(H, W) // unit * unit
+    sizes = " or ".join(f"--size {size}" for size in (below, below + unit) if size)
+    pixels = ", or --pixels, which needs no autoencoder" if latents and H % patch == W % patch == 0 else ""
+    what = f"an autoencoder of factor {factor} and patches of {patch}" if latents else f"patches of {patch}"
+    return f"{what}: give {sizes} (a multiple of {unit}){pixels}"
 
 
 def spread_of(data: Dataset) -> float:

@@ -31,6 +31,7 @@ import numpy as np
 
 from minidit.checkpoint import CheckpointError
 from minidit.checkpoint.files import open_safetensors
+from minidit.checkpoint.grammar import is_a
 from minidit.incoming import read_text, read_toml, reading, regular_file
 from minidit.nn.device import name_of_blas
 from minidit.outgoing import WriteError, write_atomically, writing
@@ -283,6 +284,12 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return lines
+
+
+def seconds_of(folder: Path, phase: str) -> float:
+    """The seconds that a phase has been trained, at its last recorded update."""
+    times = [line["wall_s"] for line in metrics_of(folder) if line["phase"] == phase and is_a(line.get("wall_s"), float)]
+    return max(times, default=0.0)
 
 
 def _remains(line: bytes, phase: str, after: int) -> bool:

@@ -35,6 +35,7 @@ from minidit.runs.loading import load_pipeline, pipeline_of
 from minidit.runs.lock import locked
 from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell
 from minidit.runs.pipeline import Pipeline
+from minidit.runs.presets import WEIGHTS
 from minidit.runs.process_kinds import Learner
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on
@@ -167,8 +168,12 @@ class Run(Trainer):
     def named_tokenizer(self, data: Dataset, name: str) -> TokenizerNetwork:
         """The trained network of a file or a run. Raises CheckpointError if it does not fit these pictures."""
         network = weights_of(name, "tokenizer", self.device)[0]
-        if not isinstance(network, TokenizerNetwork) or network.config.channels != data.channels:
-            raise CheckpointError(f"{name}: not a tokenizer for pictures of {data.channels} channels")
+        if not isinstance(network, TokenizerNetwork):
+            raise CheckpointError(f"{name}: a {type(network).__name__}, not a tokenizer")
+        if (theirs := network.config.channels) != data.channels:
+            whose = "that comes with minidit" if Path(name).is_relative_to(WEIGHTS) else f"in {name}"
+            raise CheckpointError(f"the tokenizer {whose} is for pictures of {counted(theirs)}, these have {data.channels}: give "
+                                  f"--channels {theirs}, or train another tokenizer (--preset own does)")  # fmt: skip
         return network
 
     def tokenizer_phase(self, data: Dataset, held_out: Dataset | None = None) -> Phase[TokenizerNetwork]:
@@ -241,6 +246,10 @@ class Run(Trainer):
         few = None if held_out is None else source_of(held_out.pictures())
         network = Classifier(shape, Philox(config.seed, DRAWS["judge"]))
         return Phase("judge", network, Classification(), source_of(data.pictures()), config, few)
+
+
+def counted(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
 
 
 def resume(

@@ -78,6 +78,8 @@ class Trainer:
         try:
             if state is not None:
                 load_state(state, loop)
+                if state.done < phase.config.steps:
+                    self.note(f"going on after update {state.done:,} of {phase.config.steps:,} of the {phase.name}")
             stopped = self._train(phase, loop, saved=loop.done if state else None)
             stopped = self.ranks.agree(stopped or loop.stop)  # also while the weights were written
         except Diverged as error:
@@ -106,10 +108,11 @@ class Trainer:
         if self.ranks.first:
             files.forget(self.folder, phase.name, loop.done)
         records = loop.run()  # from rank 0's update
+        earlier = files.seconds_of(self.folder, phase.name) if loop.done else 0.0
         began, first = time.monotonic(), loop.done
         for record in records:
             self.begun = None
-            numbers = self.record(phase, record, time.monotonic() - began, loop.done - first)
+            numbers = self.record(phase, record, time.monotonic() - began, loop.done - first, earlier)
             phase.after_update(loop)
             if self.regular(phase, loop):
                 numbers |= self.save_state(phase, loop)
@@ -128,17 +131,20 @@ class Trainer:
             self.save(phase.name, phase.network)
         return stopped
 
-    def record(self, phase: Phase[N], record: Record, wall: float, updates: int) -> dict[str, Any]:
-        """What is told of an update; some are logged to metrics.jsonl. wall, updates: since the phase started or resumed."""
+    def record(self, phase: Phase[N], record: Record, wall: float, updates: int, earlier: float) -> dict[str, Any]:
+        """What is told of an update; some are logged to metrics.jsonl.
+
+        wall, updates : since the phase started or resumed    earlier : seconds of its training before it was resumed
+        """
         step, steps = record["step"], phase.config.steps
-        if step % EVERY == 0 or step in (1, steps):
+        if step % EVERY == 0 or step % self.config.sample.save_every == 0 or step in (1, steps):
             numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
             if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
                 raise Diverged(diverged(f"the loss is {numbers['loss']}", step))
             speed = phase.config.batch_size * updates / max(wall, 1e-9)
             record = {**numbers, "img_per_s": round(speed, 1)}
             if self.ranks.first:
-                files.append(self.folder, {"phase": phase.name, **record, "wall_s": round(wall, 3)})
+                files.append(self.folder, {"phase": phase.name, **record, "wall_s": round(earlier + wall, 3)})
         return dict(record)
 
     def save_state(self, phase: Phase[N], loop: Loop) -> dict[str, float]:

@@ -81,7 +81,8 @@ def test_resuming_a_finished_run_draws_its_pictures_again(trained, tmp_path):
 def test_a_stop_between_two_phases_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "tokenizer", lambda self, *data: signal.raise_signal(signal.SIGTERM))
     code, out, err = told("train", "--data", "digits", *TINY, "--out", tmp_path / "run")
-    assert (code, out) == (143, "") and err.endswith(f"minidit: stopped; continue with: minidit train --resume {tmp_path}/run\n")
+    end = f"minidit: stopped, no update is lost; continue with: minidit train --resume {tmp_path}/run\n"
+    assert (code, out) == (143, "") and err.endswith(end)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 

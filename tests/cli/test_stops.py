@@ -70,7 +70,7 @@ def test_a_terminal_that_closes_also_after_a_ctrl_c_waits_for_the_state(tmp_path
 def test_a_terminal_that_closes_while_the_last_update_is_made_waits_for_it(tmp_path):
     with training(tmp_path / "run", "--batch-size", 512) as process:  # an update that lasts
         os.killpg(process.pid, signal.SIGINT)
-        while (line := process.stderr.readline()) and not line.startswith("stopping after this update"):
+        while (line := process.stderr.readline()) and not line.startswith("stopping when this update is saved"):
             pass
         os.killpg(process.pid, signal.SIGHUP)
         process.communicate(timeout=60)
@@ -102,7 +102,7 @@ def test_a_quiet_command_says_how_to_go_on_as_well(tmp_path):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (143, "")
     first, last = err.splitlines()
-    assert first == "stopping after this update (again: at once)" and last.startswith("minidit: stopped at update")
+    assert first == "stopping when this update is saved (again: at once)" and last.startswith("minidit: stopped at update")
 
 
 def test_nohup_is_obeyed(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import pytest
 
 from minidit.cli import main
 from minidit.cli.progress import SECONDS, SHORT, Progress
+from minidit.cli.train import labels_of
+from minidit.data import parse_labels
+from minidit.runs.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -82,6 +86,34 @@ def test_a_remark_does_not_begin_the_line_anew(capsys, monkeypatch):
     ]  # fmt: skip
 
 
+def test_a_bar_ends_full_and_the_same_work_once_more_has_a_bar_of_its_own(capsys, monkeypatch):
+    """54 latents of the training part, then 6 of the held-out one, whatever the terminal drew last."""
+    progress = Progress()
+    progress.terminal = True
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    for total in (54, 6, 6):
+        for done in range(1, total + 1):
+            progress.part("latents", done, total)
+    drawn = re.split(r"[\r\n]+", capsys.readouterr().err.replace("\x1b[A", ""))
+    ends = [line for line in drawn if "100% " in line]
+    assert sum("54/54" in line for line in ends) >= 1 and not [line for line in drawn if "6/54" in line or "-" in line]
+    assert len([line for line in drawn if " 0% " in line and "0/6" in line]) == 2
+    progress.close()
+
+
+def test_the_loss_on_held_out_pictures_fits_a_line_of_a_hundred_letters(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    progress = Progress()
+    progress.terminal = True
+    record = {"loss": 0.51234, "held_out_loss": 0.61234, "grad_norm": 1.2345, "img_per_s": 12345.6}
+    progress.tell("tokenizer", {"step": 1499, "loss": 1.0}, 30000)
+    progress.tell("tokenizer", {"step": 1500, **record}, 30000)
+    progress.bar.refresh()
+    last = re.split(r"[\r\n]+", capsys.readouterr().err)[-1]
+    assert "loss 0.5123, held out 0.6123, 12,346 pictures/s]" in last and len(last) <= 100
+    progress.close()
+
+
 @pytest.mark.parametrize("words, names", [
     (["train", "--resume", "RUN"], ["pictures by ddim", "pictures by ddpm", "from noise to picture",
                                    "pictures of the walk", "film of the walk"]),
@@ -123,9 +155,21 @@ def test_a_dry_run_says_what_a_run_costs_and_writes_nothing(minidit, run, tmp_pa
 def test_the_end_says_where_everything_is_and_what_comes_next(minidit, run, tmp_path):
     code, out, err = minidit("train", "--resume", run, "--no-gallery")
     assert code == 0 and out == f"{run}\n" and f"{run} has made its 3 updates: for more, add --steps" in err
-    for line in (f"open {run}/report.html", f"minidit sample {run} --labels 0-9 --out grid.png", f"minidit eval {run}",
+    for line in (f"open {run}/report.html", f"minidit sample {run} --labels 0-9  ", f"minidit eval {run}",
                  f"minidit train --resume {run} --steps 6"):  # fmt: skip
         assert line in err
+
+
+@pytest.mark.parametrize("names, flag", [
+    ((), ""), (("a",), "--labels a"), (("blue", "red"), "--labels blue,red"), (("sky blue", "red"), "--labels 'sky blue,red'"),
+    (("0", "1", "2"), "--labels 0-2"), (("a, b", "c"), "--labels 0-1"), (tuple(f"class {k}" for k in range(9)), "--labels 0-8"),
+])  # fmt: skip
+def test_a_command_that_is_proposed_names_the_classes_where_they_are_few(names, flag):
+    """It means all of them, also to a shell."""
+    pipeline = Pipeline(None, None, None, names)
+    assert labels_of(pipeline) == flag
+    if flag:
+        assert parse_labels(shlex.split(flag)[1], names) == list(range(len(names)))
 
 
 def test_a_name_that_nobody_chose_replaces_nothing(minidit, run, tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_every_picture_gets_its_caption_in_whatever_order_the_file_has_them(tmp_
     texts = found.vocabulary.texts(found.captions)
     red = [int(picture[0, 0, 0]) for picture in found.images]
     assert dict(zip(red, texts, strict=True)) == {0: "a red cat", 50: "a dog sleeping", 100: "a cat"}
-    assert class_lines(found) == ["captions: 3 different ones of 2 to 3 words, 5 words in all"]
+    assert class_lines(found) == ["captions: 3 different ones, of 2 to 3 words each, with 5 different words"]
 
 
 def test_the_parts_of_a_split_keep_vocabulary_and_captions(tmp_path):

@@ -128,8 +128,11 @@ def test_an_embedded_set_brings_its_own_held_out_part_in_the_wanted_form(tmp_pat
 
 
 @pytest.mark.parametrize("pixels, patch, size, message", [
-    (True, 4, 10, r"pictures of 10 x 10 do not fit patches of 4: give --size, a multiple of 4"),
-    (False, 2, 12, r"do not fit an autoencoder of factor 4 and patches of 2: give --size, a multiple of 8"),
+    (True, 4, 10, r"^pictures of 10 x 10 do not fit patches of 4: give --size 8 or --size 12 \(a multiple of 4\)$"),
+    (True, 4, 3, r"^pictures of 3 x 3 do not fit patches of 4: give --size 4 \(a multiple of 4\)$"),
+    (False, 2, 12, r"do not fit an autoencoder of factor 4 and patches of 2: give --size 8 or --size 16 \(a multiple of 8\), or "
+                   r"--pixels, which needs no autoencoder$"),
+    (False, 2, 13, r"give --size 8 or --size 16 \(a multiple of 8\)$"),
 ])  # fmt: skip
 def test_a_size_that_does_not_fit_is_told_with_the_sizes_that_do(tmp_path, pixels, patch, size, message):
     config = run_config(pixels=pixels, size=size)

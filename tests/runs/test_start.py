@@ -8,6 +8,7 @@ from small import begun, folder_of_pictures, interrupted, lines, resumed, run_co
 from support import agree
 
 from minidit.checkpoint import CheckpointError, load_model, read_arrays
+from minidit.runs.presets import WEIGHTS
 from minidit.runs.state import paths_of
 
 
@@ -58,7 +59,10 @@ def test_a_given_autoencoder_is_used_as_it_is_whatever_its_widths(tmp_path):
 
 def test_an_autoencoder_for_other_pictures_is_refused(tmp_path):
     first, _ = whole(tmp_path / "first", run_config(pixels=False))
-    for wrong, message in (("tokenizer", "not a tokenizer for pictures of 3 channels"), ("model", "not a tokenizer")):
+    other = r"the tokenizer in \S+ is for pictures of 1 channel, these have 3: give --channels 1, or train another"
+    for wrong, message in (("tokenizer", other), ("model", "a DiT, not a tokenizer")):
         given = str(first.folder / f"{wrong}.safetensors")
         with pytest.raises(CheckpointError, match=message):
             begun(tmp_path / "second", run_config(pixels=False, channels=3, tokenizer=given))
+    with pytest.raises(CheckpointError, match=r"^the tokenizer that comes with minidit is for pictures of 1 channel"):
+        begun(tmp_path / "second", run_config(pixels=False, channels=3, tokenizer=str(WEIGHTS / "fashion")))
