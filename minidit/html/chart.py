@@ -25,6 +25,9 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, ma
     x, y = x[good], y[good]
     if not len(x):
         return ""
+    if len(x) == 1:
+        return (f'<figure class="chart"><figcaption><span><strong>{escape(name)}</strong></span>'
+                f"<output>one value so far: {y[0]:.4g} at {axis} {x[0]:.10g}</output></figcaption></figure>")
     order = np.argsort(x, kind="stable")
     x, y = x[order], y[order]
     log = bool(may_log and y.min() > 0 and y.max() > 10 * y.min())
@@ -33,17 +36,14 @@ def line_chart(name: str, steps: Sequence[float], values: Sequence[float], *, ma
     u, v, x_marks, y_marks = _axes(x, y, log)
     points = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
     body = _frame(x_marks, y_marks)
-    if len(x) == 1:
-        body.append(f'<circle cx="{_n(u(x)[0])}" cy="{_n(v(y)[0])}" r="4"/>')
-    else:
-        body.append(f'<path class="{"raw" if average is not None else "mean"}" d="{_path(u(x[points]), v(y[points]))}"/>')
+    body.append(f'<path class="{"raw" if average is not None else "mean"}" d="{_path(u(x[points]), v(y[points]))}"/>')
     if average is not None:
         body.append(f'<path class="mean" d="{_path(u(x[points]), v(average[points]))}"/>')
     body.append(f'<path class="here" d="M0 {TOP}V{BOTTOM}"/>')
     data = json.dumps([[round(float(a), 1), place(b), float(f"{c:.4g}")] for a, b, c in
                          zip(u(x[points]), x[points], (y if average is None else average)[points], strict=True)])
     last = float((y if average is None else average)[-1])
-    end = f"{last:.4g} at {axis} {place(x[-1])}"
+    end = f"{last:.4g} at {axis} {place(x[-1])}" + (", smoothed" if average is not None else "")
     summary = f"{name}: from {y[0]:.4g} at {axis} {place(x[0])} to {end}"
     scale = " (log)" if log else ""
     return (f'<figure class="chart"><figcaption><span><strong>{escape(name)}</strong>{scale}</span>'

@@ -13,7 +13,7 @@ from minidit.html.folder import Record, ReportError, Run, read_run, seconds_of, 
 from minidit.html.measures import COLUMNS, finite
 from minidit.html.moments import image
 from minidit.html.page import beside, document, escape, section, table
-from minidit.html.report import duration, plain
+from minidit.html.report import duration, plain, used
 from minidit.incoming import reading
 from minidit.outgoing import write_text
 
@@ -104,7 +104,7 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 def settings_of(run: Run, sections: Sequence[str]) -> Record:
     """(section, key) -> value of the sections of config.toml; without names: of all but those that are no settings."""
-    wanted = sections or [name for name in run.config if name not in WHERE]
+    wanted = sections or [name for name in used(run) if name not in WHERE]
     return {f"{name}.{key}": value for name in wanted if isinstance(run.config.get(name), dict)
             for key, value in run.config[name].items()}
 

@@ -19,8 +19,9 @@ from minidit.html.page import beside, document, escape, section, table
 from minidit.incoming import reading
 from minidit.outgoing import check_writable, write_atomically
 
-FINAL = {"ddim.png": ("DDIM", "samples drawn with DDIM"), "ddpm.png": ("DDPM", "samples drawn with DDPM"),
-         "samples.png": ("Samples", "samples drawn as is usual for the process")}
+FINAL = {"ddim.png": ("Drawn by DDIM, which adds no noise on the way: few steps are enough.", "samples drawn with DDIM"),
+         "ddpm.png": ("Drawn by DDPM, which adds fresh noise at every step and needs more of them.", "samples drawn with DDPM"),
+         "samples.png": ("Samples, drawn as is usual for the process.", "samples drawn as is usual for the process")}
 # the first words of rows of samples
 SAMPLED = ("DDIM", "DDPM", "Euler", "Heun", "Adams", "DPM", "consistency", "raster", "scales")
 IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", "learning.png", *FINAL}
@@ -55,7 +56,7 @@ def page_of(run: Run) -> str:
                 ("evaluation", "Evaluation", evaluation(run.evaluation)),
                 ("neighbours", "Nearest training images", neighbours(run)),
                 ("more", "More pictures", beside_each_other(picture(run, n, Path(n).stem, n) for n in others)),
-                ("configuration", "Configuration", settings(used(run.config))),
+                ("configuration", "Configuration", settings(used(run))),
                 ("environment", "Environment", settings({k: v for k, v in run.config.items() if k == "environment"}))]
     sections = [(name, heading, html) for name, heading, html in sections if html]
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading, _ in sections)
@@ -100,11 +101,11 @@ def about_data(facts: Record) -> list[str]:
     return lines
 
 
-def used(config: Record) -> Record:
-    """The sections of a configuration that this run used: none of an autoencoder where there is none."""
-    tokenizer = config.get("tokenizer")
-    pixels = isinstance(tokenizer, dict) and tokenizer.get("kind") == "pixels"
-    return {k: v for k, v in config.items() if k != "environment" and not (pixels and k == "tokenizer_train")}
+def used(run: Run) -> Record:
+    """The sections of a configuration that this run used: none of a training of a tokenizer or judge that was not made."""
+    trained = {entry["phase"] for entry in run.metrics}
+    left_out = {f"{phase}_train" for phase in ("tokenizer", "judge") if run.metrics and phase not in trained}
+    return {k: v for k, v in run.config.items() if k != "environment" and k not in left_out}
 
 
 def learning(run: Run) -> str:
@@ -124,14 +125,14 @@ def headlines(run: Run) -> list[tuple[str, str]]:
     if samples:
         best = min(samples, key=lambda r: r["frechet"])
         for key, label in (("frechet", f"Fréchet distance, {best['name']}"), ("multiple", f"times {unit_of(rows)}"),
-                           ("accuracy", f"class accuracy, {best['name']}")):
+                           ("accuracy", f"in their class for the judge, {best['name']}")):
             if finite(best.get(key)):
                 numbers.append((label, COLUMNS[key][1](best[key])))
     if finite(run.evaluation.get("bits_per_dim")):
         numbers.append(("bits per dimension", f"{run.evaluation['bits_per_dim']:.3g}"))
     series = series_of(run.metrics)
     for phase, key, label, form in (("tokenizer", "psnr", "autoencoder PSNR", "{:.1f} dB"),
-                                    ("judge", "accuracy", "classifier accuracy", "{:.1%}"),
+                                    ("judge", "accuracy", "judge’s accuracy while trained", "{:.1%}"),
                                     ("model", "loss", "last loss", "{:.3g}")):
         values = [v for v in series.get((phase, key), ([], []))[1] if finite(v)]
         if values:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from minidit.cli import main
+from minidit.cli.eval import how_to_read
 from minidit.cli.progress import SECONDS, SHORT, Progress
 from minidit.cli.train import labels_of
 from minidit.data import parse_labels
@@ -217,3 +218,10 @@ def test_ctrl_c_ends_every_wait_and_loses_nothing(run, tmp_path, words, wait):
     assert not list(tmp_path.rglob(".*.tmp")) and not (tmp_path / "film.gif").exists()
     if words[0] == "train":
         assert "minidit train --resume" in err.splitlines()[-1]
+
+
+def test_an_evaluation_says_what_its_columns_mean_and_how_far_they_can_be_trusted():
+    """Why a row has fewer pictures than were asked for, and that few of them measure little."""
+    assert len(how_to_read(500, 500)) == 3 and not [line for line in how_to_read(500, 500) if "n is" in line]
+    assert "n is 6, not 20: a row has no more pictures than are held out" in how_to_read(20, 6)
+    assert how_to_read(99, 99)[-1].startswith("of 99 pictures a Fréchet distance says little") and len(how_to_read(100, 100)) == 3

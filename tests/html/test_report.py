@@ -13,7 +13,7 @@ from run_folder import N, S, trace, write_run
 
 from minidit import pictures
 from minidit.html import chart, moments, report
-from minidit.html.folder import seconds_of
+from minidit.html.folder import Run, seconds_of
 
 VOID = {"meta", "img", "input", "br", "hr"}
 
@@ -221,7 +221,9 @@ def test_a_chart_puts_the_first_and_last_values_at_its_edges_and_leaves_out_what
     assert points[0][1] < points[1][1] < points[2][1]  # down the page: smaller
     assert "dit: &lt;loss&gt;" in figure
     assert chart.line_chart("nothing", [1, 2], [np.nan, np.inf]) == ""
-    assert "<circle" in chart.line_chart("one", [5], [0.0])
+    one = chart.line_chart("one", [5], [0.42])  # no axis could say anything
+    assert "one value so far: 0.42 at step 5" in one and "<svg" not in one
+    assert "smoothed" in chart.line_chart("many", range(20), range(1, 21)) and "smoothed" not in figure
 
 
 def test_the_bend_of_trajectories_is_a_chart_over_time():
@@ -244,3 +246,15 @@ def test_a_chart_of_a_long_run_stays_small_and_a_loss_over_decades_is_logarithmi
     assert "(log)" in figure
     points = json.loads(next(a["data-points"] for tag, a in Tree(figure).tags if tag == "svg"))
     assert (points[0][1], points[-1][1]) == (0, 49999)
+
+
+def test_only_the_trainings_that_were_made_are_listed_among_the_settings():
+    """A judge and a tokenizer that nobody trained have settings in config.toml that mean nothing for this run."""
+    config = {"train": {}, "judge_train": {"steps": 9}, "tokenizer_train": {"steps": 7}, "environment": {}}
+    metrics = [{"phase": "model", "step": 1}]
+
+    def listed(*phases):
+        return set(report.used(Run("run", config, [*metrics, *({"phase": p, "step": 1} for p in phases)], {}, [], {}, None)))
+
+    assert listed() == {"train"} and listed("judge") == {"train", "judge_train"}
+    assert listed("judge", "tokenizer") == {"train", "judge_train", "tokenizer_train"}
