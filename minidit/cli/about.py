@@ -69,17 +69,27 @@ def weights(name: str, everything: bool) -> Iterator[list[str]]:
 def run(name: str, everything: bool) -> Iterator[list[str]]:
     """A run folder, or another project's; a file with a single network."""
     from minidit.checkpoint import describe
+    from minidit.checkpoint.weights import open_weights
     from minidit.runs.loading import load
     from minidit.runs.pipeline import Pipeline
 
     path = Path(name)
     if not path.exists():
         return
+    if path.suffix.lower() == ".png" and path.is_file():
+        from minidit.data.decode import opened
+
+        with opened(path) as picture:
+            how = picture.info.get("Description", "nothing in it says how it was made")
+            yield [f"{name}: a picture of {picture.width} x {picture.height}", f"  {how}"]
+        return
     loaded = load(path)
     if isinstance(loaded, Pipeline):
         yield _pipeline(f"{name}: a trained run", loaded, f"minidit info {name} --all", everything)
     else:
-        yield [f"{name}: a single network", *str(describe(name)).splitlines()]
+        arrays = [f"  {key}: {' x '.join(map(str, array.shape))}" for key, array in open_weights(path).arrays.items()]
+        more = arrays if everything else [f"  minidit info {name} --all lists its arrays"]
+        yield [f"{name}: a single network", *str(describe(name)).splitlines(), *more]
 
 
 def data(name: str, everything: bool) -> Iterator[list[str]]:
@@ -111,12 +121,28 @@ def network(name: str, everything: bool) -> Iterator[list[str]]:
     if config is not None:
         facts = {"parameters": f"{config.parameters():,} ({gb(4 * config.parameters())} in float32)",
                  "multiply-adds": f"{config.macs():,} in a call with one picture", "sizes": repr(config)}  # fmt: skip
-        yield fields(f"{name}: the sizes of a network; minidit train --network {name}", facts)
+        yield fields(f"{name}: the sizes of a network{how_to_train(name)}", facts)
+
+
+def how_to_train(name: str) -> str:
+    """The command that trains a network of these sizes; "" for those that read what a text encoder makes."""
+    from minidit.models.words import OfWords
+    from minidit.runs.presets import networks
+
+    config = networks()[name]
+    if not isinstance(config, OfWords):
+        return f"; minidit train --network {name}"
+    return f"; minidit train --data emoji --network {name}" if config.vocabulary else ", which reads what a text encoder makes"
 
 
 def _pipeline(title: str, pipeline: Pipeline, all_words: str, everything: bool) -> list[str]:
     """What a model is, what a picture costs, and what it can be asked for."""
+    from minidit.cli.sample import QUICK
+
     config, facts, vocabulary = pipeline.model.config, pipeline.facts(), pipeline.vocabulary
+    if pipeline.ladder is not None and not pipeline.usual.few:
+        facts["minidit sample"] = f"{min(QUICK, pipeline.ladder.T)} steps of ab2_arc, unless another walk is asked for"
+    facts["calls"] = "one per step, two where it is guided"
     if config is not None:
         facts["multiply-adds"] = f"{config.macs():,} in a call with one picture"
     if vocabulary is None:

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     model, _ = load_model(source, dtype=dtype, dialect=args.dialect, num_heads=args.num_heads)
     shard_bytes = None if args.shard_mb is None else args.shard_mb * 10**6
     differences = save(args.destination, model, grammar=args.to, dtype=cast, shard_bytes=shard_bytes)
-    print(f"{args.destination}: written in the grammar {args.to}")
+    print(f"{args.destination}: written in the grammar {args.to} (minidit info {args.destination} --all lists its arrays)")
     for difference in differences:
         print(f"  {difference}")
     return 0

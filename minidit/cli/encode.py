@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="an .npz: the latents or tokens; a .png: the pictures, and below them what comes back (default: "
                              "encoded.npz, or decoded.png)")
     parser.add_argument("-n", type=int, metavar="N", help=f"only the first N pictures (default: all; in a .png {SHOWN})")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out files of the folder that cannot be read")
     parser.add_argument("--size", type=int, metavar="N", help="resize pictures to N x N (default: as they are)")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: as the pictures are)")
     add_device(parser)
@@ -82,8 +84,12 @@ def encode(args: argparse.Namespace, out: Path, pipeline: Pipeline, name: str) -
     from minidit.pictures import save_png
     from minidit.runs.show import reconstructions
 
-    pictures, drawn = data.load(args.source, size=args.size, channels=args.channels), out.suffix.lower() == ".png"
-    pipeline.tokenizer.shape(*pictures.shape)  # says what does not fit
+    drawn = out.suffix.lower() == ".png"
+    pictures = data.load(args.source, size=args.size, channels=args.channels, skip_bad=args.skip_bad)
+    try:
+        pipeline.tokenizer.shape(*pictures.shape)
+    except ValueError as error:
+        raise ValueError(f"{error}: --size N and --channels 1 or 3 make them fit, or name a RUN of such pictures") from error
     pictures = pictures.take(slice(args.n or (SHOWN if drawn else len(pictures))))
     x_0 = to_host(pipeline.encode(pictures.x_0()))
     if drawn:
@@ -95,6 +101,9 @@ def encode(args: argparse.Namespace, out: Path, pipeline: Pipeline, name: str) -
         arrays["labels"] = pictures.labels
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomically(out, buffer.getvalue())
+    each, model = " x ".join(map(str, x_0.shape[1:])), args.run or (f"--weights {args.weights}" if args.weights else "")
+    way_back = f"minidit encode {out} {model}".rstrip()
+    print(f"{len(x_0):,} pictures, {name} of {each} each; {way_back} makes pictures of them", file=sys.stderr)
 
 
 def show(out: Path, pipeline: Pipeline, x_0: Array) -> None:

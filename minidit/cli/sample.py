@@ -26,15 +26,15 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run folder (default: the shipped weights)")
     parser.add_argument("--labels", metavar="CLASSES", help='"0-9", "shirt,bag", "3": which classes (default: each in turn)')
     parser.add_argument("--prompt", action="append", metavar="WORDS",
-                        help='what to draw, for a model of captions: "frog, fluent"; may be repeated. Without a run the shipped '
-                             "model draws emoji in the styles noto, twemoji and fluent (its words: minidit info words --all)")
+                        help='what to draw, for a model of captions: "red heart, noto"; may be repeated. Without a run the '
+                             "shipped model draws emoji (noto, twemoji, fluent); minidit info words --all: its words")
     parser.add_argument("-n", type=int, metavar="N",
                         help="how many pictures; the labels are repeated in turn (default: 16, or one per label)")
     parser.add_argument("--frames", type=int, metavar="N",
                         help="of every clip; 1: pictures, of a run that was trained with --pictures (default: as it was trained)")
     parser.add_argument("--out", metavar="FILE",
-                        help="a .png, a .gif (a film from noise to pictures; clips play) or an .npz (for external tools) "
-                             "(default: grid.png, with a number if that exists)")
+                        help="a .png (minidit info FILE says how it was drawn), a .gif (a film from noise to pictures; "
+                             "clips play) or an .npz (for external tools) (default: grid.png, with a number if that exists)")
     parser.add_argument("--guidance", type=float, metavar="W",
                         help="how strictly pictures follow their class; 1 is plain conditional (default: the run's own)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same number draws the same pictures (default: 0)")
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments
 
-        frames = moments(pipeline, labels, **options | {"progress": progress.steps("from noise to picture")})
+        frames = moments(pipeline, labels, work=progress.steps, **options)
         progress.close()
         if ranks().first:
             save_gif(out, film(frames))
@@ -161,7 +161,7 @@ def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline, how: st
     elif out.suffix.lower() == ".gif":
         save_gif(out, playing(x, labels, pipeline), ms=200, hold=200)
     else:
-        names = ", ".join(dict.fromkeys(pipeline.names_of(labels)))
+        names = "; ".join(dict.fromkeys(pipeline.names_of(labels)))
         save_png(out, sheet(x, labels, pipeline), about=f"minidit sample: {how}{f': {names}' if names else ''}")
 
 

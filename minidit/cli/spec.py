@@ -77,6 +77,11 @@ def show(root: Path, package: Path, wanted: str) -> int:
     if wanted.upper() not in entries and re.fullmatch(r"[MXC]\d+[A-Z]?", wanted.upper()):
         print(f"minidit spec: {as_a_mistake(wanted[:1].upper() + wanted[1:], entries)}", file=sys.stderr)
         return 2
+    ids = wanted.upper().split()
+    if len(ids) > 1 and all(i in entries for i in ids):
+        spec = read(root, package=package)
+        print(*(one_entry(spec, spec.entries[i]) for i in ids), sep="\n\n")
+        return 0
     meant = matching(wanted, chapters)
     if not meant:
         near = [f"{i} ({entries[i].name})" for i in difflib.get_close_matches(wanted.upper(), entries, 3, 0.7)]

@@ -119,7 +119,8 @@ class Decoding:
         cut = "cut to the largest square in its middle and " if any(a != b for (a, b), _ in sizes) else ""
         w_0, h_0 = sizes[0][0]
         kept = len(sizes) > 1 and w_0 == h_0 <= LARGEST_COMMON and w_0 % 4 == 0
-        hint = "" if asked else f"; --size {w_0} keeps most as they are" if kept else "; --size N: another size"
+        size = f"{w_0}{' --pixels' * (w_0 % 8 > 0)}"  # autoencoders and patches want a multiple of 8
+        hint = "" if asked else f"; --size {size} keeps most as they are" if kept else "; --size N: another size"
         return f"sizes of pictures: {listed}{more}; each is {cut}resampled to {w} x {h}{hint}"
 
     def left(self, file: Path) -> bool:

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.skipif(not (WEIGHTS / "fashion").is_dir(), reason="no s
 @pytest.mark.parametrize("name, array", [("fashion", "latents"), ("raster", "codes"), ("scales", "codes")])
 def test_what_is_written_is_what_the_pipeline_encodes_and_it_is_read_back(minidit, tmp_path, name, array):
     file, picture, pipeline = tmp_path / "e.npz", tmp_path / "d.png", load(weights=name)
-    assert minidit("encode", "fashion", "--weights", name, "-n", 3, "--out", file) == (0, f"{file}\n", "")
+    code, out, err = minidit("encode", "fashion", "--weights", name, "-n", 3, "--out", file)
+    assert (code, out) == (0, f"{file}\n")
+    assert err.startswith(f"3 pictures, {array} of ") and f"minidit encode {file} --weights {name} makes" in err
     x = md.data.fashion().take(slice(3))
     with np.load(file) as arrays:
         assert np.array_equal(arrays[array], pipeline.encode(x.x_0())) and np.array_equal(arrays["labels"], x.labels)

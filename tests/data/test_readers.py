@@ -295,7 +295,7 @@ def test_a_picture_of_another_size_is_told_of_with_what_becomes_of_all(tmp_path)
     cut = "each is cut to the largest square in its middle and resampled to 32 x 32"
     line = f"sizes of pictures: 3 of 28 x 28, 1 of 40 x 30; {cut}"
     sets = [data.load(tmp_path / "p", cache=cache) for cache in caches]
-    assert [d.resized for d in sets] == [f"{line}; --size 28 keeps most as they are"] * 3
+    assert [d.resized for d in sets] == [f"{line}; --size 28 --pixels keeps most as they are"] * 3
     assert sets[0].split(0.25)[0].resized == sets[0].resized
     assert data.load(tmp_path / "p", size=16).resized == line.replace("32 x 32", "16 x 16")
     (tmp_path / "large").mkdir()
