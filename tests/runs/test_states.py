@@ -95,7 +95,9 @@ def test_a_damaged_state_is_named_and_the_one_before_is_gone_on_from(tmp_path, d
     again = resume(job.folder, note=notes.append)
     again.fit_to(again.data()[0])
     again.train(*again.data())
-    assert len(notes) == 1 and str(path) in notes[0] and notes[0].endswith("going on from update 2")
+    damaged, resumed = notes
+    assert str(path) in damaged and damaged.endswith("going on from update 2")
+    assert resumed == "going on after update 2 of 6 of the model"
     for file in ("model.safetensors", "states/model-00000006.safetensors", "states/model-00000004.safetensors"):
         assert (job.folder / file).read_bytes() == (reference.folder / file).read_bytes()
     assert lines(job.folder) == lines(reference.folder) and states(job.folder) == states(reference.folder)

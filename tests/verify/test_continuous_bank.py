@@ -80,6 +80,7 @@ def test_the_reversed_path_asks_no_other_step():
     assert differing == {
         "straight_sample", "straight_velocity", "pair_from_velocity", "velocity_from_x_0", "score_from_velocity", "to_straight",
         "shift_time", "linear_grid", "shifted_grid", "flow_euler", "flow_heun", "flow_ab2", "flow_loss",
+        "denoised_flow_loss",
     }  # fmt: skip
 
 
