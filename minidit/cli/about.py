@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minidit.data import Dataset
+    from minidit.diffusion.schedule import Schedule
     from minidit.runs.pipeline import Pipeline
 
 WIDE = 100
@@ -76,6 +77,8 @@ def run(name: str, everything: bool) -> Iterator[list[str]]:
     path = Path(name)
     if not path.exists():
         return
+    if path.suffix.lower() in (".gif", ".npz") and path.is_file():
+        raise ValueError(f"{name}: says nothing of how it was made; a .png of minidit sample does")
     if path.suffix.lower() == ".png" and path.is_file():
         from minidit.data.decode import opened
 
@@ -140,11 +143,13 @@ def _pipeline(title: str, pipeline: Pipeline, all_words: str, everything: bool) 
     from minidit.cli.sample import QUICK
 
     config, facts, vocabulary = pipeline.model.config, pipeline.facts(), pipeline.vocabulary
-    if pipeline.ladder is not None and not pipeline.usual.few:
-        facts["minidit sample"] = f"{min(QUICK, pipeline.ladder.T)} steps of ab2_arc, unless another walk is asked for"
-    facts["calls"] = "one per step, two where it is guided"
     if config is not None:
         facts["multiply-adds"] = f"{config.macs():,} in a call with one picture"
+    if pipeline.ladder is not None and config is not None and not pipeline.usual.few:
+        steps = min(QUICK, pipeline.ladder.T)
+        calls = calls_of(pipeline, pipeline.ladder, steps)
+        cost = f"{calls} calls, one per step and two where it is guided, {calls * config.macs():,} multiply-adds per picture"
+        facts["minidit sample"] = f"{steps} steps of ab2_arc, unless another walk is asked for: {cost}"
     if vocabulary is None:
         return fields(title, facts)
     facts["words"] += "" if everything else f"; {all_words} lists them"
@@ -152,6 +157,13 @@ def _pipeline(title: str, pipeline: Pipeline, all_words: str, everything: bool) 
     if kept:
         facts["captions"] = "such as " + "; ".join(kept)
     return fields(title, facts) + (listed(list(vocabulary.words)) if everything else [])
+
+
+def calls_of(pipeline: Pipeline, ladder: Schedule, steps: int) -> int:
+    """How often a picture asks the network: twice where it is guided (G.4)."""
+    how = pipeline.settings(steps=steps, solver="ab2_arc")
+    low, high = (ladder.part(u) for u in how.interval)
+    return sum(1 + (how.guidance != 1 and low < t <= high) for t, _ in how.times(ladder))
 
 
 def _data_set(name: str, read: Callable[[str | None], Dataset], everything: bool) -> list[str]:

@@ -80,6 +80,7 @@ def encode(args: argparse.Namespace, out: Path, pipeline: Pipeline, name: str) -
 
     from minidit import data
     from minidit.backend import to_host
+    from minidit.metrics import psnr
     from minidit.outgoing import write_atomically
     from minidit.pictures import save_png
     from minidit.runs.show import reconstructions
@@ -95,6 +96,8 @@ def encode(args: argparse.Namespace, out: Path, pipeline: Pipeline, name: str) -
     if drawn:
         x, back = pictures.x_0(), pipeline.tokenizer.decode(x_0)
         save_png(out, reconstructions(pictures.inner(x), pictures.inner(back)))
+        decibels = psnr(pictures.inner(back), pictures.inner(x))
+        print(f"{len(x)} pictures, there and back: {decibels:.1f} dB (PSNR)", file=sys.stderr)
         return
     buffer, arrays = io.BytesIO(), {name: x_0}
     if pictures.labels is not None:

@@ -125,7 +125,8 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
         if not ranks().first:
             return 0
-        save(out, x, labels, pipeline, how)
+        model = Path(args.run).resolve().name if args.run else f"the weights {which or 'fashion'}"
+        save(out, x, labels, pipeline, f"{how}, by {model}")
     print(out)
     if not args.quiet:
         print(how, file=sys.stderr)

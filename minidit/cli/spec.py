@@ -21,6 +21,7 @@ from minidit.html.spec import Chapter, Entry, Spec, measured, missing_from, pars
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent  # unless only the package is installed:
 LIBRARIES = {"markdown_it": "markdown-it-py", "latex2mathml": "latex2mathml"}  # of the book: import name -> package
+SHOWN = 6  # other equations that are named below one
 CARRIED = PACKAGE / "html/checkout"  # SPEC.md, tests and story in a wheel
 
 
@@ -94,7 +95,16 @@ def show(root: Path, package: Path, wanted: str) -> int:
         return 0
     spec = read(root, package=package, only=meant[0].id)
     print(one_entry(spec, spec.entries[meant[0].id]))
+    others = [e for e in entries.values() if e.id != meant[0].id and says(" ".join([e.name, e.prose]), wanted)]
+    if others and meant[0].id.lower() != wanted.lower():
+        more = f", and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        print(f"\nOthers with these words: {', '.join(f'{e.id} ({e.name})' for e in others[:SHOWN])}{more}")
     return 0
+
+
+def says(text: str, words: str) -> bool:
+    """Whether a text has all the words, singular or plural."""
+    return all(word.removesuffix("s") in text.lower() for word in words.lower().split())
 
 
 def matching(wanted: str, chapters: Sequence[Chapter]) -> list[Entry]:
@@ -103,20 +113,18 @@ def matching(wanted: str, chapters: Sequence[Chapter]) -> list[Entry]:
     word = wanted.strip("() ").rpartition("::")[2].lower()
     identifier = re.sub(r"^([a-z])(\d)", r"\1.\2", word)  # d7 is D.7
     entries = [e for chapter in chapters for e in chapter.entries]
+    titles = {chapter.letter: chapter.title for chapter in chapters}
 
     def symbols(e: Entry) -> list[str]:
         return [part.lower() for place in (*e.homes, *e.also) for part in (place.symbol, place.symbol.rpartition(".")[2])]
-
-    def said(text: str) -> bool:
-        return all(w in text.lower() for w in word.split())
 
     readings: list[Callable[[Entry], bool]] = [
         lambda e: e.id.lower() == identifier,
         lambda e: e.name.lower() == word,
         lambda e: word in symbols(e)[: 2 * len(e.homes)],
         lambda e: e.letter.lower() == word,
-        lambda e: said(" ".join([e.name, *symbols(e)])),
-        lambda e: len(word) > 2 and said(" ".join([e.name, e.prose])),
+        lambda e: says(" ".join([e.name, titles[e.letter], *symbols(e)]), word),
+        lambda e: len(word) > 2 and says(" ".join([e.name, e.prose]), word),
     ]
     return next((found for reading in readings if (found := [e for e in entries if reading(e)])), [])
 

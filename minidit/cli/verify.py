@@ -83,7 +83,22 @@ def run(args: argparse.Namespace) -> int:
         target, name = target_of(args.target)
         report = verify.check(target, **options)
         report.target = name
+        for passed_over, topic in passed_over_by(target).items():
+            print(f"note: {passed_over} was not checked: if it is what {topic} means, call it {topic}", file=sys.stderr)
     return published(report, args)
+
+
+def passed_over_by(target: Any) -> dict[str, str]:
+    """The functions of a module that answer to no topic but are called nearly so: name -> topic."""
+    from types import ModuleType
+
+    from minidit.verify.elsewhere import topics_meant
+    from minidit.verify.topics import TOPICS
+
+    if not isinstance(target, ModuleType):
+        return {}
+    own = [n for n, f in vars(target).items() if callable(f) and getattr(f, "__module__", "") == target.__name__ and n[0] != "_"]
+    return {name: topic for name, topic in topics_meant(n for n in own if n not in TOPICS).items() if topic not in own}
 
 
 def target_of(words: list[str]) -> tuple[Any, str]:

@@ -28,7 +28,7 @@ CALLED = {  # topic -> names elsewhere, in small letters without underscores
     "timestep_embedding": "gettimestepembedding sinusoidalembedding sinusoidalposemb timeembedding sinusoidalpositionembedding",
     "position_embedding": "get2dsincosposembed posembed",
     "patch_embed": "patchify patchembedding",
-    "guide": "cfg classifierfreeguidance applycfg applyguidance guidednoise forwardwithcfg",
+    "guide": "guidance cfg classifierfreeguidance applycfg applyguidance guidednoise forwardwithcfg",
     "rescale_guided": "rescalenoisecfg",
     "clip_dynamic": "dynamicthreshold dynamicthresholding thresholdsample",
     "discretised_nll": "discretizedgaussianloglikelihood",

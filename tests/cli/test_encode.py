@@ -26,7 +26,8 @@ def test_what_is_written_is_what_the_pipeline_encodes_and_it_is_read_back(minidi
 
 
 def test_a_png_shows_both_ways(minidit, tmp_path):
-    assert minidit("encode", "fashion", "-n", 2, "--out", tmp_path / "two.png")[0] == 0
+    code, _, err = minidit("encode", "fashion", "-n", 2, "--out", tmp_path / "two.png")
+    assert code == 0 and 20 < float(err.split(" dB")[0].rpartition(" ")[2]) < 40
     with Image.open(tmp_path / "two.png") as both:
         assert both.height > both.width / 2  # two rows of two
 

@@ -241,6 +241,15 @@ def test_all_that_may_be_meant_are_listed(tree, capsys, word):
     assert out.startswith("D.1    Forward\nD.2    Table\n") and "\n2 equations; minidit spec D.1 shows one" in out
 
 
+def test_others_with_the_same_words_are_named_below(tree, capsys):
+    change(tree, "SPEC.md", "Valid for", "No tables. Valid for")
+    assert command(tree, "tables") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("D.2 — Table") and out.endswith("Others with these words: D.1 (Forward)\n")
+    assert command(tree, "D.2") == 0
+    assert "Others" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("wrong", "answer"), [
     ("D.11", "did you mean D.1 (Forward)"), ("nonsense", "(minidit spec lists them)"),
     ("M02", "`minidit verify M02` says what it does; it is named at D.1 (Forward)"), ("m77", "`minidit verify M77`"),

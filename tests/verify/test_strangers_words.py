@@ -295,3 +295,11 @@ def test_the_table_of_all_mistakes_says_how_far_it_is(monkeypatch):
     told = []
     made = table.bank_table(pairs=1, progress=lambda done, total: told.append((done, total)))
     assert [done for done, _ in told] == [1, 2, 3, 4, 5] and {total for _, total in told} == {5} and len(made.singles) == 3
+
+
+def test_a_function_that_is_called_nearly_as_a_topic_is_not_passed_over_in_silence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text("def guidance(u, c, w):\n    return u + w * (c - u)\n\n\ndef helper(x):\n    return x\n\n\n"
+                                      "def alpha_bar(betas):\n    return (1 - betas).cumprod()\n")  # fmt: skip
+    assert main(["verify", str(tmp_path / "mine.py")]) == 0
+    error = capsys.readouterr().err
+    assert error.count("note: ") == 1 and "note: guidance was not checked: if it is what guide means, call it guide" in error
