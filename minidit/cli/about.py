@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minidit.data import Dataset
     from minidit.diffusion.schedule import Schedule
+    from minidit.runs.kinds import ModelConfig
     from minidit.runs.pipeline import Pipeline
 
 WIDE = 100
@@ -100,7 +101,7 @@ def data(name: str, everything: bool) -> Iterator[list[str]]:
     from minidit.data.embedded import EMBEDDED
 
     if name in EMBEDDED:
-        yield from [_data_set(name, EMBEDDED[name], everything)]
+        yield _data_set(name, EMBEDDED[name], everything)
 
 
 def preset(name: str, everything: bool) -> Iterator[list[str]]:
@@ -124,15 +125,13 @@ def network(name: str, everything: bool) -> Iterator[list[str]]:
     if config is not None:
         facts = {"parameters": f"{config.parameters():,} ({gb(4 * config.parameters())} in float32)",
                  "multiply-adds": f"{config.macs():,} in a call with one picture", "sizes": repr(config)}  # fmt: skip
-        yield fields(f"{name}: the sizes of a network{how_to_train(name)}", facts)
+        yield fields(f"{name}: the sizes of a network{how_to_train(name, config)}", facts)
 
 
-def how_to_train(name: str) -> str:
-    """The command that trains a network of these sizes; "" for those that read what a text encoder makes."""
+def how_to_train(name: str, config: ModelConfig) -> str:
+    """How a network of these sizes is trained here, or why it cannot be, as the end of a sentence."""
     from minidit.models.words import OfWords
-    from minidit.runs.presets import networks
 
-    config = networks()[name]
     if not isinstance(config, OfWords):
         return f"; minidit train --network {name}"
     return f"; minidit train --data emoji --network {name}" if config.vocabulary else ", which reads what a text encoder makes"
@@ -160,10 +159,12 @@ def _pipeline(title: str, pipeline: Pipeline, all_words: str, everything: bool) 
 
 
 def calls_of(pipeline: Pipeline, ladder: Schedule, steps: int) -> int:
-    """How often a picture asks the network: twice where it is guided (G.4)."""
+    """How often a picture asks the network: twice where it is guided."""
+    from minidit.diffusion.guidance import interval
+
     how = pipeline.settings(steps=steps, solver="ab2_arc")
     low, high = (ladder.part(u) for u in how.interval)
-    return sum(1 + (how.guidance != 1 and low < t <= high) for t, _ in how.times(ladder))
+    return sum(1 if interval(how.guidance, t, low, high) == 1 else 2 for t, _ in how.times(ladder))
 
 
 def _data_set(name: str, read: Callable[[str | None], Dataset], everything: bool) -> list[str]:

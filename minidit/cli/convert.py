@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard-mb", type=int, help="for folders: the largest size of a file, in MB, approximately")
 
 
-def model_of(source: str) -> str | Path:
+def model_of(source: str) -> Path:
     """The file of weights that a name means: that of a run folder or of shipped weights; else the name itself."""
     from minidit.checkpoint import CONFIG
     from minidit.cli.about import shipped
@@ -34,7 +34,7 @@ def model_of(source: str) -> str | Path:
         path = WEIGHTS / source
     if path.is_dir() and not (path / CONFIG).exists() and file_of(path, "model").exists():
         return file_of(path, "model")
-    return path if path.exists() else source
+    return path
 
 
 def run(args: argparse.Namespace) -> int:

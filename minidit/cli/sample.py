@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
         if not ranks().first:
             return 0
-        model = Path(args.run).resolve().name if args.run else f"the weights {which or 'fashion'}"
+        model = f"the run {Path(args.run).resolve().name}" if args.run else f"the weights {which or 'fashion'}"
         save(out, x, labels, pipeline, f"{how}, by {model}")
     print(out)
     if not args.quiet:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import minidit as md
-from minidit.cli.about import shipped
+from minidit.cli.about import calls_of, shipped
 from minidit.data.embedded import EMBEDDED
 from minidit.runs.presets import PRESETS, networks
 
@@ -38,3 +38,16 @@ def test_all_words_of_the_weights_and_all_captions_of_the_set_are_told(minidit):
 def test_a_name_that_nothing_has_is_answered_with_the_nearest(minidit):
     code, out, err = minidit("info", "fashon")
     assert (code, out) == (2, "") and err.endswith("did you mean 'fashion'?\n")
+
+
+def test_the_calls_that_are_told_are_those_that_are_made(monkeypatch):
+    """A guided call asks for two samples at once, one with and one without its class."""
+    pipeline, asked, forward = md.load(weights="fashion"), [], md.DiT.forward
+
+    def counted(self, x, *more):
+        asked.append(len(x))
+        return forward(self, x, *more)
+
+    monkeypatch.setattr(md.DiT, "forward", counted)
+    pipeline.sample([3], steps=8, solver="ab2_arc", shards=1)
+    assert len(asked) == 8 and sum(asked) == calls_of(pipeline, pipeline.ladder, 8) == 12

@@ -190,7 +190,7 @@ def test_the_same_seed_gives_the_same_bytes_and_stdout_is_the_path(trained, tmp_
     assert one.read_bytes() == two.read_bytes()
     with Image.open(one) as x, Image.open(other) as y:
         assert x.tobytes() != y.tobytes()
-        said = f"minidit sample: 10 pictures, 3 steps of ddim, guidance 2, seed 4, by {trained.folder.name}"
+        said = f"minidit sample: 10 pictures, 3 steps of ddim, guidance 2, seed 4, by the run {trained.folder.name}"
         assert x.info["Description"] == f"{said}: {'; '.join('0123456789')}"
 
 

@@ -51,8 +51,12 @@ def codes() -> Answers:
 
 def streams() -> Answers:
     """The topics of the parts that its transformers of SD3 and FLUX are made of."""
-    norms, embeddings = (importlib.import_module(f"diffusers.models.{name}") for name in ("normalization", "embeddings"))
-    t_ = torch()
+    return stream_blocks() | stream_places()
+
+
+def stream_blocks() -> Answers:
+    """A block of SD3 and what ends its streams."""
+    norms, t_ = importlib.import_module("diffusers.models.normalization"), torch()
 
     def load(layer: Any, weights: Weights, name: str) -> None:
         layer.load_state_dict({k: t_.tensor(weights[f"{name}.{k}"]) for k in ("weight", "bias")}, assign=True)
@@ -94,6 +98,17 @@ def streams() -> Answers:
         with t_.no_grad():
             return to_numpy(norm(t_.tensor(h), t_.tensor(c)))
 
+    return {
+        "stream_block": lambda weights, h, y, c: block_of_sd3(weights, c, h, y),
+        "dual_block": lambda weights, h, y, y2, c: block_of_sd3(weights, c, h, y, y2), "last_context": last_context,
+        "stream_final": stream_final,
+    }  # fmt: skip
+
+
+def stream_places() -> Answers:
+    """How queries and keys learn of their places, in FLUX by rotations and in SD3 by a cropped table."""
+    embeddings, t_ = importlib.import_module("diffusers.models.embeddings"), torch()
+
     def rope(x: Array, cos: Array, sin: Array) -> Array:
         """Its angles stand twice, once per number of a pair."""
         turn = tuple(t_.tensor(a.repeat(2, axis=1), dtype=t_.float32) for a in (cos, sin))
@@ -121,8 +136,6 @@ def streams() -> Answers:
         return to_numpy(made.cropped_pos_embed(h, w)[0])
 
     return {
-        "stream_block": lambda weights, h, y, c: block_of_sd3(weights, c, h, y),
-        "dual_block": lambda weights, h, y, y2, c: block_of_sd3(weights, c, h, y, y2), "last_context": last_context,
-        "stream_final": stream_final, "rope": rope, "rope_angles": rope_angles, "queries_and_keys": queries_and_keys,
+        "rope": rope, "rope_angles": rope_angles, "queries_and_keys": queries_and_keys,
         "cropped_places": cropped_places,
     }  # fmt: skip
