@@ -35,9 +35,9 @@ def about(name: str, everything: bool) -> None:
 
 def shipped() -> list[str]:
     """The names of the shipped weights, first those that are used where none is named."""
-    from minidit.runs.presets import WEIGHTS
+    from minidit.runs.presets import SHIPPED
 
-    names = sorted(place.name for place in WEIGHTS.glob("*") if place.is_dir())
+    names = sorted(place.name for place in SHIPPED.glob("*") if place.is_dir())
     return sorted(names, key=lambda name: name != "fashion")
 
 
@@ -61,10 +61,10 @@ def listed(words: list[str]) -> list[str]:
 def weights(name: str, everything: bool) -> Iterator[list[str]]:
     """Shipped weights."""
     from minidit.runs.loading import load
-    from minidit.runs.presets import WEIGHTS
+    from minidit.runs.presets import SHIPPED
 
     if name in shipped():
-        title = f"{name}: shipped weights, {megabytes(WEIGHTS / name)}; minidit sample --weights {name} draws with them"
+        title = f"{name}: shipped weights, {megabytes(SHIPPED / name)}; minidit sample --weights {name} draws with them"
         yield _pipeline(title, load(weights=name), f"minidit info {name} --all", everything)
 
 

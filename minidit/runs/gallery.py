@@ -10,10 +10,11 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.checkpoint import write_atomically
+from minidit.curves import curves
 from minidit.data import Dataset
 from minidit.diffusion import flow
 from minidit.outgoing import silent
-from minidit.pictures import curves, grid, save_gif, save_png, stack
+from minidit.pictures import grid, save_gif, save_png, stack
 from minidit.runs.evaluate import Evaluation, trajectories
 from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
