@@ -23,8 +23,9 @@ from typing import Any
 from minidit.runs.evaluate import Evaluation, straightness
 from minidit.runs.loading import load, load_pipeline
 from minidit.runs.phases import Run
-from minidit.runs.pipeline import Options, Pipeline
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import PRESETS, DataConfig
+from minidit.runs.walks import Options
 
 AUTOENCODER = Path(__file__).parent.parent / "minidit" / "weights" / "fashion" / "autoencoder.safetensors"
 CLOTHES = ["--preset", "demo", "--autoencoder", str(AUTOENCODER)]

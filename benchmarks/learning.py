@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 import minidit as md
 from minidit.autograd import no_grad
+from minidit.curves import curves
 from minidit.data import Dataset
 from minidit.models.dit import DIT, DiTConfig
 from minidit.pictures import grid, save_png, stack
@@ -115,7 +116,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
     variants = [r for r in rows if r["group"] == "variants"]
     if variants:
         lines = {f"{r['name']}": np.array(r["curve"]).T for r in variants if r["seed"] == 0}
-        losses = md.pictures.curves({k: (v[0], v[1]) for k, v in lines.items()}, "training loss (seed 0)", log=True)
+        losses = curves({k: (v[0], v[1]) for k, v in lines.items()}, "training loss (seed 0)", log=True)
         bars = {n: sorted(r["multiple"] for r in variants if r["name"] == n) for n in VARIANTS}
         save_png(DOCS / "learning-variants.png", stack([losses, _bars(bars, "Fréchet, multiple of real (both seeds)")]))
     sizes = [r for r in rows if r["group"] == "sizes"]
@@ -125,7 +126,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
             runs = sorted((r for r in sizes if r["seed"] == seed), key=lambda r: r["macs"])
             by_seed[f"seed {seed}"] = (np.array([r["macs"] / 1e6 for r in runs]), np.array([r["loss"] for r in runs]))
         title, label = "held-out loss against the work of a model", "million MACs per sample"
-        save_png(DOCS / "learning-sizes.png", md.pictures.curves(by_seed, title, smooth=False, x_label=label))
+        save_png(DOCS / "learning-sizes.png", curves(by_seed, title, smooth=False, x_label=label))
 
 
 def _bars(values: dict[str, list[float]], title: str) -> Any:

@@ -113,7 +113,7 @@ def test_every_public_name_is_there_and_is_listed():
 
 def test_a_warning_about_unknown_words_points_at_the_line_of_the_caller():
     with pytest.warns(UserWarning, match="does not know 'frogg', did you mean 'frog'") as caught:
-        md.load(captions=True).captions(md.load(captions=True).vocabulary, "frogg, fluent", 1)
+        md.load(captions=True).labels("frogg, fluent", 1)
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning) as caught:
         md.load(captions=True).sample("frogg, fluent", steps=1)

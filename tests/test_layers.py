@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYER = {
-    "version": 0, "choices": 0, "incoming": 0, "outgoing": 0, "backend": 0, "random": 0, "pictures": 0, "frames": 0,
+    "version": 0, "choices": 0, "incoming": 0, "outgoing": 0, "backend": 0, "random": 0, "pictures": 0, "curves": 0, "frames": 0,
     "keywords": 0, "shown": 0, "images": 0,
     "autograd": 1, "kernels": 1,
     "ops": 2,
@@ -29,8 +29,8 @@ LAWS = {  # and what they know; of tokens some equations have stop-gradients
 }  # fmt: skip
 A_LAW_IS_KNOWN_FROM = LAYER["training"]
 BESIDE = {  # the only arrows between two rooms of one layer
-    ("outgoing", "incoming"), ("pictures", "outgoing"), ("pictures", "frames"), ("random", "backend"), ("kernels", "autograd"),
-    ("optim", "nn"), ("images", "shown"), ("images", "pictures"), ("images", "frames"),
+    ("outgoing", "incoming"), ("pictures", "outgoing"), ("pictures", "frames"), ("curves", "pictures"), ("random", "backend"),
+    ("kernels", "autograd"), ("optim", "nn"), ("images", "shown"), ("images", "pictures"), ("images", "frames"),
 }  # fmt: skip
 CUPY = {"backend", "kernels"}
 KNOW_NO_KERNELS = {"training", "processes", "runs"}

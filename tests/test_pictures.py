@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from support import agree, spec
 
-from minidit import pictures
+from minidit import curves, pictures
 
 
 def images(b=6, c=1, h=8, w=8, seed=0):
@@ -159,7 +159,7 @@ def test_a_gif_needs_frames_of_one_size(tmp_path):
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
 def test_ticks_are_round_evenly_spaced_and_inside(low, width):
     high = low + width
-    found = pictures.ticks(low, high)
+    found = curves.ticks(low, high)
     if not high > low:
         return
     steps = np.diff(found)
@@ -172,30 +172,30 @@ def test_ticks_are_round_evenly_spaced_and_inside(low, width):
 
 
 def test_ticks_by_hand():
-    agree(pictures.ticks(0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1], bound=1e-12)
-    agree(pictures.ticks(0, 2990, 7), [0, 500, 1000, 1500, 2000, 2500], bound=0)
-    agree(pictures.log_ticks(0.9, 25), [1, 2, 5, 10, 20], bound=1e-12)
-    agree(pictures.log_ticks(1e-4, 2), [1e-4, 1e-3, 1e-2, 1e-1, 1], bound=1e-12)
-    assert [pictures.number(v) for v in (0.25, 1500, 20000, 1.5e6, 1e-5, 0)] == ["0.25", "1500", "20k", "1.5M", "1e-05", "0"]
+    agree(curves.ticks(0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1], bound=1e-12)
+    agree(curves.ticks(0, 2990, 7), [0, 500, 1000, 1500, 2000, 2500], bound=0)
+    agree(curves.log_ticks(0.9, 25), [1, 2, 5, 10, 20], bound=1e-12)
+    agree(curves.log_ticks(1e-4, 2), [1e-4, 1e-3, 1e-2, 1e-1, 1], bound=1e-12)
+    assert [curves.number(v) for v in (0.25, 1500, 20000, 1.5e6, 1e-5, 0)] == ["0.25", "1500", "20k", "1.5M", "1e-05", "0"]
 
 
 @given(st.integers(1, 80), st.floats(0.5, 9), st.floats(-3, 3))
 def test_an_average_keeps_constants_and_never_lags_behind_a_slope(n, span, slope):
-    agree(pictures.smoothed(np.full(n, slope), span), np.full(n, slope), bound=1e-12)
+    agree(curves.smoothed(np.full(n, slope), span), np.full(n, slope), bound=1e-12)
     line = slope * np.arange(n)
     inner = slice(math.ceil(3 * span), n - math.ceil(3 * span))
-    agree(pictures.smoothed(line, span)[inner], line[inner], bound=1e-9)
+    agree(curves.smoothed(line, span)[inner], line[inner], bound=1e-9)
 
 
 def test_an_average_removes_what_alternates():
-    assert np.abs(pictures.smoothed([1.0, -1.0] * 50, 4)[12:-12]).max() < 1e-3
+    assert np.abs(curves.smoothed([1.0, -1.0] * 50, 4)[12:-12]).max() < 1e-3
 
 
 @pytest.mark.parametrize("log", [False, True])
 def test_a_curve_runs_from_its_first_value_to_its_last(log):
     x = np.arange(0, 101, 10)
-    picture = np.asarray(pictures.curves({"loss": (x, np.linspace(4, 1, 11))}, "loss", log=log, smooth=False), int)
-    blue = np.abs(picture - pictures.COLOURS[0]).max(-1) < 8
+    picture = np.asarray(curves.curves({"loss": (x, np.linspace(4, 1, 11))}, "loss", log=log, smooth=False), int)
+    blue = np.abs(picture - curves.COLOURS[0]).max(-1) < 8
     blue[:40] = False  # the legend
     rows, columns = np.nonzero(blue)
     first, last = rows[columns == columns.min()].mean(), rows[columns == columns.max()].mean()
@@ -207,9 +207,9 @@ def test_a_curve_runs_from_its_first_value_to_its_last(log):
 
 
 def test_curves_skip_what_is_not_finite_draw_single_points_and_refuse_nothing_at_all():
-    told = pictures.curves({"a": ([1, 2, 3], [1.0, np.nan, 2.0]), "b": ([1], [1.5]), "none": ([], [])}, "t")
-    assert told.tobytes() == pictures.curves({"a": ([1, 3], [1.0, 2.0]), "b": ([1], [1.5])}, "t").tobytes()
+    told = curves.curves({"a": ([1, 2, 3], [1.0, np.nan, 2.0]), "b": ([1], [1.5]), "none": ([], [])}, "t")
+    assert told.tobytes() == curves.curves({"a": ([1, 3], [1.0, 2.0]), "b": ([1], [1.5])}, "t").tobytes()
     with pytest.raises(ValueError, match="no finite value"):
-        pictures.curves({"a": ([1, 2], [0.0, -1.0])}, "t", log=True)
+        curves.curves({"a": ([1, 2], [0.0, -1.0])}, "t", log=True)
     with pytest.raises(ValueError, match="as many steps"):
-        pictures.curves({"a": ([1, 2], [0.0])}, "t")
+        curves.curves({"a": ([1, 2], [0.0])}, "t")

@@ -15,7 +15,7 @@ import pytest
 
 import minidit as md
 from minidit.processes.options import SamplingOptions, TrainingOptions
-from minidit.runs.pipeline import Options, Settings
+from minidit.runs.walks import Options, Settings
 
 PROGRAM = Path(__file__).parent / "typed" / "program.py"
 PACKAGE = Path(md.__file__).parent

@@ -35,9 +35,9 @@ def about(name: str, everything: bool) -> None:
 
 def shipped() -> list[str]:
     """The names of the shipped weights, first those that are used where none is named."""
-    from minidit.runs.presets import WEIGHTS
+    from minidit.runs.presets import SHIPPED
 
-    names = sorted(place.name for place in WEIGHTS.glob("*") if place.is_dir())
+    names = sorted(place.name for place in SHIPPED.glob("*") if place.is_dir())
     return sorted(names, key=lambda name: name != "fashion")
 
 
@@ -61,10 +61,10 @@ def listed(words: list[str]) -> list[str]:
 def weights(name: str, everything: bool) -> Iterator[list[str]]:
     """Shipped weights."""
     from minidit.runs.loading import load
-    from minidit.runs.presets import WEIGHTS
+    from minidit.runs.presets import SHIPPED
 
     if name in shipped():
-        title = f"{name}: shipped weights, {megabytes(WEIGHTS / name)}; minidit sample --weights {name} draws with them"
+        title = f"{name}: shipped weights, {megabytes(SHIPPED / name)}; minidit sample --weights {name} draws with them"
         yield _pipeline(title, load(weights=name), f"minidit info {name} --all", everything)
 
 
@@ -139,16 +139,14 @@ def how_to_train(name: str, config: ModelConfig) -> str:
 
 def _pipeline(title: str, pipeline: Pipeline, all_words: str, everything: bool) -> list[str]:
     """What a model is, what a picture costs, and what it can be asked for."""
-    from minidit.cli.sample import QUICK
-
     config, facts, vocabulary = pipeline.model.config, pipeline.facts(), pipeline.vocabulary
     if config is not None:
         facts["multiply-adds"] = f"{config.macs():,} in a call with one picture"
-    if pipeline.ladder is not None and config is not None and not pipeline.usual.few:
-        steps = min(QUICK, pipeline.ladder.T)
-        calls = calls_of(pipeline, pipeline.ladder, steps)
+    steps, solver = pipeline.quick_walk()
+    if pipeline.ladder is not None and steps and config is not None:
+        calls = calls_of(pipeline, pipeline.ladder, steps, solver)
         cost = f"{calls} calls, one per step and two where it is guided, {calls * config.macs():,} multiply-adds per picture"
-        facts["minidit sample"] = f"{steps} steps of ab2_arc, unless another walk is asked for: {cost}"
+        facts["minidit sample"] = f"{steps} steps of {solver}, unless another walk is asked for: {cost}"
     if vocabulary is None:
         return fields(title, facts)
     facts["words"] += "" if everything else f"; {all_words} lists them"
@@ -158,11 +156,11 @@ def _pipeline(title: str, pipeline: Pipeline, all_words: str, everything: bool) 
     return fields(title, facts) + (listed(list(vocabulary.words)) if everything else [])
 
 
-def calls_of(pipeline: Pipeline, ladder: Schedule, steps: int) -> int:
+def calls_of(pipeline: Pipeline, ladder: Schedule, steps: int, solver: str) -> int:
     """How often a picture asks the network: twice where it is guided."""
     from minidit.diffusion.guidance import interval
 
-    how = pipeline.settings(steps=steps, solver="ab2_arc")
+    how = pipeline.settings(steps=steps, solver=solver)
     low, high = (ladder.part(u) for u in how.interval)
     return sum(1 if interval(how.guidance, t, low, high) == 1 else 2 for t, _ in how.times(ladder))
 

@@ -27,11 +27,11 @@ def model_of(source: str) -> Path:
     from minidit.checkpoint import CONFIG
     from minidit.cli.about import shipped
     from minidit.runs.former import file_of
-    from minidit.runs.presets import WEIGHTS
+    from minidit.runs.presets import SHIPPED
 
     path = Path(source)
     if not path.exists() and source in shipped():
-        path = WEIGHTS / source
+        path = SHIPPED / source
     if path.is_dir() and not (path / CONFIG).exists() and file_of(path, "model").exists():
         return file_of(path, "model")
     return path

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from minidit.cli.progress import Progress
     from minidit.data import Dataset
     from minidit.runs.phases import Run
-    from minidit.runs.pipeline import Options, Pipeline
+    from minidit.runs.pipeline import Pipeline
+    from minidit.runs.walks import Options
 
 
 FEW = 100  # pictures of a row; with fewer the Fréchet distance is mostly chance

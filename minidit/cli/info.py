@@ -63,12 +63,12 @@ def memory(args: argparse.Namespace) -> int:
 def inside() -> None:
     """Prints what comes with the package: weights and data sets."""
     from minidit.data.embedded import EMBEDDED
-    from minidit.runs.presets import WEIGHTS
+    from minidit.runs.presets import SHIPPED
 
     print("\nshipped weights: minidit sample --weights NAME")
     for name in shipped():
-        first = (WEIGHTS / name / "CARD.md").read_text(encoding="utf-8").splitlines()[0]
-        print(f"{name:12s}  {megabytes(WEIGHTS / name):>7s}  {first.removeprefix('# ')}")
+        first = (SHIPPED / name / "CARD.md").read_text(encoding="utf-8").splitlines()[0]
+        print(f"{name:12s}  {megabytes(SHIPPED / name):>7s}  {first.removeprefix('# ')}")
     print("\nembedded data sets: minidit train --data NAME")
     for name, read in EMBEDDED.items():
         data = read("train")

@@ -17,9 +17,9 @@ from minidit.outgoing import check_writable, write_atomically
 if TYPE_CHECKING:
     from minidit.cli.parser import Parser
     from minidit.processes.tokenizer import Pixel
-    from minidit.runs.pipeline import Labels, Options, Pipeline
-
-QUICK, FILM = 8, 24  # steps down a ladder if nothing is said about the walk: to pictures, and to a film of it
+    from minidit.runs.pipeline import Pipeline
+    from minidit.runs.walks import Options
+    from minidit.runs.wanted import Labels
 
 
 def add_arguments(parser: Parser) -> None:
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
     pipeline = pipeline if args.frames is None else pipeline.of_frames(args.frames)
-    wanted, named = quick_walk(args, pipeline)
+    wanted, named = asked_walk(args, pipeline)
     steps = pipeline.steps(wanted)
     sampler, solver = pipeline.walk_words(args.sampler, named, args.eta, args.path)
     labels = labels_of(args, pipeline)
@@ -209,16 +209,12 @@ def too_short(prompts: Sequence[str], pipeline: Pipeline) -> list[str]:
     return [f"{p!r} is shorter than the captions that the model knows, such as {kept[-1]!r}: say more" for p in short]
 
 
-def quick_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None, str]:
-    """(steps, solver) as they are asked for; where nothing is said about the walk down a ladder, 8 rungs of ab2_arc.
-
-    Those are better than 50 of DDIM (docs/results.md). A film has more of the same walk, so that one sees it.
-    """
+def asked_walk(args: argparse.Namespace, pipeline: Pipeline) -> tuple[int | None, str]:
+    """(steps, solver) as they are asked for; where nothing is said about the walk, those of a quick one, of a film more steps."""
     words = (args.steps, args.spacing, args.path, args.shift, args.sampler, args.solver, args.eta)
-    untouched = all(word in (None, "", 0.0) for word in words)
-    if not untouched or pipeline.ladder is None or pipeline.usual.few:
+    if any(word not in (None, "", 0.0) for word in words):
         return args.steps, args.solver
-    return min(FILM if (args.out or "").lower().endswith(".gif") else QUICK, pipeline.ladder.T), "ab2_arc"
+    return pipeline.quick_walk(film=(args.out or "").lower().endswith(".gif"))
 
 
 def in_few_steps(args: argparse.Namespace) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidit.backend import Array
+from minidit.curves import log_ticks, number, smoothed, ticks
 from minidit.html.page import escape
-from minidit.pictures import log_ticks, number, smoothed, ticks
 
 WIDTH, HEIGHT = 480, 250
 LEFT, TOP, RIGHT, BOTTOM = 52, 14, WIDTH - 12, HEIGHT - 30

@@ -23,8 +23,9 @@ from minidit.processes.classify import judge
 from minidit.processes.coded import Codes
 from minidit.processes.codes import codes_in_use
 from minidit.random import Philox
-from minidit.runs.pipeline import Options, Pipeline
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.show import traced
+from minidit.runs.walks import Options
 from minidit.training.forward import CHUNK
 
 EVAL_STREAM = 0x6576

@@ -10,16 +10,19 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.checkpoint import write_atomically
+from minidit.curves import curves
 from minidit.data import Dataset
 from minidit.diffusion import flow
 from minidit.outgoing import silent
-from minidit.pictures import curves, grid, save_gif, save_png, stack
+from minidit.pictures import grid, save_gif, save_png, stack
 from minidit.runs.evaluate import Evaluation, trajectories
 from minidit.runs.folder import metrics_of
 from minidit.runs.phases import Run
-from minidit.runs.pipeline import Labels, Options, Pipeline
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import RunConfig, SampleConfig
 from minidit.runs.show import WALKED, Steps, is_clips, playing, reconstructions, save_grid, save_learning, save_walk, sheet
+from minidit.runs.walks import Options
+from minidit.runs.wanted import Labels
 from minidit.runs.writer import Writer
 
 if TYPE_CHECKING:

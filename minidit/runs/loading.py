@@ -20,12 +20,11 @@ from minidit.runs import diffusers_folder, former
 from minidit.runs.config import run_config_from
 from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, check_partners
 from minidit.runs.pipeline import Pipeline
-from minidit.runs.presets import WEIGHTS, RunConfig
+from minidit.runs.presets import SHIPPED, RunConfig
 from minidit.runs.token_kinds import TokensConfig
 from minidit.runs.weights import weights_of
 from minidit.runs.writer import Writer
 
-SHIPPED = WEIGHTS
 WORDS = "words"  # their folder of a model that reads captions
 FEW_STEPS = "few_steps.safetensors"  # beside the shipped weights, from which it was distilled
 

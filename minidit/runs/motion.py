@@ -14,7 +14,8 @@ from minidit.checkpoint import write_atomically
 from minidit.data import Dataset
 from minidit.data.clips import mixed, obedience, shuffled
 from minidit.runs.phases import Run
-from minidit.runs.pipeline import Options, Pipeline
+from minidit.runs.pipeline import Pipeline
+from minidit.runs.walks import Options
 
 FEWEST = 3  # frames of a clip: two shifts can be equal or not
 

@@ -35,7 +35,7 @@ from minidit.runs.loading import load_pipeline, pipeline_of
 from minidit.runs.lock import locked
 from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell
 from minidit.runs.pipeline import Pipeline
-from minidit.runs.presets import WEIGHTS
+from minidit.runs.presets import SHIPPED
 from minidit.runs.process_kinds import Learner
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on
@@ -171,7 +171,7 @@ class Run(Trainer):
         if not isinstance(network, TokenizerNetwork):
             raise CheckpointError(f"{name}: a {type(network).__name__}, not a tokenizer")
         if (theirs := network.config.channels) != data.channels:
-            whose = "that comes with minidit" if Path(name).is_relative_to(WEIGHTS) else f"in {name}"
+            whose = "that comes with minidit" if Path(name).is_relative_to(SHIPPED) else f"in {name}"
             raise CheckpointError(f"the tokenizer {whose} is for pictures of {counted(theirs)}, these have {data.channels}: give "
                                   f"--channels {theirs}, or train another tokenizer (--preset own does)")  # fmt: skip
         return network

@@ -5,67 +5,32 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minidit import shown
 from minidit.backend import Array
 from minidit.checkpoint.grammar import is_a
-from minidit.data import parse_labels
 from minidit.data.captions import Vocabulary
-from minidit.diffusion.path import Path as WalkedPath
-from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.images import Pictures
-from minidit.keywords import level_of_caller, spelled_out
+from minidit.keywords import spelled_out
 from minidit.models.backbone import TrainedBackbone
 from minidit.models.flow_map import FlowMapDiT
-from minidit.models.guided import GuidedDiT, OfScale
+from minidit.models.guided import GuidedDiT
 from minidit.models.spacetime import SpacetimeDiT
 from minidit.processes.distil import in_steps
 from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
 from minidit.processes.tokenizer import Pixel, Tokenizer
 from minidit.processes.walk import Moment, Progress
-from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, USUAL, Usual, check_word
-
-Labels = list[int] | NDArray[np.int64]  # classes, or rows of captions
-Wanted = str | Sequence[str] | Sequence[int] | NDArray[np.int64]
-
-
-class Settings(TypedDict, total=False):
-    """The options of `Pipeline.settings`; see there for their meaning and defaults."""
-
-    steps: int | None
-    spacing: str
-    path: str
-    shift: float | None
-    guidance: float | None
-    interval: tuple[float, float] | None
-    sampler: str
-    solver: str
-    eta: float
-    seed: int
-    shards: int
-    precision: str
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    rising: bool | None
-
-
-class Options(Settings, total=False):
-    """The options of `Pipeline.latents`."""
-
-    n: int
-    x_T: Array | None
-    progress: Progress | None
+from minidit.runs.process_kinds import SAMPLERS, SOLVERS, SPACINGS, USUAL, Usual, check_word
+from minidit.runs.walks import Settings, in_one_call, other_path, refuse_other_walks, steps_of, words_of_walk
+from minidit.runs.wanted import Labels, Wanted, classes_of, rows_of
 
 
 @dataclass
@@ -127,41 +92,22 @@ class Pipeline:
 
     def steps(self, wanted: int | None, flag: str = "--steps", usual: int | None = None) -> int:
         """A number of steps; None: the usual one, or as many as there are. Raises ValueError for more than there are rungs."""
-        most, usual = None if self.ladder is None else self.ladder.T, usual or self.usual.steps
-        if wanted is None:
-            return usual if most is None else min(usual, most)
-        if most is not None and wanted > most:
-            raise ValueError(f"{flag} {wanted}: the ladder has {most} rungs")
-        return wanted
+        return steps_of(self.ladder, usual or self.usual.steps, wanted, flag)
 
     def in_short(self, steps: int, most: int = 25) -> int:
         """The steps of a quick look at samples that are otherwise drawn in so many."""
         return min(most, steps)
 
+    def quick_walk(self, *, film: bool = False) -> tuple[int | None, str]:
+        """(steps, solver) of the command where nothing is asked for; (None, "") where the usual walk is quick enough."""
+        if self.ladder is None or self.usual.few:
+            return None, ""
+        quick = self.usual.quick
+        return min(quick.film if film else quick.steps, self.ladder.T), quick.solver
+
     def walk_words(self, sampler: str, solver: str, eta: float, path: str = "") -> tuple[str, str]:
-        """(sampler, solver), the usual ones where none is named.
-
-        A solver of second order is not usual where noise is drawn, nor EDM's Heun where a walk begins without signal.
-        """
-        sampler = sampler or self.usual.sampler
-        check_word("sampler", sampler, SAMPLERS)
-        if not solver:
-            noisy, heun = sampler != "ddim" or eta > 0, path not in ("", "ve") and self.usual.solver == "heun_edm"
-            solver = "euler" if noisy else "heun" if heun else self.usual.solver
-        check_word("solver", solver, SOLVERS)
-        return sampler, solver
-
-    def other_path(self, word: str, shift: float | None) -> WalkedPath | None:
-        """The path of a word of PATHS, or a shifted straight one; None for a walk in the coordinates of the training."""
-        own = self.process.path
-        if word:
-            check_word("path", word, PATHS)
-        path = PATHS[word]() if word else own
-        if shift is not None:
-            if not isinstance(path, Straight):
-                raise ValueError("only the times of the straight path are shifted: add --path straight")
-            return replace(path, shift=shift)
-        return None if type(path) is type(own) else path
+        """(sampler, solver), the usual ones where none is named."""
+        return words_of_walk(self.usual, sampler, solver, eta, path)
 
     def labels(self, wanted: Wanted | None, n: int | None = None) -> Labels | None:
         """Labels from numbers, or from text ("0-9", "shirt,bag"; None: all), repeated in turn to n of them.
@@ -170,29 +116,8 @@ class Pipeline:
         None for an unconditional model, which takes no labels: ValueError if any are given.
         """
         if self.vocabulary is not None:
-            return self.captions(self.vocabulary, wanted, n)
-        K = self.model.condition.count
-        if not K:
-            if wanted is not None:
-                raise ValueError(f"labels {wanted!r}: the model is unconditional and takes none")
-            return None
-        if wanted is not None and not isinstance(wanted, str):
-            return [int(k) for k in np.asarray(wanted)]
-        if wanted is None:
-            chosen, n = list(range(K)), n or 16
-        else:
-            chosen = parse_labels(wanted, self.class_names or tuple(map(str, range(K))))
-        return chosen if n is None else [chosen[i % len(chosen)] for i in range(n)]
-
-    def captions(self, vocabulary: Vocabulary, wanted: Wanted | None, n: int | None) -> NDArray[np.int64]:
-        """Rows of captions : (n, length); rows are left as they are. Unknown words are left out, with a warning."""
-        if wanted is not None and not isinstance(wanted, str) and (rows := np.asarray(wanted)).dtype.kind in "iu":
-            return rows
-        texts = self.examples() if wanted is None else [wanted] if isinstance(wanted, str) else [str(text) for text in wanted]
-        rows, remarks = vocabulary.prompts(texts)
-        for remark in remarks:
-            warnings.warn(remark, stacklevel=level_of_caller())
-        return rows if n is None else rows[np.arange(n) % len(rows)]
+            return rows_of(self.vocabulary, self.examples() if wanted is None else wanted, n)
+        return classes_of(self.model.condition.count, self.class_names, wanted, n)
 
     def examples(self) -> list[str]:
         """The captions that were kept with a model, so that it draws something where nothing is asked for."""
@@ -244,9 +169,10 @@ class Pipeline:
         guidance = self.guidance if guidance is None else guidance
         return Sampling(
             self.usual.steps if steps is None and self.ladder is None else steps,
-            spacing=SPACINGS[spacing] if spacing else None, path=self.other_path(path, shift), solver=SOLVERS[solver],
-            fresh=SAMPLERS[sampler](eta, self.model.second_half), interval=interval, limit=self.tokenizer.limit, seed=seed,
-            guidance=1.0 if self.model.condition.null is None else guidance, shards=shards, precision=precision,
+            spacing=SPACINGS[spacing] if spacing else None, path=other_path(self.process.path, path, shift),
+            solver=SOLVERS[solver], fresh=SAMPLERS[sampler](eta, self.model.second_half), limit=self.tokenizer.limit, seed=seed,
+            guidance=1.0 if self.model.condition.null is None else guidance, interval=interval, shards=shards,
+            precision=precision,
         )  # fmt: skip
 
     @overload
@@ -321,23 +247,3 @@ class Pipeline:
         if labels is None or (self.vocabulary is None and not self.class_names):
             return ()
         return tuple(self.vocabulary.texts(labels) if self.vocabulary else [self.class_names[int(k)] for k in labels])
-
-
-def in_one_call(network: GuidedDiT, settings: Sampling) -> tuple[OfScale, Sampling]:
-    """A network that knows its guidance, asked for this scale once per step. Raises ValueError for a part of the path only."""
-    if settings.guidance != 1 and settings.interval != (0.0, 1.0):
-        raise ValueError("a network that knows its guidance is guided on the whole path: give the interval 0 1")
-    return OfScale(network, settings.guidance), replace(settings, guidance=1.0)
-
-
-def refuse_other_walks(settings: Sampling) -> None:
-    """Raises ValueError, with what to leave out, for walks that a flow map was not trained for: it goes in equal steps."""
-    asked = {
-        "guidance: that of its teacher is in its weights": settings.guidance != 1,
-        "fresh noise": settings.fresh.noisy,
-        "a solver of order 2": settings.solver.answer is not None,
-        "another spacing": settings.spacing is not None and settings.spacing is not SPACINGS["trailing"],
-        "another path": settings.path is not None,
-    }
-    if reasons := [reason for reason, true in asked.items() if true]:
-        raise ValueError(f"a flow map is walked in equal steps and takes no {reasons[0]}; leave it out")

@@ -21,7 +21,7 @@ from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, Rec
 from minidit.runs.token_kinds import RasterConfig, ScalesConfig
 from minidit.training.loop import LoopConfig
 
-WEIGHTS = Path(__file__).parent.parent / "weights"  # those that come with the package
+SHIPPED = Path(__file__).parent.parent / "weights"  # those that come with the package
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ PRESETS: dict[str, RunConfig] = {
         judge_train=ClassifyConfig(steps=400),
     ),
     "quick": RunConfig(  # the demo's clothes, on the latents of the shipped autoencoder, which need no training
-        data=DataConfig(tokenizer=str(WEIGHTS / "fashion")),
+        data=DataConfig(tokenizer=str(SHIPPED / "fashion")),
         process=_V,
         train=replace(_FAST, steps=700, warmup=30, ema=0.99),
         sample=SampleConfig(steps=20, guidance=4.0, interval=(0.2, 0.7), save_every=1000),

@@ -93,6 +93,15 @@ class Learner:
 
 
 @dataclass(frozen=True)
+class Quick:
+    """The walk of the command down a ladder, better than 50 steps of DDIM (docs/results.md).   film : more steps, to be seen"""
+
+    steps: int = 8
+    film: int = 24
+    solver: str = "ab2_arc"
+
+
+@dataclass(frozen=True)
 class Usual:
     """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of the tables above.
 
@@ -103,6 +112,7 @@ class Usual:
     sampler: str = "ddim"
     solver: str = "euler"
     few: bool = False
+    quick: Quick = Quick()
 
 
 USUAL = Usual()

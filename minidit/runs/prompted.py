@@ -20,9 +20,10 @@ from minidit.data import Dataset
 from minidit.outgoing import write_atomically
 from minidit.pictures import save_png, stack
 from minidit.runs.phase import Note
-from minidit.runs.pipeline import Options, Pipeline
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.show import caption_grid
 from minidit.runs.trainer import Trainer
+from minidit.runs.walks import Options
 
 SHOWN = 16
 MOST = 20_000  # real pictures among which the right one is looked for

@@ -14,8 +14,10 @@ from minidit.backend import Array, to_host
 from minidit.frames import in_strips
 from minidit.outgoing import silent, write_atomically
 from minidit.pictures import alike, grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
-from minidit.runs.pipeline import Labels, Options, Pipeline
+from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import SampleConfig
+from minidit.runs.walks import Options
+from minidit.runs.wanted import Labels
 from minidit.training.ranks import ranks
 
 if TYPE_CHECKING:

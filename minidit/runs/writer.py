@@ -20,7 +20,9 @@ from minidit.keywords import spelled_out
 from minidit.nn.precision import computing_in
 from minidit.processes.tokens import TokenProcess, Writing, groups_written, write
 from minidit.processes.walk import Moment
-from minidit.runs.pipeline import Labels, Pipeline, Settings
+from minidit.runs.pipeline import Pipeline
+from minidit.runs.walks import Settings
+from minidit.runs.wanted import Labels
 from minidit.training.draws import Draws
 from minidit.training.source import Source
 from minidit.training.workers import cores, over_shards

@@ -50,4 +50,4 @@ def test_the_calls_that_are_told_are_those_that_are_made(monkeypatch):
 
     monkeypatch.setattr(md.DiT, "forward", counted)
     pipeline.sample([3], steps=8, solver="ab2_arc", shards=1)
-    assert len(asked) == 8 and sum(asked) == calls_of(pipeline, pipeline.ladder, 8) == 12
+    assert len(asked) == 8 and sum(asked) == calls_of(pipeline, pipeline.ladder, 8, "ab2_arc") == 12

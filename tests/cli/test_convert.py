@@ -4,7 +4,7 @@ from checkpoint.test_grammars import FOREIGN, dit
 
 from minidit.checkpoint import DIALECTS, SPOKEN, save
 from minidit.cli import convert, main
-from minidit.runs.presets import WEIGHTS
+from minidit.runs.presets import SHIPPED
 
 
 def test_the_choices_are_the_grammars_and_dialects_that_there_are():
@@ -41,7 +41,7 @@ def test_a_run_folder_and_shipped_weights_are_converted_by_their_names(tmp_path,
     assert main(["convert", str(tmp_path / "run"), str(tmp_path / "o.safetensors"), "--to", "official"]) == 0
     assert main(["convert", str(tmp_path / "o.safetensors"), "--num-heads", "3"]) == 0
     assert "dit in the grammar official" in capsys.readouterr().out
-    if (WEIGHTS / "fashion").is_dir():
+    if (SHIPPED / "fashion").is_dir():
         assert main(["convert", "fashion", str(tmp_path / "dif"), "--to", "diffusers"]) == 0
         assert (tmp_path / "dif/config.json").exists()
     capsys.readouterr()

@@ -6,9 +6,9 @@ from PIL import Image
 
 import minidit as md
 from minidit.runs.loading import load
-from minidit.runs.presets import WEIGHTS
+from minidit.runs.presets import SHIPPED
 
-pytestmark = pytest.mark.skipif(not (WEIGHTS / "fashion").is_dir(), reason="no shipped weights in this installation")
+pytestmark = pytest.mark.skipif(not (SHIPPED / "fashion").is_dir(), reason="no shipped weights in this installation")
 
 
 @pytest.mark.parametrize("name, array", [("fashion", "latents"), ("raster", "codes"), ("scales", "codes")])

@@ -16,6 +16,7 @@ from minidit.cli.flags import HIDDEN, OFTEN, flags_of, in_words
 from minidit.cli.options import defaults_in
 from minidit.runs.kinds import KINDS, kind_of
 from minidit.runs.presets import PRESETS, RunConfig, networks
+from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, USUAL
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = [f for f in RunConfig.__dataclass_fields__ if f != "data"]
@@ -74,6 +75,15 @@ def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section, kind):
     cls = KINDS[section][kind]
     flags = [f.name for _, f, _ in flags_of(section, {section: cls})]
     assert flags == [f.name for f in fields(cls) if f.name not in HIDDEN.get(section, ())]
+
+
+def test_the_words_of_a_walk_are_those_that_it_takes_and_its_defaults_those_of_the_process():
+    """The command spells them out, because its help loads no arrays."""
+    parser = parser_of("sample")
+    choices = {a.dest: set(a.choices) for a in parser._actions if a.choices and a.dest in ("sampler", "solver", "spacing", "path")}
+    assert choices == {"sampler": {*SAMPLERS}, "solver": {*SOLVERS}, "spacing": {*SPACINGS}, "path": {*PATHS}}
+    quick, text = USUAL.quick, next(a.help for a in parser._actions if a.dest == "steps")
+    assert f"{quick.steps} of {quick.solver} (in a film {quick.film}) down a ladder" in text and f"else {USUAL.steps}" in text
 
 
 def test_rare_options_are_shown_by_help_all_alone(minidit):

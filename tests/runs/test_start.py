@@ -8,7 +8,7 @@ from small import begun, folder_of_pictures, interrupted, lines, resumed, run_co
 from support import agree
 
 from minidit.checkpoint import CheckpointError, load_model, read_arrays
-from minidit.runs.presets import WEIGHTS
+from minidit.runs.presets import SHIPPED
 from minidit.runs.state import paths_of
 
 
@@ -65,4 +65,4 @@ def test_an_autoencoder_for_other_pictures_is_refused(tmp_path):
         with pytest.raises(CheckpointError, match=message):
             begun(tmp_path / "second", run_config(pixels=False, channels=3, tokenizer=given))
     with pytest.raises(CheckpointError, match=r"^the tokenizer that comes with minidit is for pictures of 1 channel"):
-        begun(tmp_path / "second", run_config(pixels=False, channels=3, tokenizer=str(WEIGHTS / "fashion")))
+        begun(tmp_path / "second", run_config(pixels=False, channels=3, tokenizer=str(SHIPPED / "fashion")))
