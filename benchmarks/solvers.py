@@ -22,7 +22,8 @@ from minidit.runs.presets import PRESETS, DataConfig
 
 ROWS = [
     ("euler", 50), ("euler", 8), ("euler", 4), ("ab2", 16), ("ab2", 12), ("ab2", 8), ("ab2", 6), ("ab2", 4),
-    ("ab2_arc", 12), ("ab2_arc", 8), ("ab2_arc", 6), ("ab2_arc", 4), ("dpm_2m", 8), ("heun", 4),
+    ("ab2_arc", 12), ("ab2_arc", 8), ("ab2_arc", 6), ("ab2_arc", 4), ("dpm_2m", 8), ("heun", 4), ("ab2_arc karras", 8),
+    ("ab2 karras", 8),
 ]  # fmt: skip
 SCALES: dict[str, dict[str, Any]] = {"as shipped": {}, "w = 1": {"guidance": 1.0}}
 
@@ -41,9 +42,11 @@ def measured(seed: int, n: int, solvers: list[str], before: list[dict[str, Any]]
     if before and abs(evaluation.rows[0]["frechet"] - before[0]["frechet"]) > 1e-6:
         raise SystemExit("the judge that was trained here is not the one of the rows in the file: measure all solvers")
     evaluation.rows = before or evaluation.rows
-    for scale, options in SCALES.items():
+    for scale, scaled in SCALES.items():
         for solver, steps in [row for row in ROWS if row[0] in solvers]:
-            evaluation.samples(f"{scale}: {solver} {steps}", pipeline, seed=seed, steps=steps, solver=solver, **options)
+            word, _, spacing = solver.partition(" ")
+            options = scaled | {"seed": seed, "steps": steps, "solver": word, "spacing": spacing}
+            evaluation.samples(f"{scale}: {solver} {steps}", pipeline, **options)
             print(evaluation.rows[-1]["name"], round(evaluation.rows[-1]["frechet"], 3), flush=True)
     return evaluation.table()
 

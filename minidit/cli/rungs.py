@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minidit.diffusion.rungs import Row
 
-KNOWN = "leading, linspace, trailing, quadratic"
+KNOWN = "leading, linspace, trailing, quadratic, karras"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +34,14 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.steps <= args.T and args.spacing in (None, *SPACINGS):
         raise ValueError(f"--steps {args.steps}: of a ladder of {args.T} rungs 1 to {args.T} can be kept")
     sch = DDPMConfig(schedule=args.schedule, T=args.T).path()
-    laws = SPACINGS | {"leading": functools.partial(rungs.leading, offset=args.offset)}
+    laws = SPACINGS | {"leading": rungs.by_length(functools.partial(rungs.leading, offset=args.offset))}
     texts = [f"{args.steps}", f"ddim{args.steps}"]  # OpenAI's notation
     names = [*laws, *texts] if args.spacing is None else [args.spacing]
     if not (names[0] in laws or names[0].removeprefix("ddim").replace(",", "").isdecimal()):
         raise ValueError(f'spacing {names[0]!r} is not one of {KNOWN}, nor a text such as "10,15,20" or "ddim50"')
     for name in names:
         try:
-            kept = laws[name](args.T, args.steps) if name in laws else rungs.from_text(name, args.T)
+            kept = laws[name](sch, args.steps) if name in laws else rungs.from_text(name, args.T)
         except ValueError as error:
             if args.spacing is not None:
                 raise
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _title(name: str) -> str:
-    ids = {"leading": "D.24", "linspace": "D.25", "trailing": "D.26", "quadratic": "D.27"}
+    ids = {"leading": "D.24", "linspace": "D.25", "trailing": "D.26", "quadratic": "D.27", "karras": "P.28"}
     return f"{name} ({ids.get(name) or ('D.29' if name.startswith('ddim') else 'D.28')})"
 
 

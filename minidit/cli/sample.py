@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
     group = parser.add_argument_group("the walk")
     parser.seldom(group, "--eta", type=float, default=0.0, metavar="X",
                   help="ddim: 0 no fresh noise, 1 as much as ddpm (default: 0)")
-    parser.seldom(group, "--spacing", choices=("trailing", "linspace", "leading", "quadratic"), default="",
+    parser.seldom(group, "--spacing", choices=("trailing", "linspace", "leading", "quadratic", "karras"), default="",
                   help="which rungs of a ladder; minidit rungs shows them (default: trailing)")
     parser.seldom(group, "--path", choices=("vp", "straight", "ve"), default="",
                   help="walk in the coordinates and on the grid of another path than the run was trained on")

@@ -6,6 +6,7 @@
     {⌊(k √(0.8 T)/(N-1))²⌋ + 1 : k < N}                          quadratic: dense near data    (D.27)
     "a,b,c": a, b and c rungs, evenly, from three sections       sections                      (D.28)
     "ddimN": {k i + 1}, i the least stride that gives N rungs    stride                        (D.29)
+    nearest to N levels σ/α of Karras's grid                     karras: dense near noise      (P.28)
     rungs r_1 < … < r_N  ->  (r_N, r_{N-1}), …, (r_1, 0)         pairs: the grid of a sampler  (D.30)
 
 Rounding is to even, as in NumPy and Python. The step below a rung is the next entry of the list, never a fixed stride.
@@ -13,12 +14,29 @@ Rounding is to even, as in NumPy and Python. The step below a rung is the next e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from minidit.backend import Array
+from minidit.diffusion import times
+
+
+class Ladder(Protocol):
+    """The two tables of a ladder (schedule.py) : (T+1,) each."""
+
+    @property
+    def T(self) -> int: ...
+
+    @property
+    def alpha_bar(self) -> Array: ...
+
+    @property
+    def time(self) -> Array: ...
+
+
+Spacing = Callable[[Ladder, int], list[int]]  # a ladder and N  ->  at most N rungs
 
 
 def _checked(T: int, N: int) -> None:
@@ -87,22 +105,27 @@ def from_text(spec: str, T: int) -> list[int]:
     return sections(T, [int(n) for n in spec.split(",")])
 
 
+def karras(sch: Ladder, N: int, low: float = 0.1, high: float = 80.0, rho: float = 7.0) -> list[int]:
+    """The rungs whose σ/α are nearest, as ratios, to EDM's grid from `high` to `low`. Equal rungs are merged: fewer may remain.
+
+    For unguided walks of few steps. Data of standard deviation 1 are taken for granted; 0.1 is a tenth of it.
+    """
+    _checked(sch.T, N)
+    ratio = np.log(1 - sch.alpha_bar[1:]) - np.log(np.maximum(sch.alpha_bar[1:], 1e-300))  # ln (σ/α)²
+    return sorted({int(np.abs(ratio - 2 * np.log(x)).argmin()) + 1 for x in times.karras(N, low, high, rho)})  # (P.28)
+
+
+def by_length(law: Callable[[int, int], list[int]]) -> Spacing:
+    """A law of T and N alone as one of a ladder."""
+    return lambda sch, N: law(sch.T, N)
+
+
 def pairs(rungs: Iterable[int]) -> list[tuple[int, int]]:
     """Rungs in any order  ->  [(t, s), …] from the top down, the last s is 0. Raises ValueError for a repeated or a bad rung."""
     down = sorted(rungs, reverse=True)
     if not down or down[-1] < 1 or len(set(down)) < len(down):
         raise ValueError(f"rungs must be distinct and at least 1; got {down}")
     return list(zip(down, [*down[1:], 0], strict=True))  # (D.30)
-
-
-class Ladder(Protocol):
-    """The two tables of a ladder (schedule.py) : (T+1,) each."""
-
-    @property
-    def alpha_bar(self) -> Array: ...
-
-    @property
-    def time(self) -> Array: ...
 
 
 class Row(NamedTuple):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypedDict
 
 from minidit.diffusion.fresh import Fresh
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import Prediction
+from minidit.diffusion.rungs import Spacing
 from minidit.diffusion.solver import Solver
 from minidit.diffusion.threshold import Limit
 from minidit.processes.walk import Grid
@@ -17,7 +17,7 @@ class SamplingOptions(TypedDict, total=False):
     """The fields of `md.Sampling`; see there for their meaning and defaults."""
 
     steps: int | None
-    spacing: Callable[[int, int], list[int]] | None
+    spacing: Spacing | None
     grid: Grid | None
     path: Path | None
     solver: Solver

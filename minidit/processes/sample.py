@@ -25,6 +25,7 @@ from minidit.diffusion.coordinates import Coordinates
 from minidit.diffusion.fresh import DDIM, Fresh
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
+from minidit.diffusion.rungs import Spacing
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import EULER, Solver
 from minidit.diffusion.threshold import Limit, static
@@ -60,7 +61,7 @@ class Sampling:
     """Settings of sampling.
 
     grid : [(t, s), …]; None: the path's usual one, of `steps` steps (None: 50, or all rungs)
-    spacing : on a ladder, another choice of rungs than trailing (rungs.py); other grids are in diffusion/times.py
+    spacing : on a ladder, another law of rungs than trailing, such as rungs.karras or rungs.by_length(rungs.leading)
     path : another path to walk than the one of the process: the same network in other coordinates
     solver : EULER, HEUN or AB2 (and others of diffusion/solver.py)
     fresh : the noise of a step, ddim(η), or DDPM, DDPM_LARGE, DDPM_LEARNED, EVERYTHING of diffusion/fresh.py
@@ -72,7 +73,7 @@ class Sampling:
     """
 
     steps: int | None = None
-    spacing: Callable[[int, int], list[int]] | None = None
+    spacing: Spacing | None = None
     grid: Grid | None = None
     path: Path | None = None
     solver: Solver = EULER
@@ -98,7 +99,7 @@ class Sampling:
             return path.grid(steps)
         if ladder is None:
             raise ValueError("only a ladder has rungs to space: give a grid of times, such as times.linear(20)")
-        return rungs.pairs(self.spacing(ladder.T, steps))
+        return rungs.pairs(self.spacing(ladder, steps))
 
     def denoiser(self, network: Backbone, path: Path, answer: Prediction = EPS) -> Denoiser:
         """The network with these settings, on the path that it was trained on or on other `Coordinates` of it.

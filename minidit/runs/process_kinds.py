@@ -23,6 +23,7 @@ from minidit.diffusion import loss, rungs, times
 from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, EVERYTHING, Fresh, ddim
 from minidit.diffusion.path import Exploding, Path, Straight
 from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, Prediction, U, V, edm
+from minidit.diffusion.rungs import Spacing, by_length
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2, AB2_ARC, DPM_2M, EULER, HEUN, HEUN_EDM, Solver
 from minidit.diffusion.times import TimeLaw
@@ -39,8 +40,9 @@ from minidit.training.source import Source
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {  # T -> the ladder
     "linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear,
 }  # fmt: skip
-SPACINGS: dict[str, Callable[[int, int], list[int]]] = {  # (T, N) -> N rungs
-    "trailing": rungs.trailing, "linspace": rungs.linspace, "leading": rungs.leading, "quadratic": rungs.quadratic,
+SPACINGS: dict[str, Spacing] = {  # (a ladder, N) -> rungs
+    "trailing": by_length(rungs.trailing), "linspace": by_length(rungs.linspace), "leading": by_length(rungs.leading),
+    "quadratic": by_length(rungs.quadratic), "karras": rungs.karras,
 }  # fmt: skip
 SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the network has learned the variance) -> fresh noise
     "ddim": lambda eta, learned: ddim(eta),

@@ -31,6 +31,7 @@ def test_without_a_spacing_all_of_them_are_walked(capsys):
         "linspace (D.25)": rungs.linspace(1000, 50),
         "trailing (D.26)": rungs.trailing(1000, 50),
         "quadratic (D.27)": rungs.quadratic(1000, 50),
+        "karras (P.28)": rungs.karras(Schedule.linear(1000), 50),
         "50 (D.28)": rungs.sections(1000, [50]),
         "ddim50 (D.29)": rungs.stride(1000, 50),
     }

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import spec
 
-from minidit.diffusion.rungs import from_text, leading, linspace, pairs, quadratic, sections, stride, trailing
+from minidit.diffusion import times
+from minidit.diffusion.rungs import from_text, karras, leading, linspace, pairs, quadratic, sections, stride, trailing
+from minidit.diffusion.schedule import Schedule
 
 
 @st.composite
@@ -141,3 +143,26 @@ def test_a_quadratic_walk_reaches_as_far_as_it_is_told():
     assert quadratic(100, 5, reach=0.64) == [1, 5, 17, 37, 65]
     assert quadratic(100, 2) == [1, 81] and quadratic(1000, 1) == [1]
     assert quadratic(100, 3, reach=0.25) == [1, 7, 26]
+
+
+@spec("P.28")
+@given(st.integers(1, 40))
+def test_a_ladder_whose_levels_are_edms_is_kept_whole_by_the_grid_of_karras(n):
+    levels = np.array(times.karras(n, 0.1, 80.0))[::-1]
+    assert karras(Schedule.from_alpha_bar(np.append(1.0, 1 / (1 + levels**2))), n) == list(range(1, n + 1))
+
+
+@spec("P.28")
+@given(st.sampled_from((Schedule.cosine, Schedule.linear, Schedule.scaled_linear)), st.integers(25, 1500), st.integers(1, 25))
+def test_the_grid_of_karras_takes_the_rung_nearest_to_each_of_its_levels(law, T, n):
+    sch = law(T)
+    level = np.sqrt(1 - sch.alpha_bar[1:]) / np.sqrt(sch.alpha_bar[1:])
+    kept = karras(sch, n)
+    for t in times.karras(n, 0.1, 80.0):
+        apart = np.maximum(level / t, t / level)  # as a ratio, above 1
+        assert min(apart[r - 1] for r in kept) <= apart.min() * (1 + 1e-9)
+    assert len(kept) <= n and kept == sorted(set(kept))
+
+
+def test_eight_rungs_of_karras_on_a_cosine_ladder():
+    assert karras(Schedule.cosine(1000), 8) == [56, 248, 600, 837, 932, 969, 985, 992]

@@ -135,7 +135,7 @@ def test_without_shipped_weights_loading_nothing_says_what_to_do(monkeypatch, tm
 def test_a_spacing_chooses_the_rungs(spacing):
     pipeline = pixels(awake())
     *steps, _ = pipeline.latents([0, 1], steps=5, spacing=spacing, trace=True)
-    assert [(m.t, m.s) for m in steps] == rungs.pairs(SPACINGS[spacing](20, 5))
+    assert [(m.t, m.s) for m in steps] == rungs.pairs(SPACINGS[spacing](pipeline.process.path, 5))
 
 
 def test_a_single_step_shows_noise_as_noise():
