@@ -94,7 +94,8 @@ def about_data(facts: Record) -> list[str]:
     if is_number(facts.get("images")):
         held_out = facts.get("held_out")
         rest = f"; {held_out}" if isinstance(held_out, str) and held_out else ""
-        lines.append(f"{facts['images']:,} pictures are trained on{rest}.")
+        noun = "clips" if facts.get("noun") == "clip" else "pictures"
+        lines.append(f"{facts['images']:,} {noun} are trained on{rest}.")
     counts = facts.get("classes")
     if isinstance(counts, list) and counts and all(isinstance(line, str) for line in counts):
         lines.append("; ".join(counts)[:600] + ".")
