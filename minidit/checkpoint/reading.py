@@ -76,7 +76,7 @@ class Contents:
         numbers = sum(int(np.prod(a.shape)) for a in self.arrays.values())
         lines = [f"{self.path}: {self.kind} in the grammar {self.grammar}"]
         lines += [f"  {self.container}, {self.dtype}, {numbers:,} numbers", f"  {self.config}"]
-        lines += [f"  {d}" for d in self.differences]
+        lines += semantics.explained(self.differences)
         if self.aside:
             names = printable(", ".join(self.aside[:5]))
             lines.append(f"  not read: {names}" + (f" and {len(self.aside) - 5} more" if len(self.aside) > 5 else ""))

@@ -6,7 +6,7 @@ the network here computes it that project's way. Names that begin with M are tho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
@@ -26,6 +26,13 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.about} [{'kept' if self.kept else 'differs'}]"
+
+
+def explained(differences: Iterable[Difference]) -> list[str]:
+    """Lines about what another project computes in its own way, and what their marks mean; none without differences."""
+    lines = [f"  {difference}" for difference in differences]
+    marks = "  [kept]: computed here in that project's way too; [differs]: computed here otherwise, so that numbers differ"
+    return [*lines, marks] if lines else []
 
 
 DIALECTS = ("official", "diffusers")

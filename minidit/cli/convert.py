@@ -39,6 +39,7 @@ def model_of(source: str) -> Path:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.checkpoint import describe, load_model, save
+    from minidit.checkpoint.semantics import explained
     from minidit.outgoing import check_writable
 
     if args.num_heads is not None and args.num_heads < 1:
@@ -62,6 +63,5 @@ def run(args: argparse.Namespace) -> int:
     shard_bytes = None if args.shard_mb is None else args.shard_mb * 10**6
     differences = save(args.destination, model, grammar=args.to, dtype=cast, shard_bytes=shard_bytes)
     print(f"{args.destination}: written in the grammar {args.to} (minidit info {args.destination} --all lists its arrays)")
-    for difference in differences:
-        print(f"  {difference}")
+    print(*explained(differences), sep="\n", end="\n" if differences else "")
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import importlib.util
 import re
 import sys
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `minidit spec`."""
     parser.add_argument(
         "what", nargs="*", metavar="WHAT",
-        help="one equation with its code, its tests and its residual: by its id (D.7), its title, or a function (q_sample); else "
-        "all of a chapter (D), or with some words (noise)",
+        help="one equation with its code, its tests and its residual: by its id (D.7), its title, a function (q_sample), or a "
+        "topic of minidit verify (ddim_step); else all of a chapter (D), or with some words (noise)",
     )  # fmt: skip
     parser.add_argument("--html", metavar="DIR", type=Path, help="write the book of equations, code and tests as web pages")
     parser.add_argument("--problems", action="store_true", help="print only equations without code or test, and wrong citations")
@@ -95,7 +96,8 @@ def show(root: Path, package: Path, wanted: str) -> int:
         return 0
     spec = read(root, package=package, only=meant[0].id)
     print(one_entry(spec, spec.entries[meant[0].id]))
-    others = [e for e in entries.values() if e.id != meant[0].id and says(" ".join([e.name, e.prose]), wanted)]
+    around = {e.id: f"{c.title} {c.intro} {e.name} {e.prose} {e.source}" for c in chapters for e in c.entries}
+    others = [e for e in entries.values() if e.id != meant[0].id and says(around[e.id], wanted)]
     if others and meant[0].id.lower() != wanted.lower():
         more = f", and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         print(f"\nOthers with these words: {', '.join(f'{e.id} ({e.name})' for e in others[:SHOWN])}{more}")
@@ -103,14 +105,32 @@ def show(root: Path, package: Path, wanted: str) -> int:
 
 
 def says(text: str, words: str) -> bool:
-    """Whether a text has all the words, singular or plural."""
-    return all(word.removesuffix("s") in text.lower() for word in words.lower().split())
+    """Whether a text has all the words, singular or plural, or in the genitive; a hyphen is as good as a space."""
+    text = text.lower().replace("-", " ")
+    return all(word.removesuffix("s") in text for word in bare(words).replace("-", " ").split())
+
+
+def bare(words: str) -> str:
+    """Words in lower case, without a genitive's ending."""
+    return re.sub(r"['’]s?\b", "", words.lower())
+
+
+@functools.cache
+def of_topic(word: str) -> set[str]:
+    """The equations of a topic of `minidit verify`, by its name or by a name that it has elsewhere."""
+    if not re.fullmatch(r"\w*_\w*", word):
+        return set()
+    from minidit.verify.elsewhere import topics_meant
+    from minidit.verify.topics import TOPICS
+
+    topic = word if word in TOPICS else topics_meant([word]).get(word)
+    return set(re.findall(r"[A-Z]\.\d+", TOPICS[topic].spec)) if topic else set()
 
 
 def matching(wanted: str, chapters: Sequence[Chapter]) -> list[Entry]:
-    """The equations that somebody may mean: by id, title or function; of a chapter; with these words in title or functions, or
-    else in their text."""
-    word = wanted.strip("() ").rpartition("::")[2].lower()
+    """The equations that somebody may mean: by id, title or function; of a chapter; of a topic of `minidit verify`; with these
+    words in title or functions, or else in their text."""
+    word = bare(wanted.strip("() ").rpartition("::")[2])
     identifier = re.sub(r"^([a-z])(\d)", r"\1.\2", word)  # d7 is D.7
     entries = [e for chapter in chapters for e in chapter.entries]
     titles = {chapter.letter: chapter.title for chapter in chapters}
@@ -120,9 +140,10 @@ def matching(wanted: str, chapters: Sequence[Chapter]) -> list[Entry]:
 
     readings: list[Callable[[Entry], bool]] = [
         lambda e: e.id.lower() == identifier,
-        lambda e: e.name.lower() == word,
+        lambda e: bare(e.name) == word,
         lambda e: word in symbols(e)[: 2 * len(e.homes)],
         lambda e: e.letter.lower() == word,
+        lambda e: e.id in of_topic(word),
         lambda e: says(" ".join([e.name, titles[e.letter], *symbols(e)]), word),
         lambda e: len(word) > 2 and says(" ".join([e.name, e.prose]), word),
     ]

@@ -1,4 +1,4 @@
-"""How many pictures every class has, or how many words the captions have, in one or two lines."""
+"""How many pictures or clips every class has, or how many words the captions have, in one or two lines."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def class_lines(data: Dataset) -> list[str]:
     listed = ", ".join(f"{name} {n:,}" for name, n in zip(data.class_names, counts.tolist(), strict=True))
     most, least = order[0], order[-1]
     if counts[most] == counts[least] and (len(listed) > LINE or len(counts) > 1):
-        lines = [f"{_classes(len(counts))} of {counts[most]:,} pictures" + ("" if len(counts) == 1 else " each")]
+        lines = [f"{_classes(len(counts))} of {counts[most]:,} {data.noun}s" + ("" if len(counts) == 1 else " each")]
     elif len(listed) <= LINE:
         lines = [f"{_classes(len(counts))}: {listed}"]
     else:
-        lines = [f"{_classes(len(counts))} of {_counted(data, least, counts)} to {_counted(data, most, counts)} pictures, "
+        lines = [f"{_classes(len(counts))} of {_counted(data, least, counts)} to {_counted(data, most, counts)} {data.noun}s, "
                  f"median {np.median(counts):,.0f}"]  # fmt: skip
     few = [k for k in order[::-1] if counts[k] < FEW]
     warnings = []
     if few:
         names = ", ".join(_counted(data, k, counts) for k in few[:NAMES]) + (", …" if len(few) > NAMES else "")
-        warnings.append(f"{_classes(len(few))} with fewer than {FEW} pictures: {names}")
+        warnings.append(f"{_classes(len(few))} with fewer than {FEW} {data.noun}s: {names}")
     if counts[most] >= UNEQUAL * max(1, counts[least]):
         times = "" if not counts[least] else f" {counts[most] / counts[least]:,.0f} times"
-        pair = f"{data.class_names[most]} has{times} as many pictures as {data.class_names[least]}"
-        warnings.append(pair if times else f"{data.class_names[least]} has no pictures")
+        pair = f"{data.class_names[most]} has{times} as many {data.noun}s as {data.class_names[least]}"
+        warnings.append(pair if times else f"{data.class_names[least]} has no {data.noun}s")
     return lines + (["warning: " + "; ".join(warnings)] if warnings else [])
 
 

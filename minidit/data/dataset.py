@@ -163,7 +163,12 @@ class Dataset:
     @property
     def words(self) -> str:
         """The samples as messages name them."""
-        return "pictures" if len(self.shape) == 3 else f"clips of {self.shape[1]} frames"
+        return f"{self.noun}s" if len(self.shape) == 3 else f"{self.noun}s of {self.shape[1]} frames"
+
+    @property
+    def noun(self) -> str:
+        """What one of them is."""
+        return "picture" if len(self.shape) == 3 else "clip"
 
     def pictures(self) -> Dataset:
         """The set of pictures that these are: of clips all frames, with the labels of their clips."""

@@ -104,7 +104,7 @@ def _metrics(path: Path) -> list[Record]:
             if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
                 raise ReportError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
             lines.append({**entry, "phase": former.phase(entry["phase"])})
-    return lines
+    return former.joined(lines)
 
 
 def _evaluation(path: Path) -> Record:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TypeGuard
 
+import numpy as np
+
 from minidit.html import chart
 from minidit.html.folder import Record, is_number
 from minidit.html.page import escape, table
@@ -22,7 +24,7 @@ COLUMNS = {"n": ("samples", "{:,}".format), "accuracy": ("accuracy", "{:.1%}".fo
            "used": ("codes in use", "{:,}".format), "perplexity": ("perplexity", "{:.0f}".format),
            "steady": ("steady", "{:.3f}".format), "lawful": ("lawful", "{:.3f}".format), "error": ("error", "{:.2f} px".format)}
 
-
+FEWEST = 4  # losses through which a line is drawn
 HOW_TO_READ = {
     "frechet": "The Fréchet distance compares features of a classifier trained on this data set: smaller is better, "
                "and the number means nothing without its reference.",
@@ -69,6 +71,21 @@ def bends(measured: object) -> str:
         return ""
     figure = chart.line_chart("bend of the trajectories; its mean over t is S", t, squares, axis="t")
     return f'<div class="charts">{figure}</div>' if figure else ""
+
+
+def fall_of(steps: Sequence[float], losses: Sequence[float]) -> tuple[float, float] | None:
+    """(by which part of itself a loss fell in the second half of its updates, how many standard errors that is).
+
+    Of the line through ln loss over ln step, which is nearly straight for most trainings. None for fewer than FEWEST losses.
+    """
+    pairs = [(x, y) for x, y in zip(steps, losses, strict=True) if 2 * x >= max(steps) > 0 and finite(y) and y > 0]
+    if len(pairs) < FEWEST:
+        return None
+    x, y = np.log(np.array(pairs)).T
+    x, y = x - x.mean(), y - y.mean()
+    slope = float(x @ y / (x @ x))
+    error = float(np.sqrt(((y - slope * x) ** 2).sum() / (len(x) - 2) / (x @ x)))
+    return 1 - float(np.exp2(slope)), -slope / max(error, 1e-12)
 
 
 def unit_of(rows: Sequence[Record]) -> str:

@@ -120,7 +120,7 @@ wake('schedules', (root, at) => {
   root.querySelector('.legend').replaceChildren(...SCHEDULES.map(([name, bar], k) => {
     const item = document.createElement('li'), mark = document.createElement('b');
     mark.style.background = `var(--c${k})`;
-    item.append(mark, `${name}: ${log ? 'SNR ' + short(bar[t] / (1 - bar[t])) : 'ᾱ ' + short(bar[t])}`);
+    item.append(mark, `${name}: ${log ? 'SNR ' + short(bar[t] / (1 - bar[t])) : 'share ' + short(bar[t])}`);
     return item;
   }));
   says(root, `t = ${t}`);

@@ -62,7 +62,7 @@ PARTS = {
     ),
     "schedules": (
         "How much signal is left",
-        choice("show", "show", {"bar": "ᾱ, the share of the signal", "snr": "SNR, on a logarithmic scale"}, "bar")
+        choice("show", "show", {"bar": "the share of the signal, α²/(α²+σ²)", "snr": "SNR, on a logarithmic scale"}, "bar")
         + slider("t", "t", 0, 1000, 500),
         canvas("the share of the signal at each t, for five schedules", 640, 340) + '<ul class="legend"></ul>',
     ),

@@ -13,7 +13,7 @@ import numpy as np
 
 from minidit.html import chart
 from minidit.html.folder import Record, ReportError, Run, is_number, read_run, seconds_of, series_of
-from minidit.html.measures import COLUMNS, evaluation, finite, unit_of
+from minidit.html.measures import COLUMNS, evaluation, fall_of, finite, unit_of
 from minidit.html.moments import PICTURE_ROOM, image, progress, slider
 from minidit.html.page import beside, document, escape, section, table
 from minidit.incoming import reading
@@ -24,6 +24,7 @@ FINAL = {"ddim.png": ("Drawn by DDIM, which adds no noise on the way: few steps 
          "samples.png": ("Samples, drawn as is usual for the process.", "samples drawn as is usual for the process")}
 # the first words of rows of samples
 SAMPLED = ("DDIM", "DDPM", "Euler", "Heun", "Adams", "DPM", "consistency", "raster", "scales")
+FALLING, SURE = 0.15, 3  # the part of itself by which the loss of a short training falls in its second half; standard errors
 IN_SECTIONS = {"reconstructions.png", "denoising.gif", "x0_strip.png", "neighbours.png", "loss.png", "learning.png", *FINAL}
 
 
@@ -83,7 +84,8 @@ def header(run: Run) -> str:
                f"and {duration(seconds)} of training" if seconds else ""]
     sentence = " ".join(filter(None, clauses)) + "."
     tiles = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in headlines(run))
-    about = "".join(f'<p class="muted">{escape(line)}</p>\n' for line in about_data(run.facts))
+    lines = [*about_data(run.facts), *filter(None, [about_length(run)])]
+    about = "".join(f'<p class="muted">{escape(line)}</p>\n' for line in lines)
     return (f'<header>\n<h1>{escape(run.name)}</h1>\n<p class="lead">{escape(sentence[0].upper() + sentence[1:])}</p>\n{about}'
             + (f'<dl class="facts">{tiles}</dl>\n' if tiles else "") + "</header>")
 
@@ -94,11 +96,25 @@ def about_data(facts: Record) -> list[str]:
     if is_number(facts.get("images")):
         held_out = facts.get("held_out")
         rest = f"; {held_out}" if isinstance(held_out, str) and held_out else ""
-        lines.append(f"{facts['images']:,} pictures are trained on{rest}.")
+        noun = "clips" if facts.get("noun") == "clip" else "pictures"
+        lines.append(f"{facts['images']:,} {noun} are trained on{rest}.")
     counts = facts.get("classes")
     if isinstance(counts, list) and counts and all(isinstance(line, str) for line in counts):
         lines.append("; ".join(counts)[:600] + ".")
     return lines
+
+
+def about_length(run: Run) -> str:
+    """Whether the model was trained too shortly, by how its loss still falls; "" if not, or if its losses do not compare."""
+    process = run.config.get("process")
+    steps, losses = series_of(run.metrics).get(("model", "loss"), ([], []))
+    if not steps or (isinstance(process, dict) and process.get("kind") == "consistency"):  # whose grid becomes finer
+        return ""
+    few, fall = f"{max(steps):,.0f} updates are few: ", fall_of(steps, losses)
+    if fall is None:
+        return few + "too few to tell whether the loss still falls."
+    part, errors = fall
+    return few + f"in their second half the loss still fell by {part:.0%}." if part > FALLING and errors > SURE else ""
 
 
 def used(run: Run) -> Record:

@@ -10,16 +10,12 @@ from typing import Any
 
 FIRST = ("run", "phase", "step", "wall_s", "loss", "held_out_loss")  # columns; the others follow as they come
 
-Metrics = Mapping[str, Sequence[dict[str, Any]]]  # name of a run -> its lines
+Metrics = Mapping[str, Sequence[dict[str, Any]]]  # name of a run -> its lines, one per update
 
 
 def csv_of(runs: Metrics) -> str:
     """One row per recorded update, one column per number; a number that was not recorded there is empty."""
-    updates: dict[tuple[str, str, float], dict[str, Any]] = {}
-    for name, lines in runs.items():
-        for line in lines:  # the loss on held-out pictures has a line of its own
-            updates.setdefault((name, line["phase"], line["step"]), {"run": name}).update(line)
-    rows = list(updates.values())
+    rows = [{"run": name, **line} for name, lines in runs.items() for line in lines]
     present = dict.fromkeys(key for row in rows for key in row)
     columns = [key for key in FIRST if key in present] + [key for key in present if key not in FIRST]
     text = io.StringIO()

@@ -65,10 +65,10 @@ def parts_of(config: DataConfig, cache: Cache | None = None, leave_out: Collecti
     except NoPart:
         return split(part(None), config.held_out)
     if config.held_out is not None:
-        raise DataError(f"{config.source}: has its own test part of {len(held_out)} pictures: leave out --held-out")
+        raise DataError(f"{config.source}: has its own test part of {counted(len(held_out), held_out)}: leave out --held-out")
     copies = int(np.isin(held_out.prints, train.prints).sum())
-    about = f"held out: the set's own test part, {counted(len(held_out))}"
-    return Parts(train, held_out, about + (f"; {copies} of them are exact copies of training pictures" if copies else ""))
+    about = f"held out: the set's own test part, {counted(len(held_out), held_out)}"
+    return Parts(train, held_out, about + (f"; {copies} of them are exact copies of training {train.noun}s" if copies else ""))
 
 
 def digest_of(data: Dataset) -> str:
@@ -101,10 +101,11 @@ def split(whole: Dataset, count: int | None) -> Parts:
     if not chosen:
         few = "there are too few" if n < FEWEST else "they are all the same"
         why = "as --held-out 0 asks" if count == 0 else few
-        return Parts(whole, None, f"held out: nothing, {why}; the model is trained on all ({counted(n)}) and cannot be measured")
+        every = counted(n, whole)
+        return Parts(whole, None, f"held out: nothing, {why}; the model is trained on all ({every}) and cannot be measured")
     train, held_out = known_words(*whole.split(chosen))
     how = "drawn from all classes alike" if whole.vocabulary is None else "whatever their captions"
-    about = f"held out: {len(held_out)} of {counted(n)}, {how}, never trained on"
+    about = f"held out: {len(held_out)} of {counted(n, whole)}, {how}, never trained on"
     return Parts(train, held_out, about + (f"; exact copies ({alike} in the set) stay on one side" if alike else ""))
 
 
@@ -120,8 +121,9 @@ def known_words(train: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
     return first, second
 
 
-def counted(n: int) -> str:
-    return "1 picture" if n == 1 else f"{n:,} pictures"
+def counted(n: int, data: Dataset) -> str:
+    """So many pictures or clips, in words."""
+    return f"{n:,} {data.noun}{'s' * (n != 1)}"
 
 
 def augment_of(config: DataConfig) -> Augment:
@@ -246,7 +248,7 @@ def facts_of(data: Dataset, parts: Parts | None = None) -> dict[str, Any]:
     """Facts about the data that are saved with a trained model. parts: what else is held out."""
     about = {"held_out": "", "digest": digest_of(data)} if parts is None else {"held_out": parts.about, "digest": parts.digest}
     return {
-        "name": data.name, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
+        "name": data.name, "noun": data.noun, "class_names": list(data.class_names), "crop": data.crop, "levels": data.levels,
         "channels": data.channels, "size": list(data.size), "images": len(data), "skipped": len(data.skipped), **about,
         "classes": class_lines(data)[:1],
         **facts_of_captions(data, parts),

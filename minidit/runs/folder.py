@@ -1,7 +1,7 @@
 """A run's folder: files are written atomically, every recorded update is one line.
 
     config.toml                                                    the resolved configuration and the environment
-    metrics.jsonl                                                  one line per recorded update
+    metrics.jsonl                                                  one line per recorded update, with all that is measured then
     tokenizer.safetensors, model.safetensors, judge.safetensors    the averaged weights (EMA) of each phase
     states/model-00001500.safetensors, …                           from which a phase resumes: the last ones, and the best
     skipped.jsonl                                                  files that were left out, with --skip-bad
@@ -275,7 +275,7 @@ def forget(folder: Path, phase: str, after: int) -> None:
 
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, phases by their current names; what a kill cut short is passed over."""
+    """The lines of metrics.jsonl, one per update, phases by their current names; what a kill cut short is passed over."""
     path, lines = folder / "metrics.jsonl", []
     for line in path.read_bytes().split(b"\n") if path.is_file() else []:
         try:
@@ -283,7 +283,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
             lines.append({**entry, "phase": former.phase(entry["phase"])})
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
-    return lines
+    return former.joined(lines)
 
 
 def seconds_of(folder: Path, phase: str) -> float:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,14 @@ def state_sections(recorded: Mapping[str, Any]) -> dict[str, Any]:
 def phase(name: str) -> str:
     """The current name of a phase, from its name in metrics.jsonl."""
     return next((now for now, then in FILES.items() if then == name), name)
+
+
+def joined(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, one per update. In earlier versions what was measured after an update had a line of its own."""
+    updates: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in lines:
+        updates.setdefault((line["phase"], repr(line.get("step"))), {}).update(line)
+    return list(updates.values())
 
 
 def file_of(place: Path, phase: str) -> Path:

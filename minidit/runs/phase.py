@@ -37,4 +37,4 @@ class Phase(Generic[N]):
     config: LoopConfig
     held_out: Source | None = None  # the states of a phase are compared by the loss on it
     start: str = ""  # a file or a run whose weights it starts from
-    after_update: Callable[[Loop], None] = lambda loop: None
+    after_update: Callable[[Loop], Record] = lambda loop: {}  # what else is recorded of the update

@@ -33,7 +33,7 @@ from minidit.runs.kinds import PixelsConfig, TokenizerNetwork, assembled, networ
 from minidit.runs.lengths import lengthened
 from minidit.runs.loading import load_pipeline, pipeline_of
 from minidit.runs.lock import locked
-from minidit.runs.phase import Note, Phase, Progress, Stopped, Tell
+from minidit.runs.phase import Note, Phase, Progress, Record, Stopped, Tell
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import SHIPPED
 from minidit.runs.process_kinds import Learner
@@ -188,14 +188,13 @@ class Run(Trainer):
             return Phase("tokenizer", network, Reconstruction(config.kl_weight), source, config, few)
         process, some = quantisation_of(network, config), None if held_out is None else held_out.pictures().x_0(slice(LOOKED_AT))
 
-        def look(loop: Loop) -> None:
+        def look(loop: Loop) -> Record:
             codes_laid(loop)
-            if some is not None and loop.done % max(1, config.steps // LOOKS) == 0:
-                used, perplexity = codes_in_use(numbers_of(network, some), network.config.vocabulary)
-                self.note(f"tokenizer: {used} of {network.config.vocabulary} codes in use, perplexity {perplexity:.0f}")
-                if self.ranks.first:
-                    files.append(self.folder, {"phase": "tokenizer", "step": loop.done, "codes_in_use": used,
-                                               "perplexity": perplexity})  # fmt: skip
+            if some is None or loop.done % max(1, config.steps // LOOKS):
+                return {}
+            used, perplexity = codes_in_use(numbers_of(network, some), network.config.vocabulary)
+            self.note(f"tokenizer: {used} of {network.config.vocabulary} codes in use, perplexity {perplexity:.0f}")
+            return {"codes_in_use": used, "perplexity": perplexity}
 
         return Phase("tokenizer", network, process, source, config, few, after_update=look)
 
@@ -204,11 +203,12 @@ class Run(Trainer):
         c = self.config
         network = network_of(c.model, Philox(c.train.seed, DRAWS["model"]), device=self.device)
 
-        def draw(loop: Loop) -> None:
+        def draw(loop: Loop) -> Record:
             if c.sample.every and loop.done % c.sample.every == 0 and loop.done < c.train.steps:
                 average = network_of(c.model, device=self.device)
                 average.flat[...] = loop.optimiser.average
                 save_grid(self.folder, pipeline_of(c, average, tokenizer, self.header()), c.sample, loop.done)
+            return {}
 
         teacher = self.teacher()
         learner = Learner(network, teacher, self.cache())

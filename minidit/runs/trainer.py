@@ -112,10 +112,9 @@ class Trainer:
         began, first = time.monotonic(), loop.done
         for record in records:
             self.begun = None
-            numbers = self.record(phase, record, time.monotonic() - began, loop.done - first, earlier)
-            phase.after_update(loop)
+            numbers = self.record(phase, loop, record, time.monotonic() - began, loop.done - first, earlier)
             if self.regular(phase, loop):
-                numbers |= self.save_state(phase, loop)
+                self.save_state(phase, loop, numbers.get("held_out_loss"))
                 saved = loop.done
             self.tell(phase.name, numbers, phase.config.steps)
         stopped = self.ranks.agree(loop.stop)
@@ -131,36 +130,35 @@ class Trainer:
             self.save(phase.name, phase.network)
         return stopped
 
-    def record(self, phase: Phase[N], record: Record, wall: float, updates: int, earlier: float) -> dict[str, Any]:
-        """What is told of an update; some are logged to metrics.jsonl.
+    def record(self, phase: Phase[N], loop: Loop, record: Record, wall: float, updates: int, earlier: float) -> Record:
+        """What is told of an update, with what is measured after it; some are logged, as one line of metrics.jsonl.
 
         wall, updates : since the phase started or resumed    earlier : seconds of its training before it was resumed
+        The line is written before the state: one that is there without it will be written again.
         """
         step, steps = record["step"], phase.config.steps
-        if step % EVERY == 0 or step % self.config.sample.save_every == 0 or step in (1, steps):
-            numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
-            if not math.isfinite(numbers["loss"]):  # on a GPU it has not been read before
-                raise Diverged(diverged(f"the loss is {numbers['loss']}", step))
-            speed = phase.config.batch_size * updates / max(wall, 1e-9)
-            record = {**numbers, "img_per_s": round(speed, 1)}
+        logged = step % EVERY == 0 or step in (1, steps) or self.regular(phase, loop)
+        numbers = in_numbers(record) if logged else dict(record)
+        if more := phase.after_update(loop) | self.held_out(phase, loop):
+            logged, numbers = True, in_numbers(record) | more
+        if logged:
+            numbers["img_per_s"] = round(phase.config.batch_size * updates / max(wall, 1e-9), 1)
             if self.ranks.first:
-                files.append(self.folder, {"phase": phase.name, **record, "wall_s": round(earlier + wall, 3)})
-        return dict(record)
+                files.append(self.folder, {"phase": phase.name, **numbers, "wall_s": round(earlier + wall, 3)})
+        return numbers
 
-    def save_state(self, phase: Phase[N], loop: Loop) -> dict[str, float]:
-        """Saves the state of a phase, and deletes an overwritten run, which is no longer needed  ->  {"held_out_loss": …} or {}.
-
-        Regular states are compared on held-out pictures; one that a stop leaves is not, because a stop should not wait.
-        """
-        if not self.ranks.first:
+    def held_out(self, phase: Phase[N], loop: Loop) -> Record:
+        """The loss by which regular states are compared; a state that a stop leaves is not, because a stop should not wait."""
+        few = phase.held_out
+        if few is None or not len(few) or not self.ranks.first or not self.regular(phase, loop):
             return {}
-        loss = None
-        if self.regular(phase, loop) and phase.held_out is not None and len(phase.held_out):
-            loss = held_out_loss(loop, phase.held_out)
-            files.append(self.folder, {"phase": phase.name, "step": loop.done, "held_out_loss": loss})
-        save_state(self.folder, phase.name, loop, self.header(), self.config.sample, loss)
-        files.delete_replaced(self.folder)
-        return {} if loss is None else {"held_out_loss": loss}
+        return {"held_out_loss": held_out_loss(loop, few)}
+
+    def save_state(self, phase: Phase[N], loop: Loop, held_out: float | None = None) -> None:
+        """Saves the state of a phase, and deletes an overwritten run, which is no longer needed."""
+        if self.ranks.first:
+            save_state(self.folder, phase.name, loop, self.header(), self.config.sample, held_out)
+            files.delete_replaced(self.folder)
 
     def regular(self, phase: Phase[N], loop: Loop) -> bool:
         """Whether a state is saved at this update, in a run that nothing stops."""
@@ -174,3 +172,11 @@ class Trainer:
     def header(self) -> dict[str, Any]:
         """The header of a file of weights: the resolved sections, and the facts about the data."""
         return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
+
+
+def in_numbers(record: Record) -> Record:
+    """The numbers of an update, which on a GPU have not been read before. Raises Diverged for a loss that is not finite."""
+    numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
+    if not math.isfinite(numbers["loss"]):
+        raise Diverged(diverged(f"the loss is {numbers['loss']}", record["step"]))
+    return numbers

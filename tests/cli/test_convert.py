@@ -15,10 +15,12 @@ def test_convert_looks_and_writes_and_fails_in_one_line(tmp_path, capsys):
     save(tmp_path / "dit", dit(FOREIGN), grammar="diffusers")
     assert main(["convert", str(tmp_path / "dit")]) == 0
     out = capsys.readouterr().out
-    assert "dit in the grammar diffusers" in out and "M76" in out and "[kept]" in out
+    assert "dit in the grammar diffusers" in out and "M76" in out and "[kept]: computed here in that project's way too" in out
     official, back = tmp_path / "o.safetensors", tmp_path / "back"
     assert main(["convert", str(tmp_path / "dit"), str(official), "--to", "official"]) == 0
-    assert "M76" in capsys.readouterr().out  # the official code uses other frequencies than this network
+    out = capsys.readouterr().out
+    assert "M76" in out  # the official code uses other frequencies than this network
+    assert out.count("[differs]: computed here otherwise") == 2  # of the source, and of what is written
     assert main(["convert", str(official), str(back), "--to", "diffusers", "--num-heads", "3", "--dialect", "diffusers"]) == 0
     for file in ("diffusion_pytorch_model.safetensors", "config.json"):
         assert (back / file).read_bytes() == (tmp_path / "dit" / file).read_bytes()

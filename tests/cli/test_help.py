@@ -80,9 +80,8 @@ def test_every_field_of_a_configuration_has_a_flag_or_a_reason(section, kind):
 def test_the_words_of_a_walk_are_those_that_it_takes_and_its_defaults_those_of_the_process():
     """The command spells them out, because its help loads no arrays."""
     parser = parser_of("sample")
-    names = ("sampler", "solver", "spacing", "path")
-    choices = {a.dest: set(a.choices) for a in parser._actions if a.choices and a.dest in names}
-    assert choices == {"sampler": {*SAMPLERS}, "solver": {*SOLVERS}, "spacing": {*SPACINGS}, "path": {*PATHS}}
+    tables = {"sampler": SAMPLERS, "solver": SOLVERS, "spacing": SPACINGS, "path": PATHS}
+    assert {a.dest: set(a.choices) for a in parser._actions if a.dest in tables} == {k: set(v) for k, v in tables.items()}
     quick, text = USUAL.quick, next(a.help for a in parser._actions if a.dest == "steps")
     assert f"{quick.steps} of {quick.solver} (in a film {quick.film}) down a ladder" in text and f"else {USUAL.steps}" in text
 

@@ -8,11 +8,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from run_folder import N, S, trace, write_run
 
 from minidit import pictures
-from minidit.html import chart, moments, report
+from minidit.html import chart, measures, moments, report
 from minidit.html.folder import Run, seconds_of
 
 VOID = {"meta", "img", "input", "br", "hr"}
@@ -46,6 +48,35 @@ class Tree(HTMLParser):
 
 def sections(html):
     return [a["id"] for tag, a in Tree(html).tags if tag == "section"]
+
+
+# ------------------------------------------------------------------------------------------------ how long it was trained
+
+
+@given(st.floats(0.02, 2), st.integers(8, 3000), st.floats(1e-3, 1e3))
+def test_a_loss_that_is_a_power_of_the_updates_falls_by_that_power_in_its_second_half(power, n, unit):
+    steps = np.unique(np.linspace(1, n, min(n, 200)).round())
+    part, errors = measures.fall_of(list(steps), list(unit * steps**-power))
+    assert part == pytest.approx(1 - 0.5**power, abs=1e-9) and errors > 1e6
+
+
+def bare_run(lines, **config):
+    return Run("r", config, lines, evaluation={}, samples=[], pictures={}, trace=None)
+
+
+@pytest.mark.parametrize(("losses", "verdict"), [
+    (lambda s, noise: s**-0.5 + 0.001 * noise, "400 updates are few: in their second half the loss still fell by 29%."),
+    (lambda s, noise: 1 + 0.3 * noise - s / 4000, ""),  # noise, and a fall that is hidden in it
+    (lambda s, noise: 1 + s**-1.0, ""),  # it hardly falls any more
+])  # fmt: skip
+def test_the_report_says_of_a_short_training_that_its_loss_still_fell(losses, verdict):
+    steps = np.arange(0, 401, 10) + 0.0
+    steps[0] = 1
+    values = losses(steps, np.random.default_rng(0).normal(size=41)).tolist()
+    lines = [{"phase": "model", "step": int(s), "loss": x} for s, x in zip(steps, values, strict=True)]
+    assert report.about_length(bare_run(lines)) == verdict and verdict in report.header(bare_run(lines))
+    assert report.about_length(bare_run(lines[:2])) == "10 updates are few: too few to tell whether the loss still falls."
+    assert report.about_length(bare_run(lines, process={"kind": "consistency"})) == "" == report.about_length(bare_run([]))
 
 
 # ------------------------------------------------------------------------------------------------ the file

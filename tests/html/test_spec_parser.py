@@ -250,6 +250,21 @@ def test_others_with_the_same_words_are_named_below(tree, capsys):
     assert "Others" not in capsys.readouterr().out
 
 
+def test_an_equation_is_found_by_the_words_of_its_chapter_in_the_genitive_and_by_a_topic(capsys):
+    """In the package's own SPEC: what a reader types who knows the matter and not our titles."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "SPEC.md").exists():
+        pytest.skip("no SPEC.md beside the tests")
+    first = {}
+    for words in ("flow matching", "Heun's step", "ddim_step", "p_sample", "DDIM's step"):
+        assert command(root, *words.split()) == 0
+        first[words], *_, last = capsys.readouterr().out.splitlines()
+        assert words != "flow matching" or last.startswith("Others with these words: F.1 (The marginal velocity), F.3")
+    assert [line.split()[0] for line in first.values()] == ["F.2", "P.6", "D.7", "D.9", "D.6"]
+    assert first["DDIM's step"] == "D.6    Fresh noise of a DDIM step"  # the first of a list
+    assert command(root, "no_such_function") == 2
+
+
 @pytest.mark.parametrize(("wrong", "answer"), [
     ("D.11", "did you mean D.1 (Forward)"), ("nonsense", "(minidit spec lists them)"),
     ("M02", "`minidit verify M02` says what it does; it is named at D.1 (Forward)"), ("m77", "`minidit verify M77`"),

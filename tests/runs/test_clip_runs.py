@@ -55,7 +55,9 @@ def test_commands_train_draw_and_measure_clips(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = "train --data clips --model spacetime --pixels --preset digits --frames 3 --steps 2 --hidden-size 32 --depth 2"
     assert main([*words.split(), "--patch-size", "4", "--time-attention", "factorised", "--sample-steps", "2", "--out", "r"]) == 0
-    assert "12000 clips of 3 frames, 600 held out" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "12000 clips of 3 frames, 600 held out" in err and "held out: the set's own test part, 600 clips\n" in err
+    assert "12,000 clips are trained on" in (tmp_path / "r" / "report.html").read_text()
     for name in ("ddim.gif", "ddim.png", "denoising.gif", "x0_strip.png"):
         assert (tmp_path / "r" / "pictures" / name).stat().st_size > 0
     assert "ddim.gif" in (tmp_path / "r" / "report.html").read_text()

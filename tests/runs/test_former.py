@@ -10,9 +10,12 @@ from small import resumed
 from support import agree
 
 from minidit.checkpoint import CheckpointError, load_model
+from minidit.html.folder import read_run
 from minidit.models.autoencoder import AutoencoderConfig
 from minidit.runs import former
 from minidit.runs.config import read_config, run_config_from, tables_of
+from minidit.runs.export import csv_of
+from minidit.runs.folder import metrics_of
 from minidit.runs.kinds import DDPMConfig, PixelsConfig
 from minidit.runs.loading import load
 from minidit.runs.phases import resume
@@ -69,6 +72,16 @@ def test_a_finished_one_draws_its_pictures_and_is_judged(finished):
     before = (finished / "dit.safetensors").read_bytes()
     resumed(finished)
     assert (finished / "dit.safetensors").read_bytes() == before and not (finished / "model.safetensors").exists()
+
+
+def test_what_was_measured_after_an_update_joins_its_line(run):
+    with open(run / "metrics.jsonl", "a") as f:  # earlier versions gave it a line of its own
+        f.write('{"phase": "dit", "step": 1, "held_out_loss": 0.25}\n{"phase": "dit", "step": 2, "held_out_loss": 0.125}\n')
+    expected = [("tokenizer", 1, None), ("tokenizer", 6, None), ("model", 1, 0.25), ("model", 2, 0.125)]
+    for lines in (metrics_of(run), read_run(run).metrics):
+        assert [(line["phase"], line["step"], line.get("held_out_loss")) for line in lines] == expected
+        assert lines[2]["loss"] == 0.19426223635673523
+    assert csv_of({"run": read_run(run).metrics}).count("\n") == 1 + len(expected)
 
 
 def test_its_state_is_refused_under_another_configuration(run):
