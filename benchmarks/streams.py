@@ -10,11 +10,15 @@ the network on 2 B samples, (G.1), and one Euler step.
 On several cores minidit shares the batch among processes with one BLAS thread each, as `minidit train` and `minidit sample` do.
 The row "one process" has as many BLAS threads instead as PyTorch has threads. All take turns, round by round; the figure is the
 median of the ratios, as times as fast as PyTorch.
+
+Where OPENBLAS_CORETYPE is set, NumPy computes with the kernels of another processor. To compare what a user has, run the command
+after `env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE`. The last line says which kernels these were.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +35,7 @@ from benchmarks.torch_streams import Spacetime as TorchSpacetime
 from minidit import ops
 from minidit.autograd import Gradients, no_grad
 from minidit.backend import Arena, flat_buffer
+from minidit.kernels.blas import name_of_blas
 from minidit.models.flux import Flux
 from minidit.models.flux_config import FLUX
 from minidit.models.mmdit import MMDiT
@@ -209,6 +214,12 @@ def compared(name: str, args: argparse.Namespace) -> None:
                 print(f"  {row}: {median:.2f} times as fast as eager ({low:.2f} … {high:.2f})")
 
 
+def forced() -> str:
+    """A warning where OpenBLAS may not choose the kernels for this processor; PyTorch's library has no such switch."""
+    name = os.environ.get("OPENBLAS_CORETYPE")
+    return f"; OPENBLAS_CORETYPE={name} forces these kernels on NumPy, unset it to compare" if name else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["words", "flux-words", "clips", "clips-full", "clips-factor"])
@@ -224,6 +235,7 @@ def main() -> None:
             compared(name, args)
     kept = others.share or 0
     print(f"{machine()['cpu']}, {torch.get_num_threads()} threads, batch {args.batch}; others kept {kept:.2f} cores busy")
+    print(f"matrix products of minidit: {name_of_blas()}{forced()}")
 
 
 if __name__ == "__main__":
