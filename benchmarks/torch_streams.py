@@ -1,4 +1,5 @@
-"""The same MM-DiT and FLUX in PyTorch, from the equations (T.21) to (T.28), with our names and PyTorch's fused attention."""
+"""The same MM-DiT, FLUX and spacetime DiT in PyTorch, from the equations (T.21) to (T.34), with our names and PyTorch's fused
+attention."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from minidit.models.flux_config import FluxConfig, turn_of
 from minidit.models.mmdit_config import MMDiTConfig
+from minidit.models.spacetime_config import SpacetimeConfig
 
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -205,3 +207,100 @@ class Flux(nn.Module):
         B, C, H, W = x.shape
         p = self.p
         return self.final_layer(h[:, M:], c).reshape(B, H // p, W // p, C, p, p).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+
+
+class ClipAttention(nn.Module):
+    """x : (B, F n, D)  ->  the same shape. over : "all" tokens, those of one "frame", or of one "site"."""
+
+    def __init__(self, c: SpacetimeConfig, over: str) -> None:
+        super().__init__()
+        self.heads, self.sites, self.over, D = c.num_heads, c.sites, over, c.hidden_size
+        self.qkv, self.proj = nn.Linear(D, 3 * D), nn.Linear(D, D)
+        self.register_buffer("times", places_of_time(c) if over == "site" else None, persistent=False)
+
+    def mixed(self, x: Tensor) -> Tensor:
+        """x : (groups, tokens of each, D), the tokens of a group attend to each other."""
+        G, N, D = x.shape
+        q, k, v = self.qkv(x).reshape(G, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(G, N, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, N, D = x.shape
+        if self.over == "all":
+            return self.proj(self.mixed(x))
+        if self.over == "frame":
+            return self.proj(self.mixed(x.reshape(-1, self.sites, D)).reshape(B, N, D))
+        by_site = (x.reshape(B, -1, self.sites, D) + self.times).transpose(1, 2).reshape(B * self.sites, -1, D)
+        return self.proj(self.mixed(by_site).reshape(B, self.sites, -1, D).transpose(1, 2).reshape(B, N, D))
+
+
+class ClipBlock(nn.Module):
+    def __init__(self, c: SpacetimeConfig, over: str) -> None:
+        super().__init__()
+        D = c.hidden_size
+        self.attn, self.mlp = ClipAttention(c, over), Mlp(D, int(D * c.mlp_ratio))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(D, 6 * D))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
+        x = x + gate1[:, None] * self.attn(modulated(x, shift1, scale1))
+        return x + gate2[:, None] * self.mlp(modulated(x, shift2, scale2))
+
+
+class Linears(nn.Module):
+    """One linear layer, under the name `proj`."""
+
+    def __init__(self, n: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(n, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class Table(nn.Module):
+    """Rows of classes, under the name `embedding_table`."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(rows, width)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.embedding_table(y)
+
+
+def places_of_time(c: SpacetimeConfig) -> Tensor:
+    """(F, 1, D): (T.32)"""
+    half = c.hidden_size // 2
+    f = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float64) / half)
+    angle = torch.arange(c.times, dtype=torch.float64)[:, None] * f
+    p = torch.cat((angle.sin(), angle.cos()), dim=1)
+    return (p - p[:1]).float()[:, None]
+
+
+class Spacetime(nn.Module):
+    """x : (B, C, T, H, W), t : (B,), y : (B,)  ->  the same shape as x; classes, places of time added."""
+
+    def __init__(self, c: SpacetimeConfig) -> None:
+        super().__init__()
+        D, self.c = c.hidden_size, c
+        kinds = {"full": ["all"], "factorised": ["frame", "site"], "none": ["frame"]}[c.time_attention]
+        self.x_embedder = Linears(c.in_channels * c.numbers, D)
+        self.register_buffer("pos_embed", torch.zeros(1, c.sites, D))
+        self.register_buffer("times", places_of_time(c) if c.time_attention == "full" else None, persistent=False)
+        self.t_embedder, self.y_embedder = Mlps(256, D), Table(c.condition.rows, D)
+        self.blocks = nn.ModuleList(ClipBlock(c, kinds[i % len(kinds)]) for i in range(c.depth))
+        self.final_layer = FinalLayer(D, c.numbers * c.out_channels)
+        self.register_buffer("f", frequencies(), persistent=False)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        B, C, T, H, W = x.shape
+        n, p = self.c.frame_patch, self.c.patch_size
+        grid = x.reshape(B, C, T // n, n, H // p, p, W // p, p).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        h = self.x_embedder(grid.reshape(B, T // n, self.c.sites, -1)) + self.pos_embed
+        h = (h if self.times is None else h + self.times).flatten(1, 2)
+        c = self.t_embedder(time_embedding(t, self.f)) + self.y_embedder(y)
+        for block in self.blocks:
+            h = block(h, c)
+        grid = self.final_layer(h, c).reshape(B, T // n, H // p, W // p, n, p, p, C)
+        return grid.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(x.shape)

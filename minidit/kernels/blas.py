@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from minidit.backend import Array, setting
 from minidit.kernels.mkl import Mkl, library_path
@@ -59,7 +60,8 @@ def default_blas() -> Blas:
         raise ValueError("MINIDIT_BLAS=mkl: the library is not installed (pip install 'minidit[mkl]')")
     info: Any = np.show_config(mode="dicts")
     numpys = info["Build Dependencies"]["blas"]
-    return Blas(f"{numpys['name']} {numpys['version']} (NumPy's)", lambda a, b, out: np.matmul(a, b, out=out), stacks=True)
+    core = next((f" {library['architecture']}" for library in threadpool_info() if library["internal_api"] == "openblas"), "")
+    return Blas(f"{numpys['name']} {numpys['version']}{core} (NumPy's)", lambda a, b, out: np.matmul(a, b, out=out), stacks=True)
 
 
 def precise(precision: str) -> Blas:
