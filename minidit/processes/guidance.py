@@ -1,10 +1,11 @@
 """Guidance distillation (Meng et al. 2023): a student learns to answer in one call what its teacher answers in two.
 
-    loss_b = mean (F(x_t, t, y, w) - [F_∅ + w (F_c - F_∅)])²         w ~ U(low, high), one per sample                  (G.9)
+    loss_b = mean (F(x_t, t, y, w) - F_w)² / (1 + mean F_w²)         F_w = F_∅ + w (F_c - F_∅)                         (G.9)
 
-F_c and F_∅ are the teacher's answers with and without the condition (G.1). x_0 are data, t as in the teacher's training. The
-student begins as a copy of the teacher. A part of the samples has w = 1, where the student is its own conditional network (T.28):
-no other w shows whether that still answers as the teacher does.
+F_c and F_∅ are the teacher's answers with and without the condition (G.1). x_0 are data, t as in the teacher's training,
+w ~ U(low, high), one per sample. The student begins as a copy of the teacher. A part of the samples has w = 1, where the student
+is its own conditional network (T.28): no other w shows whether that still answers as the teacher does. Answers grow with w, and
+errors with them: without the denominator a few samples of large w would lead every update.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from minidit import ops
 from minidit.autograd import Tensor, no_grad, value
 from minidit.backend import Array, xp_of
 from minidit.diffusion.guidance import guide
 from minidit.diffusion.level import mix
+from minidit.diffusion.loss import per_sample
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import Prediction
 from minidit.models.backbone import Backbone
@@ -59,5 +60,6 @@ class GuidanceDistillation:
         x_t = mix(x_0, draws.normal(x_0.shape), self.path.level(t))
         with no_grad():
             aim = self.target(x_t, t, y, w)
-        error: Tensor = ops.mse(network(*self.path.inputs(x_t, t), y, w=w), aim)  # (G.9)
+        size = 1 + (aim**2).mean(axis=tuple(range(1, aim.ndim)))
+        error: Tensor = per_sample(network(*self.path.inputs(x_t, t), y, w=w), aim, 1 / size)  # (G.9)
         return error, {}

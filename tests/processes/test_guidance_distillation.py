@@ -80,6 +80,28 @@ def test_the_loss_is_zero_where_the_student_is_guided_already():
     agree(losses, np.zeros(4), bound=1e-20, of="G.9")
 
 
+class Silent:
+    """A student that answers zero and remembers what it was asked."""
+
+    def __call__(self, x, t, y, *, w):
+        self.asked = x, t, y, w
+        return np.zeros_like(x)
+
+
+@spec("G.9")
+@settings(max_examples=10)
+@given(SEEDS)
+def test_an_error_counts_beside_the_size_of_the_answer(seed):
+    """Who answers zero is wrong by all of F_w: its loss is |F_w|² / (1 + |F_w|²), which grows with w, but never above 1."""
+    network, student = teacher(seed), Silent()
+    x_0, _, y = batch(seed, n=16)
+    process = distillation(network, low=1.0, high=200.0)
+    losses, _ = process.loss(student, x_0, y, Draws(seed, process.stream, np.arange(16), "cpu", np.float64, process.per))
+    x, time, y, w = student.asked
+    size = (process.target(x, time / 1000, y, w) ** 2).mean(axis=(1, 2, 3))
+    agree(losses, size / (1 + size), bound=1e-12, of="G.9")
+
+
 @spec("T.28")
 @settings(max_examples=5)
 @given(SEEDS)
