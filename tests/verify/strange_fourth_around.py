@@ -1,20 +1,12 @@
 """Mistakes as strangers make them, the fourth group: guidance, likelihood, losses, training, flows, EDM and consistency."""
 
+import itertools
 import math
 
 import numpy as np
 import torch
 from scipy import special
-
-MISTAKES = []  # (topic, what is wrong, function, whether it speaks torch)
-
-
-def wrong(topic, fault, speaks_torch=False):
-    def kept(f):
-        MISTAKES.append((topic, fault, f, speaks_torch))
-        return f
-
-    return kept
+from verify.strange_fourth import wrong
 
 
 def per_sample(a, x):
@@ -211,7 +203,7 @@ def root_of_std(u, mean, std):
 def late_time(net, x, N, a):
     t = np.linspace(1, 0, N + 1)
     t = a * t / (1 + (a - 1) * t)
-    for now, after in zip(t[:-1], t[1:], strict=True):
+    for now, after in itertools.pairwise(t):
         x = x + (after - now) * net(x, 1000 * after)
     return x
 

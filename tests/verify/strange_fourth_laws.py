@@ -4,22 +4,12 @@ Every function is written the way its habit writes it: NumPy one-liners, classes
 """
 
 import functools
+import itertools
 import math
 
 import numpy as np
 import torch
-from scipy import special
-
-MISTAKES = []  # (topic, what is wrong, function, whether it speaks torch)
-
-
-def wrong(topic, fault, speaks_torch=False):
-    def kept(f):
-        MISTAKES.append((topic, fault, f, speaks_torch))
-        return f
-
-    return kept
-
+from verify.strange_fourth import wrong
 
 # ------------------------------------------------------------------------------------------------ ladders
 
@@ -290,7 +280,7 @@ def inverted_with_the_target(x_s, eps, s, t, alpha_bar):
 def zip_forgets_the_last(denoise, x_T, N, alpha_bar, eta, z):
     x = x_T
     ts = np.round(np.linspace(len(alpha_bar) - 1, 0, N)).astype(int)
-    for k, (t, s) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
+    for k, (t, s) in enumerate(itertools.pairwise(ts)):
         eps = denoise(x, int(t))
         a, b = alpha_bar[t], alpha_bar[s]
         sigma = eta * ((1 - b) / (1 - a) * (1 - a / b)) ** 0.5

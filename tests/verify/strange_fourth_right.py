@@ -7,16 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import special
-
-RIGHT = []  # (topic, what is unusual, function, whether it speaks torch)
-
-
-def right(topic, habit, speaks_torch=False):
-    def kept(f):
-        RIGHT.append((topic, habit, f, speaks_torch))
-        return f
-
-    return kept
+from verify.strange_fourth import right
 
 
 @right("alpha_bar", "by logarithms, from the end of a reversed list")
@@ -116,7 +107,7 @@ class Buffered:
         return self.out
 
 
-RIGHT.append(("q_sample", "writes into its own buffer again", Buffered(), False))
+right("q_sample", "writes into its own buffer again")(Buffered())
 
 
 @right("group_norm", "channels last, in one pass of moments")
