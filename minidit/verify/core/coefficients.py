@@ -153,7 +153,7 @@ def _how(all_points: Sequence[Point], got: Array, want: Array, k: int, limit: fl
     if not words and not mine:  # what is wrong at some places only is read there
         off = np.flatnonzero(abs(got - right) > limit)
         if len(off) < len(got):
-            return _how([all_points[b] for b in off], got[off], want[off], k, limit, names)
+            return _how([all_points[int(b)] for b in off], got[off], want[off], k, limit, names)
         mine = _affine(all_points, got, limit) if law else ""
     return ": ".join(filter(None, (words, f"{mine} for {law}" if mine and law else mine)))
 
