@@ -10,7 +10,7 @@ from verify.strange_fourth import MISTAKES, UNUSUAL
 
 import minidit as md
 
-for room in ("around", "laws", "networks", "right", "tokens"):
+for room in ("around", "laws", "later", "networks", "right", "tokens"):
     importlib.import_module(f"verify.strange_fourth_{room}")  # which lists its functions
 
 SAID = {
@@ -137,6 +137,44 @@ SAID = {
     "norm_after_rope": "M155",
     "block_of_the_old_h": "equals T.23 with an MLP that sees the h from before the attention",
     "quiet_guidance": "M160",
+    "swapped_roots": "equals D.10 with x_t and v exchanged",
+    "by_variance_of_noise": "the coefficient of score is √(1-ᾱ_t) times the right one: -(1-ᾱ_t) for -√(1-ᾱ_t)",
+    "marginal_variance": "the answer is 1 - ᾱ",
+    "ceil_stride": "a fixed stride of 84, from 999 to 75; right: 999 to 0",
+    "omega_as_w": "M85b",
+    "strided_halves": "equals G.1 with every other out first",
+    "multiplied": "M89d",
+    "by_256": "M93c",
+    "closed_above": "X232",
+    "gaussian_nll": "the answer is the right one minus 0.918939",
+    "log_deviation": "X234",
+    "maximum": "",
+    "minus_one": "",
+    "without_half": "the answer is 2 times the right one",
+    "all_decay": "X08",
+    "towards_data": "the coefficient of x_0 is 1 for -1",
+    "score_of_data": "X106",
+    "target_without_skip": "equals P.2 with 0 for c_skip (topics/paths.py)",
+    "sigma_as_time": "X116",
+    "not_rescaled": "X117",
+    "plain_ratio": "X170",
+    "whole_turn": "equals P.15 with twice u",
+    "downhill": "M102b or X132",
+    "noise_on_top": "X130",
+    "half_exponent": "the answer is the root of the right one",
+    "mixed_bases": "X251",
+    "half_of_a_sphere": "",
+    "cosine_ramp": "X267 NEVER_RISES_TO_W explains 3 of 4 questions; not '3-of-4'",
+    "over_tokens": "",
+    "pixels_first": "M163",
+    "cosine_first": "C19+X322",
+    "tiled": "M165",
+    "remembered_first": "X211",
+    "next_level": "the coefficient of x_t is wrong",
+    "halved_gate": "the answer is ½ times the right one",
+    "density": "X195",
+    "from_the_data": "",
+    "logistic_bins": "equals K.4 with the logistic function for Φ",
 }  # fmt: skip
 
 
@@ -162,7 +200,7 @@ def test_an_unusual_right_function_passes(topic, habit, f, speaks_torch):
     assert finding(topic, f, speaks_torch).passed
 
 
-def test_every_mistake_has_its_words():
-    """All but one are explained, which has two habits in it and only its place is told."""
+def test_every_mistake_has_its_words_but_a_few_of_which_only_the_difference_is_shown():
     assert SAID.keys() == {f.__name__ for _, _, f, _ in MISTAKES}
-    assert [name for name, said in SAID.items() if not said] == ["normalised_residual"]
+    shown = {"normalised_residual", "maximum", "minus_one", "half_of_a_sphere", "over_tokens", "from_the_data"}
+    assert {name for name, said in SAID.items() if not said} == shown

@@ -124,6 +124,9 @@ class Corrected:
 FORMULAS: tuple[tuple[str, AnyPart, Change], ...] = (
     ("the unbiased deviation, ε beside it and not under a root", layers.layer_norm, instead(_annotated)),
     ("e^-λ₁ for e^-λ₂ behind (μ₁-μ₂)²", likelihood.normal_kl, instead(_kl_by_first)),
+    ("the logistic function for Φ", likelihood.cdf, instead(lambda R, z: special.expit(z))),
+    ("the logistic function of 1.702 z for Φ(z)", likelihood.cdf, instead(lambda R, z: special.expit(1.702 * z))),
+    ("½ (1 + tanh z) for Φ(z)", likelihood.cdf, instead(lambda R, z: 0.5 * (1 + np.tanh(z)))),
     ("an average from zero, divided by 1 - dⁿ", training.ema_object, instead(lambda R, decay: Corrected(decay))),
 )  # fmt: skip
 

@@ -51,6 +51,13 @@ WHOLE: dict[str, Callable[[Any], Any]] = {
     "{} + 1": lambda a: a + 1, "{} - 1": lambda a: a - 1, "0 for {}": lambda a: 0 * a, "twice {}": lambda a: 2 * a,
     "half of {}": lambda a: a // 2, "1 for {}": lambda a: 0 * a + 1,
 }  # fmt: skip
+
+
+def in_turns(a: Array) -> Array:
+    """The first of both halves, the second of both, …"""
+    return np.swapaxes(a.reshape(2, -1, *a.shape[1:]), 0, 1).reshape(a.shape)
+
+
 BATCH: dict[str, Callable[[Array], Array]] = {
     "the first {} for all": lambda a: np.broadcast_to(a[:1], a.shape),
     "the last {} for all": lambda a: np.broadcast_to(a[-1:], a.shape),
@@ -58,7 +65,9 @@ BATCH: dict[str, Callable[[Array], Array]] = {
     "{} backwards along its first axis": lambda a: a[::-1],
     "{} moved by one along its first axis": lambda a: np.roll(a, 1, axis=0),
     "{} moved back by one along its first axis": lambda a: np.roll(a, -1, axis=0),
-}
+    "every other {} first": lambda a: np.concatenate((a[::2], a[1::2])),
+    "the halves of {} in turns": lambda a: in_turns(a) if len(a) % 2 == 0 else a,
+}  # fmt: skip
 MEAN: dict[str, Callable[[Array], Array]] = {"{} less its mean over the batch": lambda a: a - a.mean(axis=0)}
 
 

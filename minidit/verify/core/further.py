@@ -116,7 +116,8 @@ def _drawn(rng: Philox, a: Array) -> Array:
 
 
 def _chooses(want: Any) -> bool:
-    return isinstance(want, np.ndarray) and want.dtype.kind in "iu"
+    """Whether an answer, or an entry of it, is whole numbers."""
+    return any(isinstance(a, np.ndarray) and a.dtype.kind in "iu" for a in (want if isinstance(want, tuple) else (want,)))
 
 
 def _finite(want: Any) -> bool:
