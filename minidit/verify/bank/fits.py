@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
+from minidit.verify.bank.cuts import alike, cuts
 from minidit.verify.bank.nonlinear import NONLINEAR, fit
+from minidit.verify.bank.others import OTHERS
 from minidit.verify.bank.wrap import instead, then
 from minidit.verify.core.reference import AnyTopic, Change, Deviation, Form, Reference
 from minidit.verify.topics import embeddings, layers, schedules
@@ -100,10 +102,11 @@ def placed(d: Deviation) -> Iterator[Deviation]:
 
 def beyond(topic: AnyTopic, near: Sequence[Deviation]) -> Iterator[Deviation]:
     """What is tried beyond the bank for answers of a topic; near: the mistakes of the bank that could change them."""
-    yield from FITS
+    yield from (*FITS, *OTHERS, *alike(topic))
     if topic.name in NETWORKS:
         for d in near:
             yield from placed(d)
+    yield from cuts(topic)
 
 
 def _there(change: Change, here: Callable[[str], bool]) -> Change:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidit import ops
+from minidit.autograd import value
 from minidit.backend import Array
 from minidit.verify.bank.wrap import instead, then
 from minidit.verify.core.reference import AnyPart, Change, Deviation, Form, Patches, Reference
@@ -88,6 +89,12 @@ def _causal(R: Reference, logits: Numbers) -> Numbers:
     return ops.softmax(logits + np.where(np.tril(np.ones((n, m), bool)), 0.0, -1e300)) if n == m else ops.softmax(logits)
 
 
+def _softmax_of_one_more(x: Numbers) -> Numbers:
+    top = np.maximum(np.asarray(value(x)).max(axis=-1, keepdims=True), 0.0)
+    e = ops.exp(x - top)
+    return e / (np.exp(-top) + e.sum(axis=-1, keepdims=True))
+
+
 WEIGHTS: dict[str, Form] = {  # of the values, from the logits
     "a causal mask": _causal,
     "the logits themselves for their softmax": lambda R, x: x,
@@ -95,7 +102,7 @@ WEIGHTS: dict[str, Form] = {  # of the values, from the logits
     "the logarithm of the softmax": lambda R, x: ops.log(ops.softmax(x)),
     "ReLU, divided by its sum, for the softmax": lambda R, x: _relu(x) / _relu(x).sum(axis=-1, keepdims=True),
     "squares, divided by their sum, for the softmax": lambda R, x: x * x / (x * x).sum(axis=-1, keepdims=True),
-    "one more in the denominator of the softmax": lambda R, x: ops.exp(x) / (1 + ops.exp(x).sum(axis=-1, keepdims=True)),
+    "one more in the denominator of the softmax": lambda R, x: _softmax_of_one_more(x),
 }  # fmt: skip
 
 

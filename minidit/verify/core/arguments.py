@@ -6,6 +6,7 @@ Each guess is asked of the reference on the smallest wrong question first, then 
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,10 +46,18 @@ FLOATS: dict[str, Callable[[Array], Any]] = {
     "{} between -1 and 1": lambda a: np.clip(a, -1, 1), "1 for {}": lambda a: 0 * a + 1, "tanh of {}": np.tanh,
     "the sigmoid of {}": lambda a: 1 / (1 + np.exp(-a)), "e to the power of {}": np.exp, "the logarithm of {}": np.log,
 }  # fmt: skip
+NO_LADDER = ("1 for {}", "{} left out")  # of ᾱ: a law of data, or of noise, alone is no law of a ladder
 WHOLE: dict[str, Callable[[Any], Any]] = {
     "{} + 1": lambda a: a + 1, "{} - 1": lambda a: a - 1, "0 for {}": lambda a: 0 * a, "twice {}": lambda a: 2 * a,
     "half of {}": lambda a: a // 2, "1 for {}": lambda a: 0 * a + 1,
 }  # fmt: skip
+
+
+def in_turns(a: Array) -> Array:
+    """The first of both halves, the second of both, …"""
+    return np.swapaxes(a.reshape(2, -1, *a.shape[1:]), 0, 1).reshape(a.shape)
+
+
 BATCH: dict[str, Callable[[Array], Array]] = {
     "the first {} for all": lambda a: np.broadcast_to(a[:1], a.shape),
     "the last {} for all": lambda a: np.broadcast_to(a[-1:], a.shape),
@@ -56,7 +65,9 @@ BATCH: dict[str, Callable[[Array], Array]] = {
     "{} backwards along its first axis": lambda a: a[::-1],
     "{} moved by one along its first axis": lambda a: np.roll(a, 1, axis=0),
     "{} moved back by one along its first axis": lambda a: np.roll(a, -1, axis=0),
-}
+    "every other {} first": lambda a: np.concatenate((a[::2], a[1::2])),
+    "the halves of {} in turns": lambda a: in_turns(a) if len(a) % 2 == 0 else a,
+}  # fmt: skip
 MEAN: dict[str, Callable[[Array], Array]] = {"{} less its mean over the batch": lambda a: a - a.mean(axis=0)}
 
 
@@ -70,7 +81,10 @@ def guesses(names: Sequence[str], args: Args) -> Iterator[Guess]:
     yield from _exchanged(names, args)
     for k, (name, a) in enumerate(zip(names, args, strict=False)):
         for words, f in _of(a):
+            if name == "alpha_bar" and words in NO_LADDER:
+                continue
             yield Guess(words.format(letter(name)), _at(k, f), of_table=_table(a) and words in FLOATS)
+    yield from _by_another(names, args)
     for k, (name, a) in enumerate(zip(names, args, strict=False)):
         if isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.ndim > 1:
             yield from _another_axis(letter(name), k, a.ndim)
@@ -86,6 +100,21 @@ def guesses(names: Sequence[str], args: Args) -> Iterator[Guess]:
 
 def _table(a: Any) -> bool:
     return isinstance(a, np.ndarray) and a.ndim == 1 and a.dtype.kind == "f"
+
+
+def _by_another(names: Sequence[str], args: Args) -> Iterator[Guess]:
+    """A number or a picture times another number of the question, or divided by it."""
+    numbers = [k for k, a in enumerate(args) if isinstance(a, float)]
+    for j, k in itertools.product(range(len(args)), numbers):
+        a = args[j]
+        if j != k and (isinstance(a, float) or (isinstance(a, np.ndarray) and a.dtype.kind == "f" and not _table(a))):
+            words = letter(names[j]), letter(names[k])
+            yield Guess("{} times {}".format(*words), partial(_of_both, j=j, k=k, f=operator.mul))
+            yield Guess("{} divided by {}".format(*words), partial(_of_both, j=j, k=k, f=operator.truediv))
+
+
+def _of_both(args: Args, j: int, k: int, f: Callable[[Any, Any], Any]) -> list[Any]:
+    return [f(a, args[k]) if n == j else a for n, a in enumerate(args)]
 
 
 def _another_axis(name: str, k: int, ndim: int) -> Iterator[Guess]:
@@ -121,6 +150,9 @@ def _of(a: Any) -> Iterator[tuple[str, Change]]:
                 yield from MEAN.items()
             if a.ndim > 2:
                 yield "{} with its last two axes exchanged", lambda a: np.swapaxes(a, -1, -2)
+            if a.ndim > 1:
+                yield "{} in rising order along its last axis", lambda a: np.sort(a, axis=-1)
+                yield "{} in falling order along its last axis", lambda a: -np.sort(-a, axis=-1)
         elif a.dtype.kind == "b":
             yield "{} the other way", lambda a: ~a
             yield "{} nowhere", np.zeros_like

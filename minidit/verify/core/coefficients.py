@@ -17,7 +17,7 @@ from minidit.backend import Array
 from minidit.verify.core.arguments import letter
 
 FLAT = 1e-7  # what least squares may leave of an answer that is linear
-SPARE = 2  # entries beyond the unknowns: fewer fit anything
+SPARE = 1  # entries beyond the unknowns: fewer fit anything
 POINTS = 3  # different places at which a formula must hold
 
 
@@ -49,7 +49,9 @@ def points(names: Sequence[str], args: Sequence[Any], got: Array, want: Array, q
     if not which or got.shape != want.shape:
         return None
     out: list[Point] = []
-    for b in range(len(want)) if want.ndim > 1 else [slice(None)]:
+    apart = want.ndim > 1 and any(isinstance(a, np.ndarray) and a.shape == want.shape[:1] for a in args)
+    many = want.ndim > 1 and want[0].size >= len(which) + SPARE
+    for b in range(len(want)) if apart or many else [slice(None)]:  # few numbers with one time for all are one sample
         design = np.stack([args[k][b].ravel() for k in which], axis=1)
         if len(design) < len(which) + SPARE or np.linalg.matrix_rank(design) < len(which):
             continue
@@ -148,7 +150,23 @@ def _how(all_points: Sequence[Point], got: Array, want: Array, k: int, limit: fl
             words = words or next((f"that of {letter(n)}" for j, n in enumerate(names) if j != k and is_got(want[:, j])), "")
         words = words or _times_it(all_points, got, right, limit)
         mine, law = formula(all_points, got, limit), formula(all_points, right, limit)
+    if not words and not mine:  # what is wrong at some places only is read there
+        off = np.flatnonzero(abs(got - right) > limit)
+        if len(off) < len(got):
+            return _how([all_points[int(b)] for b in off], got[off], want[off], k, limit, names)
+        steady = len(got) >= POINTS and np.ptp(got) <= limit
+        mine = f"{got[0]:.6g}" if steady and law else _affine(all_points, got, limit) if law else ""
     return ": ".join(filter(None, (words, f"{mine} for {law}" if mine and law else mine)))
+
+
+def _affine(all_points: Sequence[Point], got: Array, limit: float) -> str:
+    """a + b u, of a quantity u of the law at three places or more; "" where it is none."""
+    for name, u in _table(all_points).items():
+        if len(set(u.round(9))) >= POINTS:
+            slope, start = np.polyfit(u, got, 1)
+            if np.all(abs(start + slope * u - got) <= limit):
+                return f"{start:.6g} {'+' if slope > 0 else '-'} {abs(slope):.6g} {name}"
+    return ""
 
 
 def _times_it(all_points: Sequence[Point], got: Array, right: Array, limit: float) -> str:
@@ -222,6 +240,10 @@ def _atoms(table: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
             bases[f"(1-{name})"] = 1 - bases[name]
         if "ᾱ" not in name and name not in "αβ":
             bases |= {f"(1+{name})": 1 + bases[name], f"(2-{name})": 2 - bases[name], f"(1-{name}²)": 1 - bases[name] ** 2}
+    plain = [(n, u) for n, u in table.items() if "ᾱ" not in n]
+    for (a, u), (b, v) in itertools.combinations(plain, 2):
+        bases |= {f"({a}²+{b}²)": u * u + v * v, f"|{a}²-{b}²|": abs(u * u - v * v)}
+        bases |= {f"({a}+{b})": u + v, f"|{a}-{b}|": abs(u - v)}
     for name, u in bases.items():
         yield name, u
         yield f"√{name}", u**0.5

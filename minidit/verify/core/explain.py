@@ -30,7 +30,7 @@ from minidit.verify.core.arguments import Guess, guesses, letter
 from minidit.verify.core.compare import difference, together
 from minidit.verify.core.denoiser import Linear
 from minidit.verify.core.finding import Answer, Answers, questions
-from minidit.verify.core.forms import few
+from minidit.verify.core.forms import few, is_list
 from minidit.verify.core.reference import AnyTopic
 from minidit.verify.core.relations import Pair, argument_itself, factor_of_each, letters, relation, same
 from minidit.verify.core.where import not_finite
@@ -66,6 +66,8 @@ def explain(topic: AnyTopic, answers: Answers, wants: Sequence[Any], law: Law, t
     undo = (lambda a: 10.0 ** np.asarray(a)) if topic.measure is np.log10 else (lambda a: a)
     cases = [Case(a, undo(a.value), undo(w)) for a, w in both]
     tolerance = max(tolerance, SHARP)
+    if words := in_another_order([(c.got, c.want) for c in cases], tolerance):
+        return [words], True
     try:
         leaves = _leaves(cases)
         wrong = {place: pairs for place, pairs in leaves.items() if any(not same(g, w, tolerance) for _, g, w in pairs)}
@@ -81,6 +83,19 @@ def explain(topic: AnyTopic, answers: Answers, wants: Sequence[Any], law: Law, t
 Leaf = tuple[Case, Array, Array]
 Found = tuple[list[str], bool]  # sentences, and whether they say all there is
 Leaves = dict[str, list[Leaf]]  # place in the answer -> (case, got, want) for every question
+
+
+def in_another_order(pairs: Sequence[tuple[Any, Any]], tolerance: float) -> str:
+    """Whether the entries of every answer are the right ones, one in the place of another; "" where they are not."""
+    if not pairs or any(not is_list(a) or len(a) != len(pairs[0][1]) or not 1 < len(a) < 5 for pair in pairs for a in pair):
+        return ""
+    _, *others = itertools.permutations(range(len(pairs[0][1])))
+    if all(difference(got, want).error <= tolerance for got, want in pairs):
+        return ""
+    for order in others:
+        if all(difference([got[k] for k in order], want).error <= tolerance for got, want in pairs):
+            return f"its entries are the right ones in another order: {', '.join(f'[{k}]' for k in order)}"
+    return ""
 
 
 def _leaves(cases: Sequence[Case]) -> Leaves:
@@ -107,7 +122,7 @@ def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Le
     shown = next((leaf for leaf in flat if not same(leaf[1], leaf[2], tolerance)), flat[0])
     off = [(g, w) for _, g, w in flat if not same(g, w, tolerance)]
     if len(leaves) == 1 and (words := "; ".join(lists.in_words(off))):
-        return [words], True
+        return [words], not lists.counts(words)
     if shown[1].shape != shown[2].shape:
         return _shapes(shown[1], shown[2], of, tolerance), True
     if words := _argument(topic, cases, law, tolerance, tables=False):

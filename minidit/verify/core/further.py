@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minidit.backend import Array
+from minidit.random import Philox
 from minidit.verify.core.expected import Expected
 from minidit.verify.core.finding import Answer, Finding, answer_to
 from minidit.verify.core.reference import AnyTopic, Probe
@@ -83,7 +84,7 @@ def _grown(topic: AnyTopic, probe: Probe, axes: Mapping[str, tuple[str, ...]], l
 def more_answers(function: Callable[..., Any], topic: AnyTopic, judge: Expected) -> list[Answer]:
     """The answers to further questions, as far as the law and the target have one."""
     out = []
-    for probe in further(topic):
+    for probe in (*further(topic), *(drawn(topic) if _chooses(judge.expected(topic, topic.probes()[0])) else ())):
         want = judge.expected(topic, probe)
         if isinstance(want, Exception) or not _finite(want):
             continue
@@ -91,6 +92,32 @@ def more_answers(function: Callable[..., Any], topic: AnyTopic, judge: Expected)
         if not answer.error:
             out.append(answer)
     return out
+
+
+CHOICES = 6  # further questions of answers that are whole numbers
+
+
+def drawn(topic: AnyTopic) -> Iterator[Probe]:
+    """The last question with drawn numbers of the same kind: few whole numbers are right by accident."""
+    probe = topic.probes()[-1]
+    for k in range(1, CHOICES + 1):
+        rng = Philox(700 + k)
+        args = tuple(_drawn(rng, a) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in probe.args)
+        yield Probe(f"{probe.name}, drawn {k}", args)
+
+
+def _drawn(rng: Philox, a: Array) -> Array:
+    """Probabilities for probabilities, numbers between 0 and 1 for such, and normal ones for any others."""
+    if a.ndim > 1 and np.allclose(a.sum(axis=-1), 1):
+        e = -np.log(rng.uniform(a.shape, dtype=np.float64))
+        return np.asarray(e / e.sum(axis=-1, keepdims=True))
+    inside = bool(a.size) and bool((a >= 0).all() and (a <= 1).all())
+    return rng.uniform(a.shape, dtype=np.float64) if inside else a.mean() + a.std() * rng.normal(a.shape, dtype=np.float64)
+
+
+def _chooses(want: Any) -> bool:
+    """Whether an answer, or an entry of it, is whole numbers."""
+    return any(isinstance(a, np.ndarray) and a.dtype.kind in "iu" for a in (want if isinstance(want, tuple) else (want,)))
 
 
 def _finite(want: Any) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, rounded_like
 from minidit.verify.core.expected import Expected
-from minidit.verify.core.explain import explain
+from minidit.verify.core.explain import explain, in_another_order
 from minidit.verify.core.finding import HALVES, SETTLED, Answer, Answers, Finding, Names, as_answer, types_of
 from minidit.verify.core.forms import NO_PART, PART, Odd, right_part
 from minidit.verify.core.further import contradicted, more_answers
@@ -70,6 +70,8 @@ class Judge(Expected):
         finding.layer = finding.layer or first_step(topic, self.reference(()), answer, evidence.layer_tolerance)
         bank = self.near(topic, bank)
         self.explain(finding, answers, ((d,) for d in bank))
+        both = [(a.value, self.expected(topic, a.probe)) for a in answers] if finding.candidates else []
+        finding.remarks += filter(None, [in_another_order(both, tolerance)])
         if not finding.candidates and (worst.error <= rounding or self._half(topic, answers, worst)):
             self._only_rounded(finding, answers, bank, worst)
             return finding
@@ -83,7 +85,8 @@ class Judge(Expected):
                 finding.reasons = [part]
             finding.verdict, note = ("raises", raised[0].error) if raised else ("unknown", "")
             finding.note = note or finding.note
-            if not finding.whole and (words := self._where(finding, answers)):
+            some = bool(finding.reasons) and finding.reasons[0].startswith("the coefficient")  # maybe wrong at some places only
+            if (some or not finding.whole) and (words := self._where(finding, answers)):
                 finding.reasons.append(words)
         return finding
 
@@ -129,7 +132,8 @@ class Judge(Expected):
             reasons, whole = self.reasons(finding.topic, [*answers, *more], bank, finding.tolerance)
             of_two = finding.whole and ", and " in finding.reasons[0]  # a known mistake and another one
             if finding.whole or whole:  # what is no explanation of all answers was only measured, and stays
-                finding.reasons, finding.whole = reasons, whole
+                where = [words for words in finding.reasons if words.startswith("only the questions")]
+                finding.reasons, finding.whole = [*reasons, *where], whole
             if of_two and not whole:
                 self.beside(finding, [*answers, *more], bank)
 

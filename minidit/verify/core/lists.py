@@ -31,6 +31,11 @@ def in_words(pairs: Pairs) -> list[str]:
     return said[0] if all(map(bool, said)) else []
 
 
+def counts(words: str) -> bool:
+    """Whether this only says which entries differ, and not how they came about."""
+    return words.endswith(("missing", "not belong there"))
+
+
 def _entries(n: int) -> str:
     return "1 entry" if n == 1 else f"{n} entries"
 

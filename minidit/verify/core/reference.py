@@ -102,7 +102,8 @@ class Topic(Part[P, T]):
 
     @property
     def parameters(self) -> list[str]:
-        return list(inspect.signature(self.right).parameters)[1:]
+        """The names of a question's arguments; what has a default is for parts that ask on (the place of a layer)."""
+        return [n for n, p in inspect.signature(self.right).parameters.items() if p.default is p.empty][1:]
 
 
 AnyTopic = Topic[..., Any]

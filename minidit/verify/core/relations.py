@@ -41,6 +41,8 @@ ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
     f"the reciprocal of the root of {IT}": lambda w: w**-0.5, f"the cube of {IT}": lambda w: w**3,
     f"1 minus the root of {IT}": lambda w: 1 - w**0.5, f"the root of 1 minus {IT}": lambda w: (1 - w) ** 0.5,
     f"tanh of {IT}": np.tanh, f"the sigmoid of {IT}": lambda w: 1 / (1 + np.exp(-w)),
+    f"SiLU of {IT}": lambda w: w / (1 + np.exp(-w)), f"ReLU of {IT}": lambda w: np.maximum(w, 0),
+    f"the sine of {IT}": np.sin, f"the cosine of {IT}": np.cos,
 }  # fmt: skip
 NUMBERS = {
     "2": 2.0, "½": 0.5, "3": 3.0, "4": 4.0, "¼": 0.25, "10": 10.0, "1/10": 0.1, "100": 100.0, "1000": 1000.0, "1/1000": 1e-3,

@@ -94,12 +94,15 @@ class Guesses:
 
 
 def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation], judge: Judge) -> None:
-    """For findings without a name: first sets of what other topics named, then everything; few possibilities come first."""
+    """For findings without a name: first sets of what other topics named, then everything; few possibilities come first.
+
+    What other topics named is tried even where the coefficients say all there is: two names say why.
+    """
     hopeless: list[
         set[AnyPart]
     ] = []  # the parts of topics that no set explains: what runs through all of them has no name either
-    for wide in (False, True):
-        nameless = [f for f in findings if not f.passed and not f.candidates and not f.whole and f.verdict not in SETTLED]
+    for wide in (False, True, False):  # what everything named is tried once more
+        nameless = [f for f in findings if not (f.passed or f.candidates or f.verdict in SETTLED or (wide and f.whole))]
         for f in sorted(nameless, key=lambda f: len(judge.near(f.topic, bank))):
             answers, reached = asked[f.topic.name], judge.reached(f.topic)
             near = judge.possible(f, answers, bank) if wide else judge.near(f.topic, bank)

@@ -155,9 +155,20 @@ def drive(scheduler: Scheduler) -> dict[str, Array]:
     return out
 
 
+def _odd_lists(lists: Mapping[int, list[int]]) -> list[str]:
+    """The first list of timesteps that is not as long as was asked for. lists: N -> timesteps(N), in the order of the calls."""
+    for N, timesteps in lists.items():
+        if len(timesteps) != N:
+            before = next((f", those of timesteps({M})" for M, others in lists.items() if M < N and others == timesteps), "")
+            return [f"timesteps({N}) gives {len(timesteps)} timesteps{before}"]
+    return []
+
+
 def odd_steps(driven: Mapping[str, Any], args: Sequence[Any]) -> list[str]:
     """Where the steps of a scheduler lead, beside those of DDIM and DDPM, which lead to the next of the list. args: alpha_bar."""
     (alpha_bar,) = args
+    if words := _odd_lists({int(key.split()[1]): list(a) for key, a in driven.items() if key.startswith("timesteps ")}):
+        return words
     steps = [(key, int(key.rpartition(" ")[2])) for key in driven if ", from " in key]
     wrong: list[str] = []
     seen = 0

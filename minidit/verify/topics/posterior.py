@@ -29,7 +29,7 @@ def hops(*hops: tuple[int, int]) -> list[tuple[str, Array, int, int]]:
     return [(f"t{t}-s{s}", linear, t, s) for t, s in hops] + first
 
 
-HOPS = ((500, 457), (999, 979), (37, 20), (501, 500), (20, -1), (0, -1))
+HOPS = ((500, 457), (999, 979), (37, 20), (501, 500), (1, 0), (20, -1), (0, -1))
 
 
 # ᾱ at the rung a step arrives at; 1 at the data

@@ -189,8 +189,9 @@ def _conditions() -> list[Probe]:
     return [Probe("two-samples", (weights, np.array([37.0, 903.0]), normal(rng, 2, P), np.array([1.0, 3.5])), "the unit of w")]
 
 
-@topic("T.28", "weights {t_embedder, y_embedder, guidance_embedder: .mlp.0, .mlp.2: .weight, .bias}, t (B,) in 0..1000, "
-       "pooled (B,P), w (B,)", "(B,D)", _conditions, tol=20.0, because="an angle of 3500 in float32 is off by 1e-4")  # fmt: skip
+@topic("T.28", "weights {t_embedder, y_embedder, guidance_embedder: .mlp.0 (D, width), .mlp.2 (D,D): .weight, .bias}, "
+       "t (B,) in 0..1000, pooled (B,P), w (B,); emb has the width of its mlp.0", "(B,D)", _conditions, tol=20.0,
+       because="an angle of 3500 in float32 is off by 1e-4")  # fmt: skip
 def stream_condition(R: Reference, weights: Weights, t: Array, pooled: Array, w: Array) -> Array:
     """MLP(emb(t)) + MLP'(pooled) + MLP''(emb(1000 w))."""
 
