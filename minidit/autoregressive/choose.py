@@ -43,12 +43,15 @@ def kept(logits: Array, *, temperature: float = 1.0, top_k: int = 0, top_p: floa
     """
     check_choice(temperature, top_k, top_p)
     xp = xp_of(logits)
-    logits = logits / temperature
-    if 0 < top_k < logits.shape[-1]:
-        edge = xp.sort(logits, axis=-1)[..., -top_k, None]
-        logits = xp.where(logits < edge, -xp.inf, logits)
-    if top_p < 1:
+    if temperature != 1:
+        logits = logits / temperature
+    few = 0 < top_k < logits.shape[-1]
+    if few or top_p < 1:
         falling = xp.sort(logits, axis=-1)[..., ::-1]
+    if few:
+        edge = falling[..., top_k - 1, None]
+        falling, logits = (xp.where(l < edge, -xp.inf, l) for l in (falling, logits))
+    if top_p < 1:
         p = ops.softmax(falling)
         before = xp.cumsum(p, axis=-1) - p  # the mass of all more probable tokens
         edge = xp.where(before < top_p, falling, xp.inf).min(axis=-1, keepdims=True)

@@ -6,23 +6,26 @@ One token of GPT (T.42), one row per sequence:
 One scale of VAR (T.47, T.48), its tokens at once:
     x ← x + α₁ ⊙ (W_o softmax(q̂ (cached; k̂)ᵀ) (cached; v) + b),   x ← x + α₂ ⊙ MLP(LN(x) ⊙ (1 + γ₂) + β₂)
 
-At one row per sequence a product takes as long as a call of a primitive: here a block is one function instead of seventeen calls
-(GPT) or thirty (VAR). What is the same at every step is made once per cache: RMSNorm(x) = (x/√(x·x + Dε)) ⊙ g√D, and g√D is
-multiplied into the weights that follow, which are stored transposed, W₁ and W₃ side by side; 1/√K is multiplied into the turn of
-the queries.
+At one row per sequence a product takes as long as a call of a primitive, so a block makes as few calls as possible. What is the
+same at every step is made once per cache: memory and its views; RMSNorm(x) = (x/√(x·x + Dε)) ⊙ g√D, and g√D is multiplied into
+the weights that follow, which are stored transposed; 1/√K is multiplied into the turn of the queries. SiLU(a) = a/(1 + e^-a) needs
+-a, so the signs of W₁ and W₂ are changed.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from minidit.backend import Array
+from minidit.backend import Arena, Array
 from minidit.kernels import cpu
+from minidit.kernels.cpu import SAFE, constant
 from minidit.kernels.cpu_heads import attend, by_head
 
-FEW = 6  # rows
+FEW = range(2, 8)  # rows of a product that are multiplied one after another
 
 
 class LlamaWeights(NamedTuple):
@@ -30,72 +33,132 @@ class LlamaWeights(NamedTuple):
 
     qkv: Array  # (D, 3D), of n = x/√(x·x + Dε)
     out: Array  # (D, D)
-    up: Array  # (D, 2 inner), W₁ and W₃, of n as well
-    down: Array  # (inner, D)
+    up: Array  # (D, 2 inner), -W₁ and W₃, of n as well
+    down: Array  # (inner, D), -W₂
+
+
+class Reused(threading.local):
+    """One arena per thread. A sequence uses the memory of an earlier one again: fresh memory costs a page fault per 4 KiB."""
+
+    def __init__(self) -> None:
+        self.arena = Arena()
+
+
+reused = Reused()
+
+
+def memory(*shape: int) -> Array:
+    """Uninitialised numbers, float32."""
+    return reused.arena.empty(shape, np.dtype(np.float32))
 
 
 def after_norm(w: Array, g: Array) -> Array:
     """W : (m, D) and the g : (D,) of the RMSNorm before it  ->  (D, m), which takes x/√(x·x + Dε)."""
-    return np.ascontiguousarray((w * (g * np.float32(len(g) ** 0.5))).T)
+    return np.multiply(w.T, (g * np.float32(len(g) ** 0.5))[:, None], out=memory(*w.T.shape))
 
 
 def llama_weights(norms: tuple[Array, Array], qkv: Array, out: Array, mlp: tuple[Array, Array, Array]) -> LlamaWeights:
     """norms : g of both RMSNorms (D,);   qkv : (3D, D), out : (D, D), mlp : W₁, W₃, W₂"""
-    up = np.concatenate(mlp[:2])
-    right, down = np.ascontiguousarray(out.T), np.ascontiguousarray(mlp[2].T)
-    return LlamaWeights(after_norm(qkv, norms[0]), right, after_norm(up, norms[1]), down)
+    up = memory(len(out), 2 * len(mlp[0]))
+    for half, w, sign in zip(np.split(up, 2, axis=1), mlp[:2], (-1, 1), strict=True):
+        np.multiply(w.T, (norms[1] * np.float32(sign * len(out) ** 0.5))[:, None], out=half)
+    right, down = memory(*out.T.shape), np.negative(mlp[2].T, out=memory(*mlp[2].T.shape))
+    right[...] = out.T
+    return LlamaWeights(after_norm(qkv, norms[0]), right, up, down)
 
 
-def turned(cos: Array, sin: Array) -> Array:
-    """Tables (N, K/2)  ->  cos φ + i sin φ of queries, divided by √K, and of keys : (N, 2, 1, K/2)."""
-    turn = (cos + 1j * sin)[:, None, None]
-    return np.concatenate((turn * (2 * cos.shape[1]) ** -0.5, turn), axis=1).astype(np.complex64)
+def turned(cos: Array, sin: Array, heads: int) -> Array:
+    """Tables (N, K/2)  ->  the factors of all pairs of (q, k, v) : (N, 3D/2): (cos φ + i sin φ)/√K, cos φ + i sin φ, 1."""
+    turn = np.tile(cos + 1j * sin, heads)
+    return np.concatenate((turn * (2 * cos.shape[1]) ** -0.5, turn, np.ones_like(turn)), axis=1).astype(np.complex64)
 
 
-def product(x: Array, w: Array) -> Array:
-    """x : (B, n), w : (n, m)  ->  (B, m). Of a few rows one after another: a product of matrices would first copy all of W."""
-    return np.matmul(x[:, None], w)[:, 0] if len(x) <= FEW else x @ w
+def product(x: Array, w: Array, out: Array | None = None) -> Array:
+    """x : (B, n), w : (n, m)  ->  (B, m), row by row: of a few rows a product of matrices would first copy all of W."""
+    return np.matmul(x[:, None], w, out=None if out is None else out[:, None])[:, 0]
 
 
-def direction(x: Array, eps: float) -> Array:
-    """x : (B, D)  ->  x/√(x·x + Dε), fresh memory."""
-    r = np.vecdot(x, x)[:, None]
-    r += np.float32(x.shape[1] * eps)
-    return x / np.sqrt(r, out=r)
+class Scratch:
+    """The memory of one token of B sequences in a block, and its views: a view takes as long to make as a small product."""
+
+    def __init__(self, B: int, heads: int, D: int, inner: int, blocks: int, eps: float) -> None:
+        self.few, K = B in FEW, D // heads
+        self.product = product if self.few else np.dot
+        self.n, self.qkv, self.y = (np.empty((B, width), np.float32) for width in (D, 3 * D, D))
+        self.norm, self.eps, self.one = np.empty((B, 1), np.float32), np.full(B, D * eps, np.float32), np.ones(1, np.float32)
+        self.norms, self.pairs = self.norm[:, 0], self.qkv.view(np.complex64)
+        self.turn = np.empty_like(self.pairs)  # see `turned`, once per sequence: then it is one long product
+        parts = self.qkv.reshape(B, 3, heads, K).swapaxes(0, 1)
+        self.q, self.kv, self.heads = parts[0, ..., None], parts[1:], self.y.reshape(B, heads, K)
+        self.outcome = self.heads[:, :, None]
+        self.flat_sums = np.empty(blocks * B * heads, np.float32)  # Σ e^logits
+        self.sums = [(r, r[..., 0]) for r in self.flat_sums.reshape(blocks, B, heads, 1)]
+        h, self.a = np.empty((2, inner * B), np.float32), np.empty(inner * B, np.float32)
+        self.gate, self.value = h
+        self.up = h.reshape(2, B, 1, inner) if self.few else h.reshape(2 * inner, B)
+        self.down = self.a.reshape(B, inner) if self.few else self.a.reshape(inner, B).T
 
 
-def attended(qkv: Array, turn: Array, keys: Array, values: Array) -> Array:
-    """qkv : (B, 3D), fresh; turn : (2, 1, K/2), see `turned`; keys, values : (B, heads, M, K), the new token's place is the last
-    ->  the heads side by side : (B, D)."""
-    B, heads, M, K = keys.shape
-    qkv = qkv.reshape(B, 3, heads, K)
-    pairs = qkv[:, :2].view(np.complex64)
-    np.multiply(pairs, turn, out=pairs)
-    keys[:, :, M - 1], values[:, :, M - 1] = qkv[:, 1], qkv[:, 2]
-    e = np.matmul(keys, qkv[:, 0, :, :, None])[..., 0]  # (B, heads, M)
-    e -= np.maximum.reduce(e, axis=-1, keepdims=True)
-    np.exp(e, out=e)
-    y = np.matmul(e[:, :, None], values)[:, :, 0]
-    y /= np.add.reduce(e, axis=-1, keepdims=True)
-    return y.reshape(B, heads * K)
+def direction(x: Array, s: Scratch) -> Array:
+    """x : (B, D)  ->  x/√(x·x + Dε)."""
+    r = np.vecdot(x, x, s.norms)
+    np.add(r, s.eps, r)
+    np.sqrt(r, r)
+    return np.divide(x, s.norm, s.n)
 
 
-def swiglu(a: Array) -> Array:
-    """a : (B, 2 inner), W₁ n and W₃ n  ->  SiLU(W₁ n) ⊙ W₃ n : (B, inner), with SiLU(a) = a/(1 + e^-a). e^-a may be inf."""
-    inner = a.shape[1] // 2
-    e = np.negative(a[:, :inner])
-    np.exp(e, out=e)
-    e += np.float32(1)
-    np.divide(a[:, :inner], e, out=e)
-    e *= a[:, inner:]
-    return e
+def attended(cached: Array, s: Scratch, layer: int, *, shifted: bool) -> Array:
+    """s.qkv, s.turn; cached : (2, B, heads, M, K), keys and values, the new token's place is the last
+    ->  the heads side by side : (B, D). Without the shift e^logits may be inf."""
+    np.multiply(s.pairs, s.turn, s.pairs)
+    cached[:, :, :, -1] = s.kv
+    keys, values = cached
+    e = np.matmul(keys, s.q)[..., 0]  # (B, heads, M)
+    if shifted:
+        e -= np.maximum.reduce(e, axis=-1, keepdims=True)
+    np.exp(e, e)
+    sums, flat = s.sums[layer]
+    np.matmul(e, constant(e.shape[-1]), flat)
+    np.matmul(e[:, :, None], values, s.outcome)
+    np.divide(s.heads, sums, s.heads)
+    return s.y
 
 
-def llama_block(x: Array, w: LlamaWeights, turn: Array, keys: Array, values: Array, eps: float) -> Array:
-    """x : (B, D)  ->  (B, D), fresh memory; the rest as in `attended`. Under np.errstate(over="ignore")."""
-    x = x + product(attended(product(direction(x, eps), w.qkv), turn, keys, values), w.out)
-    x += product(swiglu(product(direction(x, eps), w.up)), w.down)
-    return x
+def swiglu(n: Array, up: Array, s: Scratch) -> Array:
+    """n : (B, D)  ->  -SiLU(W₁ n) ⊙ W₃ n : (B, inner). Both halves lie in one piece: one column per sequence, or few rows."""
+    if s.few:
+        np.matmul(n[:, None], up.reshape(len(up), 2, -1).swapaxes(0, 1)[:, None], s.up)
+    else:
+        np.dot(up.T, n.T, s.up)
+    e = np.exp(s.gate, s.a)
+    np.add(e, s.one, e)
+    np.divide(s.gate, e, e)
+    np.multiply(e, s.value, e)
+    return s.down
+
+
+def llama_block(x: Array, w: LlamaWeights, cached: Array, s: Scratch, layer: int, *, shifted: bool) -> None:
+    """x : (B, D), which is changed; the rest as in `attended`."""
+    s.product(direction(x, s), w.qkv, s.qkv)
+    x += s.product(attended(cached, s, layer, shifted=shifted), w.out, s.n)
+    x += s.product(swiglu(direction(x, s), w.up, s), w.down, s.n)
+
+
+def llama_blocks(x: Array, blocks: Sequence[LlamaWeights], turn: Array, cached: Array, s: Scratch) -> Array:
+    """x : (B, D)  ->  its direction after all blocks : (B, D).   turn : a row of `turned`   cached : (layers, …), see `attended`
+
+    The shift of the softmax takes as long as its exponentials. So it is left out first; where a sum is then too large or too small
+    for float32, the blocks are run again with it.
+    """
+    s.turn[...] = turn
+    for shifted in (False, True):
+        h = x.copy()
+        with np.errstate(over="ignore", invalid="ignore"):  # SiLU(a) is 0 where e^-a is inf
+            for layer, w in enumerate(blocks):
+                llama_block(h, w, cached[layer], s, layer, shifted=shifted)
+        if 1 / SAFE < np.minimum.reduce(s.flat_sums) and np.maximum.reduce(s.flat_sums) < SAFE:
+            break
+    return direction(h, s)
 
 
 # ------------------------------------------------------------------------------------------------ scales

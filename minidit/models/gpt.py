@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value, value
 from minidit.backend import Array, module_of
-from minidit.kernels.cpu_step import LlamaWeights, after_norm, direction, llama_block, llama_weights, product, turned
+from minidit.kernels.cpu_step import LlamaWeights, Scratch, after_norm, llama_blocks, llama_weights, turned
 from minidit.models.embedders import LabelEmbedder
 from minidit.models.of_codes import OfCodes
 from minidit.nn import Embedding, Linear, Module, RMSNorm, rotary
@@ -177,18 +177,18 @@ class GPT(Module):
 
     def step(self, index: Array, y: Array | None, cache: Cache) -> Array:
         """The same for one new token, every block in one function (kernels/cpu_step.py)."""
-        x = self.tok_embeddings.weight.data[index[:, 0]] if cache.used else value(self.first(len(index), y))[:, 0]
-        (blocks, turn, last), eps = cache.once(self.folded), self.norm.eps
-        with np.errstate(over="ignore"):  # SiLU(a) is 0 where e^-a is inf
-            for layer, weights in enumerate(blocks):
-                x = llama_block(x, weights, turn[cache.used], *cache.room(layer, 1), eps)
+        x = self.tok_embeddings.weight.data.take(index[:, 0], axis=0) if cache.used else value(self.first(len(index), y))[:, 0]
+        blocks, turn, last, scratch = cache.once(self.folded, len(x))
+        n = llama_blocks(x, blocks, turn[cache.used], cache.room(1), scratch)
         cache.written(1)
-        return product(direction(x, eps), last)[:, None]
+        logits: Array = scratch.product(n, last)
+        return logits[:, None]
 
-    def folded(self) -> tuple[list[LlamaWeights], Array, Array]:
-        """Of `step`: the weights of the blocks, the turn of every token, and W of the logits."""
-        blocks = [block.weights() for block in self.layers]
-        return blocks, turned(*self.turn), after_norm(self.output.weight.data, self.norm.weight.data)
+    def folded(self, B: int) -> tuple[list[LlamaWeights], Array, Array, Scratch]:
+        """Of `step`: the weights of the blocks, the turn of every token, W of the logits, and memory."""
+        blocks, c = [block.weights() for block in self.layers], self.config
+        scratch = Scratch(B, c.num_heads, c.hidden_size, c.inner, c.depth, self.norm.eps)
+        return blocks, turned(*self.turn, c.num_heads), after_norm(self.output.weight.data, self.norm.weight.data), scratch
 
     def first(self, B: int, y: Array | None) -> Value:
         """The class token : (B, 1, D)."""

@@ -242,8 +242,8 @@ class VAR(Module):
             x[:, : self.config.groups[0]] = c[:, None] + self.pos_start.data
         x += places[used : used + m]
         mask = new_rows(self.mask, used, m)
-        for layer, weights in enumerate(blocks):
-            x = scale_block(x, weights, *cache.room(layer, m), mask, EPS)
+        for weights, (keys, values) in zip(blocks, cache.room(m), strict=True):
+            x = scale_block(x, weights, keys, values, mask, EPS)
         cache.written(m)
         return cpu.linear(cpu.layer_norm_modulate(x, shift, scale)[0], *arrays(self.head))[0]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from minidit.autograd import Value, kernels_on, recording, value, watcher
 from minidit.backend import Array, module_of
+from minidit.kernels.cpu_step import memory
 from minidit.nn.module import Module
 
 T = TypeVar("T")
@@ -26,8 +27,9 @@ class Cache:
     """
 
     def __init__(self, network: Module, layers: int, batch: int, heads: int, length: int, width: int) -> None:
-        xp = module_of(network.device)
-        self.keys, self.values = (xp.empty((layers, batch, heads, length, width), network.dtype) for _ in range(2))
+        xp, shape = module_of(network.device), (layers, 2, batch, heads, length, width)
+        self.both = memory(*shape) if xp is np and network.dtype == np.float32 else xp.empty(shape, network.dtype)
+        self.keys, self.values = self.both[:, 0], self.both[:, 1]
         self.length, self.used, self._made = length, 0, dict[object, Any]()
 
     def extended(self, layer: int, k: Value, v: Value) -> tuple[Array, Array]:
@@ -35,17 +37,16 @@ class Cache:
 
         No gradient passes through a cache.
         """
-        n = k.shape[2]
-        keys, values = self.room(layer, n)
+        keys, values = self.room(k.shape[2])[layer]
         keys[:, :, self.used :], values[:, :, self.used :] = value(k), value(v)
         return keys, values  # (N.16)
 
-    def room(self, layer: int, tokens: int) -> tuple[Array, Array]:
-        """Keys and values of all tokens so far and of so many more, which are not written yet."""
+    def room(self, tokens: int) -> Array:
+        """Keys and values of all tokens so far and of so many more, which are not written yet : (layers, 2, B, heads, M, K)."""
         end = self.used + tokens
         if end > self.length:
             raise ValueError(f"the cache has room for {self.length} tokens, and this would be token {end}")
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        return self.both[:, :, :, :, :end]
 
     def written(self, tokens: int) -> None:
         """Says that all layers have seen the next tokens."""

@@ -115,4 +115,4 @@ def test_a_full_cache_refuses_the_fused_forms_too(name, message):
     with no_grad(), pytest.raises(ValueError, match=message):
         model(seen[:, -1:] if name == "gpt" else seen[:, -9:], y, cache)
     with pytest.raises(ValueError, match=f"room for {cache.length} tokens, and this would be token {cache.length + 1}"):
-        cache.room(0, 1)
+        cache.room(1)
