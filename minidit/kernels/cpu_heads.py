@@ -120,9 +120,9 @@ def self_attention(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:
     return by_head(y).reshape(B, N, D), vjp
 
 
-def rows_of(qkv: Array, heads: int) -> Array:
-    """(B, N, 3D)  ->  (B · N, 3, heads, K)"""
-    return qkv.reshape(-1, 3, heads, qkv.shape[-1] // 3 // heads)
+def in_heads(qkv: Array, heads: int) -> Array:
+    """(B, N, 3D)  ->  (B, N, 3, heads, K)"""
+    return qkv.reshape(*qkv.shape[:2], 3, heads, qkv.shape[-1] // 3 // heads)
 
 
 def rotations(cos: Array, sin: Array) -> Array:
@@ -133,49 +133,51 @@ def rotations(cos: Array, sin: Array) -> Array:
 def qk_norm(
     qkv: Array, q_weight: Array, k_weight: Array, cos: Array = None, sin: Array = None, *, heads: int, eps: float = 1e-6
 ) -> tuple[Array, Vjp]:
-    x = rows_of(qkv, heads)
-    rows, _, _, K = x.shape
-    y, r, step = empty(qkv, x.shape), np.empty((rows, 2, heads, 1), np.float32), max(1, cpu.TILE // qkv.shape[-1])
-    tiles = [slice(i, i + step) for i in range(0, rows, step)]
-    weights = np.repeat(np.stack((q_weight, k_weight))[:, None], heads, axis=1)  # as long as a row: long inner loops
-    turn = None if cos is None else np.tile(rotations(cos, sin), (len(qkv), 1, 1, 1))
+    B, N, width = qkv.shape
+    K = width // 3 // heads
+    x, y, shape = in_heads(qkv, heads), empty(qkv, (B, N, 3, heads, K)), (2, heads, K)
+    weights, ones = np.stack((q_weight, k_weight)), constant(2 * K).reshape(2, K)
+    r = np.zeros((B, N, 2, heads, 2), np.float32)  # those of queries in the first column, those of keys in the second
+    turn = None if cos is None else np.tile(rotations(cos, sin), (1, 2, heads, 1))
+    several, some = max(1, cpu.TILE // (N * width)), min(N, max(1, cpu.TILE // width))
+    tiles = [(slice(b, b + several), slice(n, n + some)) for b in range(0, B, several) for n in range(0, N, some)]
+    scratch = empty(qkv, (min(B, several), some, *shape))
     for tile in tiles:
-        part, out, ri = x[tile, :2], y[tile], r[tile]
-        np.vecdot(part, part, out=ri[..., 0])
-        np.multiply(ri, 1 / K, out=ri)
-        np.add(ri, eps, out=ri)
-        np.sqrt(ri, out=ri)
-        np.reciprocal(ri, out=ri)
-        np.multiply(part, ri, out=out[:, :2])
-        np.multiply(out[:, :2], weights, out=out[:, :2])
+        part, out, ri = x[tile][:, :, :2], y[tile], r[tile]
+        factors = scratch[: len(part), : part.shape[1]]
+        m = 1 / np.sqrt(np.vecdot(part, part) / K + np.float32(eps))
+        ri[:, :, 0, :, 0], ri[:, :, 1, :, 1] = m[:, :, 0], m[:, :, 1]
+        np.matmul(ri.reshape(-1, 2), weights, out=factors.reshape(-1, K))  # r γ; a product is a third of a broadcast's time
+        np.multiply(part, factors, out=out[:, :, :2])
         if turn is not None:
-            pairs = out[:, :2].view(np.complex64)
-            np.multiply(pairs, turn[tile], out=pairs)
-        out[:, 2] = x[tile, 2]
+            pairs = out[:, :, :2].view(np.complex64)
+            np.multiply(pairs, turn[tile[1]], out=pairs)
+        out[:, :, 2] = x[tile][:, :, 2]
+    del scratch
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         y_bar = y_bar if y_bar.flags.c_contiguous else np.ascontiguousarray(y_bar)
-        g, bar, sums = rows_of(y_bar, heads), empty(qkv, x.shape), np.zeros((2 * heads * K,), np.float32)
-        scratch = empty(qkv, (2, step, 2, heads, K))
+        g, bar, sums = in_heads(y_bar, heads), empty(qkv, y.shape), np.zeros((2, K), np.float32)
+        scratch = empty(qkv, (3, min(B, several), some, *shape))
         back = None if turn is None else turn.conj()
         for tile in tiles:
-            part, gi, ri, out = x[tile, :2], g[tile, :2], r[tile], bar[tile, :2]
-            t, turned = scratch[:, : len(part)]
+            part, gi, ri, out = x[tile][:, :, :2], g[tile][:, :, :2], r[tile].reshape(-1, 2), bar[tile][:, :, :2]
+            t, turned, factors = scratch[:, : len(part), : part.shape[1]]
             if back is not None:
-                np.multiply(gi.view(np.complex64), back[tile], out=turned.view(np.complex64))
+                np.multiply(gi.view(np.complex64), back[tile[1]], out=turned.view(np.complex64))
                 gi = turned
             np.multiply(gi, part, out=t)
-            np.multiply(t, ri, out=t)  # ȳ x̂
-            np.add(sums, np.matmul(constant(len(t)), t.reshape(len(t), -1)), out=sums)
-            np.multiply(t, weights, out=t)
-            c = np.vecdot(t, constant(K))[..., None] * (ri * ri / K)  # r² mean(g x̂)
-            np.multiply(part, c, out=t)
-            np.multiply(gi, weights, out=out)
-            np.multiply(out, ri, out=out)
+            rows = t.reshape(-1, K)
+            np.add(sums, np.matmul(ri.T, rows), out=sums)  # Σ ȳ x̂
+            c = np.matmul(rows, weights.T)
+            np.multiply(c, ri * ri * ri / K, out=c)  # r³ mean(ȳ γ x), and 0 in the column that is not a row's own
+            np.matmul(ri, weights, out=factors.reshape(-1, K))
+            np.multiply(gi, factors, out=out)
+            np.matmul(c, ones, out=factors.reshape(-1, K))
+            np.multiply(part, factors, out=t)
             np.subtract(out, t, out=out)
-            bar[tile, 2] = g[tile, 2]
-        q_sum, k_sum = sums.reshape(2, heads, K).sum(axis=1)
-        return bar.reshape(qkv.shape), q_sum, k_sum, None, None
+            bar[tile][:, :, 2] = g[tile][:, :, 2]
+        return bar.reshape(qkv.shape), sums[0], sums[1], None, None
 
     return y.reshape(qkv.shape), vjp
 
