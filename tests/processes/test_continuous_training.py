@@ -108,13 +108,13 @@ WALKS = {
 def test_a_recorded_walk_is_the_walk_bit_for_bit_on_every_path(name, caplog):
     process, how = WALKS[name]
     model, labels = awake(device="cuda"), np.array([0, 1, 2])
-    walk = lambda **more: host(sample(model, process, labels, steps=6, **how, **more))
+    walk = lambda **more: host(sample(model, process, labels, steps=4, **how, **more))
     recorded, eager = walk(), walk(graph=False)
     assert caplog.messages == [] and np.isfinite(recorded).all()
     assert np.array_equal(recorded, eager)
     with plain_text():
         agree(recorded, walk(graph=False), bound=3e-4)
-    here = sample(awake(), process, labels, steps=6, **how)
+    here = sample(awake(), process, labels, steps=4, **how)
     agree(recorded, here, bound=3e-4)
 
 
@@ -130,7 +130,7 @@ def test_walks_that_are_not_one_function_of_the_counter_are_not_recorded_and_run
 @pytest.mark.parametrize("process", [FLOW, EDM, replace(FLOW, answer=X_0, weight=loss.min_snr,
                                                         times=drawn(times.mode()))], ids=["flow", "edm", "weighted"])  # fmt: skip
 def test_a_recorded_update_of_any_process_is_the_update_bit_for_bit(process, caplog):
-    config = LoopConfig(steps=5, batch_size=6, lr=1e-2, warmup=2, seed=3)
+    config = LoopConfig(steps=4, batch_size=6, lr=1e-2, warmup=2, seed=3)
     losses = {}
     for name, device, graph in (("recorded", "cuda", True), ("eager", "cuda", False), ("host", "cpu", False)):
         loop = loop_for(awake(device=device), pictures(), process, replace(config, graph=graph))

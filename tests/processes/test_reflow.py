@@ -276,7 +276,7 @@ def gpu():
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "drawn"])
 def test_a_recorded_update_on_pairs_is_the_update_bit_for_bit(path, kept, caplog):
     """Kept pairs stay on the host, and the rows of a batch are copied; drawn ones are walked inside the recording."""
-    losses, config = {}, LoopConfig(steps=4, batch_size=4, lr=1e-2, seed=3, shards=1)
+    losses, config = {}, LoopConfig(steps=3, batch_size=4, lr=1e-2, seed=3, shards=1)
     for name, device, graph in (("recorded", "cuda", True), ("eager", "cuda", False), ("host", "cpu", False)):
         source = source_of(pictures(9), device)
         teacher = Maker(awake(device=device), TEACHERS[path], HOW)
