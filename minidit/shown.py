@@ -1,6 +1,6 @@
-"""How objects show themselves in a notebook: pieces of HTML with inline styles and SVG, readable in light and dark; times in words.
+"""How objects show themselves in a notebook: pieces of HTML with inline styles and SVG, readable in light and dark.
 
-Text from outside goes through `escape`; arguments named `html` or `parts` are HTML already.
+Text from outside goes through `escape`; arguments named `html` or `parts` are HTML already. `in_time`: durations in words.
 """
 
 from __future__ import annotations

@@ -4,9 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import standin
 from small import DIT, UNCONDITIONAL, awake, pictures
-from standin.cublas import imitated_cublas
 from support import agree, host, spec
 
 from minidit.autograd import plain_text
@@ -17,7 +15,6 @@ from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import X_0, U, V, edm
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2, HEUN_EDM
-from minidit.kernels import cuda_graph
 from minidit.models.dit import DiT
 from minidit.processes.diffusion import Diffusion, drawn
 from minidit.processes.sample import sample
@@ -81,15 +78,6 @@ def test_todays_network_learns_any_process_on_digits(process):
 
 
 # ------------------------------------------------------------------------------------------------ on a device
-
-
-@pytest.fixture
-def gpu():
-    if not getattr(standin.install(), "__standin__", False) or standin.raw.compiler() is None:
-        pytest.skip("the stand-in, and g++ to run kernels on the CPU")
-    cuda_graph.explain.cache_clear()
-    with standin.kernels(), imitated_cublas():
-        yield
 
 
 WALKS = {

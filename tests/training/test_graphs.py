@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import standin
 from small import DIT, UNCONDITIONAL, awake, pictures
-from standin.cublas import imitated_cublas
 from support import agree, host
 
 from minidit.autograd import plain_text
@@ -15,7 +14,6 @@ from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, ddim
 from minidit.diffusion.loss import min_snr
 from minidit.diffusion.prediction import V
 from minidit.diffusion.schedule import Schedule
-from minidit.kernels import cuda_graph
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.train import loop_for
@@ -24,18 +22,10 @@ from minidit.training.loop import LoopConfig
 from minidit.training.source import Latents
 
 CUPY = standin.install()
-REAL = not getattr(CUPY, "__standin__", False)
-pytestmark = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the stand-in, and g++ to run kernels on the CPU")
+pytestmark = pytest.mark.usefixtures("gpu")
 CONFIG = LoopConfig(steps=6, batch_size=6, lr=1e-2, warmup=3, final_lr=0.1, clip=0.5, weight_decay=0.1, ema=0.9, eps=1e-3)
 PROCESS = Diffusion.on_ladder(Schedule.linear(30))
 PATH = Schedule.linear(50)
-
-
-@pytest.fixture(autouse=True)
-def a_gpu():
-    cuda_graph.explain.cache_clear()
-    with standin.kernels(), imitated_cublas():
-        yield
 
 
 def trained(config=DIT, source=None, process=PROCESS, **changes):
