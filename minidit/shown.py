@@ -1,6 +1,6 @@
 """How objects show themselves in a notebook: pieces of HTML with inline styles and SVG, readable in light and dark.
 
-Text from outside goes through `escape`; arguments named `html` or `parts` are HTML already.
+Text from outside goes through `escape`; arguments named `html` or `parts` are HTML already. `in_time`: durations in words.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ WIDTH, HEIGHT, LEFT, BASE = 300, 150, 48, 126  # of a chart, in pixels
 def escape(text: object) -> str:
     """Any value as text that HTML shows literally, in elements and in quoted attributes."""
     return _html.escape(str(text), quote=True)
+
+
+def in_time(seconds: float) -> str:
+    """A duration in seconds, minutes or hours, with one decimal where that says more."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    number, unit = (seconds / 60, "minutes") if seconds < 5400 else (seconds / 3600, "hours")
+    return f"{number:.1f} {unit}" if number < 10 else f"{number:,.0f} {unit}"
 
 
 def card(title: object, *parts: str) -> str:

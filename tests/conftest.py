@@ -36,6 +36,20 @@ def device(xp):
     return "cpu" if xp is np else "cuda"
 
 
+@pytest.fixture
+def gpu():
+    """The stand-in with its kernels, compiled for the CPU, and an imitated cuBLAS: all that recordings need."""
+    if REAL or standin.raw.compiler() is None:
+        pytest.skip("the stand-in, and g++ to run kernels on the CPU")
+    from standin.cublas import imitated_cublas
+
+    from minidit.kernels import cuda_graph
+
+    cuda_graph.explain.cache_clear()
+    with standin.kernels(), imitated_cublas():
+        yield
+
+
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
     parser.addoption("--list-skipped", type=Path, metavar="FILE", help="write what was skipped, for another run: pytest @FILE")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from minidit.shown import in_time
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -64,10 +66,10 @@ class Progress:
             say(", ".join([f"{phase}: {step}/{steps}", *self.numbers.values(), *self._times(now, step, steps)]))
 
     def _times(self, now: float, step: int, steps: int) -> list[str]:
-        """The seconds since the phase began, and those to its end once they can be guessed."""
+        """The time since the phase began, and that to its end once it can be guessed."""
         passed, parts = now - self.began, step - self.first
-        left = [f"{passed / parts * (steps - step):.0f} s to go"] if parts and step < steps else []
-        return [f"{passed:.0f} s", *left]
+        left = [f"{in_time(passed / parts * (steps - step))} to go"] if parts and step < steps else []
+        return [in_time(passed), *left]
 
     def steps(self, phase: str) -> Callable[[int, int], None]:
         """A function (done, total) for the `progress` argument of a function that takes steps."""

@@ -13,9 +13,10 @@ from minidit.html.folder import Record, ReportError, Run, read_run, seconds_of, 
 from minidit.html.measures import COLUMNS, finite
 from minidit.html.moments import image
 from minidit.html.page import beside, document, escape, section, table
-from minidit.html.report import duration, plain, used
+from minidit.html.report import plain, used
 from minidit.incoming import reading
 from minidit.outgoing import write_text
+from minidit.shown import in_time
 
 MOST = 6  # runs: as many as there are colours
 LONGEST = 150  # bytes of the name of a page, without its ending
@@ -98,7 +99,7 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
             numbers = [(pick(v) if callable(pick) else v[pick]) if v else None for v in values]
             if any(n is not None for n in numbers):
                 rows.append([f"{escape(phase)}, {words}", *("–" if n is None else f"{n:.4g}" for n in numbers)])
-    rows.append(["training time", *(duration(seconds_of(run.metrics)) if run.metrics else "–" for run in runs)])
+    rows.append(["training time", *(in_time(seconds_of(run.metrics)) if run.metrics else "–" for run in runs)])
     return table(["", *names], rows, numbers=range(1, len(names) + 1), label="the runs at a glance")
 
 

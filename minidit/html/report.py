@@ -18,6 +18,7 @@ from minidit.html.moments import PICTURE_ROOM, image, progress, slider
 from minidit.html.page import beside, document, escape, section, table
 from minidit.incoming import reading
 from minidit.outgoing import check_writable, write_atomically
+from minidit.shown import in_time
 
 FINAL = {"ddim.png": ("Drawn by DDIM, which adds no noise on the way: few steps are enough.", "samples drawn with DDIM"),
          "ddpm.png": ("Drawn by DDPM, which adds fresh noise at every step and needs more of them.", "samples drawn with DDPM"),
@@ -81,7 +82,7 @@ def header(run: Run) -> str:
     clauses = [f"{what} ({', '.join(sizes)})" if sizes else what,
                f"on {data['name']}" if "name" in data else "",
                f"after {steps['model']:,} steps" if "model" in steps else "",
-               f"and {duration(seconds)} of training" if seconds else ""]
+               f"and {in_time(seconds)} of training" if seconds else ""]
     sentence = " ".join(filter(None, clauses)) + "."
     tiles = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in headlines(run))
     lines = [*about_data(run.facts), *filter(None, [about_length(run)])]
@@ -250,8 +251,3 @@ def settings(tables: Record) -> str:
 def plain(value: object) -> str:
     """A value as the configuration file writes it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

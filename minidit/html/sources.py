@@ -95,14 +95,16 @@ def symbols_of(node: ast.AST, scope: str = "", in_function: bool = False) -> Ite
             yield from symbols_of(child, scope, in_function)
 
 
-def docstrings_of(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """(text, its first line) of every docstring in the tree."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | Definition) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                yield value.value, value.lineno
+def docstrings_of(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """(text, its first line) of every docstring in a module; no expression is looked into."""
+    body = getattr(node, "body", None)
+    if isinstance(node, ast.Module | Definition) and body and isinstance(body[0], ast.Expr):
+        value = body[0].value
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield value.value, value.lineno
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from docstrings_of(child)
 
 
 def ids_in(text: str) -> Iterator[tuple[str, int]]:
@@ -114,11 +116,12 @@ def ids_in(text: str) -> Iterator[tuple[str, int]]:
 
 def citations_of(path: str, text: str, tree: ast.AST) -> Iterator[Citation]:
     """The citations in the comments and docstrings of a Python file."""
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            trailing = bool(token.line[: token.start[1]].strip())
-            for i, _ in ids_in(token.string):
-                yield Citation(i, path, token.start[0], trailing)
+    if any("#" in line and CITATION.search(line) for line in text.splitlines()):
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.COMMENT:
+                trailing = bool(token.line[: token.start[1]].strip())
+                for i, _ in ids_in(token.string):
+                    yield Citation(i, path, token.start[0], trailing)
     for docstring, line in docstrings_of(tree):
         for i, below in ids_in(docstring):
             yield Citation(i, path, line + below, False)
@@ -138,10 +141,15 @@ def read_source(root: Path, path: Path) -> Source:
     return Source(name, text, symbols, tuple(citations_of(name, text, tree)), ast.get_docstring(tree) or "")
 
 
+def name_of(function: ast.expr) -> str:
+    """The last name of what is called: spec of pytest.mark.spec."""
+    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+
+
 def marks_of(nodes: list[ast.expr]) -> Iterator[str]:
     """The ids in decorators of the form spec("X.n", …) or pytest.mark.spec("X.n", …)."""
     for node in nodes:
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "spec":
+        if isinstance(node, ast.Call) and name_of(node.func) == "spec":
             for argument in node.args:
                 yield str(argument.value) if isinstance(argument, ast.Constant) else ast.unparse(argument)
 
@@ -162,7 +170,7 @@ def proofs_of(path: str, tree: ast.AST, inherited: tuple[str, ...] = (), scope: 
 def recorded_in(path: str, tree: ast.AST) -> Iterator[Citation]:
     """The equations for which a test file records residuals: agree(…, of="X.n"), where they are written out."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "agree":
+        if isinstance(node, ast.Call) and name_of(node.func) == "agree":
             for value in (k.value for k in node.keywords if k.arg == "of"):
                 for constant in ast.walk(value):
                     if isinstance(constant, ast.Constant) and isinstance(constant.value, str):

@@ -30,6 +30,7 @@ from minidit.runs.phases import DRAWS, Run
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.show import FRAMES, GRID, TOGETHER, WALKED
 from minidit.runs.state import paths_of, updates_of
+from minidit.shown import in_time
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import gb, memory_of_step
 
@@ -136,10 +137,3 @@ def short(config: LoopConfig) -> LoopConfig:
 def numbers_in(network: Network) -> str:
     """The number of parameters of a network."""
     return f"{sum(p.data.size for p in network.parameters()):,}"
-
-
-def in_time(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

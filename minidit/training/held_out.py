@@ -13,18 +13,19 @@ from minidit.training.source import Source
 
 HELD_OUT_STREAM = 0x68656C64
 MOST = 512  # samples that are looked at
+TOGETHER = 64  # at least so many at once: without a gradient they need less memory than an update of a few
 
 
 def held_out_loss(loop: Loop, source: Source) -> float:
-    """The mean loss of the averaged weights over the first samples of a source, in batches of the loop's size."""
+    """The mean loss of the averaged weights over the first samples of a source, in batches of the loop's size or more."""
     network, config, n, total = loop.model, loop.config, min(MOST, len(source)), 0.0
     draws = Draws(config.seed, HELD_OUT_STREAM, np.arange(n), loop.device, network.dtype, loop.process.per)
-    raw = network.flat.copy()
+    raw, size = network.flat.copy(), max(config.batch_size, TOGETHER)
     network.flat[...] = loop.optimiser.average
     try:
         with no_grad(), computing_in(config.precision, loop.device, network.flat):
-            for start in range(0, n, config.batch_size):
-                piece = draws.at(0, np.arange(start, min(n, start + config.batch_size)))
+            for start in range(0, n, size):
+                piece = draws.at(0, np.arange(start, min(n, start + size)))
                 with Arena():
                     x_0, y = source.draw(to_device(piece.samples, loop.device), piece)
                     total += float(value(loop.process.loss(network, x_0, y, piece)[0]).sum())

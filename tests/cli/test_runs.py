@@ -94,8 +94,10 @@ PHASES = {  # the command that is interrupted, and the one that goes on
 }
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("phase, number, code", [
+    ("tokenizer", signal.SIGINT, 130), ("model", signal.SIGINT, 130), ("judge", signal.SIGINT, 130),
+    ("model", signal.SIGTERM, 143),
+])  # fmt: skip
 def test_the_real_command_stops_gently_and_goes_on_to_the_same_bits(tmp_path, trained, phase, number, code):
     """The signal goes to the whole group, as a terminal sends it: the workers leave the decision to the command."""
     folder, (words, again) = tmp_path / "run", PHASES[phase]

@@ -71,7 +71,7 @@ def test_other_work_is_named_once_it_is_long(capsys, monkeypatch):
         progress.steps("long")(done, 30)
         clock.now += 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("long: 4/30, 3 s, 26 s to go") and lines[-1] == "long: 30/30, 29 s"
+    assert lines[0].startswith("long: 4/30, 3 seconds, 26 seconds to go") and lines[-1] == "long: 30/30, 29 seconds"
     assert len(lines) == 2 + int((30 - 4) / (SECONDS + 1))
 
 

@@ -16,7 +16,11 @@ MEGABYTES = 64  # of memory, above the idle process
 
 def refused(reader, path, words="", *, name=None, kind="ValueError"):
     """The reader's error, after checks: of the project's own kind, one printable line that names the file, within the bounds."""
-    seen = measured(reader, path)
+    return refusal(measured(reader, path), path, words, name=name, kind=kind)
+
+
+def refusal(seen, path, words="", *, name=None, kind="ValueError"):
+    """The same of what has been measured."""
     assert seen["error"] is not None, f"{path} was read"
     kinds, text = seen["kinds"], seen["error"]
     assert kind in kinds, (kinds, text)
@@ -29,16 +33,22 @@ def refused(reader, path, words="", *, name=None, kind="ValueError"):
 
 def measured(reader, path):
     """What happens when a forked process reads: its error, CPU seconds, and bytes of memory at most above the start."""
+    return measured_each(reader, [path])[0]
+
+
+def measured_each(reader, paths):
+    """The same of several paths that one process reads, one after another."""
     with tempfile.NamedTemporaryFile() as file:
         pid = os.fork()
         if pid == 0:  # a child that may do what it likes
-            with contextlib.suppress(BaseException):
-                Path(file.name).write_text(json.dumps(_measured(reader, path)))
+            with contextlib.suppress(BaseException), open(file.name, "w") as out:
+                for path in paths:
+                    print(json.dumps(_measured(reader, path)), file=out, flush=True)
             os._exit(0)
         os.waitpid(pid, 0)
-        text = Path(file.name).read_text()
-    assert text, f"reading {path} ended the process"
-    return json.loads(text)
+        seen = [json.loads(line) for line in Path(file.name).read_text().splitlines()]
+    assert len(seen) == len(paths), f"reading {paths[len(seen)]} ended the process"
+    return seen
 
 
 def _measured(reader, path):

@@ -11,7 +11,6 @@ Every wait has a deadline, after which the browser is killed: a hung browser can
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -135,11 +134,6 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
                     {"name": "prefers-reduced-motion", "value": "reduce" if reduced_motion else "no-preference"}]
         self._call("Emulation.setEmulatedMedia", features=features)
-
-    def screenshot(self, path, whole=True):
-        """A PNG of the whole page, or of what the window shows."""
-        answer = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        Path(path).write_bytes(base64.b64decode(answer["data"]))
 
     def overflow(self):
         """By how many pixels the page is wider than the window: 0 where nothing has to be scrolled sideways."""

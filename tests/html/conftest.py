@@ -1,4 +1,4 @@
-"""A browser for the tests of pages, started once and reset for every test; a run folder and its report."""
+"""A browser for the tests of pages, started once and reset for every test; this checkout and its book; a run and its report."""
 
 import importlib.util
 from pathlib import Path
@@ -7,6 +7,9 @@ import pytest
 from run_folder import write_run
 
 from minidit.html import report
+from minidit.html.spec import read
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def load_chromium():
@@ -31,6 +34,25 @@ def page(chromium_page):
     chromium_page.set_width(1280)
     chromium_page.set_dark(False)
     return chromium_page
+
+
+@pytest.fixture(scope="session")
+def checkout():
+    """This checkout's own SPEC.md, code and tests."""
+    if not (ROOT / "SPEC.md").exists():
+        pytest.skip("no SPEC.md beside the tests")
+    return read(ROOT)
+
+
+@pytest.fixture(scope="session")
+def book(checkout):
+    """The pages of its book, made once: name -> HTML."""
+    from minidit.html.book import pages
+    from minidit.html.mistakes import Mistake
+    from minidit.verify.bank import DEVIATIONS
+
+    mistakes = [Mistake(d.id, d.name, d.spec, d.wrong, d.right, d.seen) for d in DEVIATIONS.values()]
+    return dict(pages(checkout, mistakes))
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("latex2mathml")
 
-from minidit.html.book import pages, write_book
+from minidit.html.book import write_book
 from minidit.html.formula import displayed, mathml, pieces
 from minidit.html.markup import inline, markdown
-from minidit.html.mistakes import Mistake
 from minidit.html.prose import coloured, segments
 from minidit.html.spec import read
 from minidit.verify.bank import DEVIATIONS
@@ -150,21 +149,6 @@ def test_tokens_have_their_colours():
 
 
 # ------------------------------------------------------------------------------------------------ pages
-
-
-@pytest.fixture(scope="module")
-def checkout():
-    """This checkout's own SPEC.md, code and tests."""
-    if not (ROOT / "SPEC.md").exists():
-        pytest.skip("no SPEC.md beside the tests")
-    return read(ROOT)
-
-
-@pytest.fixture(scope="module")
-def book(checkout):
-    """The pages of its book: name -> HTML."""
-    mistakes = [Mistake(d.id, d.name, d.spec, d.wrong, d.right, d.seen) for d in DEVIATIONS.values()]
-    return dict(pages(checkout, mistakes))
 
 
 def test_every_equation_has_its_place_its_formula_its_code_and_its_tests(checkout, book):

@@ -275,15 +275,11 @@ def test_a_wrong_id_is_answered_in_one_line_with_what_may_be_meant(tree, capsys,
     assert error.count("\n") == 1 and answer in error
 
 
-def test_of_one_equation_only_the_files_that_name_it_are_read_and_it_reads_the_same():
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "SPEC.md").exists():
-        pytest.skip("no SPEC.md beside the tests")
-    whole = read(root)
-    for i, entry in whole.entries.items():
-        part = read(root, only=i)
-        assert one_entry(part, part.entries[i]) == one_entry(whole, entry)
-        assert len(part.sources) < len(whole.sources) / 2 and len(part.texts) < len(whole.texts) / 2
+def test_of_one_equation_only_the_files_that_name_it_are_read_and_it_reads_the_same(checkout):
+    for i in [*list(checkout.entries)[::16], "D.1"]:  # of every chapter, and D.1, with which the names of others begin
+        part = read(checkout.root, only=i)
+        assert one_entry(part, part.entries[i]) == one_entry(checkout, checkout.entries[i])
+        assert len(part.sources) < len(checkout.sources) / 2 and len(part.texts) < len(checkout.texts) / 2
 
 
 def test_a_package_without_a_checkout_shows_what_it_carries(tmp_path, monkeypatch, capsys, tree):

@@ -13,27 +13,15 @@ pytest.importorskip("markdown_it")
 
 import minidit as md
 from minidit.html import moving
-from minidit.html.book import pages
 from minidit.html.chapters import chapters
 from minidit.html.diagrams import DIAGRAMS, TAPE
 from minidit.html.entry import decisive_line
-from minidit.html.spec import read
 from minidit.html.story import INSTRUCTION
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = chapters(ROOT / "docs/story")
 pytestmark = pytest.mark.skipif(not STORY, reason="no story beside the tests")
 LIMIT = 1_000_000  # bytes of a page
-
-
-@pytest.fixture(scope="module")
-def checkout():
-    return read(ROOT)
-
-
-@pytest.fixture(scope="module")
-def book(checkout):
-    return dict(pages(checkout))
 
 
 @pytest.fixture(scope="module")

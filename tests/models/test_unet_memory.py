@@ -56,7 +56,7 @@ def test_the_prediction_for_a_cpu_is_what_is_allocated(net, again):
 @pytest.mark.parametrize(("net", "again"), [("as it is", False), ("scaled", False), ("as it is", True)])
 def test_the_prediction_for_a_gpu_is_what_its_kernels_are_given(net, again, monkeypatch):
     most, config = [0], replace(NET, **NETS[net])
-    train = LoopConfig(steps=3, batch_size=8, shards=1, graph=False, checkpoint_blocks=again)
+    train = LoopConfig(steps=3, batch_size=4, shards=1, graph=False, checkpoint_blocks=again)
 
     class Memory(core.Memory):
         def __init__(self, nbytes):

@@ -4,16 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import standin
 from small import DIT, awake, pictures
-from standin.cublas import imitated_cublas
 from support import agree, host
 
 from minidit.diffusion.path import Straight
 from minidit.diffusion.prediction import U, V
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2, AB2_ARC, HEUN
-from minidit.kernels import cuda_graph
 from minidit.models.flow_map import FlowMapConfig, FlowMapDiT
 from minidit.processes.consistency import Consistency, fixed
 from minidit.processes.denoise import Denoiser
@@ -25,17 +22,9 @@ from minidit.random import Philox
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.source import source_of
 
+pytestmark = pytest.mark.usefixtures("gpu")
 LADDER = Diffusion.on_ladder(Schedule.cosine(40), V)
 LABELS = np.arange(6) % 3
-
-
-@pytest.fixture(autouse=True)
-def gpu():
-    if not getattr(standin.install(), "__standin__", False) or standin.raw.compiler() is None:
-        pytest.skip("the stand-in, and g++ to run kernels on the CPU")
-    cuda_graph.explain.cache_clear()
-    with standin.kernels(), imitated_cublas():
-        yield
 
 
 def student(device):

@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import standin
 from small import DIT, UNCONDITIONAL, awake, pictures
-from standin.cublas import imitated_cublas
 from support import agree, host, spec
 
 from minidit.data.cache import Cache
@@ -17,7 +15,6 @@ from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import U, V, edm
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2
-from minidit.kernels import cuda_graph
 from minidit.models.dit import DiT
 from minidit.outgoing import silent
 from minidit.processes import pairs, reflow
@@ -262,21 +259,12 @@ def test_one_reflow_makes_the_trajectories_of_a_trained_flow_straight():
 # ------------------------------------------------------------------------------------------------ on a device
 
 
-@pytest.fixture
-def gpu():
-    if not getattr(standin.install(), "__standin__", False) or standin.raw.compiler() is None:
-        pytest.skip("the stand-in, and g++ to run kernels on the CPU")
-    cuda_graph.explain.cache_clear()
-    with standin.kernels(), imitated_cublas():
-        yield
-
-
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("path", TEACHERS)
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "drawn"])
 def test_a_recorded_update_on_pairs_is_the_update_bit_for_bit(path, kept, caplog):
     """Kept pairs stay on the host, and the rows of a batch are copied; drawn ones are walked inside the recording."""
-    losses, config = {}, LoopConfig(steps=4, batch_size=4, lr=1e-2, seed=3, shards=1)
+    losses, config = {}, LoopConfig(steps=3, batch_size=4, lr=1e-2, seed=3, shards=1)
     for name, device, graph in (("recorded", "cuda", True), ("eager", "cuda", False), ("host", "cpu", False)):
         source = source_of(pictures(9), device)
         teacher = Maker(awake(device=device), TEACHERS[path], HOW)

@@ -1,5 +1,6 @@
 """Every phase of a run is interrupted and goes on to the same bits: stopped, killed, thrown out by an exception."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -38,7 +39,7 @@ def to_the_end(folder):
     return job
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 6])
+@pytest.mark.parametrize("step", [1, 4, 6])
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_phase_that_was_stopped_ends_with_the_bits_of_one_that_was_not(tmp_path, reference, phase, step):
     job = interrupted(tmp_path / "run", LATENT, step, phase)
@@ -49,7 +50,7 @@ def test_a_phase_that_was_stopped_ends_with_the_bits_of_one_that_was_not(tmp_pat
     assert_the_same(job.folder, reference)
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_phase_that_an_exception_ended_goes_on_from_its_last_saved_state(tmp_path, reference, phase, step):
     job, _ = begun(tmp_path / "run", LATENT)
@@ -149,12 +150,13 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path, process):
     ("model", "depth = 1", "depth = 2", "depth is 2, was 1"),
 ])  # fmt: skip
 @pytest.mark.parametrize("finished", [False, True])
-def test_another_configuration_is_refused_with_what_differs(tmp_path, phase, old, new, message, finished):
-    job = whole(tmp_path / "run", LATENT)[0] if finished else interrupted(tmp_path / "run", LATENT, 3, phase)
-    path = job.folder / "config.toml"
+def test_another_configuration_is_refused_with_what_differs(tmp_path, reference, phase, old, new, message, finished):
+    folder = tmp_path / "run"
+    shutil.copytree(reference, folder) if finished else interrupted(folder, LATENT, 3, phase)
+    path = folder / "config.toml"
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(CheckpointError, match=f"another configuration: {message}$"):
-        resumed(job.folder)
+        resumed(folder)
 
 
 @pytest.mark.parametrize("process, old, new, message", [

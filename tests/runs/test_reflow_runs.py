@@ -65,17 +65,17 @@ def test_pairs_are_drawn_as_the_run_says_and_their_labels_are_never_left_out(tmp
 
 
 @pytest.mark.parametrize("pairs_n", [12, 0])
-@pytest.mark.parametrize("step", [1, 3])
-def test_a_reflow_that_was_stopped_ends_with_the_bits_of_one_that_was_not(tmp_path, teacher, pairs_n, step):
+def test_a_reflow_that_was_stopped_ends_with_the_bits_of_one_that_was_not(tmp_path, teacher, pairs_n):
     config = student(teacher, tmp_path / "cache", pairs_noise=0.5)
     config = replace(config, process=replace(config.process, pairs_n=pairs_n))
     reference, _ = whole(tmp_path / "whole", config)
-    interrupted(tmp_path / "run", config, step)
-    shutil.rmtree(tmp_path / "cache", ignore_errors=True)  # it is made again
-    resumed(tmp_path / "run")
-    for file in ("model.safetensors", "states/model-00000006.safetensors"):
-        assert (tmp_path / "run" / file).read_bytes() == (reference.folder / file).read_bytes()
-    assert lines(tmp_path / "run") == lines(reference.folder)
+    for step in (1, 3):
+        run = interrupted(tmp_path / f"run{step}", config, step).folder
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)  # it is made again
+        resumed(run)
+        for file in ("model.safetensors", "states/model-00000006.safetensors"):
+            assert (run / file).read_bytes() == (reference.folder / file).read_bytes(), step
+        assert lines(run) == lines(reference.folder), step
 
 
 def test_a_teacher_that_has_other_weights_now_is_refused(tmp_path):

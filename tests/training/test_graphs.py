@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import standin
 from small import DIT, UNCONDITIONAL, awake, pictures
-from standin.cublas import imitated_cublas
 from support import agree, host
 
 from minidit.autograd import plain_text
@@ -15,27 +14,18 @@ from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, ddim
 from minidit.diffusion.loss import min_snr
 from minidit.diffusion.prediction import V
 from minidit.diffusion.schedule import Schedule
-from minidit.kernels import cuda_graph
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
 from minidit.processes.train import loop_for
-from minidit.training.draws import ROWS
+from minidit.training import draws
 from minidit.training.loop import LoopConfig
 from minidit.training.source import Latents
 
 CUPY = standin.install()
-REAL = not getattr(CUPY, "__standin__", False)
-pytestmark = pytest.mark.skipif(REAL or standin.raw.compiler() is None, reason="the stand-in, and g++ to run kernels on the CPU")
+pytestmark = pytest.mark.usefixtures("gpu")
 CONFIG = LoopConfig(steps=6, batch_size=6, lr=1e-2, warmup=3, final_lr=0.1, clip=0.5, weight_decay=0.1, ema=0.9, eps=1e-3)
 PROCESS = Diffusion.on_ladder(Schedule.linear(30))
 PATH = Schedule.linear(50)
-
-
-@pytest.fixture(autouse=True)
-def a_gpu():
-    cuda_graph.explain.cache_clear()
-    with standin.kernels(), imitated_cublas():
-        yield
 
 
 def trained(config=DIT, source=None, process=PROCESS, **changes):
@@ -64,7 +54,7 @@ def test_the_recorded_step_is_the_step_bit_for_bit(config, changes, caplog):
     if changes.get("precision") == "bf16":
         pytest.importorskip("ml_dtypes")
     changes = {k: v() if k == "source" else v for k, v in changes.items()}
-    recorded, eager = trained(config, **changes), trained(config, graph=False, **changes)
+    recorded, eager = trained(config, steps=4, **changes), trained(config, steps=4, graph=False, **changes)
     assert caplog.messages == []
     assert recorded[0] == eager[0]
     for name, a in recorded[1].items():
@@ -129,19 +119,21 @@ def test_a_run_that_goes_on_elsewhere_is_the_run_that_never_stopped():
     assert second.done == 6
 
 
-def test_the_batches_of_many_steps_are_sent_now_and_then():
-    loop, other = (loop_for(awake(device="cuda"), pictures(), PROCESS, replace(CONFIG, steps=ROWS + 3)) for _ in range(2))
+def test_the_batches_of_many_steps_are_sent_now_and_then(monkeypatch):
+    rows = 16
+    monkeypatch.setattr(draws, "ROWS", rows)
+    loop, other = (loop_for(awake(device="cuda"), pictures(), PROCESS, replace(CONFIG, steps=rows + 3)) for _ in range(2))
     with plain_text():
         plain = [float(host(r["loss"])) for r in other.run()]
     fast, uploads = [], []
     steps = loop.run()
-    for _ in range(ROWS + 3):
+    for _ in range(rows + 3):
         with standin.counting() as spent:
             record = next(steps)
         uploads.append(spent.uploads)
         fast.append(float(host(record["loss"])))
     agree(fast[-4:], plain[-4:], bound=1e-4)
-    assert not any(uploads[1:ROWS]) and uploads[ROWS] == 1 and not any(uploads[ROWS + 1 :])
+    assert not any(uploads[1:rows]) and uploads[rows] == 1 and not any(uploads[rows + 1 :])
 
 
 def test_an_old_record_keeps_its_numbers():
@@ -192,12 +184,12 @@ WALKS = {
 @pytest.mark.parametrize("name", WALKS)
 def test_the_recorded_walk_is_the_walk_bit_for_bit_and_that_of_the_plain_text(name, caplog):
     model, labels = awake(device="cuda"), np.array([0, 1, 2])
-    walk = lambda **more: host(sample(model, PATH, labels, steps=8, **WALKS[name], **more))
-    recorded, eager, trace = walk(), walk(graph=False), list(sample(model, PATH, labels, steps=8, trace=True, **WALKS[name]))
+    walk = lambda **more: host(sample(model, PATH, labels, steps=5, **WALKS[name], **more))
+    recorded, eager, trace = walk(), walk(graph=False), list(sample(model, PATH, labels, steps=5, trace=True, **WALKS[name]))
     assert caplog.messages == []
-    assert np.array_equal(recorded, eager) and np.array_equal(recorded, host(trace[-1])) and len(trace) == 9
+    assert np.array_equal(recorded, eager) and np.array_equal(recorded, host(trace[-1])) and len(trace) == 6
     with plain_text():
-        plain = list(sample(model, PATH, labels, steps=8, trace=True, **WALKS[name]))
+        plain = list(sample(model, PATH, labels, steps=5, trace=True, **WALKS[name]))
     agree(recorded, plain[-1], bound=1e-4)
     for a, b in zip(trace[:-1], plain[:-1], strict=True):
         assert (a.t, a.s) == (b.t, b.s)
@@ -219,11 +211,11 @@ def test_a_replayed_sampling_step_is_one_launch_and_nobody_waits():
 @pytest.mark.parametrize("name", WALKS)
 def test_a_longer_walk_costs_one_launch_more_per_step(name):
     model, launches = awake(device="cuda"), []
-    for steps in (10, 10, 20):  # the first compiles
+    for steps in (4, 4, 8):  # the first compiles
         with standin.counting() as spent:
             sample(model, PATH, np.array([0, 1]), steps=steps, **WALKS[name])
         launches.append(spent.launches)
-    assert launches[2] - launches[1] == 10
+    assert launches[2] - launches[1] == 4
 
 
 def test_noise_that_is_given_stays_as_it_is():

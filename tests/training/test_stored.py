@@ -207,7 +207,7 @@ kilobytes = next(int(line.split()[1]) for line in open("/proc/self/status") if l
 limit = kilobytes * 1024 + (100 << 20)  # of private memory; file-backed maps do not count
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 if cache:
-    cache = Cache(cache.folder, least=200 << 20)
+    cache = Cache(cache.folder, least=100 << 20)
 parts = parts_of(DataConfig(source=str(path), size=256), cache)
 source = Pixels().source(parts.train, Augment(True, 4))
 total = 0.0
@@ -220,12 +220,12 @@ print(parts.train.images.nbytes + parts.held_out.images.nbytes, total)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the limit RLIMIT_DATA of Linux")
 def test_memory_does_not_grow_with_the_set(tmp_path):
-    """1,088 pictures are 214 MB of bytes. A process with 100 MB reads an epoch of them, and fails without the cache."""
+    """640 pictures are 126 MB of bytes. A process with 100 MB reads an epoch of them, and fails without the cache."""
     rng = np.random.default_rng(0)
     for k in range(16):
         Image.fromarray(rng.integers(0, 256, (256, 256, 3), np.uint8)).save(tmp_path / f"{k}.bmp")
     source = tmp_path / "pictures"
-    for k in range(1088):
+    for k in range(640):
         source.mkdir(exist_ok=True)
         os.link(tmp_path / f"{k % 16}.bmp", source / f"{k:04d}.bmp")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
@@ -238,4 +238,4 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
     assert without.returncode and "MemoryError" in without.stderr
     first, second = (run(str(tmp_path / "cache")) for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
-    assert first.stdout == second.stdout and int(first.stdout.split()[0]) == 1088 * 3 * 256**2
+    assert first.stdout == second.stdout and int(first.stdout.split()[0]) == 640 * 3 * 256**2
