@@ -124,6 +124,7 @@ def _export(folder: Path, full: bool) -> dict[str, Any]:
 
 
 def manifest_of(files: list[dict[str, Any]], left_out: list[dict[str, str]], full: bool) -> dict[str, Any]:
+    """What a suite says of itself and of its files."""
     from minidit.version import __version__
 
     return {
