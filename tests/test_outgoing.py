@@ -152,7 +152,7 @@ def test_what_can_be_known_is_said_before_the_work(tmp_path, monkeypatch, capsys
     Path("place").mkdir()
     Path("file").touch()
     words = ["place.png" if w == "place" and words[0] == "sample" else w for w in words]
-    for work in ("minidit.runs.loading.load", "minidit.verify.check", "minidit.verify.vectors._export"):
+    for work in ("minidit.runs.loading.load", "minidit.verify.check", "minidit.verify.vectors.writing._export"):
         monkeypatch.setattr(work, lambda *args, **options: pytest.fail("the work began"))
     if words[0] == "convert":
         from minidit.checkpoint import save

@@ -202,7 +202,7 @@ def suites(folder: Path) -> Iterator[Target]:
     def answers(path: Path) -> object:
         """The file with a manifest that is right about it: its answers are computed again."""
         manifest = json.loads((suite / "manifest.json").read_text())
-        manifest["files"] = [vectors._file(path, e["cases"]) if e["path"] == path.name else e for e in manifest["files"]]
+        manifest["files"] = [vectors.suite.entry_of(path, e["cases"]) if e["path"] == path.name else e for e in manifest["files"]]
         (path.parent / "manifest.json").unlink()
         (path.parent / "manifest.json").write_text(json.dumps(manifest))
         return vectors.check(path.parent)
@@ -223,9 +223,9 @@ def small_suite(folder: Path) -> None:
     write_arrays(folder / "guidance.safetensors", {k: a for k, a in arrays.items() if k in text} or {"a": np.zeros(2)}, {})
     (folder / "schema.json").write_bytes((vectors.SHIPPED / "schema.json").read_bytes())
     cases = sum(len(t["cases"]) for t in group["topics"])
-    files = [vectors._file(folder / "guidance.json", cases), vectors._file(folder / "guidance.safetensors", 0),
-             vectors._file(folder / "schema.json", 0)]  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(vectors._manifest(files, [], False)))
+    files = [vectors.suite.entry_of(folder / "guidance.json", cases), vectors.suite.entry_of(folder / "guidance.safetensors", 0),
+             vectors.suite.entry_of(folder / "schema.json", 0)]  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(vectors.writing.manifest_of(files, [], False)))
 
 
 def runs(folder: Path) -> Iterator[Target]:

@@ -25,7 +25,7 @@ findings, test_fresh = (importlib.import_module(name) for name in ("tools.findin
 
 from minidit import verify  # noqa: E402
 from minidit.verify.core.compare import allowed  # noqa: E402
-from minidit.verify.vectors import OBSERVED  # noqa: E402
+from minidit.verify.vectors.writing import OBSERVED  # noqa: E402
 
 
 def module(path):

@@ -7,11 +7,11 @@ def test_mine(case):
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from minidit.keywords import meant
 from minidit.verify.bank import DEVIATIONS, HABITS
 from minidit.verify.bank.dialects import DIALECTS
 from minidit.verify.bank.fits import beyond
@@ -53,7 +53,7 @@ def topics_named(names: str | Iterable[str] | None) -> list[AnyTopic]:
     groups = {t.group for t in TOPICS.values()}
     for name in names:
         if name not in TOPICS and name not in groups:
-            raise ValueError(f"there is no topic {name!r}{_meant(name, [*TOPICS, *sorted(groups)])}")
+            raise ValueError(f"there is no topic {name!r}{meant(name, [*TOPICS, *sorted(groups)])}")
     return [t for t in TOPICS.values() if t.name in names or t.group in names]
 
 
@@ -72,7 +72,7 @@ def question(topic: str, name: str) -> list[Any]:
     (chosen,) = topics_named([topic])
     probes = {p.name: p for p in chosen.probes()}
     if name not in probes:
-        raise ValueError(f"{topic} has no question {name!r}{_meant(name, probes) or ': it has ' + ', '.join(probes)}")
+        raise ValueError(f"{topic} has no question {name!r}{meant(name, probes) or ': it has ' + ', '.join(probes)}")
     return copies(probes[name].args)
 
 
@@ -81,15 +81,15 @@ def functions_of(target: object) -> dict[str, Callable[..., Any]]:
     if isinstance(target, Mapping):
         for name in target:
             if name not in TOPICS:
-                raise ValueError(f"there is no topic {name!r}{_meant(str(name), TOPICS)}")
+                raise ValueError(f"there is no topic {name!r}{meant(str(name), TOPICS)}")
         return dict(target)
     functions = {name: getattr(target, name) for name in TOPICS if callable(getattr(target, name, None))}
     if not functions:
         mine = (n for n in dir(target) if not n.startswith("_") and callable(getattr(target, n, None)))
         near = [f"{topic} (for your {name})" for name, topic in topics_meant(mine).items()]
-        meant = f" as the topics are: {', '.join(near[:4])}" if near else f" like {', '.join(list(TOPICS)[:5])}, …"
+        alike = f" as the topics are: {', '.join(near[:4])}" if near else f" like {', '.join(list(TOPICS)[:5])}, …"
         name = getattr(target, "__name__", repr(target))
-        raise ValueError(f"{name} answers to no topic: it needs callables named{meant}; minidit verify --list shows all topics")
+        raise ValueError(f"{name} answers to no topic: it needs callables named{alike}; minidit verify --list shows all topics")
     return functions
 
 
@@ -99,7 +99,7 @@ def judged(
     """Asks these functions all questions of these topics, and names what is wrong. Raises ValueError for an unknown dialect."""
     if dialect is not None and dialect not in DIALECTS:
         known = ", ".join(DIALECTS)
-        raise ValueError(f"there is no dialect {dialect!r}{_meant(dialect, DIALECTS) or f', there are {known}'}")
+        raise ValueError(f"there is no dialect {dialect!r}{meant(dialect, DIALECTS) or f', there are {known}'}")
     base = DIALECTS[dialect].deviations if dialect else ()
     bank, judge = [d for d in DEVIATIONS.values() if d not in base], Judge(base, precision, HABITS, beyond)
     ways = {t.name: best_way(functions[t.name], t, judge) for t in topics}
@@ -128,12 +128,6 @@ def judged(
 def _passing(findings: Sequence[Finding], asked: Asked, judge: Judge) -> int:
     """How many topics are right in a dialect."""
     return sum(f.verdict not in SETTLED and judge.explains(f.topic, asked[f.topic.name], (), f.tolerance) for f in findings)
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    """The nearest of the known names, as the end of a sentence; "" where none is near."""
-    near = difflib.get_close_matches(name, known, 1)
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from minidit.verify.core.calls import bare
 from minidit.verify.topics import TOPICS
 
 CALLED = {  # topic -> names elsewhere, in small letters without underscores
@@ -47,14 +48,10 @@ CALLED = {  # topic -> names elsewhere, in small letters without underscores
 
 def topics_meant(names: Iterable[str]) -> dict[str, str]:
     """name -> the topic that it probably is, where it is written otherwise, called so elsewhere, or misspelt."""
-    bare = {_bare(t): t for t in TOPICS} | {word: t for t, words in CALLED.items() for word in words.split()}
+    known = {bare(t): t for t in TOPICS} | {word: t for t, words in CALLED.items() for word in words.split()}
     out = {}
     for name in names:
         near = difflib.get_close_matches(name, TOPICS, 1, 0.8)
-        if topic := bare.get(_bare(name), near[0] if near else ""):
+        if topic := known.get(bare(name), near[0] if near else ""):
             out[name] = topic
     return out
-
-
-def _bare(name: str) -> str:
-    return name.lower().replace("_", "")

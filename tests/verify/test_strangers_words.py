@@ -118,7 +118,7 @@ def test_one_name_that_may_mean_two_arguments_means_neither():
 def test_a_step_without_eta_and_noise_is_judged_where_eta_is_0_and_refused():
     f = finding(ddim_step=lambda x_t, eps, t, s, alpha_bar: ddim(x_t, eps, t, s, alpha_bar, 0.0, 0.0))
     assert not f.passed and "; it lacks eta, z" in f.reasons[0]
-    assert "where eta is 0, it is right; the 7 others, with s = -1 among them, need eta and z" in line(f)
+    assert "where eta is 0, it is right; the 8 others, with s = -1 among them, need eta and z" in line(f)
     f = finding(ddim_step=lambda x_t, eps, t, s, alpha_bar: ddim(x_t, eps, t, s, alpha_bar, 0.0, 0.0, signal=lambda a: a))
     assert "where eta is 0, it equals D.7 with X94 X_0_WITHOUT_ROOT" in line(f)
 

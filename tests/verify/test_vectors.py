@@ -108,7 +108,7 @@ def changed(path, edit):
 def resealed(folder):
     """Checksums that fit again, as somebody who edits a suite would write them."""
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    manifest["files"] = [vectors._file(folder / e["path"], e["cases"]) for e in manifest["files"]]
+    manifest["files"] = [vectors.suite.entry_of(folder / e["path"], e["cases"]) for e in manifest["files"]]
     (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
 
 
@@ -159,7 +159,7 @@ def test_an_export_that_breaks_off_leaves_the_suite_that_was_there(copy, monkeyp
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(vectors, "_manifest", full_disk)
+    monkeypatch.setattr(vectors.writing, "manifest_of", full_disk)
     with pytest.raises(OSError, match="No space"):
         vectors.export(copy)
     assert contents(copy) == before and [p.name for p in copy.parent.iterdir()] == [copy.name]

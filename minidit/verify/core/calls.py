@@ -140,21 +140,22 @@ def _needed(signature: inspect.Signature, names: Sequence[str]) -> list[str]:
 
 def _offered(signature: inspect.Signature, names: Sequence[str]) -> list[str]:
     """The same, and those with a default that others call so."""
-    known = {_bare(n) for n in names} | {w for n in names for w in ELSEWHERE.get(n, "").split()}
+    known = {bare(n) for n in names} | {w for n in names for w in ELSEWHERE.get(n, "").split()}
     needed = _needed(signature, names)
-    return [n for n, p in signature.parameters.items() if n in needed or (p.kind not in SEVERAL and _bare(n) in known)]
+    return [n for n, p in signature.parameters.items() if n in needed or (p.kind not in SEVERAL and bare(n) in known)]
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
+    """A name as it is looked up: in small letters, without underscores."""
     return name.lower().replace("_", "")
 
 
 def _spelt_otherwise(mine: str, name: str) -> bool:
-    return _bare(mine) == _bare(name)
+    return bare(mine) == bare(name)
 
 
 def _called_elsewhere(mine: str, name: str) -> bool:
-    return _bare(mine) in ELSEWHERE.get(name, "").split()
+    return bare(mine) in ELSEWHERE.get(name, "").split()
 
 
 def _meant(mine: Sequence[str], names: Sequence[str]) -> dict[str, str]:

@@ -94,6 +94,8 @@ def rounded_like(expected: Any, answer: Any) -> Any:
 
 def difference(answer: Any, expected: Any, *, relative: bool = True, floor: float = 1e-30) -> Difference:
     """The largest difference of two answers; infinite where their shapes or their finite entries differ. relative: (E.10)."""
+    if answer is expected:
+        return Difference(0.0)
     try:
         pairs = list(together(answer, expected))
     except ValueError as odd:

@@ -35,6 +35,7 @@ class Expected:
         self._made: dict[tuple[str, ...], Any] = {}
         self._reach: dict[tuple[str, ...], set[AnyPart]] = {}
         self._with: dict[Names, Reference] = {}
+        self._asked: set[str] = set()  # the topics whose questions were all asked of the right law
 
     # ------------------------------------------------------------------------------------------------ right answers
 
@@ -68,8 +69,10 @@ class Expected:
 
     def reached(self, topic: AnyTopic) -> set[AnyPart]:
         """The parts that a topic's answers run through."""
-        for probe in topic.probes():
-            self.expected(topic, probe)
+        if topic.name not in self._asked:
+            self._asked.add(topic.name)
+            for probe in topic.probes():
+                self.expected(topic, probe)
         return self._reach[topic.name,]
 
     def path(self, topic: AnyTopic, deviation: Deviation) -> set[AnyPart]:

@@ -96,12 +96,8 @@ def block(R: Reference, weights: Weights, x: Numbers, c: Numbers, heads: int, pl
 
 
 def final_weights(rng: Philox, D: int, out: int) -> dict[str, Array]:
-    return {
-        "adaLN_modulation.1.weight": dense(rng, 2 * D, D),
-        "adaLN_modulation.1.bias": normal(rng, 2 * D, std=0.5),
-        "linear.weight": dense(rng, out, D),
-        "linear.bias": normal(rng, out, std=0.5),
-    }
+    w = {"adaLN_modulation.1.weight": dense(rng, 2 * D, D), "adaLN_modulation.1.bias": normal(rng, 2 * D, std=0.5)}
+    return w | {"linear.weight": dense(rng, out, D), "linear.bias": normal(rng, out, std=0.5)}
 
 
 def _finals() -> list[Probe]:

@@ -53,12 +53,8 @@ def straight_embedding(R: Reference, t: Array, width: int) -> Array:
 
 
 def time_weights(rng: Philox, D: int) -> dict[str, Array]:
-    return {
-        "mlp.0.weight": normal(rng, D, 256, std=128**-0.5),
-        "mlp.0.bias": normal(rng, D, std=0.3),
-        "mlp.2.weight": dense(rng, D, D),
-        "mlp.2.bias": normal(rng, D, std=0.3),
-    }
+    w = {"mlp.0.weight": normal(rng, D, 256, std=128**-0.5), "mlp.0.bias": normal(rng, D, std=0.3)}
+    return w | {"mlp.2.weight": dense(rng, D, D), "mlp.2.bias": normal(rng, D, std=0.3)}
 
 
 @topic("T.3", "weights {mlp.0.weight (D,256), mlp.0.bias, mlp.2.weight (D,D), mlp.2.bias}, t (B,) ints 0..T-1", "(B,D)",

@@ -172,12 +172,8 @@ def _attentions() -> list[Probe]:
     rng, D = Philox(38), 12
     out = []
     for heads, B, N in ((3, 2, 5), (2, 1, 6)):
-        w = {
-            "qkv.weight": 1.5 * dense(rng, 3 * D, D),
-            "qkv.bias": normal(rng, 3 * D),
-            "proj.weight": dense(rng, D, D),
-            "proj.bias": normal(rng, D),
-        }
+        w = {"qkv.weight": 1.5 * dense(rng, 3 * D, D), "qkv.bias": normal(rng, 3 * D)}
+        w |= {"proj.weight": dense(rng, D, D), "proj.bias": normal(rng, D)}
         out.append(Probe(f"{heads}-heads", (w, normal(rng, B, N, D), heads), "several heads; rows of qkv are (3, heads, K)"))
     return out
 
@@ -192,12 +188,8 @@ def self_attention(R: Reference, weights: Weights, x: Numbers, heads: int, place
 
 def _mlps() -> list[Probe]:
     rng, D = Philox(39), 6
-    w = {
-        "fc1.weight": dense(rng, 4 * D, D),
-        "fc1.bias": normal(rng, 4 * D),
-        "fc2.weight": dense(rng, D, 4 * D),
-        "fc2.bias": normal(rng, D),
-    }
+    w = {"fc1.weight": dense(rng, 4 * D, D), "fc1.bias": normal(rng, 4 * D)}
+    w |= {"fc2.weight": dense(rng, D, 4 * D), "fc2.bias": normal(rng, D)}
     at_peak = w | {"fc1.weight": 0.3 * w["fc1.weight"], "fc1.bias": np.full(4 * D, -PEAK), "fc2.bias": 0.01 * w["fc2.bias"]}
     x = normal(rng, 2, 3, D)
     return [Probe("random", (w, x)), Probe("at-the-peak", (at_peak, x), "every unit near -2.70: the form of GELU")]

@@ -91,17 +91,9 @@ def _queries() -> list[Probe]:
             Probe("small", (2e-3 * q, k, *w, *turn), "ε beside a small mean of squares")]  # fmt: skip
 
 
-@topic(
-    "A.29",
-    "q, k (N,h,K), w_q, w_k (K,), cos, sin (N,K/2)",
-    "(q, k), each (N,h,K)",
-    _queries,
-    tol=3.0,
-    because="a norm and a turn",
-)
-def queries_and_keys(
-    R: Reference, q: Array, k: Array, w_q: Array, w_k: Array, cos: Array, sin: Array
-) -> tuple[Array, Array]:  # fmt: skip
+@topic("A.29", "q, k (N,h,K), w_q, w_k (K,), cos, sin (N,K/2)", "(q, k), each (N,h,K)", _queries, tol=3.0,
+       because="a norm and a turn")  # fmt: skip
+def queries_and_keys(R: Reference, q: Array, k: Array, w_q: Array, w_k: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
     """RoPE(RMSNorm(q)), RoPE(RMSNorm(k)), each with gains of its own."""
     w_q, w_k = gains(R, w_q, w_k)
     return prepared(R, q, w_q, cos, sin), prepared(R, k, w_k, cos, sin)
