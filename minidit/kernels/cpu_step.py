@@ -156,7 +156,7 @@ def llama_blocks(x: Array, blocks: Sequence[LlamaWeights], turn: Array, cached: 
         with np.errstate(over="ignore", invalid="ignore"):  # SiLU(a) is 0 where e^-a is inf
             for layer, w in enumerate(blocks):
                 llama_block(h, w, cached[layer], s, layer, shifted=shifted)
-        if 1 / SAFE < np.minimum.reduce(s.flat_sums) and np.maximum.reduce(s.flat_sums) < SAFE:
+        if np.minimum.reduce(s.flat_sums) > 1 / SAFE and np.maximum.reduce(s.flat_sums) < SAFE:
             break
     return direction(h, s)
 
