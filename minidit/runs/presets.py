@@ -180,8 +180,9 @@ PRESETS["scales"] = replace(
     tokenizer=MultiScaleVQConfig(),
     model=VARConfig(),
     process=ScalesConfig(),
-    train=replace(_WRITTEN, steps=1700),
+    train=replace(_WRITTEN, steps=4000),
     sample=replace(PRESETS["raster"].sample, guidance=2.0),
+    tokenizer_train=replace(PRESETS["raster"].tokenizer_train, steps=2600),
 )
 
 # The same networks and lengths of training on the other paths. The interval of guidance is at the same noise: where a cosine
