@@ -91,13 +91,13 @@ def test_no_bit_depends_on_the_order_of_threads_blocks_and_copies(N, K):
 
 
 @pytest.mark.skipif(REAL, reason="shared memory of other devices")
-@pytest.mark.parametrize("kilobytes", [99, 163])
-def test_a_block_of_a_smaller_device_owns_fewer_keys_and_the_parts_are_summed(kilobytes, monkeypatch):
+@pytest.mark.parametrize(("kilobytes", "N"), [(64, 256), (99, 256), (163, 300)])
+def test_a_block_of_a_smaller_device_owns_fewer_keys_and_the_parts_are_summed(kilobytes, N, monkeypatch):
     monkeypatch.setattr(Device, "most_shared", kilobytes << 10)
     monkeypatch.setattr(cuda_attention_bf16, "_shared", {})
     with standin.kernels(1) as state:
         state.launched.clear()
-        c = case(1, 256, 1, 64, True)
+        c = case(1, N, 1, 64, True)
         same(twin(*c), plain(*c))
         assert "attention_bf16_parts" in state.launched
 
