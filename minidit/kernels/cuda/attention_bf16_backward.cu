@@ -59,7 +59,7 @@ __device__ __forceinline__ void row_sums(float* to, Rows y, Rows y_bar, const fl
         int r = thread / LANES + 64 * u;
         if (t) continue;
         to[r] = first + r < N ? log_sum[first + r] * LOG2E : 1e30f;  // 2^(s - 1e30) = 0: a row beyond the end
-        to[TILE + r] = first + r < N ? -delta[u] : 0;
+        to[TILE + r] = -delta[u];
     }
 }
 

@@ -27,18 +27,6 @@ struct alignas(8) Two {
 };
 __device__ __forceinline__ Two two_of(const float* p) { return *reinterpret_cast<const Two*>(p); }
 
-// threadIdx.x, read where it is used: no number that follows from it stays in a register from one tile to the next, while others
-// are short of registers.
-__device__ __forceinline__ int thread_here() {
-#ifdef __CUDA_ARCH__
-    int i;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(i));
-    return i;
-#else
-    return threadIdx.x;
-#endif
-}
-
 // Which tiles of a mask forbid everything: flags[tile of 64 queries][tile of 32 keys]. They are not computed.
 enum { FLAG_ROWS = 64, FLAG_COLUMNS = 32 };
 
