@@ -84,8 +84,8 @@ def attention(s: Shape) -> list[Kernel]:
     turns = ceil(s.N, tile)
     rounded, summed = width / s.K, s.rows * s.D / 256 if blocks == 1 else 0.0  # the bars that are read again
     backward = Kernel(
-        "attention_bf16_backward", "attention_bf16_backward", {"HEAD": s.K, "HIGH": own_high, "WARPS": owners, "TILE": tile, "MASK": 0},
-        launched,
+        "attention_bf16_backward", "attention_bf16_backward",
+        {"HEAD": s.K, "HIGH": own_high, "WARPS": owners, "TILE": tile, "MASK": 0}, launched,
         (
             Part("BAR", "BAR", 2 * turns * launched),
             Part("MUFU.EX2", "HMMA", 2 * products * (width + s.K) / MMA),

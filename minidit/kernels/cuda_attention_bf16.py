@@ -58,13 +58,13 @@ def owners_of(K: int, M: int, shared: int) -> tuple[int, int]:
 
 def tile_of(K: int, N: int, warps: int, high: int, shared: int) -> int:
     """Queries at a time of the adjoint: as many as fit, because then a fragment of keys serves more of them."""
-    wide = N > TILES[0] and warps == 8 and adjoint_bytes(K, warps, high, TILES[1]) <= shared
+    wide = TILES[0] < N and warps == 8 and adjoint_bytes(K, warps, high, TILES[1]) <= shared
     return TILES[wide]
 
 
 def strips_of(K: int, N: int) -> int:
     """Strips of 16 queries per warp: two where the registers allow it and the queries are enough."""
-    return 2 if N > TILES[0] and K <= 72 else 1
+    return 2 if TILES[0] < N and K <= 72 else 1
 
 
 def strides(x: Array) -> tuple[Any, Any]:
