@@ -19,12 +19,13 @@ import numpy as np
 from minidit.backend import Array, device_of, memory_of, xp_of
 from minidit.diffusion.times import number_of
 from minidit.nn.device import Captured, recorded
+from minidit.nn.module import Module
 from minidit.nn.precision import copy_of
 from minidit.processes.walk import Progress, Walk
 
 MOST = 1 / 16  # of the device's memory, that a recording may keep after its walk
 
-_kept: WeakKeyDictionary[Any, tuple[Any, Recording]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Module, tuple[Any, Recording]] = WeakKeyDictionary()
 
 
 class Recording:
@@ -36,8 +37,9 @@ class Recording:
         self.times = xp.asarray(np.array([t for t, _ in walk.grid]))
         self.numbers = None if self.times.dtype.kind == "i" else number_of(self.times)  # a rung is its own number
         self.arrays, self.labels = walk.arrays(), walk.labels
-        flat = getattr(walk.denoiser.network, "flat", None)
-        self.weights = None if flat is None else copy_of(flat, precision)
+        network = walk.denoiser.network
+        self.flat = network.flat if isinstance(network, Module) else None
+        self.weights = None if self.flat is None else copy_of(self.flat, precision)
         self.steps: dict[float, Captured] = {}
 
     def refresh(self, walk: Walk, precision: str) -> None:
@@ -46,7 +48,7 @@ class Recording:
             if y is not None:
                 y[...] = walk.labels[w]
         if self.weights is not None:
-            self.weights[...] = copy_of(walk.denoiser.network.flat, precision)
+            self.weights[...] = copy_of(self.flat, precision)
 
     def run(self, walk: Walk, x: Array, progress: Progress | None) -> Array:
         """x : (B, ...) at the start  ->  x_0, its own array."""
@@ -90,10 +92,10 @@ def over() -> None:
     raise RuntimeError("a recorded walk is over")
 
 
-def likeness(walk: Walk, x: Array, precision: str) -> Any:
+def likeness(walk: Walk, network: Module, x: Array, precision: str) -> Any:
     """What two walks have in common if one can be replayed as the other. Raises TypeError where that cannot be compared."""
     d, draws, tables, solver = walk.denoiser, walk.draws, walk.tables(), walk.solver
-    places = [a.data.ptr for a in (d.network.flat, *(b for _, b in d.network.named_buffers()))]
+    places = [a.data.ptr for a in (network.flat, *(b for _, b in network.named_buffers()))]
     labels = tuple((w, None if y is None else (y.shape, y.dtype.name)) for w, y in walk.labels.items())
     drawn = (draws.seed, draws.stream, tuple(draws.samples.tolist())) if walk.fresh.noisy else ()
     key = (
@@ -109,11 +111,12 @@ def recording_of(walk: Walk, x: Array, precision: str) -> tuple[Recording, Calla
 
     Nobody else has it meanwhile: another thread that samples from the same network records its own.
     """
-    network = walk.denoiser.network
+    network: Any = walk.denoiser.network
+    if not isinstance(network, Module):  # any callable may be one
+        return Recording(walk, x, precision), lambda: None
     try:
-        key = likeness(walk, x, precision)
-        last = _kept.pop(network, None)
-    except (AttributeError, TypeError):  # any callable may be a network, and any path a path
+        key, last = likeness(walk, network, x, precision), _kept.pop(network, None)
+    except TypeError:
         return Recording(walk, x, precision), lambda: None
     if last is not None and last[0] == key:
         recording = last[1]

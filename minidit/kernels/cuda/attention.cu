@@ -92,7 +92,7 @@ __device__ __forceinline__ void accumulate(const float (&s)[WIDE / 8][4], const 
 
 // Row i/2 (0: g, 1: g + 8) of an accumulator into the array `rows`, times factor[i/2].
 __device__ __forceinline__ void put_rows(const float (&sum)[STRIPS][4], Rows rows, int first, int N, const float (&factor)[2]) {
-    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int here = thread_here(), g = here % 32 / 4, t = here % 4;
 #pragma unroll
     for (int j = 0; j < STRIPS; j++)
 #pragma unroll
