@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -260,7 +261,8 @@ class GpuBench(Engines):
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="everything that needs a GPU, in parts", prog="python -m benchmarks.gpu")
+    about = "everything that needs a GPU, in parts"
+    parser = argparse.ArgumentParser(description=about, prog="python -m benchmarks.gpu", allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--part", type=int, choices=(1, 2, 3))
     what.add_argument("--plan", choices=sorted(PLANS), help="parts with budgets for a machine that is lent for minutes")
@@ -278,6 +280,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkers", type=int, default=min(6, os.cpu_count() or 1), help="part 1: processes that check at once")
     parser.add_argument("--out", type=Path, help=f"the JSON file (gpu-DATE-partN.json in ${FOLDER}, or in benchmarks/results)")
     args = parser.parse_args()
+    plan = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    plan.add_argument("--plan")
+    args.rest = plan.parse_known_args()[1]
+    if args.plan and args.out:
+        parser.error(f"a plan writes one file per part: name their folder in ${FOLDER}")
     args.quick, args.patience = args.rehearse, args.patience or (270.0 if args.part == 3 else 150.0)
     args.rounds = args.rounds or (2 if args.rehearse else 7)
     args.least = 1.0 if args.rehearse else 40.0  # seconds that must be left to begin a job
@@ -289,17 +296,29 @@ def arguments() -> argparse.Namespace:
 
 
 def planned(plan: str, rest: list[str]) -> None:
-    """The parts of a plan, one after the other, each in a process of its own that is ended at its limit."""
+    """The parts of a plan, one after the other. At its limit a part is ended with all its engines: none keeps the GPU.
+
+    rest : arguments of every part, over those of the plan
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` ends the part when this process is ended
     for arguments, limit in PLANS[plan]:
-        command = [sys.executable, "-m", "benchmarks.gpu", *arguments.split(), "--budget", str(0.85 * limit), *rest]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run([*command, "--tests", ""], timeout=limit, check=False)
+        within = ["--budget", str(0.85 * limit), "--tests", ""]
+        command = [sys.executable, "-m", "benchmarks.gpu", *arguments.split(), *within, *rest]
+        part = subprocess.Popen(command, start_new_session=True)
+        try:
+            part.wait(limit)
+        except subprocess.TimeoutExpired:
+            print(f"ended after {limit} s: {arguments}", flush=True)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(part.pid, signal.SIGKILL)
+            part.wait()
 
 
 def main() -> None:
     args = arguments()
     if args.plan:
-        planned(args.plan, ["--rehearse"] if args.rehearse else [])
+        planned(args.plan, args.rest)
         return
     GpuBench(args).run()
     print(f"written: {args.out}")

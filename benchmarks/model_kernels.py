@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from minidit.kernels.cuda_attention_bf16 import keys_of, owners_of, strips_of
+from minidit.kernels.cuda_attention_bf16 import keys_of, owners_of, strips_of, tile_of
 from minidit.kernels.cuda_launch import STREAMING, SUMMING, ceil
 from minidit.kernels.cuda_normalise import held_in_registers, threads_of
 from minidit.kernels.cuda_rows import without_idle_lanes
@@ -80,14 +80,14 @@ def attention(s: Shape) -> list[Kernel]:
     owners, own_high = owners_of(s.K, s.N, s.shared)
     blocks = ceil(s.N, keys_of(owners, own_high))
     launched = owners * blocks * heads
-    turns = ceil(s.N, 64) + 1
+    tile = tile_of(s.K, s.N, owners, own_high, s.shared)
+    turns = ceil(s.N, tile)
     rounded, summed = width / s.K, s.rows * s.D / 256 if blocks == 1 else 0.0  # the bars that are read again
     backward = Kernel(
-        "attention_bf16_backward", "attention_bf16_backward", {"HEAD": s.K, "HIGH": own_high, "WARPS": owners, "MASK": 0},
-        launched,
+        "attention_bf16_backward", "attention_bf16_backward",
+        {"HEAD": s.K, "HIGH": own_high, "WARPS": owners, "TILE": tile, "MASK": 0}, launched,
         (
-            Part("BAR", "BAR", turns * launched),
-            Part("STS.128", "STS.128", blocks * heads * (turns - 1) * 64 * width / 8 / 32, lacks="BAR"),
+            Part("BAR", "BAR", 2 * turns * launched),
             Part("MUFU.EX2", "HMMA", 2 * products * (width + s.K) / MMA),
             Part("HMMA", "HMMA", products * s.K / MMA * rounded, lacks="MUFU"),
             *(Part("LDG.E.128", "LDG.E.128", summed, lacks="BAR"), Part("LDS.128", "LDS.128", summed, lacks="STS")),

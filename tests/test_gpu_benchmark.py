@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import select
 import sys
 
 import pytest
@@ -219,3 +221,28 @@ def test_a_walk_is_recorded_and_does_what_the_eager_one_does(monkeypatch, tmp_pa
         found.append(spent.launches)
     (captured, few, eager, many) = found
     assert (captured == eager).all() and few < many and caplog.messages == []
+
+
+def test_a_plan_passes_arguments_on_and_ends_a_part_with_all_that_it_started(monkeypatch, tmp_path):
+    """Each part starts an engine that would never end, and that holds a pipe open."""
+    python, pipe = tmp_path / "python", tmp_path / "pipe"
+    python.write_text(f'#!/bin/sh\nexec 3> {pipe}\necho "$@" >> {tmp_path}/arguments\nsleep 100000 &\nwait\n')
+    python.chmod(0o755)
+    os.mkfifo(pipe)
+    held = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr(gpu, "PLANS", {"A": (("--part 1", 2), ("--part 3", 2))})
+    monkeypatch.setattr(gpu.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(sys, "argv", ["gpu", "--plan", "A", "--rounds", "5", "--torch-python", "there"])
+    gpu.main()
+    for line, part in zip((tmp_path / "arguments").read_text().splitlines(), (1, 3), strict=True):
+        assert f"--part {part} --budget 1.7" in line and line.endswith("--rounds 5 --torch-python there")
+    assert select.select([held], [], [], 60)[0] and os.read(held, 1) == b""  # nobody holds it any more
+    os.close(held)
+
+
+def test_a_plan_names_a_folder_and_no_file(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu", "--plan", "B", "--out", "one.json"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "MINIDIT_BENCH_OUT" in capsys.readouterr().err

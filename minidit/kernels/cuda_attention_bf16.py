@@ -20,7 +20,7 @@ from minidit.kernels.cuda_trust import Pairs, agrees, drawn
 WIDEST_HEAD = 128
 LONGEST_TRIAL = 1024  # rows of the trial at the first use
 SHARED_OPTIN = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
-TILE = 64  # queries at a time, as in attention_bf16_backward.cu
+TILES = 64, 128  # queries at a time of the adjoint; so many at once only in blocks of eight warps
 FLAG_ROWS, FLAG_COLUMNS = 64, 32  # of a mask, that are flagged together, as in tiles.h
 FORWARD_ROWS = {1: 256, 2: 192}  # of shared memory, as in attention_bf16.cu
 OWNERS = (4, 1), (8, 1), (8, 2)  # warps of a block of the adjoint, and strips of 16 keys that each owns
@@ -42,10 +42,10 @@ def keys_of(warps: int, high: int) -> int:
     return 16 * warps * high
 
 
-def adjoint_bytes(K: int, warps: int, high: int) -> int:
-    """Of shared memory: k, v; and for two tiles in turn q, the bar of y, the bar of the logits, and two sums per row."""
+def adjoint_bytes(K: int, warps: int, high: int, tile: int = TILES[0]) -> int:
+    """Of shared memory: k, v and the bar of the logits; and for two tiles in turn q, the bar of y, and two sums per row."""
     row, keys = ceil(K, 16) * 16 + 8, keys_of(warps, high)
-    return 4 * keys * row + 2 * (4 * TILE * row + 2 * keys * (TILE + 8) + 8 * TILE)
+    return 2 * (2 * keys * row + keys * (tile + 8) + 2 * (2 * tile * row + 4 * tile))
 
 
 def owners_of(K: int, M: int, shared: int) -> tuple[int, int]:
@@ -56,9 +56,15 @@ def owners_of(K: int, M: int, shared: int) -> tuple[int, int]:
     return next((o for o in fitting if keys_of(*o) >= M), fitting[-1])
 
 
+def tile_of(K: int, N: int, warps: int, high: int, shared: int) -> int:
+    """Queries at a time of the adjoint: as many as fit, because then a fragment of keys serves more of them."""
+    wide = TILES[0] < N and warps == 8 and adjoint_bytes(K, warps, high, TILES[1]) <= shared
+    return TILES[wide]
+
+
 def strips_of(K: int, N: int) -> int:
     """Strips of 16 queries per warp: two where the registers allow it and the queries are enough."""
-    return 2 if N > TILE and K <= 72 else 1
+    return 2 if TILES[0] < N and K <= 72 else 1
 
 
 def strides(x: Array) -> tuple[Any, Any]:
@@ -112,6 +118,7 @@ class Bf16Kernels:
             raise NoTwin(f"{B * heads} heads of {K} numbers")
         self.B, self.heads, self.N, self.M, self.K, self.scale = B, heads, N, M, K, f32(K**-0.5)
         self.sizes, self.owners = (i32(N), i32(M), i32(heads)), owners_of(K, M, most_shared())
+        self.tile = tile_of(K, N, *self.owners, most_shared())
 
     @property
     def blocks(self) -> int:
@@ -137,10 +144,10 @@ class Bf16Kernels:
         (warps, high), rows, blocks = self.owners, self.B * self.heads, self.blocks
         parts = empty(q, (blocks, rows, self.N, self.K), f32) if blocks > 1 else NULL
         bar = bar if bar.data.ptr % 16 == 0 else bar.copy()
-        variant = {"HEAD": self.K, "HIGH": high, "WARPS": warps, "MASK": int(mask is not None)}
+        variant = {"HEAD": self.K, "HIGH": high, "WARPS": warps, "TILE": self.tile, "MASK": int(mask is not None)}
         steps = (*self.strides(q, k, v, mask), *strides(out[0]), *strides(out[1]))
         args = (q, k, v, add, *masked(mask), y, bar, log_sum, *out, parts, sums, *self.sizes, *steps, self.scale)
-        shared = adjoint_bytes(self.K, warps, high)
+        shared = adjoint_bytes(self.K, warps, high, self.tile)
         launch("attention_bf16_backward", "attention_bf16_backward", (blocks, rows), 32 * warps, args, shared, **variant)
         if blocks > 1:
             wide = (ceil(self.N * self.K // 8, 128), rows)

@@ -130,7 +130,7 @@ class DiTConfig(OfPatches):
         block = size * ((extra.kept + at.inner_kept * r) * n * D + extra.kept_of_sample * D) + at.attention(n, self.num_heads)
         ends = 4 * math.prod(self.size) * (self.in_channels + self.out_channels)
         working = size * (at.working + at.inner_made * r) * n * D + at.ends * ends
-        return SampleMemory(self.depth * block, block, self.depth * size * n * D, working, size)
+        return SampleMemory(self.depth * block, block, self.depth * size * n * D, working, size, apart=4 * 2 * r * D * D)
 
 
 class DiTBlock(ModulatedBlock):

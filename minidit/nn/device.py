@@ -13,7 +13,7 @@ from minidit.kernels.cuda_graph import Captured, explain, obstacle
 from minidit.kernels.cuda_laws import DevicePhilox as Stream
 from minidit.kernels.nccl import Nccl
 
-__all__ = ["Nccl", "Stream", "can_record", "name_of_blas", "recorded"]
+__all__ = ["Captured", "Nccl", "Stream", "can_record", "name_of_blas", "recorded"]
 
 R = TypeVar("R")
 
@@ -28,6 +28,6 @@ def can_record(device: str, dtype: Any, what: str) -> bool:
     return not reason
 
 
-def recorded(f: Callable[[], R], what: str) -> Callable[[], R]:
+def recorded(f: Callable[[], Any], what: str) -> Captured:
     """f, recorded at its second call and replayed from then on. What it returns is overwritten by the next call."""
     return Captured(f, what)

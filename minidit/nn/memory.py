@@ -26,6 +26,7 @@ class SampleMemory:
     inputs: float  # by all blocks, if each keeps only its input and runs again
     working: float
     size: int  # of one stored activation
+    apart: float = 0  # of all samples together: gradients of one block's MLP, which wait beside those of the pieces before
 
 
 @dataclass(frozen=True)

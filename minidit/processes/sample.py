@@ -32,9 +32,10 @@ from minidit.diffusion.threshold import Limit, static
 from minidit.keywords import spelled_out, suggesting
 from minidit.models.backbone import Backbone, check_backbone
 from minidit.nn.device import can_record
-from minidit.nn.precision import computing_in
+from minidit.nn.precision import check_precision, computing_in
 from minidit.processes.denoise import Denoiser
 from minidit.processes.options import SamplingOptions
+from minidit.processes.recordings import recording_of
 from minidit.processes.walk import Grid, Moment, Progress, Walk, recordable
 from minidit.training.draws import Draws
 from minidit.training.ranks import Ranks, ranks
@@ -184,11 +185,10 @@ def sample(
 
     if trace:
         return traced(*walk(slice(None)), settings.precision)
+    one_function = settings.graph and recordable(grid, settings.solver, top)
+    if one_function and can_record(network.device, network.dtype, "the sampling step"):
+        return on_gpus(walk, (n, *network.shape), network, settings.precision, progress, Ranks() if alone else ranks())
     with computing(network, settings.precision):
-        one_function = recordable(grid, settings.solver, top)
-        if settings.graph and one_function and can_record(network.device, network.dtype, "the sampling step"):
-            with no_grad():
-                return on_gpus(walk, (n, *network.shape), network, progress, Ranks() if alone else ranks())
         return in_shards(walk, (n, *network.shape), network, settings.shards, len(grid), progress, alone=alone)
 
 
@@ -230,9 +230,12 @@ def checked_labels(network: Backbone, labels: Array | None, n: int | None, x_T: 
     return y, n
 
 
-def computing(network: Backbone, precision: str) -> AbstractContextManager[None]:
-    """The precision policy for a network, which may be any callable: only ours have all weights in one buffer."""
-    return computing_in(precision, network.device, getattr(network, "flat", None))
+def computing(network: Backbone, precision: str, rounded: Array = None) -> AbstractContextManager[None]:
+    """The precision policy for a network, which may be any callable: only ours have all weights in one buffer.
+
+    rounded : a copy of that buffer in the type of products, if somebody has it already
+    """
+    return computing_in(precision, network.device, getattr(network, "flat", None), rounded)
 
 
 def traced(walk: Walk, x: Array, precision: str) -> Iterator[Moment | Array]:
@@ -247,15 +250,20 @@ def traced(walk: Walk, x: Array, precision: str) -> Iterator[Moment | Array]:
 
 
 def on_gpus(
-    walk: Callable[[slice], tuple[Walk, Array]], shape: tuple[int, ...], network: Backbone, progress: Progress | None, team: Ranks
-) -> NDArray[Any]:
+    walk: Callable[[slice], tuple[Walk, Array]], shape: tuple[int, ...], network: Backbone, precision: str,
+    progress: Progress | None, team: Ranks,
+) -> NDArray[Any]:  # fmt: skip
     """x_0 : shape, by recorded walks: the GPU of each rank of the team draws its part, and then has all."""
     parts = [shard_of(shape[0], team.count, r) for r in range(team.count)]
     mine = parts[team.me]
     x_0: Any = None
     if mine.stop > mine.start:
         whole, x = walk(mine)
-        x_0 = whole.recorded(x, progress)
+        check_precision(precision, network.device)
+        recording, keep = recording_of(whole, x, precision)
+        with no_grad(), computing(network, precision, recording.weights):
+            x_0 = recording.run(whole, x, progress)
+        keep()
     if team.alone:
         alone: NDArray[Any] = x_0
         return alone

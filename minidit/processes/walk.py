@@ -6,8 +6,8 @@
 
 Everything that does not depend on the picture is a table, one row per step (diffusion/row.py). The host reads a row as
 numbers. A recorded walk reads it at a counter on the device, so that a step is the same function of the same arrays at every
-time, and is recorded once (twice if a guidance interval omits the unconditional half at some times). Heun's steps and climbs
-are not recorded.
+time, and is recorded once (twice if a guidance interval omits the unconditional half at some times): recordings.py. Heun's
+steps and climbs are not recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from minidit.diffusion.row import blend_at, blends_of, pair_at, row_at, row_of, 
 from minidit.diffusion.solver import EULER, Solver, adams, heun, with_x
 from minidit.diffusion.threshold import static
 from minidit.diffusion.times import number_of
-from minidit.nn.device import recorded
 from minidit.processes.denoise import Denoiser
 from minidit.training.draws import Draws
 
@@ -93,6 +92,20 @@ class Walk:
         other.labels = {w: y if y is None or w == 1 else self.denoiser.labels(y) for w in self.labels}
         return other
 
+    def tables(self) -> list[np.ndarray[Any, Any]]:
+        """All that a step reads at its counter."""
+        return [self.table] if self.solver.answer is None else [self.table, self.blends, self.averaged]
+
+    def arrays(self) -> dict[str, Any]:
+        """What a recorded step has read, by name: it must outlive the recording."""
+        return {name: vars(self)[name] for name in ("table", "blends", "averaged", "labels", "draws") if name in vars(self)}
+
+    def with_arrays(self, arrays: dict[str, Any]) -> Walk:
+        """The same walk by the `arrays` of one that is alike."""
+        other = copy(self)
+        vars(other).update(arrays)
+        return other
+
     def step(
         self, x: Array, k: Array, t: Array, w: float, *, noisy: bool, guess: bool = True, into: Array = None, number: Array = None
     ) -> tuple[Array, Array]:
@@ -150,30 +163,3 @@ class Walk:
     def climbing(self, t: Any) -> Draws:
         """The noise of a climb to time t."""
         return replace(self.draws, stream=self.draws.stream + CLIMBS).at(number_of(t))
-
-    def recorded(self, x: Array, progress: Progress | None = None) -> Array:
-        """The whole walk on a GPU, each kind of step recorded as a CUDA graph  ->  x_0."""
-        xp, x = xp_of(x), x.copy()
-        times, k = xp.asarray(np.array([t for t, _ in self.grid])), xp.zeros((1,), np.int64)
-        numbers = None if times.dtype.kind == "i" else number_of(times)  # a rung is its own number
-        F = xp.zeros_like(x)
-
-        def down(w: float) -> Callable[[], None]:
-            def step() -> None:
-                nonlocal k
-                t = times[k]
-                if self.solver.answer is None:
-                    number = t if numbers is None else numbers[k]
-                    self.step(x, k, t, w, noisy=self.fresh.noisy, guess=False, into=x, number=number)
-                else:
-                    F[...] = self.better_step(x, k, t, w, F, into=x)[2]
-                k += 1
-
-            return recorded(step, "the sampling step")
-
-        steps = {w: down(w) for w in dict.fromkeys(self.scales)}
-        for done, w in enumerate(self.scales, 1):
-            steps[w]()
-            if progress is not None:
-                progress(done, len(self.grid))
-        return x

@@ -3,6 +3,7 @@
     weights    (5 + [decay]) P            θ, m, v, EMA and the gradient, float32; on a CPU one gradient per shard
     kept       B · kept                   kept by the adjoints of all blocks per sample, `step_memory` of the config
     working    B · working                the adjoint that runs, the ends of the network, the noise and the noisy pictures
+               + apart                    on a GPU, in pieces: gradients before they are added to those of the pieces before
 
 P parameters, B samples of a piece. With recomputation every block keeps only its input, and the running one all it needs.
 Counted for the fast twins, and compared with measurements by a test; the data set is not included.
@@ -48,7 +49,8 @@ def memory_of_step(config: BackboneConfig, train: LoopConfig, device: str = "cpu
     rounded = 2 * P if sample.size == 2 else 0  # the weights in bfloat16, which the optimiser keeps
     weights = 4 * vectors * P + rounded + (LIBRARIES if home == "cuda" else 0)
     tiles = TILES * shards if home == "cpu" else 0
-    return StepMemory(weights, int(B * kept), int(B * working) + tiles)
+    apart = sample.apart if home == "cuda" and train.accumulate > 1 else 0
+    return StepMemory(weights, int(B * kept), int(B * working + apart) + tiles)
 
 
 def largest_batch(config: BackboneConfig, train: LoopConfig, device: str, budget: float) -> int:

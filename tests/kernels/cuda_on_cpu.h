@@ -328,6 +328,7 @@ static inline void copy_async(void* to, const void* from, bool there) {
     memset(to, 0xff, 16);
     cuda_on_cpu::fibres[cuda_on_cpu::current]->copies.push_back(c);
 }
+static inline void fetch_ahead(const void*) {}
 static inline void copies_arrived() {
     auto& copies = cuda_on_cpu::fibres[cuda_on_cpu::current]->copies;
     for (auto& c : copies) memcpy(c.to, c.bytes, 16);

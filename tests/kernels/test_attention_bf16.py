@@ -91,13 +91,13 @@ def test_no_bit_depends_on_the_order_of_threads_blocks_and_copies(N, K):
 
 
 @pytest.mark.skipif(REAL, reason="shared memory of other devices")
-@pytest.mark.parametrize("kilobytes", [99, 163])
-def test_a_block_of_a_smaller_device_owns_fewer_keys_and_the_parts_are_summed(kilobytes, monkeypatch):
+@pytest.mark.parametrize(("kilobytes", "N"), [(64, 256), (99, 256), (163, 300)])
+def test_a_block_of_a_smaller_device_owns_fewer_keys_and_the_parts_are_summed(kilobytes, N, monkeypatch):
     monkeypatch.setattr(Device, "most_shared", kilobytes << 10)
     monkeypatch.setattr(cuda_attention_bf16, "_shared", {})
     with standin.kernels(1) as state:
         state.launched.clear()
-        c = case(1, 256, 1, 64, True)
+        c = case(1, N, 1, 64, True)
         same(twin(*c), plain(*c))
         assert "attention_bf16_parts" in state.launched
 
@@ -132,6 +132,21 @@ def test_logits_that_grow_from_tile_to_tile_shift_the_softmax_again(growth):
     c = x.reshape(1, 200, 48).astype(ml_dtypes.bfloat16), bar, None, heads
     with standin.kernels(1):
         same(twin(*c), plain(*c), units=6)
+
+
+@spec("A.18", "A.19")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("N", [77, 200])
+def test_beyond_the_end_nothing_overflows_where_all_logits_are_far_below_zero(N, dtype):
+    """All are about -128, where a key or query of zeros beyond the end would weigh e^128: ∞ in float32, and ∞ · 0 is NaN."""
+    qkv, bar, _, heads = case(1, N, 1, 64)
+    x = qkv.astype(np.float32).reshape(1, N, 3, 64)
+    x[:, :, 0], x[:, :, 1] = 4 + x[:, :, 0] / 16, x[:, :, 1] / 16 - 4
+    c = x.reshape(1, N, 192).astype(dtype), bar.astype(dtype), None, heads
+    with standin.kernels(1) as state:
+        state.launched.clear()
+        same(twin(*c), plain(*c))
+        assert REAL or state.launched[0] == ("attention_bf16" if dtype == "bfloat16" else "attention")
 
 
 def test_a_bias_far_larger_than_the_rows_costs_no_precision_of_keys():

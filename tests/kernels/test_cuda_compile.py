@@ -1,4 +1,7 @@
-"""Every CUDA source compiles for sm_80, sm_89, sm_90 and sm_120 in the variants that the twins ask for: by NVRTC or by nvcc."""
+"""Every CUDA source compiles for sm_80, sm_89, sm_90 and sm_120 in the variants that the twins ask for: by NVRTC or by nvcc.
+
+By NVRTC, whose assembler says so, also without any number that leaves its register for memory.
+"""
 
 import ctypes
 import re
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 import standin.cache
 
-from benchmarks.sass import built, nvrtc
+from benchmarks.sass import nvrtc
 from minidit.kernels.cuda_launch import FOLDER, KERNEL, options, source
 from minidit.kernels.cuda_normalise import held_in_registers
 
@@ -21,8 +24,9 @@ FORWARD = [{"HEAD": h, "HIGH": n} for h, n in ((8, 1), (24, 2), (64, 1), (64, 2)
 BACKWARD = [
     {"HEAD": h, "HIGH": n, "WARPS": w} for h, n, w in ((8, 1, 4), (24, 2, 8), (64, 1, 8), (64, 2, 8), (72, 2, 8), (128, 1, 8))
 ]
-FORWARD.append({"HEAD": 64, "HIGH": 2, "MASK": 1})
-BACKWARD.append({"HEAD": 64, "HIGH": 2, "WARPS": 8, "MASK": 1})
+FORWARD += [{"HEAD": h, "HIGH": 2, "MASK": 1} for h in (64, 72)]
+BACKWARD += [{"HEAD": h, "HIGH": 2, "WARPS": 8, "MASK": 1} for h in (64, 72)]
+BACKWARD += [{"HEAD": 64, "HIGH": 2, "WARPS": 8, "TILE": 128, "MASK": m} for m in (0, 1)]
 ROWS = [held_in_registers(D, 8) | {"STORAGE": "bf16", "RESIDUAL": 1} for D in (384, 768, 1024, 1152)]
 VARIANTS = {
     "attention": HEADS,
@@ -51,7 +55,7 @@ def nvrtc_version():
 
 
 def compile_by_nvrtc(text, flags):
-    """The messages of a compilation that failed, else ""."""
+    """(the messages of a compilation that failed or "", what the assembler says of registers)"""
     library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
     assert library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None) == 0
     failed = library.nvrtcCompileProgram(program, len(flags), (ctypes.c_char_p * len(flags))(*(f.encode() for f in flags)))
@@ -61,18 +65,19 @@ def compile_by_nvrtc(text, flags):
     if not failed:
         assert library.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0 and size.value > 0
     library.nvrtcDestroyProgram(ctypes.byref(program))
-    return log.value.decode() if failed else ""
+    return (log.value.decode(), "") if failed else ("", log.value.decode())
 
 
 def compile_by_nvcc(text, flags, folder):
     (folder / "kernel.cu").write_text(text)
     command = ["nvcc", "-cubin", "-o", folder / "kernel.cubin", *flags, folder / "kernel.cu"]
     run = subprocess.run(command, capture_output=True, text=True)
-    return run.stderr if run.returncode else ""
+    return (run.stderr, "") if run.returncode else ("", run.stdout + run.stderr)
 
 
 def compiled(text, flags, folder):
-    """The messages of a compilation that failed, else "". What compiled once is not compiled again by the same compiler."""
+    """(messages, registers) as above. What compiled once is not compiled again by the same compiler."""
+    flags = [*flags, "--ptxas-options=-v"]
     if nvrtc() is not None:
         by, compile_it = nvrtc_version(), lambda: compile_by_nvrtc(text, flags)
     elif shutil.which("nvcc"):
@@ -81,40 +86,40 @@ def compiled(text, flags, folder):
         pytest.skip("no compiler for CUDA: pip install 'minidit[cuda-test]'")
 
     def compile_or_raise(path):
-        if messages := compile_it():
+        messages, log = compile_it()
+        if messages:
             raise SyntaxError(messages)
+        path.write_text(log)
 
     try:
-        standin.cache.kept(".compiles", compile_or_raise, text, *flags, by)
+        return "", standin.cache.kept(".registers", compile_or_raise, text, *flags, by).read_text()
     except SyntaxError as error:
-        return str(error)
-    return ""
-
-
-@pytest.mark.skipif(nvrtc() is None, reason="no NVRTC (pip install 'minidit[cuda-test]')")
-@pytest.mark.parametrize("arch", ["sm_80", "sm_89", "sm_90", "sm_120"])
-@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("attention")])
-def test_no_kernel_between_the_products_spills_a_register(name, arch):
-    """Attention has a test of its own: test_attention_machine_code.py."""
-    if not known(arch):
-        pytest.skip(f"this compiler does not know {arch}")
-    for defines in VARIANTS.get(name, PLAIN):
-        _, log = built(name, arch, tuple(defines.items()))
-        assert set(re.findall(r"(\d+) bytes spill stores", log)) == {"0"}, defines
+        return str(error), ""
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_89", "sm_90", "sm_120"])
 @pytest.mark.parametrize("name", FILES)
-def test_every_kernel_compiles_without_a_gpu(name, arch, tmp_path):
+def test_every_kernel_compiles_without_a_gpu_and_spills_nothing(name, arch, tmp_path):
     if (nvrtc() is not None or shutil.which("nvcc")) and not known(arch):
         pytest.skip(f"this compiler does not know {arch}")
     for defines in VARIANTS.get(name, PLAIN) if nvrtc() is not None else VARIANTS.get(name, PLAIN)[-1:]:
-        assert compiled(source(f"{name}.cu"), [*options(defines), f"-arch={arch}"], tmp_path) == "", defines
+        messages, log = compiled(source(f"{name}.cu"), [*options(defines), f"-arch={arch}"], tmp_path)
+        assert not messages, defines
+        assert set(re.findall(r"(\d+) bytes spill (?:stores|loads)", log)) == {"0"}, defines
+        stacks = re.findall(r"function '(\w+)'(?:(?!function).)*?(\d+) bytes stack", log, re.DOTALL)
+        assert {kernel for kernel, size in stacks if size != "0"} <= {"next_rates"}, defines  # powers, by one thread
 
 
 def test_a_kernel_that_is_wrong_is_refused(tmp_path):
     text = source("update.cu").replace("*square", "*cube", 1).replace("float* square", "float* cubic")
-    assert "error" in compiled(text, [*options({}), "-arch=sm_90"], tmp_path)
+    assert "error" in compiled(text, [*options({}), "-arch=sm_90"], tmp_path)[0]
+
+
+def test_a_kernel_that_spills_is_seen(tmp_path):
+    text = source("update.cu").replace("__launch_bounds__(256, 3)", "__launch_bounds__(256, 8)", 1)
+    assert "__launch_bounds__(256, 8)" in text
+    _, log = compiled(text, [*options({"VEC": 4}), "-arch=sm_90"], tmp_path)
+    assert re.search(r"[1-9]\d* bytes spill stores", log)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -6,6 +6,12 @@
 // A block owns TALL rows, 16 per warp, and loops over the other side in tiles of WIDE rows. Grid: (N / TALL, B · heads).
 #include "heads.h"
 
+#if FACTORS == 2 && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+#define PER_MULTIPROCESSOR 2
+#else
+#define PER_MULTIPROCESSOR 3
+#endif
+
 enum {
     WIDTH = (HEAD + 15) / 16 * 16,
     PITCH = WIDTH + 8,  // of a tile in shared memory: eight rows of pairs fall into different banks
@@ -13,14 +19,14 @@ enum {
     WIDE = 32,
     THREADS = 4 * WIDE,
     FORWARD = HEAD <= 64 && FACTORS ? 5 : HEAD <= 96 ? 3 : 2,  // blocks per multiprocessor that the registers allow
-    BACKWARD = HEAD <= 80 && FACTORS ? 3 : 2,
+    BACKWARD = HEAD <= 80 && FACTORS ? PER_MULTIPROCESSOR : 2,
     SLICES = WIDTH / 16,  // of a sum over the head's width
     STRIPS = WIDTH / 8,   // of an accumulator as wide as a head
 };
 
 // Rows first .. first + count - 1 into shared memory; beyond N, and beyond HEAD, zeros.
 __device__ __forceinline__ void fetch(float* tile, Rows rows, int first, int count, int N) {
-    for (int i = threadIdx.x * VEC; i < count * WIDTH; i += THREADS * VEC) {
+    for (int i = thread_here() * VEC; i < count * WIDTH; i += THREADS * VEC) {
         int n = i / WIDTH, c = i % WIDTH;
         float v[VEC] = {};
         if (first + n < N && c < HEAD) {
@@ -86,7 +92,7 @@ __device__ __forceinline__ void accumulate(const float (&s)[WIDE / 8][4], const 
 
 // Row i/2 (0: g, 1: g + 8) of an accumulator into the array `rows`, times factor[i/2].
 __device__ __forceinline__ void put_rows(const float (&sum)[STRIPS][4], Rows rows, int first, int N, const float (&factor)[2]) {
-    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int here = thread_here(), g = here % 32 / 4, t = here % 4;
 #pragma unroll
     for (int j = 0; j < STRIPS; j++)
 #pragma unroll

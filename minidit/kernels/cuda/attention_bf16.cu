@@ -9,9 +9,9 @@
 constexpr int TALL = 64 * HIGH;             // queries that a block owns, by four warps
 constexpr int WIDE = HIGH == 2 ? 32 : 64;   // keys of a tile
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-constexpr int NARROW = 64;
+constexpr int NARROW = 64 - 8 * MASK;
 #else
-constexpr int NARROW = 80;
+constexpr int NARROW = 80 - 16 * MASK;
 #endif
 constexpr int BLOCKS = HEAD <= NARROW ? 3 : 2;  // per multiprocessor, as registers allow: while one waits for memory, others multiply
 constexpr float LATE = 8;  // the softmax is shifted again when a logit exceeds the shift by a factor of 2^LATE
@@ -108,8 +108,9 @@ extern "C" __global__ void __launch_bounds__(128, BLOCKS)
         __syncthreads();  // the tile has come, and all have read the one before
         if (after < M) {
             bf16* next = tiles + (turn ^ 1) * 2 * WIDE * PITCH;
-            fetch<WIDE, 128>(next, keys, after, M);
-            fetch<WIDE, 128>(next + WIDE * PITCH, values, after, M);
+            const int i = MASK ? thread_here() : threadIdx.x;
+            fetch<WIDE, 128>(next, keys, after, M, i);
+            fetch<WIDE, 128>(next + WIDE * PITCH, values, after, M, i);
         }
         float s[HIGH][WIDE / 8][4] = {};
 #pragma unroll
@@ -121,14 +122,17 @@ extern "C" __global__ void __launch_bounds__(128, BLOCKS)
                 two(s, j, a[i], b);
             }
 #if MASK
-        const float unscale = 1 / scale, *add = mask + (size_t)b * mask_batch + (size_t)h * mask_head + m + 2 * t;
+        const int row = first + g, column = m + 2 * t, left = M - column;
+        const float unscale = 1 / scale, *add = mask + (size_t)b * mask_batch + (size_t)h * mask_head + column;
 #pragma unroll
-        for (int j = 0; j < WIDE / 8; j++)
+        for (int i = 0; i < HIGH * 2; i++) {
+            if (row + 8 * i < N) {
+                const float* numbers = add + (size_t)(row + 8 * i) * mask_row;
 #pragma unroll
-            for (int i = 0; i < HIGH * 4; i++) {
-                int n = first + i / 4 * 16 + i % 4 / 2 * 8 + g, at = 8 * j + i % 2;
-                if (n < N && m + 2 * t + at < M) s[i / 4][j][i % 4] += add[(size_t)n * mask_row + at] * unscale;
+                for (int j = 0; j < WIDE / 4; j++)
+                    if (j / 2 * 8 + j % 2 < left) s[i / 2][j / 2][i % 2 * 2 + j % 2] += numbers[j / 2 * 8 + j % 2] * unscale;
             }
+        }
 #endif
         if (m + WIDE > M) {
 #pragma unroll

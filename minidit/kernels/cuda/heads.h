@@ -6,6 +6,18 @@
 #define HEAD 64
 #endif
 
+// threadIdx.x, read where it is used: no number that follows from it stays in a register from one tile to the next, while others
+// are short of registers.
+__device__ __forceinline__ int thread_here() {
+#ifdef __CUDA_ARCH__
+    int i;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(i));
+    return i;
+#else
+    return threadIdx.x;
+#endif
+}
+
 struct Rows {  // row n starts at p + n · pitch
     const T* p;
     size_t pitch;

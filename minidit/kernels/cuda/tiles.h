@@ -50,20 +50,20 @@ struct Tiles {
 
 // The element of a tile that lane l names for ldmatrix. `along`: an a, or transposed the b of a plain tile, 16 x 16.
 // `across`: the b of a transposed tile, or transposed an a of a transposed tile.
-__device__ __forceinline__ const bf16* along(const bf16* tile, int pitch) {
-    return tile + threadIdx.x % 16 * pitch + threadIdx.x % 32 / 16 * 8;
+__device__ __forceinline__ const bf16* along(const bf16* tile, int pitch, unsigned thread = threadIdx.x) {
+    return tile + thread % 16 * pitch + thread % 32 / 16 * 8;
 }
-__device__ __forceinline__ const bf16* across(const bf16* tile, int pitch) {
-    return tile + (threadIdx.x % 8 + threadIdx.x % 32 / 16 * 8) * pitch + threadIdx.x / 8 % 2 * 8;
+__device__ __forceinline__ const bf16* across(const bf16* tile, int pitch, unsigned thread = threadIdx.x) {
+    return tile + (thread % 8 + thread % 32 / 16 * 8) * pitch + thread / 8 % 2 * 8;
 }
 
 // Rows first .. first + COUNT - 1 on their way into shared memory; beyond N, and beyond HEAD, zeros.
 template <int COUNT, int THREADS>
-__device__ __forceinline__ void fetch(bf16* tile, Rows rows, int first, int N) {
+__device__ __forceinline__ void fetch(bf16* tile, Rows rows, int first, int N, int thread = threadIdx.x) {
     constexpr int PIECES = COUNT * (WIDTH / 8);
 #pragma unroll
     for (int at = 0; at < PIECES; at += THREADS) {
-        int i = at + threadIdx.x, n = i / (WIDTH / 8), c = i % (WIDTH / 8) * 8;
+        int i = at + thread, n = i / (WIDTH / 8), c = i % (WIDTH / 8) * 8;
         if (at + THREADS > PIECES && i >= PIECES) break;
         bool there = first + n < N && c < HEAD;
         copy_async(tile + n * PITCH + c, rows.p + (there ? (first + n) * (int)rows.pitch + c : 0), there);
@@ -74,18 +74,21 @@ __device__ __forceinline__ void fetch(bf16* tile, Rows rows, int first, int N) {
 template <int COUNT, int THREADS>
 __device__ __forceinline__ void add_to_fetched(bf16* tile, const float* bias) {
     constexpr int PIECES = COUNT * (WIDTH / 8);
-#pragma unroll 1  // few registers are free where this is called
+    constexpr bool SAME = THREADS % (WIDTH / 8) == 0;  // all pieces of a thread have the same columns
+    const int thread = thread_here();
+    Two b[4];
+#pragma unroll
     for (int at = 0; at < PIECES; at += THREADS) {
-        int i = at + threadIdx.x, c = i % (WIDTH / 8) * 8;
+        int i = at + thread, c = i % (WIDTH / 8) * 8;
         if (at + THREADS > PIECES && i >= PIECES) break;
         if (c >= HEAD) continue;
+        if (!SAME || at == 0)
+#pragma unroll
+            for (int k = 0; k < 4; k++) b[k] = two_of(bias + c + 2 * k);
         Piece* there = reinterpret_cast<Piece*>(tile + i / (WIDTH / 8) * PITCH + c);
         Piece piece = *there;
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            Two b = two_of(bias + c + 2 * k);
-            piece.pairs[k] = bf16x2_of(low_of(piece.pairs[k]) + b.x, high_of(piece.pairs[k]) + b.y);
-        }
+        for (int k = 0; k < 4; k++) piece.pairs[k] = bf16x2_of(low_of(piece.pairs[k]) + b[k].x, high_of(piece.pairs[k]) + b[k].y);
         *there = piece;
     }
 }
