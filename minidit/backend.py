@@ -173,7 +173,7 @@ _residents: dict[Any, Array] = {}
 def resident(table: np.ndarray[Any, Any], like: Array) -> Array:
     """The table in the home of `like`. A read-only table is copied to a device once, and later calls return that copy."""
     xp = xp_of(like)
-    if xp is np or table.flags.writeable:
+    if xp is np or home_of(table) == "cupy" or table.flags.writeable:
         return xp.asarray(table)
     key = (xp.ndarray, xp.cuda.runtime.getDevice(), id(table))
     if key not in _residents:

@@ -8,8 +8,8 @@ One scale of VAR (T.47, T.48), its tokens at once:
 
 At one row per sequence a product takes as long as a call of a primitive, so a block makes as few calls as possible. What is the
 same at every step is made once per cache: memory and its views; RMSNorm(x) = (x/√(x·x + Dε)) ⊙ g√D, and g√D is multiplied into
-the weights that follow, which are stored transposed; 1/√K is multiplied into the turn of the queries. SiLU(a) = a/(1 + e^-a) needs
--a, so the signs of W₁ and W₂ are changed.
+the weights that follow, which are stored transposed; 1/√K is multiplied into the turn of the queries. SiLU(a) = a/(1 + e^-a)
+needs -a, so the signs of W₁ and W₂ are changed.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def llama_block(x: Array, w: LlamaWeights, cached: Array, s: Scratch, layer: int
 def llama_blocks(x: Array, blocks: Sequence[LlamaWeights], turn: Array, cached: Array, s: Scratch) -> Array:
     """x : (B, D)  ->  its direction after all blocks : (B, D).   turn : a row of `turned`   cached : (layers, …), see `attended`
 
-    The shift of the softmax takes as long as its exponentials. So it is left out first; where a sum is then too large or too small
-    for float32, the blocks are run again with it.
+    The shift of the softmax takes longer than its exponentials. So it is left out first; where a sum is then too large or too
+    small for float32, the blocks are run again with it.
     """
     s.turn[...] = turn
     for shifted in (False, True):

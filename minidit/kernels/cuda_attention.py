@@ -1,16 +1,20 @@
 """Self-attention on a GPU: fused kernels, or batched matrix products for wider heads.
 
-cuda/attention.cu serves every storage and precision; in bfloat16, cuda_attention_bf16.py goes first.
+cuda/attention.cu serves every storage and precision; in bfloat16, cuda_attention_bf16.py goes first. Queries, keys and values
+that are not packed, with or without a mask, are matrix products in float32.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from contextlib import suppress
 from typing import Any
 
 from minidit.autograd import NoTwin, Vjp
 from minidit.backend import Array, empty
+from minidit.kernels import cuda_attention_bf16
+from minidit.kernels.cpu_heads import summed_to
 from minidit.kernels.cublaslt import BIAS
 from minidit.kernels.cuda import add_bias, checked_linear, linear_bars
 from minidit.kernels.cuda_attention_bf16 import WIDEST_HEAD, PackedBf16, most_shared
@@ -108,6 +112,38 @@ def projected_attention(x: Array, weight: Array, bias: Array, *, heads: int) -> 
         return linear_bars(rows_of(bar), rows, x.shape, weight, bias, bias_bar)
 
     return y, vjp
+
+
+def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, Vjp]:
+    with suppress(NoTwin):
+        return cuda_attention_bf16.attention(q, k, v, mask)
+    if q.dtype.name != "float32":
+        raise NoTwin(f"heads of {q.shape[-1]} numbers in {q.dtype}")
+    if q.ndim != 4 or k.shape[:2] != q.shape[:2] or v.shape[:3] != k.shape[:3] or not q.size * k.size:
+        raise NoTwin("shapes that are broadcast, or no heads")
+    (B, heads, N, K), M = q.shape, k.shape[2]
+
+    def stacked(x: Array) -> Array:
+        return dense(x).reshape(B * heads, *x.shape[2:])
+
+    def four(x: Array) -> Array:
+        return x.reshape(B, heads, *x.shape[1:])
+
+    q, k, v, scale = stacked(q), stacked(k), stacked(v), math.sqrt(1 / K)
+    logits = product(q, k.swapaxes(1, 2))
+    logits *= scale
+    if mask is not None:
+        logits = (four(logits) + mask).reshape(B * heads, N, M)
+    p, softmax_vjp = softmax(logits)
+
+    def vjp(y_bar: Array) -> tuple[Any, ...]:
+        bar = stacked(y_bar)
+        (s_bar,) = softmax_vjp(product(bar, v.swapaxes(1, 2)))
+        scaled = s_bar * scale
+        bars = product(scaled, k), product(scaled.swapaxes(1, 2), q), product(p.swapaxes(1, 2), bar)
+        return *map(four, bars), None if mask is None else lambda: summed_to(four(s_bar), mask.shape)
+
+    return four(product(p, v)), vjp
 
 
 def attention_products(qkv: Array, *, heads: int) -> tuple[Array, Vjp]:

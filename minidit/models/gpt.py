@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from minidit import ops
 from minidit.autograd import Value, value
-from minidit.backend import Array, module_of
+from minidit.backend import Array, module_of, xp_of
 from minidit.kernels.cpu_step import LlamaWeights, Scratch, after_norm, llama_blocks, llama_weights, turned
 from minidit.models.embedders import LabelEmbedder
 from minidit.models.of_codes import OfCodes
@@ -159,6 +159,8 @@ class GPT(Module):
         self.build(rng, device=device, dtype=dtype)
 
     def forward(self, index: Array, y: Array | None = None, cache: Cache | None = None) -> Value:
+        if cache is not None and cache.at is not None:
+            return self.counted(index, y, cache)
         used = 0 if cache is None else cache.used
         m = index.shape[1] + (not used)
         if used + m > self.config.tokens:
@@ -168,12 +170,23 @@ class GPT(Module):
         codes = [self.tok_embeddings(index)] if index.shape[1] else []
         h = codes if used else [self.first(len(index), y), *codes]
         x = h[0] if len(h) == 1 else ops.concat(*h, axis=1)  # (T.41)
-        turn, mask = (self.turn[0][used : used + m], self.turn[1][used : used + m]), new_rows(self.mask, used, m)
+        cos, sin = (constant(table, x)[used : used + m] for table in self.turn)
+        return self.through(x, (cos, sin), new_rows(self.mask, used, m, x), m, cache)
+
+    def through(self, x: Value, turn: Turn, mask: Array | None, m: int, cache: Cache | None) -> Value:
+        """x : (B, m, D) through all blocks  ->  logits : (B, m, K)."""
         for layer, block in enumerate(self.layers):
             x = block(x, turn, mask, cache, layer)
         if cache is not None:
             cache.written(m)
         return self.output(self.norm(x))  # (T.44)
+
+    def counted(self, index: Array, y: Array | None, cache: Cache) -> Value:
+        """The same for one token at the place that the cache counts on the device. index : (B, 1), not looked at for the first."""
+        first, code = value(self.first(len(index), y)), value(self.tok_embeddings(index))
+        x = xp_of(code).where(cache.at == 0, first, code)  # (T.41)
+        cos, sin, mask = (constant(table, x)[cache.at] for table in (*self.turn, self.mask))
+        return self.through(x, (cos, sin), mask, 1, cache)
 
     def step(self, index: Array, y: Array | None, cache: Cache) -> Array:
         """The same for one new token, every block in one function (kernels/cpu_step.py)."""
@@ -200,10 +213,10 @@ class GPT(Module):
         """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
         return self.condition.left_out(y)
 
-    def cache(self, batch: int) -> Cache:
-        """Room for all tokens of `batch` pictures."""
+    def cache(self, batch: int, *, counted: bool = False) -> Cache:
+        """Room for all tokens of `batch` pictures.   counted : on the device"""
         c = self.config
-        return Cache(self, c.depth, batch, c.num_heads, c.tokens, c.hidden_size // c.num_heads)
+        return Cache(self, c.depth, batch, c.num_heads, c.tokens, c.hidden_size // c.num_heads, counted=counted)
 
 
 def turns(config: GPTConfig) -> Turn:

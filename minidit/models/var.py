@@ -220,7 +220,7 @@ class VAR(Module):
             h.append(self.word_embed(seen))
         x = h[0] if len(h) == 1 else ops.concat(*h, axis=1)
         x = x + (self.pos_1LC[:, used : used + m] + self.lvl_embed(self.level[used : used + m]))  # (T.45)
-        mask = new_rows(self.mask, used, m)
+        mask = new_rows(self.mask, used, m, x)
         for layer, block in enumerate(self.blocks):
             x = block(x, c, mask, cache, layer)
         if cache is not None:
@@ -241,7 +241,7 @@ class VAR(Module):
         if not used:
             x[:, : self.config.groups[0]] = c[:, None] + self.pos_start.data
         x += places[used : used + m]
-        mask = new_rows(self.mask, used, m)
+        mask = new_rows(self.mask, used, m, x)
         for weights, (keys, values) in zip(blocks, cache.room(m), strict=True):
             x = scale_block(x, weights, keys, values, mask, EPS)
         cache.written(m)

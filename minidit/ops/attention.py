@@ -1,9 +1,9 @@
 """Attention and the gated residual of a DiT block.
 
-    y = softmax(q kᵀ/√K + mask) v                                                                      (A.18)
-    v̄ = Pᵀ ȳ,   S̄ = P ⊙ (ȳ vᵀ - Σ(ȳ vᵀ ⊙ P)),   q̄ = S̄ k/√K,   k̄ = S̄ᵀ q/√K                           (A.19)
-    qkv packing: the last axis of 3D numbers is (3, heads, K): all queries, all keys, all values         (A.20)
-    y = x + gate ⊙ h                                                                                   (A.21)
+y = softmax(q kᵀ/√K + mask) v                                                                      (A.18)
+v̄ = Pᵀ ȳ,   S̄ = P ⊙ (ȳ vᵀ - Σ(ȳ vᵀ ⊙ P)),   q̄ = S̄ k/√K,   k̄ = S̄ᵀ q/√K                           (A.19)
+qkv packing: the last axis of 3D numbers is (3, heads, K): all queries, all keys, all values         (A.20)
+y = x + gate ⊙ h                                                                                   (A.21)
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 from minidit.autograd import Onto, Vjp, primitive
 from minidit.backend import Array, empty, xp_of
-from minidit.kernels import cpu, cpu_heads, cuda_attention, cuda_attention_bf16, cuda_block
+from minidit.kernels import cpu, cpu_heads, cuda_attention, cuda_block
 from minidit.ops.elementwise import shape_of, unbroadcast
 from minidit.ops.linear import linear, linear_gelu
 from minidit.ops.normalise import layer_norm_modulate, softmax
 
 
-@primitive(cpu=cpu_heads.attention, cuda=cuda_attention_bf16.attention)
+@primitive(cpu=cpu_heads.attention, cuda=cuda_attention.attention)
 def attention(q: Array, k: Array, v: Array, mask: Array = None) -> tuple[Array, Vjp]:
     """q : (..., N, K), k, v : (..., M, K), mask : additive, broadcast to (..., N, M), or None  ->  (..., N, K)."""
     scale = q.shape[-1] ** -0.5  # by the width of a head, not of the model

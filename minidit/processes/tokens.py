@@ -21,6 +21,7 @@ from minidit.autoregressive.order import Order, by_scale, raster
 from minidit.autoregressive.quantiser import Pyramid
 from minidit.autoregressive.scales import inputs_of, maps_of, smaller
 from minidit.backend import Array, to_device, xp_of
+from minidit.nn.device import can_record, recorded
 from minidit.training.draws import Draws
 
 WRITE_STREAM = 0x777269
@@ -33,6 +34,7 @@ class TokenProcess:
 
     stream: ClassVar[int]
     per: ClassVar[int] = 4
+    counted: ClassVar[bool] = False  # whether all groups are one function of their number, which a GPU records
 
     @property
     def order(self) -> Order:
@@ -61,6 +63,7 @@ class Raster(TokenProcess):
     tokens: int
 
     stream: ClassVar[int] = 0x726173
+    counted: ClassVar[bool] = True
 
     @property
     def order(self) -> Order:
@@ -113,7 +116,10 @@ class Scales(TokenProcess):
 
 @dataclass(frozen=True)
 class Writing:
-    """How tokens are chosen.   guidance : w; rising: from 1 at the first group to w at the last   cached : see nn/cache.py"""
+    """How tokens are chosen.   guidance : w; rising: from 1 at the first group to w at the last   cached : see nn/cache.py
+
+    graph : whether a step that a GPU counts is recorded there
+    """
 
     guidance: float = 1.0
     rises: bool = False
@@ -122,6 +128,7 @@ class Writing:
     top_p: float = 1.0
     seed: int = 0
     cached: bool = True
+    graph: bool = True
 
     def scale(self, group: int, groups: int) -> float:
         """w of a group."""
@@ -160,9 +167,12 @@ def groups_written(
         raise ValueError("guidance needs a model that was trained with classes and label dropout")
     xp = xp_of(network.flat)
     both = xp.concatenate((y, network.null(y))) if guides else y
-    cache = network.cache(2 * B if guides else B) if how.cached else None
     draws = Draws(how.seed, WRITE_STREAM, xp.arange(B) if samples is None else samples, network.device, np.float64)
     u = draws.uniform(dtype=np.float64, more=(order.tokens,))  # at once: many small draws take longer than a pass of one token
+    if process.counted and how.cached and given is None and can_record(network.device, network.dtype, "writing"):
+        yield from counted(network, both, how, u)
+        return
+    cache = network.cache(2 * B if guides else B) if how.cached else None
     index = xp.zeros((B, 0), np.int64) if given is None else given
     first = 0 if given is None else order.ends.index(given.shape[1]) + 1
     for g, tokens in enumerate(order.groups[first:], first):
@@ -175,3 +185,36 @@ def groups_written(
         at = slice(order.ends[g] - tokens, order.ends[g])
         index = xp.concatenate((index, chosen(logits, u[:, at])), axis=1)
         yield index
+
+
+def counted(network: Any, y: Array | None, how: Writing, u: Array) -> Iterator[Array]:
+    """The same on a GPU, one token after another: one step, which reads its number there, recorded once and replayed.
+
+    y : of both halves, if guided   u : (B, N)
+    """
+    xp, (B, N) = xp_of(u), u.shape
+    rows = B if y is None else len(y)
+    cache, last, index = network.cache(rows, counted=True), xp.zeros((rows, 1), np.int64), xp.zeros((B, N), np.int64)
+    scales = xp.asarray(np.array([how.scale(g, N) for g in range(N)], network.dtype))
+
+    def answer() -> Array:
+        """Logits : (B, 1, K)."""
+        logits = value(network(last, y, cache))
+        return logits if rows == B else guided(logits[:B], logits[B:], scales[cache.at - 1])
+
+    def choose(logits: Array) -> None:
+        at = cache.at - 1
+        code = chosen(kept(logits, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p), u[:, at])
+        index[:, at] = code
+        last[:B] = code
+        last[rows - B :] = code
+
+    sorts = how.top_k > 0 or how.top_p < 1  # CuPy's sort may wait for the device, which a recording forbids
+    replayed = recorded(answer, "writing a code") if how.graph and sorts else answer
+    step: Callable[[], None] = lambda: choose(replayed())
+    if how.graph and not sorts:
+        step = recorded(step, "writing a code")
+    for g in range(N):
+        with no_grad():
+            step()
+        yield index[:, : g + 1]

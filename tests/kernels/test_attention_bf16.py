@@ -283,6 +283,6 @@ def test_a_key_that_nobody_may_look_at_is_not_looked_at_even_if_it_is_nan():
 
 def test_other_types_and_other_heads_are_left_to_the_plain_text():
     q = rows(1, 2, 9, 16)
-    for arrays in ([q.astype(np.float32)] * 3, [q[..., :12]] * 3, [q, q[:, :1], q[:, :1]], [rows(1, 1, 9, 136)] * 3):
+    for arrays in ([q.astype(np.float64)] * 3, [q[..., :12]] * 3, [q, q[:, :1], q[:, :1]], [rows(1, 1, 9, 136)] * 3):
         with standin.kernels(), pytest.raises(NoTwin):
             ops.attention.cuda(*map(CUPY.asarray, arrays))

@@ -177,11 +177,11 @@ def both(name, args, static, device=moved):
 
 
 MOVED = {"concat", "split", "cast"}  # that compute nothing: tests/kernels/test_pieces.py, or round: test_cuda_elementwise.py
-IN_BFLOAT16 = {"attention"}  # and in no other type: tests/kernels/test_attention_bf16.py
+ELSEWHERE = {"attention"}  # in bfloat16: test_attention_bf16.py; in float32: tests/processes/test_tokens_on_a_device.py
 
 
 def test_every_twin_is_in_the_table():
-    assert {n for n, p in PRIMITIVES.items() if p.cuda} == set(TWINS) | MOVED | IN_BFLOAT16
+    assert {n for n, p in PRIMITIVES.items() if p.cuda} == set(TWINS) | MOVED | ELSEWHERE
 
 
 @spec("A.4", "A.12", "A.13", "A.14", "A.15", "A.18", "A.19", "A.20", "A.21", "A.23", "A.24")
