@@ -64,7 +64,8 @@ def ours(model: UNet, data: tuple[Any, ...], shards: int) -> Iterator[tuple[Pass
         if shard:
             seconds[shard] += time.process_time() - began
 
-    with Workers(shards, work, "process" if shards > 1 else "serial") as workers:
+    # limited=False: that limit is one of all libraries of this process, PyTorch's threads among them
+    with Workers(shards, work, "process" if shards > 1 else "serial", limited=False) as workers:
 
         def run() -> None:
             workers.run(GRADIENTS)
@@ -101,7 +102,7 @@ def main() -> None:
         save(Path(place) / "unet", model, grammar="diffusers")
         peer = UNet2DModel.from_pretrained(Path(place) / "unet", low_cpu_mem_usage=False).train()
     data, times = inputs(config, args.batch), {"minidit": list[float](), "eager": list[float]()}
-    with ours(model, data, args.threads) as (run, gradients, seconds), threadpool_limits(1, "blas"), Others() as others:
+    with threadpool_limits(1, "blas"), ours(model, data, args.threads) as (run, gradients, seconds), Others() as others:
         passes = {"minidit": run, "eager": theirs(peer, data)}
         clock = (lambda: time.process_time() + float(seconds.sum())) if args.cpu_time else time.perf_counter
         for name in [*passes] * 2:

@@ -81,10 +81,10 @@ def float_of(x: Value) -> Any:
     return np.float64 if value(x).dtype == np.float64 else np.float32
 
 
-def with_places(x: Value) -> Value:
-    """x : (B, F, n, D)  ->  every token with its place of time."""
+def times_beside(x: Value) -> Array:
+    """x : (B, F, n, D)  ->  the places of its times, (F, 1, D), in its home and type."""
     a = value(x)
-    return x + resident(places_of_time(x.shape[1], x.shape[3], a.dtype), like=a)
+    return resident(places_of_time(x.shape[1], x.shape[3], a.dtype), like=a)
 
 
 @lru_cache(maxsize=64)
@@ -131,7 +131,7 @@ class OverTime(ClipAttention):
         B, N, D = x.shape
         n, F = self.sites, N // self.sites
         grid = x.reshape(B, F, n, D)
-        by_site = (with_places(grid) if self.places else grid).transpose(0, 2, 1, 3).reshape(B * n, F, D)
+        by_site = (grid + times_beside(grid) if self.places else grid).transpose(0, 2, 1, 3).reshape(B * n, F, D)
         return self.group(by_site, F, 1, 1).reshape(B, n, F, D).transpose(0, 2, 1, 3).reshape(B, N, D)  # (T.34)
 
 
@@ -212,10 +212,10 @@ class SpacetimeDiT(Module):
         if self.config.positions == "rope":
             return tokens
         B, N, D = tokens.shape
-        grid = tokens.reshape(B, -1, self.config.sites, D) + self.pos_embed
+        grid, places = tokens.reshape(B, -1, self.config.sites, D), self.pos_embed
         if self.config.time_attention == "full" and self.config.positions == "sincos":
-            grid = with_places(grid)  # (T.33)
-        return grid.reshape(B, N, D)
+            places = places + times_beside(grid)  # (T.33)
+        return (grid + places).reshape(B, N, D)
 
     def of_frames(self, frames: int) -> Self:
         """The same weights for clips of so many frames, or with 1 for pictures. Raises ValueError for part of a patch."""
