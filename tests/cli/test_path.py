@@ -29,7 +29,7 @@ def printed(*words):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("process", ["ddpm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rectified_flow", "edm"))])
 def test_the_whole_path_from_ones_own_pictures_to_two_runs_compared(tmp_path, monkeypatch, process):
     monkeypatch.chdir(tmp_path)
     pictures = folder_of_pictures(tmp_path / "pictures", (30, 30))
