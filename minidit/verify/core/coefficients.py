@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -191,11 +192,18 @@ def formula(all_points: Sequence[Point], values: Array, limit: float) -> str:
     """The shortest formula in the quantities of the law that gives these coefficients at every point; "" where none does."""
     table = _table(all_points)
     different = len({tuple(round(float(v), 9) for v in row) for row in np.array(list(table.values())).T}) if table else 0
+    all_words, all_values = _formulas(tuple((name, tuple(u)) for name, u in table.items()))
     with np.errstate(all="ignore"):
-        for words, form in _forms(table):
-            if np.all(abs(form - values) <= limit) and (different >= POINTS or " " not in words.strip("-")):
-                return words
-    return ""
+        fits = np.flatnonzero(np.all(abs(all_values - values) <= limit, axis=1))
+    return next((all_words[k] for k in fits if different >= POINTS or " " not in all_words[k].strip("-")), "")
+
+
+@lru_cache(maxsize=32)
+def _formulas(table: tuple[tuple[str, tuple[float, ...]], ...]) -> tuple[list[str], Array]:
+    """All formulas in these quantities, and what each is at every point, by their length."""
+    with np.errstate(all="ignore"):
+        all_words, all_values = zip(*_forms({name: np.array(u) for name, u in table}), strict=True)
+    return list(all_words), np.array(all_values)
 
 
 def _forms(table: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:

@@ -14,7 +14,7 @@ from minidit.verify.core.arguments import letter
 
 DATA = "; s = -1 means the data, where ᾱ = 1: alpha_bar[-1] is the last entry of the table"
 LEAST = 2  # questions that one value must have in common
-MANY = 5  # or that are one among more than so many
+MANY = 5  # or right ones beside a single wrong one
 
 
 def only_where(names: Sequence[str], wrong: Sequence[Sequence[Any]], right: Sequence[Sequence[Any]]) -> str:
@@ -33,7 +33,7 @@ def only_where(names: Sequence[str], wrong: Sequence[Sequence[Any]], right: Sequ
         if mine == {-1} and name == "s":
             return f"only the questions with s = -1 are wrong{DATA * ('alpha_bar' in names)}"
         for values, side, verdict in ((mine, wrong, "wrong"), (others, right, "right")):
-            if len(values) == 1 and (len(side) >= LEAST or len(wrong) + len(right) > MANY):
+            if len(values) == 1 and (len(side) >= LEAST or (verdict == "wrong" and len(right) >= MANY)):
                 return f"only the questions with {letter(name)} = {next(iter(values))} are {verdict}"
     return ""
 
