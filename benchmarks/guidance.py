@@ -2,11 +2,12 @@
 
     minidit train --preset digits-flow --steps 1500 --out TEACHER
     minidit train --preset digits-flow --process guidance --coordinates straight --model guided --hidden-size 96 --depth 4 \\
-        --num-heads 4 --teacher TEACHER --steps 1000 --lr 1e-3 --out STUDENT
+        --num-heads 4 --teacher TEACHER --steps 1200 --lr 3e-3 --out STUDENT
     python -m benchmarks.guidance TEACHER STUDENT --scales 1 2 4 6
 
 The relative error of the student's answer is |F(w) - F_w| / |F_w| over held-out pictures at uniform times; beside it that of
-the plain conditional answer. Accuracy: of the run's own judge on samples of --steps steps.
+the plain conditional answer, and that of what the scale adds, F(w) - F(1) for (w - 1) (F_c - F_∅). Accuracy: of the run's own
+judge on samples of --steps steps.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from minidit.runs.pipeline import Pipeline
 
 
 def answers(teacher: Pipeline, student: Pipeline, x_0: Any, y: Any, w: float, seed: int) -> dict[str, float]:
-    """Relative errors of the student's answer, and of the plain conditional one."""
+    """Relative errors of the student's answer, of the plain conditional one, and of what the student adds for w."""
     r, path = np.random.default_rng(seed), teacher.process.path
     t = r.uniform(size=len(x_0))
     x_in, time = path.inputs(mix(x_0, r.standard_normal(x_0.shape).astype(x_0.dtype), path.level(t)), t)
     with no_grad():
         c, u = (teacher.model(x_in, time, label).data for label in (y, teacher.model.null(y)))
         known: Any = student.model
-        F = known(x_in, time, y, w=w).data
-    guided = u + w * (c - u)
-    size = float(np.linalg.norm(guided))
-    return {"student": float(np.linalg.norm(F - guided)) / size, "conditional": float(np.linalg.norm(c - guided)) / size}
+        F, F_1 = (known(x_in, time, y, w=scale).data for scale in (w, 1.0))
+    guided, more = u + w * (c - u), (w - 1) * (c - u)
+    rows = {"student": (F, guided), "conditional": (c, guided)} | ({"correction": (F - F_1, more)} if w != 1 else {})
+    return {name: float(np.linalg.norm(a - b) / np.linalg.norm(b)) for name, (a, b) in rows.items()}
 
 
 def main() -> None:
