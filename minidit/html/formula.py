@@ -1,8 +1,8 @@
 """LaTeX as MathML that browsers draw correctly.
 
-latex2mathml converts; seven of its results are repaired. Browsers ignore `mathvariant`: bold, blackboard and script letters become
-Unicode characters. A browser sizes a pair of fences alike only inside one row: an exponent on a closing fence moves to the whole
-row, and a fence that has no size of its own gets that of its letter. A slash gets no space around it, negative spaces get a
+latex2mathml converts; seven of its results are repaired. Browsers ignore `mathvariant`: bold, blackboard and script letters
+become Unicode characters. A browser sizes a pair of fences alike only inside one row: an exponent on a closing fence moves to the
+whole row, and a fence that has no size of its own gets that of its letter. A slash gets no space around it, negative spaces get a
 width, columns are aligned by a style, and log x gets a thin space.
 """
 
