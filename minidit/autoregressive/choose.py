@@ -32,8 +32,13 @@ def rising(w: float, group: int, groups: int) -> float:
 
 def check_choice(temperature: float, top_k: int, top_p: float) -> None:
     """Raises ValueError for a choice that has no meaning."""
-    if not temperature > 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise ValueError(f"temperature {temperature} must be above 0, top_k {top_k} at least 0, top_p {top_p} in (0, 1]")
+    if not temperature > 0:
+        greedy = "" if temperature else " (always the most probable code: top_k 1)"
+        raise ValueError(f"temperature {temperature:g} must be above 0{greedy}")
+    if top_k < 0:
+        raise ValueError(f"top_k {top_k} must be at least 0 (0: all codes)")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p {top_p:g} must be above 0 and at most 1 (1: all codes)")
 
 
 def kept(logits: Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Array:

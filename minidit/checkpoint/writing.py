@@ -77,7 +77,8 @@ def _save_dit(path: Path, model: DiT, arrays: Arrays, grammar: str, shard_bytes:
     reasons = {
         f"conditioning {c.conditioning!r}": c.conditioning != "adaln_zero",
         f"a picture of {c.size[0]} × {c.size[1]}": c.size[0] != c.size[1],
-        "no classes": not c.num_classes,
+        "captions": bool(c.vocabulary),
+        "no classes": not c.num_classes and not c.vocabulary,
         "no null label (class_dropout_prob = 0)": bool(c.num_classes) and not c.class_dropout_prob,
         f"mlp_ratio {c.mlp_ratio}": grammar != "official" and c.mlp_ratio != 4,
         "a position table of its own": grammar != "official" and not _usual_table(model),

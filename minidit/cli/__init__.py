@@ -54,7 +54,7 @@ def build_parser(only: str | None, words: Sequence[str] = ()) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"minidit {__version__}")
-    parser.usage = "minidit COMMAND [options]"
+    parser.words, parser.usage = words, "minidit COMMAND [options]"
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="minidit", title="commands")
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")

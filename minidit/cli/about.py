@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,11 +26,15 @@ def about(name: str, everything: bool) -> None:
     if not found:
         from minidit.data.embedded import EMBEDDED
         from minidit.keywords import meant
-        from minidit.runs.presets import networks
+        from minidit.runs.presets import PRESETS, networks
 
-        known = [*shipped(), *EMBEDDED, *networks()]
+        known = list(dict.fromkeys([*shipped(), *EMBEDDED, *PRESETS, *networks()]))
+        plain = {k.lower(): k for k in known}
+        close = [k for k in known if k.lower().startswith(name.lower())] if len(name) > 2 else []
+        hint = f", did you mean {' or '.join(close[:4])}?" if close else meant(name, known)
+        hint = hint or meant(plain.get(next(iter(difflib.get_close_matches(name.lower(), plain, 1)), ""), ""), known)
         raise ValueError(f"{name}: no run folder or file, and no weights, data set, preset or network has this name"
-                         + (meant(name, known) or " (minidit info lists them)"))  # fmt: skip
+                         + (hint or " (minidit info lists them)"))  # fmt: skip
     print("\n\n".join("\n".join(lines) for lines in found))
 
 

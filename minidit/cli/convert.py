@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dialect", choices=DIALECTS, help="how a DiT is computed (default: as its project does)")
     parser.add_argument("--num-heads", type=int, help="heads of an official DiT whose size is not that of a preset")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="default: as in the file")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at the destination already")
     parser.add_argument("--shard-mb", type=int, help="for folders: the largest size of a file, in MB, approximately")
 
 
@@ -37,6 +38,34 @@ def model_of(source: str) -> Path:
     return path
 
 
+def refuse_unknown(source: str) -> None:
+    """Raises ValueError for a name that is neither a file or folder nor that of shipped weights, with those that there are."""
+    from minidit.cli.about import shipped
+
+    if not Path(source).exists() and source not in shipped():
+        names = ", ".join(shipped())
+        raise ValueError(f"{source}: there is no such file or run folder, and no shipped weights of this name ({names})")
+
+
+def refuse_taken(destination: Path, overwrite: bool) -> None:
+    """Raises ValueError if something is at the destination that would be replaced."""
+    if not overwrite and destination.exists() and (destination.is_file() or any(destination.iterdir())):
+        raise ValueError(f"{destination} exists already: choose another name, or add --overwrite")
+
+
+def left_out(source: str) -> list[str]:
+    """What a run folder or shipped weights hold besides the model, which alone is converted: one line, if anything."""
+    from minidit.cli.about import shipped
+    from minidit.runs.former import file_of
+    from minidit.runs.presets import SHIPPED
+
+    place = Path(source) if Path(source).exists() or source not in shipped() else SHIPPED / source
+    if not place.is_dir() or not file_of(place, "tokenizer").exists():
+        return []
+    return [f"not converted: its tokenizer, which turns pictures into what the model draws: "
+            f"minidit convert {file_of(place, 'tokenizer')} DESTINATION"]  # fmt: skip
+
+
 def run(args: argparse.Namespace) -> int:
     from minidit.checkpoint import describe, load_model, save
     from minidit.checkpoint.semantics import explained
@@ -48,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--shard-mb must be at least 1, got {args.shard_mb}")
     if args.to and args.destination is None:
         raise ValueError(f"--to {args.to}: say where to write it: minidit convert {args.source} DESTINATION --to {args.to}")
+    refuse_unknown(args.source)
     source, args.to = model_of(args.source), args.to or "minidit"
     contents = describe(source, dialect=args.dialect, num_heads=args.num_heads)
     print(contents)
@@ -56,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if Path(args.destination).resolve() == Path(source).resolve():
         raise ValueError(f"{args.destination}: source and destination are the same")
     folder = args.to.startswith("diffusers")
+    refuse_taken(Path(args.destination), args.overwrite)
     check_writable(Path(args.destination, "config.json") if folder else args.destination, contents.size)
     cast = args.dtype if args.dtype == "bfloat16" else None  # NumPy cannot compute in it: it is only written
     dtype = "float32" if cast else args.dtype or contents.dtype
@@ -63,5 +94,6 @@ def run(args: argparse.Namespace) -> int:
     shard_bytes = None if args.shard_mb is None else args.shard_mb * 10**6
     differences = save(args.destination, model, grammar=args.to, dtype=cast, shard_bytes=shard_bytes)
     print(f"{args.destination}: written in the grammar {args.to} (minidit info {args.destination} --all lists its arrays)")
-    print(*explained(differences), sep="\n", end="\n" if differences else "")
+    lines = [*left_out(args.source), *explained(differences)]
+    print(*lines, sep="\n", end="\n" if lines else "")
     return 0

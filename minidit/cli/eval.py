@@ -25,7 +25,7 @@ FEW = 100  # pictures of a row; with fewer the Fréchet distance is mostly chanc
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("-n", type=int, default=500, metavar="N", help="samples per row of the table (default: 500)")
+    parser.add_argument("-n", "--n", type=int, default=500, metavar="N", help="samples per row of the table (default: 500)")
     parser.add_argument("--ddpm-steps", type=int, metavar="N", help="rungs of the DDPM row, on a ladder (default: 250, or "
                         "all); it takes about half the time of an evaluation, fewer take less")  # fmt: skip
     parser.add_argument("--judge-steps", type=int, metavar="N", help="updates of the classifier that judges, if there is "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from minidit.cli.flags import PREFIX
 from minidit.cli.parser import Parser
 from minidit.keywords import meant
 from minidit.runs.config import read_config
-from minidit.runs.kinds import KINDS, kind_of
+from minidit.runs.kinds import KINDS, kind_of, with_room
 from minidit.runs.presets import PRESETS, RunConfig, networks
 from minidit.runs.process_kinds import check_word
 from minidit.runs.token_kinds import TokensConfig
@@ -144,4 +144,6 @@ def changed(name: str, section: Any, changes: dict[str, Any]) -> Any:
             flag = f"--{PREFIX.get(name, '')}{key.replace('_', '-')}"
             other = next(kind for kind, cls in KINDS[name].items() if key in {f.name for f in fields(cls)})
             raise ValueError(f"{flag}: the {name} of this run is {kind_of(name, section)}; add --{name} {other}")
+    if name == "model":
+        changes = with_room(type(section), {**asdict(section), **changes}, changes)
     return replace(section, **changes)

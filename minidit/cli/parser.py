@@ -30,7 +30,8 @@ def near(wrong: str, known: Iterable[str], mark: str = "") -> str:
     """ ", did you mean …?" if one of the known words is like the wrong one."""
     import difflib  # only after a mistake
 
-    close = difflib.get_close_matches(wrong, list(known), 1)
+    known = list(known)
+    close = [k for k in known if len(wrong) > 3 and k.startswith(wrong)][:1] or difflib.get_close_matches(wrong, known, 1)
     return f", did you mean {mark}{close[0]}{mark}?" if close else ""
 
 
@@ -43,6 +44,9 @@ class Parser(argparse.ArgumentParser):
     words: Sequence[str] = ()
     rare = 0  # options that are not shown, and would be with --help-all
     stray: Callable[[str], str] = staticmethod(lambda word: "")  # what a word that belongs to no option probably means
+
+    def __init__(self, *names: Any, **options: Any) -> None:
+        super().__init__(*names, allow_abbrev=False, **options)  # --n is no short form of --no-rising-guidance
 
     @property
     def complete(self) -> bool:
@@ -78,16 +82,30 @@ class Parser(argparse.ArgumentParser):
                 )
             others = [a.option_strings[-1] for a in self._every_action() if a.option_strings and choice[1] in (a.choices or ())]
             return message + (near(choice[1], known) or (f", did you mean {others[0]} {choice[1]}?" if others else ""))
+        if message.startswith("the following arguments are required: "):
+            return self._missing()
         if message.startswith("unrecognized arguments: "):
             wrong = message.split(": ", 1)[1].split()[0]
             if not wrong.startswith("-"):
                 hints = [hint for parser in self._parsers() if (hint := parser.stray(wrong))]
                 return f"{wrong!r} belongs to no option" + (f", did you mean {hints[0]}?" if hints else "")
-            known = [o for a in self._every_action() for o in a.option_strings]
-            name = wrong.split("=")[0]
-            ours_for = [ours for ours, theirs in ELSEWHERE.items() if name[2:] in theirs.split() and ours.split()[0] in known]
-            return f"unknown option {wrong}" + (f", did you mean {ours_for[0]}?" if ours_for else near(name, known))
+            return self._unknown(wrong)
         return message
+
+    def _unknown(self, wrong: str) -> str:
+        """What to say of an option that there is not."""
+        known = [o for a in self._every_action() for o in a.option_strings]
+        name = wrong.split("=")[0]
+        ours_for = [ours for ours, theirs in ELSEWHERE.items() if name[2:] in theirs.split() and ours.split()[0] in known]
+        return f"unknown option {wrong}" + (f", did you mean {ours_for[0]}?" if ours_for else near(name, known))
+
+    def _missing(self) -> str:
+        """What to say where a word is missing that the command needs; before a command any option is a wrong one."""
+        needed = [a for a in self._get_positional_actions() if a.nargs not in ("?", "*")]
+        options = [word for word in self.words if word.startswith("-")]
+        if any(isinstance(a, argparse._SubParsersAction) for a in needed) and options:
+            return self._unknown(options[0])
+        return "; ".join(f"{a.metavar or a.dest.upper()} is missing" + (f" ({a.help})" if a.help else "") for a in needed)
 
     def _parsers(self) -> list[Parser]:
         """This one, and those of its commands."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--prompt", action="append", metavar="WORDS",
                         help='what to draw, for a model of captions: "red heart, noto"; may be repeated. Without a run the '
                              "shipped model draws emoji (noto, twemoji, fluent); minidit info words --all: its words")
-    parser.add_argument("-n", type=int, metavar="N",
+    parser.add_argument("-n", "--n", type=int, metavar="N",
                         help="how many pictures; the labels are repeated in turn (default: 16, or one per label)")
     parser.add_argument("--frames", type=int, metavar="N",
                         help="of every clip; 1: pictures, of a run that was trained with --pictures (default: as it was trained)")
@@ -74,6 +75,29 @@ def add_arguments(parser: Parser) -> None:
                        help="from 1 at the first scale to --guidance at the last (default: of scales, not of raster)")
 
 
+    parser.set_defaults(unquoted=unquoted(parser.words))
+    parser.stray = lambda word: unquoted(parser.words)
+
+
+def unquoted(words: Sequence[str]) -> str:
+    """The command with the words after --prompt or --labels as one, if there are several and no file has the others' names."""
+    for flag, mark in (("--prompt", " "), ("--labels", ",")):
+        start = words.index(flag) + 1 if flag in words else len(words)
+        some = list(itertools.takewhile(lambda word: not word.startswith("-"), words[start:]))
+        if len(some) > 1 and not any(Path(word).exists() for word in some[1:]):
+            return shlex.join(["minidit", *words[:start], mark.join(some), *words[start + len(some) :]])
+    return ""
+
+
+def check_place(args: argparse.Namespace) -> None:
+    """Raises ValueError for a run that does not exist, with what was probably meant."""
+    refuse_misspelt(args.run)
+    if args.run is not None and not Path(args.run).exists():
+        meant = f": did you mean {args.unquoted}?" if args.unquoted else (
+            " (RUN is a run folder; classes go after --labels, captions after --prompt; minidit sample --help)")  # fmt: skip
+        raise ValueError(f"{args.run}: there is no such file or run folder{meant}")
+
+
 def run(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out is not None else unused(Path("grid.png"))
     if out.suffix.lower() not in (".png", ".gif", ".npz"):
@@ -82,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out {args.out}: there is no folder {out.parent}")
     check_writable(out)
     refuse_numbers(args)
-    refuse_misspelt(args.run)
+    check_place(args)
 
     from minidit.cli.progress import Progress
     from minidit.runs.loading import load, load_few_steps
@@ -148,6 +172,14 @@ def refuse_numbers(args: argparse.Namespace) -> None:
     for flag, values in {**numbers, "--guidance-interval": args.guidance_interval or []}.items():
         if not all(value is None or math.isfinite(value) for value in values):
             raise ValueError(f"{flag} {' '.join(map(str, values))} must be finite")
+    for wrong, text in ((args.temperature == 0, "--temperature 0: always the most probable code is --top-k 1"),
+                        (args.temperature is not None and not args.temperature >= 0,
+                         f"--temperature {args.temperature} must be above 0"),
+                        (args.top_k is not None and args.top_k < 0, f"--top-k {args.top_k} must be at least 0 (0: all codes)"),
+                        (args.top_p is not None and not 0 < args.top_p <= 1,
+                         f"--top-p {args.top_p} must be above 0 and at most 1 (1: all codes)")):  # fmt: skip
+        if wrong:
+            raise ValueError(text)
     if args.eta and args.sampler not in ("", "ddim"):
         raise ValueError(f"--eta {args.eta:g}: how much fresh noise {args.sampler} has is fixed; --eta belongs to --sampler ddim")
 

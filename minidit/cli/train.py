@@ -98,7 +98,7 @@ def everyday(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, leaving, stop_gently
     from minidit.html.report import write_report
-    from minidit.runs.folder import failing
+    from minidit.runs.folder import failing, refuse_taken
     from minidit.runs.gallery import show_run
 
     progress = Progress(args.quiet)
@@ -112,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     for name in (args.resume, args.init, args.autoencoder):
         refuse_misspelt(None if name == AUTO else name)
     job = resumed(args, progress) if args.resume and args.resume != AUTO else begun(args, progress)
+    if args.dry_run and not args.resume:
+        refuse_taken(job.folder, overwrite=args.overwrite)
     train, held_out = job.data()
     job.fit_to(train)
     if args.dry_run:

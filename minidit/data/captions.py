@@ -24,6 +24,7 @@ WORD = re.compile(r"[^\W_]+(?:[-'.][^\W_]+)*")
 UNKNOWN = 1
 MOST_WORDS = 20_000  # of a vocabulary: the most frequent ones, the others are unknown
 LONGEST = 64  # words of a caption that are read
+ALIKE = ("sc", "sz", "ck", "iy", "fv", "uo")  # letters that are written for each other
 FEWEST_LETTERS = 0.6  # likeness of a word that is suggested for another, as difflib measures it
 
 
@@ -101,5 +102,25 @@ class Vocabulary:
 
     def unknown(self, word: str) -> str:
         """What to say of a word that the model has never seen, with the known one that is most like it."""
-        near = difflib.get_close_matches(word, self.words, 1, FEWEST_LETTERS)
-        return f"the model does not know {word!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        near = likely(word, self.words)
+        return f"the model does not know {word!r}" + (f", did you mean {near!r}?" if near else "")
+
+
+def likely(word: str, words: Sequence[str]) -> str:
+    """The word that was probably meant: the one of fewest mistakes, then the one that difflib finds most alike; "" for none."""
+    close = difflib.get_close_matches(word, words, 20, FEWEST_LETTERS)
+    wrong = {other: mistakes_in(word, other) for other in close}
+    some = [other for other in close if wrong[other] <= (max(1, len(word) / 3) if other[0] == word[0] else 1)]
+    return min(some, key=lambda other: wrong[other], default="")
+
+
+def mistakes_in(word: str, other: str) -> float:
+    """How many letters are wrong, missing, too many or exchanged with their neighbours; of those that sound alike, half."""
+    table = {(i, j): float(max(i, j)) for i in range(len(word) + 1) for j in range(len(other) + 1) if not (i and j)}
+    for i, a in enumerate(word, 1):
+        for j, b in enumerate(other, 1):
+            wrong = 0.0 if a == b else 0.5 if any(a in sound and b in sound for sound in ALIKE) else 1.0
+            table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, table[i - 1, j - 1] + wrong)
+            if i > 1 and j > 1 and a == other[j - 2] and word[i - 2] == b:
+                table[i, j] = min(table[i, j], table[i - 2, j - 2] + 1)
+    return table[len(word), len(other)]

@@ -1,8 +1,9 @@
 """LaTeX as MathML that browsers draw correctly.
 
-latex2mathml converts; six of its results are repaired. Browsers ignore `mathvariant`: bold, blackboard and script letters become
-Unicode characters. A browser sizes a pair of fences alike only inside one row: an exponent on a closing fence moves to the whole
-row. A slash gets no space around it, negative spaces get a width, columns are aligned by a style, and log x gets a thin space.
+latex2mathml converts; seven of its results are repaired. Browsers ignore `mathvariant`: bold, blackboard and script letters
+become Unicode characters. A browser sizes a pair of fences alike only inside one row: an exponent on a closing fence moves to the
+whole row, and a fence that has no size of its own gets that of its letter. A slash gets no space around it, negative spaces get a
+width, columns are aligned by a style, and log x gets a thin space.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ SPACES = {"negativethinmathspace": "-0.167em", "negativemediummathspace": "-0.22
 MARKS = re.compile(r"\\[{}]|(?P<gap>\\q?quad(?![A-Za-z]))|(?P<open>\{|\\(?:left|begin)(?![A-Za-z]))"
                    r"|(?P<close>\}|\\(?:right|end)(?![A-Za-z]))")
 BARS = ("¯", "‾", "ˉ", "―")
+UPRIGHT = set("|‖{}")  # fences that the converter lets a browser stretch even without \left and \right
 OPENING, CLOSING = "([{⌊⌈⟨", ")]}⌋⌉⟩"
 
 
@@ -79,6 +81,8 @@ def repair(node: ET.Element) -> None:
         node.tag, node.text = "mo", "∼"
     if node.tag == "mo" and node.text == "/":
         node.attrib.update(lspace="0", rspace="0")
+    if node.tag == "mo" and node.text in UPRIGHT and not {"stretchy", "minsize"} & node.attrib.keys():
+        node.attrib["stretchy"] = "false"  # else the opening one grows with its row, the closing one under an exponent does not
     if "columnalign" in node.attrib and node.tag == "mtd":
         node.attrib["style"] = f"text-align: {node.attrib.pop('columnalign')}"
     if node.tag == "mover" and len(node) == 2 and node[1].text in BARS:

@@ -18,6 +18,14 @@ from minidit.nn.memory import SampleMemory
 from minidit.nn.module import Trainable
 
 
+class Indivisible(ValueError):
+    """A size of samples that a network cannot cut into patches.   field : that says it, multiple : of what it must be one"""
+
+    def __init__(self, field: str, multiple: int, text: str) -> None:
+        super().__init__(text)
+        self.field, self.multiple = field, multiple
+
+
 class OfPictures:
     """What the sizes of every network of pictures say: the shapes of its samples, and its condition. The base of a dataclass."""
 
@@ -89,7 +97,7 @@ class OfPatches(OfPictures):
         if min(H, W, p, self.in_channels, D, self.num_heads, self.mlp_ratio, *more) <= 0:
             raise ValueError(f"every size must be positive: {self}")
         if H % p or W % p:
-            raise ValueError(f"input_size {H} x {W} is not divisible by patch_size {p}")
+            raise Indivisible("input_size", p, f"input_size {H} x {W} is not divisible by patch_size {p}")
         if D % self.num_heads or D % 4:
             raise ValueError(f"hidden_size {D} must be divisible by num_heads {self.num_heads} and by 4")
 

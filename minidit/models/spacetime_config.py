@@ -12,7 +12,7 @@ from typing import Self
 
 from minidit.choices import one_of
 from minidit.keywords import Named, suggesting
-from minidit.models.backbone import OfPatches
+from minidit.models.backbone import Indivisible, OfPatches
 from minidit.models.dit import DiTBlock, FinalLayer
 from minidit.models.embedders import FREQUENCIES
 from minidit.nn.memory import HOMES, SampleMemory
@@ -46,7 +46,8 @@ class SpacetimeConfig(OfPatches):
         if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
             raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
         if self.frames > 1 and self.frames % self.frame_patch:
-            raise ValueError(f"{self.frames} frames are not divisible by frame_patch {self.frame_patch}")
+            text = f"{self.frames} frames are not divisible by frame_patch {self.frame_patch}"
+            raise Indivisible("frames", self.frame_patch, text)
         if self.positions == "rope" and (self.hidden_size // self.num_heads % 2 or min(self.axes) <= 0):
             raise ValueError(
                 f"heads of {self.hidden_size // self.num_heads} numbers are not turned: positions rope needs 6, 8, …"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from minidit.choices import one_of
 from minidit.keywords import Named, suggesting
-from minidit.models.backbone import OfPictures
+from minidit.models.backbone import Indivisible, OfPictures
 from minidit.nn.memory import SampleMemory
 
 
@@ -87,7 +87,8 @@ class UNetConfig(OfPictures):
         if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
             raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
         if any(n % self.multiple for n in self.size):
-            raise ValueError(f"input_size {self.size[0]} x {self.size[1]} is not divisible by {self.multiple}")
+            sides = " x ".join(map(str, self.size))
+            raise Indivisible("input_size", self.multiple, f"input_size {sides} is not divisible by {self.multiple}")
         for width in self.widths:
             if width % self.groups or width % 2:
                 raise ValueError(f"{width} channels cannot be cut into {self.groups} equal groups, or are odd")

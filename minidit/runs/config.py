@@ -11,7 +11,7 @@ from typing import Any
 from minidit.checkpoint import CheckpointError, config_from
 from minidit.incoming import read_toml, reading
 from minidit.runs import former
-from minidit.runs.kinds import KINDS, kind_of
+from minidit.runs.kinds import KINDS, kind_of, with_room
 from minidit.runs.presets import RunConfig
 from minidit.runs.process_kinds import check_word
 
@@ -73,7 +73,8 @@ def _section(name: str, table: dict[str, Any], base: Any, where: str) -> Any:
         except ValueError as error:
             raise CheckpointError(f"{where}: {error}") from error
         cls = KINDS[name][kind]
-    return config_from(cls, {**(asdict(base) if cls is type(base) else {}), **table}, where)
+    values = {**(asdict(base) if cls is type(base) else {}), **table}
+    return config_from(cls, with_room(cls, values, table) if name == "model" else values, where)
 
 
 def with_later_settings(name: str, table: dict[str, Any]) -> dict[str, Any]:

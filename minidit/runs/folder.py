@@ -57,6 +57,15 @@ Skipped = Iterable[tuple[str, str]]  # (file, why it was left out)
 LONGEST_WRITE = 3600.0  # seconds after which a temporary is no longer written, whoever has its process's number now
 
 
+def refuse_taken(folder: Path, *, overwrite: bool = False) -> None:
+    """Raises RunError for a folder that holds a run, unless that is to be replaced, or any other files."""
+    if is_run(folder):
+        if not overwrite:
+            raise RunError(f"{folder} holds a run already: choose another --out, --resume it, or --overwrite")
+    elif folder.is_dir() and any(p.name not in (LOCK, REPLACED) for p in folder.iterdir()):
+        raise RunError(f"{folder} holds files that are not a run: choose another --out")
+
+
 def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = False, skipped: Skipped | None = None) -> None:
     """Makes the folder and writes config.toml, and the list of `skipped` files if there is one.
 
@@ -69,11 +78,8 @@ def create(folder: Path, config: RunConfig, device: str, *, overwrite: bool = Fa
         with locked(folder), failing(folder, "nothing has been trained"):
             recover(folder)
             sweep(folder)
+            refuse_taken(folder, overwrite=overwrite)
             run = is_run(folder)
-            if run and not overwrite:
-                raise RunError(f"{folder} holds a run already: choose another --out, --resume it, or --overwrite")
-            if not run and any(p.name not in (LOCK, REPLACED) for p in folder.iterdir()):
-                raise RunError(f"{folder} holds files that are not a run: choose another --out")
             try:
                 if run:
                     set_aside(folder)

@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from minidit.models.backbone import Indivisible
 from minidit.models.dit import DiTConfig
 from minidit.models.flux_config import FluxConfig
 from minidit.models.gpt import GPTConfig
@@ -60,6 +62,23 @@ KINDS: dict[str, dict[str, type[Config]]] = {  # section -> kind -> dataclass; n
 def kind_of(section: str, config: Config) -> str:
     """The word for the configuration of a section."""
     return next(kind for kind, cls in KINDS[section].items() if isinstance(config, cls))
+
+
+def with_room(cls: type[Config], values: Mapping[str, Any], named: Collection[str]) -> dict[str, Any]:
+    """Values of a configuration in which the size of samples is a multiple of the patches, unless it is one of those named.
+
+    The data decide this size, and `fitted` checks it, once they are read; until then it only has to be possible.
+    """
+    try:
+        cls(**values)
+    except Indivisible as error:
+        if error.field not in named:
+            sides, n = values.get(error.field, getattr(cls, error.field)), error.multiple
+            more = -(-sides // n) * n if isinstance(sides, int) else tuple(-(-side // n) * n for side in sides)
+            return with_room(cls, {**values, error.field: more}, {*named, error.field})
+    except (ValueError, TypeError):
+        pass  # what is wrong is said where these values are used
+    return dict(values)
 
 
 def network_of(config: ModelConfig | TokenizerConfig, rng: Philox | None = None, *, device: str = "cpu") -> Any:

@@ -26,7 +26,7 @@ from minidit.nn.module import Module
 from minidit.runs import former
 from minidit.runs.config import Tables, tables_of, with_later_settings
 from minidit.runs.presets import RunConfig, SampleConfig
-from minidit.training.loop import Diverged, Loop
+from minidit.training.loop import Diverged, Loop, gentler
 
 STATES = "states"  # the folder of states in a run's folder
 NUMBER = re.compile(r"(\w+)-(\d{8,})\.safetensors")
@@ -70,8 +70,7 @@ def save_state(
     for name, flat in arrays.items():
         if not np.isfinite(to_host(flat).sum(dtype=np.float64)):
             what = {"theta": "weights", "ema": "averaged weights"}.get(name, f"moments {name}")
-            advice = "try a smaller --lr, or --clip 1"
-            raise Diverged(f"the {what} of the {phase} are not finite after update {loop.done}: {advice}")
+            raise Diverged(f"the {what} of the {phase} are not finite after update {loop.done}: {gentler(loop.config)}")
     meta = {"phase": phase, "step": loop.done, "held_out": held_out, **header}
     path = folder / STATES / f"{phase}-{loop.done:08d}.safetensors"
     try:

@@ -23,7 +23,7 @@ from minidit.runs.presets import RunConfig
 from minidit.runs.state import LENGTHS, State, load_state, prune, restart, save_state, start_from, state_of, way_on
 from minidit.runs.weights import weights_of
 from minidit.training.held_out import held_out_loss
-from minidit.training.loop import Diverged, Loop, RunError, diverged
+from minidit.training.loop import Diverged, Loop, LoopConfig, RunError, diverged
 from minidit.training.ranks import ranks
 from minidit.version import __version__
 
@@ -138,9 +138,9 @@ class Trainer:
         """
         step, steps = record["step"], phase.config.steps
         logged = step % EVERY == 0 or step in (1, steps) or self.regular(phase, loop)
-        numbers = in_numbers(record) if logged else dict(record)
+        numbers = in_numbers(record, phase.config) if logged else dict(record)
         if more := phase.after_update(loop) | self.held_out(phase, loop):
-            logged, numbers = True, in_numbers(record) | more
+            logged, numbers = True, in_numbers(record, phase.config) | more
         if logged:
             numbers["img_per_s"] = round(phase.config.batch_size * updates / max(wall, 1e-9), 1)
             if self.ranks.first:
@@ -174,9 +174,9 @@ class Trainer:
         return {"run": tables_of(self.config), "data": self.facts, "version": __version__}
 
 
-def in_numbers(record: Record) -> Record:
+def in_numbers(record: Record, config: LoopConfig) -> Record:
     """The numbers of an update, which on a GPU have not been read before. Raises Diverged for a loss that is not finite."""
     numbers = {k: v if isinstance(v, int) else float(v) for k, v in record.items()}
     if not math.isfinite(numbers["loss"]):
-        raise Diverged(diverged(f"the loss is {numbers['loss']}", record["step"]))
+        raise Diverged(diverged(f"the loss is {numbers['loss']}", record["step"], config))
     return numbers

@@ -46,10 +46,15 @@ class Diverged(RunError):
     """Numbers are no longer finite: the same settings would end in the same place."""
 
 
-def diverged(what: str, update: int, cause: str = "") -> str:
+def gentler(config: OptimConfig) -> str:
+    """What keeps such a training finite, as far as its configuration does not have it yet."""
+    return f"try a lower --lr than {config.lr:g}" + ("" if 0 < config.clip <= 1 else ", or --clip 1")
+
+
+def diverged(what: str, update: int, config: LoopConfig, cause: str = "") -> str:
     """The message for a training whose numbers are no longer finite."""
-    cause = f" ({cause})" if cause else "; --detect-anomaly finds the first"
-    return f"{what} at update {update}{cause}: try a smaller --lr, or --clip 1"
+    anomaly = "" if config.detect_anomaly else "; --detect-anomaly finds the first"
+    return f"{what} at update {update}{f' ({cause})' if cause else anomaly}: {gentler(config)}"
 
 
 def stacked(numbers: list[Array]) -> Array:
@@ -182,9 +187,9 @@ class Loop:
             return
         loss = float(self.numbers[:, self.names.index("loss")].sum())
         if not math.isfinite(loss):
-            raise Diverged(diverged(f"the loss is {loss}", self.done + 1, self._anomaly()))
+            raise Diverged(diverged(f"the loss is {loss}", self.done + 1, self.config, self._anomaly()))
         if not math.isfinite(self._norm()) and not np.isfinite(self.buffers[0]).all():  # the norm alone may overflow
-            raise Diverged(diverged("the gradient is not finite", self.done + 1, self._anomaly()))
+            raise Diverged(diverged("the gradient is not finite", self.done + 1, self.config, self._anomaly()))
 
     def _anomaly(self) -> str:
         """The same for all ranks."""
@@ -239,7 +244,7 @@ class Loop:
         except Anomaly as anomaly:
             if not self.config.detect_anomaly:
                 raise
-            raise Diverged(diverged("numbers are not finite", self.done + 1, str(anomaly))) from anomaly
+            raise Diverged(diverged("numbers are not finite", self.done + 1, self.config, str(anomaly))) from anomaly
 
     def _gradients(self, draws: Draws) -> dict[str, Any]:
         """The gradient of a shard, its samples in `accumulate` pieces one after the other  ->  its share of loss and numbers."""

@@ -1,6 +1,7 @@
 """Chapter Q: likelihood, guidance on logits, what is kept, and the choice of a token."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -68,9 +69,16 @@ def test_the_temperature_divides_and_one_without_limits_changes_nothing(seed, te
     agree(c.kept(logits, temperature=temperature), logits / temperature, bound=1e-15, of="Q.21")
 
 
-@pytest.mark.parametrize("bad", [{"temperature": 0}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.5}])
-def test_other_settings_are_refused(bad):
-    with pytest.raises(ValueError, match="must be above 0"):
+@pytest.mark.parametrize("bad, message", [
+    ({"temperature": 0}, "temperature 0 must be above 0 (always the most probable code: top_k 1)"),
+    ({"temperature": -1}, "temperature -1 must be above 0"),
+    ({"temperature": np.nan}, "temperature nan must be above 0"),
+    ({"top_k": -1}, "top_k -1 must be at least 0 (0: all codes)"),
+    ({"top_p": 0}, "top_p 0 must be above 0 and at most 1 (1: all codes)"),
+    ({"top_p": 1.5}, "top_p 1.5 must be above 0 and at most 1 (1: all codes)"),
+])  # fmt: skip
+def test_the_setting_that_has_no_meaning_is_the_one_that_is_named(bad, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         c.kept(np.zeros((1, 2)), **bad)
 
 

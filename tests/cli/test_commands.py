@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minidit.cli import COMMANDS, main
+from minidit.cli import COMMANDS, build_parser, main
 from minidit.cli.progress import Progress
 from minidit.runs.kinds import KINDS
 from minidit.version import __version__
 
 ROOT = Path(__file__).parents[2]
+
+
+def parser_of(command):
+    """The parser of one command."""
+    return next(a for a in build_parser(command, [command])._actions if a.dest == "command").choices[command]
 
 
 def outside(*arguments, **options):
@@ -122,6 +127,20 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["sample", "--precision", "tf32"], "minidit: precision 'tf32' needs a GPU: on the CPU there are float32 and bf16"),
     (["train", "--precision", "tf32"], "minidit: precision 'tf32' needs a GPU: on the CPU there are float32 and bf16"),
     (["eval", "/nowhere", "--precision", "fp8"], "minidit: precision 'fp8' is not one of float32, tf32, bf16"),
+    (["sample", "--temperature", "0"], "minidit: --temperature 0: always the most probable code is --top-k 1"),
+    (["sample", "--temperature", "-1"], "minidit: --temperature -1.0 must be above 0"),
+    (["sample", "--top-p", "2"], "minidit: --top-p 2.0 must be above 0 and at most 1"),
+    (["sample", "--top-k", "-2"], "minidit: --top-k -2 must be at least 0"),
+    (["sample", "--prompt", "red", "heart"], "heart: there is no such file or run folder: did you mean minidit sample --prompt 'red "
+                                             "heart'?"),
+    (["sample", "--prompt", "a", "red", "heart", "--seed", "3"], "did you mean minidit sample --prompt 'a red heart' --seed 3?"),
+    (["sample", "--labels", "shirt", "bag"], "did you mean minidit sample --labels shirt,bag?"),
+    (["sample", "help"], "help: there is no such file or run folder (RUN is a run folder; classes go after --labels"),
+    (["convert", "clothes"], "clothes: there is no such file or run folder, and no shipped weights of this name (fashion, "),
+    (["info", "flux"], "did you mean flux-words or FLUX.1-dev?"),
+    (["info", "FLUX"], "did you mean flux-words or FLUX.1-dev?"),
+    (["report"], "minidit report: RUN is missing (a run folder)"),
+    (["--verson"], "minidit: unknown option --verson, did you mean --version?"),
     (["info", "--memory", "--network", "fasion"], "minidit: there is no network 'fasion', did you mean 'fashion'?"),
     (["info", "--memory", "--device", "tpu"], "minidit: unknown device 'tpu': use 'cpu', 'cuda', 'cuda:N' or 'auto'"),
 ])  # fmt: skip
@@ -131,6 +150,21 @@ def test_wrong_usage_is_one_line_and_exit_code_2(minidit, arguments, message, tm
     assert code == 2 and out == ""
     assert err.count("\n") == 1 and message in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_no_beginning_of_an_option_is_taken_for_the_option(minidit, command):
+    """--n is no short form of --no-rising-guidance: each beginning is refused, with a whole option as the suggestion."""
+    for action in parser_of(command)._actions:
+        for option in action.option_strings:
+            if len(option) > 6 and option[:-1] not in parser_of(command)._option_string_actions:
+                code, out, err = minidit(command, option[:-1])
+                assert (code, out) == (2, "") and "did you mean -" in err, err
+
+
+def test_n_is_the_number_of_pictures_with_one_dash_or_two():
+    parser = parser_of("sample")
+    assert parser.parse_args(["--n", "3"]).n == parser.parse_args(["-n", "3"]).n == 3
 
 
 @pytest.mark.parametrize("words", [["sample"], ["eval"], ["report"], ["report", "runs/cats"], ["train", "--resume"],

@@ -53,6 +53,15 @@ def test_an_exponent_on_a_closing_fence_belongs_to_the_whole_row():
     assert "".join(made.itertext()) == "c((a)+(b)1)2"
 
 
+@pytest.mark.parametrize("one, two", [(r"\lVert", r"\rVert"), (r"\|", r"\|"), ("|", "|"), ("(", ")"), (r"\{", r"\}")])
+def test_both_fences_of_a_pair_keep_one_size_beside_something_high(one, two):
+    made = ElementTree.fromstring(mathml(rf"{one} x {two}^2=\frac{{(a+b)^2}}{{c^2}}"))
+    fences = [node for node in made.iter("mo") if node.text != "=" and not node.text.isalnum() and node.text != "+"]
+    assert len(fences) == 4 and {node.get("stretchy") for node in fences} == {"false"}
+    grows = ElementTree.fromstring(mathml(rf"\left{one} \frac ab \right{two}"))
+    assert {node.get("stretchy") for node in grows.iter("mo")} == {"true"}
+
+
 def test_fences_of_a_given_size_are_signs_and_not_commands():
     assert text_of(mathml(r"\Big\{\Big\lfloor\big\|x\big\|\Big\rfloor\Big\}")) == "{⌊‖x‖⌋}"
 

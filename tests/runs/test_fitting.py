@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 from small import begun, folder_of_pictures, run_config
 
+from minidit.checkpoint import CheckpointError
+from minidit.cli import build_parser
+from minidit.cli.train import configure
+from minidit.runs.config import run_config_from, tables_of
 from minidit.runs.fitting import about_augmentation, fitted
 from minidit.runs.phases import Run
 
@@ -139,6 +143,32 @@ def test_a_size_that_does_not_fit_is_told_with_the_sizes_that_do(tmp_path, pixel
     job = Run(tmp_path, replace(config, model=replace(config.model, input_size=patch, patch_size=patch)))
     with pytest.raises(ValueError, match=message):
         job.fit_to(job.data()[0])
+
+
+@pytest.mark.parametrize("words, multiple, sides", [
+    (["--size", "36", "--patch-size", "3"], 3, (9, 9)),
+    (["--size", "24", "--pixels", "--patch-size", "3"], 3, (24, 24)),
+    (["--size", "28", "--patch-size", "7"], 7, (7, 7)),
+    (["--data", "fashion", "--size", "36", "--patch-size", "3"], 3, (9, 9)),
+    (["--size", "24", "--pixels", "--model", "unet", "--widths", "8", "16", "16", "16", "--groups", "8"], 8, (24, 24)),
+    (["--size", "24", "--pixels", "--config", "FILE"], 3, (24, 24)),
+])  # fmt: skip
+def test_patches_have_to_fit_the_pictures_and_not_the_size_that_a_preset_happens_to_have(tmp_path, words, multiple, sides):
+    (tmp_path / "three.toml").write_text("[model]\npatch_size = 3\n")
+    folder = folder_of_pictures(tmp_path / "pictures")
+    line = [str(tmp_path / "three.toml") if word == "FILE" else word for word in words]
+    line = ["train", *line, *([] if "--data" in line else ["--data", str(folder)])]
+    config = configure(build_parser("train", line).parse_args(line))
+    assert config.model.multiple == multiple and all(side % multiple == 0 for side in config.model.size)
+    job = Run(tmp_path / "run", config)
+    job.fit_to(job.data()[0])
+    assert job.config.model.size == sides
+    assert run_config_from(tables_of(config), "what --print-config shows") == config
+
+
+def test_a_size_of_samples_that_is_named_is_never_another():
+    with pytest.raises(CheckpointError, match="input_size 8 x 8 is not divisible by patch_size 3"):
+        run_config_from({"model": {"kind": "dit", "input_size": 8, "patch_size": 3}}, "my.toml")
 
 
 def test_more_rungs_than_the_ladder_has_are_refused_before_any_work(tmp_path):

@@ -21,7 +21,7 @@ from minidit.backend import flat_buffer
 from minidit.diffusion.schedule import Schedule
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import fitted_source, loop_for
-from minidit.training.loop import Loop, LoopConfig, RunError
+from minidit.training.loop import Loop, LoopConfig, RunError, diverged
 from minidit.training.source import source_of
 from minidit.training.workers import Workers, _pickled, kind_of_workers, shard_of
 
@@ -316,6 +316,14 @@ def test_data_that_are_no_numbers_are_blamed_and_not_the_rate(kind):
     assert loop.done == 2 and not children()
 
 
+@pytest.mark.parametrize("clip, advice", [(0.0, ", or --clip 1"), (5.0, ", or --clip 1"), (1.0, ""), (0.5, "")])
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_advice_to_a_training_that_diverged_names_nothing_that_is_in_force(clip, advice, watched):
+    message = diverged("the loss is nan", 4, replace(CONFIG, clip=clip, detect_anomaly=watched))
+    watch = "" if watched else "; --detect-anomaly finds the first"
+    assert message == f"the loss is nan at update 4{watch}: try a lower --lr than 0.01{advice}"
+
+
 @pytest.mark.parametrize("watched", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_that_diverges_names_update_layer_and_primitive_and_keeps_the_weights_of_before(kind, watched):
@@ -329,7 +337,7 @@ def test_a_training_that_diverges_names_update_layer_and_primitive_and_keeps_the
                 before = loop.model.flat.copy()
     message = str(caught.value)
     assert re.match(r"(the loss is|numbers are not finite)", message) and "at update 4 (" in message, message
-    assert re.search(r"\(\w+ in blocks\.0\.\S+ gives -?(inf|nan)\): try a smaller --lr, or --clip 1", message), message
+    assert re.search(r"\(\w+ in blocks\.0\.\S+ gives -?(inf|nan)\): try a lower --lr than 0\.01$", message), message
     assert np.array_equal(loop.model.flat, before) and loop.done == 3 and not children()
 
 
