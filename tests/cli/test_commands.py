@@ -131,8 +131,7 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["sample", "--temperature", "-1"], "minidit: --temperature -1.0 must be above 0"),
     (["sample", "--top-p", "2"], "minidit: --top-p 2.0 must be above 0 and at most 1"),
     (["sample", "--top-k", "-2"], "minidit: --top-k -2 must be at least 0"),
-    (["sample", "--prompt", "red", "heart"], "heart: there is no such file or run folder: did you mean minidit sample --prompt 'red "
-                                             "heart'?"),
+    (["sample", "--prompt", "red", "heart"], "did you mean minidit sample --prompt 'red heart'?"),
     (["sample", "--prompt", "a", "red", "heart", "--seed", "3"], "did you mean minidit sample --prompt 'a red heart' --seed 3?"),
     (["sample", "--labels", "shirt", "bag"], "did you mean minidit sample --labels shirt,bag?"),
     (["sample", "help"], "help: there is no such file or run folder (RUN is a run folder; classes go after --labels"),
