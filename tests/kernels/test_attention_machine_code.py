@@ -4,13 +4,12 @@ import re
 from collections import Counter
 
 import pytest
-from kernels.test_cuda_compile import compiled, known
+from kernels.test_cuda_compile import DEVICES, compiled, known
 
 from benchmarks.sass import disassembler, instructions, nvrtc
 from minidit.kernels.cuda_attention_bf16 import owners_of, strips_of, tile_of
 from minidit.kernels.cuda_launch import ceil, options, source
 
-DEVICES = {"sm_80": 163, "sm_89": 99, "sm_90": 227, "sm_120": 99}  # kilobytes of shared memory per block
 ARCHS = [arch for arch in DEVICES if arch != "sm_120" or (nvrtc() is not None and known(arch))]
 CASES = [(arch, K, 256) for arch in ARCHS for K in (24, 64, 72)] + [("sm_80", 128, 256), ("sm_90", 128, 256), ("sm_90", 64, 64)]
 FORWARD, BACKWARD = "attention_bf16", "attention_bf16_backward"

@@ -92,7 +92,7 @@ __device__ __forceinline__ void accumulate(const float (&s)[WIDE / 8][4], const 
 
 // Row i/2 (0: g, 1: g + 8) of an accumulator into the array `rows`, times factor[i/2].
 __device__ __forceinline__ void put_rows(const float (&sum)[STRIPS][4], Rows rows, int first, int N, const float (&factor)[2]) {
-    const int here = thread_here(), g = here % 32 / 4, t = here % 4;
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int j = 0; j < STRIPS; j++)
 #pragma unroll
@@ -200,7 +200,7 @@ __device__ __forceinline__ void keys_backward(float* tiles, const T* qkv, const 
         fetch(q, part_of(qkv, bias, 0, b, h, N, heads), n, WIDE, N);
         fetch(bar, head_of(y_bar, b, h, N, heads), n, WIDE, N);
         __syncthreads();
-        int r = threadIdx.x / 4, m = n + r;  // four lanes per row
+        const int here = FACTORS ? threadIdx.x : thread_here(), r = here / 4, m = n + r, t = here % 4;  // four lanes per row
         float delta = 0;
         if (m < N)
             for (int c = t; c < HEAD; c += 4) delta += to_float(values.p[m * values.pitch + c]) * bar[r * PITCH + c];
