@@ -182,7 +182,7 @@ class GPT(Module):
         return self.output(self.norm(x))  # (T.44)
 
     def counted(self, index: Array, y: Array | None, cache: Cache) -> Value:
-        """The same for one token at the place that the cache counts on the device. index : (B, 1), not looked at for the first."""
+        """The same for one token at the place that the cache counts on the device. index : (B, 1), ignored at the first."""
         first, code = value(self.first(len(index), y)), value(self.tok_embeddings(index))
         x = xp_of(code).where(cache.at == 0, first, code)  # (T.41)
         cos, sin, mask = (constant(table, x)[cache.at] for table in (*self.turn, self.mask))
