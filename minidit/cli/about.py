@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from minidit.diffusion.schedule import Schedule
     from minidit.runs.kinds import ModelConfig
     from minidit.runs.pipeline import Pipeline
+    from minidit.runs.writer import Writer
 
 WIDE = 100
 
@@ -144,6 +145,8 @@ def how_to_train(name: str, config: ModelConfig) -> str:
 
 def _pipeline(title: str, pipeline: Pipeline, all_words: str, everything: bool) -> list[str]:
     """What a model is, what a picture costs, and what it can be asked for."""
+    from minidit.runs.writer import Writer
+
     config, facts, vocabulary = pipeline.model.config, pipeline.facts(), pipeline.vocabulary
     if config is not None:
         facts["multiply-adds"] = f"{config.macs():,} in a call with one picture"
@@ -152,6 +155,11 @@ def _pipeline(title: str, pipeline: Pipeline, all_words: str, everything: bool) 
         calls = calls_of(pipeline, pipeline.ladder, steps, solver)
         cost = f"{calls} calls, one per step and two where it is guided, {calls * config.macs():,} multiply-adds per picture"
         facts["minidit sample"] = f"{steps} steps of {solver}, unless another walk is asked for: {cost}"
+    if isinstance(pipeline, Writer) and config is not None:
+        calls = calls_of_writing(pipeline)
+        twice = " and two where it is guided" if calls > pipeline.steps(None) else ""
+        most = calls // pipeline.steps(None) * config.macs()
+        facts["minidit sample"] = f"{calls} calls, one per pass{twice}, with a cache at most {most:,} multiply-adds per picture"
     if vocabulary is None:
         return fields(title, facts)
     facts["words"] += "" if everything else f"; {all_words} lists them"
@@ -168,6 +176,11 @@ def calls_of(pipeline: Pipeline, ladder: Schedule, steps: int, solver: str) -> i
     how = pipeline.settings(steps=steps, solver=solver)
     low, high = (ladder.part(u) for u in how.interval)
     return sum(1 if interval(how.guidance, t, low, high) == 1 else 2 for t, _ in how.times(ladder))
+
+
+def calls_of_writing(pipeline: Writer) -> int:
+    """The same of a picture that is written as codes: a guided pass asks for it with and without its class."""
+    return pipeline.steps(None) * (1 if pipeline.writing().guidance == 1 else 2)
 
 
 def _data_set(name: str, read: Callable[[str | None], Dataset], everything: bool) -> list[str]:

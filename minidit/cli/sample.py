@@ -138,18 +138,18 @@ def run(args: argparse.Namespace) -> int:
     }  # fmt: skip
     if out.suffix.lower() == ".gif" and len(pipeline.model.shape) != 4:
         from minidit.pictures import save_gif
-        from minidit.runs.show import film, moments
+        from minidit.runs.show import film, moments, pace
 
         frames = moments(pipeline, labels, work=progress.steps, **options)
         progress.close()
         if ranks().first:
-            save_gif(out, film(frames))
+            save_gif(out, film(frames), ms=pace(len(frames)))
     else:
         x = pipeline.pictures(pipeline.latents(labels, **options | {"progress": progress.steps("sampling")}))
         progress.close()
         if not ranks().first:
             return 0
-        model = f"the run {Path(args.run).resolve().name}" if args.run else f"the weights {which or 'fashion'}"
+        model = run_in_words(args, pipeline) if args.run else f"the weights {which or 'fashion'}"
         save(out, x, labels, pipeline, f"{how}, by {model}")
     print(out)
     if not args.quiet:
@@ -204,7 +204,21 @@ def summary(args: argparse.Namespace, pipeline: Pipeline, n: int, walk: str) -> 
     guided = pipeline.model.condition.null is not None and not pipeline.usual.few
     noun = "clip" if len(pipeline.model.shape) == 4 else "picture"
     count = f"1 {noun}" if n == 1 else f"{n} {noun}s"
-    return f"{count}, {walk}{f', guidance {scale:g}' if guided else ''}, seed {args.seed}"
+    return f"{count}, {walk}{f', guidance {scale:g}' if guided else ''}{choice_in_words(args)}, seed {args.seed}"
+
+
+def choice_in_words(args: argparse.Namespace) -> str:
+    """How codes are chosen, where it is asked for; of other models nothing: they refuse these flags."""
+    words = (("temperature", args.temperature), ("top-k", args.top_k), ("top-p", args.top_p))
+    rising = {None: "", True: ", rising guidance", False: ", the same guidance everywhere"}[args.rising]
+    return rising + "".join(f", {name} {number:g}" for name, number in words if number is not None)
+
+
+def run_in_words(args: argparse.Namespace, pipeline: Pipeline) -> str:
+    """A run by its name; of a saved state which one it is, and after how many updates."""
+    done = (pipeline.meta or {}).get("step")
+    state = f", its state {args.state}" if args.state else ""
+    return f"the run {Path(args.run).resolve().name}{state}{f' after {done:,} updates' if isinstance(done, int) else ''}"
 
 
 def labels_of(args: argparse.Namespace, pipeline: Pipeline) -> Labels | None:

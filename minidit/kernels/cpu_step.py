@@ -33,7 +33,7 @@ class LlamaWeights(NamedTuple):
 
     qkv: Array  # (D, 3D), of n = x/√(x·x + Dε)
     out: Array  # (D, D)
-    up: Array  # (D, 2 inner), -W₁ and W₃, of n as well
+    up: Array  # (2 inner, D), -W₁ and W₃, of n as well, a view of its transposed
     down: Array  # (inner, D), -W₂
 
 
@@ -64,7 +64,7 @@ def llama_weights(norms: tuple[Array, Array], qkv: Array, out: Array, mlp: tuple
         np.multiply(w.T, (norms[1] * np.float32(sign * len(out) ** 0.5))[:, None], out=half)
     right, down = memory(*out.T.shape), np.negative(mlp[2].T, out=memory(*mlp[2].T.shape))
     right[...] = out.T
-    return LlamaWeights(after_norm(qkv, norms[0]), right, up, down)
+    return LlamaWeights(after_norm(qkv, norms[0]), right, up.T, down)
 
 
 def turned(cos: Array, sin: Array, heads: int) -> Array:
@@ -86,7 +86,7 @@ class Scratch:
         self.product = product if self.few else np.dot
         self.n, self.qkv, self.y = (np.empty((B, width), np.float32) for width in (D, 3 * D, D))
         self.norm, self.eps, self.one = np.empty((B, 1), np.float32), np.full(B, D * eps, np.float32), np.ones(1, np.float32)
-        self.norms, self.pairs = self.norm[:, 0], self.qkv.view(np.complex64)
+        self.norms, self.columns, self.pairs = self.norm[:, 0], self.n.T, self.qkv.view(np.complex64)
         self.turn = np.empty_like(self.pairs)  # see `turned`, once per sequence: then it is one long product
         parts = self.qkv.reshape(B, 3, heads, K).swapaxes(0, 1)
         self.q, self.kv, self.heads = parts[0, ..., None], parts[1:], self.y.reshape(B, heads, K)
@@ -124,12 +124,12 @@ def attended(cached: Array, s: Scratch, layer: int, *, shifted: bool) -> Array:
     return s.y
 
 
-def swiglu(n: Array, up: Array, s: Scratch) -> Array:
-    """n : (B, D)  ->  -SiLU(W₁ n) ⊙ W₃ n : (B, inner). Both halves lie in one piece: one column per sequence, or few rows."""
+def swiglu(up: Array, s: Scratch) -> Array:
+    """s.n : (B, D)  ->  -SiLU(W₁ n) ⊙ W₃ n : (B, inner). Both halves lie in one piece: one column per sequence, or few rows."""
     if s.few:
-        np.matmul(n[:, None], up.reshape(len(up), 2, -1).swapaxes(0, 1)[:, None], s.up)
+        np.matmul(s.n[:, None], up.reshape(2, 1, -1, up.shape[1]).swapaxes(2, 3), s.up)
     else:
-        np.dot(up.T, n.T, s.up)
+        np.dot(up, s.columns, s.up)
     e = np.exp(s.gate, s.a)
     np.add(e, s.one, e)
     np.divide(s.gate, e, e)
@@ -141,7 +141,8 @@ def llama_block(x: Array, w: LlamaWeights, cached: Array, s: Scratch, layer: int
     """x : (B, D), which is changed; the rest as in `attended`."""
     s.product(direction(x, s), w.qkv, s.qkv)
     x += s.product(attended(cached, s, layer, shifted=shifted), w.out, s.n)
-    x += s.product(swiglu(direction(x, s), w.up, s), w.down, s.n)
+    direction(x, s)
+    x += s.product(swiglu(w.up, s), w.down, s.n)
 
 
 def llama_blocks(x: Array, blocks: Sequence[LlamaWeights], turn: Array, cached: Array, s: Scratch) -> Array:

@@ -164,6 +164,11 @@ def film(steps: Moments) -> list[Picture]:
     return alike([side_by_side(grids, [f"x_t, t = {t:.4g}", "the guess x̂_0"]) for t, grids in pairs])
 
 
+def pace(frames: int) -> int:
+    """Milliseconds per frame of a film: 80 of many, more of a few, which would be over before one has looked."""
+    return max(80, min(600, 3000 // frames))
+
+
 def save_learning(run: Path, rows: int) -> None:
     """learning.png: the first row of every grid that was drawn while the model was trained. rows : of these grids"""
     from PIL import Image
@@ -187,7 +192,7 @@ def save_walk(
     if not ranks().first:
         return
     progress = work("film of the walk")
-    save_gif(run / "pictures" / "denoising.gif", film(walk))
+    save_gif(run / "pictures" / "denoising.gif", film(walk), ms=pace(len(walk)))
     progress(1, 3)
     walk = [(t, in_strips(x_t), in_strips(x_0)) for t, x_t, x_0 in walk]
     chosen = [walk[k] for k in sorted({round(k * (len(walk) - 1) / 9) for k in range(10)})]

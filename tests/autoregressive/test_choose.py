@@ -1,5 +1,6 @@
 """Chapter Q: likelihood, guidance on logits, what is kept, and the choice of a token."""
 
+import itertools
 import math
 import re
 
@@ -27,6 +28,23 @@ def test_the_likelihood_is_the_mean_of_the_cross_entropies(seed):
     p = host(ops.softmax(logits))
     expected = [-np.mean([math.log(p[b, i, index[b, i]]) for i in range(3)]) for b in range(2)]
     agree(c.nll(logits, index), expected, bound=1e-13, of="Q.18")
+
+
+@spec("Q.14", "Q.18")
+@given(SEEDS, st.integers(2, 3), st.integers(1, 4))
+def test_of_a_markov_chain_nothing_is_likelier_on_average_than_the_chain_itself(seed, K, N):
+    """The mean of the nats over all sequences, by their probabilities, is the entropy rate; of any other network it is more."""
+    P = host(ops.softmax(logits_of(seed, (K, K))))  # from the row's code to the column's
+    values, vectors = np.linalg.eig(P.T)
+    rest = np.real(vectors[:, np.argmax(np.real(values))])
+    rest /= rest.sum()  # where the chain stays
+    rate = -float((rest[:, None] * P * np.log(P)).sum())
+    index = np.array(list(itertools.product(range(K), repeat=N + 1)))
+    weight = rest[index[:, 0]] * np.prod(P[index[:, :-1], index[:, 1:]], axis=1)
+    chain = np.log(P)[index[:, :-1]]
+    agree(weight @ host(c.nll(chain, index[:, 1:])), rate, bound=1e-12, of="Q.18")
+    other = chain + logits_of(seed + 1, (K, K))[index[:, :-1]]
+    assert weight @ host(c.nll(other, index[:, 1:])) >= rate - 1e-12
 
 
 @spec("Q.19")

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import minidit as md
-from minidit.cli.about import calls_of, shipped
+from minidit.cli.about import calls_of, calls_of_writing, shipped
 from minidit.data.embedded import EMBEDDED
 from minidit.runs.presets import PRESETS, networks
 
@@ -51,3 +51,14 @@ def test_the_calls_that_are_told_are_those_that_are_made(monkeypatch):
     monkeypatch.setattr(md.DiT, "forward", counted)
     pipeline.sample([3], steps=8, solver="ab2_arc", shards=1)
     assert len(asked) == 8 and sum(asked) == calls_of(pipeline, pipeline.ladder, 8, "ab2_arc") == 12
+
+
+@pytest.mark.parametrize("name", ["raster", "scales"])
+def test_the_calls_of_codes_that_are_told_are_those_that_are_made(minidit, name):
+    pipeline, asked = md.load(weights=name), []
+    forward = pipeline.model.forward
+    pipeline.model.forward = lambda seen, y, cache: [asked.append(len(y)), forward(seen, y, cache)][1]
+    pipeline.sample([3], shards=1)
+    calls = calls_of_writing(pipeline)
+    assert len(asked) == pipeline.steps(None) and sum(asked) == calls
+    assert f"{calls} calls, one per pass and two where it is guided" in " ".join(minidit("info", name)[1].split())

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from minidit.cli import main
 from minidit.incoming import read_toml
 from minidit.runs.loading import SHIPPED, load
+from minidit.runs.show import pace
 from minidit.runs.writer import Writer
 
 SMALL = (
@@ -52,6 +54,28 @@ def test_a_run_is_named_where_a_kind_of_tokenizer_may_be(runs, tmp_path):
     assert main(["train", *TINY, "--process", "raster", "--tokenizer", str(runs / "raster"), "--out", str(out)]) == 0
     first, second = (load(place).tokenizer.network for place in (runs / "raster", out))
     assert np.array_equal(first.flat, second.flat) and second.config.codes == 16
+
+
+def test_a_picture_says_how_its_codes_were_chosen_and_by_which_weights(runs, tmp_path):
+    out, place = tmp_path / "x.png", runs / "raster"
+    words = ["--temperature", "0.9", "--top-k", "5", "--top-p", "0.95", "--guidance", "2"]
+    chosen = "guidance 2, temperature 0.9, top-k 5, top-p 0.95, seed 0"
+    for state, by in (([], "raster: 1"), (["--state", "latest"], "raster, its state latest after 2 updates: 1")):
+        assert main(["sample", str(place), "--labels", "1", *words, *state, "--out", str(out), "--quiet"]) == 0
+        with Image.open(out) as picture:
+            assert picture.info["Description"] == f"minidit sample: 1 picture, 4 steps of raster, {chosen}, by the run {by}"
+    assert main(["sample", str(runs / "scales"), "--labels", "1", "--no-rising-guidance", "--out", str(out), "--quiet"]) == 0
+    with Image.open(out) as picture:
+        assert ", the same guidance everywhere, seed 0, by the run scales" in picture.info["Description"]
+
+
+def test_a_film_of_a_few_stages_lasts_long_enough_to_see_them(runs, tmp_path):
+    out = tmp_path / "x.gif"
+    assert main(["sample", str(runs / "scales"), "--labels", "0-3", "--out", str(out), "--quiet"]) == 0
+    with Image.open(out) as film:
+        durations = [(film.seek(k), film.info["duration"])[1] for k in range(film.n_frames)]
+    assert min(durations) >= 400 and durations[-1] >= 1500
+    assert pace(64) == 80 and all(pace(n) * n >= 2400 for n in range(4, 99))
 
 
 def test_seed_temperature_and_the_rest_reach_the_choice(runs, tmp_path):
