@@ -131,7 +131,8 @@ class SpacetimeConfig(OfPatches):
         ends = 4 * math.prod(self.shape[1:]) * (self.in_channels + self.out_channels)
         working = size * (at.working + at.inner_made * r) * n * D + at.ends * ends
         kept = self.depth * block + sum(attentions)
-        return SampleMemory(kept, block + max(attentions), self.depth * size * n * D, working, size)
+        bars = 4 * 2 * r * D * D
+        return SampleMemory(kept, block + max(attentions), self.depth * size * n * D, working, size, apart=bars)
 
 
 _SMALL = SpacetimeConfig(input_size=16, frames=6, patch_size=4)
