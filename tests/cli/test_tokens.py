@@ -5,7 +5,8 @@ import pytest
 
 from minidit.cli import main
 from minidit.incoming import read_toml
-from minidit.runs.loading import SHIPPED, load
+from minidit.runs.loading import load
+from minidit.runs.presets import SHIPPED
 from minidit.runs.writer import Writer
 
 SMALL = (
