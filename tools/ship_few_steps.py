@@ -19,7 +19,8 @@ import numpy as np
 from minidit.checkpoint import load_model, save_model
 from minidit.runs.config import run_config_from, tables_of
 from minidit.runs.former import header
-from minidit.runs.loading import FEW_STEPS, SHIPPED, load
+from minidit.runs.loading import FEW_STEPS, load
+from minidit.runs.presets import SHIPPED
 from minidit.runs.teacher_kinds import TrajectoriesConfig
 from minidit.version import __version__
 

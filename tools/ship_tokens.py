@@ -20,8 +20,8 @@ from benchmarks.tokens_measured import file_of
 from minidit.checkpoint import save_model
 from minidit.runs.config import tables_of
 from minidit.runs.fitting import facts_of, fitted, parts_of
-from minidit.runs.loading import SHIPPED, load
-from minidit.runs.presets import PRESETS, DataConfig
+from minidit.runs.loading import load
+from minidit.runs.presets import PRESETS, SHIPPED, DataConfig
 from minidit.version import __version__
 
 SHIP = {"raster": ("vq", "gpt"), "scales": ("scales", "var")}  # preset -> tokenizer, model

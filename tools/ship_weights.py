@@ -18,19 +18,15 @@ import numpy as np
 from minidit.checkpoint import load_model, save_model
 from minidit.runs import former
 from minidit.runs.config import tables_of
-from minidit.runs.folder import config_of
-from minidit.runs.loading import SHIPPED
+from minidit.runs.folder import config_of, metrics_of, seconds_of
+from minidit.runs.presets import SHIPPED
 
 LIMIT = 8_000_000
 
 
 def minutes(run: Path) -> dict[str, float]:
     """Minutes of training per phase, from the records of the run."""
-    wall: dict[str, float] = {}
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        wall[record["phase"]] = max(wall.get(record["phase"], 0.0), record["wall_s"])
-    return {phase: seconds / 60 for phase, seconds in wall.items()}
+    return {phase: seconds_of(run, phase) / 60 for phase in dict.fromkeys(line["phase"] for line in metrics_of(run))}
 
 
 def table(run: Path) -> str:

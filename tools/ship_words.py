@@ -17,7 +17,8 @@ import numpy as np
 from minidit.checkpoint import save_model
 from minidit.runs.config import tables_of
 from minidit.runs.folder import config_of
-from minidit.runs.loading import SHIPPED, WORDS
+from minidit.runs.loading import WORDS
+from minidit.runs.presets import SHIPPED
 from minidit.runs.weights import weights_of
 from minidit.version import __version__
 

@@ -155,9 +155,9 @@ def main() -> int:
 
     record = Run.record
 
-    def counted(self: Any, phase: Any, numbers: Any, *more: Any) -> Any:
+    def counted(self: Any, phase: Any, loop: Any, numbers: Any, *more: Any) -> Any:
         changes.happens("update", f"{phase.name} {numbers['step']}")
-        return record(self, phase, numbers, *more)
+        return record(self, phase, loop, numbers, *more)
 
     Run.record = counted  # type: ignore[method-assign]
     watch(changes)

@@ -9,7 +9,8 @@ from minidit.cli.parser import Parser
 from minidit.cli.sample import add_arguments, in_few_steps
 from minidit.models.dit import DiT
 from minidit.models.flow_map import FlowMapDiT
-from minidit.runs.loading import FEW_STEPS, SHIPPED, load, load_few_steps
+from minidit.runs.loading import FEW_STEPS, load, load_few_steps
+from minidit.runs.presets import SHIPPED
 
 pytestmark = pytest.mark.skipif(not (SHIPPED / "fashion" / FEW_STEPS).exists(), reason="no weights for few steps are shipped")
 

@@ -6,7 +6,8 @@ from PIL import Image
 
 from minidit.cli import main
 from minidit.incoming import read_toml
-from minidit.runs.loading import SHIPPED, load
+from minidit.runs.loading import load
+from minidit.runs.presets import SHIPPED
 from minidit.runs.show import pace
 from minidit.runs.writer import Writer
 

@@ -1,11 +1,13 @@
 """The checker of SPEC.md passes a small tree that is in order, and names each kind of disorder in one line."""
 
 import argparse
+import ast
 from pathlib import Path
 
 import pytest
 
 from minidit.cli.spec import add_arguments, one_entry, run
+from minidit.html.sources import citations_of, proofs_of, recorded_in
 from minidit.html.spec import parse, read
 from minidit.html.ties import problems
 
@@ -273,6 +275,16 @@ def test_a_wrong_id_is_answered_in_one_line_with_what_may_be_meant(tree, capsys,
     assert command(tree, wrong) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and answer in error
+
+
+@pytest.mark.parametrize("name", ["spec", "pytest.mark.spec", "support.spec"])
+def test_a_mark_and_a_record_are_known_by_their_last_name_and_a_docstring_wherever_it_stands(name):
+    tree = ast.parse(f'@{name}("D.1")\ndef test_it():\n    {name.replace("spec", "agree")}(1, 1, of="D.2")')
+    assert [p.ids for p in proofs_of("t.py", tree)] == [("D.1",)]
+    assert [c.id for c in recorded_in("t.py", tree)] == ["D.2"]
+    text = 'if True:\n    class A:\n        def f(self):\n            """As (D.3) says."""\nx = 1  # (D.4)\ny = "# (D.5)"\n'
+    found = [(c.id, c.line, c.on_code) for c in citations_of("m.py", text, ast.parse(text))]
+    assert found == [("D.4", 5, True), ("D.3", 4, False)]
 
 
 def test_of_one_equation_only_the_files_that_name_it_are_read_and_it_reads_the_same(checkout):

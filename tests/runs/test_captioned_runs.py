@@ -11,7 +11,8 @@ from minidit.cli import main
 from minidit.data import Dataset
 from minidit.data.captions import Vocabulary
 from minidit.runs.fitting import EXAMPLES, known_words
-from minidit.runs.loading import SHIPPED, WORDS, load
+from minidit.runs.loading import WORDS, load
+from minidit.runs.presets import SHIPPED
 from minidit.runs.prompted import shares, similarity, spread
 
 PAIRS = [(c, s) for c in ("red", "green", "blue", "black", "white") for s in ("cat", "dog", "cow", "pig")]
