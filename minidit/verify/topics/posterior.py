@@ -23,13 +23,16 @@ LOST = "1-ᾱ loses digits in float32 where ᾱ is near 1"
 
 
 def hops(*hops: tuple[int, int]) -> list[tuple[str, Array, int, int]]:
-    """(name, alpha_bar, t, s) on the linear ladder, the first one also on the cosine."""
+    """(name, alpha_bar, t, s) on the linear ladder, the first one also on the cosine; at last the last step with noise.
+
+    That one is on a ladder of five rungs: where 1-ᾱ is small, float32 tables lose its digits.
+    """
     linear, cosine = (make(1000).alpha_bar[1:] for make in (LADDERS["linear"], LADDERS["cosine"]))
     first = [(f"cosine-t{hops[0][0]}-s{hops[0][1]}", cosine, *hops[0])]
-    return [(f"t{t}-s{s}", linear, t, s) for t, s in hops] + first
+    return [(f"t{t}-s{s}", linear, t, s) for t, s in hops] + first + [("short-t1-s0", LADDERS["cosine"](5).alpha_bar[1:], 1, 0)]
 
 
-HOPS = ((500, 457), (999, 979), (37, 20), (501, 500), (1, 0), (20, -1), (0, -1))
+HOPS = ((500, 457), (999, 979), (37, 20), (501, 500), (20, -1), (0, -1))
 
 
 # ᾱ at the rung a step arrives at; 1 at the data
