@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     if args.others:
         from minidit.html.comparison import write_comparison
 
+        if twice := next((f for k, f in enumerate(folders) if f.resolve() in {g.resolve() for g in folders[:k]}), None):
+            raise ValueError(f"{twice} is named twice: a comparison needs different runs")
         print(write_comparison(folders, Path(args.out) if args.out else None))
         return 0
     from minidit.html.report import write_report
