@@ -2,6 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,10 +22,13 @@ from minidit.data import DataError, load
 from minidit.data.captions import Vocabulary, likely, mistakes_in
 from minidit.html.comparison import incomparable
 from minidit.html.folder import read_run
+from minidit.html.moments import progress
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_dry_run_refuses_a_taken_folder_as_the_start_would(minidit, tmp_path):
-    job = begun(tmp_path / "run", run_config())
+    job, _ = begun(tmp_path / "run", run_config())
     before = {p: p.stat().st_mtime_ns for p in job.folder.rglob("*")}
     starts = [minidit("train", "--data", "digits", "--out", job.folder, *more) for more in ((), ("--dry-run",))]
     assert starts[0] == starts[1] and "holds a run already: choose another --out" in starts[0][2]
@@ -38,7 +45,7 @@ def test_sampling_from_a_stopped_run_says_how_far_it_is_and_how_it_goes_on(tmp_p
 
 
 def test_a_demo_that_was_stopped_is_named_and_a_finished_one_is_not(minidit, tmp_path):
-    job = begun(tmp_path / "demo", run_config())
+    job, _ = begun(tmp_path / "demo", run_config())
     assert stopped_before(tmp_path / "demo-2", "demo") == [job.folder]
     (job.folder / "model.safetensors").touch()
     assert stopped_before(tmp_path / "demo-2", "demo") == []
@@ -113,3 +120,30 @@ def test_functions_in_python_say_what_goes_where(tmp_path):
     with pytest.raises(TypeError, match="seed must be a whole number, got 'a'"):
         md.Philox("a")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_ctrl_c_while_the_command_is_imported_is_one_line():
+    script = ("import sys, runpy\n"
+              "class Early:\n"
+              "    def find_spec(self, name, *rest):\n"
+              "        if name == 'minidit.cli': raise KeyboardInterrupt\n"
+              "sys.meta_path.insert(0, Early()); runpy.run_module('minidit', run_name='__main__')")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nminidit: interrupted\n")
+
+
+def test_the_command_that_is_installed_is_the_one_that_python_m_runs():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    assert scripts == {"minidit": "minidit.__main__:main"}
+
+
+def test_a_set_of_one_picture_is_one_picture(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "0.png")
+    assert load(tmp_path).words == "picture"
+
+
+def test_samples_of_one_moment_have_no_slider(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "step_00000100.png")
+    Image.new("L", (8, 8)).save(tmp_path / "step_00000200.png")
+    first, second = sorted(tmp_path.glob("*.png"))
+    assert "<input" not in progress([first]) and "<img" in progress([first]) and "<input" in progress([first, second])
