@@ -195,5 +195,5 @@ def test_every_row_of_a_table_belongs_to_a_table(page):
     text = re.sub(r"(?ms)^ *(```|~~~).*?^ *\1", lambda m: "\n" * m[0].count("\n"), (ROOT / page).read_text("utf-8"))
     lines = ["", *text.splitlines(), ""]
     for above, line, below in zip(lines, lines[1:], lines[2:], strict=False):
-        if line.startswith("|") and not above.startswith("|"):
+        if line.startswith("| ") and not above.startswith("|"):
             assert re.fullmatch(r"\|[ :|-]+\|", below), f"{page}: no table begins with {line!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from minidit.cli.folders import refuse_misspelt
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         from minidit.html.comparison import write_comparison
 
         if twice := next((f for k, f in enumerate(folders) if f.resolve() in {g.resolve() for g in folders[:k]}), None):
-            raise ValueError(f"{twice} is named twice: a comparison needs different runs")
+            print(f"note: {twice} is named twice, so a run is compared with itself", file=sys.stderr)
         print(write_comparison(folders, Path(args.out) if args.out else None))
         return 0
     from minidit.html.report import write_report

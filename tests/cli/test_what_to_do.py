@@ -23,6 +23,7 @@ from minidit.data.captions import Vocabulary, likely, mistakes_in
 from minidit.html.comparison import incomparable
 from minidit.html.folder import read_run
 from minidit.html.moments import progress
+from minidit.training.loop import LoopConfig, diverged
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,13 +93,13 @@ def test_a_network_says_what_one_call_of_it_is(minidit):
     assert re.search(r"a call +one sample of 16 x 128 x 128 and 512 words\n", minidit("info", "FLUX.1-dev")[1])
 
 
-def test_runs_on_different_pictures_are_not_compared_by_their_losses_and_a_run_is_not_compared_with_itself(minidit, tmp_path):
+def test_runs_on_different_pictures_are_not_compared_by_their_losses_and_a_run_beside_itself_is_noticed(minidit, tmp_path):
     one, two = (read_run(write_run(tmp_path / name)) for name in ("one", "two"))
     assert incomparable([one, two]) == []
     two.config["data"]["source"] = "elsewhere"
     assert incomparable([one, two]) == ["The runs were trained on different pictures, so their losses cannot be compared."]
-    code, _, err = minidit("report", tmp_path / "one", tmp_path / "one")
-    assert code == 2 and "is named twice" in err
+    code, _, err = minidit("report", tmp_path / "one", tmp_path / "one", "--out", tmp_path / "page.html")
+    assert code == 0 and err == f"note: {tmp_path / 'one'} is named twice, so a run is compared with itself\n"
 
 
 def test_the_likely_word_is_the_one_of_fewest_mistakes_and_a_far_one_is_none():
@@ -147,3 +148,11 @@ def test_samples_of_one_moment_have_no_slider(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "step_00000200.png")
     first, second = sorted(tmp_path.glob("*.png"))
     assert "<input" not in progress([first]) and "<img" in progress([first]) and "<input" in progress([first, second])
+
+
+@pytest.mark.parametrize("clip, advice", [(0.0, ", or --clip 1"), (5.0, ", or --clip 1"), (1.0, ""), (0.5, "")])
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_advice_to_a_training_that_diverged_names_nothing_that_is_in_force(clip, advice, watched):
+    message = diverged("the loss is nan", 4, LoopConfig(lr=0.01, clip=clip, detect_anomaly=watched))
+    watch = "" if watched else "; --detect-anomaly finds the first"
+    assert message == f"the loss is nan at update 4{watch}: try a lower --lr than 0.01{advice}"
