@@ -13,6 +13,7 @@ on which process draws them. The whole state is the number of draws made so far.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,6 +47,10 @@ class Philox:
     """
 
     def __init__(self, seed: int, stream: int = 0, state: int = 0) -> None:
+        try:
+            operator.index(seed)
+        except TypeError:
+            raise TypeError(f"seed must be a whole number, got {seed!r}") from None
         if not 0 <= seed < 2**64:
             raise ValueError(f"seed must be in 0..2^64-1, got {seed}")
         if not 0 <= stream < 2**32:

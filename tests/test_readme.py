@@ -187,3 +187,13 @@ def test_the_readme_is_short():
     lines = TEXTS["README.md"].splitlines()
     assert len(lines) <= 150
     assert not [line for text in TEXTS.values() for line in text.splitlines() if len(line) >= 150 and not line.startswith("|")]
+
+
+@pytest.mark.parametrize("page", [p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]])
+def test_every_row_of_a_table_belongs_to_a_table(page):
+    """A blank line ends a table: rows behind it would be shown as text with bars."""
+    text = re.sub(r"(?ms)^ *(```|~~~).*?^ *\1", lambda m: "\n" * m[0].count("\n"), (ROOT / page).read_text("utf-8"))
+    lines = ["", *text.splitlines(), ""]
+    for above, line, below in zip(lines, lines[1:], lines[2:], strict=False):
+        if line.startswith("| ") and not above.startswith("|"):
+            assert re.fullmatch(r"\|[ :|-]+\|", below), f"{page}: no table begins with {line!r}"

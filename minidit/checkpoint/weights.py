@@ -23,6 +23,9 @@ STAND_INS = {b"version ht": "a pointer of Git LFS in place of the file: run `git
 CONFIG = "config.json"
 
 
+PICTURES = {"PNG": b"\x89PNG", "GIF": b"GIF8", "JPEG": b"\xff\xd8\xff"}  # format -> its first bytes
+
+
 @dataclass(frozen=True)
 class Weights:
     """Arrays that are still in their files, and what came with them.
@@ -63,6 +66,9 @@ def _opened(path: Path) -> Weights:
     first = start[:9]
     if start in STAND_INS:
         raise CheckpointError(f"{path}: {STAND_INS[start]}")
+    if picture := next((name for name, start in PICTURES.items() if first.startswith(start)), ""):
+        how = f": minidit info {path} says how it was drawn" if picture == "PNG" else ""
+        raise CheckpointError(f"{path}: this is a {picture}, no weights{how}")
     if first[:4] == ZIP:
         arrays, aside = arrays_in(open_torch_zip(path), path)
         return Weights(path, "torch zip", arrays, {}, size, tuple(aside))

@@ -45,6 +45,12 @@ def save(
     "ldm" (AutoencoderKL). dtype: floats are cast to it. shard_bytes: for folders, files of about so many bytes, and an index.
     Raises ValueError for a network that the grammar cannot express, and OSError if a file cannot be written.
     """
+    if not isinstance(path, str | Path):
+        raise TypeError(f"save takes the path first, then the network; got a {type(path).__name__} as the path (pictures: "
+                        "md.pictures.save_png)")  # fmt: skip
+    if not hasattr(model, "state_dict"):
+        raise TypeError(f"save writes networks, and this is a {type(model).__name__}; pictures: md.pictures.save_png"
+                        '("x.png", md.pictures.grid(x, 4))')  # fmt: skip
     if grammar not in SPOKEN:
         raise ValueError(f"grammar {grammar!r} is not known: use {', '.join(repr(g) for g in SPOKEN)}")
     kind, path = kind_of(model), Path(path)

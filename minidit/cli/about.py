@@ -124,12 +124,15 @@ def preset(name: str, everything: bool) -> Iterator[list[str]]:
 
 def network(name: str, everything: bool) -> Iterator[list[str]]:
     """The sizes of a network."""
+    from minidit.models.words import OfWords
     from minidit.runs.presets import networks
     from minidit.training.memory import gb
 
     config = networks().get(name)
     if config is not None:
-        facts = {"parameters": f"{config.parameters():,} ({gb(4 * config.parameters())} in float32)",
+        call = f"one sample of {' x '.join(map(str, config.shape))}"
+        call += f" and {config.words} words" if isinstance(config, OfWords) and config.words else ""
+        facts = {"a call": call, "parameters": f"{config.parameters():,} ({gb(4 * config.parameters())} in float32)",
                  "multiply-adds": f"{config.macs():,} in a call with one picture", "sizes": repr(config)}  # fmt: skip
         yield fields(f"{name}: the sizes of a network{how_to_train(name, config)}", facts)
 

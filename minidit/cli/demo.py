@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import time
 from pathlib import Path
@@ -12,8 +13,6 @@ from minidit.cli.flags import add_config_flags
 from minidit.cli.options import resolve
 
 if TYPE_CHECKING:
-    import argparse
-
     from minidit.cli.parser import Parser
 
 
@@ -25,6 +24,7 @@ def add_arguments(parser: Parser) -> None:
         "--out", metavar="DIR", help="the run folder (default: runs/demo or runs/quick, with a number if that exists)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already in the folder")
+    parser.add_argument("--resume", metavar="RUN", help=argparse.SUPPRESS)  # what one tries after Ctrl-C
     add_device(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use, one per piece of a batch (default: all)")
     parser.add_argument("--quiet", action="store_true", help="no progress, no remarks")
@@ -42,12 +42,17 @@ def run(args: argparse.Namespace) -> int:
     from minidit.runs.gallery import measure, show_run
     from minidit.runs.phases import Run
 
+    if args.resume is not None:
+        run = args.resume
+        raise ValueError(f"--resume: minidit train --resume {run} goes on with a demo, then minidit eval {run} measures it")
     began = time.monotonic()
     preset = "quick" if args.quick else "demo"
     progress = Progress(args.quiet)
     config, device = resolve(args, preset), settle_device(args)
     settle_precision(device, config.train.precision, config.tokenizer_train.precision)
     folder = Path(args.out) if args.out else free_folder(Path("runs"), preset)
+    for stopped in stopped_before(folder, preset):
+        progress.note(f"{stopped} is a demo that was stopped: minidit train --resume {stopped} goes on; a new one is in {folder}")
     job = Run(folder, config, device=device, tell=progress.tell, note=progress.note)
     train, held_out = job.data()
     assert held_out is not None  # of an embedded set
@@ -70,6 +75,13 @@ def run(args: argparse.Namespace) -> int:
             progress.note(f"a film of noise that turns into pictures: {job.folder / 'pictures' / 'denoising.gif'}")
     print(job.folder)
     return 0
+
+
+def stopped_before(folder: Path, name: str) -> list[Path]:
+    """The latest demo beside the folder of a new one, if it was stopped."""
+    others = [place for place in folder.parent.glob(f"{name}*") if place != folder and (place / "config.toml").exists()]
+    latest = sorted(others, key=lambda place: (place / "config.toml").stat().st_mtime)[-1:]
+    return [place for place in latest if not (place / "model.safetensors").exists()]
 
 
 def free_folder(place: Path, name: str) -> Path:

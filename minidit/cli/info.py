@@ -7,8 +7,14 @@ import importlib
 import importlib.metadata
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from minidit.cli.about import about, megabytes, shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minidit.data import Dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +68,7 @@ def memory(args: argparse.Namespace) -> int:
 
 def inside() -> None:
     """Prints what comes with the package: weights and data sets."""
+    from minidit.data.clips import clips
     from minidit.data.embedded import EMBEDDED
     from minidit.runs.presets import SHIPPED
 
@@ -70,10 +77,11 @@ def inside() -> None:
         first = (SHIPPED / name / "CARD.md").read_text(encoding="utf-8").splitlines()[0]
         print(f"{name:12s}  {megabytes(SHIPPED / name):>7s}  {first.removeprefix('# ')}")
     print("\nembedded data sets: minidit train --data NAME")
-    for name, read in EMBEDDED.items():
+    sets: dict[str, Callable[[str], Dataset]] = {**EMBEDDED, "clips": clips}
+    for name, read in sets.items():
         data = read("train")
         kinds = f"{data.num_classes} classes" if data.num_classes else "captions"
-        print(f"{name:12s}  {len(data):6,d} pictures of {' x '.join(map(str, data.shape))}, {kinds}")
+        print(f"{name:12s}  {len(data):6,d} {data.noun}s of {' x '.join(map(str, data.shape))}, {kinds}")
 
 
 def presets() -> None:
@@ -82,13 +90,13 @@ def presets() -> None:
     from minidit.runs.presets import PRESETS
 
     print("\nminidit train --preset NAME\n"
-          "NAME          data     tokenizer    process         model      parameters  MACs per sample  updates")  # fmt: skip
+          "NAME          data     tokenizer      process         model      parameters  MACs per sample  updates")  # fmt: skip
     for name, p in sorted(PRESETS.items()):
         kinds = [kind_of(section, getattr(p, section)) for section in ("tokenizer", "process", "model")]
         data = "your own" if name == "own" else p.data.source
         size, steps = p.model.parameters(), p.train.steps
         macs = p.model.macs() / 1e9
-        print(f"{name:12s}  {data:8s} {kinds[0]:12s} {kinds[1]:15s} {kinds[2]:9s} {size:11,d}  {macs:13.3f} G  {steps:7,d}")
+        print(f"{name:12s}  {data:8s} {kinds[0]:14s} {kinds[1]:15s} {kinds[2]:9s} {size:11,d}  {macs:13.3f} G  {steps:7,d}")
 
 
 def papers() -> None:

@@ -26,12 +26,13 @@ COMMANDS = {  # our command -> what people type for it
 }  # fmt: skip
 
 
-def near(wrong: str, known: Iterable[str], mark: str = "") -> str:
+def near(wrong: str, known: Iterable[str], mark: str = "", likeness: float = 0.6) -> str:
     """ ", did you mean …?" if one of the known words is like the wrong one."""
     import difflib  # only after a mistake
 
     known = list(known)
-    close = [k for k in known if len(wrong) > 3 and k.startswith(wrong)][:1] or difflib.get_close_matches(wrong, known, 1)
+    longer = [k for k in known if len(wrong) > 3 and k.startswith(wrong)]
+    close = longer or difflib.get_close_matches(wrong, known, 1, likeness)
     return f", did you mean {mark}{close[0]}{mark}?" if close else ""
 
 
@@ -45,8 +46,8 @@ class Parser(argparse.ArgumentParser):
     rare = 0  # options that are not shown, and would be with --help-all
     stray: Callable[[str], str] = staticmethod(lambda word: "")  # what a word that belongs to no option probably means
 
-    def __init__(self, *names: Any, **options: Any) -> None:
-        super().__init__(*names, allow_abbrev=False, **options)  # --n is no short form of --no-rising-guidance
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "allow_abbrev": False})  # --n is no short form of --no-rising-guidance
 
     @property
     def complete(self) -> bool:
@@ -81,7 +82,8 @@ class Parser(argparse.ArgumentParser):
                     f", did you mean minidit {meant}?" if meant else near(choice[1], known, "'")
                 )
             others = [a.option_strings[-1] for a in self._every_action() if a.option_strings and choice[1] in (a.choices or ())]
-            return message + (near(choice[1], known) or (f", did you mean {others[0]} {choice[1]}?" if others else ""))
+            elsewhere = f", did you mean {others[0]} {choice[1]}?" if others else ""
+            return message + (elsewhere or near(choice[1], known, likeness=0.5))
         if message.startswith("the following arguments are required: "):
             return self._missing()
         if message.startswith("unrecognized arguments: "):

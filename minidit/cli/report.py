@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from minidit.cli.folders import refuse_misspelt
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     if args.others:
         from minidit.html.comparison import write_comparison
 
+        if twice := next((f for k, f in enumerate(folders) if f.resolve() in {g.resolve() for g in folders[:k]}), None):
+            print(f"note: {twice} is named twice, so a run is compared with itself", file=sys.stderr)
         print(write_comparison(folders, Path(args.out) if args.out else None))
         return 0
     from minidit.html.report import write_report

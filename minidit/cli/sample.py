@@ -120,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
     pipeline = load_few_steps(device=device) if few else load(args.run, device=device, state=args.state, weights=which)
     if not isinstance(pipeline, Pipeline):
         raise ValueError(f"{args.run} is a single network: give the run's folder")
+    if not args.quiet and (unfinished := so_far(args)):
+        print(f"note: {unfinished}", file=sys.stderr)
     pipeline = pipeline if args.frames is None else pipeline.of_frames(args.frames)
     wanted, named = asked_walk(args, pipeline)
     steps = pipeline.steps(wanted)
@@ -155,6 +157,18 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         print(how, file=sys.stderr)
     return 0
+
+
+def so_far(args: argparse.Namespace) -> str:
+    """How much of its training a run has behind it, if that has not ended, and how it goes on."""
+    from minidit.runs.folder import config_of, is_run
+    from minidit.runs.former import file_of
+    from minidit.runs.state import paths_of, updates_of
+
+    if args.run is None or args.state or not is_run(Path(args.run)) or file_of(Path(args.run), "model").exists():
+        return ""
+    done, steps = (updates_of(p) for p in paths_of(Path(args.run), "model")[:1]), config_of(Path(args.run)).train.steps
+    return "".join(f"this run has made {n} of {steps} updates; minidit train --resume {args.run} goes on" for n in done)
 
 
 def unused(path: Path) -> Path:

@@ -163,7 +163,8 @@ def html(spec: Spec, folder: Path) -> int:
 
     absent = [package for module, package in LIBRARIES.items() if importlib.util.find_spec(module) is None]
     if absent:
-        print(f"minidit spec: the book needs {' and '.join(absent)}: pip install {' '.join(absent)}", file=sys.stderr)
+        print(f"minidit spec: the book needs {' and '.join(absent)}: pip install '.[book]' in a checkout, or pip install "
+              + " ".join(absent), file=sys.stderr)
         return 2
     from minidit.html.book import write_book
     from minidit.html.formula import FormulaError

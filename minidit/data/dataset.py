@@ -163,7 +163,8 @@ class Dataset:
     @property
     def words(self) -> str:
         """The samples as messages name them."""
-        return f"{self.noun}s" if len(self.shape) == 3 else f"{self.noun}s of {self.shape[1]} frames"
+        noun = f"{self.noun}{'s' * (len(self) != 1)}"
+        return noun if len(self.shape) == 3 else f"{noun} of {self.shape[1]} frames"
 
     @property
     def noun(self) -> str:

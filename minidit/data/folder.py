@@ -19,6 +19,7 @@ errors that name the file or folder.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from minidit.data.cache import Cache
 from minidit.data.cached import from_cache, into_cache
-from minidit.data.captioned import captions_file, read_captions
+from minidit.data.captioned import NAMES, captions_file, read_captions
 from minidit.data.captions import Vocabulary
 from minidit.data.checks import MAX_FILES, check_no_part, check_volume, fault, reading
 from minidit.data.dataset import Dataset
@@ -38,6 +39,7 @@ from minidit.outgoing import silent
 
 HARMLESS = ("readme", "readme.txt", "readme.md", "license", "license.txt", "license.md", "copying", "credits.txt",
             "thumbs.db", "desktop.ini", "index.theme", "__macosx")
+LONGEST = 80  # letters of a caption that a message repeats
 PARTS = {"train", "training", "test", "val", "valid", "validation"}
 Skipped = tuple[tuple[str, str], ...]  # files that were left out, and why
 # pictures, the numbers of their files, what was left out, and what became of files of other sizes
@@ -50,8 +52,12 @@ def read(path: Path, part: str | None = None, request: Request | None = None, ca
     request = request or Request()
     check_request(request.size, request.channels)
     captions = captions_file(path)
+    if captions is None and not request.skip_bad:
+        check_no_texts(path, [p for p in _entries(path) if p.is_file()])
     classes = classes_of(path) if captions is None else {"": [f for f in _files_below(path, set()) if f != captions]}
     files = [file for members in classes.values() for file in members]
+    if not request.skip_bad:
+        check_no_texts(path, files)  # of classes
     if len(files) > MAX_FILES:
         raise fault(path, f"holds {len(files)} files, above the limit of {MAX_FILES}")
     labels = np.repeat(np.arange(len(classes)), [len(members) for members in classes.values()])
@@ -61,6 +67,19 @@ def read(path: Path, part: str | None = None, request: Request | None = None, ca
         vocabulary = Vocabulary.of(texts)
         labels = vocabulary.rows(texts)
     return _dataset(path, *_pictures(path, files, request, cache), labels, names, vocabulary)
+
+
+def check_no_texts(path: Path, files: Sequence[Path]) -> None:
+    """Raises DataError for a caption in a file of its own, 1.txt beside 1.png, with the line that says the same here."""
+    pictures = {file.with_suffix(""): file for file in files if file.suffix.lower() not in (".txt", ".caption", "")}
+    for file in files:
+        picture = pictures.get(file.with_suffix(""))
+        if picture is None or file.suffix.lower() not in (".txt", ".caption"):
+            continue
+        with reading(file), open(file, encoding="utf-8", errors="replace") as text:
+            caption = " ".join(text.read(LONGEST).split()) or "a red disc"
+        line = json.dumps({"file_name": picture.relative_to(path).as_posix(), "text": caption}, ensure_ascii=False)
+        raise fault(file, f"captions belong into {path / NAMES[0]}, one line for each picture: {line}")
 
 
 def _pictures(path: Path, files: list[Path], request: Request, cache: Cache | None) -> Read:

@@ -100,7 +100,17 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
             if any(n is not None for n in numbers):
                 rows.append([f"{escape(phase)}, {words}", *("–" if n is None else f"{n:.4g}" for n in numbers)])
     rows.append(["training time", *(in_time(seconds_of(run.metrics)) if run.metrics else "–" for run in runs)])
-    return table(["", *names], rows, numbers=range(1, len(names) + 1), label="the runs at a glance")
+    remarks = [f'<p class="muted">{escape(line)}</p>' for line in incomparable(runs)]
+    return table(["", *names], rows, numbers=range(1, len(names) + 1), label="the runs at a glance") + "\n".join(remarks)
+
+
+def incomparable(runs: Sequence[Run]) -> list[str]:
+    """What must be said of runs on different pictures."""
+    sets = {str(run.config.get("data", {}).get("source")) for run in runs}
+    digests = {run.facts.get("digest") for run in runs} - {None}
+    if len(sets) == 1 and len(digests) < 2:
+        return []
+    return ["The runs were trained on different pictures, so their losses cannot be compared."]
 
 
 def settings_of(run: Run, sections: Sequence[str]) -> Record:

@@ -35,6 +35,7 @@ HOW_TO_READ = {
     "recall": "Recall is the share of real images that lie among the samples.",
     "top_1": "Each picture is compared with all real ones, in means of 4 × 4 pixels: the right one should be the first, or among "
              "the first five.",
+    "median": "The median rank is the place of the right one in the middle of all pictures; 1 is best.",
     "perplexity": "The perplexity of codes is their number if all were used equally often.",
     "steady": "A clip is steady if its shifts from frame to frame are all equal; the error is their distance from their median.",
     "lawful": "It is lawful if that shift is a velocity of the data, so it does not stand still.",

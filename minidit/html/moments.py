@@ -107,6 +107,8 @@ def progress(samples: Sequence[Path]) -> str:
     ]
     images = [f if i == len(frames) - 1 else f.replace("<img ", "<img hidden ", 1) for i, f in enumerate(frames)]
     last = len(frames) - 1
+    if not last:
+        return f'<p>Samples drawn during training.</p>\n<div class="card frames">{images[0]}</div>'
     return (
         "<p>Samples drawn during training. Move the slider.</p>\n"
         f'<div class="card frames" data-frames><div>{"".join(images)}</div>\n<div class="controls">'

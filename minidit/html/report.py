@@ -85,7 +85,8 @@ def header(run: Run) -> str:
                f"and {in_time(seconds)} of training" if seconds else ""]
     sentence = " ".join(filter(None, clauses)) + "."
     tiles = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in headlines(run))
-    lines = [*about_data(run.facts), *filter(None, [about_length(run)])]
+    unmeasured = "Not measured yet: minidit eval and the folder of this run add that." if steps and not run.evaluation else ""
+    lines = [*about_data(run.facts), *filter(None, [about_length(run), unmeasured])]
     about = "".join(f'<p class="muted">{escape(line)}</p>\n' for line in lines)
     return (f'<header>\n<h1>{escape(run.name)}</h1>\n<p class="lead">{escape(sentence[0].upper() + sentence[1:])}</p>\n{about}'
             + (f'<dl class="facts">{tiles}</dl>\n' if tiles else "") + "</header>")

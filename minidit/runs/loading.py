@@ -95,6 +95,8 @@ def _loaded(
     if path is not None and weights:
         raise ValueError(f"{path} and the shipped weights {weights!r} are both named: leave out one of them")
     path = SHIPPED / name if path is None else Path(path)
+    if not path.exists() and str(path) in (place.name for place in SHIPPED.glob("*")):
+        raise CheckpointError(f"{path}: there is no such file; the shipped weights are md.load(weights={str(path)!r})")
     if (path / diffusers_folder.INDEX).exists():
         model, tokenizer, process, names, meta = diffusers_folder.load(path, device=device, dtype=dtype, dialect=dialect)
         return Pipeline(model, tokenizer, process, names, meta=meta)

@@ -129,3 +129,14 @@ def test_a_page_is_named_after_its_runs_and_replaces_none_of_other_runs(runs, tm
     assert page.read_bytes() == first and write_comparison(others, page) == page and page.read_bytes() != first
     assert write_comparison([pair[0], others[0]]) == Path("compared-x_one-y_one.html")
     assert write_comparison(pair[::-1]) == Path("compared-two-one.html")
+
+
+def test_a_long_path_leaves_the_columns_of_all_runs_on_a_narrow_screen(tmp_path, page):
+    runs = [write_run(tmp_path / name) for name in ("one", "two")]
+    config = runs[1] / "config.toml"
+    long = "/home/" + "a-very-long-name/" * 8 + "tokenizer.safetensors"
+    config.write_text(config.read_text().replace("[data]", f'[data]\ntokenizer = "{long}"', 1))
+    page.set_width(390)
+    page.open(write_comparison(runs, tmp_path / "page.html"))
+    ends = "[...document.querySelectorAll('#settings th, #settings td')].map(cell => cell.getBoundingClientRect().right)"
+    assert page.overflow() == 0 and max(page.evaluate(ends)) <= 390
