@@ -44,7 +44,8 @@ def in_words(names: Sequence[str], cases: Sequence[Case], law: Law, tolerance: f
         k = list(names).index(name)
         found = []
         for args, got in cases:
-            other = _instead(k, args, got, law, tolerance, len(args[list(names).index("alpha_bar")]))
+            T = len(args[list(names).index("alpha_bar")])
+            other = _instead(k, args, got, law, tolerance, range(-1 if name == "s" else 0, T))  # no step starts from the data
             if other is None:
                 break
             found.append((args[list(names).index("t")], args[list(names).index("s")], other))
@@ -53,9 +54,9 @@ def in_words(names: Sequence[str], cases: Sequence[Case], law: Law, tolerance: f
     return ""
 
 
-def _instead(k: int, args: Sequence[Any], got: Any, law: Law, tolerance: float, T: int) -> int | None:
+def _instead(k: int, args: Sequence[Any], got: Any, law: Law, tolerance: float, places: range) -> int | None:
     """Which timestep in the place of the k-th argument gives an answer; the nearest where several do."""
-    for other in sorted(range(-1, T), key=lambda n: abs(n - int(args[k]))):
+    for other in sorted(places, key=lambda n: abs(n - int(args[k]))):
         changed = questions(args)
         changed[k] = other
         try:
