@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
     stray: Callable[[str], str] = staticmethod(lambda word: "")  # what a word that belongs to no option probably means
 
     def __init__(self, *names: Any, **options: Any) -> None:
-        super().__init__(*names, allow_abbrev=False, **options)  # --n is no short form of --no-rising-guidance
+        super().__init__(*names, **{"allow_abbrev": False, **options})  # --n is no short form of --no-rising-guidance
 
     @property
     def complete(self) -> bool:
