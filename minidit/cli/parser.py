@@ -46,8 +46,8 @@ class Parser(argparse.ArgumentParser):
     rare = 0  # options that are not shown, and would be with --help-all
     stray: Callable[[str], str] = staticmethod(lambda word: "")  # what a word that belongs to no option probably means
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{**options, "allow_abbrev": False})  # --n is no short form of --no-rising-guidance
+    def __init__(self, *names: Any, **options: Any) -> None:
+        super().__init__(*names, **{"allow_abbrev": False, **options})  # --n is no short form of --no-rising-guidance
 
     @property
     def complete(self) -> bool:

@@ -5,8 +5,6 @@ import math
 import os
 import re
 import signal
-import sys
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import fitted_source, loop_for
 from minidit.training.loop import Loop, LoopConfig, RunError
 from minidit.training.source import source_of
-from minidit.training.workers import Workers, _pickled, kind_of_workers, shard_of
+from minidit.training.workers import Workers, _pickled, shard_of
 
 KINDS = ("serial", "thread", "process")
 CONFIG = LoopConfig(steps=4, batch_size=10, lr=1e-2, clip=0.5, weight_decay=0.1, ema=0.9)
@@ -361,30 +359,6 @@ def test_weights_that_are_no_numbers_are_named():
     loop.model.blocks[0].mlp.fc1.bias.data[2] = np.nan
     with np.errstate(all="ignore"), pytest.raises(RunError, match=r"the weights blocks\.0\.mlp\.fc1\.bias are not finite"):
         list(loop.run())
-
-
-# ------------------------------------------------------------------------------------------------ who may fork
-
-
-def test_processes_only_where_a_fork_is_safe(monkeypatch):
-    monkeypatch.delitem(sys.modules, "cupy", raising=False)
-    assert kind_of_workers(1, "cpu") == "serial"
-    assert kind_of_workers(4, "cuda") == "serial"
-    if threading.active_count() == 1:
-        assert kind_of_workers(2, "cpu") == "process"
-    gate = threading.Event()
-    other = threading.Thread(target=gate.wait)
-    other.start()
-    try:
-        assert kind_of_workers(2, "cpu") == "thread"
-    finally:
-        gate.set()
-        other.join()
-
-
-def test_where_cupy_is_imported_nothing_forks():
-    assert "cupy" in sys.modules  # the stand-in counts
-    assert kind_of_workers(2, "cpu") == "thread"
 
 
 def test_progress_of_the_loss_is_a_mean_over_the_batch():

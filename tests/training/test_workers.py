@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import threading
 import time
 
 import numpy as np
@@ -14,7 +16,7 @@ from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
 from minidit.training import workers as module
 from minidit.training.loop import LoopConfig
-from minidit.training.workers import Workers
+from minidit.training.workers import Workers, kind_of_workers
 
 CONFIG = LoopConfig(steps=3, batch_size=8, shards=2, lr=1e-2)
 PROCESS = Diffusion.on_ladder(Schedule.linear(30))
@@ -96,3 +98,27 @@ def test_a_worker_leaves_every_stop_to_its_caller():
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert numbers[1].all() and not numbers[0][module.STOPS.index(signal.SIGUSR1)]
+
+
+# ------------------------------------------------------------------------------------------------ who may fork
+
+
+def test_processes_only_where_a_fork_is_safe(monkeypatch):
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    assert kind_of_workers(1, "cpu") == "serial"
+    assert kind_of_workers(4, "cuda") == "serial"
+    if threading.active_count() == 1:
+        assert kind_of_workers(2, "cpu") == "process"
+    gate = threading.Event()
+    other = threading.Thread(target=gate.wait)
+    other.start()
+    try:
+        assert kind_of_workers(2, "cpu") == "thread"
+    finally:
+        gate.set()
+        other.join()
+
+
+def test_where_cupy_is_imported_nothing_forks():
+    assert "cupy" in sys.modules  # the stand-in counts
+    assert kind_of_workers(2, "cpu") == "thread"
