@@ -157,7 +157,7 @@ def qk_norm(
 
     def vjp(y_bar: Array) -> tuple[Any, ...]:
         y_bar = y_bar if y_bar.flags.c_contiguous else np.ascontiguousarray(y_bar)
-        g, bar, sums = in_heads(y_bar, heads), empty(qkv, y.shape), np.zeros((2, K), np.float32)
+        g, bar, sums = in_heads(y_bar, heads), empty(qkv, x.shape), np.zeros((2, K), np.float32)
         scratch = empty(qkv, (3, min(B, several), some, *shape))
         back = None if turn is None else turn.conj()
         for tile in tiles:
