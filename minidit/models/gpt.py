@@ -184,7 +184,7 @@ class GPT(Module):
     def counted(self, index: Array, y: Array | None, cache: Cache) -> Value:
         """The same for one token at the place that the cache counts on the device. index : (B, 1), ignored at the first."""
         first, code = value(self.first(len(index), y)), value(self.tok_embeddings(index))
-        x = xp_of(code).where(cache.at == 0, first, code)  # (T.41)
+        x = xp_of(code).where(cache.at == 0, first, code)
         cos, sin, mask = (constant(table, x)[cache.at] for table in (*self.turn, self.mask))
         return self.through(x, (cos, sin), mask, 1, cache)
 
