@@ -116,3 +116,18 @@ def test_a_full_cache_refuses_the_fused_forms_too(name, message):
         model(seen[:, -1:] if name == "gpt" else seen[:, -9:], y, cache)
     with pytest.raises(ValueError, match=f"room for {cache.length} tokens, and this would be token {cache.length + 1}"):
         cache.room(1)
+
+
+@given(BOTH)
+def test_two_caches_at_once_share_no_memory_and_a_later_one_finds_nothing_of_an_earlier(name):
+    model, y = network(name), np.array([0, 2])
+    seens = [seen_by(name, 2, seed) for seed in (1, 2)]
+    alone = [written(name, model, seen, y)[0] for seen in seens]
+    ends, offset = np.cumsum([0, *GROUPS[name]]), GROUPS[name][0]
+    caches, parts = [model.cache(2), model.cache(2)], ([], [])
+    with no_grad():
+        for a, b in itertools.pairwise(ends):
+            for seen, cache, logits in zip(seens, caches, parts, strict=True):
+                logits.append(host(model(seen[:, max(a - offset, 0) : max(b - offset, 0)], y, cache)))
+    for together, by_itself in zip(parts, alone, strict=True):
+        assert np.array_equal(np.concatenate(together, axis=1), by_itself)
