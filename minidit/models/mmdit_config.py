@@ -148,7 +148,8 @@ def working_of(config: Sizes, streams: Sequence[StreamSize], at: Home) -> float:
     """Bytes per sample that the adjoint of a block uses while it runs, and the ends of the network."""
     D, (H, W) = config.hidden_size, config.size
     ends = 4 * H * W * (config.in_channels + config.out_channels)
-    return 4 * sum(s.tokens * (at.working * D + at.inner_made * s.inner) for s in streams) + at.ends * ends
+    working = at.working - (at.joined if len(streams) == 1 else 0)
+    return 4 * sum(s.tokens * (working * D + at.inner_made * s.inner) for s in streams) + at.ends * ends
 
 
 _REAL = MMDiTConfig(

@@ -38,9 +38,10 @@ class Home:
     working: int  # per token and channel; on a CPU including the arena's idle buffers of other sizes
     ends: int  # per number of a sample and of an output
     attention: Callable[[int, int], int]  # bytes that n tokens and h heads keep
+    joined: int = 0  # of `working`, where streams are joined for attention: q, k, v and the output side by side
 
 
 HOMES = {
-    "cpu": Home(1, 2, 14, 6, lambda n, h: 4 * h * n * n),  # e^logits
+    "cpu": Home(1, 2, 14, 6, lambda n, h: 4 * h * n * n, 4),  # e^logits
     "cuda": Home(2, 1, 1, 1, lambda n, h: 4 * n * (4 + h)),  # means, deviations and sums of the rows
 }

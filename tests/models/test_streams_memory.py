@@ -26,7 +26,7 @@ NETS = {
     "FLUX without words": replace(FLUX, **NO_WORDS), "single blocks": replace(FLUX, depth=0),
     "double blocks": replace(FLUX, single_depth=0), "FLUX, many words": replace(FLUX, caption_length=30),
 }  # fmt: skip
-AGAIN = ("MM-DiT", "dual", "FLUX", "FLUX without words")
+AGAIN = ("MM-DiT", "without words", "dual", "FLUX", "FLUX without words")
 
 
 @pytest.mark.parametrize(("net", "again"), [*((net, False) for net in NETS), *((net, True) for net in AGAIN)])
