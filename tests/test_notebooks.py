@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,15 @@ def test_a_notebook_is_kept_without_outputs_and_in_short_lines(name):
         if cell["cell_type"] == "code":
             assert cell["outputs"] == [] and cell["execution_count"] is None
             assert all(len(line) <= 100 for line in "".join(cell["source"]).splitlines())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_notebook_asks_of_the_package_is_there(name):
+    source = "".join("".join(cell["source"]) + "\n" for cell in json.loads((FOLDER / name).read_text("utf-8"))["cells"])
+    asked = set(re.findall(r"\bmd((?:\.[A-Za-z_]\w*)+)", source))
+    assert asked
+    for names in asked:
+        functools.reduce(getattr, names[1:].split("."), md)
 
 
 @pytest.mark.parametrize("name", NAMES)

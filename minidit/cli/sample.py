@@ -73,8 +73,6 @@ def add_arguments(parser: Parser) -> None:
     group.add_argument("--top-p", type=float, metavar="P", help="only among the most probable codes of this mass (default: 1)")
     group.add_argument("--rising-guidance", action=argparse.BooleanOptionalAction, default=None, dest="rising",
                        help="from 1 at the first scale to --guidance at the last (default: of scales, not of raster)")
-
-
     parser.set_defaults(unquoted=unquoted(parser.words))
     parser.stray = lambda word: unquoted(parser.words)
 

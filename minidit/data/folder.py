@@ -79,7 +79,7 @@ def check_no_texts(path: Path, files: Sequence[Path]) -> None:
         with reading(file), open(file, encoding="utf-8", errors="replace") as text:
             caption = " ".join(text.read(LONGEST).split()) or "a red disc"
         line = json.dumps({"file_name": picture.relative_to(path).as_posix(), "text": caption}, ensure_ascii=False)
-        raise fault(file, f"captions belong into {path / NAMES[0]}, one line for each picture: {line}")
+        raise fault(file, f"captions belong in {path / NAMES[0]}, one line for each picture: {line}")
 
 
 def _pictures(path: Path, files: list[Path], request: Request, cache: Cache | None) -> Read:

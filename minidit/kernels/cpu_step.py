@@ -26,6 +26,7 @@ from minidit.kernels.cpu import SAFE, constant
 from minidit.kernels.cpu_heads import attend, by_head
 
 FEW = range(2, 8)  # rows of a product that are multiplied one after another
+MOST = 1 << 28  # bytes of earlier sequences that are kept for later ones
 
 
 class LlamaWeights(NamedTuple):
@@ -49,6 +50,8 @@ reused = Reused()
 
 def memory(*shape: int) -> Array:
     """Uninitialised numbers, float32."""
+    if reused.arena.nbytes > MOST:  # batches of many different sizes; arrays in use keep their buffers
+        reused.arena = Arena()
     return reused.arena.empty(shape, np.dtype(np.float32))
 
 

@@ -36,7 +36,7 @@ class Cache:
         xp, shape = module_of(network.device), (layers, 2, batch, heads, length, width)
         self.at: Array = xp.zeros((1,), np.int64) if counted else None
         if counted:
-            self.both = xp.zeros(shape, network.dtype)  # what is masked has weight 0, and 0 times a NaN is none
+            self.both = xp.zeros(shape, network.dtype)  # places behind the mask have weight 0, and 0 times a NaN would be a NaN
         else:
             self.both = memory(*shape) if xp is np and network.dtype == np.float32 else xp.empty(shape, network.dtype)
         self.keys, self.values = self.both[:, 0], self.both[:, 1]

@@ -1,9 +1,9 @@
 """Attention and the gated residual of a DiT block.
 
-y = softmax(q kᵀ/√K + mask) v                                                                      (A.18)
-v̄ = Pᵀ ȳ,   S̄ = P ⊙ (ȳ vᵀ - Σ(ȳ vᵀ ⊙ P)),   q̄ = S̄ k/√K,   k̄ = S̄ᵀ q/√K                           (A.19)
-qkv packing: the last axis of 3D numbers is (3, heads, K): all queries, all keys, all values         (A.20)
-y = x + gate ⊙ h                                                                                   (A.21)
+    y = softmax(q kᵀ/√K + mask) v                                                                      (A.18)
+    v̄ = Pᵀ ȳ,   S̄ = P ⊙ (ȳ vᵀ - Σ(ȳ vᵀ ⊙ P)),   q̄ = S̄ k/√K,   k̄ = S̄ᵀ q/√K                           (A.19)
+    qkv packing: the last axis of 3D numbers is (3, heads, K): all queries, all keys, all values         (A.20)
+    y = x + gate ⊙ h                                                                                   (A.21)
 """
 
 from __future__ import annotations

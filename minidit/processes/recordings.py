@@ -5,7 +5,7 @@
     written to   the sample, the counter, the labels, and under bf16 the rounded weights: arrays of the recording
 
 The weights are read where they are, so that a recording sees what an update changed. It refers to arrays and never to the
-network, which it goes with: one recording per network, and none that holds more than a part of the device's memory.
+network, so that it is freed with it. Each network has one recording at most, and it holds only a part of the device's memory.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_a_caption_in_a_file_of_its_own_is_answered_with_its_line_of_metadata(tm
         load(tmp_path / "set")
     message = str(caught.value)
     line = json.loads(message[message.index("{") :])
-    assert "captions belong into" in message and line == {"file_name": f"{classes}0.png", "text": 'a "blue" thing'}
+    assert "captions belong in" in message and line == {"file_name": f"{classes}0.png", "text": 'a "blue" thing'}
     assert len(load(tmp_path / "set", skip_bad=True)) == 1
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from support import agree, host, spec
 
 from minidit.autograd import no_grad, plain_text
+from minidit.kernels import cpu_step
 from minidit.models.gpt import GPT, GPTConfig
 from minidit.models.var import VAR, VARConfig
 from minidit.random import Philox
@@ -131,3 +132,14 @@ def test_two_caches_at_once_share_no_memory_and_a_later_one_finds_nothing_of_an_
                 logits.append(host(model(seen[:, max(a - offset, 0) : max(b - offset, 0)], y, cache)))
     for together, by_itself in zip(parts, alone, strict=True):
         assert np.array_equal(np.concatenate(together, axis=1), by_itself)
+
+
+def test_batches_of_many_sizes_leave_no_more_memory_than_is_kept(monkeypatch):
+    monkeypatch.setattr(cpu_step, "MOST", 3 << 20)
+    monkeypatch.setattr(cpu_step.reused, "arena", cpu_step.Arena())
+    model, seen, y = network("gpt"), seen_by("gpt", 1), np.array([0])
+    alone = written("gpt", model, seen, y)[0]
+    for B in range(100, 2000, 100):  # of up to 3 MB each
+        model.cache(B)
+    assert cpu_step.reused.arena.nbytes < 2 * cpu_step.MOST
+    assert np.array_equal(written("gpt", model, seen, y)[0], alone)

@@ -18,7 +18,7 @@ def test_every_sample_counts_once_in_whatever_batches(monkeypatch, n):
     process = Diffusion.on_ladder(Schedule.linear(30))
     loop = loop_for(awake(UNCONDITIONAL), pictures(9, UNCONDITIONAL)[0], process, LoopConfig(batch_size=6))
     losses = []
-    for together in (1, 7, 64):  # batches of 6, 7 and 64
+    for together in (1, 7, 64):  # batches of 6, 7 and 24
         monkeypatch.setattr(held_out, "TOGETHER", together)
         losses.append(held_out.held_out_loss(loop, source_of((x_0, None))))
     agree(losses[1:], [losses[0]] * 2, bound=1e-5)

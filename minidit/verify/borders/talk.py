@@ -28,7 +28,7 @@ from minidit.verify.topics import TOPICS
 PROTOCOL = 1
 INLINE = 4096  # entries of the largest array that stands in a line, unless the program wants another number
 MAX_LINE = 2**23  # bytes of one line of the program
-MAX_NUMBERS = 2**17  # values in one line: more belong into a file
+MAX_NUMBERS = 2**17  # values in one line: more belong in a file
 MAX_FOLDER = 2**28  # bytes of one file of the program, and of all in the folder of the session
 MAX_CALLS = 2**14  # calls back during one question
 MAX_CALLED = 2**22  # numbers in the arrays of all these calls: the kit notes them
