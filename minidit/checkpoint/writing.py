@@ -49,7 +49,7 @@ def save(
         raise TypeError(f"save takes the path first, then the network; got a {type(path).__name__} as the path (pictures: "
                         "md.pictures.save_png)")  # fmt: skip
     if not hasattr(model, "state_dict"):
-        raise TypeError(f"save writes networks, and this is a {type(model).__name__}; pictures: md.pictures.save_png"
+        raise TypeError(f"save writes networks, and this is of the type {type(model).__name__}; pictures: md.pictures.save_png"
                         '("x.png", md.pictures.grid(x, 4))')  # fmt: skip
     if grammar not in SPOKEN:
         raise ValueError(f"grammar {grammar!r} is not known: use {', '.join(repr(g) for g in SPOKEN)}")

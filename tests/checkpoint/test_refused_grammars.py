@@ -40,10 +40,11 @@ def test_places_and_kinds_that_do_not_fit_are_refused(tmp_path):
         ("a.safetensors", model, {"grammar": "official", "shard_bytes": 9}, "shard_bytes"),
         ("a", model, {"grammar": "diffusers", "shard_bytes": 0}, "shard_bytes"),
         ("a", table, {"grammar": "diffusers"}, "a position table of its own"),
-        ("a", object(), {}, "a object has no row in models/kinds.py"),
     ):
         with pytest.raises(ValueError, match=words):
             save(tmp_path / path, what, **options)
+    with pytest.raises(TypeError, match="save writes networks, and this is of the type object"):
+        save(tmp_path / "a", object())
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def same(network, settings, labels=LABELS, **how):
     Sampling(steps=4, guidance=2.0, interval=(0.2, 0.7)), Sampling(steps=5, solver=AB2, precision="bf16"),
 ], ids=["guided in an interval", "AB2 in bf16"])  # fmt: skip
 def test_a_kept_recording_sees_other_noise_other_labels_and_weights_that_were_changed(settings, made):
+    if settings.precision == "bf16":
+        pytest.importorskip("ml_dtypes")
     network = awake(device="cuda")
     assert same(network, settings)
     uploads = COUNTS.uploads

@@ -10,6 +10,7 @@ from verify.strange_fourth import MISTAKES, UNUSUAL
 
 import minidit as md
 
+pytest.importorskip("torch", reason="PyTorch is not installed (pip install 'minidit[peers]')")
 for room in ("around", "laws", "later", "networks", "right", "tokens"):
     importlib.import_module(f"verify.strange_fourth_{room}")  # which lists its functions
 
