@@ -68,7 +68,7 @@ def _opened(path: Path) -> Weights:
         raise CheckpointError(f"{path}: {STAND_INS[start]}")
     if picture := next((name for name, start in PICTURES.items() if first.startswith(start)), ""):
         how = f": minidit info {path} says how it was drawn" if picture == "PNG" else ""
-        raise CheckpointError(f"{path}: this is a {picture}, no weights{how}")
+        raise CheckpointError(f"{path}: this is a {picture}, not weights{how}")
     if first[:4] == ZIP:
         arrays, aside = arrays_in(open_torch_zip(path), path)
         return Weights(path, "torch zip", arrays, {}, size, tuple(aside))

@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     n = len(labels) if labels is not None else args.n or 16
     check_writable(out, n * math.prod(pipeline.model.shape) * (1 if pipeline.tokenizer.limit else 16))  # bytes, about
     progress = Progress(args.quiet)
-    walk = walk_in_words(pipeline, sampler, solver, args.path).format(f"{steps} step{'s' * (steps != 1)}")
+    walk = walk_in_words(pipeline, sampler, solver, args.path).format(steps_in_words(pipeline, steps, args.spacing))
     how = summary(args, pipeline, n, walk)
     options: Options = {
         "n": n, "steps": steps, "spacing": args.spacing, "path": args.path, "shift": args.shift, "sampler": sampler,
@@ -294,6 +294,15 @@ def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> s
         return f"{{}} of {sampler}"
     method = sampler if solver == "euler" else f"{sampler} with {solver}"
     return f"{{}} of {method}" + (f" on the path {path}" if path else "")
+
+
+def steps_in_words(pipeline: Pipeline, steps: int, spacing: str) -> str:
+    """How many steps are made: fewer than asked for where a law merges equal rungs. Another path has no rungs to space."""
+    from minidit.runs.process_kinds import SPACINGS
+
+    if spacing and pipeline.ladder is not None:
+        steps = len(SPACINGS[spacing](pipeline.ladder, steps))
+    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def _save_npz(out: Path, x: object, labels: Labels | None, pipeline: Pipeline) -> None:

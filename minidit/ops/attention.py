@@ -4,6 +4,8 @@
     v̄ = Pᵀ ȳ,   S̄ = P ⊙ (ȳ vᵀ - Σ(ȳ vᵀ ⊙ P)),   q̄ = S̄ k/√K,   k̄ = S̄ᵀ q/√K                           (A.19)
     qkv packing: the last axis of 3D numbers is (3, heads, K): all queries, all keys, all values         (A.20)
     y = x + gate ⊙ h                                                                                   (A.21)
+
+K is the width of a head, not of the model.
 """
 
 from __future__ import annotations

@@ -67,11 +67,11 @@ def test_a_caption_in_a_file_of_its_own_is_answered_with_its_line_of_metadata(tm
     assert len(load(tmp_path / "set", skip_bad=True)) == 1
 
 
-def test_a_picture_is_no_weights_and_its_error_says_what_it_is(minidit, tmp_path):
+def test_a_picture_is_not_weights_and_its_error_says_what_it_is(minidit, tmp_path):
     for suffix, name in (("png", "PNG"), ("gif", "GIF"), ("jpg", "JPEG")):
         Image.new("L", (8, 8)).save(tmp_path / f"x.{suffix}")
         code, _, err = minidit("sample", tmp_path / f"x.{suffix}", "--out", tmp_path / "out.png")
-        assert code == 2 and f"this is a {name}, no weights" in err and err.count("\n") == 1
+        assert code == 2 and f"this is a {name}, not weights" in err and err.count("\n") == 1
 
 
 def test_nothing_is_converted_over_what_is_there_unless_that_is_asked_for(minidit, tmp_path):
