@@ -183,7 +183,7 @@ WALKS = {
 
 @pytest.mark.parametrize("name", WALKS)
 def test_the_recorded_walk_is_the_walk_bit_for_bit_and_that_of_the_plain_text(name, caplog):
-    """In seven steps: each kind of step is run, recorded, and replayed at another time, where a number that was recorded is wrong."""
+    """In seven steps: each kind is run, recorded, and replayed at another time, where a recorded number is wrong."""
     model, labels = awake(device="cuda"), np.array([0, 1, 2])
     walk = lambda **more: host(sample(model, PATH, labels, steps=7, **WALKS[name], **more))
     recorded, eager, trace = walk(), walk(graph=False), list(sample(model, PATH, labels, steps=7, trace=True, **WALKS[name]))
