@@ -114,7 +114,7 @@ def test_functions_in_python_say_what_goes_where(tmp_path):
     x = np.zeros((1, 1, 4, 4))
     with pytest.raises(TypeError, match="path first, then the network"):
         md.save(x, str(tmp_path / "x.png"))
-    with pytest.raises(TypeError, match=r"this is a ndarray; pictures: md\.pictures\.save_png"):
+    with pytest.raises(TypeError, match=r"this is of the type ndarray; pictures: md\.pictures\.save_png"):
         md.save(tmp_path / "x.png", x)
     with pytest.raises(CheckpointError, match=r"md\.load\(weights='words'\)"):
         md.load("words")
