@@ -40,6 +40,8 @@ Spacing = Callable[[Ladder, int], list[int]]  # a ladder and N  ->  at most N ru
 
 
 def _checked(T: int, N: int) -> None:
+    if hasattr(T, "alpha_bar"):
+        raise TypeError("this spacing is a law of T and N, not of a ladder: pass rungs.by_length(rungs.trailing) or its like")
     if not 1 <= N <= T:
         raise ValueError(f"the number of steps must lie in 1..T = {T}; got {N}")
 

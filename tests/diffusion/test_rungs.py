@@ -166,3 +166,8 @@ def test_the_grid_of_karras_takes_the_rung_nearest_to_each_of_its_levels(law, T,
 
 def test_eight_rungs_of_karras_on_a_cosine_ladder():
     assert karras(Schedule.cosine(1000), 8) == [56, 248, 600, 837, 932, 969, 985, 992]
+
+
+def test_a_law_of_a_length_is_not_one_of_a_ladder():
+    with pytest.raises(TypeError, match=r"rungs\.by_length"):
+        trailing(Schedule.cosine(10), 5)
