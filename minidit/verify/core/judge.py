@@ -90,6 +90,13 @@ class Judge(Expected):
                 finding.reasons.append(words)
         return finding
 
+    def weak(self, finding: Finding, answers: Answers) -> bool:
+        """Whether two known mistakes would say more than what was found: nothing, another law, a coefficient of few questions."""
+        if not finding.whole:
+            return True
+        found = finding.reasons[0]
+        return "with the law of" in found or (found.startswith("the coefficient") and bool(self._where(finding, answers)))
+
     def _where(self, finding: Finding, answers: Answers) -> str:
         """Which of the questions are wrong, where one of their arguments tells them from the others."""
         once = [a for a in answers if not a.again]

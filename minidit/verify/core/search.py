@@ -102,7 +102,8 @@ def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation]
         set[AnyPart]
     ] = []  # the parts of topics that no set explains: what runs through all of them has no name either
     for wide in (False, True, False):  # what everything named is tried once more
-        nameless = [f for f in findings if not (f.passed or f.candidates or f.verdict in SETTLED or (wide and f.whole))]
+        nameless = [f for f in findings if not (f.passed or f.candidates or f.verdict in SETTLED)]
+        nameless = [f for f in nameless if not wide or judge.weak(f, asked[f.topic.name])]
         for f in sorted(nameless, key=lambda f: len(judge.near(f.topic, bank))):
             answers, reached = asked[f.topic.name], judge.reached(f.topic)
             near = judge.possible(f, answers, bank) if wide else judge.near(f.topic, bank)
