@@ -6,8 +6,8 @@ One token of GPT (T.42), one row per sequence:
 One scale of VAR (T.47, T.48), its tokens at once:
     x ← x + α₁ ⊙ (W_o softmax(q̂ (cached; k̂)ᵀ) (cached; v) + b),   x ← x + α₂ ⊙ MLP(LN(x) ⊙ (1 + γ₂) + β₂)
 
-At one row per sequence a product takes as long as a call of a primitive, so a block makes as few calls as possible. What is the
-same at every step is made once per cache: memory and its views; RMSNorm(x) = (x/√(x·x + Dε)) ⊙ g√D, and g√D is multiplied into
+With one row per sequence a product is as quick as the call of a primitive, so a block makes as few calls as possible. What is
+the same at every step is made once per cache: memory and its views. RMSNorm(x) = (x/√(x·x + Dε)) ⊙ g√D; g√D is multiplied into
 the weights that follow, which are stored transposed; 1/√K is multiplied into the turn of the queries. SiLU(a) = a/(1 + e^-a)
 needs -a, so the signs of W₁ and W₂ are changed.
 """

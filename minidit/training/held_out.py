@@ -14,7 +14,7 @@ from minidit.training.source import Source
 HELD_OUT_STREAM = 0x68656C64
 MOST = 512  # samples that are looked at
 TOGETHER = 64  # samples that are looked at together, in small trainings too
-TIMES = 4  # but no more than so many batches: without a gradient a sample takes about a fifth of the memory of an update
+TIMES = 4  # but no more than this many batches: without a gradient, a sample takes a fifth of its memory in an update
 
 
 def held_out_loss(loop: Loop, source: Source) -> float:

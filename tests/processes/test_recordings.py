@@ -13,9 +13,9 @@ from standin.device import COUNTS
 from support import host
 
 from minidit.diffusion.fresh import DDPM
-from minidit.diffusion.prediction import V
+from minidit.diffusion.prediction import EPS, X_0, V
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.solver import AB2
+from minidit.diffusion.solver import AB2, EULER, HEUN
 from minidit.processes import recordings
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import Sampling, sample
@@ -45,6 +45,14 @@ def same(network, settings, labels=LABELS, **how):
     walk = lambda graph: host(sample(network, LADDER, labels, settings, graph=graph, **how))
     recorded = walk(True)
     return np.isfinite(recorded).all() and np.array_equal(recorded, walk(False))
+
+
+def test_walks_of_other_kinds_are_not_replayed_as_the_last_one():
+    network = awake(device="cuda")
+    for guidance, clip in ((1.0, True), (2.0, True), (2.0, False)):
+        for solver in (EULER, HEUN, AB2):
+            for answer in (EPS, V, X_0):  # each walk differs from the last one in little
+                assert same(network, Sampling(steps=3, prediction=answer, solver=solver, guidance=guidance, clip=clip))
 
 
 @pytest.mark.parametrize("settings", [
