@@ -9,7 +9,7 @@ One scale of VAR (T.47, T.48), its tokens at once:
 With one row per sequence a product is as quick as the call of a primitive, so a block makes as few calls as possible. What is
 the same at every step is made once per cache: memory and its views. RMSNorm(x) = (x/√(x·x + Dε)) ⊙ g√D; g√D is multiplied into
 the weights that follow, which are stored transposed; 1/√K is multiplied into the turn of the queries. SiLU(a) = a/(1 + e^-a)
-needs -a, so the signs of W₁ and W₂ are changed.
+needs -a, so the signs of W₁ and W₃ are changed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy import add, divide, exp, matmul, multiply, sqrt, vecdot, vecmat  # looked up in `np`, they cost a step 2 % of its time
 
 from minidit.backend import Arena, Array
 from minidit.kernels import cpu
@@ -34,8 +35,8 @@ class LlamaWeights(NamedTuple):
 
     qkv: Array  # (D, 3D), of n = x/√(x·x + Dε)
     out: Array  # (D, D)
-    up: Array  # (2 inner, D), -W₁ and W₃, of n as well, a view of its transposed
-    down: Array  # (inner, D), -W₂
+    up: Array  # (2 inner, D), -W₁ and -W₃, of n as well, a view of its transposed
+    down: Array  # (inner, D)
 
 
 class Reused(threading.local):
@@ -55,19 +56,24 @@ def memory(*shape: int) -> Array:
     return reused.arena.empty(shape, np.dtype(np.float32))
 
 
-def after_norm(w: Array, g: Array) -> Array:
+def after_norm(w: Array, g: Array, out: Array | None = None, sign: int = 1) -> Array:
     """W : (m, D) and the g : (D,) of the RMSNorm before it  ->  (D, m), which takes x/√(x·x + Dε)."""
-    return np.multiply(w.T, (g * np.float32(len(g) ** 0.5))[:, None], out=memory(*w.T.shape))
+    return multiply(w.T, (g * np.float32(sign * len(g) ** 0.5))[:, None], out=memory(*w.T.shape) if out is None else out)
+
+
+def transposed(w: Array) -> Array:
+    out = memory(*w.T.shape)
+    out[...] = w.T
+    return out
 
 
 def llama_weights(norms: tuple[Array, Array], qkv: Array, out: Array, mlp: tuple[Array, Array, Array]) -> LlamaWeights:
     """norms : g of both RMSNorms (D,);   qkv : (3D, D), out : (D, D), mlp : W₁, W₃, W₂"""
-    up = memory(len(out), 2 * len(mlp[0]))
-    for half, w, sign in zip(np.split(up, 2, axis=1), mlp[:2], (-1, 1), strict=True):
-        np.multiply(w.T, (norms[1] * np.float32(sign * len(out) ** 0.5))[:, None], out=half)
-    right, down = memory(*out.T.shape), np.negative(mlp[2].T, out=memory(*mlp[2].T.shape))
-    right[...] = out.T
-    return LlamaWeights(after_norm(qkv, norms[0]), right, up.T, down)
+    inner = len(mlp[0])
+    up = memory(len(out), 2 * inner)
+    after_norm(mlp[0], norms[1], up[:, :inner], -1)
+    after_norm(mlp[1], norms[1], up[:, inner:], -1)
+    return LlamaWeights(after_norm(qkv, norms[0]), transposed(out), up.T, transposed(mlp[2]))
 
 
 def turned(cos: Array, sin: Array, heads: int) -> Array:
@@ -86,16 +92,15 @@ class Scratch:
 
     def __init__(self, B: int, heads: int, D: int, inner: int, blocks: int, eps: float) -> None:
         self.few, K = B in FEW, D // heads
-        self.product = product if self.few else np.dot
+        self.product = product if self.few else np.ndarray.dot  # np.dot does the same, and asks first whose arrays they are
         self.n, self.qkv, self.y = (np.empty((B, width), np.float32) for width in (D, 3 * D, D))
-        self.norm, self.eps, self.one = np.empty((B, 1), np.float32), np.full(B, D * eps, np.float32), np.ones(1, np.float32)
+        self.norm, self.eps, self.one = np.empty((B, 1), np.float32), np.full(B, D * eps, np.float32), np.array(1, np.float32)
         self.norms, self.columns, self.pairs = self.norm[:, 0], self.n.T, self.qkv.view(np.complex64)
         self.turn = np.empty_like(self.pairs)  # see `turned`, once per sequence: then it is one long product
         parts = self.qkv.reshape(B, 3, heads, K).swapaxes(0, 1)
         self.q, self.kv, self.heads = parts[0, ..., None], parts[1:], self.y.reshape(B, heads, K)
-        self.outcome = self.heads[:, :, None]
         self.flat_sums = np.empty(blocks * B * heads, np.float32)  # Σ e^logits
-        self.sums = [(r, r[..., 0]) for r in self.flat_sums.reshape(blocks, B, heads, 1)]
+        self.sums = [(r, r.reshape(B, heads, 1)) for r in self.flat_sums.reshape(blocks, B * heads)]
         h, self.a = np.empty((2, inner * B), np.float32), np.empty(inner * B, np.float32)
         self.gate, self.value = h
         self.up = h.reshape(2, B, 1, inner) if self.few else h.reshape(2 * inner, B)
@@ -104,48 +109,51 @@ class Scratch:
 
 def direction(x: Array, s: Scratch) -> Array:
     """x : (B, D)  ->  x/√(x·x + Dε)."""
-    r = np.vecdot(x, x, s.norms)
-    np.add(r, s.eps, r)
-    np.sqrt(r, r)
-    return np.divide(x, s.norm, s.n)
+    r = s.norms
+    vecdot(x, x, r)
+    add(r, s.eps, r)
+    sqrt(r, r)
+    return divide(x, s.norm, s.n)
 
 
 def attended(cached: Array, s: Scratch, layer: int, *, shifted: bool) -> Array:
     """s.qkv, s.turn; cached : (2, B, heads, M, K), keys and values, the new token's place is the last
     ->  the heads side by side : (B, D). Without the shift e^logits may be inf."""
-    np.multiply(s.pairs, s.turn, s.pairs)
+    multiply(s.pairs, s.turn, s.pairs)
     cached[:, :, :, -1] = s.kv
-    keys, values = cached
-    e = np.matmul(keys, s.q)[..., 0]  # (B, heads, M)
+    logits = matmul(cached[0], s.q)  # (B, heads, M, 1)
+    e = logits.reshape(-1, logits.shape[2])  # (B heads, M)
     if shifted:
         e -= np.maximum.reduce(e, axis=-1, keepdims=True)
-    np.exp(e, e)
-    sums, flat = s.sums[layer]
-    np.matmul(e, constant(e.shape[-1]), flat)
-    np.matmul(e[:, :, None], values, s.outcome)
-    np.divide(s.heads, sums, s.heads)
+    exp(e, e)
+    flat, sums = s.sums[layer]
+    e.dot(constant(e.shape[1]), flat)
+    vecmat(logits[..., 0], cached[1], s.heads)
+    divide(s.heads, sums, s.heads)
     return s.y
 
 
 def swiglu(up: Array, s: Scratch) -> Array:
-    """s.n : (B, D)  ->  -SiLU(W₁ n) ⊙ W₃ n : (B, inner). Both halves lie in one piece: one column per sequence, or few rows."""
+    """s.n : (B, D)  ->  SiLU(W₁ n) ⊙ W₃ n : (B, inner). Both halves lie in one piece: one column per sequence, or few rows."""
     if s.few:
-        np.matmul(s.n[:, None], up.reshape(2, 1, -1, up.shape[1]).swapaxes(2, 3), s.up)
+        matmul(s.n[:, None], up.reshape(2, 1, -1, up.shape[1]).swapaxes(2, 3), s.up)
     else:
-        np.dot(up, s.columns, s.up)
-    e = np.exp(s.gate, s.a)
-    np.add(e, s.one, e)
-    np.divide(s.gate, e, e)
-    np.multiply(e, s.value, e)
+        up.dot(s.columns, s.up)
+    gate, e = s.gate, s.a
+    exp(gate, e)
+    add(e, s.one, e)
+    divide(gate, e, e)
+    multiply(e, s.value, e)
     return s.down
 
 
 def llama_block(x: Array, w: LlamaWeights, cached: Array, s: Scratch, layer: int, *, shifted: bool) -> None:
     """x : (B, D), which is changed; the rest as in `attended`."""
-    s.product(direction(x, s), w.qkv, s.qkv)
-    x += s.product(attended(cached, s, layer, shifted=shifted), w.out, s.n)
+    dot = s.product
+    dot(direction(x, s), w.qkv, s.qkv)
+    add(x, dot(attended(cached, s, layer, shifted=shifted), w.out, s.n), x)
     direction(x, s)
-    x += s.product(swiglu(w.up, s), w.down, s.n)
+    add(x, dot(swiglu(w.up, s), w.down, s.n), x)
 
 
 def llama_blocks(x: Array, blocks: Sequence[LlamaWeights], turn: Array, cached: Array, s: Scratch) -> Array:
@@ -160,7 +168,8 @@ def llama_blocks(x: Array, blocks: Sequence[LlamaWeights], turn: Array, cached: 
         with np.errstate(over="ignore", invalid="ignore"):  # SiLU(a) is 0 where e^-a is inf
             for layer, w in enumerate(blocks):
                 llama_block(h, w, cached[layer], s, layer, shifted=shifted)
-        if np.minimum.reduce(s.flat_sums) > 1 / SAFE and np.maximum.reduce(s.flat_sums) < SAFE:
+        sums = s.flat_sums
+        if sums[sums.argmin()] > 1 / SAFE and sums[sums.argmax()] < SAFE:  # a NaN counts as both
             break
     return direction(h, s)
 

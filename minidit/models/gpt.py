@@ -156,6 +156,7 @@ class GPT(Module):
         self.layers = [GPTBlock(D, config.num_heads, config.inner) for _ in range(config.depth)]
         self.norm, self.output = RMSNorm(D, eps=1e-5), Linear(D, config.vocabulary, bias=False, init=zeros)
         self.turn, self.mask = turns(config), causal(config.tokens)
+        self.turned = turned(*self.turn, config.num_heads)
         self.build(rng, device=device, dtype=dtype)
 
     def forward(self, index: Array, y: Array | None = None, cache: Cache | None = None) -> Value:
@@ -191,17 +192,17 @@ class GPT(Module):
     def step(self, index: Array, y: Array | None, cache: Cache) -> Array:
         """The same for one new token, every block in one function (kernels/cpu_step.py)."""
         x = self.tok_embeddings.weight.data.take(index[:, 0], axis=0) if cache.used else value(self.first(len(index), y))[:, 0]
-        blocks, turn, last, scratch = cache.once(self.folded, len(x))
-        n = llama_blocks(x, blocks, turn[cache.used], cache.room(1), scratch)
+        blocks, last, scratch = cache.once(self.folded, len(x))
+        n = llama_blocks(x, blocks, self.turned[cache.used], cache.room(1), scratch)
         cache.written(1)
         logits: Array = scratch.product(n, last)
         return logits[:, None]
 
-    def folded(self, B: int) -> tuple[list[LlamaWeights], Array, Array, Scratch]:
-        """Of `step`: the weights of the blocks, the turn of every token, W of the logits, and memory."""
+    def folded(self, B: int) -> tuple[list[LlamaWeights], Array, Scratch]:
+        """Of `step`: the weights of the blocks, W of the logits, and memory."""
         blocks, c = [block.weights() for block in self.layers], self.config
         scratch = Scratch(B, c.num_heads, c.hidden_size, c.inner, c.depth, self.norm.eps)
-        return blocks, turned(*self.turn, c.num_heads), after_norm(self.output.weight.data, self.norm.weight.data), scratch
+        return blocks, after_norm(self.output.weight.data, self.norm.weight.data), scratch
 
     def first(self, B: int, y: Array | None) -> Value:
         """The class token : (B, 1, D)."""
