@@ -67,6 +67,20 @@ def test_group_by_group_the_fused_blocks_are_the_plain_ones(name, B, zero_prefix
         agree(fused / scale, plain / scale, bound=2e-5, of="N.16")
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_logits_beyond_the_exponentials_of_float32_are_shifted(sign):
+    """The first token sees itself alone, with logits of either sign beyond ±88: e^logits is inf, or 0. The last block meets
+    them, so no later block can notice."""
+    model = GPT(GPTConfig(grid=(2, 3), vocabulary=5, hidden_size=16, depth=1, num_heads=2, inner=12, num_classes=2), Philox(0))
+    model.flat[...] += Philox(1).normal(model.flat.shape, dtype=np.float32)
+    q, k, _ = np.split(model.layers[0].attention.wqkv.weight.data, 3)
+    q *= 10
+    k[...] = sign * q
+    fused, _ = written("gpt", model, seen_by("gpt", 2), np.array([0, 1]))
+    with plain_text():
+        agree(fused, written("gpt", model, seen_by("gpt", 2), np.array([0, 1]))[0], bound=1e-3)
+
+
 @given(BOTH)
 def test_the_fused_forms_write_only_into_the_cache(name):
     model, seen, y = network(name), seen_by(name, 3), np.array([0, 1, 2])
