@@ -26,7 +26,6 @@ from minidit.kernels import cpu
 from minidit.kernels.cpu import SAFE, constant
 from minidit.kernels.cpu_heads import attend, by_head
 
-FEW = range(2, 8)  # rows of a product that are multiplied one after another
 MOST = 1 << 28  # bytes of earlier sequences that are kept for later ones
 
 
@@ -82,17 +81,11 @@ def turned(cos: Array, sin: Array, heads: int) -> Array:
     return np.concatenate((turn * (2 * cos.shape[1]) ** -0.5, turn, np.ones_like(turn)), axis=1).astype(np.complex64)
 
 
-def product(x: Array, w: Array, out: Array | None = None) -> Array:
-    """x : (B, n), w : (n, m)  ->  (B, m), row by row: of a few rows a product of matrices would first copy all of W."""
-    return np.matmul(x[:, None], w, out=None if out is None else out[:, None])[:, 0]
-
-
 class Scratch:
     """The memory of one token of B sequences in a block, and its views: a view takes as long to make as a small product."""
 
     def __init__(self, B: int, heads: int, D: int, inner: int, blocks: int, eps: float) -> None:
-        self.few, K = B in FEW, D // heads
-        self.product = product if self.few else np.ndarray.dot  # np.dot does the same, and asks first whose arrays they are
+        K = D // heads
         self.n, self.qkv, self.y = (np.empty((B, width), np.float32) for width in (D, 3 * D, D))
         self.norm, self.eps, self.one = np.empty((B, 1), np.float32), np.full(B, D * eps, np.float32), np.array(1, np.float32)
         self.norms, self.columns, self.pairs = self.norm[:, 0], self.n.T, self.qkv.view(np.complex64)
@@ -103,8 +96,7 @@ class Scratch:
         self.sums = [(r, r.reshape(B, heads, 1)) for r in self.flat_sums.reshape(blocks, B * heads)]
         h, self.a = np.empty((2, inner * B), np.float32), np.empty(inner * B, np.float32)
         self.gate, self.value = h
-        self.up = h.reshape(2, B, 1, inner) if self.few else h.reshape(2 * inner, B)
-        self.down = self.a.reshape(B, inner) if self.few else self.a.reshape(inner, B).T
+        self.up, self.down = h.reshape(2 * inner, B), self.a.reshape(inner, B).T
 
 
 def direction(x: Array, s: Scratch) -> Array:
@@ -134,11 +126,8 @@ def attended(cached: Array, s: Scratch, layer: int, *, shifted: bool) -> Array:
 
 
 def swiglu(up: Array, s: Scratch) -> Array:
-    """s.n : (B, D)  ->  SiLU(W₁ n) ⊙ W₃ n : (B, inner). Both halves lie in one piece: one column per sequence, or few rows."""
-    if s.few:
-        matmul(s.n[:, None], up.reshape(2, 1, -1, up.shape[1]).swapaxes(2, 3), s.up)
-    else:
-        up.dot(s.columns, s.up)
+    """s.n : (B, D)  ->  SiLU(W₁ n) ⊙ W₃ n : (B, inner). One column per sequence: then each half lies in one piece."""
+    up.dot(s.columns, s.up)
     gate, e = s.gate, s.a
     exp(gate, e)
     add(e, s.one, e)
@@ -149,11 +138,10 @@ def swiglu(up: Array, s: Scratch) -> Array:
 
 def llama_block(x: Array, w: LlamaWeights, cached: Array, s: Scratch, layer: int, *, shifted: bool) -> None:
     """x : (B, D), which is changed; the rest as in `attended`."""
-    dot = s.product
-    dot(direction(x, s), w.qkv, s.qkv)
-    add(x, dot(attended(cached, s, layer, shifted=shifted), w.out, s.n), x)
+    direction(x, s).dot(w.qkv, s.qkv)
+    add(x, attended(cached, s, layer, shifted=shifted).dot(w.out, s.n), x)
     direction(x, s)
-    add(x, dot(swiglu(w.up, s), w.down, s.n), x)
+    add(x, swiglu(w.up, s).dot(w.down, s.n), x)
 
 
 def llama_blocks(x: Array, blocks: Sequence[LlamaWeights], turn: Array, cached: Array, s: Scratch) -> Array:

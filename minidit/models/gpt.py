@@ -195,7 +195,7 @@ class GPT(Module):
         blocks, last, scratch = cache.once(self.folded, len(x))
         n = llama_blocks(x, blocks, self.turned[cache.used], cache.room(1), scratch)
         cache.written(1)
-        logits: Array = scratch.product(n, last)
+        logits: Array = n.dot(last)
         return logits[:, None]
 
     def folded(self, B: int) -> tuple[list[LlamaWeights], Array, Scratch]:
