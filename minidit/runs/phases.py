@@ -36,7 +36,7 @@ from minidit.runs.lock import locked
 from minidit.runs.phase import Note, Phase, Progress, Record, Stopped, Tell
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import SHIPPED
-from minidit.runs.process_kinds import Learner
+from minidit.runs.process_config import Learner
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on
 from minidit.runs.token_kinds import TokensConfig
