@@ -42,12 +42,11 @@ from minidit.runs.state import way_on
 from minidit.runs.token_kinds import TokensConfig
 from minidit.runs.trainer import Trainer
 from minidit.runs.weights import weights_of
-from minidit.training.augment import Augmented
 from minidit.training.loop import Loop, RunError
 from minidit.training.memory import explained
 from minidit.training.process import Process
 from minidit.training.ranks import ranks
-from minidit.training.source import Source, source_of
+from minidit.training.source import Augmented, Source, source_of
 
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
 LOOKS, LOOKED_AT = 10, 500  # how often codes in use are counted while a tokenizer is trained, and on how many held-out pictures

@@ -1,9 +1,9 @@
 """The kinds of processes that learn from a trained run: few steps (consistency also without a run), or its guidance.
 
-[process] kind = "trajectories"     a flow map is led along the walks of a teacher on a ladder          (S.9, S.10)
-[process] kind = "mean_velocity"    a flow map of a teacher on the straight path, on data               (S.11, S.12)
-[process] kind = "consistency"      with a teacher its own path, one step each; without one iCT         (S.13–S.16)
-[process] kind = "guidance"         one call that answers what guidance takes two for, at any scale     (G.9, T.28)
+    [process] kind = "trajectories"     a flow map is led along the walks of a teacher on a ladder          (S.9, S.10)
+    [process] kind = "mean_velocity"    a flow map of a teacher on the straight path, on data               (S.11, S.12)
+    [process] kind = "consistency"      with a teacher its own path, one step each; without one iCT         (S.13–S.16)
+    [process] kind = "guidance"         one call that answers what guidance takes two for, at any scale     (G.9, T.28)
 """
 
 from __future__ import annotations
