@@ -54,7 +54,7 @@ class ResBlock(Module):
 
 
 class Shape(Protocol):
-    """The sizes that encoder and decoder read; a tokenizer of whole numbers has them as well."""
+    """The sizes that encoder and decoder read, as in AutoencoderConfig; a tokenizer of whole numbers has them as well."""
 
     @property
     def channels(self) -> int: ...

@@ -38,11 +38,13 @@ class OfPictures:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(H, W)."""
         H, W = (self.input_size, self.input_size) if isinstance(self.input_size, int) else self.input_size
         return H, W
 
     @property
     def out_channels(self) -> int:
+        """Channels of the output: those of a sample, or twice as many."""
         return self.in_channels * (2 if self.learn_sigma else 1)
 
     @property
@@ -85,6 +87,7 @@ class OfPatches(OfPictures):
 
     @property
     def tokens(self) -> int:
+        """Patches of one sample."""
         return self.grid[0] * self.grid[1]
 
     @property

@@ -92,6 +92,7 @@ class DiTConfig(OfPatches):
 
     @property
     def variant(self) -> Variant:
+        """Block, final layer and the way in of the conditioning."""
         return VARIANTS[self.conditioning]
 
     def costs(self) -> Costs:

@@ -14,7 +14,7 @@ from minidit.random import Philox
 
 @dataclass(frozen=True)
 class ExtendedConfig(DiTConfig):
-    """The sizes of such a DiT."""
+    """The sizes of such a DiT, and its costs. Raises ValueError if they conflict."""
 
     learn_sigma: bool = False  # such a network is trained without a variance
 
@@ -56,7 +56,7 @@ N = TypeVar("N", bound=DiT)
 
 @dataclass(frozen=True)
 class Fixed(Generic[N]):
-    """Such a network as a backbone, for one value of its number. A subclass has the value and the call."""
+    """Such a network as a `Backbone` (backbone.py), for one value of its number. A subclass has the value and the call."""
 
     network: N
 

@@ -26,7 +26,7 @@ from minidit.random import Philox
 
 @dataclass(frozen=True)
 class FlowMapConfig(ExtendedConfig):
-    """The sizes of a DiT with two times."""
+    """The sizes of a DiT with two times. Raises ValueError if they conflict."""
 
 
 class FlowMapDiT(ExtendedDiT):

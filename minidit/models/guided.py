@@ -28,7 +28,7 @@ UNIT = 10.0  # of scales: those that differ by 0.1 are one radian apart in the f
 
 @dataclass(frozen=True)
 class GuidedConfig(ExtendedConfig):
-    """The sizes of a DiT that knows its guidance."""
+    """The sizes of a DiT that knows its guidance. Raises ValueError if they conflict."""
 
     calls: ClassVar[int] = 2  # G(w) and G(1)
 

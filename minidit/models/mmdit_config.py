@@ -132,7 +132,7 @@ class StreamSize(NamedTuple):
 
 
 class Sizes(Protocol):
-    """What `working_of` asks of a network of pictures."""
+    """What `working_of` asks of a network of pictures: the width D, (H, W), and the channels of a sample and of the output."""
 
     @property
     def hidden_size(self) -> int: ...

@@ -76,6 +76,7 @@ class SpacetimeConfig(OfPatches):
 
     @property
     def tokens(self) -> int:
+        """Tokens of one sample."""
         return self.times * self.sites
 
     @property

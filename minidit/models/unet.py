@@ -88,7 +88,7 @@ class Size(Module):
         self.resnets = [ResBlock(p, config) for p in places]
 
     def stage(self, j: int, x: Value, parts: Parts) -> Value:
-        """The j-th block and its attention."""
+        """x : (B, C, H, W)  ->  (B, C', H, W): the j-th block, and its attention if it has one. parts : of `conditioned`"""
         x = run(self.resnets[j], x, parts[self.resnets[j]])
         return run(self.attentions[j], x) if j < len(self.attentions) else x
 
@@ -116,7 +116,7 @@ class Down(Size):
 
 
 class Middle(Size):
-    """Block, attention, block, at the smallest size."""
+    """x : (B, C, H, W)  ->  the same: block, attention, block, at the smallest size."""
 
     def forward(self, x: Value, parts: Parts) -> Value:
         return self.stage(1, self.stage(0, x, parts), parts)

@@ -47,13 +47,13 @@ class OfWords(OfPatches):
         return cast(Self, replace(cast(Any, self), vocabulary=vocabulary, caption_length=length, num_classes=0))
 
     def text_macs(self, D: int) -> int:
-        """Multiply-accumulates of the embedders of a text."""
+        """Multiply-accumulates of the embedders of a text, for one sample and width D."""
         if self.vocabulary:
             return 2 * D * D
         return (self.text_length * self.text_width + self.text_pooled + D) * D if self.text_width else 0
 
     def text_parameters(self, D: int) -> int:
-        """Numbers of the embedders of a text, or of the table of classes."""
+        """Numbers of the embedders of a text, or of the table of classes, for width D."""
         if self.vocabulary:
             return (self.condition.rows + self.caption_length) * D + 2 * (D + 1) * D
         if self.text_width:

@@ -204,5 +204,8 @@ def teacher_step(teacher: Denoiser, x_t: Array, t: Array, s: Array, y: Array | N
 
 
 def follow(target: Any, loop: Loop, decay: float) -> None:
-    """θ⁻ ← μ θ⁻ + (1-μ) θ, after an update of the loop; target.flat are its weights, in the layout of the loop's network."""
+    """θ⁻ ← μ θ⁻ + (1-μ) θ, after an update of the loop (Song et al. 2023, algorithm 3).
+
+    target : its weights `flat` are changed; the layout of the loop's network   decay : μ from 0, no average, to below 1
+    """
     target.flat[...] = decay * target.flat + (1 - decay) * loop.model.flat  # (S.15)

@@ -61,6 +61,7 @@ class Spread:
         self.count, self.mean, self.square = 0, 0.0, 0.0
 
     def add(self, z: Array) -> None:
+        """One more block of numbers, of any shape, on the host or a device."""
         z = z.astype(np.float64)
         mean = float(z.mean())
         total, gap = self.count + z.size, mean - self.mean
@@ -69,6 +70,7 @@ class Spread:
         self.count = total
 
     def scale(self) -> float:
+        """1 / standard deviation of all numbers so far, in float64."""
         return 1.0 / math.sqrt(self.square / self.count)  # (L.3)
 
 

@@ -89,6 +89,7 @@ class Recording:
 
 
 def over() -> None:
+    """In the place of a step that was recorded: raises RuntimeError."""
     raise RuntimeError("a recorded walk is over")
 
 

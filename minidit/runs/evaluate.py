@@ -60,7 +60,7 @@ def nearest(x: Array, data: Dataset, progress: Progress = silent) -> tuple[Array
 
 
 def straightness(pipeline: Pipeline, **options: Unpack[Options]) -> float:
-    """S of a pipeline's own trajectories, per number of x_0."""
+    """S of a pipeline's own trajectories, a mean over the numbers of x_0; 0: lines (F.3). options : of `Pipeline.latents`"""
     return flow.straightness(*trajectories(pipeline, **options))
 
 
@@ -95,6 +95,10 @@ class Evaluation:
         return x if x.shape[2:] == self.train.size else np.pad(x, ((0, 0), (0, 0), (c, c), (c, c)), constant_values=-1.0)
 
     def row(self, name: str, x: Array, labels: Array | None, note: str = "") -> dict[str, Any]:
+        """Adds and returns a row: Fréchet distance (E.3), precision and recall (E.6), and with labels (N,) the accuracy (E.2).
+
+        x : (N, C, H, W) in [-1, 1], with the padding or without it
+        """
         logits, features = judge(self.classifier, self.padded(x))
         precision, recall = metrics.precision_recall(self.reference[: 10 * self.n], features)
         row = {

@@ -42,7 +42,10 @@ def measure_motion(
     precision: str = "float32",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """eval.json: real clips, the same with frames in another order or of other clips, and samples as the run draws them."""
+    """eval.json: real clips, the same with frames in another order or of other clips, and samples as the run draws them.
+
+    n : clips per row, at most   note : is told each row in words   ->  what was written, {"rows", "held_out"}
+    """
     s, x = run.config.sample, held_out.x_0(slice(n))
     rows = [
         row("held-out real clips", x, "the law itself"),

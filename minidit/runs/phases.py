@@ -248,6 +248,7 @@ class Run(Trainer):
 
 
 def counted(channels: int) -> str:
+    """So many channels, in words."""
     return "1 channel" if channels == 1 else f"{channels} channels"
 
 

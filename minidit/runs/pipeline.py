@@ -96,7 +96,7 @@ class Pipeline:
         return steps_of(self.ladder, usual or self.usual.steps, wanted, flag)
 
     def in_short(self, steps: int, most: int = 25) -> int:
-        """The steps of a quick look at samples that are otherwise drawn in so many."""
+        """The steps of a quick look, `most` of them, at samples that are otherwise drawn in so many."""
         return min(most, steps)
 
     def quick_walk(self, *, film: bool = False) -> tuple[int | None, str]:

@@ -47,7 +47,7 @@ class Writer(Pipeline):
         return f"Writer({self.model!r}, {self.tokenizer!r})"
 
     def curves(self) -> str:
-        """None: codes are on no path."""
+        """An empty text: codes are on no path."""
         return ""
 
     @property

@@ -26,7 +26,10 @@ Batch = tuple[Array, Array | None]  # x_0 : (B, ...), y : (B,) labels, (B, lengt
 
 
 class Source(Protocol):
-    """n pictures with labels (or None), on one device. levels : the number of grey levels (None: any numbers of unit size)."""
+    """n pictures with labels (or None), on one device. levels : the number of grey levels (None: any numbers of unit size).
+
+    labels : (N,) classes, or (N, length) captions
+    """
 
     @property
     def labels(self) -> Array | None: ...
