@@ -35,7 +35,7 @@ from minidit.runs.loading import load, load_few_steps
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import PRESETS, DataConfig
-from minidit.runs.process_kinds import Learner
+from minidit.runs.process_config import Learner
 from minidit.runs.teacher_kinds import ConsistencyConfig
 from minidit.training.loop import Loop, LoopConfig
 

@@ -52,6 +52,7 @@ def three(ours: str, theirs: tuple[str, str, str]) -> Iterator[Rule]:
 
 
 def norms(ours: str, q: str, k: str) -> Iterator[Rule]:
+    """The gains of QK-norm."""
     yield Rule((f"{ours}.ln_q.weight",), (q,))
     yield Rule((f"{ours}.ln_k.weight",), (k,))
 
@@ -85,6 +86,7 @@ def joint_block(ours: str, theirs: str, *, qk_norm: bool, dual: bool = False, la
 
 
 def diffusers_ends() -> Iterator[Rule]:
+    """What MM-DiT and FLUX have in common outside of their blocks."""
     yield from embedder("t_embedder", "time_text_embed.timestep_embedder")
     yield from embedder("y_embedder", "time_text_embed.text_embedder")
     yield from layer("context_embedder", "context_embedder")
@@ -93,6 +95,7 @@ def diffusers_ends() -> Iterator[Rule]:
 
 
 def mmdit_diffusers(config: MMDiTConfig) -> Iterator[Rule]:
+    """The table of SD3Transformer2DModel."""
     yield from layer("x_embedder.proj", "pos_embed.proj")
     yield Rule(("pos_embed",), ("pos_embed.pos_embed",))
     yield from diffusers_ends()
@@ -102,6 +105,7 @@ def mmdit_diffusers(config: MMDiTConfig) -> Iterator[Rule]:
 
 
 def flux_diffusers(config: FluxConfig) -> Iterator[Rule]:
+    """The table of FluxTransformer2DModel."""
     yield from packed(config, "x_embedder")
     yield from diffusers_ends()
     if config.guidance != "none":
@@ -136,6 +140,7 @@ def second_matrix(config: FluxConfig, ours: str, theirs: str) -> Iterator[Rule]:
 
 
 def flux_official(config: FluxConfig) -> Iterator[Rule]:
+    """The table of the published FLUX.1."""
     ends = ("in_layer", "out_layer")
     yield from packed(config, "img_in")
     yield from embedder("t_embedder", "time_in", *ends)

@@ -134,6 +134,7 @@ class Reader:
         raise Refused("it has no end")
 
     def push(self, value: Value) -> None:
+        """Puts a value onto the stack."""
         self.stack.append(value)
 
     def since_mark(self) -> list[Value]:
@@ -144,6 +145,7 @@ class Reader:
         return items
 
     def join(self, n: int) -> None:
+        """The last n values on the stack become one tuple."""
         self.stack[-n:] = [tuple(self.stack[-n:])]
 
     def extend(self, items: list[Value]) -> None:
@@ -157,6 +159,7 @@ class Reader:
             self.stack[-1].update(table(zip(items[::2], items[1::2], strict=True)))
 
     def name(self, module: Value, name: Value) -> None:
+        """Puts a name onto the stack. Raises Refused for any that does not describe arrays: nothing is imported."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise Refused("it asks for a name that is no text")
         if Name(module, name) not in ALLOWED:
@@ -164,10 +167,12 @@ class Reader:
         self.push(Name(module, name))
 
     def name_from_stack(self) -> None:
+        """The same, of the two texts on the stack."""
         name, module = self.stack.pop(), self.stack.pop()
         self.name(module, name)
 
     def call(self) -> None:
+        """Replaces (name, arguments) by what this name stands for here. Raises Refused if they are something else."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise Refused("it calls what is no name")

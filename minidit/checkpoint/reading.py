@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from minidit.nn import Module, sincos_2d
 
 Config = DiTConfig | UNetConfig | AutoencoderKLConfig | Streams
 Foreign = tuple[Config, dict[str, Lazy], tuple[Difference, ...]]  # configuration, arrays under our names
+Reader = Callable[[Weights, str, int | None, str], Foreign]  # of the grammar, with so many heads; the last is where, for messages
 CLASSES = {
     "dit": ("DiTTransformer2DModel", "Transformer2DModel"), "autoencoder_kl": ("AutoencoderKL",), "unet": ("UNet2DModel",),
     "mmdit": ("SD3Transformer2DModel",), "flux": ("FluxTransformer2DModel",),
@@ -143,9 +145,9 @@ def _foreign(weights: Weights, heads: int | None) -> Contents:
         classes = f"its config.json is of a {config_json['_class_name']}, its arrays are those of a {CLASSES[kind][0]}"
         raise CheckpointError(f"{path}: {classes}")
     where = str(path if config_json is None else path.with_name("config.json"))
-    read = {"dit": _dit, "unet": _unet, "autoencoder_kl": _kl, "mmdit": _mmdit, "flux": _flux}[kind]
+    readers: dict[str, Reader] = {"dit": _dit, "unet": _unet, "autoencoder_kl": _kl, "mmdit": _mmdit, "flux": _flux}
     try:
-        config, arrays, differences = read(weights, grammar, heads, where)
+        config, arrays, differences = readers[kind](weights, grammar, heads, where)
     except ValueError as error:
         raise CheckpointError(str(error) if str(path.parent) in str(error) else f"{path}: {error}") from error
     if config_json is not None and config_json.get("_class_name") == "Transformer2DModel":
@@ -176,29 +178,19 @@ def _unet(weights: Weights, grammar: str, _: int | None, where: str) -> Foreign:
     return config, settings_unet.from_diffusers(weights.arrays), differences + semantics.of_unet(config)
 
 
-def _mmdit(weights: Weights, grammar: str, heads: int | None, where: str) -> Foreign:
-    config, open_ones = (
-        settings_streams.mmdit_from_settings(_settings(weights, where), where)
-        if grammar == "diffusers"
-        else settings_streams.mmdit_from_shapes(weights.arrays, heads, where)
-    )
+def _streams(weights: Weights, grammar: str, heads: int | None, where: str, *, from_settings: Any, from_shapes: Any) -> Foreign:
+    """MM-DiT or FLUX."""
+    if grammar == "diffusers":
+        if weights.settings is None:
+            raise CheckpointError(f"{where}: no array shows the heads and the size of the picture: put its config.json beside it")
+        config, open_ones = from_settings(weights.settings, where)
+    else:
+        config, open_ones = from_shapes(weights.arrays, heads, where)
     return config, ours_from(weights.arrays, config, grammar), open_ones + settings_streams.differences_of(config, grammar)
 
 
-def _flux(weights: Weights, grammar: str, heads: int | None, where: str) -> Foreign:
-    config, open_ones = (
-        settings_streams.flux_from_settings(_settings(weights, where), where)
-        if grammar == "diffusers"
-        else settings_streams.flux_from_shapes(weights.arrays, heads, where)
-    )
-    return config, ours_from(weights.arrays, config, grammar), open_ones + settings_streams.differences_of(config, grammar)
-
-
-def _settings(weights: Weights, where: str) -> dict[str, Any]:
-    """The config.json. Raises CheckpointError where there is none."""
-    if weights.settings is None:
-        raise CheckpointError(f"{where}: no array shows the heads and the size of the picture: put its config.json beside it")
-    return weights.settings
+_mmdit = partial(_streams, from_settings=settings_streams.mmdit_from_settings, from_shapes=settings_streams.mmdit_from_shapes)
+_flux = partial(_streams, from_settings=settings_streams.flux_from_settings, from_shapes=settings_streams.flux_from_shapes)
 
 
 def _kl(weights: Weights, grammar: str, _: int | None, where: str) -> Foreign:

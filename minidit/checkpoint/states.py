@@ -14,6 +14,7 @@ RAW = ("state_dict", "model")  # of several states without an average the first 
 
 
 def is_state(value: Any) -> bool:
+    """Whether this is a dictionary that holds an array, as a state_dict does."""
     return isinstance(value, dict) and any(isinstance(a, Lazy) for a in value.values())
 
 

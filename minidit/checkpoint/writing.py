@@ -155,6 +155,7 @@ def write_folder(folder: Path, arrays: Mapping[str, Lazy], config: Mapping[str, 
 
 
 def nbytes(a: Lazy) -> int:
+    """The bytes of an array in a file."""
     return math.prod(a.shape) * (2 if a.dtype == BF16 else int(np.dtype(a.dtype).itemsize))
 
 

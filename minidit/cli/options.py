@@ -16,8 +16,8 @@ from minidit.keywords import meant
 from minidit.runs.config import read_config
 from minidit.runs.kinds import KINDS, kind_of, with_room
 from minidit.runs.presets import PRESETS, RunConfig, networks
-from minidit.runs.process_kinds import check_word
 from minidit.runs.token_kinds import TokensConfig
+from minidit.runs.words import check_word
 
 # embedded set -> the preset that is made for it
 PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes": "scenes", "clips": "clips"}

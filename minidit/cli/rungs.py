@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.diffusion import rungs
-    from minidit.runs.process_kinds import SPACINGS, DDPMConfig
+    from minidit.runs.process_kinds import DDPMConfig
+    from minidit.runs.words import SPACINGS
 
     if not 1 <= args.steps <= args.T and args.spacing in (None, *SPACINGS):
         raise ValueError(f"--steps {args.steps}: of a ladder of {args.T} rungs 1 to {args.T} can be kept")

@@ -298,7 +298,7 @@ def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> s
 
 def steps_in_words(pipeline: Pipeline, steps: int, spacing: str) -> str:
     """How many steps are made: fewer than asked for where a law merges equal rungs. Another path has no rungs to space."""
-    from minidit.runs.process_kinds import SPACINGS
+    from minidit.runs.words import SPACINGS
 
     if spacing and pipeline.ladder is not None:
         steps = len(SPACINGS[spacing](pipeline.ladder, steps))

@@ -148,6 +148,7 @@ class Dataset:
 
     @property
     def channels(self) -> int:
+        """1 grey, 3 colour."""
         return int(self.images.shape[1])
 
     @property

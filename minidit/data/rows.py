@@ -15,7 +15,7 @@ Index = int | slice | Sequence[int] | NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The pictures `base[rows]`.
+    """The pictures `base[rows]`, with dtype, ndim, shape, nbytes and indices as an array of them would have.
 
     base : uint8 (M, C, H, W), a memory map    rows : int64 (N,)
     key : a name of exactly these pictures, in this order    prints : uint64 (N,), one fingerprint per picture

@@ -42,7 +42,7 @@ def straightness(t: Array, x: Array) -> float:
 
 
 def bends(t: Array, x: Array) -> Array:
-    """The integrand of S, on each of the n pieces of these lines: (n,), on the host."""
+    """The integrand of S, on each of the n pieces of these lines: (n,), on the host. t, x : as in `straightness`"""
     line = (x[-1] - x[0]) / float(t[-1] - t[0])
     return np.array([float(((line - (x[k + 1] - x[k]) / float(t[k + 1] - t[k])) ** 2).mean()) for k in range(len(t) - 1)])
 
@@ -63,7 +63,7 @@ class Pairs(NamedTuple):
     z: Array
 
     def at(self, at: Level) -> Array:
-        """x_t of the pairs."""
+        """x_t : (B, ...), the pairs on the path at this level, a float or one per pair."""
         return mix(self.x_0, self.z, at)  # (F.5)
 
 

@@ -44,7 +44,10 @@ def min_snr(answer: Prediction, at: Level, gamma: float = 5.0) -> Array:
 
 def by_noise(answer: Prediction, at: Level, floor: float = 0.1) -> Array:
     """1/max(σ/(α+σ), floor) on the x_0 loss, for any answer: on the straight path 1/max(t, floor), so that details, which only
-    little noise leaves undecided, weigh more, and the very last ones no more than those at the floor."""
+    little noise leaves undecided, weigh more, and the very last ones no more than those at the floor, above 0.
+
+    ->  float or (B,), as the level
+    """
     share = at.sigma / (at.alpha + at.sigma)
     most = max(share, floor) if home_of(share) == "" else xp_of(share).maximum(share, floor)
     p, q = answer.p(at), answer.q(at)

@@ -24,7 +24,7 @@ from minidit.diffusion import times
 
 
 class Ladder(Protocol):
-    """The two tables of a ladder (schedule.py) : (T+1,) each."""
+    """The two tables of a ladder (schedule.py) : (T+1,) each. alpha_bar falls from 1; time is what a network is told."""
 
     @property
     def T(self) -> int: ...
@@ -101,7 +101,7 @@ def stride(T: int, N: int) -> list[int]:
 
 
 def from_text(spec: str, T: int) -> list[int]:
-    """OpenAI's notation: "250", "10,15,20" or "ddim50"."""
+    """OpenAI's notation: "250", "10,15,20" or "ddim50". Raises ValueError for counts that do not fit, and for other texts."""
     if spec.startswith("ddim"):
         return stride(T, int(spec.removeprefix("ddim")))
     return sections(T, [int(n) for n in spec.split(",")])

@@ -159,7 +159,7 @@ def first_that_loads(names: tuple[str, ...], cupy: Any, load: Callable[[str], An
 
 
 def setting() -> str:
-    """"on", "auto" or "off"."""
+    """What the environment asks for: "on", "auto" or "off"."""
     return os.environ.get("MINIDIT_CUBLASLT", "off")
 
 

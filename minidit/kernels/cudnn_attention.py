@@ -104,20 +104,25 @@ def installed() -> bool:
     return importlib.util.find_spec("cudnn") is not None
 
 
+def setting() -> str:
+    """What the environment asks for: "on", "auto" or "off"."""
+    return os.environ.get("MINIDIT_CUDNN", "off")
+
+
 def route(tiles: Attention, qkv: Array, add: Array, heads: int) -> Attention:
     """`tiles`, the package's kernels, or cuDNN's attention where the environment asks for it and it serves this shape."""
-    setting, cupy = os.environ.get("MINIDIT_CUDNN", "off"), sys.modules["cupy"]
-    if setting not in ("on", "auto") or qkv.dtype.name != "bfloat16" or not installed():
+    wish, cupy = setting(), sys.modules["cupy"]
+    if wish not in ("on", "auto") or qkv.dtype.name != "bfloat16" or not installed():
         return tiles
-    key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), *qkv.shape, heads, setting)
+    key = (cupy.ndarray, cupy.cuda.runtime.getDevice(), *qkv.shape, heads, wish)
     if key not in _chosen:
         if cupy.cuda.get_current_stream().is_capturing():  # timing waits for the device, which a recording forbids
             return tiles
-        _chosen[key] = compared(tiles, qkv, add, heads, setting)
+        _chosen[key] = compared(tiles, qkv, add, heads, wish)
     return _chosen[key][0] or tiles
 
 
-def compared(tiles: Attention, qkv: Array, add: Array, heads: int, setting: str) -> tuple[Attention | None, str]:
+def compared(tiles: Attention, qkv: Array, add: Array, heads: int, wish: str) -> tuple[Attention | None, str]:
     """(cuDNN's attention for this shape, or None for the package's kernels; the reason)"""
     B, N, width = qkv.shape
     try:
@@ -129,7 +134,7 @@ def compared(tiles: Attention, qkv: Array, add: Array, heads: int, setting: str)
     if not off <= AGREE:
         return None, refused(f"it differs by {off:.1e} of the largest number")
     times = f"{their_time:.3f} ms by cuDNN, {our_time:.3f} ms by our kernels"
-    return (other if setting == "on" or their_time < our_time else None), times
+    return (other if wish == "on" or their_time < our_time else None), times
 
 
 def refused(why: str) -> str:

@@ -11,7 +11,7 @@ convolution, Shi et al. 2016), so that nearly all work is done at the smallest s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -54,7 +54,7 @@ class ResBlock(Module):
 
 
 class Shape(Protocol):
-    """The sizes that encoder and decoder read; a tokenizer of whole numbers has them as well."""
+    """The sizes that encoder and decoder read, as in AutoencoderConfig; a tokenizer of whole numbers has them as well."""
 
     @property
     def channels(self) -> int: ...
@@ -104,13 +104,50 @@ class Decoder(Module):
         return self.out(ops.silu(spread(self.up2(h))))
 
 
-class Autoencoder(Module):
-    """encode(x) -> (mean, logvar) and decode(z) -> x, both unscaled; `scale` is the one measured factor (L.3).
+class GaussianEncoder(Module):
+    """The base of autoencoders with a Gaussian posterior q(z|x) = N(mean, e^logvar): what is the same whatever their layers.
 
-    x : (B, C, H, W) in [-1, 1], H and W divisible by 4;  z : (B, latent, H/4, W/4). Raises ValueError for other sizes.
+    encode(x) -> (mean, logvar) and decode(z) -> x, both unscaled; `scale` is the one factor of the latents (L.3).
+    x : (B, C, H, W) in [-1, 1], H and W divisible by f = config.factor;  z : (B, latent, H/f, W/f).
     """
 
+    config: Any  # its sizes; an autoencoder says which
     scale: Array
+
+    def latent_shape(self, H: int, W: int) -> tuple[int, int, int]:
+        """The shape of one picture's latents."""
+        return self.config.latent_channels, H // self.config.factor, W // self.config.factor
+
+    def picture_shape(self, h: int, w: int) -> tuple[int, int, int]:
+        """The shape of the picture decoded from latents of this height and width."""
+        return self.config.channels, h * self.config.factor, w * self.config.factor
+
+    def moments(self, x: Value) -> Value:
+        """x : (B, C, H, W)  ->  (B, 2 latent, H/f, W/f): mean and log-variance, side by side."""
+        raise NotImplementedError
+
+    def decode(self, z: Value) -> Value:
+        """Pictures from unscaled latents. Raises ValueError for other shapes."""
+        raise NotImplementedError
+
+    def encode(self, x: Value) -> tuple[Value, Value]:
+        """The posterior's mean and log-variance, the latter limited to [-30, 20]. Raises ValueError for other shapes."""
+        C, f = self.config.channels, self.config.factor
+        if x.ndim != 4 or x.shape[1] != C or x.shape[2] % f or x.shape[3] % f:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {C}, H, W), H and W divisible by {f}")
+        mean, logvar = ops.split(self.moments(x), parts=2, axis=1)
+        return mean, ops.clip(logvar, low=-30.0, high=20.0)
+
+    def forward(self, x: Value, eps: Value) -> tuple[Value, Value, Value]:
+        """(reconstruction, mean, logvar) with the noise eps of the posterior sample."""
+        mean, logvar = self.encode(x)
+        return self.decode(mean + ops.exp(logvar * 0.5) * eps), mean, logvar  # (L.1)
+
+
+class Autoencoder(GaussianEncoder):
+    """The tiny autoencoder: f = 4. rng=None allocates without initialising, for loading. Raises ValueError for other shapes."""
+
+    config: AutoencoderConfig
 
     def __init__(
         self, config: AutoencoderConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
@@ -121,26 +158,9 @@ class Autoencoder(Module):
         self.register_buffer("scale", np.ones(()))
         self.build(rng, device=device, dtype=dtype)
 
-    def latent_shape(self, H: int, W: int) -> tuple[int, int, int]:
-        """The shape of one picture's latents."""
-        return self.config.latent_channels, H // self.config.factor, W // self.config.factor
-
-    def picture_shape(self, h: int, w: int) -> tuple[int, int, int]:
-        """The shape of the picture decoded from latents of this height and width."""
-        return self.config.channels, h * self.config.factor, w * self.config.factor
-
-    def encode(self, x: Value) -> tuple[Value, Value]:
-        """The posterior's mean and log-variance, the latter limited to [-30, 20]."""
-        if x.ndim != 4 or x.shape[1] != self.config.channels or x.shape[2] % 4 or x.shape[3] % 4:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.config.channels}, H, W), H and W divisible by 4")
-        mean, logvar = ops.split(self.encoder(x), parts=2, axis=1)
-        return mean, ops.clip(logvar, low=-30.0, high=20.0)
+    def moments(self, x: Value) -> Value:
+        return self.encoder(x)
 
     def decode(self, z: Value) -> Value:
         """Pictures from unscaled latents."""
         return self.decoder(z)
-
-    def forward(self, x: Value, eps: Value) -> tuple[Value, Value, Value]:
-        """(reconstruction, mean, logvar) with the noise eps of the posterior sample."""
-        mean, logvar = self.encode(x)
-        return self.decode(mean + ops.exp(logvar * 0.5) * eps), mean, logvar  # (L.1)

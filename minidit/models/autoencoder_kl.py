@@ -16,8 +16,8 @@ from numpy.typing import DTypeLike
 
 from minidit import ops
 from minidit.autograd import Value
-from minidit.backend import Array
 from minidit.keywords import check_config, suggesting
+from minidit.models.autoencoder import GaussianEncoder
 from minidit.nn import Conv2d, Double, GroupNorm, Halve, Module, PixelAttention
 from minidit.random import Philox
 
@@ -135,14 +135,13 @@ class Decoder(Module):
         return self.conv_out(ops.silu(self.conv_norm_out(h)))
 
 
-class AutoencoderKL(Module):
-    """encode(x) -> (mean, logvar) and decode(z) -> x, both unscaled; `scale` is the one factor of the latents (L.3).
+class AutoencoderKL(GaussianEncoder):
+    """The autoencoder of Stable Diffusion and DiT. rng=None allocates without initialising, for loading.
 
-    x : (B, C, H, W) in [-1, 1], H and W divisible by f = config.factor;  z : (B, latent, H/f, W/f). rng=None allocates without
-    initialising, for loading. Raises ValueError for other shapes.
+    Raises ValueError for other shapes.
     """
 
-    scale: Array
+    config: AutoencoderKLConfig
 
     def __init__(
         self, config: AutoencoderKLConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
@@ -155,29 +154,11 @@ class AutoencoderKL(Module):
         self.register_buffer("scale", np.asarray(config.scale))
         self.build(rng, device=device, dtype=dtype)
 
-    def latent_shape(self, H: int, W: int) -> tuple[int, int, int]:
-        """The shape of one picture's latents."""
-        return self.config.latent_channels, H // self.config.factor, W // self.config.factor
-
-    def picture_shape(self, h: int, w: int) -> tuple[int, int, int]:
-        """The shape of the picture decoded from latents of this height and width."""
-        return self.config.channels, h * self.config.factor, w * self.config.factor
-
-    def encode(self, x: Value) -> tuple[Value, Value]:
-        """The posterior's mean and log-variance, the latter limited to [-30, 20]."""
-        C, f = self.config.channels, self.config.factor
-        if x.ndim != 4 or x.shape[1] != C or x.shape[2] % f or x.shape[3] % f:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {C}, H, W), H and W divisible by {f}")
-        mean, logvar = ops.split(self.quant_conv(self.encoder(x)), parts=2, axis=1)
-        return mean, ops.clip(logvar, low=-30.0, high=20.0)
+    def moments(self, x: Value) -> Value:
+        return self.quant_conv(self.encoder(x))
 
     def decode(self, z: Value) -> Value:
         """Pictures from unscaled latents."""
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             raise ValueError(f"z has shape {tuple(z.shape)}, expected (B, {self.config.latent_channels}, h, w)")
         return self.decoder(self.post_quant_conv(z))
-
-    def forward(self, x: Value, eps: Value) -> tuple[Value, Value, Value]:
-        """(reconstruction, mean, logvar) with the noise eps of the posterior sample (L.1)."""
-        mean, logvar = self.encode(x)
-        return self.decode(mean + ops.exp(logvar * 0.5) * eps), mean, logvar

@@ -15,7 +15,8 @@ from minidit.autograd import Tensor, Value
 from minidit.backend import Array
 from minidit.models.condition import Condition, check_one_per_sample, classes_of
 from minidit.nn.memory import SampleMemory
-from minidit.nn.module import Trainable
+from minidit.nn.module import Module, Parameter, Trainable
+from minidit.nn.stack import modulations_first
 
 
 class Indivisible(ValueError):
@@ -37,11 +38,13 @@ class OfPictures:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(H, W)."""
         H, W = (self.input_size, self.input_size) if isinstance(self.input_size, int) else self.input_size
         return H, W
 
     @property
     def out_channels(self) -> int:
+        """Channels of the output: those of a sample, or twice as many."""
         return self.in_channels * (2 if self.learn_sigma else 1)
 
     @property
@@ -84,6 +87,7 @@ class OfPatches(OfPictures):
 
     @property
     def tokens(self) -> int:
+        """Patches of one sample."""
         return self.grid[0] * self.grid[1]
 
     @property
@@ -119,13 +123,31 @@ def check_backbone(network: object, *more: str) -> None:
         raise TypeError(f"{type(network).__name__} is not a backbone: it has no {', '.join(missing)} ({hint})")
 
 
-def facts_of(network: Inputs, config: BackboneConfig) -> dict[str, str]:
-    """What is worth knowing of a network: its samples, condition, size and cost, as text."""
-    words = network.condition.words if network.condition.count else "none"
-    return {
-        "samples": " × ".join(map(str, network.shape)), "condition": words,
-        "parameters": f"{config.parameters():,}", "MACs per sample": f"{config.macs():,}",
-    }  # fmt: skip
+class PictureNetwork(Module):
+    """The base of the networks of pictures and clips here: what the equations of their papers leave out.
+
+    In __init__ set config, shape, condition and second_half, make the layers, and end with self.build(rng).
+    """
+
+    config: Any  # its sizes, a BackboneConfig; a network says which
+    shape: tuple[int, ...]
+    condition: Condition
+    second_half: bool
+
+    def facts(self) -> dict[str, str]:
+        """What is worth knowing of a network: its samples, condition, size and cost, as text."""
+        words = self.condition.words if self.condition.count else "none"
+        return {
+            "samples": " × ".join(map(str, self.shape)), "condition": words,
+            "parameters": f"{self.config.parameters():,}", "MACs per sample": f"{self.config.macs():,}",
+        }  # fmt: skip
+
+    def null(self, y: Any) -> Any:
+        """The same batch with the condition left out. Raises ValueError if the network cannot do without."""
+        return self.condition.left_out(y)
+
+    def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
+        return modulations_first(parameters)
 
 
 class Inputs(Protocol):

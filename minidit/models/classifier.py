@@ -18,11 +18,13 @@ from minidit.random import Philox
 
 @dataclass(frozen=True)
 class ClassifierConfig:
+    """The sizes of the judge."""
+
     channels: int = 1
-    size: int | tuple[int, int] = 32
+    size: int | tuple[int, int] = 32  # height and width of the pictures
     num_classes: int = 10
-    widths: tuple[int, int, int] = (16, 32, 64)
-    features: int = 64
+    widths: tuple[int, int, int] = (16, 32, 64)  # channels at full, half and a quarter of the size
+    features: int = 64  # F, numbers per picture by which samples are compared
 
 
 class Classifier(Module):

@@ -186,6 +186,15 @@ def classes_of(count: int, dropout: float) -> Nothing | Classes:
     return Classes(count, count if dropout > 0 else None, dropout) if count else Nothing()
 
 
+def check_dropout(classes: int, dropout: float, word_dropout: float = 0.0) -> None:
+    """Raises ValueError, with the name of the setting, for numbers of classes or probabilities that cannot be."""
+    if classes < 0:
+        raise ValueError(f"num_classes {classes} is out of range: it must be 0 or more")
+    for name, p in (("class_dropout_prob", dropout), ("word_dropout_prob", word_dropout)):
+        if not 0 <= p < 1:
+            raise ValueError(f"{name} {p} is out of range: it must be from 0 to below 1")
+
+
 def check_one_per_sample(name: str, a: Array, samples: int) -> None:
     """Raises ValueError unless a has the shape (samples,)."""
     shape = tuple(getattr(a, "shape", ()))

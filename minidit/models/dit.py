@@ -25,16 +25,15 @@ from minidit.backend import Array
 from minidit.choices import one_of
 from minidit.keywords import Named, check_config, suggesting
 from minidit.models import variants
-from minidit.models.backbone import OfPatches, check_inputs, facts_of
-from minidit.models.condition import Condition, Tokens
+from minidit.models.backbone import OfPatches, PictureNetwork, check_inputs
+from minidit.models.condition import Condition, Tokens, check_dropout
 from minidit.models.embedders import FREQUENCIES, CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from minidit.models.variants import Variant, summed
 from minidit.nn import Linear, Mlp, Module, PatchEmbed, SelfAttention, Sequential, SiLU, sincos_2d
 from minidit.nn.block import Block, Costs, ModulatedBlock, gated_branches, gated_stack, in_large_steps
 from minidit.nn.initial import zeros
 from minidit.nn.memory import HOMES, SampleMemory
-from minidit.nn.module import Parameter
-from minidit.nn.stack import modulations_first, through
+from minidit.nn.stack import through
 from minidit.random import Philox
 
 CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")  # rows of VARIANTS
@@ -64,13 +63,9 @@ class DiTConfig(OfPatches):
 
     def __post_init__(self) -> None:
         self.check_sizes(self.depth)
-        if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
-            name, range_ = ("num_classes", "0 or more") if self.num_classes < 0 else ("class_dropout_prob", "from 0 to below 1")
-            raise ValueError(f"{name} {getattr(self, name)} is out of range: it must be {range_}")
+        check_dropout(self.num_classes, self.class_dropout_prob, self.word_dropout_prob)
         if (self.vocabulary > 0) != (self.caption_length > 0) or (self.vocabulary > 0 and self.num_classes > 0):
             raise ValueError("vocabulary and caption_length go together, and without classes")
-        if not 0 <= self.word_dropout_prob < 1:
-            raise ValueError(f"word_dropout_prob {self.word_dropout_prob} must be at least 0 and below 1")
         if self.conditioning not in VARIANTS:
             raise ValueError(f"conditioning {self.conditioning!r} is not one of {', '.join(VARIANTS)}")
         if self.freq_shift not in (0, 1) or not self.mlp_norm_eps > 0:
@@ -97,6 +92,7 @@ class DiTConfig(OfPatches):
 
     @property
     def variant(self) -> Variant:
+        """Block, final layer and the way in of the conditioning."""
         return VARIANTS[self.conditioning]
 
     def costs(self) -> Costs:
@@ -182,13 +178,14 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-class DiT(Module):
+class DiT(PictureNetwork):
     """out = model(x, t, y):  x (B, C, H, W), t (B,) as Schedule.time gives it, y (B,) int  ->  (B, C or 2C, H, W).
 
     y is (B, length) for captions, None for num_classes=0. rng=None allocates without initialising, for loading. Raises ValueError
     for wrong shapes.
     """
 
+    config: DiTConfig
     pos_embed: Array
     blocks: list[Block]
 
@@ -209,9 +206,6 @@ class DiT(Module):
         self.final_layer = variant.final(D, p * p * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
 
-    def facts(self) -> dict[str, str]:
-        return facts_of(self, self.config)
-
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         check_inputs(self, x, t, y)
         return self.conditioned(x, [self.t_embedder(t), *([] if y is None else [self.y_embedder(y)])])
@@ -221,13 +215,6 @@ class DiT(Module):
         h, c = self.enter(self.x_embedder(x) + self.pos_embed, embeddings)  # T.3
         h = through(self.blocks, self.final_layer, h, c)  # T.4 and T.5 for every block, then T.6
         return ops.unpatchify(h, patch_size=self.config.patch_size, size=self.config.size)
-
-    def null(self, y: Array | None) -> Array:
-        """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
-        return self.condition.left_out(y)
-
-    def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
-        return modulations_first(parameters)
 
 
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}

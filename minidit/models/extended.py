@@ -8,7 +8,33 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from minidit.backend import Array
 from minidit.models.condition import Condition
 from minidit.models.dit import DiT, DiTConfig
+from minidit.models.embedders import FREQUENCIES
 from minidit.random import Philox
+
+
+@dataclass(frozen=True)
+class ExtendedConfig(DiTConfig):
+    """The sizes of such a DiT, and its costs. Raises ValueError if they conflict."""
+
+    learn_sigma: bool = False  # such a network is trained without a variance
+
+    calls: ClassVar[int] = 1  # of the embedder of its number, per forward pass
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learn_sigma:
+            raise ValueError("a DiT that is told a span or a scale of guidance has no variance: learn_sigma must be False")
+
+    @property
+    def embeddings(self) -> int:
+        """Time, class if there are classes, and those of its number."""
+        return super().embeddings + self.calls
+
+    def macs(self) -> int:
+        return super().macs() + self.calls * (FREQUENCIES * self.hidden_size + self.hidden_size**2)
+
+    def parameters(self) -> int:
+        return super().parameters() + (FREQUENCIES + 1) * self.hidden_size + (self.hidden_size + 1) * self.hidden_size
 
 
 class ExtendedDiT(DiT):
@@ -30,7 +56,7 @@ N = TypeVar("N", bound=DiT)
 
 @dataclass(frozen=True)
 class Fixed(Generic[N]):
-    """Such a network as a backbone, for one value of its number. A subclass has the value and the call."""
+    """Such a network as a `Backbone` (backbone.py), for one value of its number. A subclass has the value and the call."""
 
     network: N
 

@@ -18,34 +18,15 @@ from minidit.autograd import Tensor, Value
 from minidit.backend import Array, xp_of
 from minidit.models.backbone import check_inputs
 from minidit.models.condition import check_one_per_sample
-from minidit.models.dit import DiTConfig
-from minidit.models.embedders import FREQUENCIES, TimestepEmbedder
-from minidit.models.extended import ExtendedDiT, Fixed
+from minidit.models.embedders import TimestepEmbedder
+from minidit.models.extended import ExtendedConfig, ExtendedDiT, Fixed
 from minidit.nn.initial import zeros
 from minidit.random import Philox
 
 
 @dataclass(frozen=True)
-class FlowMapConfig(DiTConfig):
-    """The sizes of a DiT with two times."""
-
-    learn_sigma: bool = False  # a flow map takes no fresh noise
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.learn_sigma:
-            raise ValueError("a flow map takes no fresh noise: learn_sigma must be False")
-
-    @property
-    def embeddings(self) -> int:
-        """Time, span, and class if there are classes."""
-        return super().embeddings + 1
-
-    def macs(self) -> int:
-        return super().macs() + FREQUENCIES * self.hidden_size + self.hidden_size**2
-
-    def parameters(self) -> int:
-        return super().parameters() + (FREQUENCIES + 1) * self.hidden_size + (self.hidden_size + 1) * self.hidden_size
+class FlowMapConfig(ExtendedConfig):
+    """The sizes of a DiT with two times. Raises ValueError if they conflict."""
 
 
 class FlowMapDiT(ExtendedDiT):

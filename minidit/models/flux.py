@@ -20,16 +20,15 @@ from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array, xp_of
 from minidit.keywords import check_config
-from minidit.models.backbone import check_inputs, facts_of
+from minidit.models.backbone import PictureNetwork, check_inputs
 from minidit.models.dit import FinalLayer
 from minidit.models.embedders import TimestepEmbedder, embedders_of, read
 from minidit.models.flux_config import FluxConfig, turn_of
 from minidit.models.mmdit import JointBlock, Stream, Turns
-from minidit.nn import Linear, Mlp, Module, PatchEmbed, Sequential, SiLU, StreamAttention, joint_attention
+from minidit.nn import Linear, Mlp, PatchEmbed, Sequential, SiLU, StreamAttention, joint_attention
 from minidit.nn.block import ModulatedBlock
 from minidit.nn.initial import zeros
-from minidit.nn.module import Parameter
-from minidit.nn.stack import modulations_first, through
+from minidit.nn.stack import through
 from minidit.random import Philox
 
 __all__ = ["Flux", "FluxConfig"]
@@ -53,12 +52,14 @@ class SingleBlock(ModulatedBlock):
         return ops.gated_residual(h, gate, self.proj(y) + self.mlp(a))  # (T.27)
 
 
-class Flux(Module):
+class Flux(PictureNetwork):
     """out = model(x, t, y, w=…):  x (B, C, H, W), t (B,) as the path gives it  ->  (B, C or 2C, H, W).
 
     y : captions, classes, a text encoder's outputs or None, as of an MM-DiT. w : a guidance scale, or one per sample; None is 1,
     the plain conditional network. Raises ValueError for wrong shapes, and for a w that the network does not know.
     """
+
+    config: FluxConfig
 
     def __init__(
         self, config: FluxConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
@@ -79,9 +80,6 @@ class Flux(Module):
         self.single_blocks = [SingleBlock(D, h, inner, N, turn) for _ in range(config.single_depth)]
         self.final_layer = FinalLayer(D, p * p * config.out_channels, N)
         self.build(rng, device=device, dtype=dtype)
-
-    def facts(self) -> dict[str, str]:
-        return facts_of(self, self.config)
 
     def forward(self, x: Value, t: Array, y: Any = None, *, w: Any = None) -> Value:
         check_inputs(self, x, t, y)
@@ -115,10 +113,3 @@ class Flux(Module):
         (h, w), p, C = self.config.grid, self.config.patch_size, self.config.out_channels
         cut = ops.reshape(tokens, shape=(-1, h, w, C, p, p))
         return ops.reshape(ops.transpose(cut, axes=(0, 3, 1, 4, 2, 5)), shape=(-1, C, h * p, w * p))
-
-    def null(self, y: Any) -> Any:
-        """The captions or classes of the same batch left out. Raises ValueError if the model cannot do without."""
-        return self.condition.left_out(y)
-
-    def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
-        return modulations_first(parameters)

@@ -21,6 +21,7 @@ from minidit import ops
 from minidit.autograd import Value, value
 from minidit.backend import Array, module_of, xp_of
 from minidit.kernels.cpu_step import LlamaWeights, Scratch, after_norm, llama_blocks, llama_weights, turned
+from minidit.models.condition import check_dropout
 from minidit.models.embedders import LabelEmbedder
 from minidit.models.of_codes import OfCodes
 from minidit.nn import Embedding, Linear, Module, RMSNorm, rotary
@@ -50,8 +51,9 @@ class GPTConfig(OfCodes):
 
     def __post_init__(self) -> None:
         sizes = (*self.grid, self.vocabulary, self.hidden_size, self.depth, self.num_heads, self.inner)
-        if min(sizes) <= 0 or self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
-            raise ValueError(f"every size must be positive, class_dropout_prob in [0, 1): {self}")
+        if min(sizes) <= 0:
+            raise ValueError(f"every size must be positive: {self}")
+        check_dropout(self.num_classes, self.class_dropout_prob)
         if self.hidden_size % (4 * self.num_heads):
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by 4 · num_heads = {4 * self.num_heads}")
 

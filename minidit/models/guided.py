@@ -9,7 +9,7 @@ distillation (G.9) it answers what the DiT answers under guidance with the scale
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -18,9 +18,8 @@ from minidit.autograd import Tensor, Value
 from minidit.backend import Array, xp_of
 from minidit.models.backbone import check_inputs
 from minidit.models.condition import check_one_per_sample
-from minidit.models.dit import DiTConfig
-from minidit.models.embedders import FREQUENCIES, TimestepEmbedder
-from minidit.models.extended import ExtendedDiT, Fixed
+from minidit.models.embedders import TimestepEmbedder
+from minidit.models.extended import ExtendedConfig, ExtendedDiT, Fixed
 from minidit.nn.initial import zeros
 from minidit.random import Philox
 
@@ -28,26 +27,10 @@ UNIT = 10.0  # of scales: those that differ by 0.1 are one radian apart in the f
 
 
 @dataclass(frozen=True)
-class GuidedConfig(DiTConfig):
-    """The sizes of a DiT that knows its guidance."""
+class GuidedConfig(ExtendedConfig):
+    """The sizes of a DiT that knows its guidance. Raises ValueError if they conflict."""
 
-    learn_sigma: bool = False  # twice the channels: the second half is for the variance
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.learn_sigma:
-            raise ValueError("a network that knows its guidance is trained without a variance: learn_sigma must be False")
-
-    @property
-    def embeddings(self) -> int:
-        """Time, class if there are classes, G(w) and G(1)."""
-        return super().embeddings + 2
-
-    def macs(self) -> int:
-        return super().macs() + 2 * (FREQUENCIES * self.hidden_size + self.hidden_size**2)
-
-    def parameters(self) -> int:
-        return super().parameters() + (FREQUENCIES + 1) * self.hidden_size + (self.hidden_size + 1) * self.hidden_size
+    calls: ClassVar[int] = 2  # G(w) and G(1)
 
 
 class GuidedDiT(ExtendedDiT):

@@ -23,7 +23,7 @@ from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.keywords import check_config
-from minidit.models.backbone import check_inputs, facts_of
+from minidit.models.backbone import PictureNetwork, check_inputs
 from minidit.models.dit import FinalLayer
 from minidit.models.embedders import TimestepEmbedder, embedders_of, read
 from minidit.models.mmdit_config import MMDiTConfig
@@ -31,9 +31,8 @@ from minidit.nn import Linear, Mlp, Module, PatchEmbed, Sequential, SiLU, Stream
 from minidit.nn.attention import Turn
 from minidit.nn.block import ModulatedBlock
 from minidit.nn.initial import zeros
-from minidit.nn.module import Parameter
 from minidit.nn.position import centre, sincos_2d
-from minidit.nn.stack import modulations_first, through
+from minidit.nn.stack import through
 from minidit.random import Philox
 
 __all__ = ["MMDiT", "MMDiTConfig"]
@@ -93,13 +92,14 @@ class JointBlock(ModulatedBlock):
         return outs[0] if len(outs) == 1 else ops.concat(*outs, axis=1)
 
 
-class MMDiT(Module):
+class MMDiT(PictureNetwork):
     """out = model(x, t, y):  x (B, C, H, W), t (B,) as the path gives it  ->  (B, C or 2C, H, W).
 
     y : (B, length) ints, captions; or classes (B,), or None; or, of models for text encoders, a pair (their tokens (B, M, width),
     their vector (B, pooled)). rng=None allocates without initialising, for loading. Raises ValueError for wrong shapes.
     """
 
+    config: MMDiTConfig
     joint_blocks: list[JointBlock]
     pos_embed: Array
 
@@ -117,9 +117,6 @@ class MMDiT(Module):
         self.final_layer = FinalLayer(D, p * p * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
 
-    def facts(self) -> dict[str, str]:
-        return facts_of(self, self.config)
-
     def forward(self, x: Value, t: Array, y: Any = None) -> Value:
         check_inputs(self, x, t, y)
         context, more = read(self.context_embedder, self.y_embedder, y)
@@ -128,13 +125,6 @@ class MMDiT(Module):
         h = h if context is None else ops.concat(context, h, axis=1)
         h = through(self.joint_blocks, self.final_layer, h, c)
         return ops.unpatchify(h, patch_size=self.config.patch_size, size=self.config.size)
-
-    def null(self, y: Any) -> Any:
-        """The captions or classes of the same batch left out. Raises ValueError if the model cannot do without."""
-        return self.condition.left_out(y)
-
-    def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
-        return modulations_first(parameters)
 
 
 def block_of(config: MMDiTConfig, i: int) -> JointBlock:

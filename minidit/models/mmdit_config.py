@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from minidit.keywords import Named, suggesting
 from minidit.models.embedders import FREQUENCIES
@@ -131,20 +131,7 @@ class StreamSize(NamedTuple):
         return own + self.dual * (4 * (D * D + D) + gains)
 
 
-class Sizes(Protocol):
-    """What `working_of` asks of a network of pictures."""
-
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def size(self) -> tuple[int, int]: ...
-    @property
-    def in_channels(self) -> int: ...
-    @property
-    def out_channels(self) -> int: ...
-
-
-def working_of(config: Sizes, streams: Sequence[StreamSize], at: Home) -> float:
+def working_of(config: OfWords, streams: Sequence[StreamSize], at: Home) -> float:
     """Bytes per sample that the adjoint of a block uses while it runs, and the ends of the network."""
     D, (H, W) = config.hidden_size, config.size
     ends = 4 * H * W * (config.in_channels + config.out_channels)

@@ -27,7 +27,7 @@ from minidit import ops
 from minidit.autograd import Value, value
 from minidit.backend import Array, resident, xp_of
 from minidit.keywords import check_config
-from minidit.models.backbone import facts_of
+from minidit.models.backbone import PictureNetwork
 from minidit.models.condition import check_one_per_sample
 from minidit.models.dit import DiT, DiTBlock, FinalLayer
 from minidit.models.embedders import LabelEmbedder, TimestepEmbedder
@@ -37,9 +37,8 @@ from minidit.nn import Linear, Module, SelfAttention, sincos_1d, sincos_2d
 from minidit.nn.attention import Turn, attended
 from minidit.nn.block import Block
 from minidit.nn.initial import xavier_uniform
-from minidit.nn.module import Parameter
 from minidit.nn.position import rotary
-from minidit.nn.stack import modulations_first, through
+from minidit.nn.stack import through
 from minidit.random import Philox
 
 
@@ -170,12 +169,13 @@ class ClipEmbed(Module):
         return self.proj(patches(x, self.t, self.p))  # (T.31)
 
 
-class SpacetimeDiT(Module):
+class SpacetimeDiT(PictureNetwork):
     """out = model(x, t, y):  x (B, C, T, H, W) of any T, or pictures (B, C, H, W); t (B,), y (B,) int  ->  as x, or 2C channels.
 
     rng=None allocates without initialising, for loading. y=None is for num_classes=0. Raises ValueError for wrong shapes.
     """
 
+    config: SpacetimeConfig
     pos_embed: Array
     blocks: list[Block]
 
@@ -195,9 +195,6 @@ class SpacetimeDiT(Module):
         self.blocks = [block_of(config, k) for k in range(config.depth)]
         self.final_layer = FinalLayer(D, config.numbers * config.out_channels, config.tokens)
         self.build(rng, device=device, dtype=dtype)
-
-    def facts(self) -> dict[str, str]:
-        return facts_of(self, self.config)
 
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         B, C, *T, H, W = self._check(x, t, y)
@@ -225,13 +222,6 @@ class SpacetimeDiT(Module):
         made = type(self)(config, device=self.device, dtype=self.dtype)
         made.load_state_dict(self.state_dict())
         return made
-
-    def null(self, y: Array | None) -> Array:
-        """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
-        return self.condition.left_out(y)
-
-    def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
-        return modulations_first(parameters)
 
     def _check(self, x: Value, t: Array, y: Array | None) -> tuple[int, ...]:
         C, (H, W), frames = self.config.in_channels, self.config.size, self.config.frame_patch

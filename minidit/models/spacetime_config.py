@@ -13,6 +13,7 @@ from typing import Self
 from minidit.choices import one_of
 from minidit.keywords import Named, suggesting
 from minidit.models.backbone import Indivisible, OfPatches
+from minidit.models.condition import check_dropout
 from minidit.models.dit import DiTBlock, FinalLayer
 from minidit.models.embedders import FREQUENCIES
 from minidit.nn.memory import HOMES, SampleMemory
@@ -43,8 +44,7 @@ class SpacetimeConfig(OfPatches):
 
     def __post_init__(self) -> None:
         self.check_sizes(self.depth, self.frame_patch, self.frames + 1)
-        if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
-            raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
+        check_dropout(self.num_classes, self.class_dropout_prob)
         if self.frames > 1 and self.frames % self.frame_patch:
             text = f"{self.frames} frames are not divisible by frame_patch {self.frame_patch}"
             raise Indivisible("frames", self.frame_patch, text)
@@ -76,6 +76,7 @@ class SpacetimeConfig(OfPatches):
 
     @property
     def tokens(self) -> int:
+        """Tokens of one sample."""
         return self.times * self.sites
 
     @property

@@ -21,7 +21,7 @@ from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
 from minidit.keywords import check_config
-from minidit.models.backbone import check_inputs, facts_of
+from minidit.models.backbone import PictureNetwork, check_inputs
 from minidit.models.unet_config import Place, UNetConfig
 from minidit.nn import Conv2d, Double, Embedding, GroupNorm, Halve, Linear, Module, PixelAttention, timestep_embedding
 from minidit.nn.initial import zeros
@@ -88,7 +88,7 @@ class Size(Module):
         self.resnets = [ResBlock(p, config) for p in places]
 
     def stage(self, j: int, x: Value, parts: Parts) -> Value:
-        """The j-th block and its attention."""
+        """x : (B, C, H, W)  ->  (B, C', H, W): the j-th block, and its attention if it has one. parts : of `conditioned`"""
         x = run(self.resnets[j], x, parts[self.resnets[j]])
         return run(self.attentions[j], x) if j < len(self.attentions) else x
 
@@ -116,7 +116,7 @@ class Down(Size):
 
 
 class Middle(Size):
-    """Block, attention, block, at the smallest size."""
+    """x : (B, C, H, W)  ->  the same: block, attention, block, at the smallest size."""
 
     def forward(self, x: Value, parts: Parts) -> Value:
         return self.stage(1, self.stage(0, x, parts), parts)
@@ -163,11 +163,13 @@ def conditioned(blocks: list[ResBlock], c: Value) -> Parts:
     return parts
 
 
-class UNet(Module):
+class UNet(PictureNetwork):
     """out = model(x, t, y):  x (B, C, H, W), t (B,) as the path gives it, y (B,) int  ->  (B, C or 2C, H, W).
 
     rng=None allocates without initialising, for loading. y=None is for num_classes=0. Raises ValueError for wrong shapes.
     """
+
+    config: UNetConfig
 
     def __init__(
         self, config: UNetConfig, rng: Philox | None = None, *, device: str = "cpu", dtype: DTypeLike = np.float32
@@ -187,9 +189,6 @@ class UNet(Module):
         self.conv_out = Conv2d(w[0], config.out_channels, 3, init=zeros)  # (T.18)
         self.build(rng, device=device, dtype=dtype)
 
-    def facts(self) -> dict[str, str]:
-        return facts_of(self, self.config)
-
     def forward(self, x: Value, t: Array, y: Array | None = None) -> Value:
         check_inputs(self, x, t, y)
         c = self.time_embedding(t)
@@ -204,10 +203,6 @@ class UNet(Module):
         for up in self.up_blocks:
             x = up(x, parts, remembered)
         return self.conv_out(self.conv_norm_out.silu(x))
-
-    def null(self, y: Array | None) -> Array:
-        """The labels of the same batch with the class left out. Raises ValueError if the model has no null label."""
-        return self.condition.left_out(y)
 
     def layout_order(self, parameters: dict[str, Parameter]) -> list[Parameter]:
         maps = {name: p for name, p in parameters.items() if "time_emb_proj." in name}

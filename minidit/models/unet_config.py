@@ -16,6 +16,7 @@ from typing import NamedTuple
 from minidit.choices import one_of
 from minidit.keywords import Named, suggesting
 from minidit.models.backbone import Indivisible, OfPictures
+from minidit.models.condition import check_dropout
 from minidit.nn.memory import SampleMemory
 
 
@@ -84,8 +85,7 @@ class UNetConfig(OfPictures):
     def __post_init__(self) -> None:
         if not self.widths or min(*self.size, self.in_channels, *self.widths, self.blocks, self.groups, self.norm_eps) <= 0:
             raise ValueError(f"every size must be positive: {self}")
-        if self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
-            raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
+        check_dropout(self.num_classes, self.class_dropout_prob)
         if any(n % self.multiple for n in self.size):
             sides = " x ".join(map(str, self.size))
             raise Indivisible("input_size", self.multiple, f"input_size {sides} is not divisible by {self.multiple}")

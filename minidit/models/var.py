@@ -25,6 +25,7 @@ from minidit.autograd import Value, value
 from minidit.backend import Array, module_of
 from minidit.kernels import cpu
 from minidit.kernels.cpu_step import ScaleWeights, scale_block
+from minidit.models.condition import check_dropout
 from minidit.models.of_codes import OfCodes
 from minidit.nn import Embedding, Linear, Mlp, Module, Sequential, SiLU
 from minidit.nn.attention import constant
@@ -53,8 +54,9 @@ class VARConfig(OfCodes):
 
     def __post_init__(self) -> None:
         numbers = (*self.sizes, self.vocabulary, self.channels, self.hidden_size, self.depth, self.num_heads, self.mlp_ratio)
-        if not self.sizes or min(numbers) <= 0 or self.num_classes < 0 or not 0 <= self.class_dropout_prob < 1:
-            raise ValueError(f"every size must be positive, class_dropout_prob in [0, 1): {self}")
+        if not self.sizes or min(numbers) <= 0:
+            raise ValueError(f"every size must be positive: {self}")
+        check_dropout(self.num_classes, self.class_dropout_prob)
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads}")
 

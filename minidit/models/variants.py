@@ -121,7 +121,10 @@ def as_tokens(x: Value, embeddings: list[Value]) -> tuple[Value, Value]:
 
 
 class BlockClass(Protocol):
-    """A class of blocks: how to make one, and its costs."""
+    """A class of blocks: how to make one, and its costs on N tokens of width D with M embeddings of the condition.
+
+    float32_tokens : whether tokens stay float32 under every policy of precision
+    """
 
     @property
     def float32_tokens(self) -> bool: ...
@@ -130,7 +133,7 @@ class BlockClass(Protocol):
 
 
 class FinalClass(Protocol):
-    """A class of final layers."""
+    """A class of final layers, from width to `out` numbers per token, and its costs at width D."""
 
     def __call__(self, width: int, out: int, tokens: int) -> Module: ...
     def costs(self, D: int) -> Costs: ...

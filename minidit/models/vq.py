@@ -67,6 +67,7 @@ class FSQConfig:
 
     @property
     def latent_channels(self) -> int:
+        """d, one channel per number of levels."""
         return len(self.levels)
 
     @property

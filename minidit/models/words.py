@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Self, cast
 
 from minidit.models.backbone import OfPatches
-from minidit.models.condition import Condition, Encoded, Tokens
+from minidit.models.condition import Condition, Encoded, Tokens, check_dropout
 
 
 class OfWords(OfPatches):
@@ -21,10 +21,7 @@ class OfWords(OfPatches):
 
     def check_text(self) -> None:
         """Raises ValueError for settings that conflict."""
-        if not 0 <= self.class_dropout_prob < 1 or self.num_classes < 0:
-            raise ValueError(f"num_classes {self.num_classes} or class_dropout_prob {self.class_dropout_prob} is out of range")
-        if not 0 <= self.word_dropout_prob < 1:
-            raise ValueError(f"word_dropout_prob {self.word_dropout_prob} must be at least 0 and below 1")
+        check_dropout(self.num_classes, self.class_dropout_prob, self.word_dropout_prob)
         if (self.vocabulary > 0) != (self.caption_length > 0) or (self.text_width > 0) != (self.text_pooled > 0):
             raise ValueError("vocabulary and caption_length go together, and so do text_width and text_pooled")
         if (self.num_classes > 0) + (self.vocabulary > 0) + (self.text_width > 0) > 1:
@@ -50,13 +47,13 @@ class OfWords(OfPatches):
         return cast(Self, replace(cast(Any, self), vocabulary=vocabulary, caption_length=length, num_classes=0))
 
     def text_macs(self, D: int) -> int:
-        """Multiply-accumulates of the embedders of a text."""
+        """Multiply-accumulates of the embedders of a text, for one sample and width D."""
         if self.vocabulary:
             return 2 * D * D
         return (self.text_length * self.text_width + self.text_pooled + D) * D if self.text_width else 0
 
     def text_parameters(self, D: int) -> int:
-        """Numbers of the embedders of a text, or of the table of classes."""
+        """Numbers of the embedders of a text, or of the table of classes, for width D."""
         if self.vocabulary:
             return (self.condition.rows + self.caption_length) * D + 2 * (D + 1) * D
         if self.text_width:

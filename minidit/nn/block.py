@@ -106,6 +106,7 @@ def first_branch(block: GatedBlock, x: Value, n: Value, pieces: Sequence[Value])
 
 
 def mlp_of(block: GatedBlock) -> tuple[Value, ...]:
+    """(W₁, b₁, W₂, b₂) of its MLP."""
     fc1, fc2 = block.mlp.fc1, block.mlp.fc2
     return fc1.weight, fc1.bias, fc2.weight, fc2.bias
 

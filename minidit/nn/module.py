@@ -46,7 +46,7 @@ class Flat:
             self.size += -(-math.prod(shape) // 16) * 16
 
     def views(self, buffer: Array) -> list[Array]:
-        """The arrays that a flat buffer of this layout holds."""
+        """buffer : (size,)  ->  its views, one per shape of the layout, in this order."""
         spans = zip(self.starts, self.shapes, strict=True)
         return [buffer[start : start + math.prod(shape)].reshape(shape) for start, shape in spans]
 

@@ -51,6 +51,8 @@ def grid_ids(*sizes: int) -> NDArray[np.int64]:
 def rotary(ids: Array, widths: Sequence[int], theta: float = 10000.0) -> tuple[Array, Array]:
     """(cos, sin) of the angles of RoPE: (N, Σ widths / 2) float64 each, for `ops.rope`. At id 0 nothing is turned.
 
+    Raises ValueError unless there is one even width per axis.
+
     ids : (N, axes), the place of every token on every axis.   widths : even; the numbers of a head that belong to each axis
     """
     if len(widths) != ids.shape[1] or any(d % 2 for d in widths):

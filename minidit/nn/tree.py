@@ -10,7 +10,7 @@ from minidit.shown import escape, folded
 
 
 class Part(Protocol):
-    """A Module, as far as a tree needs it."""
+    """A Module, as far as a tree needs it: `Module.named_children` and `Module.own_shapes`."""
 
     def named_children(self) -> Iterator[tuple[str, Any]]: ...
 

@@ -43,7 +43,11 @@ def bits_per_dim(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Bound]:
-    """x_0 : (B, ...) on the network's device, with grey `levels` (None: latents)  ->  {variance law: Bound}, on the host."""
+    """x_0 : (B, ...) on the network's device, with grey `levels` (None: latents)  ->  {variance law: Bound}, on the host.
+
+    labels : (B,) on the device, captions (B, length), or None
+    seed : of the one noise draw per picture and rung, the same for every variance law   progress : (rungs done, T)
+    """
     network = denoiser.network
     decoder = likelihood.continuous_nll if levels is None else functools.partial(likelihood.discretised_nll, levels=levels)
     team, n = ranks(), len(x_0)

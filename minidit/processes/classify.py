@@ -19,6 +19,8 @@ from minidit.training.source import source_of
 
 @dataclass(frozen=True)
 class ClassifyConfig(LoopConfig):
+    """The training of the judge: short, with a large rate that decays to nearly zero."""
+
     lr: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01

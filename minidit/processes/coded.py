@@ -7,16 +7,15 @@ Every picture is encoded once, and its mirror image where both are used: its num
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minidit.backend import Array, to_device, to_host, xp_of
-from minidit.data.cache import Cache, Facts, Writer, key_of
+from minidit.data.cache import Cache
 from minidit.processes.codes import TokenNetwork, numbers_of, pictures_of, tokens_of
-from minidit.processes.latents import blocks, digest_of, environment
+from minidit.processes.sets import encoded
 from minidit.processes.tokenizer import Pixel
 from minidit.training.augment import NOTHING, Augment, flips
 from minidit.training.draws import Draws
@@ -87,32 +86,15 @@ def numbers_of_set(network: TokenNetwork, data: Any, *, flip: bool = False, cach
     """The numbers of a data set.   flip : also those of the mirrored pictures   cache : for pictures on disk"""
     source = source_of(data, "cpu", network.dtype)
     assert isinstance(source, (Pictures, Stored))
-    key, names = getattr(data, "key", ""), ["numbers", "mirrored"][: 1 + flip]
-    kind = np.uint16 if network.config.vocabulary <= 2**16 else np.int32
-    n, (C, *size) = len(source), source.part(slice(1)).shape[1:]
-    stored = cache is not None and bool(key) and data.images.nbytes > cache.least
+    kind, (C, *size) = np.uint16 if network.config.vocabulary <= 2**16 else np.int32, source.part(slice(1)).shape[1:]
 
-    def fill(append: Callable[[str, Array], None]) -> None:
-        for block in blocks(n):
-            x = to_host(source.part(block))
-            for name, pictures in zip(names, [x, np.ascontiguousarray(x[..., ::-1])], strict=False):
-                append(name, to_host(numbers_of(network, pictures, alone=stored)).astype(kind))
-            if stored and cache is not None:
-                cache.progress("codes", block.stop, n)
+    def encode(block: slice, alone: bool) -> list[Array]:
+        x = to_host(source.part(block))
+        both = [x, np.ascontiguousarray(x[..., ::-1])] if flip else [x]
+        return [to_host(numbers_of(network, pictures, alone=alone)).astype(kind) for pictures in both]
 
-    if stored and cache is not None:
-
-        def written(writer: Writer) -> Facts:
-            fill(writer.append)
-            return {}
-
-        made_of = key_of("codes", key, [C, *size], flip, digest_of(network), environment(network.device))
-        tokens = tokens_of(network, *(s // network.config.factor for s in size))
-        entry = cache.entry(made_of, f"codes of {n} pictures", len(names) * n * tokens * np.dtype(kind).itemsize, written)
-        arrays = [entry.arrays[name] for name in names]
-    else:
-        parts: dict[str, list[Array]] = {name: [] for name in names}
-        fill(lambda name, index: parts[name].append(index))
-        arrays = [to_device(np.concatenate(parts[name]), network.device) for name in names]
+    one = (tokens_of(network, *(s // network.config.factor for s in size)),), kind
+    rows = dict.fromkeys(["numbers", "mirrored"][: 1 + flip], one)
+    arrays, _ = encoded(data, len(source), rows, encode, what="codes", made_of=([C, *size], flip), network=network, cache=cache)
     labels = None if source.labels is None else to_device(source.labels, network.device)
     return Numbers(arrays[0], labels, arrays[1] if flip else None)

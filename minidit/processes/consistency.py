@@ -181,15 +181,11 @@ class Consistency:
 
 def teacher_answer(teacher: Denoiser, x: Array, t: Array, y: Array | None) -> tuple[Array, Array]:
     """The teacher's (x̂_0, ε̂), guided where its interval has t : (B,)."""
-    xp, n = xp_of(x), len(x)
-    if y is None or teacher.guidance == 1:
-        F = value(teacher.network(*teacher.path.inputs(x, t), y))
-    else:
-        x_in, time = teacher.path.inputs(xp.concatenate((x, x)), xp.concatenate((t, t)))
-        out = value(teacher.network(x_in, time, teacher.labels(y)))
+    F, F_u, _ = teacher(x, t, y if y is None or teacher.guidance == 1 else teacher.labels(y))
+    if F_u is not None:
         w = interval(teacher.guidance, t, teacher.low, float("inf") if teacher.high is None else teacher.high)
-        F = guide(out[n:], out[:n], w)
-    return teacher.answer.pair(F[:, : x.shape[1]], x, teacher.path.level(t))
+        F = guide(F_u, F, w)
+    return teacher.answer.pair(F, x, teacher.path.level(t))
 
 
 def teacher_step(teacher: Denoiser, x_t: Array, t: Array, s: Array, y: Array | None, solver: Solver = EULER) -> Array:
@@ -208,5 +204,8 @@ def teacher_step(teacher: Denoiser, x_t: Array, t: Array, s: Array, y: Array | N
 
 
 def follow(target: Any, loop: Loop, decay: float) -> None:
-    """θ⁻ ← μ θ⁻ + (1-μ) θ, after an update of the loop; target.flat are its weights, in the layout of the loop's network."""
+    """θ⁻ ← μ θ⁻ + (1-μ) θ, after an update of the loop (Song et al. 2023, algorithm 3).
+
+    target : its weights `flat` are changed; the layout of the loop's network   decay : μ from 0, no average, to below 1
+    """
     target.flat[...] = decay * target.flat + (1 - decay) * loop.model.flat  # (S.15)

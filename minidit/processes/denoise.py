@@ -51,14 +51,15 @@ class Denoiser:
         return xp_of(y).concatenate((y, self.network.null(y)))
 
     def __call__(self, x_t: Array, t: Array, y: Array | None) -> Answer:
-        """x_t : (B, ...), t : a time, or (1,) on the device  ->  the network's answer.
+        """x_t : (B, ...), t : a time, or (1,) on the device, or (B,), one per sample  ->  the network's answer.
 
         y : (B, ...) or None, or (2B, ...) from `labels`: then the network is evaluated without the condition as well
         """
         n, channels, xp = len(x_t), x_t.shape[1], xp_of(x_t)
         guided = y is not None and len(y) == 2 * n
         both = xp.concatenate((x_t, x_t)) if guided else x_t
-        t = t if isinstance(t, (int, float)) else xp.broadcast_to(t, (len(both),))
+        if not isinstance(t, (int, float)):
+            t = xp.concatenate((t, t)) if guided and len(t) > 1 else xp.broadcast_to(t, (len(both),))
         out = value(self.network(*self.path.inputs(both, t), y))
         v = out[:n, channels:] if self.network.second_half else None  # of the conditional half
         return Answer(out[:n, :channels], out[n:, :channels] if guided else None, v)

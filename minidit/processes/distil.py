@@ -11,7 +11,7 @@ trajectory starts from noise. The student begins as a copy of the teacher.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -27,9 +27,9 @@ from minidit.diffusion.schedule import Schedule
 from minidit.models.backbone import Backbone
 from minidit.models.flow_map import FlowMapDiT, OfSpan
 from minidit.processes.sample import Sampling, Trained, sample
+from minidit.processes.walk import Progress
 from minidit.training.draws import Draws
 
-Progress = Callable[[int, int], None]
 SPAN = 1000.0  # of the whole path
 STREAM = 0x646973
 CHUNK = 250  # trajectories that are walked together

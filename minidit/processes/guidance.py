@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from minidit.autograd import Tensor, no_grad, value
+from minidit.autograd import Tensor, no_grad
 from minidit.backend import Array, xp_of
 from minidit.diffusion.guidance import guide
 from minidit.diffusion.level import mix
@@ -24,6 +24,7 @@ from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import Prediction
 from minidit.models.backbone import Backbone
 from minidit.models.guided import GuidedDiT
+from minidit.processes.denoise import Denoiser
 from minidit.processes.diffusion import Times
 from minidit.training.draws import Draws
 
@@ -49,10 +50,9 @@ class GuidanceDistillation:
     def target(self, x_t: Array, t: Array, y: Array, w: Array) -> Array:
         """The teacher's guided answer, w : (B,)."""
         assert self.teacher is not None  # what is trained has a teacher
-        xp, n = xp_of(x_t), len(x_t)
-        x_in, time = self.path.inputs(xp.concatenate((x_t, x_t)), xp.concatenate((t, t)))
-        out = value(self.teacher(x_in, time, xp.concatenate((y, self.teacher.null(y)))))[:, : x_t.shape[1]]
-        return guide(out[n:], out[:n], w)
+        teacher = Denoiser(self.teacher, self.path, self.answer)
+        F, F_u, _ = teacher(x_t, t, teacher.labels(y))
+        return guide(F_u, F, w)
 
     def loss(self, network: GuidedDiT, x_0: Array, y: Array, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
         t, u, kind = self.times(draws), draws.uniform(dtype=np.float64), draws.uniform(dtype=np.float64)

@@ -1,40 +1,33 @@
-"""The latents of a data set: what an autoencoder makes of every picture, in memory or, for a set on disk, in the cache.
+"""The latents of a data set: what an autoencoder makes of every picture.
 
     mean, std = encode(x)                                    of every picture, and of its mirror image where both are used
     scale = 1 / std of posterior samples, over all latents                                                  (L.3)
 
-Pictures are encoded in the same blocks in both cases, so the numbers are the same to the last bit; clips, frame by frame.
+Clips are encoded frame by frame.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minidit import ops
 from minidit.autograd import value
-from minidit.backend import Array, device_of, flat_buffer, to_device, to_host
-from minidit.data.cache import Cache, Facts, Writer, key_of
+from minidit.backend import Array, device_of, to_device, to_host
+from minidit.data.cache import Cache
 from minidit.frames import clips_of, frames_of
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.autoencoder_kl import AutoencoderKL
-from minidit.nn.device import name_of_blas
-from minidit.outgoing import silent
+from minidit.processes.sets import blocks, encoded
 from minidit.random import Philox
-from minidit.training.forward import CHUNK, forward
+from minidit.training.forward import forward
 from minidit.training.source import Latents, Pictures, Stored, source_of
-from minidit.version import __version__
 
 Network = Autoencoder | AutoencoderKL
 SCALE_STREAM = 0x7363
-BLOCK = 16 * CHUNK  # pictures whose latents are computed, measured and written together
 
 
 def latent_shape(model: Network, *size: int) -> tuple[int, ...]:
@@ -68,6 +61,7 @@ class Spread:
         self.count, self.mean, self.square = 0, 0.0, 0.0
 
     def add(self, z: Array) -> None:
+        """One more block of numbers, of any shape, on the host or a device."""
         z = z.astype(np.float64)
         mean = float(z.mean())
         total, gap = self.count + z.size, mean - self.mean
@@ -76,6 +70,7 @@ class Spread:
         self.count = total
 
     def scale(self) -> float:
+        """1 / standard deviation of all numbers so far, in float64."""
         return 1.0 / math.sqrt(self.square / self.count)  # (L.3)
 
 
@@ -93,11 +88,6 @@ def measure_scale(mean: Array, std: Array, seed: int = 0) -> float:
     return spread.scale()
 
 
-def blocks(n: int) -> Iterator[slice]:
-    """range(n) in pieces of BLOCK."""
-    return (slice(k, min(k + BLOCK, n)) for k in range(0, n, BLOCK))
-
-
 # ------------------------------------------------------------------------------------------------ a whole set
 
 
@@ -110,81 +100,26 @@ def latents_of(
     """
     source = source_of(data, "cpu", model.dtype)
     assert isinstance(source, (Pictures, Stored))
-    key = getattr(data, "key", "")
-    if cache is not None and key and data.images.nbytes > cache.least:
-        arrays, measured = _on_disk(model, source, seed, flip, cache, key)
-    else:
-        arrays, measured = _in_memory(model, source, seed, flip, silent if cache is None else cache.progress)
-    if scale is None:
-        model.scale[...] = scale = measured
-    labels = None if source.labels is None else to_device(source.labels, model.device)
-    mean, std, *mirrored = arrays
-    return Latents(mean, std, scale, labels, mirrored=(mirrored[0], mirrored[1]) if mirrored else None)
+    (C, *size), spread = source.part(slice(1)).shape[1:], Spread()
 
+    def encode(block: slice, alone: bool) -> list[Array]:
+        def pictures(part: slice) -> Array:
+            return source.part(slice(block.start + part.start, block.start + part.stop))
 
-def _encoded(model: Network, source: Pictures | Stored, flip: bool, *, alone: bool = False) -> Iterator[tuple[int, list[Array]]]:
-    """(number of the first picture, [mean, std] and perhaps those of the mirrored pictures) for every block."""
-    size = source.part(slice(1)).shape[2:]
-    for block in blocks(len(source)):
-
-        def pictures(part: slice, start: int = block.start) -> Array:
-            return source.part(slice(start + part.start, start + part.stop))
+        def mirrored(part: slice) -> Array:
+            return np.ascontiguousarray(to_host(pictures(part))[..., ::-1])
 
         n = block.stop - block.start
-        arrays = [*_posterior(model, n, size, pictures, alone=alone)]
-        if flip:
-            arrays += _posterior(
-                model, n, size, lambda part: np.ascontiguousarray(to_host(pictures(part))[..., ::-1]), alone=alone
-            )
-        yield block.start, arrays
+        mean, std = _posterior(model, n, tuple(size), pictures, alone=alone)
+        spread.add(posterior_sample(mean, std, block.start, seed))
+        return [mean, std, *(_posterior(model, n, tuple(size), mirrored, alone=alone) if flip else ())]
 
-
-def _in_memory(
-    model: Network, source: Pictures | Stored, seed: int, flip: bool, progress: Callable[[str, int, int], None]
-) -> tuple[list[Array], float]:
-    n, spread, results = len(source), Spread(), list[Array]()
-    for first, arrays in _encoded(model, source, flip):
-        if not results:
-            sizes = [(n, *a.shape[1:]) for a in arrays]
-            results = [flat_buffer(math.prod(size), model.dtype, model.device).reshape(size) for size in sizes]
-        for result, a in zip(results, arrays, strict=True):
-            result[first : first + len(a)] = a
-        spread.add(posterior_sample(arrays[0], arrays[1], first, seed))
-        progress("latents", first + len(arrays[0]), n)
-    return results, spread.scale()
-
-
-def _on_disk(
-    model: Network, source: Pictures | Stored, seed: int, flip: bool, cache: Cache, data_key: str
-) -> tuple[list[Array], float]:
-    names = ["mean", "std", "mirrored_mean", "mirrored_std"][: 4 if flip else 2]
-    n, (C, *shape) = len(source), source.part(slice(1)).shape[1:]
-    size = len(names) * n * math.prod(latent_shape(model, *shape)) * model.dtype.itemsize
-
-    def fill(writer: Writer) -> Facts:
-        spread = Spread()
-        for first, arrays in _encoded(model, source, flip, alone=True):  # the other ranks wait for the entry, or have it
-            for name, a in zip(names, arrays, strict=True):
-                writer.append(name, to_host(a))
-            spread.add(posterior_sample(arrays[0], arrays[1], first, seed))
-            cache.progress("latents", first + len(arrays[0]), n)
-        return {"scale": spread.scale()}
-
-    key = key_of("latents", data_key, [C, *shape], seed, flip, digest_of(model), environment(model.device))
-    entry = cache.entry(key, f"latents of {n} pictures", size, fill)
-    return [entry.arrays[name] for name in names], float(entry.facts["scale"])
-
-
-def digest_of(model: Any) -> str:
-    """SHA-256 of a network's configuration and weights, without the scale, which is measured on its latents."""
-    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
-    for name, array in sorted(model.state_dict().items()):
-        if name != "scale":
-            weights = np.ascontiguousarray(to_host(array))
-            digest.update(f"{name} {weights.dtype.str} {weights.shape}".encode() + weights.tobytes())
-    return digest.hexdigest()
-
-
-def environment(device: str) -> list[str]:
-    """What the last bits of a computation may depend on."""
-    return [__version__, np.__version__, device, name_of_blas(), os.environ.get("MINIDIT_KERNELS", "on")]
+    one = latent_shape(model, *size), model.dtype
+    rows = dict.fromkeys(["mean", "std", "mirrored_mean", "mirrored_std"][: 4 if flip else 2], one)
+    arrays, facts = encoded(data, len(source), rows, encode, what="latents", made_of=([C, *size], seed, flip), network=model,
+                            cache=cache, facts=lambda: {"scale": spread.scale()})  # fmt: skip
+    if scale is None:
+        model.scale[...] = scale = float(facts["scale"])
+    labels = None if source.labels is None else to_device(source.labels, model.device)
+    mean, std, *more = arrays
+    return Latents(mean, std, scale, labels, mirrored=(more[0], more[1]) if more else None)

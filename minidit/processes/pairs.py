@@ -22,8 +22,8 @@ from minidit.diffusion.row import table_of
 from minidit.models.backbone import TrainedBackbone
 from minidit.outgoing import silent
 from minidit.processes.distil import Trajectories, trajectories
-from minidit.processes.latents import environment
 from minidit.processes.reflow import Blocks, Maker, StoredPairs
+from minidit.processes.sets import environment
 from minidit.random import Philox
 from minidit.training.source import Source
 

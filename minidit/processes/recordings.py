@@ -1,7 +1,7 @@
 """Recorded walks, kept between calls: a GPU replays the steps of a network's last walk for the next one that is alike.
 
-    alike        the same path, tables, scales of guidance, limit, shapes, precision and places of the weights; and the same
-                 numbers of random draws, if a step draws any
+    alike        the same path, tables, scales of guidance, limit, shapes, precision, libraries and places of the weights;
+                 and the same numbers of random draws, if a step draws any
     written to   the sample, the counter, the labels, and under bf16 the rounded weights: arrays of the recording
 
 The weights are read where they are, so that a recording sees what an update changed. It refers to arrays and never to the
@@ -18,7 +18,7 @@ import numpy as np
 
 from minidit.backend import Array, device_of, memory_of, xp_of
 from minidit.diffusion.times import number_of
-from minidit.nn.device import Captured, recorded
+from minidit.nn.device import Captured, libraries_asked_for, recorded
 from minidit.nn.module import Module
 from minidit.nn.precision import copy_of
 from minidit.processes.walk import Progress, Walk
@@ -89,6 +89,7 @@ class Recording:
 
 
 def over() -> None:
+    """In the place of a step that was recorded: raises RuntimeError."""
     raise RuntimeError("a recorded walk is over")
 
 
@@ -101,6 +102,7 @@ def likeness(walk: Walk, network: Module, x: Array, precision: str) -> Any:
     key = (
         d.path, d.limit, tuple(walk.grid), tuple(walk.scales), labels, x.shape, x.dtype.name, precision, tuple(places), drawn,
         tuple(t.tobytes() for t in tables), solver.answer is None, solver.on_the_arc, walk.fresh.noisy, walk.fresh.learned,
+        libraries_asked_for(),
     )  # fmt: skip
     hash(key)
     return key

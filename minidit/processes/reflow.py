@@ -24,7 +24,7 @@ from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw_samples
 from minidit.processes.walk import Walk
 from minidit.training.draws import Draws
-from minidit.training.source import Batch, Source
+from minidit.training.source import Batch, Changed
 
 NOISE = 3  # the number of the draw of a pair's noise, where pairs are made for every update
 
@@ -98,22 +98,17 @@ class StoredPairs:
 
 
 @dataclass
-class DrawnPairs:
+class DrawnPairs(Changed):
     """Pairs that are made for every update, with the labels of a source."""
 
-    source: Source
     maker: Maker
-    levels: None = None
 
     def __post_init__(self) -> None:
         self.walk: Walk | None = None
 
     @property
-    def labels(self) -> Array | None:
-        return self.source.labels
-
-    def __len__(self) -> int:
-        return len(self.source)
+    def levels(self) -> None:
+        return None
 
     def draw(self, index: Array, draws: Draws) -> Batch:
         y = None if self.source.labels is None else self.source.labels[index]

@@ -211,7 +211,10 @@ def start_of(path: Path, grid: Grid) -> Any:
 
 
 def checked_labels(network: Backbone, labels: Array | None, n: int | None, x_T: Array) -> tuple[Array | None, int]:
-    """(labels on the device or None, number of samples). Raises ValueError for labels that the network does not know."""
+    """(labels on the device or None, number of samples: that of the labels, n, that of x_T, or 1).
+
+    Raises ValueError for labels that the network does not know, for missing ones, and for any without a condition.
+    """
     condition, y = network.condition, None
     if condition.count:
         if labels is None:

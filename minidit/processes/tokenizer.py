@@ -21,9 +21,9 @@ from minidit.frames import clips_of, frames_of
 from minidit.models.autoencoder import Autoencoder
 from minidit.models.autoencoder_kl import AutoencoderKL
 from minidit.processes.latents import latent_shape, latents_of, measure_scale, posterior_of
-from minidit.training.augment import NOTHING, Augment, Augmented
+from minidit.training.augment import NOTHING, Augment
 from minidit.training.forward import forward
-from minidit.training.source import Source, source_of
+from minidit.training.source import Augmented, Source, source_of
 
 __all__ = ["Latent", "Pixel", "Pixels", "Tokenizer", "decode", "latents_of", "measure_scale", "posterior_of", "reconstruct"]
 

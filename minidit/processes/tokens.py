@@ -22,11 +22,10 @@ from minidit.autoregressive.quantiser import Pyramid
 from minidit.autoregressive.scales import inputs_of, maps_of, smaller
 from minidit.backend import Array, to_device, xp_of
 from minidit.nn.device import can_record, recorded
+from minidit.processes.walk import Progress
 from minidit.training.draws import Draws
 
 WRITE_STREAM = 0x777269
-
-Progress = Callable[[int, int], None]
 
 
 class TokenProcess:

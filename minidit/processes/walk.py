@@ -31,7 +31,7 @@ from minidit.diffusion.times import number_of
 from minidit.processes.denoise import Denoiser
 from minidit.training.draws import Draws
 
-Progress = Callable[[int, int], None]  # (steps done, steps in all)
+Progress = Callable[[int, int], None]  # (how much is done, how much there is): of steps, pictures, …
 Grid = Sequence[tuple[Any, Any]]  # [(t, s), …] from noise to data: rungs, or floats on a continuous path
 
 CLIMBS = 0x636C69  # added to the stream of a walk: the noise of climbs

@@ -22,6 +22,7 @@ from minidit.outgoing import silent
 from minidit.processes.classify import judge
 from minidit.processes.coded import Codes
 from minidit.processes.codes import codes_in_use
+from minidit.processes.walk import Progress
 from minidit.random import Philox
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.show import traced
@@ -30,7 +31,6 @@ from minidit.training.forward import CHUNK
 
 EVAL_STREAM = 0x6576
 FEWEST = 4  # pictures of a row: precision and recall look at the three nearest others
-Told = Callable[[int, int], None]  # (done, total)
 BLOCK = 8 * CHUNK  # pictures of the training set that are in memory as floats at one time
 
 
@@ -39,7 +39,7 @@ def quantiles(d: Array) -> dict[str, float]:
     return {f"q{q:02d}": float(np.quantile(d, q / 100)) for q in (5, 50, 95)}
 
 
-def features_of(classifier: Classifier, data: Dataset, progress: Told = silent) -> Array:
+def features_of(classifier: Classifier, data: Dataset, progress: Progress = silent) -> Array:
     """(N, F) features of all pictures of a set, a block of pictures at a time."""
     parts = []
     for k in range(0, len(data), BLOCK):
@@ -48,7 +48,7 @@ def features_of(classifier: Classifier, data: Dataset, progress: Told = silent) 
     return np.concatenate(parts)
 
 
-def nearest(x: Array, data: Dataset, progress: Told = silent) -> tuple[Array, Array]:
+def nearest(x: Array, data: Dataset, progress: Progress = silent) -> tuple[Array, Array]:
     """x : (Q, C, H, W)  ->  the distance (Q,) of each to its nearest picture of a set, and which one that is (Q,)."""
     best, index = np.full(len(x), np.inf), np.zeros(len(x), np.intp)
     for k in range(0, len(data), BLOCK):
@@ -60,7 +60,7 @@ def nearest(x: Array, data: Dataset, progress: Told = silent) -> tuple[Array, Ar
 
 
 def straightness(pipeline: Pipeline, **options: Unpack[Options]) -> float:
-    """S of a pipeline's own trajectories, per number of x_0."""
+    """S of a pipeline's own trajectories, a mean over the numbers of x_0; 0: lines (F.3). options : of `Pipeline.latents`"""
     return flow.straightness(*trajectories(pipeline, **options))
 
 
@@ -82,7 +82,7 @@ class Evaluation:
         train: Dataset,
         held_out: Dataset,
         n: int = 500,
-        steps: Callable[[str], Told] = lambda what: silent,
+        steps: Callable[[str], Progress] = lambda what: silent,
     ) -> None:
         self.classifier, self.train, self.held_out, self.n, self.steps = classifier, train, held_out, min(n, len(held_out)), steps
         self.reference = features_of(classifier, train, steps("features"))
@@ -95,6 +95,10 @@ class Evaluation:
         return x if x.shape[2:] == self.train.size else np.pad(x, ((0, 0), (0, 0), (c, c), (c, c)), constant_values=-1.0)
 
     def row(self, name: str, x: Array, labels: Array | None, note: str = "") -> dict[str, Any]:
+        """Adds and returns a row: Fréchet distance (E.3), precision and recall (E.6), and with labels (N,) the accuracy (E.2).
+
+        x : (N, C, H, W) in [-1, 1], with the padding or without it
+        """
         logits, features = judge(self.classifier, self.padded(x))
         precision, recall = metrics.precision_recall(self.reference[: 10 * self.n], features)
         row = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from minidit.outgoing import silent
 from minidit.pictures import grid, save_gif, save_png, stack
 from minidit.runs.evaluate import Evaluation, trajectories
 from minidit.runs.folder import metrics_of
+from minidit.runs.phase import Note
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import RunConfig, SampleConfig
@@ -28,7 +28,6 @@ from minidit.runs.writer import Writer
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-Note = Callable[[str], None]
 UNLABELLED = 64  # pictures of a model without classes
 CLIPS = 2  # of each class in a picture, where a clip takes a row
 FEWEST = 8  # steps of a walk for the pictures of a short run

@@ -1,4 +1,4 @@
-"""The only place where a word of a configuration becomes an object; the words of processes are in process_kinds.py.
+"""The only place where a word of a configuration becomes a kind of network or process; those of laws are in words.py.
 
     [model] kind = "dit"                DiTConfig -> DiT;  "unet": UNetConfig -> UNet;  "spacetime": for clips
     [process] kind = "ddpm"             DDPMConfig -> a path, the network's output on it (its answer), the loss
@@ -29,9 +29,9 @@ from minidit.processes.sample import Trained
 from minidit.processes.tokenizer import Latent, Pixels, Tokenizer
 from minidit.processes.tokens import TokenProcess
 from minidit.random import Philox
-from minidit.runs.guidance_kinds import GuidanceConfig
-from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
-from minidit.runs.teacher_kinds import ConsistencyConfig, MeanVelocityConfig, TrajectoriesConfig
+from minidit.runs.process_config import ProcessConfig
+from minidit.runs.process_kinds import DDPMConfig, EDMConfig, RectifiedFlowConfig
+from minidit.runs.teacher_kinds import ConsistencyConfig, GuidanceConfig, MeanVelocityConfig, TrajectoriesConfig
 from minidit.runs.token_kinds import RasterConfig, ScalesConfig, TokensConfig
 
 

@@ -6,13 +6,14 @@ Nothing else is claimed of them: the judge of pictures, Fréchet distances and n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from minidit.backend import Array
 from minidit.checkpoint import write_atomically
 from minidit.data import Dataset
 from minidit.data.clips import mixed, obedience, shuffled
+from minidit.processes.walk import Progress
+from minidit.runs.phase import Note
 from minidit.runs.phases import Run
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.walks import Options
@@ -35,13 +36,16 @@ def measure_motion(
     run: Run,
     pipeline: Pipeline,
     held_out: Dataset,
-    note: Callable[[str], None],
+    note: Note,
     n: int,
     *,
     precision: str = "float32",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """eval.json: real clips, the same with frames in another order or of other clips, and samples as the run draws them."""
+    """eval.json: real clips, the same with frames in another order or of other clips, and samples as the run draws them.
+
+    n : clips per row, at most   note : is told each row in words   ->  what was written, {"rows", "held_out"}
+    """
     s, x = run.config.sample, held_out.x_0(slice(n))
     rows = [
         row("held-out real clips", x, "the law itself"),

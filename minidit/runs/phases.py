@@ -36,18 +36,17 @@ from minidit.runs.lock import locked
 from minidit.runs.phase import Note, Phase, Progress, Record, Stopped, Tell
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import SHIPPED
-from minidit.runs.process_kinds import Learner
+from minidit.runs.process_config import Learner
 from minidit.runs.show import save_grid
 from minidit.runs.state import way_on
 from minidit.runs.token_kinds import TokensConfig
 from minidit.runs.trainer import Trainer
 from minidit.runs.weights import weights_of
-from minidit.training.augment import Augmented
 from minidit.training.loop import Loop, RunError
 from minidit.training.memory import explained
 from minidit.training.process import Process
 from minidit.training.ranks import ranks
-from minidit.training.source import Source, source_of
+from minidit.training.source import Augmented, Source, source_of
 
 DRAWS = {"tokenizer": 1, "model": 2, "judge": 3}  # streams of the initial weights
 LOOKS, LOOKED_AT = 10, 500  # how often codes in use are counted while a tokenizer is trained, and on how many held-out pictures
@@ -249,6 +248,7 @@ class Run(Trainer):
 
 
 def counted(channels: int) -> str:
+    """So many channels, in words."""
     return "1 channel" if channels == 1 else f"{channels} channels"
 
 

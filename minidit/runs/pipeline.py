@@ -28,9 +28,10 @@ from minidit.processes.sample import Sampling, Trained
 from minidit.processes.sample import sample as draw
 from minidit.processes.tokenizer import Pixel, Tokenizer
 from minidit.processes.walk import Moment, Progress
-from minidit.runs.process_kinds import SAMPLERS, SOLVERS, SPACINGS, USUAL, Usual, check_word
+from minidit.runs.process_config import USUAL, Usual
 from minidit.runs.walks import Settings, in_one_call, other_path, refuse_other_walks, steps_of, words_of_walk
 from minidit.runs.wanted import Labels, Wanted, classes_of, rows_of
+from minidit.runs.words import SAMPLERS, SOLVERS, SPACINGS, check_word
 
 
 @dataclass
@@ -95,7 +96,7 @@ class Pipeline:
         return steps_of(self.ladder, usual or self.usual.steps, wanted, flag)
 
     def in_short(self, steps: int, most: int = 25) -> int:
-        """The steps of a quick look at samples that are otherwise drawn in so many."""
+        """The steps of a quick look, `most` of them, at samples that are otherwise drawn in so many."""
         return min(most, steps)
 
     def quick_walk(self, *, film: bool = False) -> tuple[int | None, str]:

@@ -17,7 +17,8 @@ from minidit.models.vq import MultiScaleVQConfig, VQConfig
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.classify import ClassifyConfig
 from minidit.runs.kinds import ModelConfig, PixelsConfig, TokenizerConfig
-from minidit.runs.process_kinds import DDPMConfig, EDMConfig, ProcessConfig, RectifiedFlowConfig
+from minidit.runs.process_config import ProcessConfig
+from minidit.runs.process_kinds import DDPMConfig, EDMConfig, RectifiedFlowConfig
 from minidit.runs.token_kinds import RasterConfig, ScalesConfig
 from minidit.training.loop import LoopConfig
 

@@ -1,163 +1,36 @@
-"""The kinds of processes: each a path, the network's answer on it, the times and the weight of its loss.
+"""The kinds of processes that learn from data alone: each a path, the network's answer on it, times and weight of its loss.
 
     [process] kind = "ddpm"               a ladder of rungs, all equally often; ε, x_0 or v           (D.2, P.12)
-    [process] kind = "rectified_flow"     the straight path; a law of times, perhaps shifted; u       (P.9, P.12–P.17)
+    [process] kind = "rectified_flow"     the straight path, a law of times, perhaps shifted; u       (P.9, P.12–P.17)
     [process] kind = "edm"                the exploding path, log-normal noise, EDM's answer          (P.10, P.16, P.23)
 
-A new process: a frozen dataclass that inherits ProcessConfig, and a row in KINDS of kinds.py.
+A flow may also learn from pairs that a run made (reflow). Kinds that always have a teacher are in teacher_kinds.py.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from minidit.choices import one_of
-from minidit.data.cache import Cache
-from minidit.diffusion import loss, rungs, times
-from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, EVERYTHING, Fresh, ddim
-from minidit.diffusion.path import Exploding, Path, Straight
+from minidit.diffusion import times
+from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, Prediction, U, V, edm
-from minidit.diffusion.rungs import Spacing, by_length
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.solver import AB2, AB2_ARC, DPM_2M, EULER, HEUN, HEUN_EDM, Solver
 from minidit.diffusion.times import TimeLaw
-from minidit.models.backbone import Backbone, TrainedBackbone
-from minidit.processes.diffusion import Diffusion, Weight, drawn
+from minidit.models.backbone import Backbone
+from minidit.processes.diffusion import Diffusion, drawn
 from minidit.processes.pairs import pairs_of
 from minidit.processes.reflow import DrawnPairs, Maker, Reflow
-from minidit.processes.sample import Sampling, Trained
 from minidit.processes.train import fitted_process, fitted_source
+from minidit.runs.process_config import Learner, ProcessConfig, Teacher, Usual
+from minidit.runs.words import SCHEDULES, SOLVERS, WEIGHTS, check_word
 from minidit.training.process import Process
 from minidit.training.source import Source
-
-# A new ladder: a classmethod in diffusion/schedule.py with its equation in SPEC.md, and a row here.
-SCHEDULES: dict[str, Callable[[int], Schedule]] = {  # T -> the ladder
-    "linear": Schedule.linear, "cosine": Schedule.cosine, "scaled_linear": Schedule.scaled_linear,
-}  # fmt: skip
-SPACINGS: dict[str, Spacing] = {  # (a ladder, N) -> rungs
-    "trailing": by_length(rungs.trailing), "linspace": by_length(rungs.linspace), "leading": by_length(rungs.leading),
-    "quadratic": by_length(rungs.quadratic), "karras": rungs.karras,
-}  # fmt: skip
-SAMPLERS: dict[str, Callable[[float, bool], Fresh]] = {  # (η, whether the network has learned the variance) -> fresh noise
-    "ddim": lambda eta, learned: ddim(eta),
-    "ddpm": lambda eta, learned: DDPM_LEARNED if learned else DDPM,
-    "consistency": lambda eta, learned: EVERYTHING,
-}
-SOLVERS: dict[str, Solver] = {  # of walks without fresh noise
-    "euler": EULER, "heun": HEUN, "heun_edm": HEUN_EDM, "ab2": AB2, "ab2_arc": AB2_ARC, "dpm_2m": DPM_2M,
-}  # fmt: skip
-PATHS: dict[str, Callable[[], Path]] = {  # coordinates in which any trained network can be walked
-    "vp": Schedule.cosine, "straight": Straight, "ve": Exploding,
-}  # fmt: skip
-WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr, "by_noise": loss.by_noise}
-
-
-def check_word(name: str, word: object, words: Collection[str]) -> None:
-    """Raises ValueError, with a suggestion, unless `word` is one of `words`."""
-    if str(word) not in words:
-        near = difflib.get_close_matches(str(word), words, 1)
-        raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))
-
-
-class Teacher(Protocol):
-    """A trained run that a process learns from: a Pipeline (pipeline.py)."""
-
-    model: TrainedBackbone
-    process: Trained
-    guidance: float  # w of its samples, and the part of its path where it holds
-    interval: tuple[float, float]
-
-    def settings(self, *arguments: Any, **options: Any) -> Sampling:
-        """How its samples are drawn, by `Pipeline.settings`."""
-
-    def latents(self, *arguments: Any, **options: Any) -> Any:
-        """x_0 of its samples, by `Pipeline.latents`."""
-
-
-@dataclass(frozen=True)
-class Learner:
-    """For whom a process prepares its data.
-
-    teacher : that of `ProcessConfig.teacher()`, loaded   cache : for what is computed once   held_out : whether the data compare
-    saved states only
-    """
-
-    network: Backbone
-    teacher: Teacher | None = None
-    cache: Cache | None = None
-    held_out: bool = False
-
-
-@dataclass(frozen=True)
-class Quick:
-    """The walk of the command down a ladder, better than 50 steps of DDIM (docs/results.md).   film : more steps, to be seen"""
-
-    steps: int = 8
-    film: int = 24
-    solver: str = "ab2_arc"
-
-
-@dataclass(frozen=True)
-class Usual:
-    """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of the tables above.
-
-    few : a network for one, two or four such steps, with no guidance besides what is in its weights
-    """
-
-    steps: int = 50
-    sampler: str = "ddim"
-    solver: str = "euler"
-    few: bool = False
-    quick: Quick = Quick()
-
-
-USUAL = Usual()
-
-
-@dataclass(frozen=True)
-class ProcessConfig:
-    """What a run asks of the configuration of its process. Only `diffusion` has no usual answer."""
-
-    usual: ClassVar[Usual] = USUAL
-    compared: ClassVar[bool] = True  # whether saved states are compared by their loss on held-out pictures
-
-    def diffusion(self) -> Trained:
-        """The process, independent of any network: its path and its answer are all that sampling needs."""
-        raise NotImplementedError
-
-    def fitted(self, spread: Callable[[], float]) -> Self:
-        """The same process for data of this standard deviation, which is measured when it is asked for."""
-        return self
-
-    def teacher(self) -> str:
-        """The run, or the file of weights, that this process learns from; "": none."""
-        return ""
-
-    @property
-    def guided(self) -> bool:
-        """Whether its samples are guided; not those of a network that was trained on guided ones."""
-        return not self.usual.few
-
-    def source(self, source: Source, learner: Learner) -> Source:
-        """The data as this process shows them to the network that learns."""
-        return fitted_source(learner.network, source)
-
-    def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:
-        """The process that trains this network on this source."""
-        raise NotImplementedError
-
-    @property
-    def most_steps(self) -> int | None:
-        """The number of rungs, where there are rungs."""
-        path = self.diffusion().path
-        return path.T if isinstance(path, Schedule) else None
-
 
 MOST_RUNGS = 10**6  # of a ladder: its tables are made before anything else is known
 

@@ -14,6 +14,7 @@ from minidit.backend import Array, to_host
 from minidit.frames import in_strips
 from minidit.outgoing import silent, write_atomically
 from minidit.pictures import alike, grid, save_gif, save_png, side_by_side, stack, strip, to_uint8
+from minidit.processes.walk import Progress
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.presets import SampleConfig
 from minidit.runs.walks import Options
@@ -29,7 +30,7 @@ LEARNING = 10  # rows of learning.png
 WIDE, ACROSS, LETTERS = 128, 8, 17  # of a picture with a caption: pixels, pictures in a row, letters in a line
 TOGETHER = 128  # pictures of a walk that are decoded in one pass: a pass for each moment would mostly start and end workers
 
-Steps = Callable[[str], Callable[[int, int], None]]  # what is done  ->  a function (done, total)
+Steps = Callable[[str], Progress]  # what is done  ->  who is told how far it is
 Moments = list[tuple[float, Array, Array]]  # (rung or time, pictures of x_t, pictures of x̂_0)
 
 
@@ -133,7 +134,7 @@ def moments(
     return [*((m.t, *both) for m, *both in zip(kept, noisy, clean, strict=True)), (0, last, last)]
 
 
-def decoded(pipeline: Pipeline, parts: Sequence[Array], progress: Callable[[int, int], None] = silent) -> list[Array]:
+def decoded(pipeline: Pipeline, parts: Sequence[Array], progress: Progress = silent) -> list[Array]:
     """The pictures of many small x_0, several of one shape in a pass."""
     pictures: list[Array] = []
     for some in _of_one_shape(parts):

@@ -13,7 +13,7 @@ from minidit.autoregressive.quantiser import Pyramid
 from minidit.processes.coded import Codes
 from minidit.processes.codes import TokenNetwork, quantiser_of, tokens_of
 from minidit.processes.tokens import Raster, Scales, TokenProcess
-from minidit.runs.process_kinds import ProcessConfig, Usual
+from minidit.runs.process_config import ProcessConfig, Usual
 
 
 @dataclass(frozen=True)

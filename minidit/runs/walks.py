@@ -14,7 +14,8 @@ from minidit.diffusion.schedule import Schedule
 from minidit.models.guided import GuidedDiT, OfScale
 from minidit.processes.sample import Sampling
 from minidit.processes.walk import Progress
-from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, Usual, check_word
+from minidit.runs.process_config import Usual
+from minidit.runs.words import PATHS, SAMPLERS, SOLVERS, SPACINGS, check_word
 
 
 class Settings(TypedDict, total=False):

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -19,7 +19,7 @@ from minidit.backend import Arena, Array, flat_buffer, module_of, to_device
 from minidit.keywords import spelled_out
 from minidit.nn.precision import computing_in
 from minidit.processes.tokens import TokenProcess, Writing, groups_written, write
-from minidit.processes.walk import Moment
+from minidit.processes.walk import Moment, Progress
 from minidit.runs.pipeline import Pipeline
 from minidit.runs.walks import Settings
 from minidit.runs.wanted import Labels
@@ -47,7 +47,7 @@ class Writer(Pipeline):
         return f"Writer({self.model!r}, {self.tokenizer!r})"
 
     def curves(self) -> str:
-        """None: codes are on no path."""
+        """An empty text: codes are on no path."""
         return ""
 
     @property
@@ -109,7 +109,7 @@ class Writer(Pipeline):
         n: int = 16,
         x_T: Array | None = None,
         trace: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         **options: Unpack[Settings],
     ) -> Any:
         """The numbers of new pictures, (B, N); with trace=True an iterator over Moments, numbers so far, that ends with all.

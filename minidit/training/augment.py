@@ -11,7 +11,6 @@ every number of shards and after a resumption. Training sees augmented pictures,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from minidit.backend import Array, xp_of
 from minidit.training.draws import Draws
@@ -71,28 +70,3 @@ def flips(draws: Draws) -> Array:
 def reflected(k: Array, n: int) -> Array:
     """Indices outside 0..n-1, by less than n, are reflected at the first and at the last."""
     return n - 1 - abs(n - 1 - abs(k))
-
-
-@dataclass
-class Augmented:
-    """A source of pictures that are augmented each time they are used."""
-
-    source: Any  # a Source of pictures
-    augment: Augment
-
-    @property
-    def labels(self) -> Array | None:
-        labels: Array | None = self.source.labels
-        return labels
-
-    @property
-    def levels(self) -> int | None:
-        levels: int | None = self.source.levels
-        return levels
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def draw(self, index: Array, draws: Draws) -> tuple[Array, Array | None]:
-        x, y = self.source.draw(index, draws)
-        return self.augment(x, draws), y

@@ -15,6 +15,7 @@ from minidit.training.workers import over_shards
 
 CHUNK, PASSES = 64, 16  # images per pass, at most; passes on a CPU, at least
 
+
 def forward(
     model: Module, n: int, shapes: Sequence[tuple[int, ...]], run: Callable[[slice], Sequence[Array]], *, alone: bool = False
 ) -> list[Array]:
@@ -23,7 +24,6 @@ def forward(
     alone : whether this rank computes all of them, while the others do something else
     """
     results = [flat_buffer(n * math.prod(shape), model.dtype, model.device).reshape(n, *shape) for shape in shapes]
-
     size = min(CHUNK, -(-n // PASSES)) if model.device == "cpu" else CHUNK
 
     def body(passes: slice, i: int) -> None:

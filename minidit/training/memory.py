@@ -78,6 +78,7 @@ def out_of_memory(config: BackboneConfig, train: LoopConfig, device: str) -> str
 
 
 def gb(n: float) -> str:
+    """So many bytes, in words: "1.23 GB"."""
     return f"{n / 1e9:.2f} GB"
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from minidit.backend import Array, resident, to_device, xp_of
 from minidit.data.cache import IN_MEMORY
 from minidit.data.dataset import Dataset, from_uint8
-from minidit.training.augment import flips
+from minidit.training.augment import Augment, flips
 from minidit.training.draws import LABEL, Draws
 
 POSTERIOR = 2  # the number of the draw of latents
@@ -26,7 +26,10 @@ Batch = tuple[Array, Array | None]  # x_0 : (B, ...), y : (B,) labels, (B, lengt
 
 
 class Source(Protocol):
-    """n pictures with labels (or None), on one device. levels : the number of grey levels (None: any numbers of unit size)."""
+    """n pictures with labels (or None), on one device. levels : the number of grey levels (None: any numbers of unit size).
+
+    labels : (N,) classes, or (N, length) captions
+    """
 
     @property
     def labels(self) -> Array | None: ...
@@ -169,18 +172,23 @@ class WordDropout(Changed):
 
 
 @dataclass
-class Unlabelled:
+class Augmented(Changed):
+    """A source of pictures that are augmented each time they are used."""
+
+    augment: Augment
+
+    def draw(self, index: Array, draws: Draws) -> Batch:
+        x, y = self.source.draw(index, draws)
+        return self.augment(x, draws), y
+
+
+@dataclass
+class Unlabelled(Changed):
     """A source for a network that takes no labels."""
 
-    source: Source
-    labels: None = None
-
     @property
-    def levels(self) -> int | None:
-        return self.source.levels
-
-    def __len__(self) -> int:
-        return len(self.source)
+    def labels(self) -> None:
+        return None
 
     def draw(self, index: Array, draws: Draws) -> Batch:
         return self.source.draw(index, draws)[0], None

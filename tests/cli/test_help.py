@@ -16,7 +16,8 @@ from minidit.cli.flags import HIDDEN, OFTEN, flags_of, in_words
 from minidit.cli.options import defaults_in
 from minidit.runs.kinds import KINDS, kind_of
 from minidit.runs.presets import PRESETS, RunConfig, networks
-from minidit.runs.process_kinds import PATHS, SAMPLERS, SOLVERS, SPACINGS, USUAL
+from minidit.runs.process_config import USUAL
+from minidit.runs.words import PATHS, SAMPLERS, SOLVERS, SPACINGS
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = [f for f in RunConfig.__dataclass_fields__ if f != "data"]

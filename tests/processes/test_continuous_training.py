@@ -12,7 +12,7 @@ from minidit.data import digits
 from minidit.diffusion import consistency, loss, times
 from minidit.diffusion.fresh import DDPM, EVERYTHING
 from minidit.diffusion.path import Exploding, Straight
-from minidit.diffusion.prediction import X_0, U, V, edm
+from minidit.diffusion.prediction import EPS, X_0, U, V, edm
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import AB2, HEUN_EDM
 from minidit.models.dit import DiT
@@ -57,11 +57,13 @@ def test_edm_trains_the_plain_loss_of_its_answer_and_another_answer_is_weighted_
     loop = loop_for(awake(UNCONDITIONAL, dtype=np.float64), (x_0, None), EDM, LoopConfig(steps=1, batch_size=8))
     draw = lambda: loop.draws.at(0, loop.samples)
     t, eps, x_t, at = EDM.question(x_0, draw())
-    guess = 0.7 * x_t
-    own = EDM.error(EDM.answer.target(guess, (x_t - guess) / at.sigma[:, None, None, None], at), x_0, eps, t, at)
-    weighted = replace(EDM, answer=X_0, weight=loss.edm_weight(0.5))
-    agree(weighted.error(guess, x_0, eps, t, at), own, bound=1e-11, of="P.23")
-    agree(weighted.weights(t), (t**2 + 0.25) / (t * 0.5) ** 2, bound=1e-12, of="P.23")
+    guess = 0.7 * x_t, 0.3 * x_t / at.sigma[:, None, None, None]  # x̂_0 and the ε̂ that goes with it
+    own = EDM.error(EDM.answer.target(*guess, at), x_0, eps, t, at)
+    for answer in (X_0, EPS, U, V):  # the gain of X_0 is 1 here, those of the others are not
+        weighted = replace(EDM, answer=answer, weight=loss.edm_weight(0.5))
+        agree(weighted.error(answer.target(*guess, at), x_0, eps, t, at), own, bound=1e-10, of="P.23")
+    of_x_0 = replace(EDM, answer=X_0, weight=loss.edm_weight(0.5)).weights(t)
+    agree(of_x_0, (t**2 + 0.25) / (t * 0.5) ** 2, bound=1e-12, of="P.23")
     assert EDM.weights is None and (t > 0).all()
 
 

@@ -19,9 +19,9 @@ from minidit.models.guided import GuidedConfig, GuidedDiT, OfScale
 from minidit.processes.diffusion import drawn
 from minidit.processes.guidance import GuidanceDistillation
 from minidit.random import Philox
-from minidit.runs.guidance_kinds import GuidanceConfig
 from minidit.runs.loading import load
 from minidit.runs.process_kinds import RectifiedFlowConfig
+from minidit.runs.teacher_kinds import GuidanceConfig, begun_as
 from minidit.training.draws import Draws
 from minidit.training.loop import LoopConfig
 from minidit.training.memory import memory_of_step
@@ -121,6 +121,12 @@ def test_its_numbers_are_counted():
     assert memory_of_step(config, LoopConfig(batch_size=2)).total > 0
     with pytest.raises(ValueError, match="learn_sigma must be False"):
         replace(config, learn_sigma=True)
+
+
+def test_a_teacher_that_learns_the_variance_has_no_student():
+    learned = DiT(replace(CONFIG, learn_sigma=True), None)
+    with pytest.raises(ValueError, match=r"--process guidance: its teacher learns the variance, .* needs learn_sigma = False"):
+        begun_as(GuidedDiT(GuidedConfig(**vars(CONFIG)), None), learned, "guidance")
 
 
 def test_a_run_learns_its_teacher_s_guidance_and_draws_in_one_call_per_step(tmp_path):

@@ -1,6 +1,7 @@
 """Recorded walks are kept with their network: the next one that is alike is replayed, bit for bit as without a recording."""
 
 import gc
+import sys
 import weakref
 from dataclasses import replace
 
@@ -69,6 +70,21 @@ def test_a_kept_recording_sees_other_noise_other_labels_and_weights_that_were_ch
     assert same(network, settings, LABELS[::-1], seed=1)
     network.flat[...] *= 1.5
     assert same(network, settings, seed=2) and len(made) == 1
+
+
+@pytest.mark.parametrize("name", ["MINIDIT_CUBLASLT", "MINIDIT_CUDNN"])
+def test_a_walk_by_other_libraries_is_recorded_anew(name, made, monkeypatch):
+    network, settings, library = awake(device="cuda"), Sampling(steps=3), sys.modules["cupy"].imitated_cublas
+    asked = lambda: bool(library.epilogues) if name == "MINIDIT_CUBLASLT" else None
+    sample(network, LADDER, LABELS, settings)
+    assert not asked()
+    monkeypatch.setenv(name, "on")
+    sample(network, LADDER, LABELS, settings)
+    assert len(made) == 2 and asked() is not False
+    sample(network, LADDER, LABELS, settings)
+    monkeypatch.setenv(name, "off")
+    sample(network, LADDER, LABELS, settings)
+    assert len(made) == 3  # alike: as the one before, but not as a walk by the library
 
 
 def test_what_a_walk_returned_is_not_overwritten_by_the_next():

@@ -19,8 +19,9 @@ from minidit.processes.sample import sample
 from minidit.processes.tokenizer import Pixels
 from minidit.runs.loading import load
 from minidit.runs.pipeline import Pipeline
-from minidit.runs.process_kinds import PATHS, SOLVERS, SPACINGS, RectifiedFlowConfig
+from minidit.runs.process_kinds import RectifiedFlowConfig
 from minidit.runs.show import moments
+from minidit.runs.words import PATHS, SOLVERS, SPACINGS
 
 
 @pytest.fixture(scope="module")

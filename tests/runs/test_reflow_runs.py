@@ -15,7 +15,8 @@ from minidit.runs.folder import config_of
 from minidit.runs.loading import load
 from minidit.runs.phases import Run
 from minidit.runs.presets import SampleConfig
-from minidit.runs.process_kinds import Learner, RectifiedFlowConfig
+from minidit.runs.process_config import Learner
+from minidit.runs.process_kinds import RectifiedFlowConfig
 from minidit.training.source import source_of
 
 GUIDED = SampleConfig(steps=3, guidance=3.0, interval=(0.2, 0.7), save_every=2)

@@ -15,7 +15,7 @@ from minidit.runs import trainer
 from minidit.runs.loading import load
 from minidit.runs.phases import resume
 from minidit.runs.presets import SampleConfig
-from minidit.runs.process_kinds import Learner
+from minidit.runs.process_config import Learner
 from minidit.runs.state import best_of, paths_of, prune
 from minidit.training.loop import RunError
 from minidit.training.source import source_of

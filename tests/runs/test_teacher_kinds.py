@@ -15,7 +15,8 @@ from minidit.processes import distil, pairs
 from minidit.processes.sample import Sampling, sample
 from minidit.runs.kinds import network_of
 from minidit.runs.loading import load
-from minidit.runs.process_kinds import DDPMConfig, Learner, RectifiedFlowConfig
+from minidit.runs.process_config import Learner
+from minidit.runs.process_kinds import DDPMConfig, RectifiedFlowConfig
 from minidit.runs.teacher_kinds import ConsistencyConfig, MeanVelocityConfig, TrajectoriesConfig
 from minidit.training.draws import Draws
 from minidit.training.source import source_of

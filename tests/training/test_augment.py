@@ -15,10 +15,10 @@ from minidit.backend import to_device
 from minidit.diffusion.schedule import Schedule
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.train import loop_for
-from minidit.training.augment import FLIP, NOTHING, STREAM, Augment, Augmented, flips, reflected
+from minidit.training.augment import FLIP, NOTHING, STREAM, Augment, flips, reflected
 from minidit.training.draws import Draws
 from minidit.training.loop import LoopConfig
-from minidit.training.source import Pictures
+from minidit.training.source import Augmented, Pictures
 
 CUPY = standin.install()
 REAL = not getattr(CUPY, "__standin__", False)

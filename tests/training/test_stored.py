@@ -116,7 +116,7 @@ def test_latents_on_disk_are_copied_to_a_device_by_the_batch(sets):
 @pytest.fixture
 def several_blocks(monkeypatch):
     monkeypatch.setattr(forward, "CHUNK", 4)
-    monkeypatch.setattr(latents_module, "BLOCK", 8)
+    monkeypatch.setattr("minidit.processes.sets.BLOCK", 8)
 
 
 @pytest.mark.parametrize("flip", [False, True])
