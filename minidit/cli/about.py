@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minidit.incoming import printable
+
 if TYPE_CHECKING:
     from minidit.data import Dataset
     from minidit.diffusion.schedule import Schedule
@@ -90,8 +92,9 @@ def run(name: str, everything: bool) -> Iterator[list[str]]:
         from minidit.data.decode import opened
 
         with opened(path) as picture:
-            how = picture.info.get("Description", "nothing in it says how it was made")
-            yield [f"{name}: a picture of {picture.width} x {picture.height}", f"  {how}"]
+            how = str(picture.info.get("Description", "nothing in it says how it was made"))
+            lines = [f"  {printable(line)}" for line in how.splitlines()]
+            yield [f"{name}: a picture of {picture.width} x {picture.height}", *lines]
         return
     loaded = load(path)
     if isinstance(loaded, Pipeline):

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
+from minidit.cli.drawn import AGAIN, again, model_in_words, summary
 from minidit.cli.folders import refuse_misspelt
+from minidit.cli.parser import Parser
 from minidit.outgoing import check_writable, write_atomically
 
 if TYPE_CHECKING:
-    from minidit.cli.parser import Parser
     from minidit.processes.tokenizer import Pixel
     from minidit.runs.pipeline import Pipeline
     from minidit.runs.walks import Options
@@ -34,7 +35,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--frames", type=int, metavar="N",
                         help="of every clip; 1: pictures, of a run that was trained with --pictures (default: as it was trained)")
     parser.add_argument("--out", metavar="FILE",
-                        help="a .png (minidit info FILE says how it was drawn), a .gif (a film from noise to pictures; "
+                        help="a .png (minidit info FILE says how to draw it again), a .gif (a film from noise to pictures; "
                              "clips play) or an .npz (for external tools) (default: grid.png, with a number if that exists)")
     parser.add_argument("--guidance", type=float, metavar="W",
                         help="how strictly pictures follow their class; 1 is plain conditional (default: the run's own)")
@@ -128,14 +129,13 @@ def run(args: argparse.Namespace) -> int:
     n = len(labels) if labels is not None else args.n or 16
     check_writable(out, n * math.prod(pipeline.model.shape) * (1 if pipeline.tokenizer.limit else 16))  # bytes, about
     progress = Progress(args.quiet)
-    walk = walk_in_words(pipeline, sampler, solver, args.path).format(steps_in_words(pipeline, steps, args.spacing))
-    how = summary(args, pipeline, n, walk)
     options: Options = {
         "n": n, "steps": steps, "spacing": args.spacing, "path": args.path, "shift": args.shift, "sampler": sampler,
         "solver": solver, "eta": args.eta, "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
         "interval": args.guidance_interval and tuple(args.guidance_interval), "temperature": args.temperature,
         "top_k": args.top_k, "top_p": args.top_p, "rising": args.rising,
     }  # fmt: skip
+    how = summary(args, pipeline, options, n)
     if out.suffix.lower() == ".gif" and len(pipeline.model.shape) != 4:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments, pace
@@ -149,8 +149,8 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
         if not ranks().first:
             return 0
-        model = run_in_words(args, pipeline) if args.run else f"the weights {which or 'fashion'}"
-        save(out, x, labels, pipeline, f"{how}, by {model}")
+        add_arguments(parser := Parser())
+        save(out, x, labels, pipeline, f"{how}, by {model_in_words(args, pipeline)}", again(parser, args, pipeline, options))
     print(out)
     if not args.quiet:
         print(how, file=sys.stderr)
@@ -196,8 +196,11 @@ def refuse_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"--eta {args.eta:g}: how much fresh noise {args.sampler} has is fixed; --eta belongs to --sampler ddim")
 
 
-def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline, how: str) -> None:
-    """Writes pictures as a sheet or an npz file, clips as a GIF as well. how : what a PNG says of itself, with what was drawn"""
+def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline, how: str, command: str) -> None:
+    """Writes pictures as a sheet or an npz file, clips as a GIF as well.
+
+    how, command : what a PNG says of itself, with what was drawn: as a sentence, and as a command
+    """
     from minidit.pictures import save_gif, save_png
     from minidit.runs.show import playing, sheet
 
@@ -207,30 +210,7 @@ def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline, how: st
         save_gif(out, playing(x, labels, pipeline), ms=200, hold=200)
     else:
         names = "; ".join(dict.fromkeys(pipeline.names_of(labels)))
-        save_png(out, sheet(x, labels, pipeline), about=f"minidit sample: {how}{f': {names}' if names else ''}")
-
-
-def summary(args: argparse.Namespace, pipeline: Pipeline, n: int, walk: str) -> str:
-    """How many were drawn, and how."""
-    scale = pipeline.guidance if args.guidance is None else args.guidance
-    guided = pipeline.model.condition.null is not None and not pipeline.usual.few
-    noun = "clip" if len(pipeline.model.shape) == 4 else "picture"
-    count = f"1 {noun}" if n == 1 else f"{n} {noun}s"
-    return f"{count}, {walk}{f', guidance {scale:g}' if guided else ''}{choice_in_words(args)}, seed {args.seed}"
-
-
-def choice_in_words(args: argparse.Namespace) -> str:
-    """How codes are chosen, where it is asked for; of other models nothing: they refuse these flags."""
-    words = (("temperature", args.temperature), ("top-k", args.top_k), ("top-p", args.top_p))
-    rising = {None: "", True: ", rising guidance", False: ", the same guidance everywhere"}[args.rising]
-    return rising + "".join(f", {name} {number:g}" for name, number in words if number is not None)
-
-
-def run_in_words(args: argparse.Namespace, pipeline: Pipeline) -> str:
-    """A run by its name; of a saved state which one it is, and after how many updates."""
-    done = (pipeline.meta or {}).get("step")
-    state = f", its state {args.state}" if args.state else ""
-    return f"the run {Path(args.run).resolve().name}{state}{f' after {done:,} updates' if isinstance(done, int) else ''}"
+        save_png(out, sheet(x, labels, pipeline), about=f"minidit sample: {how}{f': {names}' if names else ''}\n{AGAIN}{command}")
 
 
 def labels_of(args: argparse.Namespace, pipeline: Pipeline) -> Labels | None:
@@ -282,27 +262,6 @@ def in_few_steps(args: argparse.Namespace) -> bool:
         args.guidance_interval, args.sampler, args.solver, args.eta,
     )  # fmt: skip
     return args.steps in (1, 2, 4) and not any(word not in (None, "", 0.0) for word in otherwise)
-
-
-def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> str:
-    """The method of a walk, with a place for the number of steps."""
-    from minidit.processes.tokens import TokenProcess
-
-    if pipeline.usual.few:
-        return "{} of a network for few steps"
-    if isinstance(pipeline.process, TokenProcess):
-        return f"{{}} of {sampler}"
-    method = sampler if solver == "euler" else f"{sampler} with {solver}"
-    return f"{{}} of {method}" + (f" on the path {path}" if path else "")
-
-
-def steps_in_words(pipeline: Pipeline, steps: int, spacing: str) -> str:
-    """How many steps are made: fewer than asked for where a law merges equal rungs. Another path has no rungs to space."""
-    from minidit.runs.process_kinds import SPACINGS
-
-    if spacing and pipeline.ladder is not None:
-        steps = len(SPACINGS[spacing](pipeline.ladder, steps))
-    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def _save_npz(out: Path, x: object, labels: Labels | None, pipeline: Pipeline) -> None:
