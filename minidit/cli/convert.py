@@ -41,10 +41,13 @@ def model_of(source: str) -> Path:
 def refuse_unknown(source: str) -> None:
     """Raises ValueError for a name that is neither a file or folder nor that of shipped weights, with those that there are."""
     from minidit.cli.about import shipped
+    from minidit.cli.folders import run_meant
+    from minidit.keywords import meant
 
     if not Path(source).exists() and source not in shipped():
-        names = ", ".join(shipped())
-        raise ValueError(f"{source}: there is no such file or run folder, and no shipped weights of this name ({names})")
+        hint = meant(source, shipped()) or run_meant(source)
+        raise ValueError(f"{source}: there is no such file or run folder, and no shipped weights of this name "
+                         f"({', '.join(shipped())}){hint}")  # fmt: skip
 
 
 def refuse_taken(destination: Path, overwrite: bool) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minidit.cli.about import shipped
 from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.drawn import AGAIN, again, model_in_words, summary
-from minidit.cli.folders import refuse_misspelt
+from minidit.cli.folders import refuse_missing, run_meant, runs_near
 from minidit.cli.parser import Parser
 from minidit.outgoing import check_writable, write_atomically
 
@@ -90,11 +91,15 @@ def unquoted(words: Sequence[str]) -> str:
 
 def check_place(args: argparse.Namespace) -> None:
     """Raises ValueError for a run that does not exist, with what was probably meant."""
-    refuse_misspelt(args.run)
-    if args.run is not None and not Path(args.run).exists():
-        meant = f": did you mean {args.unquoted}?" if args.unquoted else (
-            " (RUN is a run folder; classes go after --labels, captions after --prompt; minidit sample --help)")  # fmt: skip
-        raise ValueError(f"{args.run}: there is no such file or run folder{meant}")
+    if args.run is None or Path(args.run).exists():
+        return
+    if args.unquoted:
+        raise ValueError(f"{args.run}: there is no such run, did you mean {args.unquoted}?")
+    if args.run in shipped():
+        raise ValueError(f"{args.run}: there is no such run, did you mean --weights {args.run}?")
+    if not run_meant(args.run) and not runs_near(args.run):
+        raise ValueError(f"{args.run}: there is no such run (classes go after --labels, captions after --prompt)")
+    refuse_missing(args.run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -122,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet and (unfinished := so_far(args)):
         print(f"note: {unfinished}", file=sys.stderr)
     pipeline = pipeline if args.frames is None else pipeline.of_frames(args.frames)
+    refuse_spacing(args, pipeline)
     wanted, named = asked_walk(args, pipeline)
     steps = pipeline.steps(wanted)
     sampler, solver = pipeline.walk_words(args.sampler, named, args.eta, args.path)
@@ -176,7 +182,7 @@ def unused(path: Path) -> Path:
 
 
 def refuse_numbers(args: argparse.Namespace) -> None:
-    """Raises ValueError for numbers that no walk can have, and for fresh noise that is asked for twice."""
+    """Raises ValueError for numbers that no walk can have, and for options that exclude each other."""
     for flag, number in (("--steps", args.steps), ("-n", args.n), ("--frames", args.frames)):
         if number is not None and number < 1:
             raise ValueError(f"{flag} {number} must be at least 1")
@@ -184,16 +190,20 @@ def refuse_numbers(args: argparse.Namespace) -> None:
     for flag, values in {**numbers, "--guidance-interval": args.guidance_interval or []}.items():
         if not all(value is None or math.isfinite(value) for value in values):
             raise ValueError(f"{flag} {' '.join(map(str, values))} must be finite")
-    for wrong, text in ((args.temperature == 0, "--temperature 0: always the most probable code is --top-k 1"),
-                        (args.temperature is not None and not args.temperature >= 0,
-                         f"--temperature {args.temperature} must be above 0"),
-                        (args.top_k is not None and args.top_k < 0, f"--top-k {args.top_k} must be at least 0 (0: all codes)"),
-                        (args.top_p is not None and not 0 < args.top_p <= 1,
-                         f"--top-p {args.top_p} must be above 0 and at most 1 (1: all codes)")):  # fmt: skip
-        if wrong:
-            raise ValueError(text)
     if args.eta and args.sampler not in ("", "ddim"):
         raise ValueError(f"--eta {args.eta:g}: how much fresh noise {args.sampler} has is fixed; --eta belongs to --sampler ddim")
+    noise = f"--eta {args.eta:g}" if args.eta else f"--sampler {args.sampler}" if args.sampler not in ("", "ddim") else ""
+    if noise and args.solver not in ("", "euler"):
+        raise ValueError(f"--solver {args.solver} takes no fresh noise, and {noise} draws some: leave out one of them")
+    if args.state and args.run is None:
+        raise ValueError(f"--state {args.state}: name the run that it belongs to: minidit sample RUN --state {args.state}")
+
+
+def refuse_spacing(args: argparse.Namespace, pipeline: Pipeline) -> None:
+    """Raises ValueError for a law of rungs on a path that has none."""
+    if args.spacing and (args.path in ("straight", "ve") or (not args.path and pipeline.ladder is None)):
+        where = f"the path {args.path}" if args.path else "this model"
+        raise ValueError(f"--spacing {args.spacing}: only a ladder has rungs to space, and {where} has none: leave it out")
 
 
 def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline, how: str, command: str) -> None:

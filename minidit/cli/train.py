@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.flags import add_config_flags
-from minidit.cli.folders import refuse_misspelt
+from minidit.cli.folders import refuse_missing
 from minidit.cli.options import PRESET_OF, add_kinds, defaults_in, preset_in, preset_of, resolve, with_threads
 from minidit.incoming import printable
 
@@ -61,7 +61,8 @@ def add_arguments(parser: Parser) -> None:
     add_config_flags(parser, sections, defaults_in(parser.words, RunConfig()))
 
     def stray(word: str) -> str:
-        return f"--preset {word}" if word in PRESETS and word not in PRESET_OF else f"--data {word}"
+        pictures = word in PRESET_OF or Path(word).exists()
+        return f"--data {word}" if pictures else f"--preset {word}" if word in PRESETS else ""
 
     parser.stray = stray
 
@@ -109,8 +110,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.data == "":
         raise ValueError("--data is empty: name a folder or a set (was a variable not set?)")
-    for name in (args.resume, args.init, args.autoencoder):
-        refuse_misspelt(None if name == AUTO else name)
     job = resumed(args, progress) if args.resume and args.resume != AUTO else begun(args, progress)
     if args.dry_run and not args.resume:
         refuse_taken(job.folder, overwrite=args.overwrite)
@@ -202,6 +201,8 @@ def begun(args: argparse.Namespace, progress: Progress) -> Run:
     from minidit.runs.presets import PRESETS
 
     config, device = configure(args), settle_device(args)
+    for name in (args.init, args.autoencoder):
+        refuse_missing(name, "run or file")
     settle_precision(device, config.train.precision, config.tokenizer_train.precision)
     named = args.preset or (args.process if args.process in PRESETS else name_of(config.data.source))
     folder = Path(args.out) if args.out else Path("runs") / named
@@ -235,6 +236,7 @@ def resumed(args: argparse.Namespace, progress: Progress) -> Run:
     from minidit.runs.phases import resume
 
     refuse_changes(args)
+    refuse_missing(args.resume)
     job = resume(Path(args.resume), device=settle_device(args), tell=progress.tell, note=progress.note, progress=progress.part)
     lengths = {phase: vars(args)[flag] for flag, phase in LENGTHENED.items() if vars(args)[flag] is not None}
     if args.dry_run:

@@ -107,7 +107,7 @@ def test_seed_temperature_and_the_rest_reach_the_choice(runs, tmp_path):
         (["sample", "raster", "--steps", "8"], "--steps 8: this model writes 4 codes in 4 passes, no more or less"),
         (["sample", "raster", "--solver", "heun"], "takes no sampler, solver, eta or path: leave them out"),
         (["sample", "raster", "--guidance-interval", "0.1", "0.2"], "takes no spacing, shift or interval of guidance"),
-        (["sample", "raster", "--top-p", "0"], "--top-p 0.0 must be above 0 and at most 1"),
+        (["sample", "raster", "--top-p", "0"], "top_p 0 must be above 0 and at most 1"),
         (["sample", "latents", "--top-k", "3"], "are of models that write codes; this one denoises"),
         (["sample", "raster", "--weights", "fashion"], "are both named: leave out one of them"),
         (["sample", "--weights", "nothing"], "no weights 'nothing' are shipped with this installation: there are fashion"),
