@@ -16,13 +16,22 @@ from typing import Any, TypeVar, cast
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
 V = TypeVar("V")
+BEGUN = 4  # suggestions that begin as a name does
 BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def meant(name: str, known: Iterable[str]) -> str:
-    """The nearest of the known names, as the end of a sentence; "" where none is near."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f", did you mean {near[0]!r}?" if near else ""
+def alike(name: str, known: Iterable[str], most: int = 1, likeness: float = 0.6) -> list[str]:
+    """The known names that were probably meant: a few that begin so, else the most alike. Capitals make no difference."""
+    plain, wrong = {word: word.lower() for word in known}, name.lower()
+    begun = [word for word in plain if len(wrong) > 2 and plain[word].startswith(wrong)]
+    likely = [] if begun else difflib.get_close_matches(wrong, plain.values(), most, likeness)
+    return begun[:BEGUN] or [word for text in dict.fromkeys(likely) for word in plain if plain[word] == text][:most]
+
+
+def meant(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The names that were probably meant, as the end of a sentence; "" where none is like it."""
+    near = alike(name, known, likeness=likeness)
+    return f", did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from types import UnionType
@@ -10,6 +9,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from minidit.checkpoint.files import CheckpointError
 from minidit.incoming import reading
+from minidit.keywords import meant
 from minidit.models.kinds import NETWORKS
 
 C = TypeVar("C")  # a dataclass
@@ -36,8 +36,7 @@ def config_from(cls: type[C], values: Mapping[str, Any], where: str) -> C:
     known = [f.name for f in fields(cast(Any, cls))]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            raise CheckpointError(f"{where}: unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            raise CheckpointError(f"{where}: unknown key {key!r}{meant(key, known)}")
     for key, expected in get_type_hints(cls).items():
         if key in values and not is_a(values[key], expected):
             raise CheckpointError(f"{where}: {key} = {values[key]!r} must be {in_words(expected)}")

@@ -51,18 +51,8 @@ def save(
     if not hasattr(model, "state_dict"):
         raise TypeError(f"save writes networks, and this is of the type {type(model).__name__}; pictures: md.pictures.save_png"
                         '("x.png", md.pictures.grid(x, 4))')  # fmt: skip
-    if grammar not in SPOKEN:
-        raise ValueError(f"grammar {grammar!r} is not known: use {', '.join(repr(g) for g in SPOKEN)}")
-    kind, path = kind_of(model), Path(path)
-    if kind not in SPOKEN[grammar]:
-        raise ValueError(f"a network of the kind {kind} cannot be written in the grammar {grammar!r}")
-    folder = grammar.startswith("diffusers")
-    if folder and (path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt") or path.is_file()):
-        raise ValueError(f"{path}: the grammar {grammar!r} is a folder, weights and config.json: name one")
-    if not folder and path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
-        raise ValueError(f"{path}: networks are written as safetensors, never as a pickle: end the name in .safetensors")
-    if shard_bytes is not None and (not folder or shard_bytes < 1):
-        raise ValueError("shard_bytes is a positive number, for the grammars that are folders")
+    path = Path(path)
+    check_place(path, kind_of(model), grammar, shard_bytes)
     if grammar == "minidit":
         save_model(path, model, dtype=dtype)
         return ()
@@ -76,6 +66,26 @@ def save(
         return _save_streams(path, model, arrays, grammar, shard_bytes)
     assert isinstance(model, AutoencoderKL)  # SPOKEN has no other
     return _save_kl(path, model, arrays, grammar, shard_bytes)
+
+
+def check_place(path: Path, kind: str, grammar: str, shard_bytes: int | None = None) -> None:
+    """Raises ValueError for a grammar that a kind of network cannot be written in, and for a place that it cannot be written to.
+
+    Nothing is said of what is at the place already, if it is of the right kind: a file, or a folder.
+    """
+    if grammar not in SPOKEN:
+        raise ValueError(f"grammar {grammar!r} is not known: use {', '.join(repr(g) for g in SPOKEN)}")
+    if kind not in SPOKEN[grammar]:
+        raise ValueError(f"a network of the kind {kind} cannot be written in the grammar {grammar!r}")
+    folder = grammar.startswith("diffusers")
+    if folder and (path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt") or path.is_file()):
+        raise ValueError(f"{path}: the grammar {grammar!r} is a folder, weights and config.json: name one")
+    if not folder and path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        raise ValueError(f"{path}: networks are written as safetensors, never as a pickle: end the name in .safetensors")
+    if not folder and path.is_dir():
+        raise ValueError(f"{path}: is a folder, and the grammar {grammar!r} is one file: {path}/NAME.safetensors, say")
+    if shard_bytes is not None and (not folder or shard_bytes < 1):
+        raise ValueError("shard_bytes is a positive number, for the grammars that are folders")
 
 
 def _save_dit(path: Path, model: DiT, arrays: Arrays, grammar: str, shard_bytes: int | None) -> tuple[Difference, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from minidit.incoming import printable
 
 if TYPE_CHECKING:
     from minidit.data import Dataset
@@ -25,17 +26,14 @@ def about(name: str, everything: bool) -> None:
     """
     found = [lines for reading in (weights, run, data, preset, network) for lines in reading(name, everything)]
     if not found:
+        from minidit.cli.folders import run_meant
         from minidit.data.embedded import EMBEDDED
         from minidit.keywords import meant
         from minidit.runs.presets import PRESETS, networks
 
-        known = list(dict.fromkeys([*shipped(), *EMBEDDED, *PRESETS, *networks()]))
-        plain = {k.lower(): k for k in known}
-        close = [k for k in known if k.lower().startswith(name.lower())] if len(name) > 2 else []
-        hint = f", did you mean {' or '.join(close[:4])}?" if close else meant(name, known)
-        hint = hint or meant(plain.get(next(iter(difflib.get_close_matches(name.lower(), plain, 1)), ""), ""), known)
+        known = dict.fromkeys([*shipped(), *EMBEDDED, *PRESETS, *networks()])
         raise ValueError(f"{name}: no run folder or file, and no weights, data set, preset or network has this name"
-                         + (hint or " (minidit info lists them)"))  # fmt: skip
+                         + (meant(name, known) or run_meant(name) or " (minidit info lists them)"))  # fmt: skip
     print("\n\n".join("\n".join(lines) for lines in found))
 
 
@@ -90,8 +88,9 @@ def run(name: str, everything: bool) -> Iterator[list[str]]:
         from minidit.data.decode import opened
 
         with opened(path) as picture:
-            how = picture.info.get("Description", "nothing in it says how it was made")
-            yield [f"{name}: a picture of {picture.width} x {picture.height}", f"  {how}"]
+            how = str(picture.info.get("Description", "nothing in it says how it was made"))
+            lines = [f"  {printable(line)}" for line in how.splitlines()]
+            yield [f"{name}: a picture of {picture.width} x {picture.height}", *lines]
         return
     loaded = load(path)
     if isinstance(loaded, Pipeline):

@@ -13,13 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.backend import cupy_or_reason
+    from minidit.keywords import meant
     from minidit.models.dit import DIT
     from minidit.training.launches import launches_of
 
     if not args.launches:
         raise ValueError("bench needs --launches, the one thing that it measures")
     if args.network not in DIT:
-        raise ValueError(f"--network {args.network!r} is not one of {', '.join(DIT)}")
+        raise ValueError(f"--network {args.network!r} is not one of {', '.join(DIT)}{meant(args.network, DIT)}")
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     cupy, reason = cupy_or_reason()

@@ -41,10 +41,13 @@ def model_of(source: str) -> Path:
 def refuse_unknown(source: str) -> None:
     """Raises ValueError for a name that is neither a file or folder nor that of shipped weights, with those that there are."""
     from minidit.cli.about import shipped
+    from minidit.cli.folders import run_meant
+    from minidit.keywords import meant
 
     if not Path(source).exists() and source not in shipped():
-        names = ", ".join(shipped())
-        raise ValueError(f"{source}: there is no such file or run folder, and no shipped weights of this name ({names})")
+        hint = meant(source, shipped()) or run_meant(source)
+        raise ValueError(f"{source}: there is no such file or run folder, and no shipped weights of this name "
+                         f"({', '.join(shipped())}){hint}")  # fmt: skip
 
 
 def refuse_taken(destination: Path, overwrite: bool) -> None:
@@ -69,6 +72,7 @@ def left_out(source: str) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     from minidit.checkpoint import describe, load_model, save
     from minidit.checkpoint.semantics import explained
+    from minidit.checkpoint.writing import check_place
     from minidit.outgoing import check_writable
 
     if args.num_heads is not None and args.num_heads < 1:
@@ -80,18 +84,22 @@ def run(args: argparse.Namespace) -> int:
     refuse_unknown(args.source)
     source, args.to = model_of(args.source), args.to or "minidit"
     contents = describe(source, dialect=args.dialect, num_heads=args.num_heads)
-    print(contents)
+    shard_bytes = None if args.shard_mb is None else args.shard_mb * 10**6
     if args.destination is None:
+        print(contents)
         return 0
     if Path(args.destination).resolve() == Path(source).resolve():
         raise ValueError(f"{args.destination}: source and destination are the same")
     folder = args.to.startswith("diffusers")
-    refuse_taken(Path(args.destination), args.overwrite)
+    if args.shard_mb is not None and not folder:
+        raise ValueError(f"--shard-mb: the grammar {args.to} is one file: leave it out, or add --to diffusers")
+    check_place(Path(args.destination), contents.kind, args.to, shard_bytes)
+    refuse_taken(Path(args.destination), args.overwrite)  # last: nobody adds --overwrite only to be refused for another reason
     check_writable(Path(args.destination, "config.json") if folder else args.destination, contents.size)
+    print(contents)
     cast = args.dtype if args.dtype == "bfloat16" else None  # NumPy cannot compute in it: it is only written
     dtype = "float32" if cast else args.dtype or contents.dtype
     model, _ = load_model(source, dtype=dtype, dialect=args.dialect, num_heads=args.num_heads)
-    shard_bytes = None if args.shard_mb is None else args.shard_mb * 10**6
     differences = save(args.destination, model, grammar=args.to, dtype=cast, shard_bytes=shard_bytes)
     print(f"{args.destination}: written in the grammar {args.to} (minidit info {args.destination} --all lists its arrays)")
     lines = [*left_out(args.source), *explained(differences)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device
-from minidit.cli.folders import refuse_misspelt
+from minidit.cli.folders import refuse_missing
 
 if TYPE_CHECKING:
     from minidit.backend import Array
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.runs.loading import load
     from minidit.runs.pipeline import Pipeline
 
-    refuse_misspelt(args.run)
+    refuse_missing(args.run)
     if args.n is not None and args.n < 1:
         raise ValueError(f"-n {args.n} must be at least 1")
     pipeline = load(args.run, device=settle_device(args), weights=args.weights)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, add_precision, settle_device, settle_precision
-from minidit.cli.folders import refuse_misspelt
+from minidit.cli.folders import refuse_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from minidit.runs.phases import resume
 
     progress = Progress(args.quiet)
-    refuse_misspelt(args.run)
+    refuse_missing(args.run)
     check_run(Path(args.run))
     device = settle_device(args)
     settle_precision(device, args.precision)

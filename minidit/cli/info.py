@@ -46,7 +46,7 @@ def memory(args: argparse.Namespace) -> int:
 
     known = networks()
     if args.network is not None and args.network not in known:
-        raise ValueError(f"there is no network {args.network!r}" + meant(args.network, known))
+        raise ValueError(f"there is no network {args.network!r}{meant(args.network, known) or '; minidit info lists them'}")
     device = chosen_device("auto")[0] if args.device == "auto" else args.device
     if device not in ("cpu", "cuda") and device.partition(":")[0] != "cuda":
         raise ValueError(f"unknown device {device!r}: use 'cpu', 'cuda', 'cuda:N' or 'auto'")

@@ -83,6 +83,8 @@ def with_threads(config: RunConfig, threads: int | None) -> RunConfig:
     """The same run on `threads` cores; None: unchanged."""
     if threads is None:
         return config
+    if threads < 0:
+        raise ValueError(f"--threads {threads} must be at least 0 (0: all cores)")
     sections = ("train", "tokenizer_train", "judge_train")
     return replace(config, **{s: replace(getattr(config, s), shards=threads) for s in sections})
 
@@ -125,7 +127,7 @@ def with_kinds(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     if network := getattr(args, "network", None):
         known = networks()
         if network not in known:
-            raise ValueError(f"there is no network {network!r}{meant(network, known)}; minidit info lists them")
+            raise ValueError(f"there is no network {network!r}{meant(network, known) or '; minidit info lists them'}")
         config = replace(config, model=known[network])
     for section, kind in kinds.items():
         if kind and kind != kind_of(section, getattr(config, section)):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 ELSEWHERE = {  # our option -> its names in other programs, and others by which people look for it
@@ -24,16 +26,6 @@ COMMANDS = {  # our command -> what people type for it
     "train --init RUN": "finetune fine-tune", "report RUN --csv FILE": "export csv metrics", "spec": "equation equations book",
     "report RUN --tensorboard DIR": "tensorboard", "report RUN": "show plot view", "sample --out film.gif": "gif animate film",
 }  # fmt: skip
-
-
-def near(wrong: str, known: Iterable[str], mark: str = "", likeness: float = 0.6) -> str:
-    """ ", did you mean …?" if one of the known words is like the wrong one."""
-    import difflib  # only after a mistake
-
-    known = list(known)
-    longer = [k for k in known if len(wrong) > 3 and k.startswith(wrong)]
-    close = longer or difflib.get_close_matches(wrong, known, 1, likeness)
-    return f", did you mean {mark}{close[0]}{mark}?" if close else ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,33 +65,91 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {self._clearer(message)}\n")
 
     def _clearer(self, message: str) -> str:
-        """A message of argparse, with what was probably meant."""
-        if choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            known = re.findall(r"[^\s,']+", choice[2])
-            if "argument COMMAND" in message:
-                meant = next((ours for ours, theirs in COMMANDS.items() if choice[1] in theirs.split()), "")
-                return f"there is no {choice[1]!r}" + (
-                    f", did you mean minidit {meant}?" if meant else near(choice[1], known, "'")
-                )
-            others = [a.option_strings[-1] for a in self._every_action() if a.option_strings and choice[1] in (a.choices or ())]
-            elsewhere = f", did you mean {others[0]} {choice[1]}?" if others else ""
-            return message + (elsewhere or near(choice[1], known, likeness=0.5))
+        """What argparse says, said again: what was wrong, what is right, and what was probably meant."""
+        if moved := self._moved():
+            return moved
+        if match := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            return self._no_command(match[1], re.findall(r"[^\s,']+", match[2]))
+        if match := re.match(r"argument (\S+): (.*)", message):
+            return self._wrong_value(match[1], match[2])
         if message.startswith("the following arguments are required: "):
             return self._missing()
         if message.startswith("unrecognized arguments: "):
             wrong = message.split(": ", 1)[1].split()[0]
-            if not wrong.startswith("-"):
-                hints = [hint for parser in self._parsers() if (hint := parser.stray(wrong))]
-                return f"{wrong!r} belongs to no option" + (f", did you mean {hints[0]}?" if hints else "")
-            return self._unknown(wrong)
+            return self._unknown(wrong) if wrong.startswith("-") else self._too_many(wrong)
         return message
+
+    def _moved(self) -> str:
+        """What to say where options that only a command has stand before it, with the right order; else ""."""
+        own, words = self._option_string_actions, list(self.words)
+        below = [a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction)]
+        if not below or not words or not words[0].startswith("-") or words[0].split("=")[0] in own:
+            return ""
+        places = [k for k, word in enumerate(words) if word in below[0]]
+        if not places:
+            alone = all(word.startswith("-") for word in words)
+            return "" if alone else "options stand after the command's name: minidit COMMAND …"
+        k = next((k for k in places if not words[k - 1].startswith("-")), places[0])  # not the value of --data demo
+        right = shlex.join(["minidit", words[k], *words[:k], *words[k + 1 :]])
+        return f"options stand after the command's name, did you mean {right}?"
+
+    def _no_command(self, wrong: str, known: Sequence[str]) -> str:
+        """What to say of a command that there is not."""
+        from minidit.keywords import meant
+
+        ours = next((ours for ours, theirs in COMMANDS.items() if wrong.lower() in theirs.split()), "")
+        hint = f", did you mean minidit {ours}?" if ours else meant(wrong, known)
+        return f"there is no command {wrong!r}{hint or '; minidit --help lists them'}"
+
+    def _wrong_value(self, name: str, what: str) -> str:
+        """What to say of an option or a word with a value that it cannot have, too few values, or one too many."""
+        from minidit.keywords import meant
+
+        names = name.split("/")  # -n/--n: the one that was typed
+        typed = {word.split("=")[0] for word in self.words}
+        flag = next((n for n in names if n in typed), names[-1]) if name.startswith("-") else name.upper()
+        if match := re.match(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", what):
+            known = re.findall(r"[^\s,']+", match[2])
+            others = [a.option_strings[-1] for a in self._actions if a.option_strings and match[1] in (a.choices or ())]
+            hint = f", did you mean {others[0]} {match[1]}?" if others else meant(match[1], known, likeness=0.5)
+            return f"{flag} {match[1]!r} is not one of {', '.join(known)}{hint}"
+        if match := re.match(r"invalid (int|float) value: (.*)", what):
+            return f"{flag} {match[2]} is not a {'whole ' if match[1] == 'int' else ''}number"
+        if match := re.match(r"expected (one|\d+|at least one) arguments?", what):
+            number = {"one": "a value", "at least one": "at least one value"}.get(match[1], f"{match[1]} values")
+            return f"{flag} needs {number}: {self._usage(flag)}"
+        if what.startswith("ignored explicit argument"):
+            return f"{flag} takes no value"
+        return f"{flag}: {what}"
+
+    def _usage(self, flag: str) -> str:
+        """An option with its values; with the value that was meant, where that begins with a dash and was taken for an option."""
+        action = self._option_string_actions[flag]
+        for word, after in itertools.pairwise(self.words):
+            if word in action.option_strings and after.startswith("-") and after not in self._option_string_actions:
+                return f"{flag}={after}, with = before a value that begins with a dash"
+        words = f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
+        values = action.metavar or words
+        values = [values] * (action.nargs if isinstance(action.nargs, int) else 1) if isinstance(values, str) else values
+        return " ".join([flag, *values, *(["…"] if action.nargs == "+" else [])])
 
     def _unknown(self, wrong: str) -> str:
         """What to say of an option that there is not."""
-        known = [o for a in self._every_action() for o in a.option_strings]
-        name = wrong.split("=")[0]
-        ours_for = [ours for ours, theirs in ELSEWHERE.items() if name[2:] in theirs.split() and ours.split()[0] in known]
-        return f"unknown option {wrong}" + (f", did you mean {ours_for[0]}?" if ours_for else near(name, known))
+        from minidit.keywords import alike
+
+        known = {o.lstrip("-"): o for a in self._every_action() for o in a.option_strings}
+        name = wrong.split("=")[0].lstrip("-")
+        ours_for = [ours for ours, theirs in ELSEWHERE.items() if name in theirs.split() and ours.split()[0] in known.values()]
+        near = ours_for or [known[word] for word in alike(name, known, likeness=0.7)]
+        hint = f", did you mean {near[0]}?" if near else f"; {self._command().prog} --help lists the options"
+        return f"unknown option {wrong}{hint}"
+
+    def _too_many(self, wrong: str) -> str:
+        """What to say of a word that is neither an option nor its value."""
+        hints = [hint for parser in self._parsers() if (hint := parser.stray(wrong))]
+        if hints:
+            return f"{wrong!r} belongs to no option, did you mean {hints[0]}?"
+        return f"{wrong!r} is one word too many: {self._command().usage}"
 
     def _missing(self) -> str:
         """What to say where a word is missing that the command needs; before a command any option is a wrong one."""
@@ -113,6 +163,10 @@ class Parser(argparse.ArgumentParser):
         """This one, and those of its commands."""
         below = [p for a in self._actions if isinstance(a, argparse._SubParsersAction) for p in a.choices.values()]
         return [self, *below]
+
+    def _command(self) -> Parser:
+        """The parser of the command that is called; this one, if there is none."""
+        return next((parser for parser in self._parsers()[1:] if parser.prog.split()[-1] in self.words), self)
 
     def _every_action(self) -> list[argparse.Action]:
         return [action for parser in self._parsers() for action in parser._actions]

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from minidit.cli.folders import refuse_misspelt
+from minidit.cli.folders import refuse_missing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     for name in (args.run, *args.others):
-        refuse_misspelt(name)
+        refuse_missing(name)
     folders = [Path(folder) for folder in (args.run, *args.others)]
     if args.csv is not None or args.tensorboard is not None:
         return numbers(args, folders)

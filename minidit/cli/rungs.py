@@ -29,9 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.diffusion import rungs
+    from minidit.keywords import meant
     from minidit.runs.process_kinds import DDPMConfig
     from minidit.runs.words import SPACINGS
 
+    if args.T < 1:
+        raise ValueError(f"--T {args.T} must be at least 1")
     if not 1 <= args.steps <= args.T and args.spacing in (None, *SPACINGS):
         raise ValueError(f"--steps {args.steps}: of a ladder of {args.T} rungs 1 to {args.T} can be kept")
     sch = DDPMConfig(schedule=args.schedule, T=args.T).path()
@@ -39,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     texts = [f"{args.steps}", f"ddim{args.steps}"]  # OpenAI's notation
     names = [*laws, *texts] if args.spacing is None else [args.spacing]
     if not (names[0] in laws or names[0].removeprefix("ddim").replace(",", "").isdecimal()):
-        raise ValueError(f'spacing {names[0]!r} is not one of {KNOWN}, nor a text such as "10,15,20" or "ddim50"')
+        raise ValueError(f'--spacing {names[0]!r} is not one of {KNOWN}, nor a text such as "10,15,20" or "ddim50"'
+                         + meant(names[0], laws))  # fmt: skip
     for name in names:
         try:
             kept = laws[name](sch, args.steps) if name in laws else rungs.from_text(name, args.T)

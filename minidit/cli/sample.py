@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minidit.cli.about import shipped
 from minidit.cli.device import add_device, settle_device, settle_precision
-from minidit.cli.folders import refuse_misspelt
+from minidit.cli.drawn import AGAIN, again, model_in_words, summary
+from minidit.cli.folders import refuse_missing, run_meant, runs_near
+from minidit.cli.parser import Parser
 from minidit.outgoing import check_writable, write_atomically
 
 if TYPE_CHECKING:
-    from minidit.cli.parser import Parser
     from minidit.processes.tokenizer import Pixel
     from minidit.runs.pipeline import Pipeline
     from minidit.runs.walks import Options
@@ -34,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--frames", type=int, metavar="N",
                         help="of every clip; 1: pictures, of a run that was trained with --pictures (default: as it was trained)")
     parser.add_argument("--out", metavar="FILE",
-                        help="a .png (minidit info FILE says how it was drawn), a .gif (a film from noise to pictures; "
+                        help="a .png (minidit info FILE says how to draw it again), a .gif (a film from noise to pictures; "
                              "clips play) or an .npz (for external tools) (default: grid.png, with a number if that exists)")
     parser.add_argument("--guidance", type=float, metavar="W",
                         help="how strictly pictures follow their class; 1 is plain conditional (default: the run's own)")
@@ -89,11 +91,15 @@ def unquoted(words: Sequence[str]) -> str:
 
 def check_place(args: argparse.Namespace) -> None:
     """Raises ValueError for a run that does not exist, with what was probably meant."""
-    refuse_misspelt(args.run)
-    if args.run is not None and not Path(args.run).exists():
-        meant = f": did you mean {args.unquoted}?" if args.unquoted else (
-            " (RUN is a run folder; classes go after --labels, captions after --prompt; minidit sample --help)")  # fmt: skip
-        raise ValueError(f"{args.run}: there is no such file or run folder{meant}")
+    if args.run is None or Path(args.run).exists():
+        return
+    if args.unquoted:
+        raise ValueError(f"{args.run}: there is no such run, did you mean {args.unquoted}?")
+    if args.run in shipped():
+        raise ValueError(f"{args.run}: there is no such run, did you mean --weights {args.run}?")
+    if not run_meant(args.run) and not runs_near(args.run):
+        raise ValueError(f"{args.run}: there is no such run (classes go after --labels, captions after --prompt)")
+    refuse_missing(args.run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet and (unfinished := so_far(args)):
         print(f"note: {unfinished}", file=sys.stderr)
     pipeline = pipeline if args.frames is None else pipeline.of_frames(args.frames)
+    refuse_spacing(args, pipeline)
     wanted, named = asked_walk(args, pipeline)
     steps = pipeline.steps(wanted)
     sampler, solver = pipeline.walk_words(args.sampler, named, args.eta, args.path)
@@ -128,14 +135,13 @@ def run(args: argparse.Namespace) -> int:
     n = len(labels) if labels is not None else args.n or 16
     check_writable(out, n * math.prod(pipeline.model.shape) * (1 if pipeline.tokenizer.limit else 16))  # bytes, about
     progress = Progress(args.quiet)
-    walk = walk_in_words(pipeline, sampler, solver, args.path).format(steps_in_words(pipeline, steps, args.spacing))
-    how = summary(args, pipeline, n, walk)
     options: Options = {
         "n": n, "steps": steps, "spacing": args.spacing, "path": args.path, "shift": args.shift, "sampler": sampler,
         "solver": solver, "eta": args.eta, "seed": args.seed, "precision": args.precision, "guidance": args.guidance,
         "interval": args.guidance_interval and tuple(args.guidance_interval), "temperature": args.temperature,
         "top_k": args.top_k, "top_p": args.top_p, "rising": args.rising,
     }  # fmt: skip
+    how = summary(args, pipeline, options, n)
     if out.suffix.lower() == ".gif" and len(pipeline.model.shape) != 4:
         from minidit.pictures import save_gif
         from minidit.runs.show import film, moments, pace
@@ -149,8 +155,8 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
         if not ranks().first:
             return 0
-        model = run_in_words(args, pipeline) if args.run else f"the weights {which or 'fashion'}"
-        save(out, x, labels, pipeline, f"{how}, by {model}")
+        add_arguments(parser := Parser())
+        save(out, x, labels, pipeline, f"{how}, by {model_in_words(args, pipeline)}", again(parser, args, pipeline, options))
     print(out)
     if not args.quiet:
         print(how, file=sys.stderr)
@@ -176,7 +182,7 @@ def unused(path: Path) -> Path:
 
 
 def refuse_numbers(args: argparse.Namespace) -> None:
-    """Raises ValueError for numbers that no walk can have, and for fresh noise that is asked for twice."""
+    """Raises ValueError for numbers that no walk can have, and for options that exclude each other."""
     for flag, number in (("--steps", args.steps), ("-n", args.n), ("--frames", args.frames)):
         if number is not None and number < 1:
             raise ValueError(f"{flag} {number} must be at least 1")
@@ -184,20 +190,27 @@ def refuse_numbers(args: argparse.Namespace) -> None:
     for flag, values in {**numbers, "--guidance-interval": args.guidance_interval or []}.items():
         if not all(value is None or math.isfinite(value) for value in values):
             raise ValueError(f"{flag} {' '.join(map(str, values))} must be finite")
-    for wrong, text in ((args.temperature == 0, "--temperature 0: always the most probable code is --top-k 1"),
-                        (args.temperature is not None and not args.temperature >= 0,
-                         f"--temperature {args.temperature} must be above 0"),
-                        (args.top_k is not None and args.top_k < 0, f"--top-k {args.top_k} must be at least 0 (0: all codes)"),
-                        (args.top_p is not None and not 0 < args.top_p <= 1,
-                         f"--top-p {args.top_p} must be above 0 and at most 1 (1: all codes)")):  # fmt: skip
-        if wrong:
-            raise ValueError(text)
     if args.eta and args.sampler not in ("", "ddim"):
         raise ValueError(f"--eta {args.eta:g}: how much fresh noise {args.sampler} has is fixed; --eta belongs to --sampler ddim")
+    noise = f"--eta {args.eta:g}" if args.eta else f"--sampler {args.sampler}" if args.sampler not in ("", "ddim") else ""
+    if noise and args.solver not in ("", "euler"):
+        raise ValueError(f"--solver {args.solver} takes no fresh noise, and {noise} draws some: leave out one of them")
+    if args.state and args.run is None:
+        raise ValueError(f"--state {args.state}: name the run that it belongs to: minidit sample RUN --state {args.state}")
 
 
-def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline, how: str) -> None:
-    """Writes pictures as a sheet or an npz file, clips as a GIF as well. how : what a PNG says of itself, with what was drawn"""
+def refuse_spacing(args: argparse.Namespace, pipeline: Pipeline) -> None:
+    """Raises ValueError for a law of rungs on a path that has none."""
+    if args.spacing and (args.path in ("straight", "ve") or (not args.path and pipeline.ladder is None)):
+        where = f"the path {args.path}" if args.path else "this model"
+        raise ValueError(f"--spacing {args.spacing}: only a ladder has rungs to space, and {where} has none: leave it out")
+
+
+def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline, how: str, command: str) -> None:
+    """Writes pictures as a sheet or an npz file, clips as a GIF as well.
+
+    how, command : what a PNG says of itself, with what was drawn: as a sentence, and as a command
+    """
     from minidit.pictures import save_gif, save_png
     from minidit.runs.show import playing, sheet
 
@@ -207,30 +220,7 @@ def save(out: Path, x: Pixel, labels: Labels | None, pipeline: Pipeline, how: st
         save_gif(out, playing(x, labels, pipeline), ms=200, hold=200)
     else:
         names = "; ".join(dict.fromkeys(pipeline.names_of(labels)))
-        save_png(out, sheet(x, labels, pipeline), about=f"minidit sample: {how}{f': {names}' if names else ''}")
-
-
-def summary(args: argparse.Namespace, pipeline: Pipeline, n: int, walk: str) -> str:
-    """How many were drawn, and how."""
-    scale = pipeline.guidance if args.guidance is None else args.guidance
-    guided = pipeline.model.condition.null is not None and not pipeline.usual.few
-    noun = "clip" if len(pipeline.model.shape) == 4 else "picture"
-    count = f"1 {noun}" if n == 1 else f"{n} {noun}s"
-    return f"{count}, {walk}{f', guidance {scale:g}' if guided else ''}{choice_in_words(args)}, seed {args.seed}"
-
-
-def choice_in_words(args: argparse.Namespace) -> str:
-    """How codes are chosen, where it is asked for; of other models nothing: they refuse these flags."""
-    words = (("temperature", args.temperature), ("top-k", args.top_k), ("top-p", args.top_p))
-    rising = {None: "", True: ", rising guidance", False: ", the same guidance everywhere"}[args.rising]
-    return rising + "".join(f", {name} {number:g}" for name, number in words if number is not None)
-
-
-def run_in_words(args: argparse.Namespace, pipeline: Pipeline) -> str:
-    """A run by its name; of a saved state which one it is, and after how many updates."""
-    done = (pipeline.meta or {}).get("step")
-    state = f", its state {args.state}" if args.state else ""
-    return f"the run {Path(args.run).resolve().name}{state}{f' after {done:,} updates' if isinstance(done, int) else ''}"
+        save_png(out, sheet(x, labels, pipeline), about=f"minidit sample: {how}{f': {names}' if names else ''}\n{AGAIN}{command}")
 
 
 def labels_of(args: argparse.Namespace, pipeline: Pipeline) -> Labels | None:
@@ -282,27 +272,6 @@ def in_few_steps(args: argparse.Namespace) -> bool:
         args.guidance_interval, args.sampler, args.solver, args.eta,
     )  # fmt: skip
     return args.steps in (1, 2, 4) and not any(word not in (None, "", 0.0) for word in otherwise)
-
-
-def walk_in_words(pipeline: Pipeline, sampler: str, solver: str, path: str) -> str:
-    """The method of a walk, with a place for the number of steps."""
-    from minidit.processes.tokens import TokenProcess
-
-    if pipeline.usual.few:
-        return "{} of a network for few steps"
-    if isinstance(pipeline.process, TokenProcess):
-        return f"{{}} of {sampler}"
-    method = sampler if solver == "euler" else f"{sampler} with {solver}"
-    return f"{{}} of {method}" + (f" on the path {path}" if path else "")
-
-
-def steps_in_words(pipeline: Pipeline, steps: int, spacing: str) -> str:
-    """How many steps are made: fewer than asked for where a law merges equal rungs. Another path has no rungs to space."""
-    from minidit.runs.words import SPACINGS
-
-    if spacing and pipeline.ladder is not None:
-        steps = len(SPACINGS[spacing](pipeline.ladder, steps))
-    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def _save_npz(out: Path, x: object, labels: Labels | None, pipeline: Pipeline) -> None:

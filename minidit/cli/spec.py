@@ -8,7 +8,6 @@ Works everywhere: an installed package carries SPEC.md, the tests and the story 
 from __future__ import annotations
 
 import argparse
-import difflib
 import functools
 import importlib.util
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from minidit.html.sources import Lines
 from minidit.html.spec import Chapter, Entry, Spec, measured, missing_from, parse, read
+from minidit.keywords import alike
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent  # unless only the package is installed:
@@ -86,7 +86,7 @@ def show(root: Path, package: Path, wanted: str) -> int:
         return 0
     meant = matching(wanted, chapters)
     if not meant:
-        near = [f"{i} ({entries[i].name})" for i in difflib.get_close_matches(wanted.upper(), entries, 3, 0.7)]
+        near = [f"{i} ({entries[i].name})" for i in alike(wanted, entries, 3, 0.7)]
         more = f": did you mean {' or '.join(near)}?" if near else " (minidit spec lists them)"
         print(f"minidit spec: there is no equation {wanted!r}{more}", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from minidit.cli.device import add_device, settle_device, settle_precision
 from minidit.cli.flags import add_config_flags
-from minidit.cli.folders import refuse_misspelt
+from minidit.cli.folders import refuse_missing
 from minidit.cli.options import PRESET_OF, add_kinds, defaults_in, preset_in, preset_of, resolve, with_threads
 from minidit.incoming import printable
 
@@ -61,7 +61,8 @@ def add_arguments(parser: Parser) -> None:
     add_config_flags(parser, sections, defaults_in(parser.words, RunConfig()))
 
     def stray(word: str) -> str:
-        return f"--preset {word}" if word in PRESETS and word not in PRESET_OF else f"--data {word}"
+        pictures = word in PRESET_OF or Path(word).exists()
+        return f"--data {word}" if pictures else f"--preset {word}" if word in PRESETS else ""
 
     parser.stray = stray
 
@@ -72,8 +73,10 @@ def everyday(parser: Parser) -> None:
 
     parser.add_argument("--data", metavar="PICTURES", help='a folder of pictures (sub-folders are classes; captions are '
                         'lines of metadata.jsonl: {"file_name": "1.png", "text": "a red disc"}), an IDX, CIFAR or npz file, '
-                        '"digits", "fashion", "emoji", "shapes" or "clips" (default: "fashion")')  # fmt: skip
-    parser.add_argument("--out", metavar="RUN", help="the run folder (default: runs/NAME)")
+                        '"digits", "fashion", "emoji", "shapes" or "clips" (default: those of --preset; "fashion" if none '
+                        'is named)')  # fmt: skip
+    parser.add_argument("--out", metavar="RUN", help="the run folder (default: runs/NAME, NAME that of your pictures; of "
+                        "an embedded set, that of --preset, or of --process raster or scales, if one is named)")  # fmt: skip
     parser.add_argument("--preset", choices=sorted(PRESETS), metavar="NAME", help="where all defaults come from: "
                         f'{", ".join(sorted(PRESETS))} (default: that of the data; "own" for a folder)')  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="TOML with sections as in a run's config.toml, over the preset")
@@ -109,8 +112,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.data == "":
         raise ValueError("--data is empty: name a folder or a set (was a variable not set?)")
-    for name in (args.resume, args.init, args.autoencoder):
-        refuse_misspelt(None if name == AUTO else name)
     job = resumed(args, progress) if args.resume and args.resume != AUTO else begun(args, progress)
     if args.dry_run and not args.resume:
         refuse_taken(job.folder, overwrite=args.overwrite)
@@ -119,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from minidit.runs.plan import plan
 
-        for line in [f"{train.name}: {len(train)} {train.words}, into {job.folder}", *about_pictures(job, train)]:
+        place = f"{job.folder}{named_after(args, job)}"
+        for line in [f"{train.name}: {len(train)} {train.words}, into {place}", *about_pictures(job, train)]:
             print(line, flush=True)
         progress.note("measuring how fast a few updates and a few pictures are …")
         print(*plan(job, train, gallery=not args.no_gallery), sep="\n")
@@ -127,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.resume == AUTO and not going_on(job, args)) or not args.resume:
         job.create(overwrite=args.overwrite)
     rests = job.existing and (job.folder / "model.safetensors").exists()
-    announce(job, train, progress)
+    announce(job, train, progress, named_after(args, job))
     with stop_gently(job, progress):
         pipeline = job.train(train, held_out)
     progress.close()
@@ -169,11 +171,14 @@ def labels_of(pipeline: Pipeline) -> str:
     return f"--labels {shlex.quote(text)}"
 
 
-def announce(job: Run, train: Dataset, progress: Progress) -> None:
-    """Says what is trained on: pictures, held-out part, classes, augmentation, files that were left out."""
+def announce(job: Run, train: Dataset, progress: Progress, named: str = "") -> None:
+    """Says what is trained on: pictures, held-out part, classes, augmentation, files that were left out.
+
+    named : why the folder is called so
+    """
     assert job.parts is not None
     held_out = 0 if job.parts.held_out is None else len(job.parts.held_out)
-    progress.note(f"{train.name}: {len(train)} {train.words}, {held_out} held out, into {job.folder}")
+    progress.note(f"{train.name}: {len(train)} {train.words}, {held_out} held out, into {job.folder}{named}")
     for line in about_pictures(job, train):
         progress.note(line)
 
@@ -199,12 +204,12 @@ def begun(args: argparse.Namespace, progress: Progress) -> Run:
     """A new run, whose folder is not made yet."""
     from minidit.runs.folder import skipped_of
     from minidit.runs.phases import Run
-    from minidit.runs.presets import PRESETS
 
     config, device = configure(args), settle_device(args)
+    for name in (args.init, args.autoencoder):
+        refuse_missing(name, "run or file")
     settle_precision(device, config.train.precision, config.tokenizer_train.precision)
-    named = args.preset or (args.process if args.process in PRESETS else name_of(config.data.source))
-    folder = Path(args.out) if args.out else Path("runs") / named
+    folder = Path(args.out) if args.out else Path("runs") / usual_name(args, config)[0]
     job = Run(folder, config, device=device, tell=progress.tell, note=progress.note, progress=progress.part)
     if args.resume == AUTO and not args.overwrite and config.data.skip_bad:
         job.leave_out = skipped_of(folder)
@@ -235,6 +240,7 @@ def resumed(args: argparse.Namespace, progress: Progress) -> Run:
     from minidit.runs.phases import resume
 
     refuse_changes(args)
+    refuse_missing(args.resume)
     job = resume(Path(args.resume), device=settle_device(args), tell=progress.tell, note=progress.note, progress=progress.part)
     lengths = {phase: vars(args)[flag] for flag, phase in LENGTHENED.items() if vars(args)[flag] is not None}
     if args.dry_run:
@@ -277,6 +283,27 @@ def refuse_changes(args: argparse.Namespace) -> None:
     if changes:
         names = ", ".join(k.split(".")[-1].replace("_", "-") for k in changes)
         raise ValueError(f"--resume uses the configuration in {args.resume}/config.toml: leave out {names}")
+
+
+def usual_name(args: argparse.Namespace, config: RunConfig) -> tuple[str, str]:
+    """(the name of a run for which none is chosen, whose name that is).
+
+    Pictures of one's own are looked for under their name; of an embedded set many runs are made, each by a preset.
+    """
+    from minidit.runs.presets import PRESETS
+
+    named = {"--preset": args.preset, "--process": args.process if args.process in PRESETS else None}
+    flag = next((flag for flag, word in named.items() if word), "")
+    if flag and config.data.source in PRESET_OF:
+        return str(named[flag]), flag
+    return name_of(config.data.source), "the pictures"
+
+
+def named_after(args: argparse.Namespace, job: Run) -> str:
+    """Why the folder of a new run is called so, behind its name; "" where it was chosen."""
+    if args.out or args.resume not in (None, AUTO):
+        return ""
+    return f" (named after {usual_name(args, job.config)[1]}; --out chooses another)"
 
 
 def name_of(source: str) -> str:

@@ -123,7 +123,8 @@ def target_of(words: list[str]) -> tuple[Any, str]:
         return instance(load(words[0])), words[0]
     except ValueError as error:
         near = topics_meant(words).get(words[0])
-        raise ValueError(f"{error}{f'; minidit verify {near} shows that topic' * bool(near)}") from error
+        lists = "" if near or re.search("[.:]", words[0]) else " (a file ends in .py; minidit verify --list names the topics)"
+        raise ValueError(f"{error}{f'; minidit verify {near} shows that topic' * bool(near)}{lists}") from error
 
 
 def published(report: Any, args: argparse.Namespace) -> int:

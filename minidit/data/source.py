@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
@@ -15,6 +14,7 @@ from minidit.data.dataset import Dataset
 from minidit.data.decode import Request
 from minidit.data.embedded import EMBEDDED
 from minidit.data.pixels import check_request, fit
+from minidit.keywords import meant
 
 CLIPS = "clips"  # moving digits, made by their law of motion
 FORMATS = ".npz, IDX (MNIST; plain or .gz), CIFAR binary (.bin), or a folder of pictures"
@@ -92,8 +92,7 @@ def _padded(data: Dataset) -> int | None:
 
 
 def _missing(source: str) -> str:
-    near = difflib.get_close_matches(source.lower(), [*EMBEDDED, CLIPS], n=1)
-    known = ", ".join([*EMBEDDED, CLIPS])
-    return f"no such file or folder; embedded sets are {known}" + (f"; did you mean {near[0]!r}?" if near else "")
+    known = [*EMBEDDED, CLIPS]
+    return f"no such file or folder; embedded sets are {', '.join(known)}{meant(source, known)}"
 
 

@@ -12,7 +12,7 @@ from minidit.checkpoint import CONFIG, CheckpointError, load_model
 from minidit.checkpoint.grammar import is_a
 from minidit.data.captions import Vocabulary
 from minidit.incoming import UNPRINTABLE, reading
-from minidit.keywords import spelled_out
+from minidit.keywords import meant, spelled_out
 from minidit.models.backbone import TrainedBackbone
 from minidit.models.classifier import Classifier
 from minidit.models.condition import Condition, Tokens
@@ -90,7 +90,7 @@ def _loaded(
     name = weights or "fashion"
     if path is None and not (SHIPPED / name).is_dir():
         there = sorted(place.name for place in SHIPPED.glob("*") if place.is_dir())
-        known = f"there are {', '.join(there)}" if there else "name a run folder (minidit train makes one)"
+        known = f"there are {', '.join(there)}{meant(name, there)}" if there else "name a run folder (minidit train makes one)"
         raise CheckpointError(f"no weights {name!r} are shipped with this installation: {known}")
     if path is not None and weights:
         raise ValueError(f"{path} and the shipped weights {weights!r} are both named: leave out one of them")

@@ -78,6 +78,8 @@ def other_path(own: Path, word: str, shift: float | None) -> Path | None:
     if shift is not None:
         if not isinstance(path, Straight):
             raise ValueError("only the times of the straight path are shifted: add --path straight")
+        if not shift > 0:
+            raise ValueError(f"shift {shift:g} must be above 0 (1: the times as they are)")
         return replace(path, shift=shift)
     return None if type(path) is type(own) else path
 

@@ -6,7 +6,6 @@ import pytest
 
 import minidit as md
 from minidit.cli.about import calls_of, calls_of_writing, shipped
-from minidit.cli.sample import steps_in_words
 from minidit.data.embedded import EMBEDDED
 from minidit.runs.presets import PRESETS, networks
 
@@ -63,10 +62,3 @@ def test_the_calls_of_codes_that_are_told_are_those_that_are_made(minidit, name)
     calls = calls_of_writing(pipeline)
     assert len(asked) == pipeline.steps(None) and sum(asked) == calls
     assert f"{calls} calls, one per pass and two where it is guided" in " ".join(minidit("info", name)[1].split())
-
-
-@pytest.mark.parametrize("spacing", ["", "leading", "karras"])
-def test_a_picture_says_the_steps_that_were_made_also_where_rungs_are_merged(spacing):
-    pipeline = md.load()
-    made = len(pipeline.settings(steps=400, spacing=spacing).times(pipeline.process.path))
-    assert steps_in_words(pipeline, 400, spacing) == f"{made} steps" and (made < 400) == (spacing == "karras")

@@ -53,7 +53,7 @@ def test_python_m_minidit_is_the_command():
     assert (done.returncode, done.stdout) == (0, f"minidit {__version__}\n")
     done = outside("-m", "minidit", "trian")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "minidit: there is no 'trian', did you mean 'train'?\n"
+    assert done.stderr == "minidit: there is no command 'trian', did you mean 'train'?\n"
 
 
 def test_a_reader_that_goes_away_is_no_disaster():
@@ -67,13 +67,13 @@ def test_a_reader_that_goes_away_is_no_disaster():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["smaple"], "minidit: there is no 'smaple', did you mean 'sample'?"),
-    (["dance"], "minidit: there is no 'dance'"),
-    (["compare", "a", "b"], "minidit: there is no 'compare', did you mean minidit report RUN RUN?"),
+    (["smaple"], "minidit: there is no command 'smaple', did you mean 'sample'?"),
+    (["dance"], "minidit: there is no command 'dance'; minidit --help lists them"),
+    (["compare", "a", "b"], "minidit: there is no command 'compare', did you mean minidit report RUN RUN?"),
     (["train", "--stpes", "3"], "minidit: unknown option --stpes, did you mean --steps?"),
     (["train", "--lerning-rate=3"], "minidit: unknown option --lerning-rate=3"),
-    (["sample", "--sampler", "euler"], "minidit sample: argument --sampler: invalid choice: 'euler'"),
-    (["train", "--steps", "many"], "minidit train: argument --steps: invalid int value: 'many'"),
+    (["sample", "--sampler", "euler"], "minidit sample: --sampler 'euler' is not one of ddim, ddpm, consistency, did you"),
+    (["train", "--steps", "many"], "minidit train: --steps 'many' is not a whole number"),
     (["train", "--steps", "0"], "minidit: steps = 0 must be at least 1"),
     (["train", "--prediction", "noise"], "minidit: prediction 'noise' is not one of eps, x_0, v"),
     (["train", "--hidden-size", "30"], "minidit: hidden_size 30 must be divisible by"),
@@ -81,21 +81,21 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["train", "--data", "fashoin"], "did you mean 'fashion'?"),
     (["train", "--config", "/nowhere.toml"], "minidit: /nowhere.toml: there is no such file"),
     (["train", "--data", "digits", "--size", "9"], "minidit: pictures of 9 x 9 do not fit patches of 2: give --size"),
-    (["train", "--resume", "/nowhere"], "minidit: /nowhere: no run there (no config.toml)"),
+    (["train", "--resume", "/nowhere"], "minidit: /nowhere: there is no such run (minidit train makes one)"),
     (["train", "--resume", "run", "--steps", "9", "--size", "8"], "configuration in run/config.toml: leave out size"),
     (["train", "--device", "tpu", "--print-config", "--lr", "-1"], "minidit: lr = -1.0 is out of range"),
-    (["sample", "/nowhere"], "minidit: /nowhere: there is no such file"),
+    (["sample", "/nowhere"], "minidit: /nowhere: there is no such run (classes go after --labels, captions after --prompt)"),
     (["sample", "--out", "grid.jpg"], "minidit: --out grid.jpg: the name must end in .png, .gif or .npz"),
     (["sample", "--out", "/nowhere/grid.png"], "minidit: --out /nowhere/grid.png: there is no folder /nowhere"),
     (["sample", "--steps", "5000"], "minidit: --steps 5000: the ladder has 1000 rungs"),
-    (["sample", "--spacing", "even"], "minidit sample: argument --spacing: invalid choice: 'even'"),
+    (["sample", "--spacing", "even"], "minidit sample: --spacing 'even' is not one of trailing, linspace,"),
     (["train", "--T", "30"], "minidit: --sample-steps 50: the ladder has 30 rungs"),
     (["train", "--tokenizer", "vqq"], "minidit: --tokenizer 'vqq' is not one of pixels, autoencoder"),
     (["train", "--tokenizer", "pixels", "--ae-widths", "8"], "minidit: --ae-widths: the tokenizer of this run is pixels; add"),
     (["train", "--process", "edm", "--T", "9"], "minidit: --T: the process of this run is edm; add --process ddpm"),
     (["train", "--process", "rectified_flow", "--times", "unifrom"], "minidit: times 'unifrom' is not one of uniform, logit_nor"),
     (["train", "--preset", "digits-flow", "--prediction", "eps"], "answer eps does not determine x_0: let the network predict v"),
-    (["sample", "--path", "flow"], "minidit sample: argument --path: invalid choice: 'flow'"),
+    (["sample", "--path", "flow"], "minidit sample: --path 'flow' is not one of vp, straight, ve"),
     (["sample", "--shift", "3"], "minidit: only the times of the straight path are shifted: add --path straight"),
     (["train", "--data", "digits", "--ae-groups", "4"], "minidit: --ae-groups: the tokenizer of this run is pixels"),
     (["train", "--pixels", "--autoencoder", "runs/a"], "minidit: --pixels means that there is no autoencoder"),
@@ -112,7 +112,7 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["train", "--learning-rate", "3"], "minidit: unknown option --learning-rate, did you mean --lr?"),
     (["train", "digits"], "minidit: 'digits' belongs to no option, did you mean --data digits?"),
     (["train", "digits-edm", "--steps", "3"], "minidit: 'digits-edm' belongs to no option, did you mean --preset digits-edm?"),
-    (["train", "--preset", "fashoin"], "did you mean fashion?"),
+    (["train", "--preset", "fashoin"], "did you mean 'fashion'?"),
     (["train", "--data", ""], "minidit: --data is empty: name a folder or a set"),
     (["train", "--network", "DiT-S2"], "minidit: there is no network 'DiT-S2', did you mean 'DiT-S/2'?"),
     (["train", "--betas", "0.5", "2"], "minidit: betas = (0.5, 2.0) is out of range: it must be from 0 to below 1, each"),
@@ -122,22 +122,23 @@ def test_a_reader_that_goes_away_is_no_disaster():
     (["report", "/"], "minidit: /: no run there (no config.toml)"),
     (["report", "/", "--csv", "-"], "minidit: /: no numbers there"),
     (["verify", str(ROOT / "LICENSE")], "LICENSE: no Python file: its name must end in .py"),
-    (["eval", "/nowhere"], "minidit: /nowhere: no run there"),
-    (["report", "/nowhere"], "minidit: /nowhere is not a run folder"),
+    (["eval", "/nowhere"], "minidit: /nowhere: there is no such run"),
+    (["report", "/nowhere"], "minidit: /nowhere: there is no such run"),
     (["sample", "--precision", "tf32"], "minidit: precision 'tf32' needs a GPU: on the CPU there are float32 and bf16"),
     (["train", "--precision", "tf32"], "minidit: precision 'tf32' needs a GPU: on the CPU there are float32 and bf16"),
-    (["eval", "/nowhere", "--precision", "fp8"], "minidit: precision 'fp8' is not one of float32, tf32, bf16"),
-    (["sample", "--temperature", "0"], "minidit: --temperature 0: always the most probable code is --top-k 1"),
-    (["sample", "--temperature", "-1"], "minidit: --temperature -1.0 must be above 0"),
-    (["sample", "--top-p", "2"], "minidit: --top-p 2.0 must be above 0 and at most 1"),
-    (["sample", "--top-k", "-2"], "minidit: --top-k -2 must be at least 0"),
+    (["sample", "--precision", "fp8"], "minidit: precision 'fp8' is not one of float32, tf32, bf16"),
+    (["sample", "--temperature", "0"], "are of models that write codes; this one denoises"),
+    (["sample", "--weights", "raster", "--temperature", "0"], "temperature 0 must be above 0 (always the most"),
+    (["sample", "--weights", "raster", "--temperature", "-1"], "minidit: temperature -1 must be above 0"),
+    (["sample", "--weights", "raster", "--top-p", "2"], "minidit: top_p 2 must be above 0 and at most 1 (1: all codes)"),
+    (["sample", "--weights", "raster", "--top-k", "-2"], "minidit: top_k -2 must be at least 0 (0: all codes)"),
     (["sample", "--prompt", "red", "heart"], "did you mean minidit sample --prompt 'red heart'?"),
     (["sample", "--prompt", "a", "red", "heart", "--seed", "3"], "did you mean minidit sample --prompt 'a red heart' --seed 3?"),
     (["sample", "--labels", "shirt", "bag"], "did you mean minidit sample --labels shirt,bag?"),
-    (["sample", "help"], "help: there is no such file or run folder (RUN is a run folder; classes go after --labels"),
+    (["sample", "help"], "help: there is no such run (classes go after --labels, captions after --prompt)"),
     (["convert", "clothes"], "clothes: there is no such file or run folder, and no shipped weights of this name (fashion, "),
-    (["info", "flux"], "did you mean flux-words or FLUX.1-dev?"),
-    (["info", "FLUX"], "did you mean flux-words or FLUX.1-dev?"),
+    (["info", "flux"], "did you mean 'flux-words' or 'FLUX.1-dev'?"),
+    (["info", "FLUX"], "did you mean 'flux-words' or 'FLUX.1-dev'?"),
     (["report"], "minidit report: RUN is missing (a run folder)"),
     (["--verson"], "minidit: unknown option --verson, did you mean --version?"),
     (["info", "--memory", "--network", "fasion"], "minidit: there is no network 'fasion', did you mean 'fashion'?"),
@@ -177,7 +178,9 @@ def test_a_misspelt_run_is_answered_with_the_right_one(minidit, words, wrong, tm
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "cats").mkdir(parents=True)
     (tmp_path / "runs" / "cats" / "config.toml").write_text("")
-    assert minidit(*words, wrong) == (2, "", f"minidit: {wrong}: there is no such run, did you mean runs/cats?\n")
+    code, out, err = minidit(*words, wrong)
+    kind = "run or file" if "--init" in words else "run"
+    assert (code, out, err) == (2, "", f"minidit: {wrong}: there is no such {kind}, did you mean runs/cats?\n")
 
 
 def test_a_folder_that_holds_no_pictures_is_told(minidit, tmp_path):
@@ -188,7 +191,7 @@ def test_a_folder_that_holds_no_pictures_is_told(minidit, tmp_path):
 
 
 def test_debug_shows_where_an_error_comes_from():
-    with pytest.raises(ValueError, match="no run there"):
+    with pytest.raises(ValueError, match="there is no such run"):
         main(["train", "--resume", "/nowhere", "--debug"])
     done = outside("-m", "minidit", "train", "--resume", "/nowhere", "--debug")
     assert done.returncode == 1 and "Traceback" in done.stderr

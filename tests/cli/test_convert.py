@@ -1,5 +1,6 @@
 """`minidit convert`: looks into files of weights, writes them in other grammars, and fails in one line."""
 
+import pytest
 from checkpoint.test_grammars import FOREIGN, dit
 
 from minidit.checkpoint import DIALECTS, SPOKEN, save
@@ -49,3 +50,25 @@ def test_a_run_folder_and_shipped_weights_are_converted_by_their_names(tmp_path,
     capsys.readouterr()
     assert main(["convert", str(tmp_path / "run"), "--to", "official"]) == 2
     assert "say where to write it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place, words, reason", [
+    ("folder", "", "folder: is a folder, and the grammar 'minidit' is one file: folder/NAME.safetensors, say"),
+    ("folder", "--to official", "the grammar 'official' is one file"),
+    ("w.safetensors", "--to diffusers", "the grammar 'diffusers' is a folder"),
+    ("w.pt", "", "never as a pickle"),
+    ("w.safetensors", "--to ldm", "a network of the kind dit cannot be written in the grammar 'ldm'"),
+    ("w.safetensors", "--shard-mb 3", "--shard-mb: the grammar minidit is one file: leave it out, or add --to diffusers"),
+])  # fmt: skip
+def test_what_cannot_be_written_is_refused_before_overwriting_is_advised(place, words, reason, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "mine.safetensors", dit(FOREIGN))
+    (tmp_path / "folder").mkdir()
+    for file in ("folder/x", "w.safetensors", "w.pt"):
+        (tmp_path / file).write_text("mine")
+    answers = []
+    for more in ([], ["--overwrite"]):
+        assert main(["convert", "mine.safetensors", place, *words.split(), *more]) == 2
+        answers.append(capsys.readouterr())
+    assert answers[0] == answers[1] and answers[0].out == "" and reason in answers[0].err
+    assert all((tmp_path / file).read_text() == "mine" for file in ("folder/x", "w.safetensors", "w.pt"))

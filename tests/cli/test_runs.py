@@ -18,7 +18,8 @@ from PIL import Image
 from small import folder_of_pictures
 
 from minidit.checkpoint import load_model, read_arrays
-from minidit.cli import main
+from minidit.cli import build_parser, main
+from minidit.cli.train import configure, usual_name
 from minidit.runs.phases import Run, Stopped, resume
 from minidit.runs.presets import PRESETS
 from minidit.runs.state import paths_of
@@ -36,6 +37,11 @@ def told(*arguments):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(a) for a in arguments])
     return code, out.getvalue(), err.getvalue()
+
+
+def command_line(words):
+    """The arguments of a command, as it is called with them."""
+    return build_parser(words[0], words).parse_args(words)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +199,7 @@ def test_the_same_seed_gives_the_same_bytes_and_stdout_is_the_path(trained, tmp_
     with Image.open(one) as x, Image.open(other) as y:
         assert x.tobytes() != y.tobytes()
         said = f"minidit sample: 10 pictures, 3 steps of ddim, guidance 2, seed 4, by the run {trained.folder.name}"
-        assert x.info["Description"] == f"{said}: {'; '.join('0123456789')}"
+        assert x.info["Description"].startswith(f"{said}: {'; '.join('0123456789')}\nagain: minidit sample {trained.folder} ")
 
 
 def test_where_nothing_is_said_about_the_walk_it_takes_eight_rungs_of_adams_bashforth(trained, tmp_path):
@@ -282,3 +288,31 @@ def test_a_demo_that_is_stopped_while_its_judge_is_trained_goes_on_as_an_evaluat
     code, out, err = told("demo", "--quick", *tiny, "--T", 50, "--steps", 2, "--out", tmp_path / "run")
     assert (code, out) == (130, "")
     assert err.endswith(f"minidit: stopped at update 3 of the judge; continue with: minidit eval {tmp_path}/run\n")
+
+
+@pytest.mark.parametrize("words, name, why", [
+    ("--data pics", "pics", "the pictures"), ("--data pics --preset words", "pics", "the pictures"),
+    ("--data pics --preset own --process raster", "pics", "the pictures"),
+    ("--data sub/pics/ --preset digits", "pics", "the pictures"),
+    ("--data digits", "digits", "the pictures"), ("", "fashion", "the pictures"), ("--preset digits", "digits", "--preset"),
+    ("--data digits --preset digits-edm", "digits-edm", "--preset"), ("--preset demo --data digits", "demo", "--preset"),
+    ("--process scales", "scales", "--process"), ("--data digits --process raster", "raster", "--process"),
+    ("--data digits --process edm", "digits", "the pictures"),
+])  # fmt: skip
+def test_a_run_on_ones_own_pictures_has_their_name_and_one_on_an_embedded_set_that_of_its_preset(words, name, why):
+    args = command_line(["train", *words.split()])
+    assert usual_name(args, configure(args)) == (name, why)
+
+
+def test_the_line_that_names_the_folder_says_why_it_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_of_pictures(tmp_path / "pics")
+    words = ["train", "--data", "pics", "--preset", "digits", *TINY]
+    why = "into runs/pics (named after the pictures; --out chooses another)"
+    code, out, _ = told(*words, "--dry-run")
+    assert code == 0 and why in out.splitlines()[0] and not (tmp_path / "runs").exists()
+    code, out, err = told(*words, "--steps", 1, "--no-gallery")
+    assert (code, out) == (0, "runs/pics\n") and why in err.splitlines()[0]
+    for more in (["--resume", "runs/pics"], [*words[1:], "--out", "runs/pics", "--overwrite", "--steps", 1]):
+        code, _, err = told("train", *more, "--no-gallery")
+        assert code == 0 and "named after" not in err and "into runs/pics\n" in err
