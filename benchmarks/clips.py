@@ -81,7 +81,7 @@ def train(args: argparse.Namespace) -> None:
     began, loss = time.process_time(), []
     for record in loop.run():
         loss.append(float(record["loss"]))
-        last = record["step"] == args.steps
+        last = record["step"] == min(args.until or args.steps, args.steps)
         if record["step"] % args.every == 0 or last:
             average = SpacetimeDiT(config, None)
             average.flat[...] = loop.optimiser.average
@@ -92,6 +92,8 @@ def train(args: argparse.Namespace) -> None:
             save_model(args.out / "model.safetensors", average)
             pictures.save_png(args.out / "sheet.png", pictures.grid(x[:12], columns=1, scale=3))
             began += time.process_time() - began - spent  # measuring is not training
+        if last:
+            break
 
 
 def write(folder: Path, line: dict[str, Any]) -> None:
@@ -101,23 +103,40 @@ def write(folder: Path, line: dict[str, Any]) -> None:
         log.write(json.dumps(line) + "\n")
 
 
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What a folder's network was trained with."""
+    settings: dict[str, Any] = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    return settings
+
+
 def trained(folder: Path) -> tuple[SpacetimeDiT, md.Diffusion, Any, Any]:
     """The network of a folder, its process, and the classes and velocities that it learned."""
     network, _ = load_model(folder / "model.safetensors")
     assert isinstance(network, SpacetimeDiT)
-    settings = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    settings = settings_of(folder)
     process = RectifiedFlowConfig(**{name: settings[name] for name in LAW}).diffusion()
     labels = np.array([int(k) for k in settings["digits"]] or range(10))
     return network, process, labels, VELOCITIES[settings["velocities"]]
 
 
+def light(x: Any) -> Any:
+    """The mean light of every clip, 0 black and 1 white."""
+    return (np.clip(x, -1, 1).mean(axis=(1, 2, 3, 4)) + 1) / 2
+
+
 def ask(args: argparse.Namespace) -> None:
-    """The statistics of a trained network for other numbers of steps and scales of guidance."""
+    """The statistics of a trained network for other numbers of steps and scales of guidance.
+
+    faint : the share of clips with less than half of the light of real ones: the law does not see whether a digit is bright
+    """
     network, process, labels, velocities = trained(args.folder)
+    real = task(argparse.Namespace(**settings_of(args.folder)), "test").x_0()
     for steps in args.steps:
         for w in args.guidance:
             x = samples(network, process, labels, args.n, args.seed, steps, w)
-            write(args.folder, {"steps": steps, "guidance": w, "n": args.n, "seed": args.seed} | obedience(x, velocities))
+            faint = float((light(x) < light(real).mean() / 2).mean())
+            line = {"steps": steps, "guidance": w, "n": args.n, "seed": args.seed}
+            write(args.folder, line | obedience(x, velocities) | {"faint": faint})
 
 
 def picture(args: argparse.Namespace) -> None:
@@ -152,6 +171,7 @@ def main() -> None:
     p.add_argument("--velocities", choices=sorted(VELOCITIES), default="four")
     for name, usual in (("clips", PARTS["train"]), ("size", 16), ("frames", PRESET.data.frames), ("every", 250)):
         p.add_argument(f"--{name}", type=int, default=usual)
+    p.add_argument("--until", type=int, help="stop after this update; the rate still falls over all of --steps")
     p.add_argument("--pictures", type=float, default=PRESET.data.pictures, help="the share of pictures in the loss")
     for section, names in ((PRESET.model, ARCHITECTURE), (PRESET.process, LAW), (PRESET.train, RECIPE)):
         flags(p, section, names)
