@@ -256,6 +256,17 @@ def flow_ab2(net, x, N):
     return x
 
 
+def edm_sample(net, x, sigmas, churn, low, high, z):
+    for k in range(len(z)):
+        raised = churned_sigma(sigmas[k], churn, len(z), low, high)
+        x = edm_churn(x, z[k], sigmas[k], raised)
+        D = net(x, np.array(raised))
+        last = k == len(z) - 1
+        D_next = D if last else net(edm_euler_step(x, D, raised, sigmas[k + 1]), sigmas[k + 1])
+        x = edm_heun_step(x, D, D_next, raised, sigmas[k + 1])
+    return x
+
+
 # ------------------------------------------------------------------------------------------------ training and its measures
 
 

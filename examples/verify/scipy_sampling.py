@@ -275,6 +275,18 @@ def ddpm_sample(denoise, x, N, alpha_bar, z):
     return x
 
 
+def ddim_along(denoise, x, timesteps, alpha_bar, eta, z):
+    for (t, s), noise in zip(step_pairs(timesteps, len(alpha_bar)).tolist(), z, strict=True):
+        x = ddim_step(x, denoise(x, t), t, s, alpha_bar, eta, noise)
+    return x
+
+
+def ddpm_along(denoise, x, timesteps, alpha_bar, z):
+    for (t, s), noise in zip(step_pairs(timesteps, len(alpha_bar)).tolist(), z, strict=True):
+        x = ddpm_step_large(x, denoise(x, t), t, s, alpha_bar, noise)
+    return x
+
+
 def ddim_invert(denoise, x, N, alpha_bar):
     pairs = down(len(alpha_bar), N)[::-1]
     for t, s in pairs:

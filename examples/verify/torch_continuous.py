@@ -228,6 +228,18 @@ def flow_heun(net, x, N):
     return x
 
 
+def edm_sample(net, x, sigmas, churn, low, high, z):
+    for sigma, after, noise in zip(sigmas.tolist(), sigmas[1:].tolist(), z, strict=False):
+        t = churned_sigma(sigma, churn, len(z), low, high)
+        x = edm_churn(x, noise, sigma, t)
+        d = (x - net(x, torch.tensor(t, dtype=x.dtype))) / t
+        end = x + (after - t) * d
+        if after:
+            d = (d + (end - net(end, torch.tensor(after, dtype=x.dtype))) / after) / 2
+        x = x + (after - t) * d
+    return x
+
+
 def flow_ab2(net, x, N):
     past = None
     for k in range(N, 0, -1):

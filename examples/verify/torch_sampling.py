@@ -5,6 +5,7 @@
 Tables in float64 are made once for a ladder; a step gathers what it needs from them.
 """
 
+import itertools
 import math
 
 import torch
@@ -213,6 +214,20 @@ def ddpm_sample(denoise, x, N, alpha_bar, z):
     for k, (t, s) in enumerate(step_pairs(sampling_timesteps(len(alpha_bar), N), len(alpha_bar)).tolist()):
         x = ddpm_step(x, denoise(x, torch.full((len(x),), t)), t, s, alpha_bar, z[k])
     return x
+
+
+def along(move, denoise, x, timesteps):
+    for k, (t, s) in enumerate(itertools.pairwise([*timesteps.tolist(), -1])):
+        x = move(x, denoise(x, t), t, s, k)
+    return x
+
+
+def ddim_along(denoise, x, timesteps, alpha_bar, eta, z):
+    return along(lambda x, eps, t, s, k: ddim_step(x, eps, t, s, alpha_bar, eta, z[k]), denoise, x, timesteps)
+
+
+def ddpm_along(denoise, x, timesteps, alpha_bar, z):
+    return along(lambda x, eps, t, s, k: ddpm_step_large(x, eps, t, s, alpha_bar, z[k]), denoise, x, timesteps)
 
 
 def ddim_invert(denoise, x, N, alpha_bar):

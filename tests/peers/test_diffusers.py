@@ -73,6 +73,7 @@ def test_every_disagreement_of_ddim_has_a_name(drawn, rederive):
     [
         ("DDIMScheduler", {"timestep_spacing": "linspace"}, "M04"),
         ("DDIMScheduler", {"timestep_spacing": "trailing"}, "M04"),
+        ("DDIMScheduler", {"set_alpha_to_one": False}, "M08c"),
         ("DDPMScheduler", {"steps_offset": 1}, "M06"),
         ("DDPMScheduler", {"variance_type": "fixed_large"}, "M21b"),
         ("DDPMScheduler", {"variance_type": "fixed_large_log"}, "M24"),

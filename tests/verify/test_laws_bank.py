@@ -42,7 +42,7 @@ def test_a_dialect_says_what_it_does_in_every_aspect(dialect):
     assert told <= {*dialect.habits, *dialect.also} <= set(DEVIATIONS)
 
 
-@pytest.mark.parametrize("identifier", ["M05", "M08", "M17", "M25", "M31", "M50", "M54", "M61b", "M76", "M86"])
+@pytest.mark.parametrize("identifier", ["M05", "M08c", "M17", "M25", "M31", "M50", "M54", "M61b", "M76", "M86"])
 def test_habits_of_released_libraries_are_told_with_the_dialects_that_share_them(identifier):
     assert sharing(identifier)
     R = Reference((DEVIATIONS[identifier],))
@@ -79,8 +79,47 @@ def test_a_mistake_on_top_of_a_dialect_is_named_relative_to_it():
     report = md.verify.check({t.name: t.by(R) for t in bench("laws").topics}, dialect="ldm")
     assert report.mistakes == ["M34"]
     assert {f.topic.name for f in report.findings if not f.passed} == {
-        "ddim_step", "ddim_step_clipped", "ddim_sample", "guided_sample",
+        "ddim_step", "ddim_step_clipped", "ddim_sample", "ddim_along", "guided_sample",
     }  # fmt: skip
+
+
+def walk_down(data, with_noise):
+    """DDIM down a list, as somebody writes it in one loop. data: ᾱ past the last rung, from the table; with_noise: also there."""
+
+    def along(denoise, x, timesteps, alpha_bar, eta, z):
+        for k, t in enumerate(timesteps):
+            last, a_t = k + 1 == len(timesteps), alpha_bar[t]
+            a_s = data(alpha_bar) if last else alpha_bar[timesteps[k + 1]]
+            sigma = 0.0 if last and not with_noise else eta * ((1 - a_s) / (1 - a_t) * (1 - a_t / a_s)) ** 0.5
+            eps = denoise(x, t)
+            x = a_s**0.5 * (x - (1 - a_t) ** 0.5 * eps) / a_t**0.5 + (1 - a_s - sigma**2) ** 0.5 * eps + sigma * z[k]
+        return x
+
+    return along
+
+
+@pytest.mark.parametrize(
+    ("data", "with_noise", "mistakes"),
+    [
+        (lambda alpha_bar: 1.0, True, []), (lambda alpha_bar: 1.0, False, []),
+        (lambda alpha_bar: alpha_bar[0], True, ["M08c"]), (lambda alpha_bar: alpha_bar[0], False, ["C22"]),
+    ],
+)  # fmt: skip
+def test_the_last_step_of_a_list_that_ends_above_0_is_asked_for(data, with_noise, mistakes):
+    report = md.verify.check({"ddim_along": walk_down(data, with_noise)})
+    assert report.mistakes == mistakes and report.ok is not bool(mistakes)
+    assert [len(f.candidates) for f in report.findings] == [len(mistakes)]
+
+
+def test_noise_that_is_left_out_at_t_0_only_is_seen_where_the_list_ends_above_it():
+    def along(denoise, x, timesteps, alpha_bar, z):
+        for k, (t, s) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True)):
+            a_s, a_t = alpha_bar[s] if s >= 0 else 1.0, alpha_bar[t]
+            mean = (x - (1 - a_t / a_s) / (1 - a_t) ** 0.5 * denoise(x, t)) / (a_t / a_s) ** 0.5
+            x = mean + (t > 0) * (1 - a_t / a_s) ** 0.5 * z[k]
+        return x
+
+    assert {*md.verify.check({"ddpm_along": along}).mistakes} == {"M21b", "C04"}  # C04: β, where β̃ of the step before belongs
 
 
 def test_a_mistake_that_shows_only_through_another_is_found_with_it():

@@ -18,6 +18,7 @@ ADAMS = "(1+r/2) u - (r/2) u_before, r = (s-t)/(t-before)"
 CLIMB = "(1-t)/(1-s) x_s + √(t² - ((1-t)/(1-s) s)²) z"
 FRESH = "α x̂_0 + √(σ²-c²) ε̂ + c z"
 CHURN = "min(1 + S/n, √2) σ where low ≤ σ ≤ high, then x + √(σ̂²-σ²) z"
+CHURNED = "x + √(σ̂²-σ²) z is a sample of the level σ̂: there the network is asked, and from there the step leads"
 STRAIGHT = "S = Σ h_k mean ((x_end-x_start) - (x_{k+1}-x_k)/h_k)²"
 CALLS = "the network is asked at t, and by Heun again at s"
 
@@ -75,6 +76,10 @@ BANK = [
         {flows.in_interval: instead(lambda R, sigma, low, high: True)}),
     Deviation("X140", "CHURN_NOISE_IS_DIFFERENCE", "P.7", "adds (σ̂-σ) z: standard deviations do not add", CHURN,
         {flows.exploding_climb: instead(lambda R, x, s, t, z: x + (t - s) * z)}),
+    Deviation("X342", "CHURN_NOT_HEARD", "P.20", "asks the network at σ, though the sample was raised to σ̂", CHURNED,
+        {flows.heard_level: instead(lambda R, sigma, raised: sigma)}),
+    Deviation("X343", "CHURN_NOT_LEFT", "P.20", "steps from σ, though the sample was raised to σ̂: its noise stays", CHURNED,
+        {flows.left_level: instead(lambda R, sigma, raised: sigma)}),
     Deviation("X141", "CALLED_AT_ARRIVAL", "P.18", "asks the network at s in a step from t", CALLS,
         {flows.call_time: instead(lambda R, t, s: s)}),
     Deviation("X142", "SECOND_CALL_AT_START", "P.6", "asks the network at t again for the slope at s", CALLS,

@@ -6,12 +6,17 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.verify.bank.wrap import arguments, instead, then
-from minidit.verify.core.reference import Deviation, Reference
-from minidit.verify.topics import conversions, losses, posterior, schedules, timesteps
+from minidit.verify.core.reference import Deviation, Form, Reference
+from minidit.verify.topics import conversions, ddim, losses, posterior, schedules, timesteps
 
 
 def _leading(R: Reference, T: int, N: int) -> Array:
     return (np.arange(N) * (T // N))[::-1]
+
+
+def _first_past_the_last(original: Form) -> Form:
+    """ᾱ[0] where ᾱ = 1 belongs."""
+    return lambda R, alpha_bar, t, s: original(R, alpha_bar, t, s) if s >= 0 else float(alpha_bar[0])
 
 
 BANK = [
@@ -63,8 +68,15 @@ BANK = [
             timesteps.inside(R, (np.array(range(0, T, T // N)) + offset)[::-1], T))}, "LDM make_ddim_timesteps, labml DDIM"),
     Deviation("M08", "FINAL_ALPHA_NOT_ONE", "D.7", "uses ᾱ[0] past the last rung: noise of variance 1-ᾱ[0] stays",
         "ᾱ = 1 at the data (or declare set_alpha_to_one=False)",
-        {posterior.alpha_below: lambda f: lambda R, alpha_bar, t, s: f(R, alpha_bar, t, s) if s >= 0 else float(alpha_bar[0])},
+        {posterior.alpha_below: _first_past_the_last},
         "LDM, Stable Diffusion, labml DDIM"),
+    Deviation("M08c", "NOISE_BEHIND_THE_LAST_STEP", "D.7", "ends at ᾱ[0], and adds fresh noise there, which no step takes away",
+        "the last step leads to ᾱ = 1 without noise", {posterior.alpha_below: _first_past_the_last, ddim.ddim_from_pair:
+            arguments(lambda x_0, eps, a_t, a_s, s, eta, z: (x_0, eps, a_t, a_s, max(s, 0), eta, z))},
+        "LDM, Stable Diffusion; diffusers' DDIM with set_alpha_to_one=False (η > 0)"),
+    Deviation("C22", "LAST_ALPHA_WITHOUT_NOISE", "D.7", "ends at ᾱ[0] without fresh noise, whatever η is: a convention",
+        "the last step leads to ᾱ = 1 without noise", {posterior.alpha_below: _first_past_the_last, ddim.ddim_from_pair:
+            arguments(lambda x_0, eps, a_t, a_s, s, eta, z: (x_0, eps, a_t, a_s, s, eta if s >= 0 else 0.0, z))}, "class"),
     Deviation("M08b", "STOPS_AT_T_0", "D.30", "ends the walk at timestep 0, one step short of the data",
         "the last step goes from the last rung to the data, ᾱ = 1", {timesteps.step_pairs: then(lambda pairs: pairs[:-1])},
         "smalldiffusion (ends at σ_0 ≠ 0), ai-engineering PR#43"),

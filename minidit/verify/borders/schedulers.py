@@ -18,6 +18,7 @@ from minidit.backend import Array
 from minidit.verify.borders.torch import to_numpy, torch
 
 Answers = dict[str, Callable[..., Any]]
+Denoise = Callable[[Array, Array], Array]  # (x, t) -> ε̂
 BETAS = {  # beta_schedule, beta_start, beta_end -> the topic that states it
     ("linear", 1e-4, 0.02): "linear_betas", ("scaled_linear", 8.5e-4, 0.012): "scaled_linear_betas",
     ("squaredcos_cap_v2", None, None): "cosine_betas",
@@ -98,13 +99,26 @@ class Schedulers:
             return None
         return "" if not c["clip_sample"] else "_clipped" if c["clip_sample_range"] == 1 else None
 
+    def along(self, denoise: Denoise, x: Array, timesteps: Array, alpha_bar: Array, z: Array, **more: Any) -> Array:
+        """A walk down a list that is given to it."""
+        made, t_ = self.on(alpha_bar), torch()
+        made.set_timesteps(len(timesteps))
+        made.timesteps, made.custom_timesteps = t_.tensor(timesteps), True
+        for t, noise in zip(timesteps.tolist(), z, strict=True):
+            with drawing(self.kind, noise):
+                out = self.output(x, denoise(x, np.array(t)), alpha_bar[t])
+                x = to_numpy(made.step(out, t, t_.tensor(x), **more).prev_sample)
+        return x
+
     # ------------------------------------------------------------------------------------------------ DDPM
 
     def ddpm(self) -> Answers:
         out = self.ladder() | {"step_pairs": self.ddpm_pairs}
-        if self.variant == "" and self.config["variance_type"] == "fixed_small":
-            out["ddpm_scheduler"] = lambda alpha_bar: WholeScheduler(self, alpha_bar)
         kind = self.config["variance_type"]
+        if self.variant == "" and kind == "fixed_small":
+            out["ddpm_scheduler"] = lambda alpha_bar: WholeScheduler(self, alpha_bar)
+        if self.variant == "" and kind == "fixed_large":
+            out["ddpm_along"] = self.along
         table = {"fixed_small": "posterior_variance", "fixed_small_log": "posterior_log_variance"}
         table["fixed_large"] = "fixed_large_variance"
         if kind in table:
@@ -151,6 +165,7 @@ class Schedulers:
             out[f"ddim_step{self.variant}"] = self.ddim_step
             if not self.variant:
                 out["ddim_scheduler"] = lambda alpha_bar: WholeScheduler(self, alpha_bar)
+                out["ddim_along"] = self.ddim_along
             if self.config["prediction_type"] == "v_prediction" and not self.variant:
                 out["ddim_step_v"] = self.ddim_step_v
         if not self.variant:
@@ -186,6 +201,9 @@ class Schedulers:
         out = self.output(x_t, eps, alpha_bar[t])
         more = {"eta": eta, "variance_noise": t_.tensor(z), "use_clipped_model_output": self.rederive}
         return to_numpy(made.step(out, t, t_.tensor(x_t), **more).prev_sample)
+
+    def ddim_along(self, denoise: Denoise, x: Array, timesteps: Array, alpha_bar: Array, eta: float, z: Array) -> Array:
+        return self.along(denoise, x, timesteps, alpha_bar, z, eta=eta)
 
     def ddim_step_v(self, x_t: Array, v: Array, t: int, s: int, alpha_bar: Array) -> Array:
         made, t_ = self._stride(self.on(alpha_bar), t, s), torch()

@@ -159,5 +159,6 @@ def _narrow(findings: Sequence[Finding], asked: Asked, judge: Judge) -> None:
             finding.verdict = finding.verdict if finding.candidates or finding.verdict != "named" else "unknown"
     votes = Counter(ids(names) for f in findings for names in f.candidates)
     for finding in findings:
-        rank = {names: (len(names), -votes[ids(names)]) for names in finding.candidates}
+        alone = {names: sum(votes[frozenset({d.id})] for d in names) for names in finding.candidates}
+        rank = {names: (len(names), -votes[ids(names)], -n) for names, n in alone.items()}
         finding.candidates = [names for names in finding.candidates if rank[names] == min(rank.values())]

@@ -23,7 +23,7 @@ from minidit.verify.core.forms import array_of, owned
 from minidit.verify.core.levels import reached
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.ddim import ddim_invert_step, ddim_step
-from minidit.verify.topics.ddpm import ddpm_step
+from minidit.verify.topics.ddpm import ddpm_step, ddpm_step_large
 from minidit.verify.topics.timesteps import network_time, sampling_timesteps, step_pairs
 
 topic = Group("chains")
@@ -85,6 +85,35 @@ def ddpm_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Arr
     )
 
 
+def _lists() -> list[Probe]:
+    rng, alpha_bar, out = Philox(28), Schedule.linear(1000).alpha_bar[1:], []
+    denoise = Linear(perfect(alpha_bar).slope, 0.5 * np.cos(np.arange(1000) / 40), rng.normal((2, 2, 2, 3), dtype=np.float64))
+    for eta, timesteps in ((1.0, (801, 601, 401, 201, 1)), (0.5, (999, 749, 499, 249)), (0.0, (700, 150, 0))):
+        x, z = rng.normal((2, 2, 2, 3), dtype=np.float64), rng.normal((len(timesteps), 2, 2, 2, 3), dtype=np.float64)
+        args = (denoise, x, np.array(timesteps), alpha_bar, eta, z)
+        out.append(Probe(f"to-{timesteps[-1]}-eta{eta}", args, "lists that end above 0, and at it; no noise in the last step"))
+    return out
+
+
+ALONG = "denoise(x, t) -> eps, x_t (B,C,H,W) at timesteps[0], timesteps (N,) top down, alpha_bar (T,)"
+
+
+@topic("D.30", f"{ALONG}, eta, z (N,B,C,H,W), the k-th for the k-th step", "x_0 (B,C,H,W)", _lists, tol=10.0, because="N steps")
+def ddim_along(R: Reference, denoise: Denoise, x: Array, timesteps: Array, alpha_bar: Array, eta: float, z: Array) -> Array:
+    """DDIM steps with η from each of these timesteps to the next, and from the last one to the data: there without noise."""
+    move: StepOf = lambda x, eps, t, s, k: ddim_step(R, x, eps, t, s, alpha_bar, eta, z[k])
+    return walk(R, move, denoise, x, timesteps, len(alpha_bar))
+
+
+@topic("D.30", f"{ALONG}, z (N,B,C,H,W), the k-th for the k-th step", "x_0 (B,C,H,W)",
+       lambda: [Probe(p.name.rpartition("-")[0], (*p.args[:4], p.args[5]), p.reveals) for p in _lists()], tol=10.0,
+       because="N steps")  # fmt: skip
+def ddpm_along(R: Reference, denoise: Denoise, x: Array, timesteps: Array, alpha_bar: Array, z: Array) -> Array:
+    """DDPM steps with the large variance from each of these timesteps to the next, and to the data: there without noise."""
+    move: StepOf = lambda x, eps, t, s, k: ddpm_step_large(R, x, eps, t, s, alpha_bar, z[k])
+    return walk(R, move, denoise, x, timesteps, len(alpha_bar))
+
+
 # (s, t) from the data (-1) up, timesteps rising
 climb_pairs = part(lambda R, timesteps: list(zip([-1, *timesteps[:-1]], timesteps, strict=True)))
 # what the network is told on the way from s up to t: the level of x; at the data the lowest timestep
@@ -111,13 +140,16 @@ class Scheduler(Protocol):
         """From t to the next of the list."""
 
 
+Move = Callable[[Array, Array, int, int, Array], Array]  # (x_t, ε̂, t, s, z) -> x_s
+
+
 @dataclass(eq=False)
 class ReferenceScheduler:
     """The reference's steps as such an object."""
 
     R: Reference
     alpha_bar: Array
-    ancestral: bool
+    move: Move
     below: dict[int, int] = field(default_factory=dict)  # t -> s, for the t of the list
 
     def timesteps(self, N: int) -> Array:
@@ -129,10 +161,7 @@ class ReferenceScheduler:
 
     def step(self, x_t: Array, eps: Array, t: int, z: Array) -> Array:
         """From t to the next of the list."""
-        s = self.below[int(t)]
-        if self.ancestral:
-            return ddpm_step(self.R, x_t, eps, int(t), s, self.alpha_bar, z)
-        return ddim_step(self.R, x_t, eps, int(t), s, self.alpha_bar, 0.0, z)
+        return self.move(x_t, eps, int(t), self.below[int(t)], z)
 
 
 @cache
@@ -199,14 +228,14 @@ OBJECT = "an object: timesteps(N) -> (N,) ints top down, step(x_t, eps, t, z) ->
        plain=odd_steps)  # fmt: skip
 def ddim_scheduler(R: Reference, alpha_bar: Array) -> Scheduler:
     """Each step leads from t to the next of the list, the last one to the data: DDIM with η = 0."""
-    return ReferenceScheduler(R, alpha_bar, False)
+    return ReferenceScheduler(R, alpha_bar, lambda x, eps, t, s, z: ddim_step(R, x, eps, t, s, alpha_bar, 0.0, z))
 
 
 @topic("D.30", "alpha_bar (T,)", f"{OBJECT}, DDPM with the small variance", _ladders, measure=drive,
        plain=odd_steps)  # fmt: skip
 def ddpm_scheduler(R: Reference, alpha_bar: Array) -> Scheduler:
     """Each step leads from t to the next of the list, the last one to the data: DDPM with the small variance."""
-    return ReferenceScheduler(R, alpha_bar, True)
+    return ReferenceScheduler(R, alpha_bar, lambda x, eps, t, s, z: ddpm_step(R, x, eps, t, s, alpha_bar, z))
 
 
 DRAWS = 400_000

@@ -202,6 +202,34 @@ def flow_ab2(R: Reference, net: Net, x: Array, N: int) -> Array:
     return x
 
 
+def _churned_walks() -> list[Probe]:
+    at, out = np.arange(81.0), []
+    for sigmas, churn in (((80.0, 9.0, 1.5, 0.3, 0.0), 1.2), ((20.0, 2.0, 0.0), 0.0)):
+        x, pattern = pictures(175 + len(sigmas), 2, 2, 1, 3)
+        (z,) = pictures(181 + len(sigmas), 1, len(sigmas) - 1, 2, 1, 3)
+        net = Linear(1 / (1 + at), 0.5 * np.cos(at / 9), pattern)
+        out.append(Probe(f"churn{churn}", (net, 20 * x, np.array(sigmas), churn, 0.5, 50.0, z),
+                         "raised levels and such as stay; Euler's step into the data, without noise behind it"))  # fmt: skip
+    return out
+
+
+heard_level = part(lambda R, sigma, raised: raised)  # at which the network is asked after the churn
+left_level = part(lambda R, sigma, raised: raised)  # from which the step leads
+
+
+@topic("P.20", "net(x, sigma) -> D, x (B,C,N) at sigmas[0], sigmas (n+1,) falling to 0, churn, low, high, z (n,B,C,N)",
+       "x_0 (B,C,N)", _churned_walks, tol=10.0, because="n steps")  # fmt: skip
+def edm_sample(R: Reference, net: Net, x: Array, sigmas: Array, churn: float, low: float, high: float, z: Array) -> Array:
+    """σ̂ = min(1 + S/n, √2) σ where low ≤ σ ≤ high, x ← x + √(σ̂²-σ²) z, then Heun's step from σ̂, and Euler's into the data."""
+    for k, (sigma, after) in enumerate(pairwise(map(float, sigmas))):
+        raised = churned_sigma(R, sigma, churn, len(sigmas) - 1, low, high)
+        x = edm_churn(R, x, z[k], sigma, raised)
+        D, start = net(x, np.array(heard_level(R, sigma, raised))), left_level(R, sigma, raised)
+        end = edm_euler_step(R, x, D, start, after)
+        x = end if into_data(R, after) else edm_heun_step(R, x, D, net(end, np.array(after)), start, after)
+    return x
+
+
 # ------------------------------------------------------------------------------------------------ training and its measures
 
 

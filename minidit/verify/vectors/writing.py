@@ -31,7 +31,7 @@ from minidit.verify.core.values import ValueFormError, packed
 from minidit.verify.refusals import refusals
 from minidit.verify.vectors.suite import FORMAT, entry_of, json_of, made
 
-SUITE = "1.6.0"  # of the vectors themselves, apart from the package's and SPEC's
+SUITE = "1.7.0"  # of the vectors themselves, apart from the package's and SPEC's
 INLINE = 64
 CORE = 96_000  # bytes of arrays that the questions of one topic may bring into the core pack, beyond its smallest question
 OBSERVED = Path(__file__).parents[1] / "observed.json"  # made by tools/observe_vectors.py
