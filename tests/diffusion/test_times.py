@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 from support import agree, host, spec
@@ -49,8 +49,9 @@ def test_uniform_is_uniform(u):
 @spec("P.13")
 @given(st.floats(-1, 1), st.floats(0.3, 2), st.floats(0.02, 0.98))
 def test_logit_normal_times_have_their_density(m, s, t):
-    law = times.logit_normal(m, s)
-    u = stats.norm.cdf((math.log(t / (1 - t)) - m) / s)
+    law, z = times.logit_normal(m, s), (math.log(t / (1 - t)) - m) / s
+    assume(abs(z) < 6)  # further out, floats near u = 1 are too coarse to give t back
+    u = stats.norm.cdf(z)
     agree(law(np.array([u])), [t], bound=1e-6, of="P.13")
     below = integrate.quad(logit_normal_density, 1e-12, t, args=(m, s), limit=200)[0]
     agree(below, u, bound=1e-5, of="P.13")
