@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from minidit.autograd import PRIMITIVES, Gradients, Tensor, no_grad, plain_text, primitive
     from minidit.backend import from_dlpack, to_device, to_host, xp_of
     from minidit.checkpoint import describe, save
+    from minidit.diffusion import times
     from minidit.diffusion.ddim import ddim_invert_step, ddim_step
     from minidit.diffusion.ddpm import ddpm_step, posterior, q_sample
     from minidit.diffusion.fresh import DDPM, DDPM_LARGE, DDPM_LEARNED, ddim
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from minidit.images import Pictures
     from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
     from minidit.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+    from minidit.models.condition import Classes, Nothing
     from minidit.models.dit import DIT, DiT, DiTConfig
     from minidit.models.flux import Flux
     from minidit.models.flux_config import FLUX, FluxConfig
@@ -46,12 +48,14 @@ if TYPE_CHECKING:
     from minidit.runs.loading import load
     from minidit.runs.pipeline import Pipeline
     from minidit.training.loop import Loop, LoopConfig
+    from minidit.training.saved import load_state, save_state
 
 _HOMES = {
     "": ("data", "metrics", "nn", "ops", "pictures", "verify"),
     "autograd": ("Gradients", "PRIMITIVES", "Tensor", "no_grad", "plain_text", "primitive"),
     "backend": ("from_dlpack", "to_device", "to_host", "xp_of"),
     "checkpoint": ("describe", "save"),
+    "diffusion": ("times",),
     "diffusion.ddim": ("ddim_invert_step", "ddim_step"),
     "diffusion.ddpm": ("ddpm_step", "posterior", "q_sample"),
     "diffusion.fresh": ("DDPM", "DDPM_LARGE", "DDPM_LEARNED", "ddim"),
@@ -64,6 +68,7 @@ _HOMES = {
     "images": ("Pictures",),
     "models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
     "models.autoencoder_kl": ("AutoencoderKL", "AutoencoderKLConfig"),
+    "models.condition": ("Classes", "Nothing"),
     "models.dit": ("DIT", "DiT", "DiTConfig"),
     "models.flux": ("Flux",),
     "models.flux_config": ("FLUX", "FluxConfig"),
@@ -77,6 +82,7 @@ _HOMES = {
     "random": ("Philox",),
     "processes.autoencode": ("AutoencodeConfig", "autoencode"),
     "training.loop": ("Loop", "LoopConfig"),
+    "training.saved": ("load_state", "save_state"),
     "runs.loading": ("load",),
     "runs.pipeline": ("Pipeline",),
     "processes.diffusion": ("Diffusion", "drawn"),
@@ -88,13 +94,13 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AB2", "AB2_ARC", "DDPM", "DDPM_LARGE", "DDPM_LEARNED", "DIT", "EPS", "EULER", "FLUX", "HEUN", "MMDIT", "PRIMITIVES",
     "SPACETIME", "UNET", "X_0", "AdamW", "AutoencodeConfig", "Autoencoder", "AutoencoderConfig", "AutoencoderKL",
-    "AutoencoderKLConfig", "DiT", "DiTConfig", "Diffusion", "Exploding", "Flux", "FluxConfig", "Gradients", "Level",
-    "Loop", "LoopConfig", "MMDiT", "MMDiTConfig", "OptimConfig", "Philox", "Pictures", "Pipeline", "Sampling", "Schedule",
-    "SpacetimeConfig", "SpacetimeDiT", "Straight", "Tensor", "U", "UNet", "UNetConfig", "V", "__version__", "autoencode",
-    "data", "ddim", "ddim_invert_step", "ddim_step", "ddpm_step", "decode", "describe", "drawn", "edm", "from_dlpack",
-    "guide", "latents_of", "load", "loop_for", "metrics", "nn", "no_grad", "ops", "pictures", "plain_text", "posterior",
-    "predict_eps", "predict_v", "predict_x_0", "primitive", "q_sample", "reconstruct", "sample", "save", "to_device",
-    "to_host", "train", "verify", "xp_of",
+    "AutoencoderKLConfig", "Classes", "DiT", "DiTConfig", "Diffusion", "Exploding", "Flux", "FluxConfig", "Gradients",
+    "Level", "Loop", "LoopConfig", "MMDiT", "MMDiTConfig", "Nothing", "OptimConfig", "Philox", "Pictures", "Pipeline",
+    "Sampling", "Schedule", "SpacetimeConfig", "SpacetimeDiT", "Straight", "Tensor", "U", "UNet", "UNetConfig", "V",
+    "__version__", "autoencode", "data", "ddim", "ddim_invert_step", "ddim_step", "ddpm_step", "decode", "describe", "drawn",
+    "edm", "from_dlpack", "guide", "latents_of", "load", "load_state", "loop_for", "metrics", "nn", "no_grad", "ops",
+    "pictures", "plain_text", "posterior", "predict_eps", "predict_v", "predict_x_0", "primitive", "q_sample", "reconstruct",
+    "sample", "save", "save_state", "times", "to_device", "to_host", "train", "verify", "xp_of",
 ]  # fmt: skip  # a literal, which type checkers read
 
 
@@ -107,6 +113,8 @@ def _found(name: str) -> Any:
     home = _HOME[name]
     if home == "autograd":
         importlib.import_module("minidit.ops")  # a Tensor's operators are spelled there
+    if home == "diffusion":
+        importlib.import_module(f"minidit.diffusion.{name}")  # a file there, which importing the folder does not read
     module = importlib.import_module(".".join((__name__, home or name)))
     return getattr(module, name) if home else module
 

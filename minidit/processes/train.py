@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Unpack
 
 from minidit.backend import to_host
@@ -16,6 +17,7 @@ from minidit.processes.options import TrainingOptions
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import explained
 from minidit.training.process import Process
+from minidit.training.saved import saving
 from minidit.training.source import Data, LabelDropout, Source, Unlabelled, WordDropout, source_of
 
 
@@ -66,16 +68,26 @@ def train(
     data: Data,
     process: Diffusion | None = None,
     config: LoopConfig | None = None,
+    *,
+    state: str | Path | None = None,
+    save_every: int = 1000,
+    average: bool = False,
     **changes: Unpack[TrainingOptions],
 ) -> Iterator[dict[str, Any]]:
     """Trains a network on data; yields a record per update: `for record in train(model, data, steps=1000, lr=1e-3): …`
 
     data : a Dataset, (x_0, labels), x_0 alone, or any Source.   process : None: DDPM's, with 1000 rungs and ε.
-    The other keywords are fields of LoopConfig, over those of config.
-    The network keeps its raw weights; `loop_for` gives the Loop itself, with the average in loop.optimiser.average.
+    state : a file for the state of the training. If it is there, the training goes on from it, bit for bit; it is saved every
+    `save_every` updates, at the end, and at Ctrl-C. `kill -9` costs the updates since it was saved.
+    average : whether the network ends with the average of its weights, which draws better, instead of the last ones.
+    The other keywords are fields of LoopConfig, over those of config.   `loop_for` gives the Loop itself.
+    Raises CheckpointError, with the reason, for a state of another network or other settings.
     """
     check_backbone(network, "config")
     process = Diffusion.on_ladder(Schedule.linear()) if process is None else process
     config = replace(config or LoopConfig(), **changes)
     with explained(network.config, config, network.device):
-        yield from loop_for(network, data, process, config).run()
+        loop = loop_for(network, data, process, config)
+        yield from loop.run() if state is None else saving(loop, state, save_every)
+        if average:
+            network.flat[...] = loop.optimiser.average

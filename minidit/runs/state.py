@@ -17,16 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from minidit.backend import to_device, to_host
 from minidit.checkpoint import CheckpointError, write_arrays
 from minidit.checkpoint.files import Lazy, open_safetensors
 from minidit.nn.module import Module
 from minidit.runs import former
 from minidit.runs.config import Tables, tables_of, with_later_settings
 from minidit.runs.presets import RunConfig, SampleConfig
-from minidit.training.loop import Diverged, Loop, gentler
+from minidit.training.loop import Loop
+from minidit.training.saved import finite_arrays, restore
 
 STATES = "states"  # the folder of states in a run's folder
 NUMBER = re.compile(r"(\w+)-(\d{8,})\.safetensors")
@@ -66,11 +64,7 @@ def save_state(
     On a full disk older states make room. Raises Diverged if numbers are not finite, OSError if the file cannot be written; the
     last state stays in both cases.
     """
-    arrays = {"theta": loop.model.flat, **loop.optimiser.state_dict()}
-    for name, flat in arrays.items():
-        if not np.isfinite(to_host(flat).sum(dtype=np.float64)):
-            what = {"theta": "weights", "ema": "averaged weights"}.get(name, f"moments {name}")
-            raise Diverged(f"the {what} of the {phase} are not finite after update {loop.done}: {gentler(loop.config)}")
+    arrays = finite_arrays(loop, phase)
     meta = {"phase": phase, "step": loop.done, "held_out": held_out, **header}
     path = folder / STATES / f"{phase}-{loop.done:08d}.safetensors"
     try:
@@ -204,10 +198,7 @@ def recorded_in(state: State) -> dict[str, Any]:
 def load_state(state: State, loop: Loop) -> None:
     """Restores a loop to a saved state. Raises CheckpointError if it belongs to another network."""
     try:
-        arrays = {name: a.read() for name, a in state.arrays.items()}
-        loop.optimiser.load_state_dict(arrays)
-        loop.model.flat[...] = to_device(arrays["theta"], loop.device)
-        loop.done = state.done
+        restore(loop, {name: a.read() for name, a in state.arrays.items()}, state.done)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{state.path}: {str(error).removeprefix(f'{state.path}: ')}") from error
 
