@@ -111,10 +111,12 @@ class Sampling:
             raise ValueError(f"prediction {self.prediction!r} is not one of {', '.join(PREDICTIONS)}")
         if self.prediction is not None:
             answer = PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
-        if not 0 <= self.interval[0] < self.interval[1] <= 1 or path.part(self.interval[0]) >= path.part(self.interval[1]):
+        if not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ValueError(f"a guidance interval is two parts of the {'path' if ladder_of(path) is None else 'ladder'}, "
                              f"0 ≤ low < high ≤ 1; got {self.interval}")  # fmt: skip
         low, high = (path.part(u) for u in self.interval)
+        if low >= high:
+            raise ValueError(f"between the two parts of the guidance interval {self.interval} there is no rung of the ladder")
         if self.guidance != 1 and network.condition.null is None:
             raise ValueError("guidance needs a model that was trained with classes and label dropout")
         answer = path.answer(answer) if isinstance(path, Coordinates) else answer
