@@ -14,7 +14,7 @@ from minidit.models.var import VARConfig
 from minidit.models.vq import FSQConfig, MultiScaleVQConfig, VQConfig
 from minidit.processes.autoencode import AutoencodeConfig
 from minidit.processes.codes import numbers_of
-from minidit.processes.tokens import write
+from minidit.processes.tokens import Writing, write
 from minidit.runs.evaluate import Evaluation
 from minidit.runs.folder import metrics_of
 from minidit.runs.gallery import measure, show_run
@@ -75,15 +75,14 @@ def test_a_writer_shows_itself_and_suggests_options(kind, runs):
 def test_what_is_asked_of_a_choice_reaches_it(kind, runs):
     """On its own, and in parallel parts: the codes of a sample depend on its number and the seed alone."""
     pipeline = runs[kind][1]
-    y = np.arange(10)
+    y, usual = np.arange(10), Writing(guidance=pipeline.guidance, rises=kind == "scales")
     for options in ({}, {"guidance": 3.0}, {"guidance": 3.0, "rising": kind == "vq"}, {"temperature": 0.5, "top_k": 3},
                     {"top_p": 0.6, "seed": 4}):  # fmt: skip
-        how = pipeline.writing(**options)
+        how = replace(usual, **{"rises" if name == "rising" else name: value for name, value in options.items()})
+        assert pipeline.writing(**options) == how
         index = write(pipeline.model, pipeline.writes, y, how)
         for shards in (1, 2, 3):
             assert np.array_equal(pipeline.latents(y, shards=shards, **options), index)
-    assert how.top_p == 0.6 and pipeline.writing().guidance == pipeline.guidance
-    assert pipeline.writing().rises == (kind == "scales") != pipeline.writing(rising=kind == "vq").rises
     best = pipeline.latents(y, top_k=1, guidance=1.0)
     assert np.array_equal(best, pipeline.latents(y, top_k=1, guidance=1.0, seed=9))  # nothing is left to chance
 
