@@ -170,6 +170,15 @@ def from_dlpack(x: Any) -> Array:
 _residents: dict[Any, Array] = {}
 
 
+A = TypeVar("A", bound="np.ndarray[Any, Any]")
+
+
+def read_only(table: A) -> A:
+    """The same array, which nobody may change, so that `resident` needs one copy of it per device."""
+    table.setflags(write=False)
+    return table
+
+
 def resident(table: np.ndarray[Any, Any], like: Array) -> Array:
     """The table in the home of `like`. A read-only table is copied to a device once, and later calls return that copy."""
     xp = xp_of(like)

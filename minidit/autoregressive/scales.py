@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from minidit import ops
 from minidit.autograd import Value, value
 from minidit.autoregressive.quantize import nearest
-from minidit.backend import Array, resident, xp_of
+from minidit.backend import Array, read_only, resident, xp_of
 
 Phi = Callable[[int, Any], Any]  # (scale, map of full size) -> the same size
 
@@ -37,8 +37,7 @@ def area(p: int, H: int) -> NDArray[np.float64]:
     for i in range(p):
         low, high = i * H // p, -(-(i + 1) * H // p)
         m[i, low:high] = 1 / (high - low)  # (Q.11)
-    m.setflags(write=False)
-    return m
+    return read_only(m)
 
 
 def cubic(x: float, a: float = -0.75) -> float:
@@ -58,8 +57,7 @@ def bicubic(H: int, p: int, a: float = -0.75) -> NDArray[np.float64]:
         base = math.floor(x)
         for j in range(base - 1, base + 3):
             m[i, min(max(j, 0), p - 1)] += cubic(x - j, a)  # (Q.12)
-    m.setflags(write=False)
-    return m
+    return read_only(m)
 
 
 def resized(f: Value, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Value:

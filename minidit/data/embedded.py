@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from minidit.backend import read_only
 from minidit.data.checks import check_part
 from minidit.data.dataset import Dataset
 from minidit.data.emoji import emoji
@@ -24,10 +25,7 @@ DIGITS_TEST = 297  # held out by Dataset.split with seed 0
 
 @lru_cache(maxsize=2)  # the files never change
 def _arrays(name: str) -> Arrays:
-    arrays = read_arrays(SETS / name)
-    for array in arrays.values():
-        array.flags.writeable = False
-    return arrays
+    return {name: read_only(array) for name, array in read_arrays(SETS / name).items()}
 
 
 def digits(part: str | None = None) -> Dataset:

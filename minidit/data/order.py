@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from minidit.backend import read_only
 from minidit.random import Philox
 
 ORDER_STREAM = 0x64617462  # the Philox stream of the epochs
@@ -23,9 +24,7 @@ ORDER_STREAM = 0x64617462  # the Philox stream of the epochs
 @lru_cache(maxsize=4)  # without it every step would draw the whole epoch again
 def epoch_order(epoch: int, n: int, seed: int) -> NDArray[np.int64]:
     """π_epoch : int64 (n,), read-only."""
-    order: NDArray[np.int64] = Philox(seed, ORDER_STREAM, state=epoch).permutation(n).astype(np.int64)
-    order.flags.writeable = False
-    return order
+    return read_only(Philox(seed, ORDER_STREAM, state=epoch).permutation(n).astype(np.int64))
 
 
 def batch_indices(step: int, batch_size: int, n: int, seed: int) -> NDArray[np.int64]:

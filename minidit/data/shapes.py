@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minidit.backend import Array
+from minidit.backend import Array, read_only
 from minidit.data.captions import Vocabulary
 from minidit.data.checks import check_part
 from minidit.data.dataset import Dataset, from_uint8
@@ -65,8 +65,7 @@ def drawings() -> NDArray[np.uint8]:
         covered = mask(thing.shape, SIZES[thing.size]).reshape(QUARTER, FINER, QUARTER, FINER).mean((1, 3))
         colour = np.array(COLOURS[thing.colour])[:, None, None]
         out[k] = np.rint(255 + covered * (colour - 255))
-    out.setflags(write=False)
-    return out
+    return read_only(out)
 
 
 def drawn(quarters: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from minidit import ops
-from minidit.backend import Array, resident, special_of, xp_of
+from minidit.backend import Array, read_only, resident, special_of, xp_of
 from minidit.diffusion import gaussian
 from minidit.diffusion.level import Level, check_shapes, enter
 from minidit.diffusion.prediction import Prediction
@@ -87,9 +87,7 @@ def doubled_levels_at(k: int, K: int, s_0: int = 10, s_1: int = 1280) -> int:
 
 def rising_grid(N: int, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Array:
     """(N,) float64: t_1 = low < … < t_N = high, the times of Karras et al., read-only."""
-    t = np.array(karras(N, low, high, rho)[::-1])
-    t.setflags(write=False)
-    return t
+    return read_only(np.array(karras(N, low, high, rho)[::-1]))
 
 
 def index_masses(t: Array, mean: float = -1.1, std: float = 2.0) -> Array:
@@ -105,9 +103,7 @@ def index_masses(t: Array, mean: float = -1.1, std: float = 2.0) -> Array:
 
 def index_edges(p: Array) -> Array:
     """p : (N-1,)  ->  (N-2,) rising, read-only: the shares of u at which one interval ends and the next begins."""
-    edges = np.cumsum(p)[:-1]  # (S.6)
-    edges.setflags(write=False)
-    return edges
+    return read_only(np.cumsum(p)[:-1])  # (S.6)
 
 
 def index_law(t: Array, mean: float = -1.1, std: float = 2.0) -> TimeLaw:

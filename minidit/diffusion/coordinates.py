@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minidit.backend import Array, home_of, resident, xp_of
+from minidit.backend import Array, home_of, read_only, resident, xp_of
 from minidit.diffusion.level import Level
 from minidit.diffusion.path import Exploding, Path, Straight, changed, one_per_sample
 from minidit.diffusion.prediction import Prediction
@@ -49,9 +49,7 @@ class Between:
         than the rung before has."""
         alpha_bar = self.ladder.alpha_bar[1:].copy()
         alpha_bar[-1] = alpha_bar[-1] or (alpha_bar[-2] if len(alpha_bar) > 1 else 1.0) / 1000
-        logs = 0.5 * (np.log1p(-alpha_bar) - np.log(alpha_bar))
-        logs.setflags(write=False)
-        return logs
+        return read_only(0.5 * (np.log1p(-alpha_bar) - np.log(alpha_bar)))
 
     def time(self, at: Level) -> Array:
         """The time with the SNR of this level, of any path; that of rung 1 or T for a level beyond them."""
@@ -81,9 +79,7 @@ class Between:
     @cached_property
     def times(self) -> Array:
         """The network's time at the rungs 1..T : (T,) float64."""
-        table = self.ladder.time[1:].astype(np.float64)
-        table.setflags(write=False)
-        return table
+        return read_only(self.ladder.time[1:].astype(np.float64))
 
     def _between(self, table: Array, t: Array) -> Array:
         """table : (T,) at the rungs 1..T, read at a time between them."""

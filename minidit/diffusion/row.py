@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidit import ops
-from minidit.backend import Array, home_of, resident
+from minidit.backend import Array, home_of, read_only, resident
 from minidit.diffusion.fresh import Fresh, large_std, posterior_std
 from minidit.diffusion.guidance import guide
 from minidit.diffusion.level import Level, enter
@@ -64,9 +64,7 @@ def row_of(answer: Prediction, t: Level, s: Level, fresh: Fresh) -> Row:
 
 def table_of(answer: Prediction, path: Path, grid: Sequence[tuple[Any, Any]], fresh: Fresh) -> Array:
     """The rows of a grid [(t, s), …] : (len(grid), 12) float64, read-only."""
-    table = np.array([row_of(answer, path.level(t), path.level(s), fresh) for t, s in grid], np.float64)
-    table.setflags(write=False)
-    return table
+    return read_only(np.array([row_of(answer, path.level(t), path.level(s), fresh) for t, s in grid], np.float64))
 
 
 def row_at(table: Array, k: Array) -> Row:
@@ -97,9 +95,7 @@ def blends_of(solver: Solver, path: Path, grid: Sequence[tuple[Any, Any]]) -> Ar
         before = None if k == 0 or grid[k - 1][1] != t else path.level(grid[k - 1][0])
         weights = *solver.weights(before, at, end), solver.of_x(at, end)
         rows.append(Blend(answer.p(at), answer.q(at), *weights) if answer else Blend(0, 0, 1, 0, 0))
-    table = np.array(rows, np.float64)
-    table.setflags(write=False)
-    return table
+    return read_only(np.array(rows, np.float64))
 
 
 def blend_at(table: Array, k: Array) -> Blend:

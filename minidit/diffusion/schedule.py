@@ -23,7 +23,7 @@ from functools import cached_property
 
 import numpy as np
 
-from minidit.backend import Array, home_of, resident, xp_of
+from minidit.backend import Array, home_of, read_only, resident, xp_of
 from minidit.diffusion import rungs
 from minidit.diffusion.level import Level, at, data_of
 from minidit.shown import levels
@@ -55,9 +55,7 @@ class Schedule:
         if self.alpha_bar.ndim != 1 or self.alpha_bar.shape != self.time.shape:
             raise ValueError(f"ᾱ and time must be (T+1,) each; got {self.alpha_bar.shape} and {self.time.shape}")
         for name in ("alpha_bar", "time"):  # copies: the caller's arrays stay as they are
-            table = getattr(self, name).copy()
-            table.setflags(write=False)
-            object.__setattr__(self, name, table)
+            object.__setattr__(self, name, read_only(getattr(self, name).copy()))
 
     at = staticmethod(at)
 
@@ -70,10 +68,7 @@ class Schedule:
     @cached_property
     def levels(self) -> Level:
         """The two tables α = √ᾱ and σ = √(1-ᾱ) : (T+1,) float64 each."""
-        tables = Level(self.alpha_bar**0.5, (1 - self.alpha_bar) ** 0.5)
-        for table in tables:
-            table.setflags(write=False)
-        return tables
+        return Level(read_only(self.alpha_bar**0.5), read_only((1 - self.alpha_bar) ** 0.5))
 
     def level(self, t: Array) -> Level:
         """t : int rung, or (B,) one rung per sample  ->  (√ᾱ_t, √(1-ᾱ_t))."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minidit.backend import Array, resident, xp_of
+from minidit.backend import Array, read_only, resident, xp_of
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ class Tokens:
             raise ValueError(f"a model of {self.words}, trained without leaving them out, has no null caption")
         caption = np.zeros(self.length, np.int64)
         caption[0] = self.null
-        caption.setflags(write=False)
-        return caption
+        return read_only(caption)
 
     def check(self, y: Array | None, samples: int) -> None:
         """Raises ValueError unless y holds one caption per sample. Values are read on the host only."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minidit.backend import read_only
 from minidit.choices import one_of
 from minidit.keywords import Named, suggesting
 from minidit.models.embedders import FREQUENCIES
@@ -28,10 +29,8 @@ GUIDANCE = ("none", "flux", "from_one")
 def turn_of(words: int, grid: tuple[int, int], axes: tuple[int, ...]) -> Turn:
     """RoPE's tables for words, all at (0, 0, 0), and the patches of a grid at (0, row, column); read-only."""
     places = np.pad(grid_ids(*grid), ((words, 0), (1, 0)))
-    turn = rotary(places, axes)
-    for table in turn:
-        table.flags.writeable = False
-    return turn
+    cos, sin = rotary(places, axes)
+    return read_only(cos), read_only(sin)
 
 
 @suggesting

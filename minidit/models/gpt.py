@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from minidit import ops
 from minidit.autograd import Value, value
-from minidit.backend import Array, module_of, xp_of
+from minidit.backend import Array, module_of, read_only, xp_of
 from minidit.kernels.cpu_step import LlamaWeights, Scratch, after_norm, llama_blocks, llama_weights, turned
 from minidit.models.condition import check_dropout
 from minidit.models.embedders import LabelEmbedder
@@ -227,7 +227,4 @@ def turns(config: GPTConfig) -> Turn:
     half = config.hidden_size // config.num_heads // 2
     cos, sin = rotary(grid_ids(*config.grid), (half, half), config.theta)
     first = np.zeros_like(cos[:1]) if config.zero_prefix else np.ones_like(cos[:1])
-    tables = np.concatenate((first, cos[:-1])), np.concatenate((0 * first, sin[:-1]))  # (T.43)
-    for table in tables:
-        table.setflags(write=False)
-    return tables
+    return read_only(np.concatenate((first, cos[:-1]))), read_only(np.concatenate((0 * first, sin[:-1])))  # (T.43)

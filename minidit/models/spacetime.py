@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minidit import ops
 from minidit.autograd import Value, value
-from minidit.backend import Array, resident, xp_of
+from minidit.backend import Array, read_only, resident, xp_of
 from minidit.keywords import check_config
 from minidit.models.backbone import PictureNetwork
 from minidit.models.condition import check_one_per_sample
@@ -70,9 +70,7 @@ def clip_of(tokens: Value, t: int, p: int, size: tuple[int, int]) -> Value:
 def places_of_time(F: int, width: int, dtype: Any) -> NDArray[Any]:
     """(F, 1, width), read-only: (T.32)."""
     p = sincos_1d(width, F)
-    places: NDArray[Any] = (p - p[:1]).astype(dtype)[:, None]
-    places.setflags(write=False)
-    return places
+    return read_only((p - p[:1]).astype(dtype)[:, None])
 
 
 def float_of(x: Value) -> Any:
@@ -91,9 +89,7 @@ def turns(F: int, h: int, w: int, axes: tuple[int, ...], dtype: Any) -> Turn:
     """cos and sin, (F h w, K/2) each and read-only, of the angles of F times, h rows and w columns."""
     ids = np.stack(np.meshgrid(np.arange(F), np.arange(h), np.arange(w), indexing="ij"), axis=-1)
     cos, sin = (table.astype(dtype) for table in rotary(ids.reshape(-1, 3), axes))  # (T.37)
-    cos.setflags(write=False)
-    sin.setflags(write=False)
-    return cos, sin
+    return read_only(cos), read_only(sin)
 
 
 class ClipAttention(SelfAttention):

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from minidit.backend import read_only
+
 Mask = NDArray[np.float32]
 
 
 def where(seen: NDArray[np.bool_]) -> Mask:
     """The mask of a table (N, M) that says whether query n may see key m; read-only, so that a device keeps one copy."""
-    mask = np.where(seen, 0.0, -np.inf).astype(np.float32)  # (N.13)
-    mask.flags.writeable = False
-    return mask
+    return read_only(np.where(seen, 0.0, -np.inf).astype(np.float32))  # (N.13)
 
 
 def causal(tokens: int) -> Mask:

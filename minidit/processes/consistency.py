@@ -27,7 +27,7 @@ import numpy as np
 
 from minidit import ops
 from minidit.autograd import Tensor, no_grad, value
-from minidit.backend import Array, xp_of
+from minidit.backend import Array, read_only, xp_of
 from minidit.diffusion import consistency
 from minidit.diffusion.guidance import guide, interval
 from minidit.diffusion.level import enter, mix
@@ -47,8 +47,7 @@ Distance = Callable[[Any, Array], Any]  # two batches -> (B,)
 
 def fixed(times: Array) -> Grid:
     """The same rising times at every update."""
-    t = np.array(times)
-    t.setflags(write=False)
+    t = read_only(np.array(times))
     return lambda update: t
 
 
@@ -147,8 +146,7 @@ class Consistency:
             if N not in known:
                 rows = np.full((2, max(N, self.most)), np.inf)
                 rows[0, :N], rows[1, : N - 2] = t, consistency.index_edges(self.masses(t))
-                rows.setflags(write=False)
-                known[N] = rows
+                known[N] = read_only(rows)
             return known[N]
 
         return ladder

@@ -18,7 +18,7 @@ import numpy as np
 
 from minidit import ops
 from minidit.autograd import Tensor, value
-from minidit.backend import Array
+from minidit.backend import Array, read_only
 from minidit.diffusion import likelihood, loss, variance
 from minidit.diffusion.level import Level, at, mix
 from minidit.diffusion.path import Path
@@ -45,8 +45,8 @@ def drawn(law: TimeLaw) -> Times:
 
 def on_rungs(table: Array) -> Weights:
     """A function that looks up rungs in a table : (T+1,) float64."""
-    table.setflags(write=False)
-    return lambda t: at(table, t)
+    rows = read_only(table)
+    return lambda t: at(rows, t)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidit.autograd import Tensor
-from minidit.backend import Array, resident, to_device, to_host, xp_of
+from minidit.backend import Array, read_only, resident, to_device, to_host, xp_of
 from minidit.diffusion import consistency, flow_map
 from minidit.diffusion.path import Path
 from minidit.diffusion.prediction import Prediction
@@ -150,9 +150,3 @@ class Distillation:
     def edges(self) -> Array:
         """Where a uniform number passes from one row to the next."""
         return read_only(np.cumsum(self.rows[:, 0])[:-1])
-
-
-def read_only(table: Array) -> Array:
-    """The same array, which nobody may change."""
-    table.setflags(write=False)
-    return table

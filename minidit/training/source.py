@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from minidit.backend import Array, resident, to_device, xp_of
+from minidit.backend import Array, read_only, resident, to_device, xp_of
 from minidit.data.cache import IN_MEMORY
 from minidit.data.dataset import Dataset, from_uint8
 from minidit.training.augment import Augment, flips
@@ -72,8 +72,7 @@ class Stored:
     dtype: Any
 
     def __post_init__(self) -> None:
-        self.floats = from_uint8(np.arange(self.levels), self.levels, self.dtype)  # one for every level
-        self.floats.setflags(write=False)
+        self.floats = read_only(from_uint8(np.arange(self.levels), self.levels, self.dtype))  # one for every level
 
     def __len__(self) -> int:
         return len(self.images)
