@@ -7,10 +7,11 @@ The comment is the field's documentation. `--help` shows it, with the words and 
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
-from collections.abc import Iterable
-from dataclasses import Field, field
+from collections.abc import Collection, Iterable
+from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,27 @@ COMMENTED = re.compile(r"    (\w+): [^#]*?(?:#\s*(.*\S)\s*)?")
 
 
 def one_of(default: str, words: Iterable[str]) -> str:
-    """The default of a field that holds one of `words`. Whether it does is checked by its class, as other values are."""
+    """The default of a field that holds one of `words`: its class calls `check_words`, where other values are checked."""
     return field(default=default, metadata={"words": tuple(words)})
 
 
 def words_of(f: Field[Any]) -> tuple[str, ...]:
     """The words that a field may hold; () if it is no field of words."""
     return tuple(f.metadata.get("words", ()))
+
+
+def check_words(config: Any) -> None:
+    """Raises ValueError, with a suggestion, unless the fields of words of a dataclass hold one of theirs."""
+    for f in fields(config):
+        if words := words_of(f):
+            check_word(f.name, getattr(config, f.name), words)
+
+
+def check_word(name: str, word: object, words: Collection[str]) -> None:
+    """Raises ValueError, with a suggestion, unless `word` is one of `words`."""
+    if str(word) not in words:
+        near = difflib.get_close_matches(str(word), words, 1)
+        raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))
 
 
 def comments_of(cls: type) -> dict[str, str]:

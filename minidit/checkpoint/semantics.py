@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from minidit.choices import check_word
 from minidit.models.autoencoder_kl import AutoencoderKLConfig
 from minidit.models.dit import DiTConfig
 from minidit.models.unet_config import UNetConfig
@@ -40,8 +41,8 @@ DIALECTS = ("official", "diffusers")
 
 def check_dialect(dialect: str | None) -> None:
     """Raises ValueError for an unknown dialect."""
-    if dialect is not None and dialect not in DIALECTS:
-        raise ValueError(f"dialect {dialect!r} is not one of {', '.join(DIALECTS)}")
+    if dialect is not None:
+        check_word("dialect", dialect, DIALECTS)
 
 
 def in_dialect(config: DiTConfig, dialect: str | None) -> DiTConfig:

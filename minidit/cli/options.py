@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minidit.checkpoint import CheckpointError
+from minidit.choices import check_word
 from minidit.cli.flags import PREFIX
 from minidit.cli.parser import Parser
 from minidit.keywords import meant
@@ -17,7 +18,6 @@ from minidit.runs.config import read_config
 from minidit.runs.kinds import KINDS, kind_of, with_room
 from minidit.runs.presets import PRESETS, RunConfig, networks
 from minidit.runs.token_kinds import TokensConfig
-from minidit.runs.words import check_word
 
 # embedded set -> the preset that is made for it
 PRESET_OF = {"fashion": "fashion", "digits": "digits", "emoji": "words", "shapes": "scenes", "clips": "clips"}

@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike
 from minidit import ops
 from minidit.autograd import Value
 from minidit.backend import Array
-from minidit.choices import one_of
+from minidit.choices import check_words, one_of
 from minidit.keywords import Named, check_config, suggesting
 from minidit.models import variants
 from minidit.models.backbone import OfPatches, PictureNetwork, check_inputs
@@ -66,8 +66,7 @@ class DiTConfig(OfPatches):
         check_dropout(self.num_classes, self.class_dropout_prob, self.word_dropout_prob)
         if (self.vocabulary > 0) != (self.caption_length > 0) or (self.vocabulary > 0 and self.num_classes > 0):
             raise ValueError("vocabulary and caption_length go together, and without classes")
-        if self.conditioning not in VARIANTS:
-            raise ValueError(f"conditioning {self.conditioning!r} is not one of {', '.join(VARIANTS)}")
+        check_words(self)
         if self.freq_shift not in (0, 1) or not self.mlp_norm_eps > 0:
             raise ValueError(f"freq_shift {self.freq_shift} must be 0 or 1, mlp_norm_eps {self.mlp_norm_eps} above 0")
         if self.mlp_norm_eps != 1e-6 and self.conditioning != "adaln_zero":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidit.backend import read_only
-from minidit.choices import one_of
+from minidit.choices import check_words, one_of
 from minidit.keywords import Named, suggesting
 from minidit.models.embedders import FREQUENCIES
 from minidit.models.mmdit_config import StreamSize, working_of
@@ -66,8 +66,7 @@ class FluxConfig(OfWords):
         three = len(self.rope_widths) == 3 and sum(self.rope_widths) == K and not any(d % 2 for d in self.rope_widths)
         if self.rope_widths and not three:
             raise ValueError(f"rope_widths {self.rope_widths} must be three even numbers that sum up to {K}, a head")
-        if self.guidance not in GUIDANCE:
-            raise ValueError(f"guidance {self.guidance!r} is not one of {', '.join(GUIDANCE)}")
+        check_words(self)
         self.check_text()
 
     @property

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
-from minidit.choices import one_of
+from minidit.choices import check_words, one_of
 from minidit.keywords import Named, suggesting
 from minidit.models.backbone import Indivisible, OfPatches
 from minidit.models.condition import check_dropout
@@ -52,12 +52,7 @@ class SpacetimeConfig(OfPatches):
             raise ValueError(
                 f"heads of {self.hidden_size // self.num_heads} numbers are not turned: positions rope needs 6, 8, …"
             )
-        for name, word, words in (
-            ("time_attention", self.time_attention, TIME_ATTENTION),
-            ("positions", self.positions, POSITIONS),
-        ):
-            if word not in words:
-                raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}")
+        check_words(self)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from minidit.choices import one_of
+from minidit.choices import check_words, one_of
 from minidit.keywords import Named, suggesting
 from minidit.models.backbone import Indivisible, OfPictures
 from minidit.models.condition import check_dropout
@@ -97,8 +97,9 @@ class UNetConfig(OfPictures):
         attentive = [self.widths[i] for i in self.attention] + [self.widths[-1]] * self.middle_attention
         if self.head_width < 0 or any(w % (self.head_width or w) for w in attentive):
             raise ValueError(f"widths {attentive} of attention are not divisible by head_width {self.head_width}")
-        if self.resample not in ("conv", "resnet") or self.freq_shift not in (0, 1):
-            raise ValueError(f"resample {self.resample!r} must be conv or resnet, freq_shift {self.freq_shift} 0 or 1")
+        check_words(self)
+        if self.freq_shift not in (0, 1):
+            raise ValueError(f"freq_shift {self.freq_shift} must be 0 or 1")
 
     @property
     def multiple(self) -> int:

@@ -19,6 +19,7 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import NoTwin, Value, value
 from minidit.backend import Array, module_of
+from minidit.choices import check_word
 from minidit.kernels import blas, cuda_blas, cuda_launch
 
 POLICIES = ("float32", "tf32", "bf16")
@@ -26,8 +27,7 @@ POLICIES = ("float32", "tf32", "bf16")
 
 def check_precision(policy: str, device: str) -> None:
     """Raises ValueError, naming what is missing, unless this device can compute under this policy."""
-    if policy not in POLICIES:
-        raise ValueError(f"precision {policy!r} is not one of {', '.join(POLICIES)}")
+    check_word("precision", policy, POLICIES)
     if policy == "float32":
         return
     if device == "cpu":

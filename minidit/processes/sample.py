@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from minidit.autograd import no_grad
 from minidit.backend import Arena, Array, flat_buffer, module_of, to_device, to_host
+from minidit.choices import check_word
 from minidit.diffusion import rungs
 from minidit.diffusion.coordinates import Coordinates
 from minidit.diffusion.fresh import DDIM, Fresh
@@ -107,10 +108,11 @@ class Sampling:
 
         Raises ValueError if it cannot be guided, and for unknown names.
         """
-        if isinstance(self.prediction, str) and self.prediction not in PREDICTIONS:
-            raise ValueError(f"prediction {self.prediction!r} is not one of {', '.join(PREDICTIONS)}")
-        if self.prediction is not None:
-            answer = PREDICTIONS[self.prediction] if isinstance(self.prediction, str) else self.prediction
+        if isinstance(self.prediction, str):
+            check_word("prediction", self.prediction, PREDICTIONS)
+            answer = PREDICTIONS[self.prediction]
+        elif self.prediction is not None:
+            answer = self.prediction
         if not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ValueError(f"a guidance interval is two parts of the {'path' if ladder_of(path) is None else 'ladder'}, "
                              f"0 ≤ low < high ≤ 1; got {self.interval}")  # fmt: skip

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from minidit.checkpoint import CheckpointError, config_from
+from minidit.choices import check_word
 from minidit.incoming import read_toml, reading
 from minidit.runs import former
 from minidit.runs.kinds import KINDS, kind_of, with_room
 from minidit.runs.presets import RunConfig
-from minidit.runs.words import check_word
 
 Tables = dict[str, dict[str, Any]]
 BESIDE = {"environment", "history", "result"}  # sections that a run writes but that are not read back

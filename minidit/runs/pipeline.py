@@ -14,6 +14,7 @@ import numpy as np
 from minidit import shown
 from minidit.backend import Array
 from minidit.checkpoint.grammar import is_a
+from minidit.choices import check_word
 from minidit.data.captions import Vocabulary
 from minidit.diffusion.prediction import Prediction
 from minidit.diffusion.schedule import Schedule
@@ -31,7 +32,7 @@ from minidit.processes.walk import Moment, Progress
 from minidit.runs.process_config import USUAL, Usual
 from minidit.runs.walks import Settings, in_one_call, other_path, refuse_other_walks, steps_of, words_of_walk
 from minidit.runs.wanted import Labels, Wanted, classes_of, rows_of
-from minidit.runs.words import SAMPLERS, SOLVERS, SPACINGS, check_word
+from minidit.runs.words import SAMPLERS, SOLVERS, SPACINGS
 
 
 @dataclass

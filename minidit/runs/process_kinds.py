@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from minidit.choices import one_of
+from minidit.choices import check_words, one_of
 from minidit.diffusion import times
 from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import EPS, PREDICTIONS, X_0, Prediction, U, V, edm
@@ -28,7 +28,7 @@ from minidit.processes.pairs import pairs_of
 from minidit.processes.reflow import DrawnPairs, Maker, Reflow
 from minidit.processes.train import fitted_process, fitted_source
 from minidit.runs.process_config import Learner, ProcessConfig, Teacher, Usual
-from minidit.runs.words import SCHEDULES, SOLVERS, WEIGHTS, check_word
+from minidit.runs.words import SCHEDULES, SOLVERS, WEIGHTS
 from minidit.training.process import Process
 from minidit.training.source import Source
 
@@ -46,8 +46,7 @@ class DDPMConfig(ProcessConfig):
     vb_weight: float = 1e-3  # λ of the hybrid loss, where the model has learn_sigma
 
     def __post_init__(self) -> None:
-        for name, words in (("prediction", PREDICTIONS), ("schedule", SCHEDULES), ("loss_weight", WEIGHTS)):
-            check_word(name, getattr(self, name), words)
+        check_words(self)
         if self.T < 1 or self.T > MOST_RUNGS:
             raise ValueError(f"T = {self.T} must be at least 1 and at most {MOST_RUNGS}")
         self.path()  # an impossible ladder is refused now, not after the tokenizer has been trained
@@ -101,9 +100,8 @@ class RectifiedFlowConfig(ProcessConfig):
     pairs_seed: int = 0  # of the noise of the pairs
 
     def __post_init__(self) -> None:
-        check_word("prediction", self.prediction, STRAIGHT_ANSWERS)
-        for name, words in (("loss_weight", WEIGHTS), ("times", self.laws()), ("pairs_solver", SOLVERS)):
-            check_word(name, getattr(self, name), words)
+        STRAIGHT_ANSWERS.get(self.prediction, U).reading(Straight().level(1.0))  # ε says nothing of x_0 at t = 1
+        check_words(self)
         for name in ("times_std", "shift"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
@@ -112,8 +110,7 @@ class RectifiedFlowConfig(ProcessConfig):
         if self.pairs_n < 0 or self.pairs_steps < 1 or not 0 <= self.pairs_noise <= 1:
             raise ValueError(f"pairs_n = {self.pairs_n}, pairs_steps = {self.pairs_steps} or pairs_noise = {self.pairs_noise} "
                              "is out of range")  # fmt: skip
-        self.laws()[self.times]()  # an impossible law is refused now, as is an answer that says nothing of x_0 at t = 1
-        STRAIGHT_ANSWERS[self.prediction].reading(Straight().level(1.0))
+        self.laws()[self.times]()  # an impossible law is refused now
 
     def laws(self) -> dict[str, Callable[[], TimeLaw]]:
         """The laws of times by their words."""

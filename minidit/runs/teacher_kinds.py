@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from minidit.backend import to_device
-from minidit.choices import one_of
+from minidit.choices import check_words, one_of
 from minidit.diffusion import times
 from minidit.diffusion.path import Path, Straight
 from minidit.diffusion.prediction import PREDICTIONS, Prediction, U, V
@@ -37,7 +37,7 @@ from minidit.processes.sample import Sampling, Trained
 from minidit.processes.train import fitted_source
 from minidit.runs.process_config import Learner, ProcessConfig, Teacher, Usual
 from minidit.runs.process_kinds import DDPMConfig
-from minidit.runs.words import SCHEDULES, check_word
+from minidit.runs.words import SCHEDULES
 from minidit.training.process import Process
 from minidit.training.source import LabelDropout, Source
 
@@ -102,6 +102,7 @@ class TrajectoriesConfig(StudentConfig):
     single: float = 0.6  # share of a batch that learns the single step; the rest learns two and four
 
     def __post_init__(self) -> None:
+        check_words(self)
         self.diffusion()
         if self.pool < 1 or self.teacher_steps < 4 or self.teacher_steps % 4 or not 0 < self.single < 1:
             raise ValueError(f"pool = {self.pool} must be at least 1, teacher_steps = {self.teacher_steps} a multiple of 4, "
@@ -172,7 +173,7 @@ class ConsistencyConfig(StudentConfig):
     times_std: float = 2.0  # how widely it is spread
 
     def __post_init__(self) -> None:
-        check_word("coordinates", self.coordinates, COORDINATES)
+        check_words(self)
         if self.levels < 2 or not 0 <= self.top < 1:
             raise ValueError(f"levels = {self.levels} must be at least 2, top = {self.top} from 0 to 1")
         if not 1 <= self.first_levels <= self.last_levels or self.updates < 1:
@@ -212,7 +213,7 @@ class GuidanceConfig(StudentConfig):
     scale_high: float = 6.0  # the largest
 
     def __post_init__(self) -> None:
-        check_word("coordinates", self.coordinates, COORDINATES)
+        check_words(self)
         if not 0 <= self.scale_low < self.scale_high:
             raise ValueError(f"scale_low = {self.scale_low} must be at least 0 and below scale_high = {self.scale_high}")
 

@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import TypedDict
 
 from minidit.backend import Array
+from minidit.choices import check_word
 from minidit.diffusion.path import Path, Straight
 from minidit.diffusion.schedule import Schedule
 from minidit.models.guided import GuidedDiT, OfScale
 from minidit.processes.sample import Sampling
 from minidit.processes.walk import Progress
 from minidit.runs.process_config import Usual
-from minidit.runs.words import PATHS, SAMPLERS, SOLVERS, SPACINGS, check_word
+from minidit.runs.words import PATHS, SAMPLERS, SOLVERS, SPACINGS
 
 
 class Settings(TypedDict, total=False):

@@ -7,8 +7,7 @@ Those of whole processes, networks and tokenizers are in kinds.py.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from minidit.diffusion import loss, rungs
 from minidit.diffusion.fresh import DDPM, DDPM_LEARNED, EVERYTHING, Fresh, ddim
@@ -38,10 +37,3 @@ PATHS: dict[str, Callable[[], Path]] = {  # coordinates in which any trained net
     "vp": Schedule.cosine, "straight": Straight, "ve": Exploding,
 }  # fmt: skip
 WEIGHTS: dict[str, Weight | None] = {"uniform": None, "min_snr": loss.min_snr, "by_noise": loss.by_noise}
-
-
-def check_word(name: str, word: object, words: Collection[str]) -> None:
-    """Raises ValueError, with a suggestion, unless `word` is one of `words`."""
-    if str(word) not in words:
-        near = difflib.get_close_matches(str(word), words, 1)
-        raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))

@@ -20,7 +20,7 @@ import numpy as np
 
 from minidit.autograd import Anomaly, Gradients, value, watcher, watching
 from minidit.backend import Arena, Array, flat_buffer, xp_of
-from minidit.choices import one_of
+from minidit.choices import check_words, one_of
 from minidit.keywords import suggesting
 from minidit.nn.device import can_record, recorded
 from minidit.nn.module import Trainable
@@ -84,8 +84,7 @@ class LoopConfig(OptimConfig):
         for name in ("steps", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
-        if self.precision not in POLICIES:
-            raise ValueError(f"precision {self.precision!r} is not one of {', '.join(POLICIES)}")
+        check_words(self)
         if self.shards < 0:
             raise ValueError(f"shards = {self.shards} must be 0 (automatic) or more")
 

@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_refused(args, message):
     ({"widths": (4, 9)}, "9 channels cannot be cut into 2 equal groups"),
     ({"attention": (2,)}, r"attention \(2,\): the sizes are 0 to 1"),
     ({"head_width": 3}, r"widths \[8, 8\] of attention are not divisible by head_width 3"),
-    ({"resample": "pool"}, "resample 'pool' must be conv or resnet"),
+    ({"resample": "pool"}, "resample 'pool' is not one of conv, resnet"),
     ({"freq_shift": 2}, "freq_shift 2"),
     ({"class_dropout_prob": 1.0}, "class_dropout_prob 1.0 is out of range"),
 ])  # fmt: skip

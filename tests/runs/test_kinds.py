@@ -1,12 +1,13 @@
 """Words become objects: each kind builds its network, its process and its tokenizer."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from small import DIT, PROCESSES, run_config
 from support import agree, spec
 
+from minidit.choices import words_of
 from minidit.diffusion import loss, times
 from minidit.diffusion.path import Exploding, Straight
 from minidit.diffusion.prediction import U, V
@@ -21,6 +22,7 @@ from minidit.runs.kinds import KINDS, PixelsConfig, assembled, kind_of, network_
 from minidit.runs.phases import Run
 from minidit.runs.presets import PRESETS
 from minidit.runs.process_kinds import Betas, DDPMConfig, EDMConfig, RectifiedFlowConfig
+from minidit.training.loop import LoopConfig
 from minidit.training.source import source_of
 
 KL = AutoencoderKLConfig(channels=1, widths=(8, 16), blocks=1, groups=4)
@@ -43,6 +45,16 @@ SOURCE = source_of(np.zeros((3, 1, 4, 4), np.float32))
 def test_every_kind_is_the_word_of_its_own_dataclass():
     for section, words in KINDS.items():
         assert [kind_of(section, cls()) for cls in words.values()] == list(words)
+
+
+CLASSES = {LoopConfig, *(cls for kinds in KINDS.values() for cls in kinds.values())}
+WORDS = [(cls, f.name, f.default) for cls in CLASSES for f in fields(cls) if words_of(f)]
+
+
+@pytest.mark.parametrize("cls, name, word", sorted(WORDS, key=lambda case: (case[0].__name__, case[1])))
+def test_a_field_of_words_refuses_every_other_one_and_says_which_was_probably_meant(cls, name, word):
+    with pytest.raises(ValueError, match=rf"^{name} '{word}q' is not one of .*, did you mean '\w+'"):
+        cls(**{name: f"{word}q"})
 
 
 @pytest.mark.parametrize("config, network", [(DIT, DiT), (AutoencoderConfig(), Autoencoder)])
