@@ -12,7 +12,7 @@ from minidit.diffusion import rungs, times
 from minidit.diffusion.fresh import DDPM_LEARNED
 from minidit.diffusion.prediction import V
 from minidit.diffusion.schedule import Schedule
-from minidit.diffusion.solver import AB2, DPM_2M, EULER, HEUN
+from minidit.diffusion.solver import AB2, AB2_ARC, DPM_2M, EULER, HEUN, HEUN_EDM
 from minidit.models.autoencoder import Autoencoder
 from minidit.processes.diffusion import Diffusion
 from minidit.processes.sample import sample
@@ -145,7 +145,9 @@ def test_a_single_step_shows_noise_as_noise():
     assert (moment.t, moment.s) == (20, 0)
 
 
-@pytest.mark.parametrize("name, solver", [("euler", EULER), ("heun", HEUN), ("ab2", AB2), ("dpm_2m", DPM_2M)])
+@pytest.mark.parametrize("name, solver", [
+    ("euler", EULER), ("heun", HEUN), ("heun_edm", HEUN_EDM), ("ab2", AB2), ("ab2_arc", AB2_ARC), ("dpm_2m", DPM_2M),
+])  # fmt: skip
 def test_the_word_of_a_solver_is_that_solver(name, solver):
     pipeline = pixels(awake())
     x = pipeline.sample([0, 1], steps=5, solver=name, guidance=2.0)

@@ -131,6 +131,8 @@ def test_the_labels_that_are_left_out_do_not_depend_on_what_the_pictures_drew():
     sources = pictures(), Latents(x_0, np.ones_like(x_0), 2.0, labels), Shifted(x_0, labels)
     left = [LabelDropout(source, 0.5, 3).draw(index, draws(range(6), 4))[1] for source in sources]
     assert np.array_equal(left[0], left[1]) and np.array_equal(left[0], left[2])
+    dropped = left[0] == 3
+    assert dropped.any() and np.array_equal(left[0][~dropped], labels[~dropped]) and not dropped.all()
 
 
 def test_a_source_without_labels_is_the_same_pictures():
