@@ -292,7 +292,7 @@ def test_a_walk_of_a_learn_sigma_network_uses_the_first_half_of_the_channels():
     (UNCONDITIONAL, {"labels": [0]}, "the model is unconditional: give n"),
     (UNCONDITIONAL, {"n": 0}, "0 samples"),
     (DIT, {"labels": [0], "guidance": 2.0, "interval": (0.5, 0.5)}, "a guidance interval is two parts of the ladder"),
-    (DIT, {"labels": [0], "guidance": 2.0, "interval": (0.0, 1e-9)}, "guidance interval .0.0, 1e-09. there is no rung of the ladder"),
+    (DIT, {"labels": [0], "guidance": 2.0, "interval": (0.5, 0.501)}, "interval .0.5, 0.501. there is no rung of the ladder"),
     (UNCONDITIONAL, {"n": 2, "guidance": 2.0}, "guidance needs a model that was trained with classes"),
     (replace(DIT, class_dropout_prob=0.0), {"labels": [0], "guidance": 2.0}, "label dropout"),
     (UNCONDITIONAL, {"n": 2, "x_T": np.zeros((3, 1, 4, 4), np.float32)}, r"2 samples need x_T of shape \(2, 1, 4, 4\)"),
