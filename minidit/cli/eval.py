@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from minidit.cli.progress import Progress, leaving, stop_gently
+    from minidit.html.measures import sources_of
     from minidit.html.report import write_report
     from minidit.runs.evaluate import Evaluation
     from minidit.runs.fitting import facts_of, refuse_other_pictures
@@ -83,13 +84,14 @@ def run(args: argparse.Namespace) -> int:
     again = f"minidit eval {job.folder} measures again; a judge that is trained is kept"
     with failing(job.folder, again), leaving(again, progress):
         if clips:
-            measure_motion(job, pipeline, held_out, replacing(progress), args.n, precision=args.precision,
-                           progress=progress.steps("clips"))  # fmt: skip
+            measures = measure_motion(job, pipeline, held_out, replacing(progress), args.n, precision=args.precision,
+                                      progress=progress.steps("clips"))  # fmt: skip
+            progress.note(f"rows: {sources_of(measures['rows'])}")
         else:
             evaluation = Evaluation(judge, train, held_out, n=args.n, steps=progress.steps)
             table = replacing(progress)
             measure(job, pipeline, evaluation, table, ddpm_steps=ddpm_steps, precision=args.precision, steps=progress.steps)
-            for line in how_to_read(args.n, evaluation.n):
+            for line in [f"rows: {sources_of(evaluation.rows)}", *how_to_read(args.n, evaluation.n)]:
                 progress.note(line)
         if args.bpd:
             bits(job.folder, pipeline, held_out.take(slice(args.bpd)), progress)
@@ -142,6 +144,7 @@ def check_sets(n: int, train: Dataset, held_out: Dataset, pipeline: Pipeline) ->
 
 def prompted(args: argparse.Namespace, job: Run, pipeline: Pipeline, data: tuple[Dataset, Dataset], progress: Progress) -> None:
     """The measures of a run with captions: pictures drawn for them are looked for among the real ones."""
+    from minidit.html.measures import sources_of
     from minidit.html.report import write_report
     from minidit.runs.prompted import measure_prompted
 
@@ -150,8 +153,9 @@ def prompted(args: argparse.Namespace, job: Run, pipeline: Pipeline, data: tuple
     s = job.config.sample
     options: Options = {"steps": s.steps, "guidance": s.guidance, "interval": s.interval, "seed": s.seed,
                         "precision": args.precision, "progress": progress.steps("sampling")}  # fmt: skip
-    measure_prompted(job, pipeline, *data, args.n, print, **options)
+    measures = measure_prompted(job, pipeline, *data, args.n, print, **options)
     progress.close()
+    progress.note(f"rows: {sources_of(measures['rows'])}")
     if job.ranks.first:
         write_report(job.folder)
 

@@ -41,6 +41,29 @@ HOW_TO_READ = {
     "lawful": "It is lawful if that shift is a velocity of the data, so it does not stand still.",
 }
 
+SOURCES = {  # the name of a row of reference -> what its pictures are
+    "held-out real images": "real, not trained on",
+    "their reconstructions": "those real pictures, encoded and decoded by the tokenizer",
+    "noise": "noise, as an untrained model draws",
+    "held-out captions": "drawn by this run for captions that were not trained on",
+    "training captions": "drawn by this run for captions of training pictures",
+    "nearest caption's picture": "the training picture whose caption is most like the one that was not trained on",
+    "chance": "any picture, at random",
+    "held-out real clips": "real, not trained on",
+    "their frames shuffled": "those real clips with their frames in another order",
+    "frames of other clips": "each frame from another real clip",
+}
+DRAWN = "drawn by this run, by this method in so many steps; w is the scale of guidance"
+
+
+def sources_of(rows: Sequence[Record]) -> str:
+    """Which row is which: where the pictures of each come from, as one sentence."""
+    names = [str(row["name"]) for row in rows]
+    known = [f"“{name}”: {SOURCES[name]}" for name in names if name in SOURCES]
+    drawn = [name for name in names if name not in SOURCES]
+    others = [f"{'each other row' if known else 'each row'}, such as “{drawn[0]}”: {DRAWN}"] if drawn else []
+    return "; ".join(known + others)
+
 
 def evaluation(measures: Record) -> str:
     """The table of measures with its reference rows, and how to read it."""
@@ -53,6 +76,7 @@ def evaluation(measures: Record) -> str:
         inner = table(["pictures", *(COLUMNS[k][0] for k in keys), *(["note"] if notes else [])], cells,
                       numbers=range(1, len(keys) + 1), label="measures of samples and references")
         notes_below = " ".join(text.format(unit=unit_of(rows)) for key, text in HOW_TO_READ.items() if key in keys)
+        inner += f'<p class="muted">The pictures of the rows. {escape(sources_of(rows))}.</p>'
         inner += f'<p class="muted">{escape(notes_below)}</p>'
     if isinstance(measures.get("held_out"), str) and measures["held_out"]:
         inner += f'<p class="muted">{escape(measures["held_out"][0].upper() + measures["held_out"][1:])}.</p>'

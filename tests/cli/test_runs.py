@@ -249,11 +249,15 @@ def test_a_damaged_run_folder_is_one_line(trained, tmp_path, damage):
 
 def test_an_evaluation_prints_its_table_and_keeps_the_classifier(trained):
     for _ in range(2):
-        code, out, _ = told("eval", trained.folder, "-n", 20, "--ddpm-steps", 2, "--quiet")
+        code, out, err = told("eval", trained.folder, "-n", 20, "--ddpm-steps", 2)
         rows = out.splitlines()
         assert code == 0 and len(rows) == 7 and rows[0].split()[:3] == ["held-out", "real", "images"]
         assert all("accuracy" in row and "recall" in row for row in rows[:6]) and "straightness" in rows[6]
         assert load_model(trained.folder / "judge.safetensors")[0].config.num_classes == 10
+        drawn = "each other row, such as “DDIM 3, w = 2”: drawn by this run"
+        assert "rows: “held-out real images”: real, not trained on; “noise”: noise, as" in err and drawn in err
+        assert drawn in (trained.folder / "report.html").read_text("utf-8")
+    assert "rows:" not in told("eval", trained.folder, "-n", 20, "--ddpm-steps", 2, "--quiet")[2]
 
 
 def test_an_evaluation_refuses_pictures_of_other_classes(trained):

@@ -10,6 +10,7 @@ from PIL import Image
 from minidit.cli import main
 from minidit.data import Dataset
 from minidit.data.captions import Vocabulary
+from minidit.html.measures import SOURCES
 from minidit.runs.fitting import EXAMPLES, known_words
 from minidit.runs.loading import WORDS, load
 from minidit.runs.presets import SHIPPED
@@ -87,6 +88,7 @@ def test_a_prompt_for_a_model_of_classes_is_refused(tmp_path, capsys):
 def test_eval_looks_for_the_right_picture_among_all(run, capsys):
     assert main(["eval", str(run), "-n", "4", "--quiet"]) == 0
     rows = {row["name"]: row for row in json.loads((run / "eval.json").read_text())["rows"]}
+    assert set(rows) <= set(SOURCES)
     assert set(rows) == {"held-out captions", "training captions", "nearest caption's picture", "chance"}
     assert all(0 <= row["top_1"] <= row["top_5"] <= 1 for row in rows.values()) and rows["chance"]["top_1"] == 1 / len(NAMES)
     assert (run / "pictures" / "prompted.png").exists() and "right first" in (run / "report.html").read_text("utf-8")

@@ -13,6 +13,7 @@ from minidit.checkpoint import load_model
 from minidit.cli import main
 from minidit.data.clips import clips, moving
 from minidit.data.embedded import digits
+from minidit.html.measures import SOURCES
 from minidit.models.autoencoder import Autoencoder, AutoencoderConfig
 from minidit.models.spacetime import SpacetimeConfig, SpacetimeDiT
 from minidit.pictures import grid
@@ -69,6 +70,7 @@ def test_commands_train_draw_and_measure_clips(tmp_path, capsys, monkeypatch):
     assert np.load("a.npz")["arr_0"].shape == (2, 3, 16, 16, 1)
     assert main(["eval", "r", "-n", "20"]) == 0
     rows = json.loads((tmp_path / "r" / "eval.json").read_text())["rows"]
+    assert [row["name"] in SOURCES for row in rows] == [True] * 3 + [False]
     assert [r["name"] for r in rows][:3] == ["held-out real clips", "their frames shuffled", "frames of other clips"]
     assert rows[0]["steady"] == 1 and rows[0]["error"] == 0 and rows[-1]["steady"] < 0.5 and "frechet" not in rows[-1]
     assert not (tmp_path / "r" / "judge.safetensors").exists()
