@@ -1,7 +1,7 @@
 """Pictures that show themselves: what a pipeline draws is an array, and a notebook shows it as pictures with captions.
 
-x = pipeline.sample("shirt,bag")      (2, C, H, W) floats in [-1, 1]; x[0], x[:8] are pictures too
-x - x.mean()                          whatever is computed from them is a plain array
+    x = pipeline.sample("shirt,bag")      (2, C, H, W) floats in [-1, 1]; x[0], x[:8] are pictures too
+    x - x.mean()                          whatever is computed from them is a plain array
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keywords of public functions: signatures that show every option, and a suggestion for a misspelt one.
 
-@spelled_out(Sampling)                  `**changes` in the signature are shown as the fields of Sampling
-def sample(…, **changes): …             sample(…, stpes=3): sample has no option 'stpes', did you mean 'steps'?
+    @spelled_out(Sampling)                  `**changes` in the signature are shown as the fields of Sampling
+    def sample(…, **changes): …             sample(…, stpes=3): sample has no option 'stpes', did you mean 'steps'?
 """
 
 from __future__ import annotations

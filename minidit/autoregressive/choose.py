@@ -1,10 +1,10 @@
 """From logits to the next token.
 
--ln p(x) = Σ_i CE(logits_i, x_i)                           the likelihood of a sequence                             (Q.18)
-l = l_u + w (l_c - l_u)                                    guidance: p ∝ p_c^w p_u^(1-w)                            (Q.19)
-w_g = 1 + (w-1) g/(G-1)                                    rising over the groups g = 0 .. G-1                      (Q.20)
-l/τ;  the k largest;  the smallest set of mass ≥ p         temperature, top-k, top-p                                (Q.21)
-x = #{j : F_j ≤ u},  F the cumulative sums of p            the choice of a uniform u in [0, 1)                      (Q.22)
+    -ln p(x) = Σ_i CE(logits_i, x_i)                           the likelihood of a sequence                             (Q.18)
+    l = l_u + w (l_c - l_u)                                    guidance: p ∝ p_c^w p_u^(1-w)                            (Q.19)
+    w_g = 1 + (w-1) g/(G-1)                                    rising over the groups g = 0 .. G-1                      (Q.20)
+    l/τ;  the k largest;  the smallest set of mass ≥ p         temperature, top-k, top-p                                (Q.21)
+    x = #{j : F_j ≤ u},  F the cumulative sums of p            the choice of a uniform u in [0, 1)                      (Q.22)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Three ways to write a map of vectors as whole numbers, each with what a tokenizer's training, encoding and decoding need.
 
-training   z -> (what the decoder reads, its gradient that of z;  the loss of the codes)                    (Q.2, Q.3)
-numbers    z : (B, h, w, d)  ->  (B, N) int64              vectors    the inverse direction: what numbers stand for
+    training   z -> (what the decoder reads, its gradient that of z;  the loss of the codes)                    (Q.2, Q.3)
+    numbers    z : (B, h, w, d)  ->  (B, N) int64              vectors    the inverse direction: what numbers stand for
 """
 
 from __future__ import annotations

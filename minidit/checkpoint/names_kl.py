@@ -1,10 +1,10 @@
 """How other projects name the arrays of the KL autoencoder. Our names are those of diffusers today.
 
-to_q, to_k, to_v, to_out.0     query, key, value, proj_attn        diffusers' old files
-                               q, k, v, proj_out                   LDM, as 1 × 1 convolutions, (C, C, 1, 1)
-down_blocks.{i}.resnets.{j}    down.{i}.block.{j}                  LDM
-up_blocks.{i}                  up.{L-1-i}                          LDM counts from the largest size
-conv_shortcut                  nin_shortcut
+    to_q, to_k, to_v, to_out.0     query, key, value, proj_attn        diffusers' old files
+                                   q, k, v, proj_out                   LDM, as 1 × 1 convolutions, (C, C, 1, 1)
+    down_blocks.{i}.resnets.{j}    down.{i}.block.{j}                  LDM
+    up_blocks.{i}                  up.{L-1-i}                          LDM counts from the largest size
+    conv_shortcut                  nin_shortcut
 """
 
 from __future__ import annotations

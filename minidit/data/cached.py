@@ -1,8 +1,8 @@
 """The pictures of a folder in the cache: decoded once, at the size and with the channels that were asked for.
 
-key        request, paths, sizes and times of the files        changes with any of them
-outline    the same without the times                          files that were only copied or touched have the same content
-content    SHA-256 of the bytes of all files                   and it is found under the outline, not decoded again
+    key        request, paths, sizes and times of the files        changes with any of them
+    outline    the same without the times                          files that were only copied or touched have the same content
+    content    SHA-256 of the bytes of all files                   and it is found under the outline, not decoded again
 """
 
 from __future__ import annotations

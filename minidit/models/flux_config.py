@@ -1,8 +1,8 @@
 """The sizes of a FLUX (models/flux.py), their costs, and the places of its tokens.
 
-double block: two streams of (T.26), r the same for both;   single block of n = M + N tokens:
-    (4 + 2r) n D² + 2 n² D + 3D²                            multiply-accumulates                                        (T.29)
-    4D² + 3D + 2rD² + rD + D + 3 (D² + D) + 2K              numbers
+    double block      two streams of (T.26), r the same for both
+    single block      (4 + 2r) n D² + 2 n² D + 3D²                         multiply-accumulates, n = M + N tokens       (T.29)
+                      4D² + 3D + 2rD² + rD + D + 3 (D² + D) + 2K           numbers
 """
 
 from __future__ import annotations

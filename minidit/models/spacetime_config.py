@@ -1,7 +1,7 @@
 """The sizes of a diffusion transformer on clips, and its costs: counted, and compared with the network by tests.
 
-blocks   (4 + 2r) N D² + 6 D² + 2 g m² D     multiply-accumulates of one whose attention has g groups of m tokens      (T.35)
-full     1 group of N = F n tokens           factorised   F groups of n, then n groups of F           none   F groups of n
+    blocks   (4 + 2r) N D² + 6 D² + 2 g m² D     multiply-accumulates of one whose attention has g groups of m tokens      (T.35)
+    full     1 group of N = F n tokens           factorised   F groups of n, then n groups of F           none   F groups of n
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Which query may see which key: masks of attention, added to the logits.
 
-mask_nm = 0 where token n may see token m, else -∞                                                       (N.13)
+    mask_nm = 0 where token n may see token m, else -∞                                                       (N.13)
 
-causal        m ≤ n                                   one token after another (raster order)
-by level      level_m ≤ level_n                       one scale after another; within a scale everybody sees everybody
-same frame    ⌊m/S⌋ = ⌊n/S⌋                           tokens run frame by frame, S places each: attention in space
-same site     m mod S = n mod S                       attention in time
+    causal        m ≤ n                                   one token after another (raster order)
+    by level      level_m ≤ level_n                       one scale after another; within a scale everybody sees everybody
+    same frame    ⌊m/S⌋ = ⌊n/S⌋                           tokens run frame by frame, S places each: attention in space
+    same site     m mod S = n mod S                       attention in time
 """
 
 from __future__ import annotations

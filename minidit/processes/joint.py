@@ -1,6 +1,6 @@
 """One network for pictures and clips: every update learns from clips, and from one frame of each, a clip of one frame.
 
-loss_b = (1 - λ) loss(x_0) + λ loss(x_0[frame k])            k uniform, the two with noise and times of their own
+    loss_b = (1 - λ) loss(x_0) + λ loss(x_0[frame k])            k uniform, the two with noise and times of their own
 """
 
 from __future__ import annotations

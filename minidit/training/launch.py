@@ -1,6 +1,6 @@
 """The processes that an MPI launcher started together, read from the environment: nothing is imported, nobody is asked.
 
-mpiexec -n 4 minidit train …     (Open MPI, MPICH, Intel MPI)        srun -n 4 minidit train …     (Slurm)
+    mpiexec -n 4 minidit train …     (Open MPI, MPICH, Intel MPI)        srun -n 4 minidit train …     (Slurm)
 """
 
 from __future__ import annotations

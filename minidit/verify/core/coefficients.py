@@ -1,7 +1,7 @@
 """Coefficients read off an answer that is linear in its pictures, and written in the letters of the law.
 
-y_b = Σ_k c_kb a_kb                    least squares over the entries of one sample          (D.45)
-c   = ± u, ± u v, 1 - u, …             u, v powers of ᾱ_t, 1-ᾱ_t, ᾱ_s, β = 1-ᾱ_t/ᾱ_s, of scalars
+    y_b = Σ_k c_kb a_kb                    least squares over the entries of one sample          (D.45)
+    c   = ± u, ± u v, 1 - u, …             u, v powers of ᾱ_t, 1-ᾱ_t, ᾱ_s, β = 1-ᾱ_t/ᾱ_s, of scalars
 """
 
 from __future__ import annotations

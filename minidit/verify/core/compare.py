@@ -1,7 +1,7 @@
 """Are two answers equal? With a tolerance that has a reason, and the place of the largest difference.
 
-err(a, b) = max |a - b| / max |b|      over each array, b the reference                  (E.10)
-equal       where err ≤ c u            u allowed to the precision of a, c the factor of the topic
+    err(a, b) = max |a - b| / max |b|      over each array, b the reference                  (E.10)
+    equal       where err ≤ c u            u allowed to the precision of a, c the factor of the topic
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A linear denoiser that notes what it is asked, so that every step of a sampler is affine and can be read off its run.
 
-x_{k+1} = a_k x_k + b_k ε̂_k + σ_k z_k         least squares over the entries of one run                    (D.45)
+    x_{k+1} = a_k x_k + b_k ε̂_k + σ_k z_k         least squares over the entries of one run                    (D.45)
 """
 
 from __future__ import annotations

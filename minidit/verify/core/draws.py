@@ -1,6 +1,6 @@
 """Random answers are compared by their statistics, in standard errors, whatever generator drew them.
 
-z = (share - p) / √(p (1-p) / n)        shares; means, variances and correlations alike; equal where |Δz| < 6
+    z = (share - p) / √(p (1-p) / n)        shares; means, variances and correlations alike; equal where |Δz| < 6
 """
 
 from __future__ import annotations

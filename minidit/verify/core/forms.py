@@ -1,8 +1,8 @@
 """Foreign answers as arrays of the kit's own, and in words what came where no numbers did.
 
-owned(answer)        copies on the host: what a target does with its buffers afterwards changes nothing
-describe(answer)     "a tuple of 2", "an array (3, 2)", "None"
-right_part(…)        "its first entry would be right"
+    owned(answer)        copies on the host: what a target does with its buffers afterwards changes nothing
+    describe(answer)     "a tuple of 2", "an array (3, 2)", "None"
+    right_part(…)        "its first entry would be right"
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Randomness is asked twice: the same question again, and with another seed.
 
-draws anew     noise and timesteps of training: the same numbers twice are no draw
-by a seed      label dropout, first weights: one seed gives one draw, another seed another one
+    draws anew     noise and timesteps of training: the same numbers twice are no draw
+    by a seed      label dropout, first weights: one seed gives one draw, another seed another one
 """
 
 from __future__ import annotations
