@@ -17,7 +17,7 @@ from minidit.verify.bank.dialects import DIALECTS
 from minidit.verify.bank.fits import beyond
 from minidit.verify.core.alone import does_not_broadcast, mixes_samples
 from minidit.verify.core.compare import TOLERANCE
-from minidit.verify.core.finding import SETTLED, Asked, Finding, copies
+from minidit.verify.core.finding import SETTLED, Asked, Finding, Reason, copies
 from minidit.verify.core.judge import Judge
 from minidit.verify.core.reference import AnyTopic, Probe
 from minidit.verify.core.search import examine
@@ -107,13 +107,14 @@ def judged(
     findings = examine(topics, asked, bank, judge)
     for f in findings:
         judge.confirm(f, functions[f.topic.name], asked[f.topic.name], bank)
-        (f.reasons if f.verdict == "raises" else f.remarks).extend(filter(None, [ways[f.topic.name][2]]))
-        f.reasons += filter(None, [does_not_broadcast(f)])
+        more = [ways[f.topic.name][2]] if f.verdict == "raises" else []
+        f.reasons += [Reason(words) for words in (*more, does_not_broadcast(f)) if words]
+        f.remarks += filter(None, [] if more else [ways[f.topic.name][2]])
         f.remarks += filter(None, [without(functions[f.topic.name], f, judge, bank)])
     law = Judge(base).reference(())
     for f in findings:  # whatever is still unclear may be a matter of the batch
         if f.verdict == "unknown" and not f.whole and (words := mixes_samples(functions[f.topic.name], f, f.topic.by(law))):
-            f.reasons.insert(0, words)
+            f.reasons.insert(0, Reason(words))
     report = Report(findings, dialect or "", name)
     if not report.ok and not dialect:
         passing = {name: _passing(findings, asked, Judge(d.deviations, precision)) for name, d in DIALECTS.items()}

@@ -64,7 +64,7 @@ class Report:
         rest = [i for i in self.mistakes if i not in habits]
         base = f"dialect {self.nearest}" if self.nearest else base
         parts = [f"differs from {base} by {' + '.join(rest)}"] if rest else [f"matches {base} elsewhere"] if self.nearest else []
-        parts += [f"in {f.topic.name}: {', and '.join(map(_short, f.reasons))}" for f in failed if explained(f)]
+        parts += [f"in {f.topic.name}: {', and '.join(r.short for r in f.reasons)}" for f in failed if explained(f)]
         for verdict, says in SUMMARY.items():
             names = [f.topic.name for f in failed if not f.candidates and f.verdict == verdict and not explained(f)]
             parts += [f"{says} {', '.join(names)}"] if names else []
@@ -121,18 +121,13 @@ def explained(f: Finding) -> bool:
     return not f.candidates and bool(f.reasons) and (f.verdict == "misfit" or (f.verdict == "unknown" and f.whole))
 
 
-def _short(reason: str) -> str:
-    """A reason without the numbers that it was read off."""
-    return reason.partition(" (got ")[0]
-
-
 def headline(f: Finding) -> list[str]:
     """What is wrong where no mistake of the bank explains it, the most important sentence first."""
     if explained(f):
-        return list(f.reasons)
+        return f.sentences
     if f.verdict == "raises" and f.note:
-        return [f"an error: {f.note}", *f.reasons]
-    return [VERDICTS[f.verdict] + ("; what differs:" if f.verdict == "unknown" and f.reasons else ""), *f.reasons]
+        return [f"an error: {f.note}", *f.sentences]
+    return [VERDICTS[f.verdict] + ("; what differs:" if f.verdict == "unknown" and f.reasons else ""), *f.sentences]
 
 
 def size(f: Finding) -> str:
@@ -141,7 +136,7 @@ def size(f: Finding) -> str:
         return f"error {f.worst.error:.1e}"
     if f.verdict in ("raises", "misfit"):
         return "no answer"
-    return "not finite" if f.worst.what.startswith(("got nan", "got inf", "got -inf")) else "wrong form"
+    return "wrong form" if f.worst.finite else "not finite"
 
 
 def outcome(finding: Finding) -> str:
@@ -236,7 +231,7 @@ def as_dict(finding: Finding) -> dict[str, Any]:
         "because": f.topic.because, "right": f.topic.equation,
         "where": f.worst.where, "what": f.worst.what, "note": f.note, "layer": f.layer,
         "headline": [] if f.passed or f.candidates else headline(f), "size": size(f),
-        "reasons": list(f.reasons), "precision": f.precision, "remarks": list(f.remarks),
+        "reasons": f.sentences, "precision": f.precision, "remarks": list(f.remarks),
         "probe": f.probe.name if f.probe else "", "reveals": f.probe.reveals if f.probe else "",
         "question": question(f),
         "candidates": [[

@@ -113,7 +113,7 @@ def test_mistakes_in_them_are_named_and_explained(double):
         "softmax": lambda x: jax.nn.softmax(x, axis=0), "silu": lambda x: jnp.maximum(x, 0),
     }  # fmt: skip
     report = md.verify.check(wrong)
-    says = {f.topic.name: [d.id for names in f.candidates for d in names] or f.reasons for f in report.findings}
+    says = {f.topic.name: [d.id for names in f.candidates for d in names] or f.sentences for f in report.findings}
     assert says["gelu"] == ["M59"] and says["q_sample"] == ["equals D.1 with the first t for all"]
     assert says["silu"] == ["equals A.4 with ReLU for every SiLU"]
     assert says["softmax"] == ["equals A.13 with axis 0 of x in the place of its last"]

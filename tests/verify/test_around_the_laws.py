@@ -164,4 +164,4 @@ def test_the_edges_of_bins_leave_no_gap():
 def test_a_network_with_labels_is_asked_once_or_twice_per_step_and_nothing_is_said_of_its_calls():
     wrong = lambda net, x, y, null, w, N, a, eta, z: 2 * sample_of(guided)(net, x, y, null, w, N, a, eta, z)
     (finding,) = md.verify.check({"guided_sample": wrong}).findings
-    assert not finding.layer and finding.reasons == ["the answer is 2 times the right one"]
+    assert not finding.layer and finding.sentences == ["the answer is 2 times the right one"]

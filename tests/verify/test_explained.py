@@ -27,7 +27,7 @@ def finding(**targets):
 
 
 def said(**targets):
-    return "; ".join(finding(**targets).reasons)
+    return "; ".join(finding(**targets).sentences)
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def test_a_strange_mistake_is_seen(k):
 
 
 def test_most_of_them_are_named_or_explained():
-    assert sum(bool(strange(k).candidates or strange(k).reasons) for k in range(len(STRANGE))) >= 0.9 * len(STRANGE)
+    assert sum(bool(strange(k).candidates or strange(k).sentences) for k in range(len(STRANGE))) >= 0.9 * len(STRANGE)
 
 
 ROOT = lambda x, e, t, a: noised(x, e, t, a, q=lambda a: (1 - a) ** 0.25)
@@ -89,7 +89,7 @@ SAYS = {  # topic, function -> what is said
 def test_what_is_different_is_said_in_the_letters_of_the_law(case):
     topic, function, words = SAYS[case]
     f = finding(**{topic: function})
-    assert words in "; ".join(f.reasons) and words in str(md.verify.report.line(f))
+    assert words in "; ".join(f.sentences) and words in str(md.verify.report.line(f))
     assert ("no known mistake explains this" in md.verify.report.line(f)) == (not f.whole)
 
 
@@ -106,7 +106,7 @@ def test_whatever_is_done_to_an_argument_an_explanation_reproduces_it(topic, dat
 
     with np.errstate(all="ignore"):
         f = finding(**{topic: wrong})
-    assert f.passed or f.candidates or f.reasons or f.note
+    assert f.passed or f.candidates or f.sentences or f.note
 
 
 @settings(max_examples=50, deadline=None)

@@ -29,7 +29,7 @@ def finding(**targets):
 
 
 def said(**targets):
-    return "; ".join(finding(**targets).reasons)
+    return "; ".join(finding(**targets).sentences)
 
 
 # ------------------------------------------------------------------------------------------------ further questions
@@ -62,7 +62,7 @@ ACCIDENTS = {  # what is true of the topic's own questions, and not so
 def test_an_accident_of_few_numbers_is_no_explanation(name):
     topic, function, words = ACCIDENTS[name]
     f = finding(**{topic: function})
-    assert not f.passed and words not in "; ".join(f.reasons) and not f.candidates
+    assert not f.passed and words not in "; ".join(f.sentences) and not f.candidates
 
 
 def test_nor_is_a_name_that_other_sizes_contradict():
@@ -104,7 +104,7 @@ class Wandering:
 
 
 def test_a_scheduler_s_steps_are_told_by_where_they_land():
-    reasons = finding(ddim_scheduler=Wandering).reasons
+    reasons = finding(ddim_scheduler=Wandering).sentences
     assert reasons[0] == "N 4: the step from t = 999 lands on the level of t = 659, expected t = 666"
 
 
@@ -134,14 +134,14 @@ def test_a_law_in_the_place_of_another_is_said_as_what_it_is(topic, words):
     part, forms = OTHER[topic]
     wrong = Reference([Deviation("", "", "", "", "", {part: lambda original: forms[words]})])
     f = finding(**{topic: TOPICS[topic].by(wrong)})
-    assert not f.passed and (f.candidates or f.whole), f.reasons
+    assert not f.passed and (f.candidates or f.whole), f.sentences
 
 
 @pytest.mark.parametrize("words", BLOCKS)
 def test_so_is_where_the_norms_of_a_block_stand(words):
     wrong = TOPICS["block"].by(Reference([Deviation("", "", "", "", "", BLOCKS[words])]))
     f = finding(block=wrong)
-    assert f.candidates or f.reasons == [f"equals T.5 with {words}"]
+    assert f.candidates or f.sentences == [f"equals T.5 with {words}"]
     assert block.block_stream in BLOCKS[words]
 
 
@@ -157,7 +157,7 @@ def shares(mistakes):
     """(detected, named or explained)."""
     with np.errstate(all="ignore"):
         found = [finding(**{topic: wrong}) for _, topic, wrong in mistakes]
-    seen, explained = [not f.passed for f in found], [bool(f.candidates or f.reasons) for f in found]
+    seen, explained = [not f.passed for f in found], [bool(f.candidates or f.sentences) for f in found]
     return sum(seen) / len(found), sum(explained) / len(found)
 
 

@@ -187,7 +187,7 @@ def finding(topic, f, speaks_torch):
 
 def words(found):
     names = " or ".join("+".join(d.id for d in together) for together in found.candidates)
-    return names or next(iter(found.reasons), found.layer)
+    return names or next(iter(found.sentences), found.layer)
 
 
 @pytest.mark.parametrize("topic, fault, f, speaks_torch", MISTAKES, ids=[f.__name__ for _, _, f, _ in MISTAKES])

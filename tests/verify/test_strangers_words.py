@@ -117,7 +117,7 @@ def test_one_name_that_may_mean_two_arguments_means_neither():
 
 def test_a_step_without_eta_and_noise_is_judged_where_eta_is_0_and_refused():
     f = finding(ddim_step=lambda x_t, eps, t, s, alpha_bar: ddim(x_t, eps, t, s, alpha_bar, 0.0, 0.0))
-    assert not f.passed and "; it lacks eta, z" in f.reasons[0]
+    assert not f.passed and "; it lacks eta, z" in f.sentences[0]
     assert "where eta is 0, it is right; the 8 others, with s = -1 among them, need eta and z" in line(f)
     f = finding(ddim_step=lambda x_t, eps, t, s, alpha_bar: ddim(x_t, eps, t, s, alpha_bar, 0.0, 0.0, signal=lambda a: a))
     assert "where eta is 0, it equals D.7 with X94 X_0_WITHOUT_ROOT" in line(f)
@@ -163,11 +163,11 @@ def test_what_structure_does_not_explain_is_no_known_mistake_in_headline_and_sum
 
 def test_the_sign_of_the_variance_in_the_direction_is_tried():
     f = finding(ddim_step=functools.partial(ddim, square=lambda v: v))
-    assert f.reasons == ["the sign of σ² is reversed: before ε̂ stands √(1-ᾱ_s+σ²) for √(1-ᾱ_s-σ²)"] and f.whole
+    assert f.sentences == ["the sign of σ² is reversed: before ε̂ stands √(1-ᾱ_s+σ²) for √(1-ᾱ_s-σ²)"] and f.whole
     f = finding(
         ddim_step=lambda *a: ddim(*a, square=lambda v: 0 * v) + (root(1 - alpha(a)) - sigma(a) - root(1 - alpha(a))) * a[1]
     )
-    assert f.reasons == ["the root ends too early: before ε̂ stands √(1-ᾱ_s)-σ for √(1-ᾱ_s-σ²)"]
+    assert f.sentences == ["the root ends too early: before ε̂ stands √(1-ᾱ_s)-σ for √(1-ᾱ_s-σ²)"]
 
 
 def alpha(args):
@@ -192,17 +192,17 @@ def test_what_is_not_finite_enters_no_structural_claim(number):
         ddpm_step=lambda x_t, eps, t, s, alpha_bar, z: right(x_t, eps, t, s, alpha_bar, z) if s >= 0 else number * (1 + 0 * x_t)
     )
     assert line(f).splitlines()[0].endswith("not finite")
-    first, second = f.reasons
+    first, second = f.sentences
     assert first == "no finite number came, for example in t20-s-1"
     assert second.startswith("only the questions with s = -1 are wrong; s = -1 means the data")
     f = finding(posterior_log_variance=lambda alpha_bar: number * np.ones(len(alpha_bar)))  # nor is it the root of ln σ² < 0
-    assert len(f.reasons) == 1 and f.reasons[0].startswith("no finite number came")
+    assert len(f.sentences) == 1 and f.sentences[0].startswith("no finite number came")
 
 
 def test_every_printed_coefficient_carries_a_question_in_which_it_differs():
     wrong = functools.partial(ddim, signal=lambda a: a, fresh=0.0, square=lambda v: 0)
     f = finding(ddim_step=wrong)
-    said = [r for r in f.reasons if r.startswith("the coefficient")]
+    said = [r for r in f.sentences if r.startswith("the coefficient")]
     assert said and all(r.endswith(" at t500-s457-eta1.0)") for r in said)
     args = md.verify.question("ddim_step", "t500-s457-eta1.0")
     basis = [wrong(*[1.0 * (k == j) if j in (0, 1, 6) else a for j, a in enumerate(args)]) for k in (0, 1, 6)]
@@ -212,7 +212,7 @@ def test_every_printed_coefficient_carries_a_question_in_which_it_differs():
 
 def test_the_questions_that_are_right_tell_which_argument_the_mistake_hangs_on():
     f = finding(ddim_step=lambda *a: ddim(*a) + np.sin(a[0] * a[5]))
-    assert "only the questions with η = 0.0 are right" in f.reasons
+    assert "only the questions with η = 0.0 are right" in f.sentences
 
 
 def test_a_forgotten_reshape_is_told_what_shape_is_missing():
@@ -220,7 +220,7 @@ def test_a_forgotten_reshape_is_told_what_shape_is_missing():
     words = "t is one number per sample and must be shaped (B, 1, 1, 1) beside pictures: alpha_bar[t].reshape(-1, 1, 1, 1)"
     assert words in checked.summary and "one sample alone is answered rightly" in checked.summary
     f = finding(straight_sample=lambda x_0, eps, t: (1 - t) * x_0 + t * eps)  # whose shapes do not fit
-    assert "must be shaped (B, 1, 1) beside pictures: t.reshape(-1, 1, 1)" in f.reasons[0] and "broadcast" in f.note
+    assert "must be shaped (B, 1, 1) beside pictures: t.reshape(-1, 1, 1)" in f.sentences[0] and "broadcast" in f.note
     f = finding(clip_static=lambda x: x / max(1, abs(x).max()))
     assert "shaped" not in line(f)
 

@@ -162,7 +162,7 @@ def test_arguments_go_by_their_names_where_the_names_agree():
     assert verdict(q_sample=keyword_only).passed and verdict(q_sample=another_order).passed
     finding = verdict(q_sample=lambda *, clean, noise: clean)
     words = "it takes 2 arguments (clean, noise) by keyword only, the topic gives 4: x_0, eps, t, alpha_bar"
-    assert finding.reasons[0].startswith(words) and finding.verdict == "misfit"
+    assert finding.sentences[0].startswith(words) and finding.verdict == "misfit"
 
 
 # ------------------------------------------------------------------------------------------------ coarse answers

@@ -203,4 +203,4 @@ CANNOT = {
 def test_what_cannot_be_asked_says_so_in_one_sentence(name):
     topic, function, words = CANNOT[name]
     (finding,) = md.verify.check({topic: function}).findings
-    assert not finding.candidates and words in f"{finding.worst.what} {finding.note} {' '.join(finding.reasons)}"
+    assert not finding.candidates and words in f"{finding.worst.what} {finding.note} {' '.join(finding.sentences)}"

@@ -16,24 +16,22 @@ import numpy as np
 
 from minidit.verify.bank.nonlinear import fit
 from minidit.verify.bank.wrap import instead
-from minidit.verify.core.reference import AnyPart, AnyTopic, Change, Deviation, Form, Part, Reference
+from minidit.verify.core.reference import AnyPart, AnyTopic, Change, Deviation, Form, Kind, Part, Reference
+from minidit.verify.core.relations import MULTIPLES, OFFSETS, ROUNDINGS, SIMPLE
 from minidit.verify.topics import FAMILIES, TOPICS
 
 SLOW = ("hybrid_gradient", "dit_gradients", "dit_square")  # a question takes too long to be asked hundreds of times
 
-DONE: dict[str, Callable[[Any], Any]] = {  # to what a part gives
-    "minus {}": lambda w: -w, "half of {}": lambda w: w / 2, "twice {}": lambda w: 2 * w, "the square of {}": lambda w: w * w,
-    "the root of {}": lambda w: w**0.5, "the reciprocal of {}": lambda w: 1 / w, "0 for {}": lambda w: 0 * w,
-    "1 for {}": lambda w: 0 * w + 1, "1 minus {}": lambda w: 1 - w, "one more than {}": lambda w: w + 1,
-    "one less than {}": lambda w: w - 1,
-}  # fmt: skip
+DONE: dict[str, Callable[[Any], Any]] = SIMPLE | MULTIPLES | OFFSETS | {  # to what a part gives
+    "0 for {}": lambda w: 0 * w, "1 for {}": lambda w: 0 * w + 1,
+} | {f"{{}} rounded to {name}": f for name, f in ROUNDINGS.items()}  # fmt: skip
 
 
 def alike(topic: AnyTopic) -> Iterator[Deviation]:
     """The laws of all topics that are asked with the same arguments."""
     for other in TOPICS.values():
         if other is not topic and other.parameters == topic.parameters:
-            yield fit(f"the law of {other.name} ({other.spec})", topic, instead(partial(_of_another, other)))
+            yield fit(f"the law of {other.name} ({other.spec})", topic, instead(partial(_of_another, other)), Kind.LAW)
 
 
 def _of_another(other: AnyTopic, R: Reference, *args: Any) -> Any:

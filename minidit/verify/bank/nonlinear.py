@@ -16,19 +16,19 @@ from minidit import ops
 from minidit.autograd import value
 from minidit.backend import Array
 from minidit.verify.bank.wrap import instead, then
-from minidit.verify.core.reference import AnyPart, Change, Deviation, Form, Patches, Reference
+from minidit.verify.core.reference import AnyPart, Change, Deviation, Form, Kind, Patches, Reference
 from minidit.verify.topics import block, embeddings, layers, losses, training, unet
 from minidit.verify.topics.layers import Numbers
 
 
-def fit(words: str, part: AnyPart, change: Change) -> Deviation:
+def fit(words: str, part: AnyPart, change: Change, kind: Kind = Kind.CHANGE) -> Deviation:
     """A change of one part, told in words; it has no id."""
-    return fits(words, {part: change})
+    return fits(words, {part: change}, kind)
 
 
-def fits(words: str, patches: Patches) -> Deviation:
+def fits(words: str, patches: Patches, kind: Kind = Kind.CHANGE) -> Deviation:
     """The same of several parts."""
-    return Deviation(words, words, "", "", "", patches)
+    return Deviation(words, words, "", "", "", patches, kind=kind)
 
 
 # ------------------------------------------------------------------------------------------------ activations, norms

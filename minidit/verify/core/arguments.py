@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidit.backend import Array
-from minidit.verify.core.relations import ROUNDINGS
+from minidit.verify.core.relations import FUNCTIONS, MULTIPLES, OFFSETS, ROUNDINGS, SIMPLE
 
 LETTERS = {
     "eps": "ε", "eps_hat": "ε̂", "alpha_bar": "ᾱ", "x_0_hat": "x̂_0", "eta": "η", "betas": "β", "theta": "θ", "gamma": "γ",
@@ -38,18 +38,14 @@ class Guess:
 
 MOST_WEIGHTS = 12  # entries of a dictionary of which two are exchanged
 
-FLOATS: dict[str, Callable[[Array], Any]] = {
-    "minus {}": lambda a: -a, "{} left out": lambda a: 0 * a, "twice {}": lambda a: 2 * a, "half of {}": lambda a: a / 2,
-    "{} squared": lambda a: a * a, "the root of {}": lambda a: a**0.5, "1 - {}": lambda a: 1 - a,
-    "the reciprocal of {}": lambda a: 1 / a, "the absolute value of {}": abs, "{} + 1": lambda a: a + 1,
-    "{} - 1": lambda a: a - 1, "{} between 0 and 1": lambda a: np.clip(a, 0, 1),
-    "{} between -1 and 1": lambda a: np.clip(a, -1, 1), "1 for {}": lambda a: 0 * a + 1, "tanh of {}": np.tanh,
-    "the sigmoid of {}": lambda a: 1 / (1 + np.exp(-a)), "e to the power of {}": np.exp, "the logarithm of {}": np.log,
-}  # fmt: skip
+LINEAR: dict[str, Change] = {"minus {}": SIMPLE["minus {}"], "{} left out": lambda a: 0 * a} | MULTIPLES
+FLOATS: dict[str, Change] = LINEAR | SIMPLE | OFFSETS | {
+    "{} between 0 and 1": lambda a: np.clip(a, 0, 1), "{} between -1 and 1": lambda a: np.clip(a, -1, 1),
+    "1 for {}": lambda a: 0 * a + 1,
+} | FUNCTIONS  # fmt: skip
 NO_LADDER = ("1 for {}", "{} left out")  # of ᾱ: a law of data, or of noise, alone is no law of a ladder
-WHOLE: dict[str, Callable[[Any], Any]] = {
-    "{} + 1": lambda a: a + 1, "{} - 1": lambda a: a - 1, "0 for {}": lambda a: 0 * a, "twice {}": lambda a: 2 * a,
-    "half of {}": lambda a: a // 2, "1 for {}": lambda a: 0 * a + 1,
+WHOLE: dict[str, Change] = OFFSETS | {
+    "0 for {}": lambda a: 0 * a, "twice {}": lambda a: 2 * a, "half of {}": lambda a: a // 2, "1 for {}": lambda a: 0 * a + 1,
 }  # fmt: skip
 
 
@@ -190,7 +186,7 @@ def _of_weights(k: int, weights: dict[str, Any]) -> Iterator[Guess]:
         if isinstance(w, np.ndarray) and w.dtype.kind == "f":
             families.setdefault(re.sub(r"\.\d+\.", ".*.", name, count=1) if name.startswith("blocks.") else name, []).append(name)
     for family, names in families.items():
-        made: list[tuple[str, Change]] = [(words.format(family), f) for words, f in itertools.islice(FLOATS.items(), 4)]
+        made: list[tuple[str, Change]] = [(words.format(family), f) for words, f in LINEAR.items()]
         made += [(f"{family} rounded to {kind}", f) for kind, f in ROUNDINGS.items()]
         if all(weights[n].ndim == 2 and len(set(weights[n].shape)) == 1 for n in names):
             made.append((f"{family} transposed", np.transpose))

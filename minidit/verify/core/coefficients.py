@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,6 +16,9 @@ import numpy as np
 
 from minidit.backend import Array
 from minidit.verify.core.arguments import letter
+from minidit.verify.core.finding import Reason
+from minidit.verify.core.reference import Kind
+from minidit.verify.core.relations import MULTIPLES, RIGHT, SIMPLE
 
 FLAT = 1e-7  # what least squares may leave of an answer that is linear
 SPARE = 1  # entries beyond the unknowns: fewer fit anything
@@ -97,27 +100,11 @@ def _per_sample(a: Any, given: Mapping[str, Any]) -> bool:
 # ------------------------------------------------------------------------------------------------ in words
 
 
-THE = "the right one"
-SIMPLE: dict[str, Callable[[Array], Array]] = {
-    f"minus {THE}": lambda c: -c, "squared": lambda c: c * c, f"the root of {THE}": lambda c: abs(c) ** 0.5,
-    f"the reciprocal of {THE}": lambda c: 1 / c, f"twice {THE}": lambda c: 2 * c, f"half of {THE}": lambda c: c / 2,
-    f"1 minus {THE}": lambda c: 1 - c,
-}  # fmt: skip
+def sentences(all_points: Sequence[Point], names: Sequence[str], tolerance: float) -> list[Reason]:
+    """Which coefficients differ, what they are to the right ones, and by how much at one question. names: of the pictures.
 
-
-@dataclass(frozen=True)
-class Sentence:
-    """What is said of one coefficient; explained: whether it says what the wrong one is, and not only that it is wrong."""
-
-    text: str
-    explained: bool
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def sentences(all_points: Sequence[Point], names: Sequence[str], tolerance: float) -> list[Sentence]:
-    """Which coefficients differ, what they are to the right ones, and by how much at one question. names: of the pictures."""
+    A coefficient that is nothing simple is MEASURED: it is said to be wrong, and not how it came about.
+    """
     out = []
     got, want = (np.array([getattr(p, side) for p in all_points]) for side in ("got", "want"))
     limit = max(100 * tolerance, 1e-8) * max(float(np.max(abs(want))), 1e-12)
@@ -131,7 +118,8 @@ def sentences(all_points: Sequence[Point], names: Sequence[str], tolerance: floa
             )
             how = _how(all_points, got[:, k], want, k, limit, names)
             place = f" at {all_points[b].place}" if all_points[b].place else ""
-            out.append(Sentence(f"the coefficient of {letter(name)} is {how or 'wrong'} ({here}{place})", bool(how)))
+            kind = Kind.COEFFICIENT if how else Kind.MEASURED
+            out.append(Reason(f"the coefficient of {letter(name)} is {how or 'wrong'}", kind, numbers=here + place))
     return out
 
 
@@ -147,7 +135,7 @@ def _how(all_points: Sequence[Point], got: Array, want: Array, k: int, limit: fl
     words = ""
     with np.errstate(all="ignore"):
         if len({round(float(c), 6) for c in right}) > 1:  # one number alone may be root, half and square of another by accident
-            words = next((w for w, f in SIMPLE.items() if is_got(f(right))), "")
+            words = next((w.format(RIGHT) for w, f in (SIMPLE | MULTIPLES).items() if is_got(f(right))), "")
             words = words or next((f"that of {letter(n)}" for j, n in enumerate(names) if j != k and is_got(want[:, j])), "")
         words = words or _times_it(all_points, got, right, limit)
         mine, law = formula(all_points, got, limit), formula(all_points, right, limit)
@@ -178,8 +166,8 @@ def _times_it(all_points: Sequence[Point], got: Array, right: Array, limit: floa
         return ""
     for words, u in _atoms(_table(all_points)):
         if np.all(abs(got - u * right) <= limit):
-            return f"{words} times {THE}"
-    return f"{ratio:.6g} times {THE}" if np.all(abs(got - ratio * right) <= limit) else ""
+            return f"{words} times {RIGHT}"
+    return f"{ratio:.6g} times {RIGHT}" if np.all(abs(got - ratio * right) <= limit) else ""
 
 
 def _table(all_points: Sequence[Point]) -> dict[str, Array]:

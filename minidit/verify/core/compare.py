@@ -38,6 +38,7 @@ class Difference:
     error: float
     where: str = ""
     what: str = ""
+    finite: bool = True  # whether there is a number at the place
 
     def __bool__(self) -> bool:
         return self.error > 0
@@ -116,7 +117,8 @@ def difference(answer: Any, expected: Any, *, relative: bool = True, floor: floa
         bad = ~same & ~(np.isfinite(a) & np.isfinite(b))
         if bad.any():
             place = np.unravel_index(int(np.argmax(bad)), b.shape)
-            return Difference(np.inf, f"{where}{_index(place)}", f"got {a[place]}, expected {b[place]}")
+            what, finite = f"got {a[place]}, expected {b[place]}", bool(np.isfinite(a[place]))
+            return Difference(np.inf, f"{where}{_index(place)}", what, finite)
         if b.size == 0 or same.all():
             continue
         finite = np.abs(b[np.isfinite(b)])

@@ -19,7 +19,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,10 @@ from minidit.verify.core import coefficients, directions, levels, lists
 from minidit.verify.core.arguments import Guess, guesses, letter
 from minidit.verify.core.compare import difference, together
 from minidit.verify.core.denoiser import Linear
-from minidit.verify.core.finding import Answer, Answers, questions
+from minidit.verify.core.finding import Answer, Answers, Reason, questions
 from minidit.verify.core.forms import few, is_list
-from minidit.verify.core.reference import AnyTopic
-from minidit.verify.core.relations import Pair, argument_itself, factor_of_each, letters, relation, same
+from minidit.verify.core.reference import AnyTopic, Kind
+from minidit.verify.core.relations import RIGHT, Pair, argument_itself, factor_of_each, letters, relation, same
 from minidit.verify.core.where import not_finite
 
 Law = Callable[..., Any]  # the right answer to any arguments
@@ -52,10 +52,12 @@ class Case:
         return self.answer.probe.args
 
 
-def explain(topic: AnyTopic, answers: Answers, wants: Sequence[Any], law: Law, tolerance: float) -> Found:
+def explain(
+    topic: AnyTopic, answers: Answers, wants: Sequence[Any], law: Law, tolerance: float, it: str = RIGHT
+) -> Found:  # fmt: skip
     """Sentences, and whether they say all there is; none where nothing simple is different.
 
-    wants: the right answers, or the errors of refusals; law: the right answer to any arguments.
+    wants: the right answers, or the errors of refusals; law: the right answer to any arguments; it: what that is called.
     """
     if topic.allowed or not answers:
         return [], False
@@ -67,21 +69,21 @@ def explain(topic: AnyTopic, answers: Answers, wants: Sequence[Any], law: Law, t
     cases = [Case(a, undo(a.value), undo(w)) for a, w in both]
     tolerance = max(tolerance, SHARP)
     if words := in_another_order([(c.got, c.want) for c in cases], tolerance):
-        return [words], True
+        return [Reason(words)], True
     try:
         leaves = _leaves(cases)
         wrong = {place: pairs for place, pairs in leaves.items() if any(not same(g, w, tolerance) for _, g, w in pairs)}
-        out, whole = _explained(topic, cases, leaves, wrong, law, tolerance) if wrong else ([], True)
+        out, whole = _explained(topic, cases, leaves, wrong, law, tolerance, it) if wrong else ([], True)
     except (ValueError, TypeError, OverflowError, IndexError, np.linalg.LinAlgError):
         return [], False
     if not cases:
         out, whole = [], False
     lax = [a.probe.name for a, w in once if isinstance(w, Exception) and not a.error]
-    return out + [f"an answer where it should refuse: {', '.join(lax)}"] * bool(lax), whole and bool(out or lax)
+    return out + [Reason(f"an answer where it should refuse: {', '.join(lax)}")] * bool(lax), whole and bool(out or lax)
 
 
 Leaf = tuple[Case, Array, Array]
-Found = tuple[list[str], bool]  # sentences, and whether they say all there is
+Found = tuple[list[Reason], bool]  # sentences, and whether they say all there is
 Leaves = dict[str, list[Leaf]]  # place in the answer -> (case, got, want) for every question
 
 
@@ -109,40 +111,43 @@ def _leaves(cases: Sequence[Case]) -> Leaves:
     return out
 
 
-def _explained(topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Leaves, law: Law, tolerance: float) -> Found:
-    of = "the answer" if len(leaves) == 1 else _which(leaves, wrong, topic)
+def _explained(
+    topic: AnyTopic, cases: Sequence[Case], leaves: Leaves, wrong: Leaves, law: Law, tolerance: float, it: str
+) -> Found:  # fmt: skip
+    of = ANSWER if len(leaves) == 1 else _which(leaves, wrong, topic)
     flat = [leaf for group in wrong.values() for leaf in group]
     if endless := [c for c, g, w in flat if not_finite(g, w)]:
-        return [f"no finite number came, for example in {endless[0].answer.probe.name}"], False
+        return [Reason(f"no finite number came, for example in {endless[0].answer.probe.name}")], False
     axes = letters(flat[0][2].shape, topic.gives)
     pairs = [Pair(g.astype(np.float64), w.astype(np.float64), factors(topic.parameters, c.args)) for c, g, w in flat]
     args = [_beside(topic.parameters, c.args, place) for place, group in wrong.items() for c, _, _ in group]
-    if words := argument_itself(pairs, args, tolerance) or relation(pairs, tolerance, axes):
-        return [f"{of} is {words}"], True
+    if words := argument_itself(pairs, args, tolerance) or relation(pairs, tolerance, axes, it):
+        return [Reason(f"{of} is {words}", Kind.RELATION if of in (ANSWER, EVERY) else Kind.PART)], True
     shown = next((leaf for leaf in flat if not same(leaf[1], leaf[2], tolerance)), flat[0])
     off = [(g, w) for _, g, w in flat if not same(g, w, tolerance)]
-    if len(leaves) == 1 and (words := "; ".join(lists.in_words(off))):
-        return [words], not lists.counts(words)
+    if len(leaves) == 1 and (odd := lists.in_words(off)):
+        return [Reason("; ".join(map(str, odd)))], odd[-1].kind is not Kind.MEASURED
     if shown[1].shape != shown[2].shape:
-        return _shapes(shown[1], shown[2], of, tolerance), True
+        return [Reason(_shapes(shown[1], shown[2], of, tolerance))], True
     if words := _argument(topic, cases, law, tolerance, tables=False):
-        return [f"equals {topic.spec} with {words}"], True
+        return [Reason(words, Kind.ARGUMENT, topic.spec)], True
     all_points, pictures = _points(topic, wrong)
     read = coefficients.sentences(all_points, pictures, tolerance) if all_points else []
-    found = [f"{of}: {words}" if len(leaves) > 1 else str(words) for words in read]
-    if read and all(words.explained for words in read):
+    found = [replace(r, text=f"{of}: {r.text}") if len(leaves) > 1 else r for r in read]
+    if read and all(r.kind is Kind.COEFFICIENT for r in read):
         return found, True
     if words := directions.in_words(all_points, pictures, tolerance):
-        return [words], True
+        return [Reason(words)], True
     wrongly = [c for c in cases if difference(c.got, c.want).error > tolerance]
     if found and (words := levels.in_words(topic.parameters, [(c.args, c.got) for c in wrongly], law, tolerance)):
-        return [words], False  # a mistake of the bank, or two, may say more about it
+        return [Reason(words)], False  # a mistake of the bank, or two, may say more about it
     if words := _argument(topic, cases, law, tolerance, tables=True):
-        return [f"equals {topic.spec} with {words}"], True
-    found = found or _part(pairs, tolerance, axes)
-    if not found and (words := factor_of_each(pairs, tolerance)):
-        found = [f"{of} is {words}"]
-    return found or ([] if of in ("the answer", EVERY) else [f"{of} is wrong"]), False
+        return [Reason(words, Kind.ARGUMENT, topic.spec)], True
+    words = "" if found else _part(pairs, tolerance, axes)
+    if not words and (multiple := factor_of_each(pairs, tolerance)):
+        words = f"{of} is {multiple}"
+    words = words or ("" if of in (ANSWER, EVERY) else f"{of} is wrong")
+    return found or [Reason(words)] * bool(words), False
 
 
 def _beside(names: Sequence[str], args: Sequence[Any], place: str) -> dict[str, Array]:
@@ -155,7 +160,7 @@ def _beside(names: Sequence[str], args: Sequence[Any], place: str) -> dict[str, 
     return out
 
 
-EVERY = "every entry of the answer"
+ANSWER, EVERY = "the answer", "every entry of the answer"
 
 
 def _which(leaves: Leaves, wrong: Leaves, topic: AnyTopic) -> str:
@@ -184,17 +189,17 @@ def factors(names: Sequence[str], args: Sequence[Any]) -> dict[str, float]:
     return out
 
 
-def _shapes(got: Array, want: Array, of: str, tolerance: float) -> list[str]:
+def _shapes(got: Array, want: Array, of: str, tolerance: float) -> str:
     """What a wrong shape says of itself."""
     for over in (axes for n in range(1, got.ndim + 1) for axes in itertools.combinations(range(got.ndim), n)):
         for words, f in (("mean", np.mean), ("sum", np.sum)):
             if same(np.asarray(f(got, axis=over)), want.astype(np.float64), tolerance):
-                return [f"{of} has shape {got.shape}, expected {want.shape}: its {words} would be right"]
+                return f"{of} has shape {got.shape}, expected {want.shape}: its {words} would be right"
     if got.size == want.size:
-        return [f"{of} has shape {got.shape}, the numbers of {want.shape} in another arrangement"]
+        return f"{of} has shape {got.shape}, the numbers of {want.shape} in another arrangement"
     if got.ndim == want.ndim + 1 and got.shape[:2] == (want.shape[:1] or (0,)) * 2:
-        return [f"{of} has all pairs of the batch: shape {got.shape}, expected {want.shape}"]
-    return [f"{of} has shape {got.shape}, expected {want.shape}"]
+        return f"{of} has all pairs of the batch: shape {got.shape}, expected {want.shape}"
+    return f"{of} has shape {got.shape}, expected {want.shape}"
 
 
 def _argument(topic: AnyTopic, cases: Sequence[Case], law: Law, tolerance: float, *, tables: bool) -> str:
@@ -241,23 +246,23 @@ def _points(topic: AnyTopic, wrong: Leaves) -> Points:
     return all_points, [topic.parameters[k] for k in coefficients.linear_in(topic.parameters, case.args, want)]
 
 
-def _part(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> list[str]:
+def _part(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> str:
     """Whether only one half along an axis, or only one place of it, is wrong."""
     if len({p.want.ndim for p in pairs}) > 1:
-        return []
+        return ""
     names = axes or [f"axis {k}" for k in range(pairs[0].want.ndim)]
     for k, name in enumerate(names):
         for words, others in (("first", slice(1, None)), ("last", slice(None, -1))):
             ends = [(np.moveaxis(p.got, k, 0)[others], np.moveaxis(p.want, k, 0)[others]) for p in pairs if p.want.shape[k] > 2]
             if len(ends) == len(pairs) and all(same(g, w, tolerance) for g, w in ends):
-                return [f"only the {words} of {name} is wrong"]
+                return f"only the {words} of {name} is wrong"
     for k, name in enumerate(names):
         if all(p.want.shape[k] % 2 == 0 and p.want.shape[k] > 0 for p in pairs):
             for cut, words in enumerate(("first", "second")):
                 rest = [(_half(p.got, k, 1 - cut), _half(p.want, k, 1 - cut), p) for p in pairs]
                 if all(same(g, w, tolerance, float(np.max(abs(p.want), initial=0.0))) for g, w, p in rest):
-                    return [f"only the {words} half of {name} is wrong" + _of_half(pairs, k, cut, tolerance)]
-    return []
+                    return f"only the {words} half of {name} is wrong" + _of_half(pairs, k, cut, tolerance)
+    return ""
 
 
 def _half(a: Array, axis: int, which: int) -> Array:

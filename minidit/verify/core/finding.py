@@ -11,8 +11,8 @@ import numpy as np
 from minidit.verify.core.calls import Misfit, called
 from minidit.verify.core.compare import Difference
 from minidit.verify.core.denoiser import Call, Linear
-from minidit.verify.core.forms import PRECISIONS, Odd, owned, precision_of
-from minidit.verify.core.reference import AnyTopic, Deviation, Probe
+from minidit.verify.core.forms import NOTHING, PRECISIONS, Odd, owned, precision_of
+from minidit.verify.core.reference import AnyTopic, Deviation, Kind, Probe
 
 Names = tuple[Deviation, ...]  # mistakes made together, in the order in which they change the parts
 
@@ -66,6 +66,24 @@ VERDICTS = {  # what each means, as a report says it
 }
 
 
+@dataclass(frozen=True)
+class Reason:
+    """One sentence on what is different, and what sort of explanation it is."""
+
+    text: str
+    kind: Kind = Kind.MEASURED
+    law: str = ""  # what equals the right law but for this
+    numbers: str = ""  # that it was read off
+
+    def __str__(self) -> str:
+        return self.short + (f" ({self.numbers})" if self.numbers else "")
+
+    @property
+    def short(self) -> str:
+        """Without its numbers."""
+        return (f"equals {self.law} with " if self.law else "") + self.text
+
+
 @dataclass
 class Finding:
     """The verdict on one topic."""
@@ -76,10 +94,12 @@ class Finding:
     tolerance: float
     probe: Probe | None = None  # the smallest one that shows a difference
     candidates: list[Names] = field(default_factory=list)  # each a set of mistakes that explains every answer
-    layer: str = ""  # the first diverging intermediate, where the target gave some
+    layer: str = ""  # the first diverging intermediate in words, where the target gave some
+    layer_name: str = ""  # and by its name
     note: str = ""
+    exact: bool = True  # whether the candidates give the answers to the last digit
     precision: str = "float64"  # what it was judged as
-    reasons: list[str] = field(default_factory=list)  # what is different, where no mistake of the bank explains it
+    reasons: list[Reason] = field(default_factory=list)  # what is different, where no mistake of the bank explains it
     nearly: list[Names] = field(default_factory=list)  # mistakes that explain the shown question, and not all others
     whole: bool = False  # whether the reasons reproduce all answers
     remarks: list[str] = field(default_factory=list)  # what else is worth a word, also of right answers
@@ -87,6 +107,11 @@ class Finding:
     def __repr__(self) -> str:
         names = " or ".join("+".join(d.id for d in names) for names in self.candidates)
         return f"Finding({self.topic.spec} {self.topic.name}: {self.verdict}{f' {names}' if names else ''})"
+
+    @property
+    def sentences(self) -> list[str]:
+        """The reasons as a report says them."""
+        return list(map(str, self.reasons))
 
     @property
     def passed(self) -> bool:
@@ -146,9 +171,9 @@ def answer_to(function: Callable[..., Any], topic: AnyTopic, probe: Probe) -> An
             precision = precision_of(raw)
             changed = tuple(n for n, a, b in zip(topic.parameters, probe.args, args, strict=False) if not _same(a, b))
             answer = owned(raw)
-            if isinstance(answer, Odd) and answer.kind == "None":
+            if isinstance(answer, Odd) and answer.kind == NOTHING:
                 parts = {f"its argument {n}, changed in place,": owned(args[topic.parameters.index(n)]) for n in changed}
-                answer = Odd("None", parts)
+                answer = Odd(NOTHING, parts)
             value = owned(topic.measure(raw if isinstance(answer, Odd) else answer)) if topic.measure else answer
             notes = [a.seen for a in args if isinstance(a, Linear)]
             draw = answer if topic.draws else None

@@ -18,8 +18,8 @@ from minidit.autograd import value
 from minidit.backend import Array, to_host
 
 LONGEST = 100_000  # entries that are read from a generator
+NOTHING = "None"  # the kind of what a function without return gives
 DEEPEST = 4  # attributes of attributes of an object
-PART, NO_PART = " would be right", "none of its parts would be right"  # the words for an answer that holds the right one, or not
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 PRECISIONS = ("bfloat16", "float16", "float32")  # coarsest first
 
@@ -48,7 +48,7 @@ def owned(answer: Any, depth: int = 0) -> Any:
 
 def _owned(answer: Any, depth: int) -> Any:
     if answer is None or isinstance(answer, Odd):
-        return answer if isinstance(answer, Odd) else Odd("None")
+        return answer if isinstance(answer, Odd) else Odd(NOTHING)
     if isinstance(answer, (bool, int, float, str, np.generic)):
         return answer
     if isinstance(answer, Mapping):
@@ -142,11 +142,11 @@ def describe(answer: Any) -> str:
     return f"an array {shape}" if shape else "a number"
 
 
-def right_part(answer: Any, is_right: Callable[[Any], bool]) -> str:
-    """Whether one of the parts of an answer of the wrong form is what was asked for; "" where it has none."""
+def right_part(answer: Any, is_right: Callable[[Any], bool]) -> tuple[bool, str]:
+    """(whether one of the parts of an answer of the wrong form is what was asked for, in words which one; "" without parts)."""
     if isinstance(answer, Odd):
-        if answer.kind == "None" and not answer.parts:
-            return "does the function return something?"
+        if answer.kind == NOTHING and not answer.parts:
+            return False, "does the function return something?"
         parts = dict(answer.parts)
     elif isinstance(answer, Mapping):
         parts = {f"its entry {key!r}": entry for key, entry in answer.items()}
@@ -154,6 +154,6 @@ def right_part(answer: Any, is_right: Callable[[Any], bool]) -> str:
         names = [ORDINALS[k] if k < len(ORDINALS) else f"{k + 1}th" for k in range(len(answer))]
         parts = {f"its {name} entry": entry for name, entry in zip(names, answer, strict=True)}
     else:
-        return ""
+        return False, ""
     right = next((name for name, part in parts.items() if is_right(part)), "")
-    return f"{right}{PART}" if right else NO_PART if parts else ""
+    return bool(right), f"{right or 'none of its parts'} would be right" if parts else ""

@@ -17,17 +17,18 @@ import numpy as np
 
 from minidit.verify.core.compare import TOLERANCE, Difference, allowed, difference, rounded_like
 from minidit.verify.core.expected import Expected
-from minidit.verify.core.explain import explain, in_another_order
-from minidit.verify.core.finding import HALVES, SETTLED, Answer, Answers, Finding, Names, as_answer, types_of
-from minidit.verify.core.forms import NO_PART, PART, Odd, right_part
+from minidit.verify.core.explain import Found, explain, in_another_order
+from minidit.verify.core.finding import HALVES, SETTLED, Answer, Answers, Finding, Names, Reason, as_answer, types_of
+from minidit.verify.core.forms import Odd, right_part
 from minidit.verify.core.further import contradicted, more_answers
 from minidit.verify.core.places import first_layer, first_step, leaves_alone
-from minidit.verify.core.reference import AnyTopic, Deviation
+from minidit.verify.core.reference import AnyTopic, Deviation, Kind
 from minidit.verify.core.twice import unsteady
 from minidit.verify.core.where import only_where
 
 DECLARE = 'declare its precision (precision="float32", --precision float32)'
 ROUNDED = 25 * 2.0**-23  # a float64 answer this near was computed in float32
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -66,7 +67,7 @@ class Judge(Expected):
         finding = Finding(topic, "unknown", gaps[evidence.shown], tolerance, answer.probe)
         if self._settled(finding, answer, answers, gaps):
             return finding
-        finding.layer = first_layer(topic, self.reference(()), answer, evidence.layer_tolerance)
+        finding.layer_name, finding.layer = first_layer(topic, self.reference(()), answer, evidence.layer_tolerance)
         finding.layer = finding.layer or first_step(topic, self.reference(()), answer, evidence.layer_tolerance)
         bank = self.near(topic, bank)
         self.explain(finding, answers, ((d,) for d in bank))
@@ -82,20 +83,20 @@ class Judge(Expected):
         if not finding.candidates:
             raised = [a for a in answers if a.error and not isinstance(self.expected(topic, a.probe), Exception)]
             if not finding.reasons and (part := self._partly(finding, answers)):
-                finding.reasons = [part]
+                finding.reasons = [Reason(part)]
             finding.verdict, note = ("raises", raised[0].error) if raised else ("unknown", "")
             finding.note = note or finding.note
-            some = bool(finding.reasons) and finding.reasons[0].startswith("the coefficient")  # maybe wrong at some places only
+            some = bool(finding.reasons) and finding.reasons[0].kind is Kind.COEFFICIENT  # maybe wrong at some places only
             if (some or not finding.whole) and (words := self._where(finding, answers)):
-                finding.reasons.append(words)
+                finding.reasons.append(Reason(words, Kind.WHERE))
         return finding
 
     def weak(self, finding: Finding, answers: Answers) -> bool:
         """Whether two known mistakes would say more than what was found: nothing, another law, a coefficient of few questions."""
         if not finding.whole:
             return True
-        found = finding.reasons[0]
-        return "with the law of" in found or (found.startswith("the coefficient") and bool(self._where(finding, answers)))
+        kind = finding.reasons[0].kind
+        return kind is Kind.LAW or (kind is Kind.COEFFICIENT and bool(self._where(finding, answers)))
 
     def _where(self, finding: Finding, answers: Answers) -> str:
         """Which of the questions are wrong, where one of their arguments tells them from the others."""
@@ -104,19 +105,19 @@ class Judge(Expected):
         wrong, right = ([a.probe.args for a, o in zip(once, off, strict=True) if o is side] for side in (True, False))
         return only_where(finding.topic.parameters, wrong, right)
 
-    def reasons(self, topic: AnyTopic, answers: Answers, bank: Sequence[Deviation], tolerance: float) -> tuple[list[str], bool]:
+    def reasons(self, topic: AnyTopic, answers: Answers, bank: Sequence[Deviation], tolerance: float) -> Found:
         """What is different about answers that no mistake of the bank explains, and whether that is all there is."""
         if topic.plain is not None:
             shown = max(answers, key=lambda a: self.gap(topic, a).error)
             said = shown.draw if topic.draws else shown.value
-            return ([] if said is None else topic.plain(said, shown.probe.args)), False
+            return [] if said is None else [Reason(words) for words in topic.plain(said, shown.probe.args)], False
         wants = [self.expected(topic, a.probe) for a in answers]
         sentences, whole = explain(topic, answers, wants, topic.by(self.reference(())), tolerance)
         if not whole and not any(a.error for a in answers) and not topic.allowed:
             likely = sorted(answers, key=lambda a: self.gap(topic, a).error <= tolerance)  # a wrong answer tells most
             for d in self.near(topic, self.beyond(topic, bank)):
                 if self.explains(topic, likely, (d,), tolerance):
-                    return [f"equals {topic.spec} with {d.name}"], True
+                    return [Reason(d.name, d.kind, topic.spec)], True
         return sentences, whole
 
     def possible(self, finding: Finding, answers: Answers, bank: Iterable[Deviation]) -> list[Deviation]:
@@ -126,7 +127,7 @@ class Judge(Expected):
         if shown is None or not shown.taps or not finding.layer:
             return near
         limit = max(finding.tolerance, TOLERANCE["float32"] * finding.topic.tol)
-        return [d for d in near if leaves_alone(finding.topic, self.reference((d,)), shown, finding.layer, limit)]
+        return [d for d in near if leaves_alone(finding.topic, self.reference((d,)), shown, finding.layer_name, limit)]
 
     def confirm(self, finding: Finding, function: Callable[..., Any], answers: Answers, bank: Sequence[Deviation]) -> None:
         """Holds what is said of wrong answers against further questions; what they contradict is not said."""
@@ -137,10 +138,10 @@ class Judge(Expected):
             contradicted(finding, more, self)
         if more and not finding.candidates and finding.verdict == "unknown":
             reasons, whole = self.reasons(finding.topic, [*answers, *more], bank, finding.tolerance)
-            of_two = finding.whole and ", and " in finding.reasons[0]  # a known mistake and another one
+            of_two = finding.whole and finding.reasons[0].kind is Kind.BESIDE
             if finding.whole or whole:  # what is no explanation of all answers was only measured, and stays
-                where = [words for words in finding.reasons if words.startswith("only the questions")]
-                finding.reasons, finding.whole = [*reasons, *where], whole
+                finding.reasons = [*reasons, *(r for r in finding.reasons if r.kind is Kind.WHERE)]
+                finding.whole = whole
             if of_two and not whole:
                 self.beside(finding, [*answers, *more], bank)
 
@@ -153,10 +154,10 @@ class Judge(Expected):
             if self.gap(topic, right, (d,)).error <= tolerance:
                 continue  # it does not touch the question that shows the difference
             wants = [self.expected(topic, a.probe, (d,)) for a in answers]
-            sentences, whole = explain(topic, answers, wants, topic.by(self.reference((d,))), tolerance)
-            if whole and len(sentences) == 1 and sentences[0].startswith(("equals", "the answer is", "every entry")):
-                words = sentences[0].replace("the right one", f"that of {d.id}").removeprefix(f"equals {topic.spec} with ")
-                finding.reasons, finding.whole = [f"equals {topic.spec} with {d}, and {words}"], True
+            reasons, whole = explain(topic, answers, wants, topic.by(self.reference((d,))), tolerance, f"that of {d.id}")
+            if whole and [r.kind for r in reasons] in ([Kind.RELATION], [Kind.ARGUMENT]):
+                finding.reasons = [Reason(f"{d}, and {reasons[0].text}", Kind.BESIDE, topic.spec)]
+                finding.whole = True
                 return
 
     def _partly(self, finding: Finding, answers: Answers) -> str:
@@ -171,7 +172,7 @@ class Judge(Expected):
         if best is None or 2 * count <= len(once) or count <= len(once) - len(wrong):
             return ""
         left = next(a for a in once if self.gap(finding.topic, a, best).error > finding.tolerance)
-        layer = first_layer(finding.topic, self.reference(best), left, finding.tolerance).partition(":")[0]
+        layer, _ = first_layer(finding.topic, self.reference(best), left, finding.tolerance)
         rest = f"with it in, the first difference is {layer}" if layer else f"not {left.probe.name!r}"
         return f"{best[0]} explains {count} of {len(once)} questions; {rest}"
 
@@ -179,7 +180,7 @@ class Judge(Expected):
         """Whether no mistake of the bank need be looked for: no numbers came, or other ones than the first time."""
         topic, tolerance = finding.topic, finding.tolerance
         if answer.misfit:  # the numbers of a question say nothing about a call that was not made
-            finding.verdict, finding.reasons, finding.probe = "misfit", [answer.error], None
+            finding.verdict, finding.reasons, finding.probe = "misfit", [Reason(answer.error)], None
             return True
         first = next(k for k, a in enumerate(answers) if a.probe is answer.probe)
         if answer.again and gaps[first].error <= tolerance:
@@ -188,9 +189,8 @@ class Judge(Expected):
         elif np.isinf(finding.worst.error) and not answer.error:
             want = self.expected(topic, answer.probe)
             right = lambda part: difference(part, want, relative=not topic.allowed).error <= tolerance
-            finding.note = "" if isinstance(want, Exception) else right_part(answer.value, right)
-            odd, part = isinstance(answer.value, Odd), finding.note.endswith(PART) and finding.note != NO_PART
-            finding.verdict = "form" if odd else "wrapped" if part else "unknown"
+            part, finding.note = (False, "") if isinstance(want, Exception) else right_part(answer.value, right)
+            finding.verdict = "form" if isinstance(answer.value, Odd) else "wrapped" if part else "unknown"
         return finding.verdict in SETTLED
 
     def _half(self, topic: AnyTopic, answers: Answers, worst: Difference) -> str:
@@ -209,7 +209,7 @@ class Judge(Expected):
         else:
             exact = [n for n in [(), *((d,) for d in bank)] if self._rounds_to(topic, answers, n)]
             finding.candidates = [] if () in exact else exact
-            finding.verdict = "named" if finding.candidates else "undeclared"
+            finding.verdict, finding.exact = "named" if finding.candidates else "undeclared", False
             what = f"equals {topic.spec} rounded to {half}" if () in exact else f"right to {half} rounding only"
             finding.note = f"{'rounded to ' + half if finding.candidates else what}: {DECLARE.replace('float32', half)}"
 
@@ -255,7 +255,8 @@ class Judge(Expected):
             alike.setdefault(ids(names), names)
         finding.candidates = list(alike.values())
         if fits:
-            finding.verdict, finding.note = "named", "" if exact else f"to float32 rounding: {DECLARE}"
+            finding.verdict, finding.exact = "named", bool(exact)
+            finding.note = "" if exact else f"to float32 rounding: {DECLARE}"
         return bool(fits)
 
     def _loose(self, finding: Finding) -> float:

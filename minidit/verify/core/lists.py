@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidit.backend import Array
+from minidit.verify.core.finding import Reason
+from minidit.verify.core.reference import Kind
 
 NEAR = 1e-9  # relative, of entries that are the same
 POWERS = ((1.0, "it"), (0.5, "its root"), (2.0, "its square"), (1 / 3, "its cube root"))
@@ -15,25 +17,24 @@ POWERS = ((1.0, "it"), (0.5, "its root"), (2.0, "its square"), (1 / 3, "its cube
 Pairs = Sequence[tuple[Array, Array]]  # wrong and right, of every question that is wrong
 
 
-def in_words(pairs: Pairs) -> list[str]:
+def in_words(pairs: Pairs) -> list[Reason]:
     """What is odd about a list where the right one is known; [] where nothing simple is.
 
     What interprets (moved, cut off, backwards) must hold for every question; what counts is said of the first.
     """
     got, want = pairs[0]
     if want.ndim == 2 and want.shape[1] == 2 and want.dtype.kind in "iu":
-        return _pairs(got, want)
+        return _said(_pairs(got, want))
     if want.ndim != 1 or got.ndim != 1 or want.size < 2:
         return []
     if want.dtype.kind in "iu":
         return _whole(pairs) if np.unique(want).size == want.size else []
     said = [_table(g, w) for g, w in pairs]
-    return said[0] if all(map(bool, said)) else []
+    return _said(said[0]) if all(map(bool, said)) else []
 
 
-def counts(words: str) -> bool:
-    """Whether this only says which entries differ, and not how they came about."""
-    return words.endswith(("missing", "not belong there"))
+def _said(sentences: Sequence[str], kind: Kind = Kind.RELATION) -> list[Reason]:
+    return [Reason(text, kind) for text in sentences]
 
 
 def _entries(n: int) -> str:
@@ -59,24 +60,25 @@ def _of_all(pairs: Pairs) -> str:
     return ""
 
 
-def _whole(pairs: Pairs) -> list[str]:
-    """Of whole numbers, every one of which should be there once."""
+def _whole(pairs: Pairs) -> list[Reason]:
+    """Of whole numbers, every one of which should be there once; which of them are not says nothing of how that came about."""
     if words := _of_all(pairs):
-        return [words]
+        return _said([words])
     got, want = pairs[0]
     out = [] if got.size == want.size else [f"{_entries(got.size)}, {want.size} asked for"]
     values, counts = np.unique(got, return_counts=True)
     if (twice := values[counts > 1]).size:
         out.append(f"{_named(twice)} more than once")
+    entries: list[str] = []
     lacking, odd = np.setdiff1d(want, got), np.setdiff1d(got, want)
     if lacking.size and lacking.size <= 3:
-        out.append(f"{_named(lacking)} {'is' if lacking.size == 1 else 'are'} missing")
+        entries.append(f"{_named(lacking)} {'is' if lacking.size == 1 else 'are'} missing")
     if odd.size and odd.size <= 3:
-        out.append(f"{_named(odd)} {'does' if odd.size == 1 else 'do'} not belong there")
+        entries.append(f"{_named(odd)} {'does' if odd.size == 1 else 'do'} not belong there")
     strides = np.unique(np.diff(got))
-    if not out and strides.size == 1:
+    if not out and not entries and strides.size == 1:
         out.append(f"a fixed stride of {abs(int(strides[0]))}, from {got[0]:g} to {got[-1]:g}; right: {want[0]} to {want[-1]}")
-    return out
+    return _said(out) + _said(entries, Kind.MEASURED)
 
 
 def _named(values: Array, most: int = 3) -> str:

@@ -15,27 +15,26 @@ from minidit.verify.core.reference import AnyTopic, Reference
 from minidit.verify.core.relations import Pair, relation
 
 
-def first_layer(topic: AnyTopic, R: Reference, answer: Answer, tolerance: float) -> str:
-    """For a target that hands out intermediate values: the first that differs, in the order of computation."""
+def first_layer(topic: AnyTopic, R: Reference, answer: Answer, tolerance: float) -> tuple[str, str]:
+    """For a target that hands out intermediate values: the first that differs, in the order of computation; (name, in words)."""
     if not answer.taps:
-        return ""
+        return "", ""
     R.taps.clear()
     topic(R, *questions(answer.probe.args))
     for name, want in R.taps.items():
         if name in answer.taps:
             gap = difference(answer.taps[name], want)
             if gap.error > tolerance:
-                return f"{name}{gap.where}: {gap.what}{_in_words(name, answer.taps[name], want, tolerance)}"
+                return name, f"{name}{gap.where}: {gap.what}{_in_words(name, answer.taps[name], want, tolerance)}"
     agree = [name for name in R.taps if name in answer.taps]
-    return f"what follows {agree[-1]}: all layers that were handed out are right" if agree else ""
+    return "", f"what follows {agree[-1]}: all layers that were handed out are right" if agree else ""
 
 
 def leaves_alone(topic: AnyTopic, R: Reference, answer: Answer, layer: str, tolerance: float) -> bool:
     """Whether a reference with a mistake in it has the layers that an answer shows to be right: all before the first wrong one.
 
-    layer: how first_layer put it. A mistake that spoils an earlier layer is not in that answer, alone or beside another.
+    layer: its name, or "". A mistake that spoils an earlier layer is not in that answer, alone or beside another.
     """
-    first = layer.partition("[")[0].partition(":")[0]
     R.taps.clear()
     try:
         with np.errstate(all="ignore"):
@@ -43,7 +42,7 @@ def leaves_alone(topic: AnyTopic, R: Reference, answer: Answer, layer: str, tole
     except Exception:  # nor one that cannot be asked
         return False
     for name, value_with_it in R.taps.items():
-        if name == first:
+        if name == layer:
             break
         if name in answer.taps and difference(answer.taps[name], value_with_it).error > tolerance:
             return False

@@ -15,6 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -25,6 +26,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Form = Callable[..., Any]  # f(R, ...), right or wrong
 Change = Callable[[Form], Form]  # the right form -> the wrong one
+
+
+class Kind(Enum):
+    """What sort of explanation a sentence gives."""
+
+    MEASURED = "what differs, and not how it came about"
+    WHERE = "which questions are answered wrongly"
+    RELATION = "what the whole answer is to the right one"
+    PART = "the same of a part of the answer"
+    ARGUMENT = "the right law of another argument"
+    COEFFICIENT = "what stands before a picture in a linear answer"
+    CHANGE = "a constant, a law or a part of the right law that is another one"
+    LAW = "the law of another topic"
+    BESIDE = "a mistake of the bank, and something simple beside it"
 
 
 @dataclass(frozen=True)
@@ -149,7 +164,8 @@ def _seal(value: Any) -> None:
 class Deviation:
     """A way to be wrong (or, in a dialect, to be deliberately different): one change of one or a few parts.
 
-    patches: part -> change; change(original) is the wrong f(R, ...), and may call original(R, ...).
+    patches: part -> change; change(original) is the wrong f(R, ...), and may call original(R, ...). kind: what a sentence that
+    is made of it explains, where it is no row of the bank.
     """
 
     id: str  # M02; b, c, ... where one row of the catalogue holds several mistakes
@@ -159,6 +175,7 @@ class Deviation:
     right: str  # the correct equation
     patches: Patches = field(default_factory=dict)
     seen: str = ""  # where it was met
+    kind: Kind = Kind.CHANGE
 
     def __str__(self) -> str:
         return f"{self.id} {self.name}"

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from minidit.backend import Array
 
 Relation = tuple[str, Callable[[Array], Array]]  # in words, and the wrong answer from the right one
 LEAST = 3  # numbers that a fitted factor must explain
-IT = "the right one"
+IT = "{}"  # the right one, until `relation` says what it is called
+RIGHT = "the right one"
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,21 @@ class Pair:
         return bool(self.want.size)
 
 
-ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
-    f"minus {IT}": lambda w: -w, f"the square of {IT}": lambda w: w * w, f"the root of {IT}": lambda w: w**0.5,
-    f"the reciprocal of {IT}": lambda w: 1 / w, f"1 minus {IT}": lambda w: 1 - w, f"the logarithm of {IT}": np.log,
-    f"e to the power of {IT}": np.exp, f"the absolute value of {IT}": abs, f"the fourth root of {IT}": lambda w: w**0.25,
-    f"the reciprocal of the root of {IT}": lambda w: w**-0.5, f"the cube of {IT}": lambda w: w**3,
-    f"1 minus the root of {IT}": lambda w: 1 - w**0.5, f"the root of 1 minus {IT}": lambda w: (1 - w) ** 0.5,
-    f"tanh of {IT}": np.tanh, f"the sigmoid of {IT}": lambda w: 1 / (1 + np.exp(-w)),
-    f"SiLU of {IT}": lambda w: w / (1 + np.exp(-w)), f"ReLU of {IT}": lambda w: np.maximum(w, 0),
-    f"the sine of {IT}": np.sin, f"the cosine of {IT}": np.cos,
+SIMPLE: dict[str, Callable[[Any], Any]] = {  # what is done to a number by a slip of the pen
+    "minus {}": lambda w: -w, "the square of {}": lambda w: w * w, "the root of {}": lambda w: w**0.5,
+    "the reciprocal of {}": lambda w: 1 / w, "1 minus {}": lambda w: 1 - w,
+}  # fmt: skip
+MULTIPLES: dict[str, Callable[[Any], Any]] = {"twice {}": lambda w: 2 * w, "half of {}": lambda w: w / 2}
+OFFSETS: dict[str, Callable[[Any], Any]] = {"{} + 1": lambda w: w + 1, "{} - 1": lambda w: w - 1}
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "the logarithm of {}": np.log, "e to the power of {}": np.exp, "the absolute value of {}": abs, "tanh of {}": np.tanh,
+    "the sigmoid of {}": lambda w: 1 / (1 + np.exp(-w)),
+}  # fmt: skip
+ELEMENTWISE: dict[str, Callable[[Any], Any]] = SIMPLE | FUNCTIONS | {
+    "the fourth root of {}": lambda w: w**0.25, "the reciprocal of the root of {}": lambda w: w**-0.5,
+    "the cube of {}": lambda w: w**3, "1 minus the root of {}": lambda w: 1 - w**0.5,
+    "the root of 1 minus {}": lambda w: (1 - w) ** 0.5, "SiLU of {}": lambda w: w / (1 + np.exp(-w)),
+    "ReLU of {}": lambda w: np.maximum(w, 0), "the sine of {}": np.sin, "the cosine of {}": np.cos,
 }  # fmt: skip
 NUMBERS = {
     "2": 2.0, "½": 0.5, "3": 3.0, "4": 4.0, "¼": 0.25, "10": 10.0, "1/10": 0.1, "100": 100.0, "1000": 1000.0, "1/1000": 1e-3,
@@ -64,9 +72,15 @@ def same(a: Array, b: Array, tolerance: float, size: float = 0.0) -> bool:
         return bool(np.all(np.where(equal, 0.0, abs(a - b)) <= tolerance * size))
 
 
-def relation(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str] = ()) -> str:
-    """What all answers are to the right ones, in words; "" where nothing simple is. axes: their names, such as B, C, H, W."""
-    pairs = [p for p in pairs if p]
+def relation(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str] = (), it: str = RIGHT) -> str:
+    """What all answers are to the right ones, in words; "" where nothing simple is.
+
+    axes: their names, such as B, C, H, W; it: what the right one is called.
+    """
+    return _relation([p for p in pairs if p], tolerance, axes).format(it)
+
+
+def _relation(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> str:
     if not pairs or sum(np.unique(p.want).size for p in pairs) < 2:
         return ""
     with np.errstate(all="ignore"):
@@ -214,7 +228,7 @@ def factor_of_each(pairs: Sequence[Pair], tolerance: float) -> str:
         if not math.isfinite(factors[-1]) or not same(p.got, factors[-1] * p.want, tolerance):
             return ""
     k = int(np.argmax(abs(np.array(factors) - 1)))
-    return f"a multiple of {IT}, another one in every question ({factors[k]:.6g} for example)"
+    return f"a multiple of {RIGHT}, another one in every question ({factors[k]:.6g} for example)"
 
 
 def _offset(pairs: Sequence[Pair], tolerance: float) -> str:

@@ -117,13 +117,13 @@ def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation]
 
 def _sharpen(finding: Finding, answers: Answers, bank: Sequence[Deviation], judge: Judge) -> None:
     """Where one mistake explains answers to float32 rounding only, another one beside it may explain them to the last digit."""
-    if finding.verdict != "named" or not finding.note or len(finding.candidates) != 1:
+    if finding.verdict != "named" or finding.exact or len(finding.candidates) != 1:
         return
     (names,) = finding.candidates
     near = [d for d in judge.near(finding.topic, bank) if d not in names]
     for both in orders((*names, d) for d in near):
         if judge.explains(finding.topic, answers, both, finding.tolerance):
-            finding.candidates, finding.note = [both], ""
+            finding.candidates, finding.note, finding.exact = [both], "", True
             return
 
 

@@ -52,4 +52,4 @@ def without(function: Function, finding: Finding, judge: Judge, bank: Sequence[D
         others = len(topic.probes()) - len(probes)
         return f"{of}it is right; the {others} others, with s = -1 among them, need {' and '.join(lacks)}: add them"
     known = " or ".join(" with ".join(map(str, names)) for names in part.candidates)
-    return of + (f"it equals {topic.spec} with {known}" if known else "; ".join(["it is wrong", *part.reasons]))
+    return of + (f"it equals {topic.spec} with {known}" if known else "; ".join(["it is wrong", *part.sentences]))
