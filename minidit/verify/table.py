@@ -18,8 +18,7 @@ from itertools import combinations
 import numpy as np
 
 from minidit.verify.bank import DEVIATIONS
-from minidit.verify.bank.dialect import ASPECTS, CONTINUOUS_ASPECTS, TOKEN_ASPECTS, Dialect
-from minidit.verify.bank.dialects import DIALECTS, sharing
+from minidit.verify.bank.dialects import ASPECTS, CONTINUOUS_ASPECTS, DIALECTS, TOKEN_ASPECTS, Dialect, sharing
 from minidit.verify.core.finding import Answers, Finding, Names, as_answer, ask
 from minidit.verify.core.judge import Judge, ids, rivals
 from minidit.verify.core.reference import AnyTopic, Deviation, Reference

@@ -8,8 +8,7 @@ from verify.test_bank import bench
 
 import minidit as md
 from minidit.verify.bank import DEVIATIONS
-from minidit.verify.bank.dialect import ASPECTS, CONTINUOUS_ASPECTS, TOKEN_ASPECTS
-from minidit.verify.bank.dialects import DIALECTS, sharing
+from minidit.verify.bank.dialects import ASPECTS, CONTINUOUS_ASPECTS, DIALECTS, TOKEN_ASPECTS, sharing
 from minidit.verify.core.finding import Answer, ask
 from minidit.verify.core.judge import Judge
 from minidit.verify.core.reference import Reference

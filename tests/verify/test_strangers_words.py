@@ -143,7 +143,7 @@ def test_the_structure_that_explains_a_mistake_is_the_headline_and_the_summary()
     checked = report(
         q_sample=lambda x_0, eps, t, alpha_bar: noised(x_0 * root(alpha_bar[t]).reshape(-1, 1, 1, 1), eps, t, alpha_bar)
     )
-    words = "the coefficient of x_0 is squared: ᾱ_t for √ᾱ_t"
+    words = "the coefficient of x_0 is the square of the right one: ᾱ_t for √ᾱ_t"
     assert line(checked.findings[0]).splitlines()[1].strip().startswith(words)
     assert checked.summary == f"in q_sample: {words}" and "no known mistake" not in str(checked)
     assert "(got 0.982349, expected 0.991135 at linear, t = 37)" in str(checked)

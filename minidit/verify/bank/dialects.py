@@ -7,8 +7,116 @@ together with the dialects that share it.
 
 from __future__ import annotations
 
-from minidit.verify.bank.continuous import CONTINUOUS, OF_DIFFUSERS
-from minidit.verify.bank.dialect import Dialect
+from dataclasses import dataclass
+
+from minidit.verify.bank import DEVIATIONS
+from minidit.verify.core.reference import Deviation
+
+ASPECTS = (
+    "spacing", "ᾱ past the last rung", "ε̂ after clipping", "clipping of x̂_0", "variance at t = 0", "time embedding",
+    "ε of LayerNorm", "guidance: batch", "guidance: scale", "guidance: channels", "null label", "label dropout", "Φ", "bytes",
+    "tables",
+)  # fmt: skip
+CONTINUOUS_ASPECTS = (
+    "time", "velocity", "time of the network", "grid of a flow", "shift", "noise number of EDM", "order of noise levels",
+    "f at the data end", "μ(k)",
+)  # fmt: skip
+TOKEN_ASPECTS = (
+    "turn of the class token", "guidance of logits", "one scale alone", "weights of the loss of codes",
+    "halves of the last modulation", "place of the first frame",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A project (and its versions): its habits, which count as right where it is declared, and what it does in each aspect.
+
+    also: deviations behind one of its options or doors; reports name them with it, and they do not count as right.
+    """
+
+    name: str
+    versions: str
+    says: str
+    habits: tuple[str, ...]
+    also: tuple[str, ...]
+    does: tuple[str, ...] = ()  # as ASPECTS; empty for a project without a ladder
+    continuously: tuple[str, ...] = ()  # as CONTINUOUS_ASPECTS; empty for a project without continuous time
+    with_tokens: tuple[str, ...] = ()  # as TOKEN_ASPECTS; empty for a project of one stream of pixels
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        return tuple(DEVIATIONS[i] for i in self.habits)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """aspect -> what it does."""
+        tables = ((ASPECTS, self.does), (CONTINUOUS_ASPECTS, self.continuously), (TOKEN_ASPECTS, self.with_tokens))
+        return {aspect: does for aspects, words in tables if words for aspect, does in zip(aspects, words, strict=True)}
+
+
+# ------------------------------------------------------------------------------------------------ in continuous time
+# Which end is the data is a dialect; a sign that turns alone is a mistake (M101, M102).
+
+DATA_AT_ONE, TO_DATA = "0 noise, 1 data (C10)", "x_0 - ε (C10)"
+ITSELF = "t itself (C11)"
+NONE = "none"
+
+OF_DIFFUSERS = (
+    "0 data, 1 noise", "ε - x_0", "1000 t", "n times from 1 to 1/1000, then 0 (C13)",
+    "once, also of given times (C21); its lowest time twice (M104b)",
+    "¼ ln σ; with v_prediction F is negated (C12)", "falls (C17)", "x, clipped to ±1 unless asked otherwise (M108)", NONE,
+)  # fmt: skip
+CONTINUOUS = (
+    Dialect(
+        "sd3", "sd3-ref 883b836",
+        "n times end above the data, and the lowest of them is shifted twice",
+        ("C13", "M104b"), (), (),
+        ("0 data, 1 noise", "ε - x_0", "1000 t", "n times from 1 to 1/1000, then 0 (C13)", "once; its lowest time twice (M104b)",
+         NONE, NONE, NONE, NONE),
+    ),
+    Dialect(
+        "flux", "flux 802fb47",
+        "the network is told t itself, and multiplies it by 1000",
+        ("C11",), ("M121", "X316"), (),
+        ("0 data, 1 noise", "ε - x_0", f"{ITSELF}, which it multiplies", "n + 1 times, from 1 to 0",
+         "e^μ, μ a line in the number of tokens",
+         NONE, NONE, NONE, NONE),
+    ),
+    Dialect(
+        "torchcfm", "1.0.7",
+        "data at t = 1, u = x_0 - ε, and the network is told t itself",
+        ("C10", "C11"), ("M103", "M123"), (),
+        (DATA_AT_ONE, TO_DATA, f"{ITSELF}; its U-Net embeds that (M103)", "left to torchdyn", NONE, NONE, NONE, NONE, NONE),
+    ),
+    Dialect(
+        "flow_matching", "1.0.10",
+        "data at t = 1, u = x_0 - ε, and the network is told t itself",
+        ("C10", "C11"), (), (),
+        (DATA_AT_ONE, TO_DATA, ITSELF, "the user's, or steps of one size", NONE, NONE, NONE, NONE, NONE),
+    ),
+    Dialect(
+        "sit", "947f95b",
+        "data at t = 1, u = x_0 - ε, t itself in the sinusoids, and n times for n - 1 steps",
+        ("C10", "C11", "C14", "M103"), (), (),
+        (DATA_AT_ONE, TO_DATA, f"{ITSELF}, also in the sinusoids (M103)", "n times, n - 1 steps (C14)", NONE, NONE, NONE, NONE,
+         NONE),
+    ),
+    Dialect(
+        "edm", "NVlabs/edm 008a4e5",
+        "¼ ln σ for the network; noise levels are counted from high to low",
+        ("C15", "C17"), (), (),
+        ("σ", NONE, "¼ ln σ (C15)", NONE, NONE, "¼ ln σ", "falls (C17)", NONE, NONE),
+    ),
+    Dialect(
+        "consistency_models", "openai/consistency_models e32b69e",
+        "250 ln σ for EDM's network too; noise levels are counted from high to low; μ(k) of N(k) - 1",
+        ("C16", "C17", "M111"), ("M108", "M110"), (),
+        ("σ", NONE, "250 ln σ", NONE, NONE, "250 ln σ (C16)", "falls (C17)", "x; clipped in its samplers (M108)",
+         "of N(k) - 1 (M111)"),
+    ),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------ all of them
 
 TANH, CUT = "tanh form (M54)", "255 (x+1)/2 cut off (M94b)"
 COSINE_FIRST, NO_GUIDANCE = "cos first, exponents i/half", "none: guided by a classifier"

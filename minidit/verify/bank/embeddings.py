@@ -11,6 +11,7 @@ from minidit import ops
 from minidit.backend import Array
 from minidit.verify.bank.wrap import instead, then
 from minidit.verify.core.reference import Deviation, Form, Patches, Reference
+from minidit.verify.core.relations import bfloat16
 from minidit.verify.topics import embeddings
 from minidit.verify.topics.layers import Numbers
 
@@ -32,12 +33,6 @@ def _frequencies(divisor: Any, base: float = 10000.0) -> Patches:
 
 def _times(f: Form) -> Patches:
     return {embeddings.time_angles: lambda original: lambda R, t, freqs: original(R, f(np.asarray(t, np.float64)), freqs)}
-
-
-def _bfloat16(t: Array) -> Array:
-    """Rounded to the 8 significant bits of bfloat16."""
-    m, e = np.frexp(t)
-    return np.ldexp(np.rint(m * 256) / 256, e)
 
 
 def _grid(f: Form) -> Patches:
@@ -99,7 +94,7 @@ BANK = [
         "the last axis is indexed, emb[:, …]: " + _TIME, {embeddings.timestep_embedding: instead(_batch_axis)},
         "gmongaras#10, dome272#27; the model still trains"),
     Deviation("X32", "T_IN_BFLOAT16", "N.8", "rounds t to bfloat16: 999 becomes 1000", "t and its angles in float32 at least",
-        _times(_bfloat16)),
+        _times(bfloat16)),
     Deviation("X33", "T_OFF_BY_ONE", "D.15", "tells the network t + 1", "t in 0..T-1", _times(lambda t: t + 1)),
     Deviation("X34", "TMLP_GELU", "T.3", "GELU in the time MLP", "SiLU between the two linears",
         {embeddings.time_activation: instead(lambda R, x: ops.gelu(x))}),

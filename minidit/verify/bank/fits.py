@@ -16,8 +16,8 @@ from minidit import ops
 from minidit.verify.bank.cuts import alike, cuts
 from minidit.verify.bank.nonlinear import NONLINEAR, fit
 from minidit.verify.bank.others import OTHERS
-from minidit.verify.bank.wrap import instead, then
-from minidit.verify.core.reference import AnyTopic, Change, Deviation, Form, Reference
+from minidit.verify.bank.wrap import arguments, instead, then
+from minidit.verify.core.reference import AnyTopic, Change, Deviation, Form
 from minidit.verify.topics import embeddings, layers, schedules
 
 PERIODS = (10.0, 100.0, 256.0, 500.0, 1000.0, 1024.0, 2000.0, 5000.0, 8000.0, 20000.0, 50000.0, 1e5, 5e5, 1e6)
@@ -29,50 +29,25 @@ def _constant(value: Any) -> Change:
     return lambda original: lambda R, *args: value
 
 
-def _period(base: float) -> Change:
-    def frequencies(R: Reference, n: int) -> Any:
-        return base ** (-np.arange(n) / n)
-
-    return instead(frequencies)
-
-
-def _unit(unit: float) -> Change:
-    def change(original: Form) -> Form:
-        return lambda R, t, frequencies: original(R, unit * np.asarray(t, np.float64), frequencies)
-
-    return change
-
-
-def _cosine(s: float) -> Change:
-    return instead(lambda R, T: np.cos((schedules.cosine_grid(R, T) + s) / (1 + s) * np.pi / 2) ** 2)
-
-
-def _cut(R: Reference, betas: Any, cap: float) -> Any:
-    return np.minimum(betas, cap)
-
-
-def _scale(R: Reference, heads: int, K: int, power: float) -> float:
-    return float(float(K) ** power)
-
-
 def _of_length_1(qkv: Any, k: int) -> Any:
     return tuple(a / ops.sqrt((a * a).sum(axis=-1, keepdims=True)) if j == k else a for j, a in enumerate(qkv))
 
 
 def _made() -> Iterator[Deviation]:
     for base in PERIODS:
-        yield fit(f"period {base:g} of time", embeddings.time_frequencies, _period(base))
-        yield fit(f"period {base:g} of place", embeddings.position_frequencies, _period(base))
+        for part, of in ((embeddings.time_frequencies, "time"), (embeddings.position_frequencies, "place")):
+            yield fit(f"period {base:g} of {of}", part, instead(lambda R, n, base=base: base ** (-np.arange(n) / n)))
     for words, unit in UNITS.items():
-        yield fit(f"{words} times t", embeddings.time_angles, _unit(unit))
+        yield fit(f"{words} times t", embeddings.time_angles, arguments(lambda t, f, u=unit: (u * np.asarray(t, np.float64), f)))
     for eps in EPSILONS:
         yield fit(f"ε = {eps:g} in every norm", layers.norm_eps, _constant(eps))
     for s in (0.0, 0.001, 0.004, 0.0079, 0.009, 0.01, 0.016, 0.02, 0.05, 0.08, 0.1):
-        yield fit(f"offset {s:g}", schedules.cosine_f, _cosine(s))
+        f: Form = lambda R, T, s=s: np.cos((schedules.cosine_grid(R, T) + s) / (1 + s) * np.pi / 2) ** 2
+        yield fit(f"offset {s:g}", schedules.cosine_f, instead(f))
     for cap in (0.02, 0.5, 0.9, 0.95, 0.99, 0.995, 0.9999, 0.99999):
-        yield fit(f"β cut at {cap:g}", schedules.cosine_cap, instead(partial(_cut, cap=cap)))
-    for words, scale in (("K", -1.0), ("the fourth root of K", -0.25), ("1", 0.0)):
-        yield fit(f"logits divided by {words}", layers.logit_scale, instead(partial(_scale, power=scale)))
+        yield fit(f"β cut at {cap:g}", schedules.cosine_cap, instead(lambda R, betas, cap=cap: np.minimum(betas, cap)))
+    for words, power in (("K", -1.0), ("the fourth root of K", -0.25), ("1", 0.0)):
+        yield fit(f"logits divided by {words}", layers.logit_scale, instead(lambda R, heads, K, p=power: float(K) ** p))
     for number in (4, 8, 16, 32, 64, 128):
         yield fit(f"logits divided by {number}", layers.logit_scale, _constant(1 / number))
     for name, k in (("queries", 0), ("keys", 1)):

@@ -24,7 +24,7 @@ def _six(*order: int) -> Patches:
     return {block.six_order: reordered(*order)}
 
 
-def _stream(f: Form) -> Patches:
+def stream_of(f: Form) -> Patches:
     """f(x, attn, mlp, gate1, gate2) -> x; attn and mlp are the branches as functions of the stream."""
 
     def stream(R: Reference, weights: Any, x: Numbers, six: Any, heads: int, place: str) -> Any:
@@ -152,19 +152,19 @@ BANK = [
     Deviation("M66c", "SIX_BY_KIND", "T.4", "takes both shifts, then both scales, then both gates", _ORDER,
         _six(0, 2, 4, 1, 3, 5)),
     Deviation("M66d", "GATES_SWAPPED", "T.4", "gives each branch the gate of the other", _ORDER, _six(0, 1, 5, 3, 4, 2)),
-    Deviation("M70", "ATTENTION_TWICE", "T.5", "runs the attention twice in a block", _WIRE, _stream(_twice),
+    Deviation("M70", "ATTENTION_TWICE", "T.5", "runs the attention twice in a block", _WIRE, stream_of(_twice),
         "explainingai DiT-PyTorch#1"),
     Deviation("M70b", "MLP_GATE_MISSING", "T.5", "adds the MLP without its gate", _WIRE, _no_gate("mlp"),
         "explainingai DiT-PyTorch#1"),
     Deviation("M70c", "MLP_READS_OLD_STREAM", "T.5", "the MLP reads the stream from before the attention", _WIRE,
-        _stream(lambda R, x, attn, mlp, gate1, gate2:
+        stream_of(lambda R, x, attn, mlp, gate1, gate2:
             layers.gated_residual(R, layers.gated_residual(R, x, gate1, attn(x), "attn"), gate2, mlp(x), "mlp")),
         "explainingai DiT-PyTorch#1"),
     Deviation("M70d", "ATTENTION_GATE_MISSING", "T.5", "adds the attention without its gate", _WIRE, _no_gate("attn")),
     Deviation("X44", "ATTENTION_FORGOTTEN", "T.5", "adds the MLP to the stream from before the attention", _WIRE,
-        _stream(lambda R, x, attn, mlp, gate1, gate2:
+        stream_of(lambda R, x, attn, mlp, gate1, gate2:
             layers.gated_residual(R, x, gate2, mlp(layers.gated_residual(R, x, gate1, attn(x), "attn")), "mlp"))),
-    Deviation("X45", "MLP_FIRST", "T.5", "runs the MLP before the attention", _WIRE, _stream(_mlp_first)),
+    Deviation("X45", "MLP_FIRST", "T.5", "runs the MLP before the attention", _WIRE, stream_of(_mlp_first)),
     Deviation("X46", "RESIDUAL_MISSING", "A.21", "gate ⊙ h without the stream", "x + gate ⊙ h",
         _gate(lambda x, gate, h: gate * h)),
     Deviation("X47", "GATE_PLUS_ONE", "A.21", "x + (1 + gate) ⊙ h: a fresh block is not the identity", "x + gate ⊙ h",

@@ -15,6 +15,7 @@ import numpy as np
 from minidit import ops
 from minidit.autograd import value
 from minidit.backend import Array
+from minidit.verify.bank.network import stream_of
 from minidit.verify.bank.wrap import instead, then
 from minidit.verify.core.reference import AnyPart, Change, Deviation, Form, Kind, Patches, Reference
 from minidit.verify.topics import block, embeddings, layers, losses, training, unet
@@ -117,14 +118,11 @@ Branch = Callable[[Numbers], Numbers]
 def _stream(f: Callable[[Numbers, Numbers, Branch, Branch], Numbers], *, norms: bool = False) -> Patches:
     """f(x, gate, branch, norm) for each line of a block. norms: whether the branches keep theirs."""
 
-    def stream(R: Reference, weights: Any, x: Numbers, six: tuple[Numbers, ...], heads: int, place: str) -> Numbers:
-        shift1, scale1, gate1, shift2, scale2, gate2 = six
-        attn = lambda h: block.attention_branch(R, weights, h, shift1, scale1, heads, place)
-        mlp = lambda h: block.mlp_branch(R, weights, h, shift2, scale2, place)
+    def both(R: Reference, x: Numbers, attn: Branch, mlp: Branch, gate1: Numbers, gate2: Numbers) -> Numbers:
         norm = lambda h: layers.layer_norm(R, h, "behind")
         return f(f(x, gate1[:, None], attn, norm), gate2[:, None], mlp, norm)
 
-    patches: Patches = {block.block_stream: instead(stream)}
+    patches = stream_of(both)
     return patches if norms else patches | {layers.layer_norm: _only_behind}
 
 

@@ -20,6 +20,7 @@ from minidit.verify.bank.nonlinear import fit
 from minidit.verify.bank.wrap import instead, then
 from minidit.verify.core.reference import AnyPart, Change, Deviation, Reference
 from minidit.verify.topics import (
+    chains,
     consistency,
     ddpm,
     embeddings,
@@ -34,6 +35,7 @@ from minidit.verify.topics import (
     streams,
     times,
     timesteps,
+    tokens,
     training,
     unet,
 )  # fmt: skip
@@ -85,6 +87,9 @@ def _ranges() -> Iterator[Deviation]:
     for low, high in ((0.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0), (0.0, 255.0)):
         for limited in (ddpm.pixel_range, ddpm.latent_range):
             yield fit(f"x̂_0 between {low:g} and {high:g}", limited, instead(lambda R, x, ends=(low, high): np.clip(x, *ends)))
+    for low, high in ((-20.0, 30.0), (-30.0, 30.0), (-20.0, 20.0), (-10.0, 10.0), (-20.0, 10.0), (-30.0, 10.0)):
+        change = instead(lambda R, logvar, ends=(low, high): np.clip(logvar, *ends))
+        yield fit(f"λ between {low:g} and {high:g}", latents.limited_logvar, change)
     yield fit("values cut at q and not divided by it", guidance.clip_dynamic, instead(_without_division))
     for per_unit in (127.5, 128.0, 127.0, 255.0):
         for rounded, words in ((True, "rounded"), (False, "cut off")):
@@ -121,6 +126,26 @@ class Corrected:
         return self.kept / (1 - self.decay**self.n) if self.n else self.first
 
 
+class Warmed(training.ReferenceAverage):
+    """An average whose decay rises as (1+n)/(10+n)."""
+
+    def update(self, theta: Array) -> None:
+        self.updates += 1
+        self.kept = training.ema_update(self.R, self.kept, theta, training.ema_decay(self.R, self.decay, self.updates))
+
+
+def _every_other_pixel(R: Reference, x: Any, p: int) -> Any:
+    B, C, H, W = x.shape
+    grid = ops.transpose(ops.reshape(x, shape=(B, C, p, H // p, p, W // p)), axes=(0, 3, 5, 1, 2, 4))
+    return ops.reshape(grid, shape=(B, (H // p) * (W // p), C * p * p))
+
+
+def _halves_by_angles_of_neighbours(R: Reference, x: Array, cos: Array, sin: Array) -> Array:
+    half = x.shape[-1] // 2
+    c, s = (a.repeat(2, axis=1)[:, None] for a in (cos, sin))
+    return np.asarray(x * c + np.concatenate((-x[..., half:], x[..., :half]), axis=-1) * s)
+
+
 FORMULAS: tuple[tuple[str, AnyPart, Change], ...] = (
     ("the unbiased deviation, ε beside it and not under a root", layers.layer_norm, instead(_annotated)),
     ("e^-λ₁ for e^-λ₂ behind (μ₁-μ₂)²", likelihood.normal_kl, instead(_kl_by_first)),
@@ -128,6 +153,15 @@ FORMULAS: tuple[tuple[str, AnyPart, Change], ...] = (
     ("the logistic function of 1.702 z for Φ(z)", likelihood.cdf, instead(lambda R, z: special.expit(1.702 * z))),
     ("½ (1 + tanh z) for Φ(z)", likelihood.cdf, instead(lambda R, z: 0.5 * (1 + np.tanh(z)))),
     ("an average from zero, divided by 1 - dⁿ", training.ema_object, instead(lambda R, decay: Corrected(decay))),
+    ("a decay that rises as (1+n)/(10+n)", training.ema_object, instead(lambda R, decay: Warmed(R, decay))),
+    ("1-β₁ before g²", training.moments, instead(lambda R, m, v, g, b1, b2: (b1 * m + (1 - b1) * g, b2 * v + (1 - b1) * g * g))),
+    ("1-β₂ before g", training.moments, instead(lambda R, m, v, g, b1, b2: (b1 * m + (1 - b2) * g, b2 * v + (1 - b2) * g * g))),
+    ("a patch of pixels that are H/p and W/p apart", embeddings.patches, instead(_every_other_pixel)),
+    ("halves turned by angles that stand in turns, as for neighbours", streams.rope, instead(_halves_by_angles_of_neighbours)),
+    ("the last token of earlier calls unseen", tokens.sees,
+     lambda f: lambda R, used, n: f(R, used, n) & (np.arange(used + n) != used - 1)),
+    ("the network asked at the timestep of arrival", chains.step_time,
+     instead(lambda R, timesteps, k, T: np.asarray(timesteps)[min(k + 1, len(timesteps) - 1)])),
 )  # fmt: skip
 
 

@@ -234,7 +234,9 @@ def _atoms(table: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
     for name in list(bases):
         if name not in "αβ":
             bases[f"(1-{name})"] = 1 - bases[name]
-        if "ᾱ" not in name and name not in "αβ":
+        if "ᾱ" in name:
+            bases[f"(1-√{name})"] = 1 - bases[name] ** 0.5
+        elif name not in "αβ":
             bases |= {f"(1+{name})": 1 + bases[name], f"(2-{name})": 2 - bases[name], f"(1-{name}²)": 1 - bases[name] ** 2}
     plain = [(n, u) for n, u in table.items() if "ᾱ" not in n]
     for (a, u), (b, v) in itertools.combinations(plain, 2):

@@ -41,7 +41,7 @@ def normality(z: Array) -> dict[str, Array]:
     }  # fmt: skip
 
 
-def odd_timesteps(t: Array, args: Sequence[Any]) -> list[str]:
+def odd_timesteps(t: Array, args: Sequence[Any], right: Any = None) -> list[str]:
     """What is odd about drawn timesteps, in plain numbers. args: B, T."""
     t, T = np.asarray(to_host(t), np.float64).ravel(), int(args[1])
     if t.size and (t.min(), t.max()) != (0, T - 1):
@@ -51,7 +51,7 @@ def odd_timesteps(t: Array, args: Sequence[Any]) -> list[str]:
     return [f"{shares[k]:.3g} of them are {k}, expected {1 / T:.3g}"]
 
 
-def odd_noise(z: Array, args: Sequence[Any]) -> list[str]:
+def odd_noise(z: Array, args: Sequence[Any], right: Any = None) -> list[str]:
     """What is odd about noise: the moment that is furthest off."""
     flat = np.asarray(to_host(z), np.float64).ravel()
     n, fourth = max(flat.size, 1), float((flat**4).mean())

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from minidit.verify.core.compare import Difference, allowed, difference
-from minidit.verify.core.finding import Answer, Answers, Names, coarsest, not_half, questions, types_of
+from minidit.verify.core.finding import Answer, Answers, Names, not_half, questions, types_of
+from minidit.verify.core.forms import coarsest
 from minidit.verify.core.reference import AnyPart, AnyTopic, Deviation, Probe, Reference
 
 Beyond = Callable[[AnyTopic, Sequence[Deviation]], Iterable[Deviation]]

@@ -31,6 +31,7 @@ from minidit.verify.core.compare import difference, together
 from minidit.verify.core.denoiser import Linear
 from minidit.verify.core.finding import Answer, Answers, Reason, questions
 from minidit.verify.core.forms import few, is_list
+from minidit.verify.core.further import TABLES, letters_of
 from minidit.verify.core.reference import AnyTopic, Kind
 from minidit.verify.core.relations import RIGHT, Pair, argument_itself, factor_of_each, letters, relation, same
 from minidit.verify.core.where import not_finite
@@ -119,7 +120,7 @@ def _explained(
     if endless := [c for c, g, w in flat if not_finite(g, w)]:
         return [Reason(f"no finite number came, for example in {endless[0].answer.probe.name}")], False
     axes = letters(flat[0][2].shape, topic.gives)
-    pairs = [Pair(g.astype(np.float64), w.astype(np.float64), factors(topic.parameters, c.args)) for c, g, w in flat]
+    pairs = [Pair(g.astype(np.float64), w.astype(np.float64), factors(topic, c.args)) for c, g, w in flat]
     args = [_beside(topic.parameters, c.args, place) for place, group in wrong.items() for c, _, _ in group]
     if words := argument_itself(pairs, args, tolerance) or relation(pairs, tolerance, axes, it):
         return [Reason(f"{of} is {words}", Kind.RELATION if of in (ANSWER, EVERY) else Kind.PART)], True
@@ -175,10 +176,13 @@ def _which(leaves: Leaves, wrong: Leaves, topic: AnyTopic) -> str:
     return f"{some} of the answer (the other {right} {'is' if right == 1 else 'are'} right)"
 
 
-def factors(names: Sequence[str], args: Sequence[Any]) -> dict[str, float]:
+def factors(topic: AnyTopic, args: Sequence[Any]) -> dict[str, float]:
     """The sizes and scalars of a question that a wrong factor may be made of."""
     out: dict[str, float] = {}
-    for name, a in zip(names, args, strict=False):
+    axes = letters_of(topic)
+    for name, a in zip(topic.parameters, args, strict=False):
+        if isinstance(a, np.ndarray) and a.ndim == len(axes.get(name, ())) > 1:
+            out |= {axis: float(n) for axis, n in zip(axes[name], a.shape, strict=True) if axis not in ("B", *TABLES)}
         if isinstance(a, (int, float, np.number)) and not isinstance(a, bool):
             out[letter(name)] = float(a)
         elif isinstance(a, np.ndarray) and a.ndim == 1 and a.dtype.kind == "f":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from minidit.verify.core.calls import Misfit, called
 from minidit.verify.core.compare import Difference
 from minidit.verify.core.denoiser import Call, Linear
-from minidit.verify.core.forms import NOTHING, PRECISIONS, Odd, owned, precision_of
+from minidit.verify.core.forms import NOTHING, Odd, coarsest, owned, precision_of
 from minidit.verify.core.reference import AnyTopic, Deviation, Kind, Probe
 
 Names = tuple[Deviation, ...]  # mistakes made together, in the order in which they change the parts
@@ -122,12 +122,6 @@ class Finding:
 # ------------------------------------------------------------------------------------------------ precisions
 
 HALVES = ("bfloat16", "float16")
-
-
-def coarsest(names: Iterable[str]) -> str:
-    """The coarsest of these precisions; "" where none is named."""
-    known = set(names)
-    return next((p for p in PRECISIONS if p in known), "")
 
 
 def types_of(answers: Answers) -> str:

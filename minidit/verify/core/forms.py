@@ -100,8 +100,13 @@ def _attributes(answer: Any, depth: int) -> dict[str, Any]:
 
 def precision_of(answer: Any) -> str:
     """The coarsest floating type among the arrays of an answer, also of one that is not yet owned."""
-    names = {name.rpartition(".")[2] for name in _types(answer)}
-    return next((p for p in PRECISIONS if p in names), "float64")
+    return coarsest(name.rpartition(".")[2] for name in _types(answer)) or "float64"
+
+
+def coarsest(names: Iterable[str]) -> str:
+    """The coarsest of these precisions; "" where none is named."""
+    known = set(names)
+    return next((p for p in PRECISIONS if p in known), "")
 
 
 def _types(answer: Any) -> Iterator[str]:

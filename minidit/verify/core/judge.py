@@ -110,7 +110,8 @@ class Judge(Expected):
         if topic.plain is not None:
             shown = max(answers, key=lambda a: self.gap(topic, a).error)
             said = shown.draw if topic.draws else shown.value
-            return [] if said is None else [Reason(words) for words in topic.plain(said, shown.probe.args)], False
+            right = self.expected(topic, shown.probe)
+            return [] if said is None else [Reason(words) for words in topic.plain(said, shown.probe.args, right)], False
         wants = [self.expected(topic, a.probe) for a in answers]
         sentences, whole = explain(topic, answers, wants, topic.by(self.reference(())), tolerance)
         if not whole and not any(a.error for a in answers) and not topic.allowed:
@@ -189,8 +190,10 @@ class Judge(Expected):
         elif np.isinf(finding.worst.error) and not answer.error:
             want = self.expected(topic, answer.probe)
             right = lambda part: difference(part, want, relative=not topic.allowed).error <= tolerance
-            part, finding.note = (False, "") if isinstance(want, Exception) else right_part(answer.value, right)
-            finding.verdict = "form" if isinstance(answer.value, Odd) else "wrapped" if part else "unknown"
+            odd = isinstance(answer.value, Odd)
+            measured = topic.measure is not None and not odd  # whose parts are the kit's own
+            part, finding.note = (False, "") if isinstance(want, Exception) or measured else right_part(answer.value, right)
+            finding.verdict = "form" if odd else "wrapped" if part else "unknown"
         return finding.verdict in SETTLED
 
     def _half(self, topic: AnyTopic, answers: Answers, worst: Difference) -> str:

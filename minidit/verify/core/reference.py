@@ -84,7 +84,8 @@ class Topic(Part[P, T]):
     measure for answers that are random or have their own units: answer -> numbers to compare (same for the reference)
     allowed for statistics, which are measured in standard errors: how many of them; 0: TOLERANCE of the precision, times tol
     draws   "anew": the same question must get other numbers every time; "seed": the argument `seed` decides them; "": no draw
-    plain   of a draw, or of what was measured: (the numbers, the arguments) -> in words, what is wrong with them
+    plain   of a draw, or of what was measured: (the numbers, the arguments, what is measured of the right answer) -> in words,
+            what is wrong with them
     unit    what `measure` makes of an answer, where the report shows a measured number: "log10 of the answer"
     """
 
@@ -100,7 +101,7 @@ class Topic(Part[P, T]):
     allowed: float = 0.0
     draws: str = ""
     unit: str = ""
-    plain: Callable[[Any, Sequence[Any]], list[str]] | None = None
+    plain: Callable[[Any, Sequence[Any], Any], list[str]] | None = None
 
     @property
     def name(self) -> str:

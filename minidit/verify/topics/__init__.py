@@ -9,13 +9,13 @@ from __future__ import annotations
 from minidit.verify.core.reference import AnyTopic, Topic
 from minidit.verify.topics import (
     block, chains, checkpoints, clips, codes, consistency, conversions, ddim, ddpm, embeddings, flows, guidance, guided, latents,
-    layers, likelihood, losses, network, parameters, paths, posterior, schedules, squares, stream_blocks, streams, times,
+    layers, likelihood, losses, network, parameters, paths, posterior, schedules, stream_blocks, streams, times,
     timesteps, tokens, training, unet,
 )  # fmt: skip
 
 FAMILIES = (
     schedules, timesteps, conversions, posterior, ddpm, ddim, chains, layers, embeddings, block, network, checkpoints, guidance,
-    guided, latents, likelihood, losses, parameters, squares, training, paths, times, flows, consistency, unet, codes,
+    guided, latents, likelihood, losses, parameters, training, paths, times, flows, consistency, unet, codes,
     tokens, streams, stream_blocks, clips,
 )  # fmt: skip
 _ALL: list[AnyTopic] = [

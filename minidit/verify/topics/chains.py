@@ -21,6 +21,7 @@ from minidit.verify.core.denoiser import Linear, perfect
 from minidit.verify.core.draws import SIX, correlations
 from minidit.verify.core.forms import array_of, owned
 from minidit.verify.core.levels import reached
+from minidit.verify.core.lists import in_words
 from minidit.verify.core.reference import Group, Probe, Reference, part
 from minidit.verify.topics.ddim import ddim_invert_step, ddim_step
 from minidit.verify.topics.ddpm import ddpm_step, ddpm_step_large
@@ -170,51 +171,65 @@ def normals(k: int) -> Array:
     return Philox(26, state=k).normal((1, 2, 2, 3), dtype=np.float64)
 
 
+COUNTS = (4, 12, 30)
+
+
+def listed(N: int) -> str:
+    """The list of N timesteps among what `drive` notes."""
+    return f"timesteps {N}"
+
+
+def stepped(N: int, t: int) -> str:
+    """The step from t down this list."""
+    return f"N {N}, from {t}"
+
+
 def drive(scheduler: Scheduler) -> dict[str, Array]:
     """The timesteps of a scheduler object and where each of its steps leads; what two schedulers are compared by."""
     out: dict[str, Array] = {}
     drawn = 0
-    for N in (4, 12, 30):
-        timesteps = array_of(scheduler.timesteps(N))
-        out[f"timesteps {N}"] = timesteps
+    for N in COUNTS:
+        out[listed(N)] = timesteps = array_of(scheduler.timesteps(N))
         for t in timesteps:
             x, eps, z = (normals(3 * drawn + k).copy() for k in range(3))
-            out[f"N {N}, from {int(t)}"] = owned(scheduler.step(x, eps, int(t), z))  # its buffer may serve the next step, too
+            out[stepped(N, int(t))] = owned(scheduler.step(x, eps, int(t), z))  # its buffer may serve the next step, too
             drawn += 1
     return out
 
 
-def _odd_lists(lists: Mapping[int, list[int]]) -> list[str]:
-    """The first list of timesteps that is not as long as was asked for. lists: N -> timesteps(N), in the order of the calls."""
-    for N, timesteps in lists.items():
+def _odd_lists(mine: Mapping[int, Array], right: Mapping[int, Array]) -> list[str]:
+    """What is odd about lists of timesteps. mine, right: N -> timesteps(N), in the order of the calls."""
+    for N, timesteps in mine.items():
         if len(timesteps) != N:
-            before = next((f", those of timesteps({M})" for M, others in lists.items() if M < N and others == timesteps), "")
-            return [f"timesteps({N}) gives {len(timesteps)} timesteps{before}"]
-    return []
+            same = (M for M, others in mine.items() if M < N and others.tolist() == timesteps.tolist())
+            return [f"timesteps({N}) gives {len(timesteps)} timesteps" + "".join(f", those of timesteps({M})" for M in same)]
+    pairs = [(mine[N], right[N]) for N in mine if not np.array_equal(mine[N], right[N])]
+    return [f"its list of timesteps: {words}" for words in in_words(pairs)] if pairs else []
 
 
-def odd_steps(driven: Mapping[str, Any], args: Sequence[Any]) -> list[str]:
+def odd_steps(driven: Mapping[str, Any], args: Sequence[Any], right: Mapping[str, Any]) -> list[str]:
     """Where the steps of a scheduler lead, beside those of DDIM and DDPM, which lead to the next of the list. args: alpha_bar."""
     (alpha_bar,) = args
-    if words := _odd_lists({int(key.split()[1]): list(a) for key, a in driven.items() if key.startswith("timesteps ")}):
+    mine, lists = ({N: np.asarray(of[listed(N)]) for N in COUNTS} for of in (driven, right))
+    if words := _odd_lists(mine, lists):
         return words
-    steps = [(key, int(key.rpartition(" ")[2])) for key in driven if ", from " in key]
     wrong: list[str] = []
-    seen = 0
-    for k, (key, t) in enumerate(steps):
-        columns = np.stack([normals(3 * k + j).ravel() for j in range(3)], axis=1)
-        goal = np.asarray(driven[key], np.float64).ravel()
-        if goal.size != len(columns) or not np.isfinite(goal).all():
-            return []
-        factors = np.linalg.lstsq(columns, goal, rcond=None)[0]
-        if np.max(abs(columns @ factors - goal)) > 1e-6 * np.max(abs(goal)):
-            return []  # clipped, or noise of its own
-        last = k + 1 == len(steps) or steps[k + 1][0].partition(",")[0] != key.partition(",")[0]
-        there, right = reached(alpha_bar, t, float(factors[0])), "the data" if last else f"t = {steps[k + 1][1]}"
-        seen += int(there != right)
-        if there != right and len(wrong) < 2:
-            wrong.append(f"{key.partition(',')[0]}: the step from t = {t} lands on the level of {there}, expected {right}")
-    return [*wrong, f"so do {seen} of {len(steps)} steps"] if len(wrong) > 1 else wrong
+    seen = drawn = 0
+    for N, timesteps in mine.items():
+        ends = [*(f"t = {t}" for t in timesteps[1:]), "the data"]
+        for t, expected in zip(timesteps.tolist(), ends, strict=True):
+            columns = np.stack([normals(3 * drawn + j).ravel() for j in range(3)], axis=1)
+            goal = np.asarray(driven[stepped(N, t)], np.float64).ravel()
+            drawn += 1
+            if goal.size != len(columns) or not np.isfinite(goal).all():
+                return []
+            factors = np.linalg.lstsq(columns, goal, rcond=None)[0]
+            if np.max(abs(columns @ factors - goal)) > 1e-6 * np.max(abs(goal)):
+                return []  # clipped, or noise of its own
+            if (there := reached(alpha_bar, t, float(factors[0]))) != expected:
+                seen += 1
+                wrong.append(f"N {N}: the step from t = {t} lands on the level of {there}, expected {expected}")
+    return [*wrong[:2], f"so do {seen} of {drawn} steps"] if seen > 1 else wrong
 
 
 def _ladders() -> list[Probe]:

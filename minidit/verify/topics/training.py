@@ -49,7 +49,7 @@ def dropped_share(labels: Array) -> dict[str, Array]:
     return {"labels of dropped samples": seen} | {name: 2 * rows.shape[1] ** 0.5 * share for name, share in shares.items()}
 
 
-def odd_dropout(labels: Array, args: Sequence[Any]) -> list[str]:
+def odd_dropout(labels: Array, args: Sequence[Any], right: Any = None) -> list[str]:
     """What is odd about dropped labels, in plain numbers. args: y, p, num_classes, depth, train, seed."""
     y, p, num_classes, _, train, _ = args
     rows = np.atleast_2d(np.asarray(labels))
