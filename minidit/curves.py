@@ -119,7 +119,7 @@ def _range(arrays: Sequence[Array], log: bool) -> tuple[float, float]:
 
 def _polyline(draw: Pen, points: Array, colour: tuple[int, ...], width: int) -> None:
     if len(points) == 1:
-        draw.circle(tuple(points[0]), 3 * FINE, fill=colour)
+        draw.ellipse((*(points[0] - 3 * FINE), *(points[0] + 3 * FINE)), fill=colour)
     else:
         draw.line([tuple(p) for p in points], fill=colour, width=width * FINE, joint="curve")
 
