@@ -162,7 +162,7 @@ def data_sets(folder: Path) -> Iterator[Target]:
         for picture in (Image.fromarray(colours), Image.fromarray(colours[..., 0]), Image.fromarray(colours).convert("P")):
             out = io.BytesIO()
             try:
-                picture.save(out, suffix)
+                picture.save(out, suffix, sizes=[picture.size])  # for ico: early Pillows write no small one unasked
             except (OSError, ValueError, KeyError):  # not a mode of this format
                 continue
             pictures.setdefault(suffix, []).append(out.getvalue())
