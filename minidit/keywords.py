@@ -93,6 +93,12 @@ class Named(dict[str, V]):
         raise UnknownName(f"there is no {name!r}{meant(str(name), self) or ', there are ' + ', '.join(self)}")
 
 
+def check_kind(what: str, thing: object, kind: type, examples: str) -> None:
+    """Raises TypeError, with examples, for an argument of another kind."""
+    if not isinstance(thing, kind):
+        raise TypeError(f"{what} must be a {kind.__name__}, such as {examples}, not {thing!r}")
+
+
 def check_config(network: object, config: object, kind: type, table: str = "") -> None:
     """Raises TypeError unless a network is built from its configuration; `table` is where some have names."""
     if not isinstance(config, kind):

@@ -48,6 +48,26 @@ class Path(Protocol):
         """The usual grid of a sampler: [(t, s), …] from the noisy end to data."""
 
 
+def check_path(path: Any) -> None:
+    """Raises TypeError for what is no path, and ValueError for one that does not lead from data to noise."""
+    name, needed = type(path).__name__, ("level", "inputs", "origin", "start", "part", "grid")
+    if missing := [method for method in needed if not hasattr(path, method)]:
+        raise TypeError(f"{name} is not a path: it has no {', '.join(missing)} (see minidit.diffusion.path.Path)")
+    last = 0.0
+    for t in [path.part(k / 8) for k in range(1, 9)]:
+        level = path.level(t)
+        if not isinstance(level, Level):
+            raise TypeError(f"the level of the path {name} must be a Level(alpha, sigma), not {level!r}")
+        alpha, sigma = float(level.alpha), float(level.sigma)
+        if not (math.isfinite(alpha) and math.isfinite(sigma) and min(alpha, sigma) >= 0):
+            raise ValueError(f"the path {name} has α = {alpha:g} and σ = {sigma:g} at the time {t:g}: both must be 0 or more")
+        if math.atan2(sigma, alpha) < last:
+            raise ValueError(f"the path {name} has less noise at the time {t:g} than before: part(0) is data")
+        last = math.atan2(sigma, alpha)
+    if np.shape(time := path.inputs(np.zeros((2, 1), np.float32), path.part(1.0))[1]) != (2,):
+        raise ValueError(f"the inputs of the path {name} must have one time per sample, (B,), also for one t, got {time}")
+
+
 def one_per_sample(x: Array, t: Array) -> Array:
     """One time for all, or (B,)  ->  (B,) float64 in the home of x."""
     return xp_of(x).full(len(x), float(t)) if home_of(t) == "" else t

@@ -24,7 +24,10 @@ Init = Callable[[Philox, tuple[int, ...], DTypeLike], Array]
 
 
 class Parameter(Tensor):
-    """A leaf of the tape that belongs to a Module. Its array exists once the Module is built."""
+    """A leaf of the tape that belongs to a Module. Its array exists once the Module is built.
+
+    init(rng, shape, dtype) -> its first values, such as `lambda rng, shape, dtype: 0.02 * rng.normal(shape, dtype=dtype)`
+    """
 
     __slots__ = ("declared", "init")
 
@@ -71,8 +74,16 @@ class Trainable(Protocol):
         """The arrays in a flat buffer of this network: one per parameter, as in parameters()."""
 
 
+def lost_layers(holder: Any) -> bool:
+    """Whether a list, tuple, set or dictionary has Modules or Parameters anywhere inside."""
+    if isinstance(holder, (Module, Parameter)):
+        return True
+    inside = holder.values() if isinstance(holder, dict) else holder if isinstance(holder, (list, tuple, set)) else ()
+    return any(map(lost_layers, inside))
+
+
 class Module:
-    """A network or a part of one. Attributes that are Parameters, Modules or lists of Modules are its children, by name."""
+    """A network or a part of one. Its children: attributes that are Parameters, Modules, or lists or tuples of Modules."""
 
     flat: Array  # all parameters, after build
     layout: Flat
@@ -102,8 +113,18 @@ class Module:
         for name, child in vars(self).items():
             if isinstance(child, Module):
                 yield name, child
-            elif isinstance(child, list):
+            elif isinstance(child, (list, tuple)):
                 yield from ((f"{name}.{i}", entry) for i, entry in enumerate(child) if isinstance(entry, Module))
+
+    def check_children(self) -> None:
+        """Raises TypeError for layers in dictionaries, nested lists and the like: they would never be trained or saved."""
+        for path, module in self.named_modules():
+            for name, child in vars(module).items():
+                entries = child if isinstance(child, (list, tuple)) else [child] if isinstance(child, (dict, set)) else ()
+                if any(lost_layers(entry) for entry in entries if not isinstance(entry, Module)):
+                    where = f"{path}.{name}" if path else name
+                    raise TypeError(f"the layers in {where} would not be trained: a Module finds Modules that are attributes "
+                                    "or in a list there, and Parameters that are attributes")  # fmt: skip
 
     def own_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of the parameters that belong to no module below this one."""
@@ -147,6 +168,9 @@ class Module:
     def views(self, buffer: Array) -> list[Array]:
         """The arrays in a flat buffer of this model (gradients, moments, an average): one per parameter, as in parameters()."""
         order = self.layout_order(dict(self.named_parameters()))
+        if len(order) != len(self.layout.shapes):
+            late = ", ".join(name for name, p in self.named_parameters() if p.data is None)
+            raise ValueError(f"the weights {late} of {type(self).__name__} were declared after build: call self.build(rng) last")
         view_of = {id(p): view for p, view in zip(order, self.layout.views(buffer), strict=True)}
         return [view_of[id(p)] for p in self.parameters()]
 
@@ -158,7 +182,11 @@ class Module:
         """Allocates all parameters in one flat buffer on the device and, if an rng is given, initialises them in order.
 
         Every value is drawn on the host, so a model is the same on every device.
+        Raises TypeError for an rng that is no Philox, and for layers where a Module does not look for them.
         """
+        if rng is not None and not isinstance(rng, Philox):
+            raise TypeError(f"weights are drawn by a Philox, such as md.Philox(0), not by {rng!r}")
+        self.check_children()
         self.layout = Flat([p.declared for p in self.layout_order(dict(self.named_parameters()))])
         self.flat = flat_buffer(self.layout.size, dtype, device)
         for p, view in zip(self.parameters(), self.views(self.flat), strict=True):

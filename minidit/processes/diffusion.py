@@ -21,10 +21,11 @@ from minidit.autograd import Tensor, value
 from minidit.backend import Array, read_only
 from minidit.diffusion import likelihood, loss, variance
 from minidit.diffusion.level import Level, at, mix
-from minidit.diffusion.path import Path
+from minidit.diffusion.path import Path, check_path
 from minidit.diffusion.prediction import EPS, Prediction
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.times import TimeLaw
+from minidit.keywords import check_kind
 from minidit.models.backbone import Backbone
 from minidit.training.draws import Draws
 
@@ -38,9 +39,21 @@ def rungs(T: int) -> Times:
     return lambda draws: draws.integers(1, T + 1)
 
 
-def drawn(law: TimeLaw) -> Times:
+@dataclass(frozen=True)
+class Drawn:
     """Times by a law of times.py, from one float64 uniform per sample."""
-    return lambda draws: law(draws.uniform(dtype=np.float64))
+
+    law: TimeLaw
+
+    def __call__(self, draws: Draws) -> Array:
+        return self.law(draws.uniform(dtype=np.float64))
+
+
+def drawn(law: TimeLaw) -> Times:
+    """Times by a law of times.py, from one float64 uniform per sample. Raises TypeError for what is no law."""
+    if not callable(law) or np.shape(law(np.array([0.25, 0.75]))) != (2,):
+        raise TypeError(f"a law gives a time for every u : (B,), as md.times.uniform and md.times.logit_normal() do, not {law!r}")
+    return Drawn(law)
 
 
 def on_rungs(table: Array) -> Weights:
@@ -66,12 +79,24 @@ class Diffusion:
     stream: ClassVar[int] = 0x74726E
     per: ClassVar[int] = 8
 
+    def __post_init__(self) -> None:
+        check_path(self.path)
+        check_kind("the network's answer", self.answer, Prediction, "md.EPS, md.V or md.U")
+        try:
+            shape = np.shape(self.times(Draws(0, self.stream, np.arange(2), per=self.per)))
+        except (AttributeError, TypeError):  # no function, or one of numbers
+            shape = None
+        if shape != (2,):
+            raise TypeError(f"times must draw one time per sample, as md.drawn(md.times.uniform) does, not {self.times!r}")
+
     @classmethod
     def on_ladder(cls, path: Schedule, answer: Prediction = EPS, weight: Weight | None = None) -> Self:
         """Diffusion on a ladder of rungs, all trained equally often (Ho, Jain, Abbeel 2020); weight: a law such as min_snr.
 
         Raises ValueError where the answer does not determine x_0 at rung T, from which every sample starts.
         """
+        check_kind("a ladder", path, Schedule, "md.Schedule.cosine(1000)")
+        check_kind("the network's answer", answer, Prediction, "md.EPS, md.V or md.X_0")
         answer.reading(path.level(path.T))
         return cls(path, answer, rungs(path.T), weight)
 

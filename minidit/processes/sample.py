@@ -24,13 +24,13 @@ from minidit.choices import check_word
 from minidit.diffusion import rungs
 from minidit.diffusion.coordinates import Coordinates
 from minidit.diffusion.fresh import DDIM, Fresh
-from minidit.diffusion.path import Path
+from minidit.diffusion.path import Path, check_path
 from minidit.diffusion.prediction import EPS, PREDICTIONS, Prediction
 from minidit.diffusion.rungs import Spacing
 from minidit.diffusion.schedule import Schedule
 from minidit.diffusion.solver import EULER, Solver
 from minidit.diffusion.threshold import Limit, static
-from minidit.keywords import spelled_out, suggesting
+from minidit.keywords import check_kind, spelled_out, suggesting
 from minidit.models.backbone import Backbone, check_backbone
 from minidit.nn.device import can_record
 from minidit.nn.precision import check_precision, computing_in
@@ -89,6 +89,10 @@ class Sampling:
     shards: int = 0
     precision: str = "float32"
     graph: bool = True
+
+    def __post_init__(self) -> None:
+        check_kind("the solver", self.solver, Solver, "md.EULER, md.HEUN or md.AB2")
+        check_kind("the fresh noise", self.fresh, Fresh, "md.ddim(0), md.ddim(1.0) or md.DDPM")
 
     def times(self, path: Path) -> Grid:
         """The grid on this path. Raises ValueError for more steps than a ladder has rungs."""
@@ -173,6 +177,8 @@ def sample(
     path, answer = (process, EPS) if isinstance(process, Path) else (process.path, process.answer)
     if path is process and not isinstance(path, Schedule) and settings.prediction is None:
         raise ValueError("a path alone does not say what the network answers: give the process, or prediction=md.U")
+    if path is process:
+        check_path(path)
     path = path if settings.path is None else Coordinates(settings.path, path)
     y, n = checked_labels(network, labels, n, x_T)
     grid, denoiser = settings.times(path), settings.denoiser(network, path, answer)

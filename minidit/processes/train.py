@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from os import PathLike
 from typing import Any, Unpack
 
 from minidit.backend import to_host
+from minidit.diffusion.path import Path
 from minidit.diffusion.schedule import Schedule
 from minidit.keywords import spelled_out
 from minidit.models.backbone import Backbone, TrainedBackbone, check_backbone
 from minidit.models.condition import Tokens
+from minidit.nn.module import Trainable
 from minidit.processes.diffusion import Diffusion, Hybrid
 from minidit.processes.options import TrainingOptions
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import explained
 from minidit.training.process import Process
 from minidit.training.saved import saving
-from minidit.training.source import Data, LabelDropout, Source, Unlabelled, WordDropout, source_of
+from minidit.training.source import Data, LabelDropout, OfShape, Source, Unlabelled, WordDropout, source_of
 
 
 def fitted_source(network: Backbone, data: Data) -> Source:
     """The data as this network is trained on them, with label dropout. Raises ValueError if they do not fit."""
-    source, condition = source_of(data, network.device, network.dtype), network.condition
+    source, condition = OfShape(source_of(data, network.device, network.dtype), network.shape), network.condition
     if not condition.count:
         return source if source.labels is None else Unlabelled(source)
     if source.labels is None:
@@ -48,6 +50,13 @@ def fitted_process(network: Backbone, process: Diffusion, source: Source, vb_wei
     return Hybrid(process, process.path, source.levels, vb_weight)
 
 
+def check_drawn(network: Trainable) -> None:
+    """Raises ValueError for weights that are all 0, with which nothing is learned."""
+    if network.flat.size and not network.flat.any():
+        name = type(network).__name__
+        raise ValueError(f"all weights of the {name} are 0: they are drawn where an rng is given, {name}(…, md.Philox(0))")
+
+
 def loop_for(
     network: TrainedBackbone,
     data: Data,
@@ -57,7 +66,11 @@ def loop_for(
     vb_weight: float = 1e-3,
     kind: str | None = None,
 ) -> Loop:
-    """The Loop of a denoiser. Raises ValueError if data and network do not fit."""
+    """The Loop of a denoiser. Raises ValueError if data and network do not fit, or if the weights were never drawn."""
+    if isinstance(process, Path):
+        raise TypeError(f"a network is trained by a process on the path: md.Diffusion({process!r}, md.U, "
+                        "md.drawn(md.times.uniform)), or on a ladder md.Diffusion.on_ladder(ladder, md.V)")  # fmt: skip
+    check_drawn(network)
     source = fitted_source(network, data)
     return Loop(network, fitted_process(network, process, source, vb_weight), source, config, kind=kind)
 
@@ -69,7 +82,7 @@ def train(
     process: Diffusion | None = None,
     config: LoopConfig | None = None,
     *,
-    state: str | Path | None = None,
+    state: str | PathLike[str] | None = None,
     save_every: int = 1000,
     average: bool = False,
     **changes: Unpack[TrainingOptions],

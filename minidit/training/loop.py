@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from minidit.autograd import Anomaly, Gradients, value, watcher, watching
+from minidit.autograd import Anomaly, Gradients, Tensor, value, watcher, watching
 from minidit.backend import Arena, Array, flat_buffer, xp_of
 from minidit.choices import check_words, one_of
 from minidit.keywords import suggesting
@@ -260,6 +260,9 @@ class Loop:
             if watcher() is not None:
                 check_finite(x_0, index)
             loss, more = self.process.loss(self.model, x_0, y, piece)
+            if not isinstance(loss, Tensor):
+                raise TypeError(f"{type(self.model).__name__} answers a plain array, through which nothing is learned: "
+                                "compute with operators of Tensors and minidit.ops, without NumPy and .data")  # fmt: skip
             loss.backward(self._share(loss.data))
             for name, numbers in {"loss": loss.data, **more}.items():
                 share = value(numbers).sum() / self.config.batch_size

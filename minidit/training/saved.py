@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from os import PathLike
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -54,14 +55,14 @@ def facts_of(loop: Loop) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def save_state(path: str | Path, loop: Loop) -> None:
+def save_state(path: str | PathLike[str], loop: Loop) -> None:
     """Writes the state of a loop, between two updates. Raises Diverged if numbers are not finite, OSError if it fails."""
-    write_arrays(path, finite_arrays(loop), {"step": loop.done, "training": facts_of(loop)})
+    write_arrays(Path(path), finite_arrays(loop), {"step": loop.done, "training": facts_of(loop)})
 
 
-def load_state(path: str | Path, loop: Loop) -> None:
+def load_state(path: str | PathLike[str], loop: Loop) -> None:
     """Sets a loop to a saved state. Raises CheckpointError for a damaged file, and for one of another training."""
-    arrays, header = read_arrays(path)
+    arrays, header = read_arrays(Path(path))
     done, old = header.get("step"), header.get("training")
     if not isinstance(done, int) or isinstance(done, bool) or not isinstance(old, dict):
         raise CheckpointError(f"{path}: not the state of a training that was saved in Python")
@@ -108,7 +109,7 @@ def whole_updates() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, usual)
 
 
-def saving(loop: Loop, path: str | Path, every: int) -> Iterator[dict[str, Any]]:
+def saving(loop: Loop, path: str | PathLike[str], every: int) -> Iterator[dict[str, Any]]:
     """The records of a loop, which goes on from the file if there is one, and saves its state there.
 
     It is saved every so many updates, at the end, where the caller leaves the records, and at Ctrl-C, which finishes the update

@@ -182,6 +182,20 @@ class Augmented(Changed):
 
 
 @dataclass
+class OfShape(Changed):
+    """The same pictures, for a network whose samples have this shape: others are refused before they reach it."""
+
+    shape: tuple[int, ...]
+
+    def draw(self, index: Array, draws: Draws) -> Batch:
+        x_0, y = self.source.draw(index, draws)
+        if tuple(x_0.shape[1:]) != tuple(self.shape):
+            ours, theirs = (" x ".join(map(str, shape)) for shape in (self.shape, x_0.shape[1:]))
+            raise ValueError(f"the data are of {theirs}, and the network takes samples of {ours}")
+        return x_0, y
+
+
+@dataclass
 class Unlabelled(Changed):
     """A source for a network that takes no labels."""
 

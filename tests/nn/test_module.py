@@ -178,3 +178,43 @@ def test_layers_of_a_sequence_run_one_after_the_other():
     h = h / (1 + np.exp(-h))
     np.testing.assert_allclose(host(model.s(x)), h @ model.s[2].weight.data.T, atol=1e-12)
     assert [n for n, _ in model.named_parameters()] == ["s.0.weight", "s.0.bias", "s.2.weight", "s.2.bias"]
+
+
+class Holding(Module):
+    """Layers in a holder of any kind."""
+
+    def __init__(self, holder):
+        self.inner = Module()
+        self.inner.held = holder
+
+
+def test_layers_in_a_tuple_are_children_as_those_in_a_list_are():
+    names = [[n for n, _ in Holding(kind([Linear(2, 3), Linear(3, 2)])).named_parameters()] for kind in (tuple, list)]
+    assert names[0] == names[1] == [f"inner.held.{i}.{name}" for i in (0, 1) for name in ("weight", "bias")]
+
+
+@pytest.mark.parametrize("holder", [
+    lambda layer: {"a": layer}, lambda layer: [[layer]], lambda layer: (0, [(layer,)]), lambda layer: {layer},
+    lambda layer: [layer.weight], lambda layer: {"a": [layer.weight]},
+])  # fmt: skip
+def test_layers_where_nobody_would_find_them_are_refused(holder):
+    with pytest.raises(TypeError, match=r"the layers in inner\.held would not be trained"):
+        Holding(holder(Linear(2, 2))).build(Philox(0))
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+def test_what_holds_no_layers_is_nobodys_business(holder):
+    assert Holding(holder).build(Philox(0)).parameters() == []
+
+
+def test_a_layer_that_was_declared_after_build_is_named():
+    net = Net().build(Philox(0))
+    net.late = Linear(2, 2)
+    with pytest.raises(ValueError, match=r"the weights late\.weight, late\.bias of Net were declared after build"):
+        net.views(net.flat)
+
+
+@pytest.mark.parametrize("rng", [0, np.random.default_rng(0), "0"])
+def test_weights_are_drawn_by_a_philox_only(rng):
+    with pytest.raises(TypeError, match=r"weights are drawn by a Philox, such as md\.Philox\(0\), not by"):
+        Net().build(rng)
