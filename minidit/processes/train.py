@@ -25,7 +25,8 @@ from minidit.training.source import Data, LabelDropout, OfShape, Source, Unlabel
 
 def fitted_source(network: Backbone, data: Data) -> Source:
     """The data as this network is trained on them, with label dropout. Raises ValueError if they do not fit."""
-    source, condition = OfShape(source_of(data, network.device, network.dtype), network.shape), network.condition
+    source: Source = OfShape(source_of(data, network.device, network.dtype), network.shape)
+    condition = network.condition
     if not condition.count:
         return source if source.labels is None else Unlabelled(source)
     if source.labels is None:
