@@ -7,13 +7,14 @@ The comment is the field's documentation. `--help` shows it, with the words and 
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any
+
+from minidit.keywords import meant
 
 COMMENTED = re.compile(r"    (\w+): [^#]*?(?:#\s*(.*\S)\s*)?")
 
@@ -38,8 +39,7 @@ def check_words(config: Any) -> None:
 def check_word(name: str, word: object, words: Collection[str]) -> None:
     """Raises ValueError, with a suggestion, unless `word` is one of `words`."""
     if str(word) not in words:
-        near = difflib.get_close_matches(str(word), words, 1)
-        raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}" + (f", did you mean {near[0]!r}?" if near else ""))
+        raise ValueError(f"{name} {word!r} is not one of {', '.join(words)}{meant(str(word), words)}")
 
 
 def comments_of(cls: type) -> dict[str, str]:

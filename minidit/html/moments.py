@@ -103,7 +103,7 @@ def progress(samples: Sequence[Path]) -> str:
     mean = max(1.0, sum(p.stat().st_size for p in samples) / len(samples))
     paths = [samples[i] for i in spaced(len(samples), min(MOST_FRAMES, TRAINING_ROOM / mean))]
     frames = [
-        image(p, f"after {int(digits):,} steps" if (digits := p.stem.removeprefix("step_")).isdigit() else p.stem) for p in paths
+        image(p, f"after {int(n):,} updates" if (n := p.stem.removeprefix("step_")).isdigit() else p.stem) for p in paths
     ]
     images = [f if i == len(frames) - 1 else f.replace("<img ", "<img hidden ", 1) for i, f in enumerate(frames)]
     last = len(frames) - 1

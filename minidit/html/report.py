@@ -81,15 +81,23 @@ def header(run: Run) -> str:
     what = "a transformer that writes codes" if writes(run) else "a diffusion transformer"
     clauses = [f"{what} ({', '.join(sizes)})" if sizes else what,
                f"on {data['name']}" if "name" in data else "",
-               f"after {steps['model']:,} steps" if "model" in steps else "",
+               f"after {updates_of(run, steps['model'])}" if "model" in steps else "",
                f"and {in_time(seconds)} of training" if seconds else ""]
     sentence = " ".join(filter(None, clauses)) + "."
     tiles = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in headlines(run))
-    unmeasured = "Not measured yet: minidit eval and the folder of this run add that." if steps and not run.evaluation else ""
+    unmeasured = f"Not measured yet: minidit eval and the path of {run.name} add the measures."
+    unmeasured = unmeasured if steps and not run.evaluation else ""
     lines = [*about_data(run.facts), *filter(None, [about_length(run), unmeasured])]
     about = "".join(f'<p class="muted">{escape(line)}</p>\n' for line in lines)
     return (f'<header>\n<h1>{escape(run.name)}</h1>\n<p class="lead">{escape(sentence[0].upper() + sentence[1:])}</p>\n{about}'
             + (f'<dl class="facts">{tiles}</dl>\n' if tiles else "") + "</header>")
+
+
+def updates_of(run: Run, done: int) -> str:
+    """How many updates a model has made, and of how many if its training was stopped."""
+    train = run.config.get("train", {})
+    wanted = train.get("steps") if isinstance(train, dict) else None
+    return f"{done:,} of {wanted:,} updates" if is_number(wanted) and wanted > done else f"{done:,} updates"
 
 
 def about_data(facts: Record) -> list[str]:
@@ -142,7 +150,7 @@ def headlines(run: Run) -> list[tuple[str, str]]:
     samples = [r for r in rows if str(r["name"]).startswith(SAMPLED) and finite(r.get("frechet"))]
     if samples:
         best = min(samples, key=lambda r: r["frechet"])
-        for key, label in (("frechet", f"Fréchet distance, {best['name']}"), ("multiple", f"times {unit_of(rows)}"),
+        for key, label in (("frechet", f"Fréchet distance, {best['name']}"), ("multiple", f"times that of {unit_of(rows)}"),
                            ("accuracy", f"in their class for the judge, {best['name']}")):
             if finite(best.get(key)):
                 numbers.append((label, COLUMNS[key][1](best[key])))
@@ -217,7 +225,7 @@ def curves(run: Run) -> str:
     if hidden:
         inner += f'<details><summary>Learning rate, gradients, speed</summary><div class="charts">{hidden}</div></details>\n'
     if not inner:
-        return picture(run, "loss.png", "", "loss over training steps")
+        return picture(run, "loss.png", "", "loss over training updates")
     return f'<p class="muted">Point at a chart, or focus it and use the arrow keys, to read its values.</p>\n{inner}'
 
 

@@ -123,7 +123,8 @@ def test_text_from_the_folder_is_shown_and_never_obeyed(html):
 
 def test_the_numbers_of_the_folder_are_on_the_page(html):
     text = re.sub(r"\s+", " ", " ".join(Tree(html).text))
-    for told in ("width 64, depth 2, patch 2", "196 steps", "95.4%", "15.1", "10.1×", "1,500", "times “real <held out>”", "3.21",
+    for told in ("width 64, depth 2, patch 2", "196 updates", "95.4%", "15.1", "10.1×", "1,500", "times that of “real <held out>”",
+                 "3.21",
                  "21.5 dB", "0.085", "0.204", "model: loss", "Samples drawn during training"):
         assert told in text, told
 
@@ -207,7 +208,7 @@ def test_of_very_many_sample_grids_some_are_shown_with_the_first_and_the_last(tm
     tags = Tree(report.write_report(tmp_path).read_text("utf-8")).tags
     frames = [a for tag, a in tags if tag == "img"]
     assert len(frames) == moments.MOST_FRAMES
-    assert (frames[0]["alt"], frames[-1]["alt"]) == ("after 0 steps", "after 99 steps")
+    assert (frames[0]["alt"], frames[-1]["alt"]) == ("after 0 updates", "after 99 updates")
     assert ["hidden" in f for f in frames] == [True] * (len(frames) - 1) + [False]
     first = Image.open(io.BytesIO(base64.b64decode(frames[-1]["src"].partition(",")[2])))
     assert first.getpixel((0, 0)) == 99
@@ -289,3 +290,13 @@ def test_only_the_trainings_that_were_made_are_listed_among_the_settings():
 
     assert listed() == {"train"} and listed("judge") == {"train", "judge_train"}
     assert listed("judge", "tokenizer") == {"train", "judge_train", "tokenizer_train"}
+
+
+@pytest.mark.parametrize("wanted, said", [(500, "196 of 500 updates"), (196, "196 updates"), ("many", "196 updates")])
+def test_the_page_of_a_stopped_training_says_how_far_it_is(tmp_path, wanted, said):
+    run = write_run(tmp_path / "run")
+    metrics = (run / "metrics.jsonl").read_text("utf-8")
+    (run / "metrics.jsonl").write_text(metrics.replace('"phase": "dit"', '"phase": "model"'), "utf-8")
+    with (run / "config.toml").open("a", encoding="utf-8") as config:
+        config.write(f"[train]\nsteps = {wanted!r}\n")
+    assert f"after {said} and " in report.write_report(run).read_text("utf-8")

@@ -65,10 +65,10 @@ def test_the_keyboard_moves_the_sliders_and_presses_play(page, run, html):
 def test_the_moments_of_the_training_are_shown_one_at_a_time(page, run, html):
     page.open(run / "report.html")
     visible = "[...document.querySelectorAll('[data-frames] img')].filter(i => i.offsetWidth > 0).map(i => i.alt)"
-    assert page.evaluate(visible) == ["after 1,000 steps"]
+    assert page.evaluate(visible) == ["after 1,000 updates"]
     slide(page, "data-frames", 0)
-    assert page.evaluate(visible) == ["after 0 steps"]
-    assert page.evaluate("document.querySelector('[data-frames] output').textContent") == "after 0 steps"
+    assert page.evaluate(visible) == ["after 0 updates"]
+    assert page.evaluate("document.querySelector('[data-frames] output').textContent") == "after 0 updates"
     assert page.errors == []
 
 
