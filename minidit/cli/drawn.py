@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SAME = {"out", "quiet", "debug"}  # the options of the command that change no picture
 AGAIN = "again: "  # before the command
+WALK = ("steps", "spacing", "path", "shift", "sampler", "solver", "eta")  # the options that decide which steps are made
 
 
 def summary(args: argparse.Namespace, pipeline: Pipeline, options: Options, n: int) -> str:
@@ -39,7 +40,7 @@ def walk_in_words(pipeline: Pipeline, options: Options) -> str:
     steps, sampler, solver = options["steps"], options["sampler"], options["solver"]
     if isinstance(pipeline, Writer):
         return f"{counted(pipeline.steps(steps))} of {sampler}"
-    walk = {name: options[name] for name in ("steps", "spacing", "path", "shift", "sampler", "solver", "eta") if name in options}
+    walk: dict[str, Any] = {name: value for name, value in options.items() if name in WALK}
     how = pipeline.settings(**walk)
     made = counted(len(how.times(how.path or pipeline.process.path)))
     if pipeline.usual.few:
@@ -120,10 +121,15 @@ def words_of(action: argparse.Action, value: Any) -> list[str]:
     """An option with its value, as one types it."""
     if not action.option_strings:
         return [str(value)]
-    flag = action.option_strings[-1]
+    flag = action.option_strings[0]
     if isinstance(action, argparse.BooleanOptionalAction):
         return [action.option_strings[0 if value else 1]]
     if action.nargs:
-        return [flag, *map(str, value)]
-    values = map(str, value if isinstance(value, list) else [value])
+        return [flag, *map(exact, value)]
+    values = map(exact, value if isinstance(value, list) else [value])
     return [word for text in values for word in ([f"{flag}={text}"] if text.startswith("-") else [flag, text])]
+
+
+def exact(value: Any) -> str:
+    """A value as one types it, without a digit that says nothing, and with all that do."""
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -129,8 +129,8 @@ class Parser(argparse.ArgumentParser):
             if word in action.option_strings and after.startswith("-") and after not in self._option_string_actions:
                 return f"{flag}={after}, with = before a value that begins with a dash"
         words = f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
-        values = action.metavar or words
-        values = [values] * (action.nargs if isinstance(action.nargs, int) else 1) if isinstance(values, str) else values
+        name = action.metavar or words
+        values = [name] * (action.nargs if isinstance(action.nargs, int) else 1) if isinstance(name, str) else name
         return " ".join([flag, *values, *(["…"] if action.nargs == "+" else [])])
 
     def _unknown(self, wrong: str) -> str:

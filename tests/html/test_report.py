@@ -123,8 +123,8 @@ def test_text_from_the_folder_is_shown_and_never_obeyed(html):
 
 def test_the_numbers_of_the_folder_are_on_the_page(html):
     text = re.sub(r"\s+", " ", " ".join(Tree(html).text))
-    for told in ("width 64, depth 2, patch 2", "196 updates", "95.4%", "15.1", "10.1×", "1,500", "times that of “real <held out>”",
-                 "3.21",
+    for told in ("width 64, depth 2, patch 2", "196 updates", "95.4%", "15.1", "10.1×", "1,500",
+                 "times that of “real <held out>”", "3.21",
                  "21.5 dB", "0.085", "0.204", "model: loss", "Samples drawn during training"):
         assert told in text, told
 
