@@ -46,8 +46,7 @@ def _made() -> Iterator[Deviation]:
         yield fit(f"offset {s:g}", schedules.cosine_f, instead(f))
     for cap in (0.02, 0.5, 0.9, 0.95, 0.99, 0.995, 0.9999, 0.99999):
         yield fit(f"β cut at {cap:g}", schedules.cosine_cap, instead(lambda R, betas, cap=cap: np.minimum(betas, cap)))
-    for words, power in (("K", -1.0), ("the fourth root of K", -0.25), ("1", 0.0)):
-        yield fit(f"logits divided by {words}", layers.logit_scale, instead(lambda R, heads, K, p=power: float(K) ** p))
+    yield fit("logits divided by the fourth root of K", layers.logit_scale, instead(lambda R, heads, K: K**-0.25))
     for number in (4, 8, 16, 32, 64, 128):
         yield fit(f"logits divided by {number}", layers.logit_scale, _constant(1 / number))
     for name, k in (("queries", 0), ("keys", 1)):

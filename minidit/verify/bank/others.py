@@ -61,14 +61,12 @@ LADDERS: tuple[tuple[str, AnyPart, Change], ...] = (
     ("a linear curriculum: s_0 + k/K (s_1 - s_0)", consistency.training_levels,
      instead(lambda R, k, K, s_0, s_1: math.ceil(s_0 + k / K * (s_1 - s_0)) + 1)),
     ("1/t_i", consistency.ict_weights, instead(lambda R, t: 1 / t[:-1])),
-    ("1/t_{i+1}", consistency.ict_weights, instead(lambda R, t: 1 / t[1:])),
     ("u for Φ⁻¹(u)", times.edm_sigmas, instead(lambda R, u: np.exp(-1.2 + 1.2 * u))),
     ("u for Φ⁻¹(u)", times.logit_normal_times, instead(lambda R, u, mean, std: special.expit(mean + std * u))),
     ("1 + a t below", times.shifted, instead(lambda R, t, a: a * t / (1 + a * t))),
     ("1 + (a+1) t below", times.shifted, instead(lambda R, t, a: a * t / (1 + (a + 1) * t))),
     ("ε as the target where v is asked for", losses.target_of,
      instead(lambda R, x_0, eps, a, objective: x_0 if objective == "x_0" else eps)),
-    ("ε as the target, whatever is asked for", losses.target_of, instead(lambda R, x_0, eps, a, objective: eps)),
 )  # fmt: skip
 
 

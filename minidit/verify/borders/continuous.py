@@ -7,7 +7,6 @@ answers are equal to rounding. A step gets its noise z in place of what its modu
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,21 +15,14 @@ import numpy as np
 from scipy import special
 
 from minidit.backend import Array
-from minidit.verify.borders.schedulers import Answers, drawing
+from minidit.verify.borders.schedulers import Answers, Like, drawing
 from minidit.verify.borders.torch import to_numpy, torch
 
 Net = Callable[[Array, Array], Array]
 
 
-class Continuous:
-    """Schedulers of one class with other options, on levels that are given to them."""
-
-    def __init__(self, original: Any) -> None:
-        self.kind, self.config = type(original), dict(original.config)
-
-    def make(self, **options: Any) -> Any:
-        known = inspect.signature(self.kind.__init__).parameters
-        return self.kind(**{k: v for k, v in {**self.config, **options}.items() if k in known and k != "kwargs"})
+class Continuous(Like):
+    """Those of continuous time, on levels that are given to them."""
 
     def on(self, *sigmas: float, **options: Any) -> Any:
         """One whose grid are these levels; its first step goes from the first to the second."""

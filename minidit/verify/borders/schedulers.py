@@ -26,15 +26,23 @@ BETAS = {  # beta_schedule, beta_start, beta_end -> the topic that states it
 OBJECTIVE = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
 
 
-class Schedulers:
-    """Schedulers like an original one with other options or tables, and their answers."""
+class Like:
+    """Schedulers like an original one with other options."""
 
-    def __init__(self, original: Any, rederive: bool) -> None:
-        self.kind, self.config, self.rederive = type(original), dict(original.config), rederive
+    def __init__(self, original: Any) -> None:
+        self.kind, self.config = type(original), dict(original.config)
 
     def make(self, **options: Any) -> Any:
         known = inspect.signature(self.kind.__init__).parameters
         return self.kind(**{k: v for k, v in {**self.config, **options}.items() if k in known and k != "kwargs"})
+
+
+class Schedulers(Like):
+    """Those of a ladder with other options or tables, and their answers."""
+
+    def __init__(self, original: Any, rederive: bool) -> None:
+        super().__init__(original)
+        self.rederive = rederive
 
     def on(self, alpha_bar: Array) -> Any:
         """A scheduler on this table, in float64."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidit.backend import Array
-from minidit.verify.core.relations import FUNCTIONS, MULTIPLES, OFFSETS, ROUNDINGS, SIMPLE
+from minidit.verify.core.relations import FUNCTIONS, MULTIPLES, OFFSETS, ROUNDINGS, SIMPLE, in_turns
 
 LETTERS = {
     "eps": "ε", "eps_hat": "ε̂", "alpha_bar": "ᾱ", "x_0_hat": "x̂_0", "eta": "η", "betas": "β", "theta": "θ", "gamma": "γ",
@@ -49,11 +49,6 @@ WHOLE: dict[str, Change] = OFFSETS | {
 }  # fmt: skip
 
 
-def in_turns(a: Array) -> Array:
-    """The first of both halves, the second of both, …"""
-    return np.swapaxes(a.reshape(2, -1, *a.shape[1:]), 0, 1).reshape(a.shape)
-
-
 BATCH: dict[str, Callable[[Array], Array]] = {
     "the first {} for all": lambda a: np.broadcast_to(a[:1], a.shape),
     "the last {} for all": lambda a: np.broadcast_to(a[-1:], a.shape),
@@ -62,7 +57,7 @@ BATCH: dict[str, Callable[[Array], Array]] = {
     "{} moved by one along its first axis": lambda a: np.roll(a, 1, axis=0),
     "{} moved back by one along its first axis": lambda a: np.roll(a, -1, axis=0),
     "every other {} first": lambda a: np.concatenate((a[::2], a[1::2])),
-    "the halves of {} in turns": lambda a: in_turns(a) if len(a) % 2 == 0 else a,
+    "the halves of {} in turns": lambda a: a.take(in_turns(len(a)), 0),
 }  # fmt: skip
 MEAN: dict[str, Callable[[Array], Array]] = {"{} less its mean over the batch": lambda a: a - a.mean(axis=0)}
 
@@ -79,7 +74,7 @@ def guesses(names: Sequence[str], args: Args) -> Iterator[Guess]:
         for words, f in _of(a):
             if name == "alpha_bar" and words in NO_LADDER:
                 continue
-            yield Guess(words.format(letter(name)), _at(k, f), of_table=_table(a) and words in FLOATS)
+            yield Guess(words.format(letter(name)), _at(f, k), of_table=_table(a) and words in FLOATS)
     yield from _by_another(names, args)
     for k, (name, a) in enumerate(zip(names, args, strict=False)):
         if isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.ndim > 1:
@@ -87,8 +82,8 @@ def guesses(names: Sequence[str], args: Args) -> Iterator[Guess]:
     for kind, f in ROUNDINGS.items():
         for k, (name, a) in enumerate(zip(names, args, strict=False)):
             if isinstance(a, dict) or (isinstance(a, np.ndarray) and a.dtype.kind == "f"):
-                yield Guess(f"{letter(name)} rounded to {kind}", _at(k, partial(_everywhere, f=f)))
-        yield Guess(f"everything rounded to {kind}", partial(_all_everywhere, f=f))
+                yield Guess(f"{letter(name)} rounded to {kind}", _at(partial(_everywhere, f=f), k))
+        yield Guess(f"everything rounded to {kind}", _at(partial(_everywhere, f=f), *range(len(args))))
     for k, a in enumerate(args):
         if isinstance(a, dict):
             yield from _of_weights(k, a)
@@ -117,7 +112,7 @@ def _another_axis(name: str, k: int, ndim: int) -> Iterator[Guess]:
     """The law along another axis than the last: there and back."""
     for axis in range(ndim - 1):
         swap = partial(_axis_last, axis=axis, ndim=ndim)
-        yield Guess(f"axis {axis} of {name} in the place of its last", _at(k, swap), swap)
+        yield Guess(f"axis {axis} of {name} in the place of its last", _at(swap, k), swap)
 
 
 def _axis_last(a: Any, axis: int, ndim: int) -> Any:
@@ -168,7 +163,7 @@ def _exchanged(names: Sequence[str], args: Args) -> Iterator[Guess]:
         yield Guess(f"{ones} and {twos} exchanged", _swap(both))
     for j, k in partners.items():
         for words, f in FLOATS.items():
-            yield Guess(words.format(f"{names[j]} and {names[k]}"), partial(_both, j=j, k=k, f=f))
+            yield Guess(words.format(f"{names[j]} and {names[k]}"), _at(f, j, k))
     for j, k in itertools.combinations(range(len(args)), 2):
         a, b = args[j], args[k]
         if (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape) or (
@@ -191,31 +186,24 @@ def _of_weights(k: int, weights: dict[str, Any]) -> Iterator[Guess]:
         if all(weights[n].ndim == 2 and len(set(weights[n].shape)) == 1 for n in names):
             made.append((f"{family} transposed", np.transpose))
         for words, f in made:
-            yield Guess(words, _at(k, partial(_entries, names=names, f=f)))
+            yield Guess(words, _at(partial(_entries, names=names, f=f), k))
     if len(families) <= MOST_WEIGHTS:
         for a, b in itertools.combinations([n for names in families.values() for n in names], 2):
             if weights[a].shape == weights[b].shape:
-                yield Guess(f"{a} and {b} exchanged", _at(k, partial(_entries_exchanged, a=a, b=b)))
+                yield Guess(f"{a} and {b} exchanged", _at(partial(_exchanged_entries, a=a, b=b), k))
 
 
 def _entries(weights: dict[str, Any], names: Sequence[str], f: Change) -> dict[str, Any]:
     return weights | {name: f(weights[name]) for name in names if name in weights}
 
 
-def _entries_exchanged(weights: dict[str, Any], a: str, b: str) -> dict[str, Any]:
+def _exchanged_entries(weights: dict[str, Any], a: str, b: str) -> dict[str, Any]:
     return weights | {a: weights[b], b: weights[a]}
 
 
-def _all_everywhere(args: Args, f: Callable[[Array], Array]) -> list[Any]:
-    return [_everywhere(a, f) for a in args]
-
-
-def _at(k: int, f: Callable[[Any], Any]) -> Callable[[Args], list[Any]]:
-    return lambda args: [f(a) if j == k else a for j, a in enumerate(args)]
-
-
-def _both(args: Args, j: int, k: int, f: Change) -> list[Any]:
-    return [f(a) if n in (j, k) else a for n, a in enumerate(args)]
+def _at(f: Change, *places: int) -> Callable[[Args], list[Any]]:
+    """f of the arguments at these places."""
+    return lambda args: [f(a) if k in places else a for k, a in enumerate(args)]
 
 
 def _swap(places: dict[int, int]) -> Callable[[Args], list[Any]]:

@@ -70,7 +70,7 @@ class Judge(Expected):
         finding.layer_name, finding.layer = first_layer(topic, self.reference(()), answer, evidence.layer_tolerance)
         finding.layer = finding.layer or first_step(topic, self.reference(()), answer, evidence.layer_tolerance)
         bank = self.near(topic, bank)
-        self.explain(finding, answers, ((d,) for d in bank))
+        self.name(finding, answers, ((d,) for d in bank))
         both = [(a.value, self.expected(topic, a.probe)) for a in answers] if finding.candidates else []
         finding.remarks += filter(None, [in_another_order(both, tolerance)])
         if not finding.candidates and (worst.error <= rounding or self._half(topic, answers, worst)):
@@ -79,7 +79,7 @@ class Judge(Expected):
         if not finding.candidates:
             finding.reasons, finding.whole = self.reasons(topic, answers, bank, tolerance)
         if not finding.candidates and not finding.whole and depth > 1:
-            self.explain(finding, answers, orders(combinations(bank, 2)))
+            self.name(finding, answers, orders(combinations(bank, 2)))
         if not finding.candidates:
             raised = [a for a in answers if a.error and not isinstance(self.expected(topic, a.probe), Exception)]
             if not finding.reasons and (part := self._partly(finding, answers)):
@@ -231,7 +231,7 @@ class Judge(Expected):
             return Evidence(next(k for k, e in enumerate(errors) if e > rounding), TOLERANCE["float32"] * topic.tol)
         return Evidence(next(k for k, e in enumerate(errors) if e > tolerance), tolerance)
 
-    def explain(self, finding: Finding, answers: Answers, guesses: Iterable[Names]) -> bool:
+    def name(self, finding: Finding, answers: Answers, guesses: Iterable[Names]) -> bool:
         """Looks for guesses that give all answers of a finding's topic; whether there are any.
 
         Guesses that explain the answers to float32 rounding only count where no guess explains them better.

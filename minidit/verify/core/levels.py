@@ -16,7 +16,6 @@ from minidit.verify.core.compare import difference
 from minidit.verify.core.finding import questions
 
 Law = Callable[..., Any]
-Case = tuple[Sequence[Any], Any]  # the arguments of a question, and the wrong answer
 NEAR = 1e-4  # of a rung's width: a level this near is that of the rung
 
 
@@ -33,10 +32,10 @@ def reached(alpha_bar: Array, t: int, factor: float) -> str:
     return rung(alpha_bar, factor**2 * float(alpha_bar[t]))
 
 
-def in_words(names: Sequence[str], cases: Sequence[Case], law: Law, tolerance: float) -> str:
+def in_words(names: Sequence[str], cases: Sequence[tuple[Sequence[Any], Any]], law: Law, tolerance: float) -> str:
     """What is wrong with the timesteps t and s of a step, where other ones give the answers; "" where none do.
 
-    cases: of all questions that were answered wrongly.
+    cases: (the arguments, the answer) of all questions that were answered wrongly.
     """
     if not {"t", "s", "alpha_bar"} <= set(names) or not cases:
         return ""

@@ -113,7 +113,7 @@ def _along(pairs: Sequence[Pair], axes: Sequence[str]) -> Iterator[Relation]:
     (ndim,) = shapes
     names = axes or [f"axis {k}" for k in range(ndim)]
     for k in range(ndim):
-        yield from _along_one(k, names[k])
+        yield from ((words.format("{}", axis=names[k]), _along_axis(f, k)) for words, f in ALONG.items())
     for j, k in itertools.combinations(range(ndim), 2):
         yield f"{IT} with {names[j]} and {names[k]} exchanged", partial(np.swapaxes, axis1=j, axis2=k)
         yield f"{IT} read with {names[j]} and {names[k]} exchanged", partial(_read_exchanged, j=j, k=k)
@@ -124,39 +124,32 @@ def _along(pairs: Sequence[Pair], axes: Sequence[str]) -> Iterator[Relation]:
             yield f"the sum of {IT} over {what}", partial(np.sum, axis=over)
 
 
-def _along_one(k: int, name: str) -> Iterator[Relation]:
-    yield f"{IT} backwards along {name}", partial(np.flip, axis=k)
-    yield f"{IT} moved by one along {name}", partial(np.roll, shift=1, axis=k)
-    yield f"{IT} moved back by one along {name}", partial(np.roll, shift=-1, axis=k)
-    yield f"{IT} with the halves of {name} exchanged", partial(_halves_exchanged, axis=k)
-    yield f"the first of {name} for all", partial(_one_for_all, axis=k, place=0)
-    yield f"the last of {name} for all", partial(_one_for_all, axis=k, place=-1)
-    yield f"its mean over {name} for all", partial(_mean_for_all, axis=k)
-    yield f"{IT} less its mean over {name}", lambda w: w - w.mean(axis=k, keepdims=True)
-    yield f"{IT} divided by its length along {name}", lambda w: w / (w * w).sum(axis=k, keepdims=True) ** 0.5
-    yield f"{IT} divided by its deviation along {name}", lambda w: w / w.std(axis=k, keepdims=True)
-    yield f"{IT} with the halves of {name} alternating", partial(_alternating, axis=k)
+def _along_axis(f: Callable[[Array, int], Array], k: int) -> Callable[[Array], Array]:
+    return lambda w: f(w, k)
 
 
 def _read_exchanged(w: Array, j: int, k: int) -> Array:
     return np.swapaxes(w, j, k).reshape(w.shape)
 
 
-def _halves_exchanged(w: Array, axis: int) -> Array:
-    return np.roll(w, w.shape[axis] // 2, axis)
+def in_turns(n: int) -> Array:
+    """The first of both halves of n places, the second of both, …"""
+    return np.arange(n).reshape(2, -1).T.ravel() if n % 2 == 0 else np.arange(n)
 
 
-def _alternating(w: Array, axis: int) -> Array:
-    order = np.arange(w.shape[axis]).reshape(2, -1).T.ravel() if w.shape[axis] % 2 == 0 else np.arange(w.shape[axis])
-    return w.take(order, axis)
-
-
-def _one_for_all(w: Array, axis: int, place: int) -> Array:
-    return np.broadcast_to(w.take([place], axis), w.shape)
-
-
-def _mean_for_all(w: Array, axis: int) -> Array:
-    return np.broadcast_to(w.mean(axis, keepdims=True), w.shape)
+ALONG: dict[str, Callable[[Array, int], Array]] = {
+    "{} backwards along {axis}": lambda w, k: np.flip(w, k),
+    "{} moved by one along {axis}": lambda w, k: np.roll(w, 1, k),
+    "{} moved back by one along {axis}": lambda w, k: np.roll(w, -1, k),
+    "{} with the halves of {axis} exchanged": lambda w, k: np.roll(w, w.shape[k] // 2, k),
+    "the first of {axis} for all": lambda w, k: np.broadcast_to(w.take([0], k), w.shape),
+    "the last of {axis} for all": lambda w, k: np.broadcast_to(w.take([-1], k), w.shape),
+    "its mean over {axis} for all": lambda w, k: np.broadcast_to(w.mean(k, keepdims=True), w.shape),
+    "{} less its mean over {axis}": lambda w, k: w - w.mean(axis=k, keepdims=True),
+    "{} divided by its length along {axis}": lambda w, k: w / (w * w).sum(axis=k, keepdims=True) ** 0.5,
+    "{} divided by its deviation along {axis}": lambda w, k: w / w.std(axis=k, keepdims=True),
+    "{} with the halves of {axis} alternating": lambda w, k: w.take(in_turns(w.shape[k]), k),
+}
 
 
 def _permuted(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ def _search(findings: Sequence[Finding], asked: Asked, bank: Sequence[Deviation]
             tries = guesses.familiar()
             if wide and not any(parts <= reached for parts in hopeless):
                 tries += guesses.wide()
-            if not any(judge.explain(f, answers, orders(sets)) for sets in tries) and wide:
+            if not any(judge.name(f, answers, orders(sets)) for sets in tries) and wide:
                 hopeless.append(reached)
 
 

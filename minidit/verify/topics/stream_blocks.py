@@ -11,7 +11,7 @@ from minidit.backend import Array
 from minidit.random import Philox
 from minidit.verify.core.reference import Probe, Reference, part
 from minidit.verify.topics.embeddings import position_embedding, timestep_embedding
-from minidit.verify.topics.layers import Weights, dense, gelu, inside, layer_norm, normal, silu
+from minidit.verify.topics.layers import Weights, dense, entered, gelu, inside, normal, silu
 from minidit.verify.topics.streams import topic
 
 # ------------------------------------------------------------------------------------------------ blocks
@@ -20,10 +20,6 @@ stream_order = part(lambda R, parts: parts)  # six parts as β₁, γ₁, α₁,
 single_order = part(lambda R, parts: parts)  # three parts as β, γ, α
 final_order = part(lambda R, parts: parts)  # two parts as β, γ
 after_attention = part(lambda R, h, gate, y: h + gate[:, None] * y)  # what goes on to the MLP
-
-
-def entered(R: Reference, h: Array, shift: Array, scale: Array) -> Array:
-    return layer_norm(R, h) * (1 + scale[:, None]) + shift[:, None]
 
 
 def stream_weights(rng: Philox, D: int, parts: int) -> dict[str, Array]:

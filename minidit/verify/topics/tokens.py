@@ -15,7 +15,7 @@ from minidit.backend import Array
 from minidit.nn.position import grid_ids
 from minidit.random import Philox
 from minidit.verify.core.reference import Group, Probe, Reference, part
-from minidit.verify.topics.layers import dense, layer_norm, normal, silu, softmax
+from minidit.verify.topics.layers import dense, entered, normal, silu, softmax
 
 topic = Group("tokens")
 
@@ -152,14 +152,6 @@ places_of = part(lambda R, used, n: np.arange(used, used + n))  # of n new token
 remembered_keys = part(lambda R, old, new: np.concatenate((old, new)))
 
 
-def pairs_turned(x: Array, cos: Array, sin: Array) -> Array:
-    """Neighbours (x_2j, x_2j+1) of x : (N, h, K) by angles (N, K/2)."""
-    c, s = cos[:, None], sin[:, None]
-    y = np.empty_like(x)
-    y[..., ::2], y[..., 1::2] = x[..., ::2] * c - x[..., 1::2] * s, x[..., ::2] * s + x[..., 1::2] * c
-    return y
-
-
 def _calls() -> list[Probe]:
     rng, N, h, K = Philox(323), 6, 2, 4
     qkv, angle = (normal(rng, N, h, K) for _ in range(3)), 0.7 * np.arange(N)[:, None] * np.array([1.0, 0.1])
@@ -176,7 +168,7 @@ def cached_attention(
     used, out, keys, values = 0, [], k[:0], v[:0]
     for n in calls:
         new, at = slice(used, used + n), places_of(R, used, n)
-        queries, turned = (pairs_turned(a[new], cos[at], sin[at]) for a in (q, k))
+        queries, turned = (np.asarray(ops.rope(a[new], cos[at], sin[at])) for a in (q, k))
         keys, values = remembered_keys(R, keys, turned), remembered_keys(R, values, v[new])
         logits = np.einsum("nhd,mhd->hnm", queries, keys) / q.shape[-1] ** 0.5
         logits = np.where(sees(R, used, n)[:, -len(keys) :], logits, -np.inf)
@@ -251,10 +243,6 @@ def _conditions(parts: int) -> list[Probe]:
     return [Probe("two-samples", (x, c, *weights, *((a,) if parts == 6 else ())), "which part is which")]
 
 
-def _modulated(R: Reference, x: Array, scale: Array, shift: Array) -> Array:
-    return layer_norm(R, x) * (1 + scale[:, None]) + shift[:, None]
-
-
 @topic("T.47", "x (B,N,D), c (B,D), weight (6D,D), bias (6D,), a (B,N,D): what attention or MLP give",
        "(input of attention, x after it, input of the MLP, x after it), each (B,N,D), all from this x",
        lambda: _conditions(6))  # fmt: skip
@@ -262,7 +250,7 @@ def var_modulation(R: Reference, x: Array, c: Array, weight: Array, bias: Array,
     """LN(x)(1+γ₁)+β₁, x+α₁a, LN(x)(1+γ₂)+β₂, x+α₂a, with (α₁, α₂, γ₁, γ₂, β₁, β₂) = W silu(c) + b."""
     parts = np.split(var_condition(R, c) @ weight.T + bias, 6, axis=1)
     gate1, gate2, scale1, scale2, shift1, shift2 = var_order(R, parts)
-    one, two = _modulated(R, x, scale1, shift1), _modulated(R, x, scale2, shift2)
+    one, two = entered(R, x, shift1, scale1), entered(R, x, shift2, scale2)
     return one, x + gate1[:, None] * a, two, x + gate2[:, None] * a
 
 
@@ -270,7 +258,7 @@ def var_modulation(R: Reference, x: Array, c: Array, weight: Array, bias: Array,
 def var_head(R: Reference, x: Array, c: Array, weight: Array, bias: Array) -> Array:
     """LN(x)(1+γ)+β, (γ, β) = W silu(c) + b: the scale comes first."""
     scale, shift = head_order(R, np.split(var_condition(R, c) @ weight.T + bias, 2, axis=1))
-    return _modulated(R, x, scale, shift)
+    return entered(R, x, shift, scale)
 
 
 bounded_scale = part(lambda R, s: np.exp(np.minimum(s, np.log(100))))
