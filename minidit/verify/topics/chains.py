@@ -47,43 +47,36 @@ def walk(R: Reference, step: StepOf, denoise: Denoise, x: Array, timesteps: Arra
     return x
 
 
-def _runs(eta: bool) -> Callable[[], list[Probe]]:
-    def probes() -> list[Probe]:
-        rng, out = Philox(25), []
-        for N, kind in ((4, "linear"), (6, "cosine"), (30, "linear")):
-            alpha_bar = (Schedule.cosine if kind == "cosine" else Schedule.linear)(1000).alpha_bar[1:]
-            x, pattern = (rng.normal((2, 2, 2, 3), dtype=np.float64) for _ in range(2))
-            z = rng.normal((N + 1, 2, 2, 2, 3), dtype=np.float64)
-            best = perfect(alpha_bar)
-            denoise = Linear(best.slope, 0.5 * np.cos(np.arange(1000) / 40), pattern)
-            more = (({4: 0.0, 6: 0.6, 30: 1.0}[N],) if eta else ()) + (z,)
-            out.append(Probe(f"N{N}-{kind}", (denoise, x, N, alpha_bar, *more), "few and many steps, N that does not divide T"))
-        return out
-
-    return probes
+def _runs(eta: bool) -> list[Probe]:
+    rng, out = Philox(25), []
+    for N, kind in ((4, "linear"), (6, "cosine"), (30, "linear")):
+        alpha_bar = (Schedule.cosine if kind == "cosine" else Schedule.linear)(1000).alpha_bar[1:]
+        x, pattern = (rng.normal((2, 2, 2, 3), dtype=np.float64) for _ in range(2))
+        z = rng.normal((N + 1, 2, 2, 2, 3), dtype=np.float64)
+        best = perfect(alpha_bar)
+        denoise = Linear(best.slope, 0.5 * np.cos(np.arange(1000) / 40), pattern)
+        more = (({4: 0.0, 6: 0.6, 30: 1.0}[N],) if eta else ()) + (z,)
+        out.append(Probe(f"N{N}-{kind}", (denoise, x, N, alpha_bar, *more), "few and many steps, N that does not divide T"))
+    return out
 
 
 CALL = "denoise(x, t) -> eps, x_T (B,C,H,W), N steps, alpha_bar (T,)"
 
 
-@topic("D.7", f"{CALL}, eta, z (N+1,B,C,H,W), the k-th for the k-th step", "x_0 (B,C,H,W)", _runs(True), tol=10.0,
+@topic("D.7", f"{CALL}, eta, z (N+1,B,C,H,W), the k-th for the k-th step", "x_0 (B,C,H,W)", lambda: _runs(True), tol=10.0,
        because="N steps")  # fmt: skip
 def ddim_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """DDIM steps along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
-    T = len(alpha_bar)
-    return walk(
-        R, lambda x, eps, t, s, k: ddim_step(R, x, eps, t, s, alpha_bar, eta, z[k]), denoise, x, sampling_timesteps(R, T, N), T
-    )
+    move: StepOf = lambda x, eps, t, s, k: ddim_step(R, x, eps, t, s, alpha_bar, eta, z[k])
+    return walk(R, move, denoise, x, sampling_timesteps(R, len(alpha_bar), N), len(alpha_bar))
 
 
-@topic("D.9", f"{CALL}, z (N+1,B,C,H,W), the k-th for the k-th step", "x_0 (B,C,H,W)", _runs(False), tol=10.0,
+@topic("D.9", f"{CALL}, z (N+1,B,C,H,W), the k-th for the k-th step", "x_0 (B,C,H,W)", lambda: _runs(False), tol=10.0,
        because="N steps; 1 - β loses digits where ᾱ_t/ᾱ_s is near 0")  # fmt: skip
 def ddpm_sample(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array, z: Array) -> Array:
     """DDPM steps with the small variance along round(k (T-1)/(N-1)), from T-1 down to the data; the network is told t."""
-    T = len(alpha_bar)
-    return walk(
-        R, lambda x, eps, t, s, k: ddpm_step(R, x, eps, t, s, alpha_bar, z[k]), denoise, x, sampling_timesteps(R, T, N), T
-    )
+    move: StepOf = lambda x, eps, t, s, k: ddpm_step(R, x, eps, t, s, alpha_bar, z[k])
+    return walk(R, move, denoise, x, sampling_timesteps(R, len(alpha_bar), N), len(alpha_bar))
 
 
 def _lists() -> list[Probe]:
@@ -122,7 +115,7 @@ climbing_time = part(lambda R, s, t, timesteps: s if s >= 0 else timesteps[0])
 
 
 @topic("D.23", "denoise(x, t) -> eps, x_0 (B,C,H,W), N steps, alpha_bar (T,)", "x_T (B,C,H,W)",
-       lambda: [Probe(p.name, p.args[:4], p.reveals) for p in _runs(False)()], tol=10.0, because="N steps")  # fmt: skip
+       lambda: [Probe(p.name, p.args[:4], p.reveals) for p in _runs(False)], tol=10.0, because="N steps")  # fmt: skip
 def ddim_invert(R: Reference, denoise: Denoise, x: Array, N: int, alpha_bar: Array) -> Array:
     """Inversion steps from the data up the same timesteps; the network hears the level of x, the lowest timestep at the data."""
     timesteps = sampling_timesteps(R, len(alpha_bar), N)[::-1]

@@ -5,8 +5,6 @@ The sum of the three terms is spelled out, because mistakes change σ, the mask 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from minidit.backend import Array
@@ -46,34 +44,35 @@ def ddim_from_pair(R: Reference, x_0: Array, eps: Array, a_t: float, a_s: float,
 ddim_direction = part(lambda R, x_0, eps, a_s, sigma: law.step(x_0, eps, on_ladder(a_s), c=sigma))  # the step without its noise
 
 
-def _steps(*etas: float) -> Callable[[], list[Probe]]:
-    def probes() -> list[Probe]:
-        plain = noisy_steps()
-        return [
-            Probe(f"{p.name}-eta{eta}", (*p.args[:5], eta, p.args[5]), p.reveals + ", several η")
-            for k, p in enumerate(plain)
-            for eta in (etas if k < 2 else (etas[k % len(etas)],))
-        ]
-
-    return probes
+def _steps(*etas: float) -> list[Probe]:
+    plain = noisy_steps()
+    return [
+        Probe(f"{p.name}-eta{eta}", (*p.args[:5], eta, p.args[5]), p.reveals + ", several η")
+        for k, p in enumerate(plain)
+        for eta in (etas if k < 2 else (etas[k % len(etas)],))
+    ]
 
 
 DDIM = f"x_t, eps (B,C,H,W), {STEP}, eta, z (B,C,H,W)"
 
 
-@topic("D.7", DDIM, "x_s (B,C,H,W)", _steps(0.0, 1.0, 0.5))
+@topic("D.7", DDIM, "x_s (B,C,H,W)", lambda: _steps(0.0, 1.0, 0.5))
 def ddim_step(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """√ᾱ_s x̂_0 + √(1-ᾱ_s-σ²) ε̂ + σ z, x̂_0 = (x_t - √(1-ᾱ_t) ε̂)/√ᾱ_t, σ² = η² (1-ᾱ_s)/(1-ᾱ_t) (1-ᾱ_t/ᾱ_s)."""
-    a_t, a_s = float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s)
-    x_0, eps = limited(R, x_t, x_0_of_eps(R, x_t, eps, a_t), eps, a_t, latent_range)
-    return ddim_from_pair(R, x_0, eps, a_t, a_s, s, eta, z)
+    return _limited_step(R, x_t, eps, t, s, alpha_bar, eta, z, latent_range)
 
 
-@topic("D.33", DDIM, "x_s (B,C,H,W)", _steps(0.0, 0.7))
+@topic("D.33", DDIM, "x_s (B,C,H,W)", lambda: _steps(0.0, 0.7))
 def ddim_step_clipped(R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, eta: float, z: Array) -> Array:
     """The DDIM step of x̂_0 clipped to [-1, 1] and of ε̂ = (x_t - √ᾱ_t x̂_0)/√(1-ᾱ_t) derived anew: for pixels."""
+    return _limited_step(R, x_t, eps, t, s, alpha_bar, eta, z, pixel_range)
+
+
+def _limited_step(
+    R: Reference, x_t: Array, eps: Array, t: int, s: int, alpha_bar: Array, eta: float, z: Array, limit: Limit
+) -> Array:  # fmt: skip
     a_t, a_s = float(alpha_bar[t]), alpha_below(R, alpha_bar, t, s)
-    x_0, eps = limited(R, x_t, x_0_of_eps(R, x_t, eps, a_t), eps, a_t, pixel_range)
+    x_0, eps = limited(R, x_t, x_0_of_eps(R, x_t, eps, a_t), eps, a_t, limit)
     return ddim_from_pair(R, x_0, eps, a_t, a_s, s, eta, z)
 
 

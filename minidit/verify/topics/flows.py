@@ -142,16 +142,13 @@ Net = Callable[[Array, Array], Array]  # (x, time) -> u
 CALL = "net(x, time) -> u, time as the network hears it (1000 t); x_1 (B,C,N) noise; N steps"
 
 
-def _field(*more: tuple[float, ...]) -> Callable[[], list[Probe]]:
-    def probes() -> list[Probe]:
-        at, out = np.arange(1001), []
-        for k, m in enumerate(more):
-            x, pattern = pictures(161 + k, 2, 2, 1, 3)
-            net = Linear(0.6 * np.sin(at / 300) + 0.2, np.cos(at / 170), pattern)
-            out.append(Probe("-".join(map(str, m)), (net, x, *m), "few steps; the first at the noise, the last into the data"))
-        return out
-
-    return probes
+def _field(*more: tuple[float, ...]) -> list[Probe]:
+    at, out = np.arange(1001), []
+    for k, m in enumerate(more):
+        x, pattern = pictures(161 + k, 2, 2, 1, 3)
+        net = Linear(0.6 * np.sin(at / 300) + 0.2, np.cos(at / 170), pattern)
+        out.append(Probe("-".join(map(str, m)), (net, x, *m), "few steps; the first at the noise, the last into the data"))
+    return out
 
 
 @part
@@ -170,7 +167,7 @@ call_time = part(lambda R, t, s: t)  # at which time the network is asked in a s
 second_time = part(lambda R, t, s: s)  # and at the end of it
 
 
-@topic("P.18", f"{CALL}; a: the grid's shift", "x_0 (B,C,N)", _field((4, 1.0), (5, 3.0)), tol=5.0, because="N steps")
+@topic("P.18", f"{CALL}; a: the grid's shift", "x_0 (B,C,N)", lambda: _field((4, 1.0), (5, 3.0)), tol=5.0, because="N steps")
 def flow_euler(R: Reference, net: Net, x: Array, N: int, a: float) -> Array:
     """x ← x + (s-t) net(x, 1000 t) along the shifted times i/N, i = N..0."""
     for t, s in walk_times(R, N, a):
@@ -178,7 +175,7 @@ def flow_euler(R: Reference, net: Net, x: Array, N: int, a: float) -> Array:
     return x
 
 
-@topic("P.6", CALL, "x_0 (B,C,N); the last step asks the network once", _field((4,), (3,)), tol=5.0, because="N steps")
+@topic("P.6", CALL, "x_0 (B,C,N); the last step asks the network once", lambda: _field((4,), (3,)), tol=5.0, because="N steps")
 def flow_heun(R: Reference, net: Net, x: Array, N: int) -> Array:
     """Heun's step along i/N, i = N..0, and Euler's into the data."""
     pairs = walk_times(R, N, 1.0)
@@ -190,7 +187,7 @@ def flow_heun(R: Reference, net: Net, x: Array, N: int) -> Array:
     return x
 
 
-@topic("P.22", CALL, "x_0 (B,C,N)", _field((4,), (5,)), tol=5.0, because="N steps")
+@topic("P.22", CALL, "x_0 (B,C,N)", lambda: _field((4,), (5,)), tol=5.0, because="N steps")
 def flow_ab2(R: Reference, net: Net, x: Array, N: int) -> Array:
     """Euler's first step, then those of Adams and Bashforth, along i/N, i = N..0."""
     before: float | None = None

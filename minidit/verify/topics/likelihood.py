@@ -7,7 +7,6 @@ the terms of the sum in the middle (M48 to M54).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -150,32 +149,29 @@ def bound_nats(
 is_decoder_step = part(lambda R, t: t == 0)  # whether the step arrives at the data
 
 
-def _terms(latents: bool) -> Callable[[], list[Probe]]:
-    def probes() -> list[Probe]:
-        rng, out, alpha_bar = Philox(56), [], Schedule.linear(1000).alpha_bar[1:]
-        for t in (0, 1, 30, 700):
-            k = rng.integers(0, 256, (2, 2, 2, 3))
-            x_0 = 1.5 * rng.normal(k.shape, dtype=np.float64) if latents else k / 127.5 - 1
-            eps, error, lv = (rng.normal(k.shape, dtype=np.float64) for _ in range(3))
-            a = alpha_bar[t]
-            args = (x_0, a**0.5 * x_0 + (1 - a) ** 0.5 * eps, x_0 + 0.1 * error, np.log(1 - a) + 0.2 * lv, t, alpha_bar)
-            out.append(Probe(f"t{t}", args, "the decoder's term and those above, a variance of its own"))
-        return out
-
-    return probes
+def _terms(latents: bool) -> list[Probe]:
+    rng, out, alpha_bar = Philox(56), [], Schedule.linear(1000).alpha_bar[1:]
+    for t in (0, 1, 30, 700):
+        k = rng.integers(0, 256, (2, 2, 2, 3))
+        x_0 = 1.5 * rng.normal(k.shape, dtype=np.float64) if latents else k / 127.5 - 1
+        eps, error, lv = (rng.normal(k.shape, dtype=np.float64) for _ in range(3))
+        a = alpha_bar[t]
+        args = (x_0, a**0.5 * x_0 + (1 - a) ** 0.5 * eps, x_0 + 0.1 * error, np.log(1 - a) + 0.2 * lv, t, alpha_bar)
+        out.append(Probe(f"t{t}", args, "the decoder's term and those above, a variance of its own"))
+    return out
 
 
 TERM = "x_0, x_t, x_0_hat, log_variance (B,C,H,W), t int 0..T-1, alpha_bar (T,)"
 CANCELS = "terms cancel, and " + TAILS
 
 
-@topic("K.3", TERM, "(B,): bits a dimension", _terms(False), tol=100.0, because=CANCELS)
+@topic("K.3", TERM, "(B,): bits a dimension", lambda: _terms(False), tol=100.0, because=CANCELS)
 def vb_term(R: Reference, x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, t: int, alpha_bar: Array) -> Array:
     """KL(q(x_{t-1} | x_t, x_0) ‖ p), p with the mean of q(· | x_t, x̂_0) and the given variance; at t = 0 -ln p(grey level)."""
     return bits_per_dim(R, bound_nats(R, x_0, x_t, x_0_hat, log_variance, t, alpha_bar, False))
 
 
-@topic("K.6", TERM, "(B,): bits a dimension", _terms(True), tol=100.0, exact=5.0, because=CANCELS)
+@topic("K.6", TERM, "(B,): bits a dimension", lambda: _terms(True), tol=100.0, exact=5.0, because=CANCELS)
 def vb_term_latents(R: Reference, x_0: Array, x_t: Array, x_0_hat: Array, log_variance: Array, t: int, alpha_bar: Array) -> Array:
     """KL(q(x_{t-1} | x_t, x_0) ‖ p); at t = 0 the continuous -ln N(x_0; mean, variance): latents have no grey levels."""
     return bits_per_dim(R, bound_nats(R, x_0, x_t, x_0_hat, log_variance, t, alpha_bar, True))
