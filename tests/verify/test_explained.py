@@ -50,7 +50,7 @@ SAYS = {  # topic, function -> what is said
     "its root": ("q_sample", ROOT,
                  "the coefficient of ε is the root of the right one (got 0.364496, expected 0.132858 at linear, t = 37)"),
     "a formula": ("q_sample", lambda x, e, t, a: noised(x, e, t, a, p=lambda a: a),
-                  "the coefficient of x_0 is squared: ᾱ_t for √ᾱ_t (got 0.982349, expected 0.991135 at linear, t = 37)"),
+                  "the coefficient of x_0 is the square of the right one: ᾱ_t for √ᾱ_t (got 0.982349, expected 0.991135 at linear, t = 37)"),
     "exchanged": ("q_sample", lambda x, e, t, a: noised(e, x, t, a), "equals D.1 with x_0 and ε exchanged"),
     "one t": ("q_sample", lambda x, e, t, a: noised(x, e, t[:1], a), "equals D.1 with the first t for all"),
     "bfloat16": ("q_sample", lambda x, e, t, a: noised(x, e, t, a.astype(np.float16).astype(float)),
@@ -125,13 +125,13 @@ def test_a_relation_is_said_of_no_noise(numbers, by):
     ([9, 5, 1], [8, 5, 1], "8 is missing; 9 does not belong there"),
 ])  # fmt: skip
 def test_a_list_is_told_in_words(got, want, words):
-    assert "; ".join(in_words([(np.array(got), np.array(want))])) == words
+    assert "; ".join(map(str, in_words([(np.array(got), np.array(want))]))) == words
 
 
 def test_what_is_true_of_one_question_only_is_not_said_of_all():
     cut = (np.array([9, 5, 3, 1, 0]), np.array([9, 6, 4, 2, 0]))
-    assert in_words([cut]) == ["cut off where it should be rounded"]
-    assert "cut off where it should be rounded" not in in_words([cut, (np.array([9, 4, 0]), np.array([9, 6, 0]))])
+    assert [*map(str, in_words([cut]))] == ["cut off where it should be rounded"]
+    assert "cut off where it should be rounded" not in map(str, in_words([cut, (np.array([9, 4, 0]), np.array([9, 6, 0]))]))
     words = said(trailing_timesteps=lambda T, N: fresh_laws.leading(T, N, 0))  # smaller by 1 in the first question only
     assert words == "a fixed stride of 2, from 8 to 0; right: 9 to 1"
 
