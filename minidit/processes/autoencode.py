@@ -13,21 +13,8 @@ from minidit.autograd import Tensor
 from minidit.backend import Array
 from minidit.models.autoencoder import Autoencoder
 from minidit.training.draws import Draws
-from minidit.training.loop import Loop, LoopConfig
+from minidit.training.loop import Loop, ShortRecipe
 from minidit.training.source import Data, source_of
-
-
-@dataclass(frozen=True)
-class ShortRecipe(LoopConfig):
-    """A short, fast recipe. The number of updates matters most, so batches are small and the large rate decays to nearly zero."""
-
-    lr: float = 5e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    warmup: int = 20
-    final_lr: float = 0.02
-    clip: float = 1.0
-    ema: float = 0.99
-    batch_size: int = 32
 
 
 @dataclass(frozen=True)

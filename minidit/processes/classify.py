@@ -13,21 +13,16 @@ from minidit.backend import Array, to_device, to_host
 from minidit.models.classifier import Classifier
 from minidit.training.draws import Draws
 from minidit.training.forward import forward
-from minidit.training.loop import Loop, LoopConfig
+from minidit.training.loop import Loop, ShortRecipe
 from minidit.training.source import source_of
 
 
 @dataclass(frozen=True)
-class ClassifyConfig(LoopConfig):
-    """The training of the judge: short, with a large rate that decays to nearly zero."""
+class ClassifyConfig(ShortRecipe):
+    """The training of the judge."""
 
     lr: float = 2e-3
-    betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
-    warmup: int = 20
-    final_lr: float = 0.02
-    clip: float = 1.0
-    ema: float = 0.99
     batch_size: int = 64
 
 

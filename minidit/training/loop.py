@@ -97,6 +97,19 @@ class LoopConfig(OptimConfig):
         return shards
 
 
+@dataclass(frozen=True)
+class ShortRecipe(LoopConfig):
+    """A short training. The number of updates matters most, so batches are small and the large rate decays to nearly zero."""
+
+    lr: float = 5e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = 20
+    final_lr: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.99
+    batch_size: int = 32
+
+
 class Loop:
     """One training of one network. `for record in loop.run(): …` yields {"step", "loss", "lr", "grad_norm", …} per update."""
 
