@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Array = Any
 PAPER, INK, MUTED = (255, 255, 255), (28, 28, 28), (102, 102, 102)  # greys: text adds no colour
+ACROSS = 10  # pictures in a row of a grid that nobody arranged
 FINE = 3  # lines and letters are drawn this many times larger, then reduced: smooth edges
 GREEK = str.maketrans({"α": "alpha", "β": "beta", "ε": "eps", "η": "eta", "θ": "theta", "μ": "mu", "σ": "sigma", "√": "sqrt ",
                        "−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "→": "->", "≤": "<=", "≥": ">=",
@@ -181,10 +182,16 @@ def _fitting(labels: Sequence[str], width: int) -> list[Picture]:
 # ------------------------------------------------------------------------------------------------ files
 
 
-def save_png(path: str | Path, image: Picture, about: str = "") -> Path:
-    """Writes the picture as PNG, with one channel if it has no colour.   about : its description inside the file"""
+def save_png(path: str | Path, image: Picture | Array, about: str = "") -> Path:
+    """Writes the picture as PNG, with one channel if it has no colour.   about : its description inside the file
+
+    Of an array, (C, H, W) or as `grid` takes them, it is the grid, ten in a row.
+    """
     from PIL.PngImagePlugin import PngInfo
 
+    if not hasattr(image, "save"):
+        image = np.asarray(image)
+        image = grid(image[None] if image.ndim == 3 else image, ACROSS)
     content, words = BytesIO(), PngInfo()
     if about:
         words.add_itxt("Description", about)

@@ -12,6 +12,7 @@ from PIL import Image
 from support import agree, spec
 
 from minidit import curves, pictures
+from minidit.images import Pictures
 
 
 def images(b=6, c=1, h=8, w=8, seed=0):
@@ -116,6 +117,18 @@ def test_pictures_put_together_are_all_there():
 
 
 # ------------------------------------------------------------------------------------------------ files
+
+
+def test_a_png_of_an_array_is_that_of_its_grid(tmp_path):
+    x = images(12, 3)
+    whole = pictures.save_png(tmp_path / "grid.png", pictures.grid(x, 10)).read_bytes()
+    assert pictures.save_png(tmp_path / "array.png", x).read_bytes() == whole
+    assert pictures.save_png(tmp_path / "pictures.png", Pictures(x)).read_bytes() == whole
+    one = pictures.save_png(tmp_path / "one.png", pictures.grid(x[:1], 1)).read_bytes()
+    assert pictures.save_png(tmp_path / "first.png", Pictures(x)[0]).read_bytes() == one
+    with pytest.raises(ValueError, match="a grid needs images"):
+        pictures.save_png(tmp_path / "flat.png", x[0, 0])
+    assert not (tmp_path / "flat.png").exists()
 
 
 @pytest.mark.parametrize("c, mode", [(1, "L"), (3, "RGB")])

@@ -29,7 +29,7 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "data", "grad", "k", "node")
-    __array_ufunc__ = None  # array × Tensor reaches the Tensor
+    __array_ufunc__ = None  # array × Tensor reaches the Tensor, and np.exp(Tensor) is a TypeError
     primitives: ClassVar[Mapping[str, Callable[..., Any]]] = {}  # defined in ops/, which imports this file
 
     def __init__(self, data: Array) -> None:
@@ -68,6 +68,12 @@ class Tensor:
 
     def __array__(self, *_: Any, **__: Any) -> Array:
         raise TypeError("NumPy would compute with a Tensor and forget its history: take .data, or an operation of minidit.ops")
+
+    def __array_function__(self, function: Any, types: Any, args: Any, keywords: Any) -> Any:
+        """What NumPy's functions ask first: np.mean would call the method `mean` with arguments that it does not have."""
+        if function in (np.shape, np.ndim, np.size) and len(args) == 1:
+            return getattr(self, function.__name__)
+        return self.__array__()
 
     def __bool__(self) -> bool:
         return bool(self.data)

@@ -184,6 +184,8 @@ def opened(file: Path, look: Callable[[bytes], None] = silent) -> Iterator[Pictu
         held = regular_file(file, DataError)
         if held > MAX_PICTURE:
             raise fault(file, f"{held} bytes, above the limit of {MAX_PICTURE}")
+        if not held:
+            raise fault(file, "an empty file, of 0 bytes: copy it again, move it away, or let its name begin with a dot")
         stack.enter_context(_bound(PngImagePlugin, "MAX_TEXT_MEMORY", MAX_TEXTS))
         with file.open("rb") as raw:
             content = raw.read(held)  # of files Pillow allocates claims

@@ -17,6 +17,7 @@ from minidit.incoming import PACKINGS, Refusal, read_json, read_toml, reading, r
 from minidit.runs import former
 
 T = TypeVar("T")
+WITHOUT = "delete the line: only the curves need it"
 MAX_METRICS = 2**26  # bytes of metrics.jsonl
 MAX_LINE = 2**16  # bytes of one of its lines
 Record = dict[str, Any]  # a JSON object or a TOML table
@@ -98,11 +99,11 @@ def _metrics(path: Path) -> list[Record]:
             except (ValueError, RecursionError) as error:
                 if not raw.endswith(b"\n") and len(raw) < MAX_LINE and not file.read(1):
                     break  # the last line was cut when the run was killed
-                raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}") from error
+                raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}; {WITHOUT}") from error
             if not isinstance(entry, dict):
-                raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}")
+                raise ReportError(f"{path}, line {i}: not a JSON object: {line[:60]!r}; {WITHOUT}")
             if not isinstance(entry.get("phase"), str) or not is_number(entry.get("step")):
-                raise ReportError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}')
+                raise ReportError(f'{path}, line {i}: "phase" (text) and "step" (number) are needed: {line[:60]!r}; {WITHOUT}')
             lines.append({**entry, "phase": former.phase(entry["phase"])})
     return former.joined(lines)
 

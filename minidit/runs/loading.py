@@ -83,6 +83,15 @@ def load(
     return loaded
 
 
+def check_readable(path: Path) -> None:
+    """Raises CheckpointError for a file or folder that may not be looked at."""
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror} (mend its permissions)") from error
+
+
 def _loaded(
     path: str | Path | None, device: str, dtype: DTypeLike, dialect: str | None, num_heads: int | None, state: str, weights: str
 ) -> Any:
@@ -95,6 +104,7 @@ def _loaded(
     if path is not None and weights:
         raise ValueError(f"{path} and the shipped weights {weights!r} are both named: leave out one of them")
     path = SHIPPED / name if path is None else Path(path)
+    check_readable(path)
     if not path.exists() and str(path) in (place.name for place in SHIPPED.glob("*")):
         raise CheckpointError(f"{path}: there is no such file; the shipped weights are md.load(weights={str(path)!r})")
     if (path / diffusers_folder.INDEX).exists():

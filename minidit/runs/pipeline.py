@@ -12,7 +12,7 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 
 from minidit import shown
-from minidit.backend import Array
+from minidit.backend import Array, xp_of
 from minidit.checkpoint.grammar import is_a
 from minidit.choices import check_word
 from minidit.data.captions import Vocabulary
@@ -112,7 +112,7 @@ class Pipeline:
         return words_of_walk(self.usual, sampler, solver, eta, path)
 
     def labels(self, wanted: Wanted | None, n: int | None = None) -> Labels | None:
-        """Labels from numbers, or from text ("0-9", "shirt,bag"; None: all), repeated in turn to n of them.
+        """Labels from numbers, or from texts ("0-9", "shirt,bag"; None: all), repeated in turn to n of them.
 
         Of a model of captions: rows from one text, several, or rows; None: some captions of its pictures.
         None for an unconditional model, which takes no labels: ValueError if any are given.
@@ -222,8 +222,21 @@ class Pipeline:
         return np.clip(x[..., c : x.shape[-2] - c, c : x.shape[-1] - c], -1, 1)
 
     def encode(self, x: Array) -> Array:
-        """Pictures or clips in [-1, 1], padding included  ->  x_0: scaled latents, or the pictures themselves."""
+        """Pictures or clips in [-1, 1]  ->  x_0: scaled latents, or the pictures themselves.
+
+        Pictures without the padding, as `sample` gives them, get it anew: it is black.
+        """
+        c, (C, *frames, H, W) = self.crop, x.shape[1:]
+        if c and not self._fits(C, *frames, H, W) and self._fits(C, *frames, H + 2 * c, W + 2 * c):
+            x = xp_of(x).pad(x, [(0, 0)] * (x.ndim - 2) + [(c, c)] * 2, constant_values=-1)
         return self.tokenizer.encode(x)
+
+    def _fits(self, C: int, *size: int) -> bool:
+        """Whether pictures of this size become what the model draws."""
+        try:
+            return tuple(self.tokenizer.shape(C, *size)) == tuple(self.model.shape)
+        except ValueError:
+            return False
 
     @spelled_out(settings)
     def sample(

@@ -246,7 +246,7 @@ def test_truncated_and_damaged_pictures(tmp_path):
     file.write_bytes(png_bytes(8, 8, b"\0" * 20))  # fewer rows than announced
     refused(tmp_path, "cannot be read", names=file)
     file.write_bytes(b"")
-    refused(tmp_path, "not a picture", names=file)
+    refused(tmp_path, "an empty file, of 0 bytes: copy it again", names=file)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])

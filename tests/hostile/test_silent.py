@@ -262,6 +262,10 @@ def test_the_power_zero_has_gradient_zero_at_zero():
 def test_numpy_does_not_take_a_tensor_apart_and_zero_is_false():
     with pytest.raises(TypeError, match=r"forget its history: take \.data"):
         np.asarray(t(3))
+    for function in (np.mean, np.sum, np.max, np.concatenate, lambda x: np.einsum("i->", x), lambda x: np.stack([x, x])):
+        with pytest.raises(TypeError, match=r"forget its history: take \.data"):
+            function(t(3))
+    assert np.shape(t(3)) == (3,) and np.ndim(t(3)) == 1 and np.size(t(3)) == 3
     assert not Tensor(np.zeros(1)) and Tensor(np.ones(1))
     with pytest.raises(ValueError, match="truth value"):
         bool(t(3))

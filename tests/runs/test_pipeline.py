@@ -1,6 +1,7 @@
 """A trained run as one call from labels to pictures."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from small import DIT, PROCESSES, awake, run_config, whole
 from support import agree
 
 from minidit.checkpoint import CheckpointError, save_model
+from minidit.data import embedded
 from minidit.diffusion import rungs, times
 from minidit.diffusion.fresh import DDPM_LEARNED
 from minidit.diffusion.prediction import V
@@ -44,17 +46,40 @@ def test_a_network_alone_is_loaded_from_its_file(run):
     assert isinstance(load(run[0].folder / "tokenizer.safetensors"), Autoencoder)
 
 
+def test_a_folder_that_may_not_be_looked_at_is_named(tmp_path, monkeypatch):
+    def refused(self):
+        raise PermissionError(13, "Permission denied", str(self / "model_index.json"))
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(CheckpointError, match=r"closed: cannot be read: Permission denied \(mend its permissions\)"):
+        load(tmp_path / "closed")
+
+
 def test_labels_are_read_repeated_and_refused(run):
     pipeline = run[1]
     assert pipeline.labels(None, 12) == [*range(10), 0, 1] and len(pipeline.labels(None)) == 16
     assert pipeline.labels("2,7") == [2, 7] and pipeline.labels("2,7", 3) == [2, 7, 2]
     assert pipeline.labels(np.array([1, 1])) == [1, 1]
+    assert pipeline.labels(7) == pipeline.labels(np.int64(7)) == [7] and pipeline.labels(7, 3) == [7, 7, 7]
+    assert pipeline.labels([2, 7], 3) == [2, 7, 2] and pipeline.labels(["2", "7-9"]) == [2, 7, 8, 9]
     with pytest.raises(ValueError, match=r"no class 'shirt'.*0, 1, 2"):
         pipeline.labels("shirt")
+    with pytest.raises(ValueError, match=r"no class 'shirt'.*0, 1, 2"):
+        pipeline.labels(["1", "shirt"])
     free = replace(pipeline, model=awake(replace(DIT, num_classes=0)))
     assert free.labels(None, 5) is None
     with pytest.raises(ValueError, match="unconditional"):
         free.labels("0")
+
+
+def test_pictures_come_back_to_latents_with_their_padding_and_without():
+    """`sample` cuts the padding off: without it latents would lie on another grid."""
+    pipeline, fashion = load(weights="fashion"), embedded.fashion("test").take(slice(3))
+    x = fashion.x_0()
+    x_0 = pipeline.encode(x)
+    assert x_0.shape == (3, *pipeline.model.shape)
+    assert np.array_equal(pipeline.encode(fashion.inner(x)), x_0)
+    assert pipeline.encode(np.zeros((1, 1, 64, 64), np.float32)).shape == (1, 4, 16, 16)  # other sizes are the tokenizer's
 
 
 def pixels(model, **more):
