@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from minidit.processes.diffusion import Diffusion, drawn
     from minidit.processes.sample import Sampling, sample
     from minidit.processes.tokenizer import decode, latents_of, reconstruct
-    from minidit.processes.train import loop_for, train
+    from minidit.processes.train import loop_for, loss, train
     from minidit.random import Philox
     from minidit.runs.loading import load
     from minidit.runs.pipeline import Pipeline
@@ -88,7 +88,7 @@ _HOMES = {
     "processes.diffusion": ("Diffusion", "drawn"),
     "processes.sample": ("Sampling", "sample"),
     "processes.tokenizer": ("decode", "latents_of", "reconstruct"),
-    "processes.train": ("loop_for", "train"),
+    "processes.train": ("loop_for", "loss", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
@@ -98,7 +98,7 @@ __all__ = [
     "Level", "Loop", "LoopConfig", "MMDiT", "MMDiTConfig", "Nothing", "OptimConfig", "Philox", "Pictures", "Pipeline",
     "Sampling", "Schedule", "SpacetimeConfig", "SpacetimeDiT", "Straight", "Tensor", "U", "UNet", "UNetConfig", "V",
     "__version__", "autoencode", "data", "ddim", "ddim_invert_step", "ddim_step", "ddpm_step", "decode", "describe", "drawn",
-    "edm", "from_dlpack", "guide", "latents_of", "load", "load_state", "loop_for", "metrics", "nn", "no_grad", "ops",
+    "edm", "from_dlpack", "guide", "latents_of", "load", "load_state", "loop_for", "loss", "metrics", "nn", "no_grad", "ops",
     "pictures", "plain_text", "posterior", "predict_eps", "predict_v", "predict_x_0", "primitive", "q_sample", "reconstruct",
     "sample", "save", "save_state", "times", "to_device", "to_host", "train", "verify", "xp_of",
 ]  # fmt: skip  # a literal, which type checkers read

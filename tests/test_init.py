@@ -16,7 +16,8 @@ PROMISED = (
     "AdamW", "OptimConfig",
     "Schedule", "q_sample", "posterior", "ddpm_step", "ddim_step", "ddim_invert_step", "guide",
     "predict_x_0", "predict_eps", "predict_v", "EPS", "X_0", "V", "Level",
-    "Diffusion", "Level", "Sampling", "DDPM", "DDPM_LARGE", "DDPM_LEARNED", "ddim", "train", "loop_for", "Loop", "LoopConfig",
+    "Diffusion", "Level", "Sampling", "DDPM", "DDPM_LARGE", "DDPM_LEARNED", "ddim", "train", "loop_for", "loss",
+    "Loop", "LoopConfig", "save_state", "load_state", "times", "drawn", "Classes", "Nothing",
     "sample", "Sampling", "ddim", "DDPM", "DDPM_LARGE", "DDPM_LEARNED",
     "autoencode", "AutoencodeConfig", "latents_of", "decode", "reconstruct", "save", "load", "Pipeline", "__version__",
 )  # fmt: skip

@@ -16,6 +16,7 @@ from minidit.models.condition import Tokens
 from minidit.nn.module import Trainable
 from minidit.processes.diffusion import Diffusion, Hybrid
 from minidit.processes.options import TrainingOptions
+from minidit.training.held_out import mean_loss
 from minidit.training.loop import Loop, LoopConfig
 from minidit.training.memory import explained
 from minidit.training.process import Process
@@ -23,7 +24,7 @@ from minidit.training.saved import saving
 from minidit.training.source import Data, LabelDropout, OfShape, Source, Unlabelled, WordDropout, source_of
 
 
-def fitted_source(network: Backbone, data: Data) -> Source:
+def fitted_source(network: Backbone, data: Data, *, dropout: bool = True) -> Source:
     """The data as this network is trained on them, with label dropout. Raises ValueError if they do not fit."""
     source: Source = OfShape(source_of(data, network.device, network.dtype), network.shape)
     condition = network.condition
@@ -37,6 +38,8 @@ def fitted_source(network: Backbone, data: Data) -> Source:
     outside = labels[(labels < 0) | (labels >= condition.count)]
     if len(outside):
         raise ValueError(f"label {outside[0]} is out of range for a model of {condition.words}")
+    if not dropout:
+        return source
     if isinstance(condition, Tokens) and condition.word_dropout:
         source = WordDropout(source, condition.word_dropout, condition.unknown)
     return source if condition.null is None else LabelDropout(source, condition.dropout, condition.without)
@@ -74,6 +77,17 @@ def loop_for(
     check_drawn(network)
     source = fitted_source(network, data)
     return Loop(network, fitted_process(network, process, source, vb_weight), source, config, kind=kind)
+
+
+def loss(network: TrainedBackbone, data: Data, process: Diffusion, *, seed: int = 0) -> float:
+    """The mean loss of a network over all data, each sample at one time; labels are not left out, and nothing is learned.
+
+    data : as in `train`.   seed : of times and noise; with the same one two networks are comparable.
+    Raises ValueError if data and network do not fit.
+    """
+    check_backbone(network, "config")
+    source = fitted_source(network, data, dropout=False)
+    return mean_loss(network, fitted_process(network, process, source), source, len(source), seed)
 
 
 @spelled_out(LoopConfig)
