@@ -50,7 +50,8 @@ SAYS = {  # topic, function -> what is said
     "its root": ("q_sample", ROOT,
                  "the coefficient of ε is the root of the right one (got 0.364496, expected 0.132858 at linear, t = 37)"),
     "a formula": ("q_sample", lambda x, e, t, a: noised(x, e, t, a, p=lambda a: a),
-                  "the coefficient of x_0 is the square of the right one: ᾱ_t for √ᾱ_t (got 0.982349, expected 0.991135 at linear, t = 37)"),
+                  "the coefficient of x_0 is the square of the right one: ᾱ_t for √ᾱ_t "
+                  "(got 0.982349, expected 0.991135 at linear, t = 37)"),
     "exchanged": ("q_sample", lambda x, e, t, a: noised(e, x, t, a), "equals D.1 with x_0 and ε exchanged"),
     "one t": ("q_sample", lambda x, e, t, a: noised(x, e, t[:1], a), "equals D.1 with the first t for all"),
     "bfloat16": ("q_sample", lambda x, e, t, a: noised(x, e, t, a.astype(np.float16).astype(float)),
