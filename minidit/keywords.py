@@ -21,8 +21,10 @@ BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWO
 
 
 def alike(name: str, known: Iterable[str], most: int = 1, likeness: float = 0.6) -> list[str]:
-    """The known names that were probably meant: a few that begin so, else the most alike. Capitals make no difference."""
+    """The known names that were probably meant: one with other capitals, else a few that begin so, else the most alike."""
     plain, wrong = {word: word.lower() for word in known}, name.lower()
+    if same := [word for word in plain if plain[word] == wrong]:
+        return difflib.get_close_matches(name, same, 1, 0.0)
     begun = [word for word in plain if len(wrong) > 2 and plain[word].startswith(wrong)]
     likely = [] if begun else difflib.get_close_matches(wrong, plain.values(), most, likeness)
     return begun[:BEGUN] or [word for text in dict.fromkeys(likely) for word in plain if plain[word] == text][:most]

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minidit as md
-from minidit.keywords import Named, meant, spelled_out, suggesting
+from minidit.keywords import Named, alike, meant, spelled_out, suggesting
 
 NAMES = st.text(string.ascii_lowercase + "_", min_size=3, max_size=12)
 CALLABLE = [name for name in md.__all__ if inspect.isclass(getattr(md, name)) or inspect.isfunction(getattr(md, name))]
@@ -41,6 +41,14 @@ def test_a_name_with_one_wrong_letter_is_suggested(name, place, letter):
     with pytest.raises(KeyError) as caught:
         Named({name: 1})[wrong]
     assert str(caught.value) == f"there is no {wrong!r}, did you mean {name!r}?"
+
+
+@pytest.mark.parametrize("name, near", [
+    ("Dit", ["DiT"]), ("dIT", ["DIT"]), ("flux", ["flux-words", "FLUX.1-dev"]), ("FLUX.1-DEV", ["FLUX.1-dev"]), ("fi", []),
+    ("flix-words", ["flux-words"]), ("DITS", ["DIT"]),
+])  # fmt: skip
+def test_other_capitals_come_first_then_what_begins_so_then_what_is_most_alike(name, near):
+    assert alike(name, ["DIT", "DiT", "DiTConfig", "flux-words", "FLUX.1-dev"]) == near
 
 
 @given(st.sampled_from(["y", "seed", "steps", "guidance"]), st.integers())
