@@ -16,7 +16,6 @@ A wrong explanation is worse than none: nothing is said that does not reproduce 
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from minidit.verify.core.finding import Answer, Answers, Reason, questions
 from minidit.verify.core.forms import few, is_list
 from minidit.verify.core.further import TABLES, letters_of
 from minidit.verify.core.reference import AnyTopic, Kind
-from minidit.verify.core.relations import RIGHT, Pair, argument_itself, factor_of_each, letters, relation, same
+from minidit.verify.core.relations import RIGHT, Pair, argument_itself, factor_of_each, listed, relation, same
 from minidit.verify.core.where import not_finite
 
 Law = Callable[..., Any]  # the right answer to any arguments
@@ -119,7 +118,7 @@ def _explained(
     flat = [leaf for group in wrong.values() for leaf in group]
     if endless := [c for c, g, w in flat if not_finite(g, w)]:
         return [Reason(f"no finite number came, for example in {endless[0].answer.probe.name}")], False
-    axes = letters(flat[0][2].shape, topic.gives)
+    axes = listed(topic.gives, flat[0][2].ndim)
     pairs = [Pair(g.astype(np.float64), w.astype(np.float64), factors(topic, c.args)) for c, g, w in flat]
     args = [_beside(topic.parameters, c.args, place) for place, group in wrong.items() for c, _, _ in group]
     if words := argument_itself(pairs, args, tolerance) or relation(pairs, tolerance, axes, it):
@@ -169,9 +168,7 @@ def _which(leaves: Leaves, wrong: Leaves, topic: AnyTopic) -> str:
     right = len(leaves) - len(wrong)
     if not right:
         return EVERY
-    words = re.search(r"\(([\w, ]+)\)", topic.gives)
-    names = re.split(r", *", words[1]) if words else []
-    called = {f"[{k}]": n for k, n in enumerate(names)} if len(names) == len(leaves) else {}
+    called = {f"[{k}]": n for k, n in enumerate(listed(topic.gives, len(leaves)))}
     some = few(called.get(place, place) for place in wrong)
     return f"{some} of the answer (the other {right} {'is' if right == 1 else 'are'} right)"
 

@@ -95,11 +95,11 @@ def _relation(pairs: Sequence[Pair], tolerance: float, axes: Sequence[str]) -> s
 # ------------------------------------------------------------------------------------------------ along axes
 
 
-def letters(shape: tuple[int, ...], gives: str) -> tuple[str, ...]:
-    """The names of the axes of an answer, from the words of the topic, "x_t (B,C,H,W)"; () where they do not fit."""
+def listed(gives: str, n: int) -> tuple[str, ...]:
+    """The names of the n axes, or entries, of an answer: "x_t (B,C,H,W)", "(x_0, eps), …"; () where they do not fit."""
     words = re.search(r"\((\w+(?: ?, ?[\w*]+)*),?\)", gives)
     names = tuple(re.split(r" ?, ?", words[1])) if words else ()
-    return names if len(names) == len(shape) else ()
+    return names if len(names) == n else ()
 
 
 def _along(pairs: Sequence[Pair], axes: Sequence[str]) -> Iterator[Relation]:
