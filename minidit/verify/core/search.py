@@ -141,7 +141,8 @@ def _suspects(finding: Finding, findings: Sequence[Finding], bank: Sequence[Devi
 def _narrow(findings: Sequence[Finding], asked: Asked, judge: Judge) -> None:
     """Drops candidates that other topics contradict, where others remain.
 
-    First what would have spoilt a topic that passed; then whatever explains fewer topics than another candidate does.
+    First what would have spoilt a topic that passed; then whatever explains fewer topics than another candidate does, or as many
+    by changing more parts.
     """
     right = [f for f in findings if f.verdict == "equal"]
 
@@ -159,6 +160,10 @@ def _narrow(findings: Sequence[Finding], asked: Asked, judge: Judge) -> None:
             finding.verdict = finding.verdict if finding.candidates or finding.verdict != "named" else "unknown"
     votes = Counter(ids(names) for f in findings for names in f.candidates)
     for finding in findings:
-        alone = {names: sum(votes[frozenset({d.id})] for d in names) for names in finding.candidates}
-        rank = {names: (len(names), -votes[ids(names)], -n) for names, n in alone.items()}
+        rank = {
+            names: (
+                len(names), -votes[ids(names)], -sum(votes[frozenset({d.id})] for d in names), sum(len(d.patches) for d in names),
+            )
+            for names in finding.candidates
+        }  # fmt: skip
         finding.candidates = [names for names in finding.candidates if rank[names] == min(rank.values())]
