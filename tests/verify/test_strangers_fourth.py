@@ -26,7 +26,7 @@ SAID = {
     "strided_range": "M06b",
     "trailing_from_one": "the answer is the right one plus 1",
     "multistep_spacing": "equals D.25 with N + 1 places of which the lowest is left out",
-    "betas_of_the_full_ladder": "M03 or M03b",
+    "betas_of_the_full_ladder": "M03",
     "fixed_stride": "every step goes down by 100, whatever the next timestep is",
     "stretched_index": "166, 500, 999 are missing; 142.857, 428.571, 857.143 do not belong there",
     "noised": "the coefficient of ε is (1-√ᾱ_t) for √(1-ᾱ_t)",
