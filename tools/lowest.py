@@ -62,14 +62,14 @@ def pip(*arguments: str, builder: Path | None = None) -> subprocess.CompletedPro
 
 
 def too_low(bounds: dict[str, str], again: list[str]) -> str:
-    """The bound without which the tests that failed pass, raised one at a time; all the others stay as they are."""
+    """The bound without which the tests that failed pass: one at a time is raised as far as the others, which stay, allow."""
     for name, version in bounds.items():
-        pip("--upgrade", "--no-deps", name)
-        newest = importlib.metadata.version(name)
-        passed = newest != version and subprocess.run(again, cwd=ROOT, capture_output=True, check=False).returncode == 0
+        pip("--upgrade", name, *(f"{other}=={held}" for other, held in bounds.items() if other != name))
+        raised = importlib.metadata.version(name)
+        passed = raised != version and subprocess.run(again, cwd=ROOT, capture_output=True, check=False).returncode == 0
         pip("--no-deps", f"{name}=={version}")
         if passed:
-            return f"{name}>={version} is too low: with it the test above fails, with {name} {newest} it passes"
+            return f"{name}>={version} is too low: with it the test above fails, with {name} {raised} it passes"
     return "the test above fails with the lowest versions, and raising no single bound mends it"
 
 
