@@ -13,7 +13,7 @@ import minidit as md
 from minidit.cli import main
 
 ROOT = Path(__file__).parent.parent
-FOR_USERS = ("README.md", "docs/results.md", "docs/runs.md", "docs/data.md")
+FOR_USERS = ("README.md", "docs/results.md", "docs/runs.md", "docs/data.md", "docs/python.md")
 PAGES = [name for name in FOR_USERS if (ROOT / name).exists()]  # a source distribution has only docs/story
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in PAGES}
 BLOCKS = [block for text in TEXTS.values() for block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S)]

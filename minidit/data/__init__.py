@@ -1,6 +1,7 @@
-"""Data sets: two inside the package, clips made of them, and readers of the usual formats.
+"""Data sets: those inside the package, clips made of them, and readers of the usual formats.
 
-    data.load("fashion")          data.load("~/pictures", size=64)          data.load("mnist/", part="test")
+    data.load("fashion")          or "digits"; "emoji" and "shapes" have captions
+    data.load("~/pictures", size=64)          data.load("mnist/", part="test")
     data.load("clips", frames=6)  digits that move on a torus
     data.load("~/pictures", cache=data.Cache())     a set larger than memory stays on disk
 """

@@ -34,9 +34,14 @@ Weight = Callable[[Prediction, Level], Array]  # the weight at a level on the lo
 Weights = Callable[[Array], Array]  # times -> (B,)
 
 
-def rungs(T: int) -> Times:
+@dataclass(frozen=True)
+class Rungs:
     """All rungs of a ladder, equally often."""
-    return lambda draws: draws.integers(1, T + 1)
+
+    T: int
+
+    def __call__(self, draws: Draws) -> Array:
+        return draws.integers(1, self.T + 1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Diffusion:
         check_kind("a ladder", path, Schedule, "md.Schedule.cosine(1000)")
         check_kind("the network's answer", answer, Prediction, "md.EPS, md.V or md.X_0")
         answer.reading(path.level(path.T))
-        return cls(path, answer, rungs(path.T), weight)
+        return cls(path, answer, Rungs(path.T), weight)
 
     @cached_property
     def weights(self) -> Weights | None:
@@ -126,6 +131,7 @@ class Diffusion:
         return losses
 
     def loss(self, network: Backbone, x_0: Array, y: Array | None, draws: Draws) -> tuple[Tensor, dict[str, Array]]:
+        """The losses of a batch : (B,), with the times and the noise of an update; `md.loss` is their mean over a set."""
         t, eps, x_t, level = self.question(x_0, draws)
         return self.error(network(*self.path.inputs(x_t, t), y), x_0, eps, t, level), {}
 

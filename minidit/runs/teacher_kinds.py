@@ -27,7 +27,7 @@ from minidit.models.flow_map import FlowMapDiT
 from minidit.models.guided import GuidedDiT
 from minidit.processes.consistency import Consistency, fixed, near_squares, top_first
 from minidit.processes.denoise import Denoiser
-from minidit.processes.diffusion import Diffusion, drawn, rungs
+from minidit.processes.diffusion import Diffusion, Rungs, drawn
 from minidit.processes.distil import Distillation
 from minidit.processes.flow_map import MeanVelocity
 from minidit.processes.guidance import GuidanceDistillation
@@ -220,7 +220,7 @@ class GuidanceConfig(StudentConfig):
     def diffusion(self) -> GuidanceDistillation:
         """The process without its teacher, whose path and answer it has."""
         path, answer = COORDINATES[self.coordinates]()
-        law = rungs(path.T) if isinstance(path, Schedule) else drawn(times.uniform)
+        law = Rungs(path.T) if isinstance(path, Schedule) else drawn(times.uniform)
         return GuidanceDistillation(path, answer, law, low=self.scale_low, high=self.scale_high)
 
     def process(self, network: Backbone, source: Source, teacher: Teacher | None = None) -> Process:

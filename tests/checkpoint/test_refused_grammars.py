@@ -121,3 +121,14 @@ def test_parts_that_are_missing_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no diffusion_pytorch_model"):
         load_model(tmp_path / "empty")
+
+
+def test_a_position_table_that_was_stored_in_half_precision_is_still_the_usual_one(tmp_path):
+    """As in the shipped weights, which are computed in float32."""
+    save(tmp_path / "half.safetensors", dit(), dtype=np.float16)
+    model, _ = load_model(tmp_path / "half.safetensors", dtype=np.float32)
+    save(tmp_path / "folder", model, grammar="diffusers")
+    assert load_model(tmp_path / "folder")[0].config.hidden_size == model.config.hidden_size
+    model.pos_embed[0, 0, 0] += 2e-4
+    with pytest.raises(ValueError, match="a position table of its own"):
+        save(tmp_path / "other", model, grammar="diffusers")
