@@ -30,6 +30,7 @@ LAWS = {  # and what they know; of tokens some equations have stop-gradients
 A_LAW_IS_KNOWN_FROM = LAYER["training"]
 BESIDE = {  # the only arrows between two rooms of one layer
     ("outgoing", "incoming"), ("pictures", "outgoing"), ("pictures", "frames"), ("curves", "pictures"), ("random", "backend"),
+    ("choices", "keywords"),
     ("kernels", "autograd"), ("optim", "nn"), ("images", "shown"), ("images", "pictures"), ("images", "frames"),
 }  # fmt: skip
 CUPY = {"backend", "kernels"}
