@@ -52,7 +52,8 @@ def show_run(
     labels, K, walked = shown_labels(pipeline, each), pipeline.model.condition.count, shown_steps(run.config, pipeline)
     if walked < s.steps:
         run.note(f"pictures are drawn in {walked} steps instead of {s.steps}, because the model has made few updates")
-    options: Options = {"n": UNLABELLED, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
+    n = UNLABELLED if labels is None else len(labels)
+    options: Options = {"n": n, "guidance": s.guidance, "interval": s.interval, "seed": s.seed}
     for name, title, more in drawings(pipeline, walked):
         x = pipeline.sample(labels, **options | more | {"progress": steps(f"pictures by {name}")})
         title += f", guidance {guidance_of(s)}" if K else ""

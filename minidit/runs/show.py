@@ -89,7 +89,8 @@ def playing(x: Array, labels: Labels | None, pipeline: Pipeline) -> list[Picture
 def save_grid(run: Path, pipeline: Pipeline, config: SampleConfig, step: int) -> None:
     """A small grid during training, always from the same noise, so that progress is visible."""
     labels = pipeline.labels(None, 2 * min(10, max(4, pipeline.model.condition.count)))
-    x = pipeline.sample(labels, n=16, steps=pipeline.in_short(config.steps), seed=config.seed)
+    n = 16 if labels is None else len(labels)
+    x = pipeline.sample(labels, n=n, steps=pipeline.in_short(config.steps), seed=config.seed)
     path = run / "samples" / f"step_{step:08d}.png"
     if ranks().first:
         path.parent.mkdir(exist_ok=True)

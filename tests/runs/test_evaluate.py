@@ -18,7 +18,7 @@ from minidit.random import Philox
 from minidit.runs.evaluate import Evaluation, straightness
 from minidit.runs.gallery import measure, show_run, shown_steps
 from minidit.runs.pipeline import Pipeline
-from minidit.runs.show import class_grid
+from minidit.runs.show import class_grid, save_grid
 from minidit.training.draws import Draws
 
 CLASSIFIER = ClassifierConfig(channels=1, size=8, num_classes=10, widths=(8, 8, 16), features=16)
@@ -108,10 +108,15 @@ def test_classes_of_equal_number_stand_in_rows():
     assert class_grid(x, None).width > 0 and class_grid(x, [*labels[:5], 1], ("a", "b")).size == class_grid(x, None).size
 
 
-def test_a_finished_run_shows_itself(run):
+def test_a_finished_run_shows_itself(run, monkeypatch):
+    """Each class as often as the others, in the pictures at the end and in the small grid during training."""
     job, pipeline, _, held_out = run
-    job.config = replace(job.config, sample=replace(job.config.sample, steps=2))
+    job.config, drawn, usual = replace(job.config, sample=replace(job.config.sample, steps=2)), [], Pipeline.latents
+    monkeypatch.setattr(Pipeline, "latents", lambda self, y, **more: drawn.append(y) or usual(self, y, **more))
     show_run(job, pipeline, held_out, each=2)
+    save_grid(job.folder, pipeline, job.config.sample, 1)
+    K = pipeline.model.condition.count
+    assert len(drawn) >= 4 and all(len(set(np.bincount(y, minlength=K))) == 1 for y in drawn)
     names = {p.name for p in (job.folder / "pictures").iterdir()}
     assert {"ddim.png", "ddpm.png", "denoising.gif", "loss.png", "reconstructions.png", "x0_strip.png"} <= names
     with np.load(job.folder / "trace.npz") as trace:
