@@ -127,12 +127,11 @@ class Writer(Pipeline):
         result = flat_buffer(B * N, np.int64, self.model.device).reshape(B, N)
 
         def body(part: slice, i: int) -> None:
-            with no_grad(), Arena():
-                for k in range(part.start, part.stop, MOST):
-                    some = slice(k, min(k + MOST, part.stop))
-                    classes, first = None if y is None else y[some], i == 0 and k == part.start
-                    result[some] = write(self.model, self.writes, classes, how, n=some.stop - some.start, samples=samples[some],
-                                         progress=progress if first else None)  # fmt: skip
+            for k in range(part.start, part.stop, MOST):  # no arena: scales of many sizes would each keep their own
+                some = slice(k, min(k + MOST, part.stop))
+                classes, first = None if y is None else y[some], i == 0 and k == part.start
+                result[some] = write(self.model, self.writes, classes, how, n=some.stop - some.start, samples=samples[some],
+                                     progress=progress if first else None)  # fmt: skip
 
         with computing_in(precision, self.model.device, getattr(self.model, "flat", None)):
             over_shards(B, body, self.model.device, min(options.get("shards", 0) or cores(), B), into=[result])
