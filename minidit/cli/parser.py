@@ -166,7 +166,8 @@ class Parser(argparse.ArgumentParser):
 
     def _command(self) -> Parser:
         """The parser of the command that is called; this one, if there is none."""
-        return next((parser for parser in self._parsers()[1:] if parser.prog.split()[-1] in self.words), self)
+        commands = {parser.prog.split()[-1]: parser for parser in self._parsers()[1:]}
+        return next((commands[word] for word in self.words if word in commands), self)  # a later one is a value: --data demo
 
     def _every_action(self) -> list[argparse.Action]:
         return [action for parser in self._parsers() for action in parser._actions]
