@@ -1,7 +1,7 @@
 """How pictures were drawn, as a sentence and as the command that draws them again; a PNG of `minidit sample` holds both.
 
 2 pictures, 8 steps of ddim with ab2_arc, guidance 4 in (0.2, 0.7], seed 0, by the weights fashion: shirt; bag
-again: minidit sample --labels shirt,bag --guidance 4.0 --seed 0 --steps 8 --sampler ddim --solver ab2_arc …
+again: minidit sample --labels shirt,bag --guidance 4 --seed 0 --steps 8 --sampler ddim --solver ab2_arc …
 """
 
 from __future__ import annotations
