@@ -59,7 +59,7 @@ class Denoiser:
         guided = y is not None and len(y) == 2 * n
         both = xp.concatenate((x_t, x_t)) if guided else x_t
         if not isinstance(t, (int, float)):
-            t = xp.concatenate((t, t)) if guided and len(t) > 1 else xp.broadcast_to(t, (len(both),))
+            t = xp.concatenate((t, t)) if guided and t.shape == (n,) else xp.broadcast_to(t, (len(both),))
         out = value(self.network(*self.path.inputs(both, t), y))
         v = out[:n, channels:] if self.network.second_half else None  # of the conditional half
         return Answer(out[:n, :channels], out[n:, :channels] if guided else None, v)
