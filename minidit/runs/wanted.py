@@ -35,14 +35,14 @@ def classes_of(K: int, names: Sequence[str], wanted: Wanted | None, n: int | Non
         names = tuple(names) or tuple(map(str, range(K)))
         asked: list[Any] = [wanted] if isinstance(wanted, str) else np.atleast_1d(np.asarray(wanted, object)).tolist()
         chosen = [k for one in asked for k in (parse_labels(one, names) if isinstance(one, str) else [int(one)])]
-    return chosen if n is None else [chosen[i % len(chosen)] for i in range(n)]
+    return chosen if n is None or not chosen else [chosen[i % len(chosen)] for i in range(n)]
 
 
 def rows_of(vocabulary: Vocabulary, wanted: Wanted, n: int | None) -> NDArray[np.int64]:
     """Rows of captions : (n, length); rows are left as they are. Unknown words are left out, with a warning."""
-    if not isinstance(wanted, str) and (rows := np.asarray(wanted)).dtype.kind in "iu":
+    if not isinstance(wanted, str) and (rows := np.atleast_1d(np.asarray(wanted))).dtype.kind in "iu":
         return rows
     rows, remarks = vocabulary.prompts([str(text) for text in np.atleast_1d(np.asarray(wanted, object))])
     for remark in remarks:
         warnings.warn(remark, stacklevel=level_of_caller())
-    return rows if n is None else rows[np.arange(n) % len(rows)]
+    return rows if n is None or not len(rows) else rows[np.arange(n) % len(rows)]
