@@ -224,11 +224,12 @@ class Pipeline:
     def encode(self, x: Array) -> Array:
         """Pictures or clips in [-1, 1]  ->  x_0: scaled latents, or the pictures themselves.
 
-        Pictures without the padding, as `sample` gives them, get it anew: it is black.
+        Pictures without the padding, as `sample` gives them, are padded with black again.
         """
-        c, (C, *frames, H, W) = self.crop, x.shape[1:]
-        if c and not self._fits(C, *frames, H, W) and self._fits(C, *frames, H + 2 * c, W + 2 * c):
-            x = xp_of(x).pad(x, [(0, 0)] * (x.ndim - 2) + [(c, c)] * 2, constant_values=-1)
+        if (c := self.crop) and x.ndim > 3:
+            C, *frames, H, W = x.shape[1:]
+            if not self._fits(C, *frames, H, W) and self._fits(C, *frames, H + 2 * c, W + 2 * c):
+                x = xp_of(x).pad(x, [(0, 0)] * (x.ndim - 2) + [(c, c)] * 2, constant_values=-1)
         return self.tokenizer.encode(x)
 
     def _fits(self, C: int, *size: int) -> bool:
