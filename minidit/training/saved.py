@@ -22,6 +22,7 @@ import numpy as np
 
 from minidit.backend import Array, to_device, to_host
 from minidit.checkpoint import CheckpointError, read_arrays, write_arrays
+from minidit.outgoing import check_writable
 from minidit.training.loop import Diverged, Loop, gentler
 
 ROUNDING = ("shards", "accumulate", "checkpoint_blocks", "graph", "detect_anomaly")  # options that affect rounding only
@@ -51,7 +52,8 @@ def facts_of(loop: Loop) -> dict[str, Any]:
     network = {name: list(p.declared) for name, p in loop.model.named_parameters()}
     return {
         **{name: list(x) if isinstance(x, tuple) else x for name, x in settings.items()},
-        "process": type(loop.process).__name__, "samples": len(loop.source), "network": network,
+        "process": type(loop.process).__name__, "samples": len(loop.source), "dtype": loop.model.dtype.name,
+        "network": network,
     }  # fmt: skip
 
 
@@ -119,6 +121,8 @@ def saving(loop: Loop, path: str | PathLike[str], every: int) -> Iterator[dict[s
         raise ValueError(f"save_every = {every} must be at least 1")
     if Path(path).exists():
         load_state(path, loop)
+    elif loop.ranks.first:  # now, and not after `every` updates that would be lost
+        check_writable(path, sum(flat.nbytes for flat in (loop.model.flat, *loop.optimiser.state_dict().values())))
     saved, interrupted, records = loop.done, False, loop.run()
 
     def save() -> None:
@@ -128,11 +132,12 @@ def saving(loop: Loop, path: str | PathLike[str], every: int) -> Iterator[dict[s
         saved = loop.done
 
     while True:
-        with whole_updates() as noted:
+        with whole_updates() as noted:  # the file is written inside as well: a Ctrl-C there must not cost these updates
             record = next(records, None)
-        interrupted = loop.stop = loop.stop or bool(noted)
-        if record is None or interrupted or loop.done % every == 0:
-            save()
+            if record is None or noted or loop.stop or loop.done % every == 0:
+                save()
+        interrupted = interrupted or bool(noted)
+        loop.stop = loop.stop or interrupted
         if record is None:
             break
         try:

@@ -13,7 +13,9 @@ import pytest
 from small import DIT
 
 import minidit as md
-from minidit.checkpoint import CheckpointError
+from minidit.checkpoint import CheckpointError, write_arrays
+from minidit.outgoing import WriteError
+from minidit.training import saved
 from minidit.training.loop import Loop
 from minidit.training.saved import whole_updates
 
@@ -86,6 +88,29 @@ def test_ctrl_c_in_the_middle_of_an_update_finishes_it_and_loses_nothing(tmp_pat
     assert seen + rest == records and np.array_equal(model.flat, weights)
 
 
+def test_ctrl_c_while_the_file_is_written_loses_nothing_either(tmp_path, monkeypatch):
+    records, weights = whole()
+
+    def interrupted(path, arrays, header):
+        signal.raise_signal(signal.SIGINT)
+        write_arrays(path, arrays, header)
+
+    seen = []
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(saved, "write_arrays", interrupted)
+        for record in training(network(), tmp_path / "x.state"):
+            seen.append(record)
+    model = network()
+    rest = list(training(model, tmp_path / "x.state"))
+    assert len(seen) == 4 and seen + rest == records and np.array_equal(model.flat, weights)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_first_update(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"x\.state: .*one of its folders is a file"):
+        next(training(network(), tmp_path / "file" / "x.state"))
+
+
 def test_a_second_ctrl_c_interrupts_at_once():
     with pytest.raises(KeyboardInterrupt), whole_updates() as noted:
         signal.raise_signal(signal.SIGINT)
@@ -132,6 +157,8 @@ def test_a_state_of_another_network_or_process_and_a_damaged_one_are_refused(tmp
     wider = md.DiT(replace(DIT, hidden_size=2 * DIT.hidden_size), md.Philox(1))
     with pytest.raises(CheckpointError, match=r"x.state: was trained with another network: x_embedder.proj.weight is \("):
         list(training(wider, path))
+    with pytest.raises(CheckpointError, match=r"x.state: belongs to another training: dtype is float64, was float32"):
+        list(training(md.DiT(DIT, md.Philox(1), dtype=np.float64), path))
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
