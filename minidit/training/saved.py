@@ -8,6 +8,7 @@ so a kill at any moment leaves the state before or after it.
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -52,9 +53,14 @@ def facts_of(loop: Loop) -> dict[str, Any]:
     network = {name: list(p.declared) for name, p in loop.model.named_parameters()}
     return {
         **{name: list(x) if isinstance(x, tuple) else x for name, x in settings.items()},
-        "process": type(loop.process).__name__, "samples": len(loop.source), "dtype": loop.model.dtype.name,
+        "process": _in_words(loop.process), "samples": len(loop.source), "dtype": loop.model.dtype.name,
         "network": network,
     }  # fmt: skip
+
+
+def _in_words(process: object) -> str:
+    """A process as it shows itself, on one line: its path, answer and times; without addresses, which no two programs share."""
+    return " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(process)).split())
 
 
 def save_state(path: str | PathLike[str], loop: Loop) -> None:

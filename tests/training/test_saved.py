@@ -157,6 +157,9 @@ def test_a_state_of_another_network_or_process_and_a_damaged_one_are_refused(tmp
     wider = md.DiT(replace(DIT, hidden_size=2 * DIT.hidden_size), md.Philox(1))
     with pytest.raises(CheckpointError, match=r"x.state: was trained with another network: x_embedder.proj.weight is \("):
         list(training(wider, path))
+    for other in (md.Diffusion(md.Straight(shift=3), md.U, PROCESS.times), md.Diffusion.on_ladder(md.Schedule.cosine(), md.V)):
+        with pytest.raises(CheckpointError, match=r"process is Diffusion\(path=.*, was Diffusion\(path=Straight\("):
+            list(md.train(network(), (X_0, Y), other, state=path, **HOW))
     with pytest.raises(CheckpointError, match=r"x.state: belongs to another training: dtype is float64, was float32"):
         list(training(md.DiT(DIT, md.Philox(1), dtype=np.float64), path))
     content = bytearray(path.read_bytes())
