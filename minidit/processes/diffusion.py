@@ -88,11 +88,12 @@ class Diffusion:
         check_path(self.path)
         check_kind("the network's answer", self.answer, Prediction, "md.EPS, md.V or md.U")
         try:
-            shape = np.shape(self.times(Draws(0, self.stream, np.arange(2), per=self.per)))
-        except (AttributeError, TypeError):  # no function, or one of numbers
-            shape = None
+            shape, cause = np.shape(self.times(Draws(0, self.stream, np.arange(2), per=self.per))), None
+        except (AttributeError, TypeError) as error:  # no function, or one of numbers, or a slip inside it
+            shape, cause = None, error
         if shape != (2,):
-            raise TypeError(f"times must draw one time per sample, as md.drawn(md.times.uniform) does, not {self.times!r}")
+            what = f"as md.drawn(md.times.uniform) does, not {self.times!r}"
+            raise TypeError(f"times must draw one time per sample, {what}") from cause
 
     @classmethod
     def on_ladder(cls, path: Schedule, answer: Prediction = EPS, weight: Weight | None = None) -> Self:
