@@ -77,8 +77,8 @@ def main() -> None:
     config = replace(
         config,
         model=network.config,
-        process=TrajectoriesConfig(config.process.prediction, config.process.schedule, config.process.T,
-                                   learn_from="minidit/weights/fashion", pool=facts["pool"], single=facts["share"]),
+        process=TrajectoriesConfig("minidit/weights/fashion", config.process.prediction, config.process.schedule,
+                                   config.process.T, pool=facts["pool"], single=facts["share"]),
         sample=replace(config.sample, steps=4, guidance=1.0, interval=(0.0, 1.0), every=0),
         train=replace(config.train, steps=facts["update"], batch_size=facts["batch"], seed=facts["seed"]),
     )  # fmt: skip
