@@ -128,7 +128,7 @@ def saving(loop: Loop, path: str | PathLike[str], every: int) -> Iterator[dict[s
     if Path(path).exists():
         load_state(path, loop)
     elif loop.ranks.first:  # now, and not after `every` updates that would be lost
-        check_writable(path, sum(flat.nbytes for flat in (loop.model.flat, *loop.optimiser.state_dict().values())))
+        check_writable(Path(path), sum(flat.nbytes for flat in (loop.model.flat, *loop.optimiser.state_dict().values())))
     saved, interrupted, records = loop.done, False, loop.run()
 
     def save() -> None:
