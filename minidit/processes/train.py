@@ -61,6 +61,13 @@ def check_drawn(network: Trainable) -> None:
         raise ValueError(f"all weights of the {name} are 0: they are drawn where an rng is given, {name}(…, md.Philox(0))")
 
 
+def check_process(process: Diffusion) -> None:
+    """Raises TypeError for a path alone, which does not say what the network answers."""
+    if isinstance(process, Path):
+        raise TypeError(f"a network is trained by a process on the path: md.Diffusion({process!r}, md.U, "
+                        "md.drawn(md.times.uniform)), or on a ladder md.Diffusion.on_ladder(ladder, md.V)")  # fmt: skip
+
+
 def loop_for(
     network: TrainedBackbone,
     data: Data,
@@ -71,9 +78,7 @@ def loop_for(
     kind: str | None = None,
 ) -> Loop:
     """The Loop of a denoiser. Raises ValueError if data and network do not fit, or if the weights were never drawn."""
-    if isinstance(process, Path):
-        raise TypeError(f"a network is trained by a process on the path: md.Diffusion({process!r}, md.U, "
-                        "md.drawn(md.times.uniform)), or on a ladder md.Diffusion.on_ladder(ladder, md.V)")  # fmt: skip
+    check_process(process)
     check_drawn(network)
     source = fitted_source(network, data)
     return Loop(network, fitted_process(network, process, source, vb_weight), source, config, kind=kind)
@@ -83,10 +88,13 @@ def loss(network: TrainedBackbone, data: Data, process: Diffusion, *, seed: int 
     """The mean loss of a network over all data, each sample at one time; labels are not left out, and nothing is learned.
 
     data : as in `train`.   seed : of times and noise; with the same one two networks are comparable.
-    Raises ValueError if data and network do not fit.
+    Raises ValueError if data and network do not fit, or if there are no data.
     """
     check_backbone(network, "config")
+    check_process(process)
     source = fitted_source(network, data, dropout=False)
+    if not len(source):
+        raise ValueError("the data are empty: a mean loss needs at least one sample")
     return mean_loss(network, fitted_process(network, process, source), source, len(source), seed)
 
 
