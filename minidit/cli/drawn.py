@@ -131,5 +131,5 @@ def words_of(action: argparse.Action, value: Any) -> list[str]:
 
 
 def exact(value: Any) -> str:
-    """A value as one types it, without a digit that says nothing, and with all that do."""
+    """A value as one types it: the shorter of its two texts that is read as the same number."""
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {self._clearer(message)}\n")
 
     def _clearer(self, message: str) -> str:
-        """What argparse says, said again: what was wrong, what is right, and what was probably meant."""
+        """A message of argparse in plain words: what was wrong, what is right, and what was probably meant."""
         if moved := self._moved():
             return moved
         if match := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message):

@@ -24,16 +24,16 @@ def in_words(pairs: Pairs) -> list[Reason]:
     """
     got, want = pairs[0]
     if want.ndim == 2 and want.shape[1] == 2 and want.dtype.kind in "iu":
-        return _said(_pairs(got, want))
+        return _reasons(_pairs(got, want))
     if want.ndim != 1 or got.ndim != 1 or want.size < 2:
         return []
     if want.dtype.kind in "iu":
         return _whole(pairs) if np.unique(want).size == want.size else []
-    said = [_table(g, w) for g, w in pairs]
-    return _said(said[0]) if all(map(bool, said)) else []
+    sentences = [_table(g, w) for g, w in pairs]
+    return _reasons(sentences[0]) if all(map(bool, sentences)) else []
 
 
-def _said(sentences: Sequence[str], kind: Kind = Kind.RELATION) -> list[Reason]:
+def _reasons(sentences: Sequence[str], kind: Kind = Kind.RELATION) -> list[Reason]:
     return [Reason(text, kind) for text in sentences]
 
 
@@ -63,7 +63,7 @@ def _of_all(pairs: Pairs) -> str:
 def _whole(pairs: Pairs) -> list[Reason]:
     """Of whole numbers, every one of which should be there once; which of them are not says nothing of how that came about."""
     if words := _of_all(pairs):
-        return _said([words])
+        return _reasons([words])
     got, want = pairs[0]
     out = [] if got.size == want.size else [f"{_entries(got.size)}, {want.size} asked for"]
     values, counts = np.unique(got, return_counts=True)
@@ -78,7 +78,7 @@ def _whole(pairs: Pairs) -> list[Reason]:
     strides = np.unique(np.diff(got))
     if not out and not entries and strides.size == 1:
         out.append(f"a fixed stride of {abs(int(strides[0]))}, from {got[0]:g} to {got[-1]:g}; right: {want[0]} to {want[-1]}")
-    return _said(out) + _said(entries, Kind.MEASURED)
+    return _reasons(out) + _reasons(entries, Kind.MEASURED)
 
 
 def _named(values: Array, most: int = 3) -> str:
