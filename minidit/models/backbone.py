@@ -124,7 +124,7 @@ def check_backbone(network: object, *more: str) -> None:
 
 
 class PictureNetwork(Module):
-    """The base of the networks of pictures and clips here: what the equations of their papers leave out.
+    """The base of the networks of pictures and clips here: facts, the condition left out, and the order of weights.
 
     In __init__ set config, shape, condition and second_half, make the layers, and end with self.build(rng).
     """

@@ -252,7 +252,8 @@ class Pipeline:
         """Pictures (B, C, H, W), or clips (B, C, T, H, W), in [-1, 1], which a notebook shows.
 
         labels : classes as text ("0-9", "shirt,bag") or numbers, captions of a model that reads words; None: each in turn.
-        n : how many, the labels repeated in turn.   The other keywords are those of `settings` and `latents`.
+        n : how many, the labels repeated in turn, but rows of captions are left as they are.
+        The other keywords are those of `settings` and `latents`.
         """
         chosen = self.labels(labels, n)
         x_0 = self.latents(chosen, n=n or 16, x_T=x_T, progress=progress, **options)

@@ -183,13 +183,19 @@ class Augmented(Changed):
 
 @dataclass
 class OfShape(Changed):
-    """The same pictures, for a network whose samples have this shape: others are refused before they reach it."""
+    """The same pictures, for a network whose samples have this shape: others are refused before they reach it.
+
+    A network of clips (C, T, H, W) takes any number of frames, and pictures.
+    """
 
     shape: tuple[int, ...]
 
     def draw(self, index: Array, draws: Draws) -> Batch:
         x_0, y = self.source.draw(index, draws)
-        if tuple(x_0.shape[1:]) != tuple(self.shape):
+        fits = tuple(x_0.shape[1:]) == tuple(self.shape)
+        if len(self.shape) == 4 and x_0.ndim in (4, 5):
+            fits = (x_0.shape[1], *x_0.shape[-2:]) == (self.shape[0], *self.shape[-2:])
+        if not fits:
             ours, theirs = (" x ".join(map(str, shape)) for shape in (self.shape, x_0.shape[1:]))
             raise ValueError(f"the data are of {theirs}, and the network takes samples of {ours}")
         return x_0, y

@@ -160,6 +160,16 @@ def test_data_of_another_shape_do_not_reach_a_network_of_ones_own():
         trained(model=Own(), data=np.zeros((3, 1, 4, 4), np.float32))
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 4, 4, 4), (3, 1, 2, 4, 4), (3, 1, 4, 4)])
+def test_a_network_of_clips_is_trained_on_clips_of_any_length_and_on_pictures(shape):
+    config = md.SpacetimeConfig(
+        frames=4, input_size=4, in_channels=1, patch_size=2, hidden_size=8, depth=2, num_heads=2, num_classes=0
+    )
+    assert trained(model=md.SpacetimeDiT(config, md.Philox(0)), data=np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match="the data are of 1 x 6 x 6, and the network takes samples of 1 x 4 x 4 x 4"):
+        trained(model=md.SpacetimeDiT(config, md.Philox(0)), data=np.zeros((3, 1, 6, 6), np.float32))
+
+
 def test_a_network_that_answers_plain_arrays_is_told_so():
     with pytest.raises(TypeError, match="Own answers a plain array, through which nothing is learned"):
         trained(model=Own(plain=True), data=np.zeros((3, 1, 2, 2), np.float32))
