@@ -1,7 +1,7 @@
 """How pictures were drawn, as a sentence and as the command that draws them again; a PNG of `minidit sample` holds both.
 
-2 pictures, 8 steps of ddim with ab2_arc, guidance 4 in (0.2, 0.7], seed 0, by the weights fashion: shirt; bag
-again: minidit sample --labels shirt,bag --guidance 4 --seed 0 --steps 8 --sampler ddim --solver ab2_arc …
+    2 pictures, 8 steps of ddim with ab2_arc, guidance 4 in (0.2, 0.7], seed 0, by the weights fashion: shirt; bag
+    again: minidit sample --labels shirt,bag --guidance 4 --seed 0 --steps 8 --sampler ddim --solver ab2_arc …
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minidit.runs.pipeline import Pipeline
     from minidit.runs.walks import Options
 
-SAME = {"out", "quiet", "debug"}  # the options of the command that change no picture
+WITHOUT_EFFECT = {"out", "quiet", "debug"}  # the options of the command that change no picture
 AGAIN = "again: "  # before the command
 WALK = ("steps", "spacing", "path", "shift", "sampler", "solver", "eta")  # the options that decide which steps are made
 
@@ -67,12 +67,10 @@ def scale_of(pipeline: Pipeline, options: Mapping[str, Any]) -> tuple[float, tup
 
 def guidance_in_words(pipeline: Pipeline, options: Options) -> str:
     """The scale, and the part of the path where it holds, if it is not all."""
-    from minidit.runs.writer import Writer
-
     if (guided := scale_of(pipeline, options)) is None:
         return ""
     scale, (low, high) = guided
-    part = "" if (low, high) == (0.0, 1.0) or scale == 1 or isinstance(pipeline, Writer) else f" in ({low:g}, {high:g}]"
+    part = "" if (low, high) == (0.0, 1.0) or scale == 1 else f" in ({low:g}, {high:g}]"
     return f", guidance {scale:g}{part}"
 
 
@@ -94,12 +92,12 @@ def model_in_words(args: argparse.Namespace, pipeline: Pipeline) -> str:
 def again(parser: argparse.ArgumentParser, args: argparse.Namespace, pipeline: Pipeline, options: Options) -> str:
     """The command that draws the same pictures: what was asked for, and what was chosen where nothing was.
 
-    So it holds when a default changes, or when a run goes on: a saved state goes by its number of updates.
+    So it draws them when a default of the walk changes, too, or when a run goes on: a saved state is named by its updates.
     parser : that of the command, which knows its options
     """
     from minidit.runs.writer import Writer
 
-    asked = {a.dest: getattr(args, a.dest) for a in parser._actions if hasattr(args, a.dest) and a.dest not in SAME}
+    asked = {a.dest: getattr(args, a.dest) for a in parser._actions if hasattr(args, a.dest) and a.dest not in WITHOUT_EFFECT}
     chosen: dict[str, Any] = {name: value for name, value in asked.items() if value != parser.get_default(name)}
     chosen["seed"] = args.seed
     if not isinstance(pipeline, Writer):

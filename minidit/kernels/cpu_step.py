@@ -6,8 +6,8 @@ One token of GPT (T.42), one row per sequence:
 One scale of VAR (T.47, T.48), its tokens at once:
     x ← x + α₁ ⊙ (W_o softmax(q̂ (cached; k̂)ᵀ) (cached; v) + b),   x ← x + α₂ ⊙ MLP(LN(x) ⊙ (1 + γ₂) + β₂)
 
-With one row per sequence a product is as quick as the call of a primitive, so a block makes as few calls as possible. What is
-the same at every step is made once per cache: memory and its views. RMSNorm(x) = (x/√(x·x + Dε)) ⊙ g√D; g√D is multiplied into
+A product of one row per sequence takes no longer than the call of a function, so a block makes as few calls as possible. What
+is the same at every step is made once per cache: memory and its views. RMSNorm(x) = (x/√(x·x + Dε)) ⊙ g√D; g√D is multiplied into
 the weights that follow, which are stored transposed; 1/√K is multiplied into the turn of the queries. SiLU(a) = a/(1 + e^-a)
 needs -a, so the signs of W₁ and W₃ are changed.
 """
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy import add, divide, exp, matmul, multiply, sqrt, vecdot, vecmat  # looked up in `np`, they cost a step 2 % of its time
+from numpy import add, divide, exp, matmul, multiply, sqrt, vecdot, vecmat  # looked up in `np`, they take 2 % of a step
 
 from minidit.backend import Arena, Array
 from minidit.kernels import cpu
@@ -61,6 +61,7 @@ def after_norm(w: Array, g: Array, out: Array | None = None, sign: int = 1) -> A
 
 
 def transposed(w: Array) -> Array:
+    """W : (m, n)  ->  its transpose, rows in one piece : (n, m)."""
     out = memory(*w.T.shape)
     out[...] = w.T
     return out

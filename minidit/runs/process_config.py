@@ -1,6 +1,6 @@
 """What a run asks of the configuration of its process, whatever its kind: the process, its data, its teacher, its usual walk.
 
-A new kind of process is a frozen dataclass that inherits ProcessConfig, and a row in KINDS of kinds.py.
+A new kind of process is a frozen dataclass that inherits ProcessConfig, with a row of its own in KINDS (kinds.py).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Quick:
 
 @dataclass(frozen=True)
 class Usual:
-    """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of the tables above.
+    """How samples of a process are drawn where nothing else is asked for: the number of steps, and words of words.py.
 
     few : a network for one, two or four such steps, with no guidance besides what is in its weights
     """

@@ -11,7 +11,7 @@ from small import interrupted, run_config
 
 import minidit as md
 from minidit.cli import main
-from minidit.cli.drawn import AGAIN, SAME, again, walk_in_words, words_of
+from minidit.cli.drawn import AGAIN, WITHOUT_EFFECT, again, walk_in_words, words_of
 from minidit.cli.parser import Parser
 from minidit.cli.sample import add_arguments
 from minidit.runs.presets import SHIPPED
@@ -82,7 +82,7 @@ def test_so_do_options_that_are_drawn_together(tmp_path_factory, data):
 
 def test_no_option_of_the_command_is_forgotten():
     """Every option is in the command, unless it is one of the few that change no picture."""
-    actions = [a for a in parser()._actions if a.dest not in {*SAME, "help"}]
+    actions = [a for a in parser()._actions if a.dest not in {*WITHOUT_EFFECT, "help"}]
     args = parser().parse_args([])
     for a in actions:
         word = True if isinstance(a, argparse.BooleanOptionalAction) else next(iter(a.choices or "3"))
